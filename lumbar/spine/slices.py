@@ -1,0 +1,82 @@
+"""One slice as its header describes it: the value every geometric rule of the spine works on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lumbar.spine.anatomy import Plane
+
+Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SliceHeader:
+    """A single-frame instance, or one frame of a multi-frame one.
+
+    ``position`` (mm, LPS) is the centre of the first pixel; ``orientation`` holds the direction cosines along a
+    row, then down a column; ``spacing`` is mm between rows, then between columns (PS3.3 C.7.6.2, C.7.6.16.2).
+    Times are in ms, None where the header does not say.
+    """
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    frame: int | None  # 1-based; None in a single-frame instance
+    frame_of_reference_uid: str
+    instance_number: int
+    rows: int
+    columns: int
+    position: tuple[float, float, float]
+    orientation: tuple[float, float, float, float, float, float]
+    spacing: tuple[float, float]
+    thickness: float | None
+    repetition_time: float | None
+    echo_time: float | None
+    inversion_time: float | None
+    scanning_sequence: tuple[str, ...]
+    image_type: tuple[str, ...]
+    scan_options: tuple[str, ...]
+    contrast_agent: bool
+
+    @property
+    def along_row(self) -> Vector:
+        """Unit vector in which the column index grows."""
+        return np.array(self.orientation[:3])
+
+    @property
+    def down_column(self) -> Vector:
+        """Unit vector in which the row index grows."""
+        return np.array(self.orientation[3:])
+
+    @property
+    def normal(self) -> Vector:
+        """Unit vector across the slice: row × column."""
+        return np.cross(self.along_row, self.down_column)
+
+    @property
+    def plane(self) -> Plane:
+        """By the normal's largest component; an oblique axial L5/S1 slice is still axial."""
+        return (Plane.SAGITTAL, Plane.CORONAL, Plane.AXIAL)[int(np.argmax(np.abs(self.normal)))]
+
+    def to_patient(self, column: float, row: float) -> Vector:
+        """The point in mm (LPS) of 0-based pixel coordinates whose integers are pixel centres."""
+        down, across = self.spacing
+        return np.array(self.position) + self.along_row * across * column + self.down_column * down * row
+
+    def to_pixel(self, point: Vector) -> tuple[float, float]:
+        """Column and row (0-based, integers at pixel centres) of a point in mm, projected onto the slice."""
+        offset = np.asarray(point) - np.array(self.position)
+        return (
+            float(offset @ self.along_row) / self.spacing[1],
+            float(offset @ self.down_column) / self.spacing[0],
+        )
+
+    def distance(self, point: Vector) -> float:
+        """Signed distance in mm of a point from the slice's mid-plane, along ``normal``."""
+        return float((np.asarray(point) - np.array(self.position)) @ self.normal)
+
+    def contains(self, column: float, row: float) -> bool:
+        """Whether the pixel coordinates fall inside the image."""
+        return -0.5 <= column < self.columns - 0.5 and -0.5 <= row < self.rows - 0.5
