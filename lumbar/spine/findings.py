@@ -12,7 +12,7 @@ class Place:
     """The point a finding was read at.
 
     ``column`` and ``row`` are 0-based pixel coordinates whose integers are pixel centres;
-    ``x, y, z`` are patient coordinates in mm (LPS; PS3.3 C.7.6.2). ``frame`` is 1-based, None in a single-frame image.
+    ``x, y, z`` are patient coordinates in mm (LPS; PS3.3 C.7.6.2). ``frame`` is 1-based, None in a single-frame one.
     """
 
     series_instance_uid: str
