@@ -1,0 +1,23 @@
+"""The console script `lumbar`: one file a command group. Errors end in one line and a status, never a traceback."""
+
+import sys
+
+from lumbar.errors import LumbarError, NotAnalysable, WrongSetting
+
+STATUS = {NotAnalysable: 3, WrongSetting: 2}
+
+
+def main() -> None:
+    """Runs the command line. Exit status: 0 done, 1 failed, 2 wrong usage or setting, 3 not analysable."""
+    from commands.app import app
+
+    try:
+        app()
+    except LumbarError as error:
+        sys.stderr.write(f"lumbar: {error}\n")
+        sys.exit(next((status for kind, status in STATUS.items() if isinstance(error, kind)), 1))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # `lumbar … | head`
+        sys.stderr.close()
+        sys.exit(1)

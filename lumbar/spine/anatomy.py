@@ -103,6 +103,10 @@ class FindingKey:
     condition: Condition
     level: Level
 
+    @property
+    def parts(self) -> tuple[Condition, Level]:
+        return self.condition, self.level
+
     def row_id(self, study: str) -> str:
         """The RSNA submission's row name, ``<study>_<condition>_<level>``."""
         return f"{study}_{self.condition}_{self.level}"

@@ -23,6 +23,11 @@ class TrainedOn(StrEnum):
             TrainedOn.CLINICAL: None,
         }[self]
 
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """The sentences that stand on every output, most important first."""
+        return (RESEARCH_USE_ONLY, CLEARS_NOBODY, *((self.warning,) if self.warning else ()))
+
 
 @dataclass(frozen=True)
 class BundleIdentity:
@@ -49,6 +54,4 @@ class Provenance:
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """The sentences that stand on every output, most important first."""
-        warning = self.bundle.trained_on.warning
-        return (RESEARCH_USE_ONLY, CLEARS_NOBODY, *((warning,) if warning else ()))
+        return self.bundle.trained_on.notices

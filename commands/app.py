@@ -1,0 +1,19 @@
+"""All commands in one application."""
+
+import typer
+
+from commands import database, demo, destinations, look, phantom, read, send, system
+from lumbar.spine.provenance import RESEARCH_USE_ONLY
+
+app = typer.Typer(
+    name="lumbar",
+    help=f"Reads lumbar-spine MR studies as they arrive and puts severe ones first. {RESEARCH_USE_ONLY}.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+for group in (system.app, read.app, look.app, phantom.app, send.app, demo.app):
+    app.registered_commands += group.registered_commands
+app.add_typer(database.app, name="db")
+app.add_typer(destinations.app, name="destinations")

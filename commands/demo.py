@@ -1,0 +1,174 @@
+"""`lumbar demo`: the main job from end to end on this machine, with phantoms and a small PACS."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from commands.output import Format, console, print_findings, print_worklist
+from lumbar.errors import Permanent, Transient
+from lumbar.peers.destinations import DimseDestination
+from lumbar.peers.pacs import Received, SmallPacs
+from lumbar.settings import Settings
+from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Severity
+
+app = typer.Typer()
+
+READY_WITHIN_S = 60.0
+REPORT_WITHIN_S = 120.0  # of one study, once the one before it is there
+
+# One study all normal, one with a moderate recess, one with a severe canal, and so on.
+_NORMAL = dict.fromkeys(ALL_FINDINGS, Severity.NORMAL_MILD)
+_RECESS = FindingKey(Condition.LEFT_SUBARTICULAR_STENOSIS, Level.L3_L4)
+_CANAL = FindingKey(Condition.SPINAL_CANAL_STENOSIS, Level.L4_L5)
+MIXTURE: tuple[Mapping[FindingKey, Severity], ...] = (
+    _NORMAL,
+    _NORMAL | {_RECESS: Severity.MODERATE},
+    _NORMAL | {_RECESS: Severity.MODERATE, _CANAL: Severity.SEVERE},
+)
+
+
+@app.command(epilog="Example: lumbar demo --exit")
+def demo(
+    end: Annotated[bool, typer.Option("--exit", help="End when done; status 0 only if everything arrived")] = False,
+    studies: Annotated[int, typer.Option(min=6, help="How many phantom studies")] = 6,
+) -> None:
+    """Sends phantom studies through the whole system and shows the worklist; their reports arrive in a small PACS."""
+    home = Path(tempfile.mkdtemp(prefix="lumbar-demo-"))
+    try:
+        with SmallPacs(home / "pacs", "DEMOPACS") as pacs:
+            settings = _own_settings(home, pacs.port)
+            with _system(settings, home / "system.log"):
+                _run(settings, pacs, home, studies)
+                if not end:
+                    console().print(
+                        f"The receiver listens at dicom://LUMBAR@127.0.0.1:{settings.port}; "
+                        f"`LUMBAR_HOME={settings.home} lumbar worklist` asks again. Ctrl-C ends the demo."
+                    )
+                    signal.pause()
+    except (Permanent, Transient) as error:
+        raise Permanent(f"the demo is not complete: {error}\n{_tail(home / 'system.log')}") from error
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _run(settings: Settings, pacs: SmallPacs, home: Path, studies: int) -> None:
+    """Raises Permanent or Transient unless every report arrived and every study has its 25 findings."""
+    began = time.monotonic()
+    with _progress() as progress:
+        sending = progress.add_task("Phantoms made and sent", total=studies)
+        reporting = progress.add_task("Reports in the PACS", total=studies)
+        sent = []
+        for number in range(studies):
+            sent.append(_send_phantom(home / "phantoms" / str(number), number, settings))
+            progress.advance(sending)
+        for study in sent:
+            pacs.wait_for(partial(_is_of, study), REPORT_WITHIN_S)
+            progress.advance(reporting)
+    took_s = time.monotonic() - began
+    complete = _show(settings)
+    console().print(
+        f"{len(pacs.received)} of {studies} reports arrived in the PACS and {complete} of {studies} studies have "
+        f"25 findings, {took_s:.0f} s after the first image."
+    )
+    if complete < studies:
+        raise Permanent("a study lacks findings")
+
+
+def _is_of(study_instance_uid: str, received: Received) -> bool:
+    return received.study_instance_uid == study_instance_uid
+
+
+def _own_settings(home: Path, pacs_port: int) -> Settings:
+    """Settings of the demo alone, also for its children: those of a real site must not reach it."""
+    for name in [name for name in os.environ if name.startswith("LUMBAR_")]:
+        del os.environ[name]
+    os.chdir(home)
+    os.environ |= {
+        "LUMBAR_HOME": str(home / "home"),
+        "LUMBAR_PORT": str(_free_port()),
+        "LUMBAR_QUIET_S": "2",
+        "LUMBAR_RANK_BY_SYNTHETIC": "true",
+        "LUMBAR_DESTINATIONS": json.dumps({"pacs": f"dicom://DEMOPACS@127.0.0.1:{pacs_port}"}),
+    }
+    return Settings.load()
+
+
+@contextmanager
+def _system(settings: Settings, log: Path) -> Iterator[None]:
+    """`lumbar up`, once its receiver listens."""
+    with log.open("wb") as output:
+        system = subprocess.Popen([sys.executable, "-m", "commands", "up"], stdout=output, stderr=output)
+    try:
+        _wait_until_listening(settings.port, system)
+        yield
+    finally:
+        system.terminate()
+        system.wait()
+
+
+def _wait_until_listening(port: int, system: subprocess.Popen[bytes]) -> None:
+    ends = time.monotonic() + READY_WITHIN_S
+    while time.monotonic() < ends and system.poll() is None:
+        with socket.socket() as probe:
+            probe.settimeout(0.2)
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise Transient(f"the receiver did not listen within {READY_WITHIN_S:.0f} s")
+
+
+def _send_phantom(folder: Path, number: int, settings: Settings) -> str:
+    """Makes one study and sends it by C-STORE, as a scanner would; its UID."""
+    from lumbar.peers.dimse import send_files
+    from lumbar.phantoms import write_study
+
+    truth = write_study(folder, seed=number + 1, severities=MIXTURE[number % len(MIXTURE)])
+    receiver = DimseDestination("receiver", "127.0.0.1", settings.port, settings.ae_title, "DEMOMR")
+    failed = send_files(receiver, sorted(folder.rglob("*.dcm")))
+    if failed:
+        raise Permanent(f"{len(failed)} images were not taken: {failed[0].reason}")
+    return truth.study_instance_uid
+
+
+def _show(settings: Settings) -> int:
+    """Prints the worklist and the findings of its first study; how many studies have all 25."""
+    from db import queries
+    from db.site import Site
+
+    with Site.open(settings).database.reading() as session:
+        worklist = queries.worklist(
+            session, uncertain_below=settings.uncertain_below, rank_by_synthetic=settings.rank_by_synthetic
+        )
+        rows = queries.findings(session)
+    print_worklist(worklist, Format.TABLE)
+    print_findings([row for row in rows if row.study_instance_uid == worklist[0].study_instance_uid], Format.TABLE)
+    found = [row.study_instance_uid for row in rows]
+    return sum(found.count(study.study_instance_uid) == len(ALL_FINDINGS) for study in worklist)
+
+
+def _progress() -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _tail(log: Path, lines: int = 20) -> str:
+    return "\n".join(log.read_text(errors="replace").splitlines()[-lines:]) if log.exists() else ""

@@ -1,0 +1,107 @@
+"""What the database knows: `lumbar worklist`, `lumbar findings`, `lumbar study`; and `complete`, `requeue` by hand."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from commands.output import Format, console, print_findings, print_worklist
+from db import queries, studies
+from db.site import Site
+from lumbar.errors import Permanent, WrongSetting
+from lumbar.settings import Settings
+from lumbar.spine.anatomy import Condition, Level, Severity
+
+app = typer.Typer()
+
+AsFormat = Annotated[Format, typer.Option("--format", help="How to print")]
+StudyUid = Annotated[str, typer.Argument(metavar="UID", help="Study Instance UID")]
+
+
+@app.command(epilog="Example: lumbar worklist --format json")
+def worklist(form: AsFormat = Format.TABLE) -> None:
+    """Lists all studies, severe first, each with the reason for its place."""
+    site = Site.open(Settings.load())
+    with site.database.reading() as session:
+        rows = queries.worklist(
+            session,
+            uncertain_below=site.settings.uncertain_below,
+            rank_by_synthetic=site.settings.rank_by_synthetic,
+        )
+    print_worklist(rows, form)
+
+
+@app.command(epilog="Example: lumbar findings --severity severe --level l4_l5 --since 2026-11-16 --format csv")
+def findings(
+    severity: Annotated[list[Severity] | None, typer.Option(help="Only this severity; may be repeated")] = None,
+    condition: Annotated[list[Condition] | None, typer.Option(help="Only this condition; may be repeated")] = None,
+    level: Annotated[list[Level] | None, typer.Option(help="Only this disc level; may be repeated")] = None,
+    since: Annotated[str | None, typer.Option(help="Received since: a date (2026-11-16), or 24h, 7d")] = None,
+    form: AsFormat = Format.TABLE,
+) -> None:
+    """Lists the current findings of all studies that were analysed or could not be."""
+    site = Site.open(Settings.load())
+    with site.database.reading() as session:
+        rows = queries.findings(
+            session,
+            severities=severity or (),
+            conditions=condition or (),
+            levels=level or (),
+            since=_since(since),
+        )
+    print_findings(rows, form)
+
+
+@app.command(epilog="Example: lumbar study 1.2.840.113619.2.1 --format csv")
+def study(uid: StudyUid, form: AsFormat = Format.TABLE) -> None:
+    """Shows one study: its state, its 25 findings and what became of its reports."""
+    site = Site.open(Settings.load())
+    with site.database.reading() as session:
+        found = studies.find(session, uid)
+        rows = queries.findings(session, study_instance_uid=uid)
+        deliveries = queries.deliveries(session, found.id)
+    if form is not Format.TABLE:
+        print_findings(rows, form)
+        return
+    reason = f": {found.reason}" if found.reason else ""
+    console().print(f"{found.state.replace('_', ' ')}{reason}, revision {found.revision}")
+    print_findings(rows, form)
+    for row in deliveries:
+        error = f", {row.last_error}" if row.last_error else ""
+        status = f" ({row.status})" if row.status else ""
+        console().print(f"report to {row.destination}: {row.state}{status}, {row.attempts} attempts{error}")
+
+
+@app.command(epilog="Example: lumbar complete 1.2.840.113619.2.1")
+def complete(uid: StudyUid) -> None:
+    """Analyses a study now, without waiting for quiet."""
+    site = Site.open(Settings.load())
+    with site.database.transaction() as session:
+        found = studies.find(session, uid)
+        if not studies.complete(session, found.id):
+            raise Permanent(f"the study is {found.state.replace('_', ' ')}, not receiving; see `lumbar requeue`")
+    typer.echo("The study is queued.")
+
+
+@app.command(epilog="Example: lumbar requeue 1.2.840.113619.2.1")
+def requeue(uid: StudyUid) -> None:
+    """Analyses a study again that has ended; its earlier findings are superseded."""
+    site = Site.open(Settings.load())
+    with site.database.transaction() as session:
+        found = studies.find(session, uid)
+        if not studies.requeue(session, found.id):
+            raise Permanent(
+                f"the study is {found.state.replace('_', ' ')}; only one that has ended can be analysed again"
+            )
+    typer.echo("The study is queued again.")
+
+
+def _since(value: str | None) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        if value[-1:] in ("h", "d"):
+            return datetime.now(UTC) - timedelta(hours=float(value[:-1]) * (24 if value[-1] == "d" else 1))
+        return datetime.fromisoformat(value).astimezone()
+    except (ValueError, OverflowError) as error:
+        raise WrongSetting(f"--since is {value!r}; write a date such as 2026-11-16, or 24h, or 7d") from error

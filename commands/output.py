@@ -1,0 +1,190 @@
+"""How rows are printed: tables for people, JSON and CSV for programs."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from db.queries import StudyFinding, WorklistRow
+from lumbar.spine.anatomy import Severity
+from lumbar.spine.provenance import CLEARS_NOBODY, RESEARCH_USE_ONLY, BundleIdentity
+
+SEVERITY_STYLES = {Severity.SEVERE: "bold red", Severity.MODERATE: "yellow", Severity.NORMAL_MILD: "green"}
+
+
+class Format(StrEnum):
+    """What is printed on standard output."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+def print_findings(rows: Sequence[StudyFinding], form: Format) -> None:
+    """25 rows a study; the RSNA row names come first in CSV and JSON."""
+    if form is not Format.TABLE:
+        _print_records([_finding_record(row) for row in rows], FINDING_COLUMNS, form)
+        return
+    for study in dict.fromkeys(row.study_instance_uid for row in rows):
+        _print_findings_table(study, [row for row in rows if row.study_instance_uid == study])
+    _print_notices(row.bundle for row in rows)
+
+
+def print_worklist(rows: Sequence[WorklistRow], form: Format) -> None:
+    """The most urgent first."""
+    if form is not Format.TABLE:
+        _print_records([_worklist_record(row) for row in rows], WORKLIST_COLUMNS, form)
+        return
+    table = Table(title="Reading worklist", title_justify="left")
+    for heading in ("", "Patient", "Accession", "State", "Waiting", "Why here", "Study"):
+        table.add_column(heading, overflow="fold")
+    for place, row in enumerate(rows, 1):
+        table.add_row(
+            str(place),
+            f"{row.patient_identifier} {row.patient_name}".strip(),
+            row.accession_number,
+            row.state.replace("_", " "),
+            _waiting(row.waiting_s),
+            row.why,
+            row.study_instance_uid,
+            style={1: "bold red", 2: "yellow"}.get(row.urgency),
+        )
+    console().print(table)
+    _print_notices(row.bundle for row in rows)
+
+
+def console() -> Console:
+    """Standard output; wide enough for a table where it is no terminal."""
+    found = Console(markup=False, highlight=False)
+    if not found.is_terminal:
+        found.width = 160
+    return found
+
+
+FINDING_COLUMNS = (
+    "row_id",
+    "normal_mild",
+    "moderate",
+    "severe",
+    "severity",
+    "assessed",
+    "reason",
+    "sop_instance_uid",
+    "column",
+    "row",
+    "bundle",
+    "notice",
+)
+WORKLIST_COLUMNS = (
+    "place",
+    "urgency",
+    "why",
+    "study_instance_uid",
+    "patient_identifier",
+    "patient_name",
+    "accession_number",
+    "state",
+    "waiting_s",
+    "bundle",
+    "notice",
+)
+
+
+def _finding_record(row: StudyFinding) -> dict[str, Any]:
+    finding, place = row.finding, row.finding.place
+    normal_mild, moderate, severe = finding.probabilities or (None, None, None)
+    return {
+        "row_id": finding.key.row_id(row.study_instance_uid),
+        "normal_mild": _rounded(normal_mild, 6),
+        "moderate": _rounded(moderate, 6),
+        "severe": _rounded(severe, 6),
+        "severity": finding.severity,
+        "assessed": finding.assessed,
+        "reason": finding.reason,
+        "sop_instance_uid": place.sop_instance_uid if place else None,
+        "column": _rounded(place.column, 2) if place else None,
+        "row": _rounded(place.row, 2) if place else None,
+        "bundle": str(row.bundle) if row.bundle else None,
+        "notice": _notice(row.bundle),
+    }
+
+
+def _worklist_record(row: WorklistRow) -> dict[str, Any]:
+    record = {name: getattr(row, name) for name in WORKLIST_COLUMNS if hasattr(row, name)}
+    return record | {
+        "urgency": int(row.urgency),
+        "waiting_s": round(row.waiting_s),
+        "bundle": str(row.bundle) if row.bundle else None,
+        "notice": _notice(row.bundle),
+    }
+
+
+def _print_records(records: list[dict[str, Any]], columns: Sequence[str], form: Format) -> None:
+    for place, record in enumerate(records, 1):
+        if "place" in columns:
+            record["place"] = place
+    ordered = [{name: record[name] for name in columns} for record in records]
+    if form is Format.JSON:
+        typer.echo(json.dumps(ordered, indent=1, ensure_ascii=False))
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in record.items()} for record in ordered)
+    typer.echo(text.getvalue(), nl=False)
+
+
+def _cell(value: object) -> object:
+    """Text that a spreadsheet would run as a formula is kept text."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def _print_findings_table(study: str, rows: Sequence[StudyFinding]) -> None:
+    table = Table(title=f"Study {study}", title_justify="left")
+    for heading in ("Condition", "Level", "Severity"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("Normal/Mild", "Moderate", "Severe", "View"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("Read from, or why not", overflow="fold")
+    for finding in (row.finding for row in rows):
+        place, severity = finding.place, finding.severity
+        table.add_row(
+            finding.condition.label,
+            finding.level.label,
+            severity.label if severity else "not assessed",
+            *([f"{p:.2f}" for p in finding.probabilities] if finding.probabilities else ["", "", ""]),
+            f"{finding.shows:.2f}" if finding.shows is not None else "",
+            f"…{place.sop_instance_uid[-12:]} ({place.column:.0f}, {place.row:.0f})" if place else finding.reason,
+            style=SEVERITY_STYLES[severity] if severity else "dim",
+        )
+    console().print(table)
+
+
+def _print_notices(bundles: Iterable[BundleIdentity | None]) -> None:
+    named = dict.fromkeys(bundles)
+    for bundle in named:
+        if bundle is not None:
+            console().print(f"Weights: {bundle}, sha256 {bundle.weights_sha256[:16]}")
+    for notice in dict.fromkeys(_notice(bundle) for bundle in named or [None]):
+        console().print(f"{notice}.")
+
+
+def _notice(bundle: BundleIdentity | None) -> str:
+    return ". ".join(bundle.trained_on.notices if bundle else (RESEARCH_USE_ONLY, CLEARS_NOBODY))
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def _waiting(seconds: float) -> str:
+    minutes = int(seconds // 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {int(seconds % 60):02d} s"

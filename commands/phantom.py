@@ -1,0 +1,28 @@
+"""`lumbar phantom`: synthetic studies with known truth."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress
+
+from lumbar.errors import Permanent
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: lumbar phantom phantoms/ --studies 100 --seed 1")
+def phantom(
+    out: Annotated[Path, typer.Argument(help="New or empty folder to write to")],
+    studies: Annotated[int, typer.Option(min=1, help="How many studies")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes")] = 1,
+) -> None:
+    """Writes a synthetic data set in the RSNA 2024 folder layout, its CSVs included."""
+    from lumbar.phantoms import write_data_set
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise Permanent(f"{out} is not an empty folder; name a new one")
+    with Progress(transient=True) as progress:
+        bar = progress.add_task("Phantom studies", total=studies)
+        write_data_set(out, studies, seed, advance=lambda: progress.advance(bar))
+    typer.echo(f"{studies} studies in {out} (synthetic: no figure on them is a clinical one)")

@@ -1,0 +1,185 @@
+"""The job table is the queue: a row is claimed by one conditional UPDATE and held by a lease.
+
+The lease runs by the database's clock. Whoever finds that a row is no longer theirs returns quietly: another worker
+has it, or a later revision has overtaken it.
+"""
+
+from dataclasses import dataclass
+from random import uniform
+from uuid import uuid4
+
+import structlog
+from sqlalchemy import Update, or_, select, update
+from sqlalchemy.orm import Session
+
+from db.tables import Job, JobKind, JobState, Study
+from db.types import db_now
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A job in one's hands. Everything written for it is written under ``lease_token``."""
+
+    job_id: int
+    kind: JobKind
+    study_id: int
+    revision: int
+    destination: str
+    report_id: int | None
+    attempts: int  # this one included
+    lease_token: str
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How often and how patiently a job is tried; seconds."""
+
+    attempts: int
+    base_s: float
+    longest_s: float
+
+    def wait_s(self, attempts: int) -> float:
+        """The wait after so many attempts: exponential, half of it jitter so that many do not return at once."""
+        longest = min(self.longest_s, self.base_s * 2.0 ** (min(attempts, 32) - 1))
+        return uniform(longest / 2, longest)
+
+
+def create(
+    session: Session,
+    kind: JobKind,
+    study: Study,
+    *,
+    destination: str = "",
+    report_id: int | None = None,
+    priority: int = 0,
+) -> None:
+    """Adds a job to do now."""
+    session.add(
+        Job(
+            kind=kind,
+            study_id=study.id,
+            revision=study.revision,
+            destination=destination,
+            report_id=report_id,
+            priority=priority,
+        )
+    )
+    session.flush()
+
+
+def due(session: Session, *, rering_s: float, limit: int = 100) -> list[tuple[int, JobKind]]:
+    """Jobs whose time has come and that no worker was told of lately: the urgent first, then the oldest."""
+    return [
+        (job_id, kind)
+        for job_id, kind in session.execute(
+            select(Job.id, Job.kind)
+            .where(
+                Job.state == JobState.PENDING,
+                Job.run_after <= db_now(),
+                or_(Job.rung_at.is_(None), Job.rung_at < db_now(-rering_s)),
+            )
+            .order_by(Job.priority.desc(), Job.created_at, Job.id)
+            .limit(limit)
+        )
+    ]
+
+
+def rung(session: Session, job_id: int) -> None:
+    """Notes that a worker was told of the job."""
+    session.execute(_change(Job.id == job_id).values(rung_at=db_now()))
+
+
+def claim(session: Session, job_id: int, *, lease_s: float) -> Claimed | None:
+    """Takes a due job, or None when another worker got there first."""
+    token = uuid4().hex
+    taken = session.execute(
+        _change(Job.id == job_id, Job.state == JobState.PENDING, Job.run_after <= db_now()).values(
+            state=JobState.RUNNING,
+            lease_token=token,
+            lease_expires_at=db_now(lease_s),
+            attempts=Job.attempts + 1,
+        )
+    )
+    if taken.rowcount != 1:  # type: ignore[attr-defined]
+        return None
+    job = session.get_one(Job, job_id)
+    return Claimed(job_id, job.kind, job.study_id, job.revision, job.destination, job.report_id, job.attempts, token)
+
+
+def heartbeat(session: Session, claimed: Claimed, *, lease_s: float) -> bool:
+    """Extends the lease; False when it is lost."""
+    return _write(session, claimed, lease_expires_at=db_now(lease_s))
+
+
+def finish(session: Session, claimed: Claimed) -> bool:
+    """Ends a job well; False when the lease was lost, and then nothing of this transaction may be kept."""
+    return _write(session, claimed, state=JobState.DONE, last_error=None, ended_at=db_now(), **_RELEASED)
+
+
+def retry(session: Session, claimed: Claimed, error: str, backoff: Backoff) -> bool:
+    """Puts a job back for later; False when it was tried as often as it may be, or the lease was lost."""
+    if claimed.attempts >= backoff.attempts:
+        return False
+    wait_s = backoff.wait_s(claimed.attempts)
+    log.warning("job.retry", job=claimed.job_id, attempts=claimed.attempts, wait_s=round(wait_s, 1))
+    return _write(
+        session,
+        claimed,
+        state=JobState.PENDING,
+        last_error=error,
+        run_after=db_now(wait_s),
+        rung_at=None,
+        **_RELEASED,
+    )
+
+
+def bury(session: Session, claimed: Claimed, error: str) -> bool:
+    """Ends a job as a dead letter with its last error; False when the lease was lost."""
+    log.error("job.dead", job=claimed.job_id, kind=claimed.kind, attempts=claimed.attempts)
+    return _write(session, claimed, state=JobState.DEAD, last_error=error, ended_at=db_now(), **_RELEASED)
+
+
+def cancel(session: Session, claimed: Claimed) -> bool:
+    """Ends a job that its study has no use for any more."""
+    return _write(session, claimed, state=JobState.CANCELLED, ended_at=db_now(), **_RELEASED)
+
+
+def expired(session: Session) -> list[Claimed]:
+    """Jobs whose worker was not heard of until the lease ended."""
+    rows = session.scalars(select(Job).where(Job.state == JobState.RUNNING, Job.lease_expires_at < db_now()))
+    return [
+        Claimed(j.id, j.kind, j.study_id, j.revision, j.destination, j.report_id, j.attempts, j.lease_token or "")
+        for j in rows
+    ]
+
+
+def cancel_overtaken(session: Session, study_id: int) -> None:
+    """Cancels analyses of earlier revisions; a worker on one finds its lease gone."""
+    current = select(Study.revision).where(Study.id == study_id).scalar_subquery()
+    session.execute(
+        _change(
+            Job.study_id == study_id,
+            Job.kind == JobKind.ANALYSE,
+            Job.revision < current,
+            Job.state.in_([JobState.PENDING, JobState.RUNNING]),
+        ).values(state=JobState.CANCELLED, ended_at=db_now(), **_RELEASED)
+    )
+
+
+_RELEASED: dict[str, None] = {"lease_token": None, "lease_expires_at": None}
+
+
+def _change(*where: object) -> Update:
+    return update(Job).where(*where).execution_options(synchronize_session=False)  # type: ignore[arg-type]
+
+
+def _write(session: Session, claimed: Claimed, **values: object) -> bool:
+    """Changes the row only while the lease is still ours."""
+    written = session.execute(
+        _change(Job.id == claimed.job_id, Job.state == JobState.RUNNING, Job.lease_token == claimed.lease_token).values(
+            **values
+        )
+    )
+    return written.rowcount == 1  # type: ignore[attr-defined,no-any-return]

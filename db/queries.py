@@ -1,0 +1,216 @@
+"""The questions people ask: what to read first, what was found, what became of a study."""
+
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Integer, Subquery, case, func, select
+from sqlalchemy.orm import Session
+
+from db.tables import Bundle, Delivery, Finding, Job, JobKind, JobState, Report, Study, StudyState
+from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Severity
+from lumbar.spine.findings import Finding as Found
+from lumbar.spine.findings import Place
+from lumbar.spine.provenance import BundleIdentity, TrainedOn
+from lumbar.spine.urgency import Standing, Urgency, urgency
+
+
+@dataclass(frozen=True)
+class WorklistRow:
+    """A study in the order of reading."""
+
+    urgency: Urgency
+    why: str
+    study_instance_uid: str
+    patient_identifier: str
+    patient_name: str
+    accession_number: str
+    state: StudyState
+    waiting_s: float  # since the last image
+    bundle: BundleIdentity | None
+
+
+@dataclass(frozen=True)
+class StudyFinding:
+    """One of a study's 25 findings; ``bundle`` is None where the study ended without any weights being asked."""
+
+    study_instance_uid: str
+    finding: Found
+    bundle: BundleIdentity | None
+
+
+@dataclass(frozen=True)
+class DeliveryRow:
+    """What became of a report at a destination; ``status`` is the peer's word, ``0000`` or ``200`` for instance."""
+
+    destination: str
+    sop_instance_uid: str
+    state: JobState
+    status: str | None
+    attempts: int
+    last_error: str | None
+
+
+def worklist(
+    session: Session, *, uncertain_below: float, rank_by_synthetic: bool, now: datetime | None = None
+) -> list[WorklistRow]:
+    """Every study, the most urgent first; within one urgency STAT first, then who has waited longest."""
+    now = now or datetime.now(UTC)
+    counts = _counts(uncertain_below)
+    severe: dict[int, list[FindingKey]] = defaultdict(list)
+    for study_id, condition, level in session.execute(
+        select(Finding.study_id, Finding.condition, Finding.level).where(
+            Finding.superseded.is_(False), Finding.severity == Severity.SEVERE
+        )
+    ):
+        severe[study_id].append(FindingKey(condition, level))
+    rows = []
+    for study, moderate, uncertain, not_assessed, bundle in session.execute(
+        select(Study, counts.c.moderate, counts.c.uncertain, counts.c.not_assessed, Bundle)
+        .outerjoin(counts, counts.c.study_id == Study.id)
+        .outerjoin(Bundle, Bundle.id == counts.c.bundle_id)
+    ):
+        waiting = now - study.last_received_at
+        place, why = urgency(
+            Standing(
+                severe=tuple(severe[study.id]),
+                moderate=moderate or 0,
+                uncertain=uncertain or 0,
+                not_assessed=not_assessed or 0,
+                unread_because=_unread_because(study),
+                ranks=rank_by_synthetic or bundle is None or bundle.trained_on is TrainedOn.CLINICAL,
+                stat=study.stat,
+                waiting=waiting,
+            )
+        )
+        row = WorklistRow(
+            urgency=place,
+            why=why,
+            study_instance_uid=study.study_instance_uid,
+            patient_identifier=study.patient.patient_identifier,
+            patient_name=study.patient.name,
+            accession_number=study.accession_number,
+            state=study.state,
+            waiting_s=waiting.total_seconds(),
+            bundle=_identity(bundle),
+        )
+        rows.append(((place, not study.stat, -row.waiting_s), row))
+    return [row for _, row in sorted(rows, key=lambda pair: pair[0])]
+
+
+def findings(
+    session: Session,
+    *,
+    study_instance_uid: str | None = None,
+    severities: Collection[Severity] = (),
+    conditions: Collection[Condition] = (),
+    levels: Collection[Level] = (),
+    since: datetime | None = None,
+) -> list[StudyFinding]:
+    """The current findings of every study that has ended, 25 a study, narrowed by the filters that are given."""
+    question = (
+        select(Study, Finding)
+        .outerjoin(Finding, (Finding.study_id == Study.id) & Finding.superseded.is_(False))
+        .where(Study.ended_at.is_not(None))
+        .order_by(Study.last_received_at, Study.id)
+    )
+    if study_instance_uid is not None:
+        question = question.where(Study.study_instance_uid == study_instance_uid)
+    if since is not None:
+        question = question.where(Study.last_received_at >= since)
+    if severities:
+        question = question.where(Finding.severity.in_(severities))
+    if conditions:
+        question = question.where(Finding.condition.in_(conditions) | Finding.id.is_(None))
+    if levels:
+        question = question.where(Finding.level.in_(levels) | Finding.id.is_(None))
+    rows: dict[str, list[StudyFinding]] = defaultdict(list)
+    for study, finding in session.execute(question):
+        if finding is None:
+            rows[study.study_instance_uid] += _not_assessed(study)
+        else:
+            read = StudyFinding(study.study_instance_uid, _assembled(finding), _identity(finding.bundle))
+            rows[study.study_instance_uid].append(read)
+    order = {key: place for place, key in enumerate(ALL_FINDINGS)}
+    return [
+        row
+        for of_study in rows.values()
+        for row in sorted(of_study, key=lambda row: order[row.finding.key])
+        if (not conditions or row.finding.condition in conditions) and (not levels or row.finding.level in levels)
+    ]
+
+
+def deliveries(session: Session, study_id: int) -> list[DeliveryRow]:
+    """What became of a study's reports, in the order they were made."""
+    return [
+        DeliveryRow(job.destination, report.sop_instance_uid, job.state, status, job.attempts, job.last_error)
+        for job, report, status in session.execute(
+            select(Job, Report, Delivery.status)
+            .join(Report, Report.id == Job.report_id)
+            .outerjoin(Delivery, (Delivery.report_id == Report.id) & (Delivery.destination == Job.destination))
+            .where(Job.study_id == study_id, Job.kind == JobKind.DELIVER)
+            .order_by(Job.id)
+        )
+    ]
+
+
+def studies_by_state(session: Session) -> dict[StudyState, int]:
+    """How many studies stand in each state; what a start-up finds in flight."""
+    return dict(session.execute(select(Study.state, func.count()).group_by(Study.state)).tuples().all())
+
+
+def _counts(uncertain_below: float) -> Subquery:
+    """Per study, over its current findings: how many are moderate, uncertain and not assessed, and the bundle."""
+    unsure = (
+        (Finding.normal_mild < uncertain_below)
+        & (Finding.moderate < uncertain_below)
+        & (Finding.severe < uncertain_below)
+    )
+    return (
+        select(
+            Finding.study_id,
+            _how_many(Finding.severity == Severity.MODERATE).label("moderate"),
+            _how_many(unsure).label("uncertain"),
+            _how_many(Finding.severity.is_(None)).label("not_assessed"),
+            func.max(Finding.bundle_id).label("bundle_id"),
+        )
+        .where(Finding.superseded.is_(False))
+        .group_by(Finding.study_id)
+        .subquery()
+    )
+
+
+def _how_many(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    return func.sum(case((condition, 1), else_=0)).cast(Integer)
+
+
+def _unread_because(study: Study) -> str | None:
+    if study.state is StudyState.ANALYSED:
+        return None
+    words = study.state.replace("_", " ")
+    return f"{words}: {study.reason}" if study.reason else f"not read yet: {words}"
+
+
+def _assembled(row: Finding) -> Found:
+    """A row as the value it was made from."""
+    if row.severity is None:
+        return Found(row.condition, row.level, reason=row.reason)
+    place = Place(**{part.name: getattr(row, part.name) for part in fields(Place)})
+    probabilities: tuple[Any, Any, Any] = (row.normal_mild, row.moderate, row.severe)
+    return Found(row.condition, row.level, probabilities=probabilities, place=place, shows=row.shows)
+
+
+def _not_assessed(study: Study) -> list[StudyFinding]:
+    """25 rows for a study that ended without findings, for its reason."""
+    reason = f"{study.state.replace('_', ' ')}: {study.reason}"
+    return [StudyFinding(study.study_instance_uid, Found(*key.parts, reason=reason), None) for key in ALL_FINDINGS]
+
+
+def _identity(bundle: Bundle | None) -> BundleIdentity | None:
+    if bundle is None:
+        return None
+    return BundleIdentity(
+        bundle.name, bundle.version, bundle.weights_sha256, bundle.trained_on, bundle.preprocessing_version
+    )

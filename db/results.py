@@ -1,0 +1,156 @@
+"""What a worker hands over: one transaction holds the findings, the report and a delivery for every destination."""
+
+from collections.abc import Iterable, Mapping
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from db import jobs, studies
+from db.jobs import Claimed
+from db.studies import StudyEvent
+from db.tables import Bundle, Delivery, Finding, JobKind, Report, Study
+from lumbar.spine.findings import Finding as Found
+from lumbar.spine.provenance import BundleIdentity
+
+
+class LeaseLostError(Exception):
+    """Another worker has the job, or a later revision overtook it: roll back and return quietly."""
+
+
+def claim(session: Session, job_id: int, *, lease_s: float) -> Claimed | None:
+    """Takes a job into one's hands; an ANALYSE job takes its study along. None when there is nothing to do."""
+    claimed = jobs.claim(session, job_id, lease_s=lease_s)
+    if claimed is None or claimed.kind is not JobKind.ANALYSE:
+        return claimed
+    if studies.advance(session, claimed.study_id, StudyEvent.CLAIMED, revision=claimed.revision):
+        return claimed
+    jobs.cancel(session, claimed)
+    return None
+
+
+def end_analysis(
+    session: Session,
+    claimed: Claimed,
+    event: StudyEvent,
+    *,
+    reason: str | None = None,
+    found: Iterable[Found] = (),
+    bundle: BundleIdentity | None = None,
+    report: Report | None = None,
+    destinations: Iterable[str] = (),
+) -> None:
+    """Writes a study's outcome, all or nothing.
+
+    Raises:
+        LeaseLostError: the job is no longer ours; the transaction must be rolled back.
+    """
+    if not jobs.finish(session, claimed):
+        raise LeaseLostError
+    if not studies.advance(session, claimed.study_id, event, revision=claimed.revision, reason=reason):
+        raise LeaseLostError
+    studies.supersede_findings(session, claimed.study_id)
+    if bundle is not None:
+        bundle_id = _bundle_id(session, bundle)
+        session.add_all(_row(claimed, finding, bundle_id) for finding in found)
+    if report is not None:
+        known = stored_report(session, report.sop_instance_uid)
+        if known is None:
+            session.add(report)
+            session.flush()
+            known = report
+        study = session.get_one(Study, claimed.study_id, populate_existing=True)
+        for name in destinations:
+            jobs.create(session, JobKind.DELIVER, study, destination=name, report_id=known.id, priority=1)
+
+
+def release(session: Session, claimed: Claimed, error: str, backoff: jobs.Backoff) -> None:
+    """Gives a failed job back for a later try, or buries it; its study follows."""
+    if jobs.retry(session, claimed, error, backoff):
+        if claimed.kind is JobKind.ANALYSE:
+            studies.advance(session, claimed.study_id, StudyEvent.RELEASED, revision=claimed.revision)
+        return
+    bury(session, claimed, error)
+
+
+def bury(session: Session, claimed: Claimed, error: str) -> None:
+    """Gives a job up; a study whose analysis is given up has failed, for this reason."""
+    if jobs.bury(session, claimed, error) and claimed.kind is JobKind.ANALYSE:
+        studies.advance(session, claimed.study_id, StudyEvent.EXHAUSTED, revision=claimed.revision, reason=error)
+        studies.supersede_findings(session, claimed.study_id)
+
+
+def recover(session: Session, backoffs: Mapping[JobKind, jobs.Backoff]) -> int:
+    """Gives the jobs of lost workers to others; how many."""
+    lost = jobs.expired(session)
+    for claimed in lost:
+        release(session, claimed, "the worker was lost", backoffs[claimed.kind])
+    return len(lost)
+
+
+def stored_report(session: Session, sop_instance_uid: str) -> Report | None:
+    """A report built before: what is sent again is these bytes, never new ones under the same UID."""
+    return session.scalar(select(Report).where(Report.sop_instance_uid == sop_instance_uid))
+
+
+def predecessor(session: Session, study_id: int, sop_instance_uid: str) -> Report | None:
+    """The newest other report of a study, which a new one replaces."""
+    return session.scalar(
+        select(Report)
+        .where(Report.study_id == study_id, Report.sop_instance_uid != sop_instance_uid)
+        .order_by(Report.id.desc())
+        .limit(1)
+    )
+
+
+def report_file(session: Session, claimed: Claimed) -> str:
+    """Where the bytes of a DELIVER job's report lie in the store."""
+    return session.scalars(select(Report.file).where(Report.id == claimed.report_id)).one()
+
+
+def delivered(session: Session, claimed: Claimed, status: str) -> None:
+    """Notes that the destination has the report.
+
+    Raises:
+        LeaseLostError: the job is no longer ours.
+    """
+    if not jobs.finish(session, claimed):
+        raise LeaseLostError
+    known = session.scalar(
+        select(Delivery).where(Delivery.report_id == claimed.report_id, Delivery.destination == claimed.destination)
+    )
+    if known is None:
+        session.add(Delivery(report_id=claimed.report_id, destination=claimed.destination, status=status))
+
+
+def _bundle_id(session: Session, bundle: BundleIdentity) -> int:
+    identity = {
+        "name": bundle.name,
+        "version": bundle.version,
+        "weights_sha256": bundle.weights_sha256,
+        "preprocessing_version": bundle.preprocessing_version,
+    }
+    row = session.scalar(select(Bundle).filter_by(**identity))
+    if row is None:
+        row = Bundle(**identity, trained_on=bundle.trained_on)
+        session.add(row)
+        session.flush()
+    return row.id
+
+
+def _row(claimed: Claimed, found: Found, bundle_id: int) -> Finding:
+    normal_mild, moderate, severe = found.probabilities or (None, None, None)
+    place = vars(found.place) if found.place else {}
+    return Finding(
+        study_id=claimed.study_id,
+        revision=claimed.revision,
+        condition=found.condition,
+        level=found.level,
+        severity=found.severity,
+        normal_mild=normal_mild,
+        moderate=moderate,
+        severe=severe,
+        shows=found.shows,
+        reason=found.reason,
+        bundle_id=bundle_id,
+        **place,
+    )

@@ -1,0 +1,75 @@
+"""The schema's version: bringing a database to the newest one, and refusing to run on another."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.exc import DBAPIError
+
+import migrations
+from db.session import Database, DatabaseAway
+from db.tables import Table
+from lumbar.errors import Permanent
+
+
+def upgrade(database: Database) -> str:
+    """Brings the database to the newest schema; returns its revision.
+
+    Raises:
+        DatabaseAway: it cannot be reached.
+    """
+    folder = database.engine.url.database if database.engine.dialect.name == "sqlite" else None
+    if folder:
+        Path(folder).parent.mkdir(parents=True, exist_ok=True)
+    config = _config()
+    try:
+        with database.engine.connect() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            connection.commit()
+    except DBAPIError as error:
+        raise DatabaseAway(
+            f"cannot reach the database at {database.engine.url.render_as_string()} ({type(error.orig).__name__}); "
+            "is it running, and is LUMBAR_DATABASE_URL right?"
+        ) from error
+    return newest()
+
+
+def newest() -> str:
+    """The revision this code is written for."""
+    return str(ScriptDirectory.from_config(_config()).get_current_head())
+
+
+def check(database: Database) -> None:
+    """Refuses a database of another schema.
+
+    Raises:
+        Permanent: naming both revisions. DatabaseAway: it cannot be reached.
+    """
+    try:
+        with database.engine.connect() as connection:
+            current = MigrationContext.configure(connection).get_current_revision()
+    except DBAPIError as error:
+        raise DatabaseAway(
+            f"cannot reach the database at {database.engine.url.render_as_string()} ({type(error.orig).__name__}); "
+            "is it running, and is LUMBAR_DATABASE_URL right?"
+        ) from error
+    if current != newest():
+        raise Permanent(
+            f"the database's schema is {current or 'empty'}, this version needs {newest()}: run `lumbar db upgrade`"
+        )
+
+
+def differences(database: Database) -> list[object]:
+    """What the migrations' result lacks or has beside the tables: nothing, or a migration is missing."""
+    with database.engine.connect() as connection:
+        return list(compare_metadata(MigrationContext.configure(connection), Table.metadata))
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(str(migrations.__file__)).parent))
+    return config

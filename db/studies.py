@@ -1,0 +1,174 @@
+"""The study's life: one table of what may follow what, and the only functions that move a study along it."""
+
+from enum import StrEnum
+
+import structlog
+from sqlalchemy import Integer, and_, case, func, select, update
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.elements import ColumnElement
+
+from db import jobs
+from db.tables import Finding, Instance, JobKind, Series, Study, StudyState
+from db.types import db_now
+from lumbar.errors import Permanent
+from lumbar.spine.anatomy import Role
+from lumbar.spine.roles import MIN_SLICES
+
+log = structlog.get_logger()
+
+
+class StudyEvent(StrEnum):
+    """What can happen to a study."""
+
+    ARRIVED = "an instance arrived"
+    COMPLETED = "its last image is there"
+    CLAIMED = "a worker began"
+    RELEASED = "the worker gave up or was lost; another may try"
+    ANALYSED = "25 findings and their report are stored"
+    REFUSED = "it cannot be analysed"
+    EXHAUSTED = "it was tried as often as it may be"
+    REQUEUED = "somebody asked for it again"
+
+
+_S, _E = StudyState, StudyEvent
+
+TRANSITIONS: dict[tuple[StudyState, StudyEvent], StudyState] = {
+    (_S.RECEIVING, _E.ARRIVED): _S.RECEIVING,
+    (_S.RECEIVING, _E.COMPLETED): _S.QUEUED,
+    (_S.QUEUED, _E.CLAIMED): _S.ANALYSING,
+    (_S.ANALYSING, _E.RELEASED): _S.QUEUED,
+    (_S.ANALYSING, _E.ANALYSED): _S.ANALYSED,
+    (_S.ANALYSING, _E.REFUSED): _S.NOT_ANALYSABLE,
+    (_S.ANALYSING, _E.EXHAUSTED): _S.FAILED,
+    # late: the next revision starts receiving
+    (_S.QUEUED, _E.ARRIVED): _S.RECEIVING,
+    (_S.ANALYSING, _E.ARRIVED): _S.RECEIVING,
+    (_S.ANALYSED, _E.ARRIVED): _S.RECEIVING,
+    (_S.NOT_ANALYSABLE, _E.ARRIVED): _S.RECEIVING,
+    (_S.FAILED, _E.ARRIVED): _S.RECEIVING,
+    # by hand
+    (_S.ANALYSED, _E.REQUEUED): _S.QUEUED,
+    (_S.NOT_ANALYSABLE, _E.REQUEUED): _S.QUEUED,
+    (_S.FAILED, _E.REQUEUED): _S.QUEUED,
+}
+
+ENDED = (StudyState.ANALYSED, StudyState.NOT_ANALYSABLE, StudyState.FAILED)
+_LATE = tuple(state for state, event in TRANSITIONS if event is _E.ARRIVED and state is not _S.RECEIVING)
+
+
+def advance(
+    session: Session, study_id: int, event: StudyEvent, *, revision: int | None = None, reason: str | None = None
+) -> bool:
+    """Moves a study by one conditional UPDATE; False when its state or revision does not allow the event."""
+    allowed = {state: after for (state, of), after in TRANSITIONS.items() if of is event}
+    moved = (
+        update(Study)
+        .where(Study.id == study_id, Study.state.in_(allowed))
+        .values(
+            state=case({state.value: after.value for state, after in allowed.items()}, value=Study.state),
+            reason=reason,
+            ended_at=db_now() if event in (_E.ANALYSED, _E.REFUSED, _E.EXHAUSTED) else None,
+        )
+        .execution_options(synchronize_session=False)
+    )
+    if revision is not None:
+        moved = moved.where(Study.revision == revision)
+    return session.execute(moved).rowcount == 1  # type: ignore[attr-defined,no-any-return]
+
+
+def instance_arrived(session: Session, study_id: int) -> None:
+    """Notes a new instance. In a study that was complete, it opens the next revision and overtakes its jobs."""
+    late = and_(Study.state.in_(_LATE)).cast(Integer)
+    session.execute(
+        update(Study)
+        .where(Study.id == study_id)
+        .values(
+            last_received_at=db_now(), revision=Study.revision + late, state=_S.RECEIVING, reason=None, ended_at=None
+        )
+        .execution_options(synchronize_session=False)
+    )
+    jobs.cancel_overtaken(session, study_id)
+
+
+def quiet_studies(session: Session, *, quiet_s: float, quiet_incomplete_s: float) -> list[int]:
+    """Studies whose images have all come: all roles there and quiet, or quiet for long."""
+    return list(
+        session.scalars(
+            select(Study.id)
+            .where(Study.state == _S.RECEIVING)
+            .where(
+                (Study.last_received_at < db_now(-quiet_incomplete_s))
+                | ((Study.last_received_at < db_now(-quiet_s)) & (_roles_present() == len(Role)))
+            )
+        )
+    )
+
+
+def _roles_present() -> ColumnElement[int]:
+    """How many of the three roles have a series with enough slices."""
+    enough = (
+        select(Instance.role)
+        .join(Series)
+        .where(Series.study_id == Study.id, Instance.role.is_not(None), Instance.aside.is_(None))
+        .group_by(Instance.role)
+        .having(func.sum(Instance.slices) >= MIN_SLICES)
+        .correlate(Study)
+        .subquery()
+    )
+    return select(func.count()).select_from(enough).scalar_subquery()
+
+
+def complete(session: Session, study_id: int) -> bool:
+    """Closes a study's revision and makes its ANALYSE job; False when it was not receiving."""
+    if not advance(session, study_id, _E.COMPLETED):
+        return False
+    study = session.get_one(Study, study_id, populate_existing=True)
+    jobs.create(session, JobKind.ANALYSE, study, priority=1 if study.stat else 0)
+    log.info("study.completed", study=study_id, revision=study.revision)
+    return True
+
+
+def requeue(session: Session, study_id: int) -> bool:
+    """Analyses an ended study again, as its next revision; False when it has not ended."""
+    if not advance(session, study_id, _E.REQUEUED):
+        return False
+    study = session.get_one(Study, study_id, populate_existing=True)
+    study.revision += 1
+    jobs.create(session, JobKind.ANALYSE, study, priority=1 if study.stat else 0)
+    return True
+
+
+def find(session: Session, study_instance_uid: str) -> Study:
+    """The study of a UID.
+
+    Raises:
+        Permanent: when no such study was received.
+    """
+    study = session.scalar(select(Study).where(Study.study_instance_uid == study_instance_uid))
+    if study is None:
+        raise Permanent(
+            f"no study with UID {study_instance_uid!r} was received; `lumbar worklist` lists those that were"
+        )
+    return study
+
+
+def instances_in_use(session: Session, study_id: int) -> list[Instance]:
+    """The instances an analysis reads, in the order of their UIDs."""
+    return list(
+        session.scalars(
+            select(Instance)
+            .join(Series)
+            .where(Series.study_id == study_id, Instance.aside.is_(None))
+            .order_by(Instance.sop_instance_uid)
+        )
+    )
+
+
+def supersede_findings(session: Session, study_id: int) -> None:
+    """Marks what earlier revisions (or runs) found."""
+    session.execute(
+        update(Finding)
+        .where(Finding.study_id == study_id, Finding.superseded.is_(False))
+        .values(superseded=True)
+        .execution_options(synchronize_session=False)
+    )

@@ -1,0 +1,287 @@
+"""The tables. The database is the truth; the rows of instances can be rebuilt from the store."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Boolean, Enum, ForeignKey, Index, MetaData, String, UniqueConstraint, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from db.types import UtcDateTime, db_now
+from lumbar.spine.anatomy import Condition, Level, Role, Severity
+from lumbar.spine.provenance import TrainedOn
+
+
+class StudyState(StrEnum):
+    """Where a study stands; ``db.studies.TRANSITIONS`` says how it moves."""
+
+    RECEIVING = "receiving"
+    QUEUED = "queued"
+    ANALYSING = "analysing"
+    ANALYSED = "analysed"
+    NOT_ANALYSABLE = "not_analysable"
+    FAILED = "failed"
+
+
+class JobKind(StrEnum):
+    """What a job does."""
+
+    ANALYSE = "analyse"
+    DELIVER = "deliver"
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    DEAD = "dead"  # tried as often as it may be, or cannot succeed: a person must look
+    CANCELLED = "cancelled"  # overtaken by a later revision of its study
+
+
+def _named(kind: type[StrEnum]) -> Enum:
+    """Stored as its value, in a plain text column, so that a new member needs no migration of a type."""
+    return Enum(kind, native_enum=False, length=64, values_callable=lambda members: [m.value for m in members])
+
+
+class Table(DeclarativeBase):
+    """Base of all tables; constraints are named so that migrations can name them on every database."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own name and form
+        datetime: UtcDateTime(),
+        dict[str, Any]: JSON(),
+        StudyState: _named(StudyState),
+        JobKind: _named(JobKind),
+        JobState: _named(JobState),
+        Role: _named(Role),
+        Condition: _named(Condition),
+        Level: _named(Level),
+        Severity: _named(Severity),
+        TrainedOn: _named(TrainedOn),
+    }
+
+
+class Patient(Table):
+    """A patient is who issued the number and the number: two sites may use the same one for two people."""
+
+    __tablename__ = "patient"
+    __table_args__ = (UniqueConstraint("issuer", "patient_identifier"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    issuer: Mapped[str] = mapped_column(String(64))  # IssuerOfPatientID, else the calling AE title
+    patient_identifier: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str]
+    birth_date: Mapped[str] = mapped_column(String(8))  # YYYYMMDD or empty
+    sex: Mapped[str] = mapped_column(String(16))
+
+
+class Study(Table):
+    """A study is its UID. ``revision`` grows when an instance arrives late."""
+
+    __tablename__ = "study"
+    __table_args__ = (Index("ix_study_state_last_received_at", "state", "last_received_at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    patient_id: Mapped[int] = mapped_column(ForeignKey("patient.id"), index=True)
+    study_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    accession_number: Mapped[str] = mapped_column(String(64), index=True)
+    study_date: Mapped[str] = mapped_column(String(8))  # YYYYMMDD or empty
+    description: Mapped[str]
+    stat: Mapped[bool] = mapped_column(Boolean, default=False)  # ordered as urgent
+    state: Mapped[StudyState] = mapped_column(default=StudyState.RECEIVING)
+    reason: Mapped[str | None]  # of NOT_ANALYSABLE and FAILED
+    revision: Mapped[int] = mapped_column(default=1)
+    first_received_at: Mapped[datetime] = mapped_column(default=db_now())
+    last_received_at: Mapped[datetime] = mapped_column(default=db_now())
+    ended_at: Mapped[datetime | None]  # when this revision's analysis ended
+
+    patient: Mapped[Patient] = relationship(lazy="joined", innerjoin=True)
+
+
+class Series(Table):
+    __tablename__ = "series"
+    __table_args__ = (UniqueConstraint("study_id", "series_instance_uid"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"))
+    series_instance_uid: Mapped[str] = mapped_column(String(64))
+    series_number: Mapped[int | None]
+    description: Mapped[str]
+
+
+class Instance(Table):
+    """A received instance and where its bytes lie.
+
+    At most one row of a SOP Instance UID is in use; others were set ``aside`` for the reason given and are kept.
+    """
+
+    __tablename__ = "instance"
+    __table_args__ = (
+        UniqueConstraint("sop_instance_uid", "sha256"),
+        Index(
+            "uq_instance_in_use",
+            "sop_instance_uid",
+            unique=True,
+            sqlite_where=text("aside IS NULL"),
+            postgresql_where=text("aside IS NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+    sop_instance_uid: Mapped[str] = mapped_column(String(64))
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    transfer_syntax_uid: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64))  # of transfer syntax UID and encoded dataset
+    size: Mapped[int] = mapped_column(BigInteger)  # bytes
+    file: Mapped[str]  # relative to the store
+    slices: Mapped[int]  # frames, or 1
+    role: Mapped[Role | None]  # what a whole series of such slices would be read for
+    source: Mapped[str] = mapped_column(String(64))  # calling AE title or other way in
+    aside: Mapped[str | None]
+    received_at: Mapped[datetime] = mapped_column(default=db_now())
+
+    series: Mapped[Series] = relationship(lazy="joined", innerjoin=True)
+
+
+class Bundle(Table):
+    """Which weights made a finding."""
+
+    __tablename__ = "bundle"
+    __table_args__ = (UniqueConstraint("weights_sha256", "name", "version", "preprocessing_version"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    version: Mapped[str] = mapped_column(String(64))
+    weights_sha256: Mapped[str] = mapped_column(String(64))
+    trained_on: Mapped[TrainedOn]
+    preprocessing_version: Mapped[str] = mapped_column(String(64))
+    first_used_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
+class Finding(Table):
+    """One of the 25 of a study's revision; earlier revisions' stay, superseded."""
+
+    __tablename__ = "finding"
+    __table_args__ = (
+        UniqueConstraint("study_id", "revision", "condition", "level"),
+        Index("ix_finding_question", "superseded", "severity", "condition", "level"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"), index=True)
+    revision: Mapped[int]
+    superseded: Mapped[bool] = mapped_column(Boolean, default=False)
+    condition: Mapped[Condition]
+    level: Mapped[Level]
+    severity: Mapped[Severity | None]  # None: not assessed, for the reason given
+    normal_mild: Mapped[float | None]  # probabilities, 0–1
+    moderate: Mapped[float | None]
+    severe: Mapped[float | None]
+    shows: Mapped[float | None]  # VGG16's probability that the crop shows this condition
+    reason: Mapped[str | None]
+    series_instance_uid: Mapped[str | None] = mapped_column(String(64))
+    sop_class_uid: Mapped[str | None] = mapped_column(String(64))
+    sop_instance_uid: Mapped[str | None] = mapped_column(String(64))
+    frame: Mapped[int | None]
+    column: Mapped[float | None]  # pixels, 0-based, integers at pixel centres
+    row: Mapped[float | None]
+    x: Mapped[float | None]  # mm, LPS
+    y: Mapped[float | None]
+    z: Mapped[float | None]
+    bundle_id: Mapped[int] = mapped_column(ForeignKey("bundle.id"))
+
+    study: Mapped[Study] = relationship()
+    bundle: Mapped[Bundle] = relationship(lazy="joined", innerjoin=True)
+
+
+class Report(Table):
+    """A report's UIDs and its stored bytes, which are what is sent and sent again."""
+
+    __tablename__ = "report"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"), index=True)
+    revision: Mapped[int]
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    series_instance_uid: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64))  # of the file
+    file: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
+class Job(Table):
+    """Something to do, once, by whoever holds the lease."""
+
+    __tablename__ = "job"
+    __table_args__ = (
+        UniqueConstraint("study_id", "kind", "revision", "destination"),
+        Index("ix_job_due", "state", "priority", "run_after"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[JobKind]
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"), index=True)
+    revision: Mapped[int]
+    destination: Mapped[str] = mapped_column(String(64), default="")  # of DELIVER
+    report_id: Mapped[int | None] = mapped_column(ForeignKey("report.id"))
+    priority: Mapped[int] = mapped_column(default=0)  # higher goes first
+    state: Mapped[JobState] = mapped_column(default=JobState.PENDING)
+    run_after: Mapped[datetime] = mapped_column(default=db_now())
+    attempts: Mapped[int] = mapped_column(default=0)
+    lease_token: Mapped[str | None] = mapped_column(String(32))
+    lease_expires_at: Mapped[datetime | None]
+    rung_at: Mapped[datetime | None]  # when it was last handed to a worker
+    last_error: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    ended_at: Mapped[datetime | None]
+
+
+class Delivery(Table):
+    """A report that a destination said it has."""
+
+    __tablename__ = "delivery"
+    __table_args__ = (UniqueConstraint("report_id", "destination"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    report_id: Mapped[int] = mapped_column(ForeignKey("report.id"))
+    destination: Mapped[str] = mapped_column(String(64))
+    status: Mapped[str] = mapped_column(String(16))  # the peer's, as it said it: 0000, B007, 200
+    delivered_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
+class Review(Table):
+    """A radiologist's agreement with a finding, or correction of it; append-only."""
+
+    __tablename__ = "review"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    finding_id: Mapped[int] = mapped_column(ForeignKey("finding.id"), index=True)
+    reviewer: Mapped[str] = mapped_column(String(64))
+    severity: Mapped[Severity]  # what the reviewer says
+    comment: Mapped[str]
+    reviewed_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
+class AuditEvent(Table):
+    """Who did what to which study (PS3.15 A.5); append-only, ids only."""
+
+    __tablename__ = "audit_event"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    happened_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)
+    event: Mapped[str] = mapped_column(String(64))
+    actor: Mapped[str] = mapped_column(String(64))
+    study_id: Mapped[int | None] = mapped_column(index=True)
+    detail: Mapped[dict[str, Any]]

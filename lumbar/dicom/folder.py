@@ -1,0 +1,99 @@
+"""A file, a folder or a zip of DICOM, as a person gives it."""
+
+import zipfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom.dataset import Dataset
+
+from lumbar.dicom.headers import read_header, slice_headers
+from lumbar.errors import NotAnalysable, NotDicom
+from lumbar.spine.slices import SliceHeader
+
+MAX_FILES = 20_000
+MAX_BYTES = 4 * 2**30  # of a zip's contents
+ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
+CHUNK = 2**20
+
+
+@dataclass(frozen=True)
+class Found:
+    """An MR instance: its file, its header without pixels, and one slice header a frame."""
+
+    path: Path
+    header: Dataset
+    slices: tuple[SliceHeader, ...]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A file that was passed over. ``path`` may name a patient; ``reason`` never does."""
+
+    path: Path
+    reason: str
+
+
+def find_instances(path: Path, scratch: Path) -> tuple[list[Found], list[Refused]]:
+    """Every MR instance in a file, a folder with its sub-folders, or a zip, in the order of the files' names.
+
+    ``scratch`` is an empty folder to unpack a zip into; the caller removes it once the pixels are read. Files
+    inside a zip are numbered, never named by the zip. Raises NotAnalysable where there is nothing to read.
+    """
+    instances: list[Found] = []
+    refused: list[Refused] = []
+    for file in _files(path, scratch):
+        try:
+            header = read_header(file)
+            instances.append(Found(file, header, tuple(slice_headers(header))))
+        except NotDicom as error:
+            refused.append(Refused(file, str(error)))
+    if not instances:
+        reasons = Counter(r.reason for r in refused if r.reason != "not a DICOM file")
+        if not reasons:
+            raise NotAnalysable("the input holds no DICOM files")
+        raise NotAnalysable(f"the input holds no MR slice that can be read: {reasons.most_common(1)[0][0]}")
+    return instances, refused
+
+
+def _files(path: Path, scratch: Path) -> list[Path]:
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file())
+        if len(files) > MAX_FILES:
+            raise NotAnalysable(f"the folder holds more than {MAX_FILES} files")
+        return files
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(4)
+    except OSError as error:
+        raise NotAnalysable(f"the input cannot be opened: {error.strerror}") from None
+    return _unpack(path, scratch) if start in ZIP_STARTS else [path]
+
+
+def _unpack(path: Path, scratch: Path) -> list[Path]:
+    files: list[Path] = []
+    left = MAX_BYTES
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = sorted((m for m in archive.infolist() if not m.is_dir()), key=lambda m: m.filename)
+            if len(members) > MAX_FILES:
+                raise NotAnalysable(f"the zip holds more than {MAX_FILES} files")
+            for ordinal, member in enumerate(members, 1):
+                files.append(scratch / f"{ordinal:06}.dcm")
+                left -= _copy(archive, member, files[-1], left)
+    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
+        reason = "it is encrypted" if "encrypted" in str(error) else "it is damaged"
+        raise NotAnalysable(f"the zip cannot be unpacked: {reason}") from None
+    return files
+
+
+def _copy(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, limit: int) -> int:
+    """Counts what really comes out: a zip's own figures may lie."""
+    written = 0
+    with archive.open(member) as source, target.open("wb") as out:
+        while chunk := source.read(CHUNK):
+            written += len(chunk)
+            if written > limit:
+                raise NotAnalysable(f"the zip unpacks to more than {MAX_BYTES // 2**30} GiB")
+            out.write(chunk)
+    return written

@@ -1,0 +1,129 @@
+"""Pixels of strangers' files: checked against the header before decoding, decoded one frame at a time."""
+
+from pathlib import Path
+from struct import Struct
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from lumbar.dicom.codestreams import declared_size
+from lumbar.dicom.decoder import DECODERS, decode
+from lumbar.dicom.headers import frame_count, frame_places, number, read_header, read_up_to_pixels, refusing, text
+from lumbar.errors import NotDicom
+
+MAX_PIXELS = 2048 * 2048  # in one slice; MR matrices reach 1024
+UNCOMPRESSED = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
+
+UNDEFINED = 0xFFFFFFFF
+ITEM, SEQUENCE_DELIMITER = 0xFFFEE000, 0xFFFEE0DD
+HEAD_OF_FRAGMENT = 65536  # bytes in which a codestream states its size
+
+
+def read_slice(path: Path, frame: int | None) -> NDArray[np.float32]:
+    """One slice's pixels, (rows, columns), rescaled by the header's slope and intercept, bright is bright.
+
+    ``frame`` is 1-based; None in a single-frame instance. Only that frame is decoded. Raises NotDicom, with a reason,
+    where the pixels are missing, cut short, too large, of a kind that is not read, or cannot be decoded.
+    """
+    header = read_header(path)
+    with refusing("the header cannot be read; it may be damaged"):
+        syntax = UID(text(header.file_meta, "TransferSyntaxUID"))
+        _check_kind(header, syntax, frame)
+        places = frame_places(header, frame)
+    with refusing(f"the pixels cannot be decoded ({syntax.name})"), path.open("rb") as stream:
+        _check_bytes(stream, header, syntax)
+        index = (frame or 1) - 1
+        stored = decode(path, index, syntax) if syntax in DECODERS else pixel_array(stream, index=index, raw=True)
+        if stored.shape != (header.Rows, header.Columns):
+            raise NotDicom("the decoded pixels do not have the header's rows and columns")
+        return _rescaled(stored, places)
+
+
+def _rescaled(stored: NDArray[Any], places: list[Dataset]) -> NDArray[np.float32]:
+    image = stored.astype(np.float32)
+    with np.errstate(all="ignore"):
+        image *= number(places, "RescaleSlope") or 1
+        image += number(places, "RescaleIntercept") or 0
+    if not np.isfinite(image).all():
+        raise NotDicom("RescaleSlope and RescaleIntercept overflow the pixels")
+    if text(places[-1], "PhotometricInterpretation") == "MONOCHROME1":
+        image = image.max() + image.min() - image
+    return image
+
+
+def _check_kind(header: Dataset, syntax: UID, frame: int | None) -> None:
+    if syntax not in (*UNCOMPRESSED, *DECODERS):
+        raise NotDicom(f"the transfer syntax is not read: {syntax.name if syntax.is_transfer_syntax else 'unknown'}")
+    if header.get("SamplesPerPixel", 1) != 1 or header.get("PhotometricInterpretation") not in (
+        "MONOCHROME1",
+        "MONOCHROME2",
+    ):
+        raise NotDicom("not a greyscale image")
+    if header.get("BitsAllocated") not in (8, 16) or not 1 <= header.BitsStored <= header.BitsAllocated:
+        raise NotDicom("BitsAllocated is not 8 or 16, or BitsStored does not fit it")
+    if not 1 <= header.Rows * header.Columns <= MAX_PIXELS:
+        raise NotDicom(f"the image is empty or larger than {MAX_PIXELS} pixels")
+    frames = frame_count(header)
+    if frame is None and frames != 1:
+        raise NotDicom(f"the image has {frames} frames; say which")
+    if frame is not None and not 1 <= frame <= frames:
+        raise NotDicom(f"there is no frame {frame}; the image has {frames}")
+
+
+def _check_bytes(stream: BinaryIO, header: Dataset, syntax: UID) -> None:
+    """Holds what the header promises against the bytes that are there, before any decoder sees them."""
+    expected = header.Rows * header.Columns * header.BitsAllocated // 8 * frame_count(header)
+    length, start, end = _pixel_element(stream, syntax)
+    if syntax in UNCOMPRESSED:
+        found = min(length, end - start)
+        if length == UNDEFINED or found < expected:
+            raise NotDicom(f"the pixels are cut short: {found} of {expected} bytes")
+        return
+    if length != UNDEFINED:
+        raise NotDicom("the compressed pixels are not in fragments")
+    fragments = _fragments(stream, start, end)[1:]  # the first is the offset table
+    if not fragments:
+        raise NotDicom("the pixels are cut short: there are no fragments")
+    if sum(size for _, size in fragments) > 2 * expected + HEAD_OF_FRAGMENT:
+        raise NotDicom("the compressed pixels are larger than the image they stand for")
+    for offset, size in fragments:
+        stream.seek(offset)
+        declared = declared_size(stream.read(min(size, HEAD_OF_FRAGMENT)))
+        if declared not in (None, (header.Rows, header.Columns)):
+            raise NotDicom("the compressed pixels do not have the header's rows and columns")
+
+
+def _pixel_element(stream: BinaryIO, syntax: UID) -> tuple[int, int, int]:
+    """The pixel element's declared length, its value's offset and the end of the file."""
+    read_up_to_pixels(stream)
+    element = Struct(("<" if syntax.is_little_endian else ">") + ("HHL" if syntax.is_implicit_VR else "HH4xL"))
+    head = stream.read(element.size)
+    start = stream.tell()
+    end = stream.seek(0, 2)
+    if len(head) < element.size:
+        raise NotDicom("the file holds no pixels, or is cut short before them")
+    group, number_, length = element.unpack(head)
+    if (group, number_) != (0x7FE0, 0x0010):
+        raise NotDicom("the pixels are not in PixelData")
+    return length, start, end
+
+
+def _fragments(stream: BinaryIO, start: int, end: int) -> list[tuple[int, int]]:
+    """(offset, size) of every item. A missing closing delimiter is forgiven, a fragment cut short is not."""
+    head = Struct("<HHL")
+    fragments: list[tuple[int, int]] = []
+    while start + head.size <= end:
+        stream.seek(start)
+        group, element, size = head.unpack(stream.read(head.size))
+        tag = group << 16 | element
+        if tag == SEQUENCE_DELIMITER:
+            break
+        start += head.size + size
+        if tag != ITEM or start > end:
+            raise NotDicom("the pixels are cut short: a fragment runs past the end of the file")
+        fragments.append((start - size, size))
+    return fragments

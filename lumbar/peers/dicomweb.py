@@ -1,0 +1,128 @@
+"""Going out by DICOMweb: STOW-RS (PS3.18 section 10.5) and a look whether the service answers."""
+
+from io import BytesIO
+from typing import Any
+from uuid import uuid4
+
+import requests
+from pydicom import dcmread
+from requests.auth import AuthBase, HTTPBasicAuth
+
+from lumbar.peers.destinations import DicomwebDestination
+from lumbar.peers.outcomes import Busy, Delivered, NotAuthorised, Refused, Unreachable, judge
+
+_FAILED, _REASON = "00081198", "00081197"
+_STORED, _WARNING = "00081199", "00081196"
+_SOP_INSTANCE = "00081155"
+
+
+class _Bearer(AuthBase):
+    def __init__(self, token: str) -> None:
+        self.token = token
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers["Authorization"] = f"Bearer {self.token}"
+        return request
+
+
+def probe(destination: DicomwebDestination, *, timeout_s: float = 10) -> None:
+    """Ask for one study. Raises Unreachable, Busy, NotAuthorised or Refused."""
+    answer = _request(destination, "GET", "/studies?limit=1", {"Accept": "application/dicom+json"}, None, timeout_s)
+    if answer.status_code not in (200, 204):
+        raise _failure(destination, answer.status_code)
+
+
+def send(destination: DicomwebDestination, content: bytes, *, timeout_s: float = 30) -> Delivered:
+    """STOW-RS of one Part-10 file.
+
+    200 and 202 count only if the body does not list the instance as failed; a failure reason in the body, also of a
+    409, decides as the same C-STORE status would.
+
+    Raises Unreachable, Busy, ProcessingFailed, NotAuthorised; Refused.
+    """
+    sop_instance_uid = str(dcmread(BytesIO(content), specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
+    boundary = uuid4().hex
+    headers = {
+        "Accept": "application/dicom+json",
+        "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
+    }
+    part = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+    body = part + content + f"\r\n--{boundary}--\r\n".encode()
+    answer = _request(destination, "POST", "/studies", headers, body, timeout_s)
+    code = answer.status_code
+    if code not in (200, 202, 409):
+        raise _failure(destination, code)
+
+    stored = _json(answer)
+    if failed := _item(stored, _FAILED, sop_instance_uid):
+        reason = _value(failed, _REASON)
+        if isinstance(reason, int):
+            return judge(reason, destination.name)
+        raise Refused(f"{destination.name} failed to store it and gives no reason (HTTP {code})")
+    if code == 409:
+        raise Refused(f"{destination.name} stored nothing and gives no reason (HTTP 409); its log says why")
+    warning = _value(_item(stored, _STORED, sop_instance_uid) or {}, _WARNING)
+    if isinstance(warning, int):
+        return Delivered(str(code), f"stored, with warning {warning:04X}")
+    return Delivered(str(code), "stored, with an unnamed warning" if code == 202 else None)
+
+
+def _request(
+    destination: DicomwebDestination,
+    method: str,
+    path: str,
+    headers: dict[str, str],
+    body: bytes | None,
+    timeout_s: float,
+) -> requests.Response:
+    auth: AuthBase | None = None
+    if destination.token:
+        auth = _Bearer(destination.token)
+    elif destination.username:
+        auth = HTTPBasicAuth(destination.username, destination.password or "")
+    try:
+        return requests.request(
+            method,
+            destination.url + path,
+            headers=headers,
+            data=body,
+            auth=auth,
+            timeout=timeout_s,
+            allow_redirects=False,  # a redirected POST becomes a GET that stores nothing and answers 200
+        )
+    except requests.exceptions.SSLError:
+        raise Unreachable(f"{destination.name}: its TLS certificate is not trusted; check the URL and it") from None
+    except requests.RequestException:
+        raise Unreachable(f"{destination.name} does not answer; check its URL and that it is running") from None
+
+
+def _failure(destination: DicomwebDestination, code: int) -> Exception:
+    if code in (401, 403):
+        return NotAuthorised(f"{destination.name} does not allow it (HTTP {code}); check the credentials")
+    if code in (408, 425, 429) or code >= 500:
+        return Busy(f"{destination.name} cannot at the moment (HTTP {code}); try again later")
+    return Refused(f"{destination.name} refused it (HTTP {code}); check that its URL is the DICOMweb root")
+
+
+def _json(answer: requests.Response) -> dict[str, Any]:
+    """The store response; empty where a server sends none, or XML."""
+    try:
+        stored = answer.json()
+    except requests.exceptions.JSONDecodeError:
+        return {}
+    if isinstance(stored, list):  # some servers wrap it
+        stored = stored[0] if stored else {}
+    return stored if isinstance(stored, dict) else {}
+
+
+def _item(stored: dict[str, Any], sequence: str, sop_instance_uid: str) -> dict[str, Any] | None:
+    """The item about the instance; with one instance sent, also one that names none."""
+    for item in stored.get(sequence, {}).get("Value", []):
+        if _value(item, _SOP_INSTANCE) in (sop_instance_uid, None):
+            return dict(item)
+    return None
+
+
+def _value(item: dict[str, Any], tag: str) -> object:
+    values = item.get(tag, {}).get("Value") or [None]
+    return values[0]

@@ -1,0 +1,160 @@
+"""What lies inside the spinal canal, painted along its curve: fat, flavum, sac, cord, roots, lateral recesses."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lumbar.phantoms.curve import STEP
+from lumbar.phantoms.patient import Patient
+from lumbar.phantoms.shapes import WORLD, Array, Lattice, Signals, Tissue, blend, cover, ellipse
+from lumbar.phantoms.truth import measure
+from lumbar.spine.anatomy import Condition, Level, Side
+
+_REACH = 16.0  # mm from the middle of the sac to where nothing of the canal is left
+_ROOTLETS = 14
+
+
+@dataclass(frozen=True)
+class _Profile:
+    """Lengths in mm (halves where an axis has two ends) at every point of the canal's curve."""
+
+    depth: Array  # of the sac, front to back
+    width: Array  # of the sac
+    corners: Mapping[Side, Array]  # taken off the sac's front corners
+    pockets: Mapping[Side, Array]  # the lateral recesses, front to back
+    recess: Array  # 1 where there is a lateral recess, 0 elsewhere
+    disc: Array  # 1 at a disc, 0 elsewhere
+    stenosis: Array  # share of the epidural fat that annulus and flavum have replaced
+    crowding: Array  # share of the CSF between the roots that is gone
+    flavum: Array  # thickness
+    fat: Array  # behind the sac
+    cord: Array  # radius, 0 below the conus
+
+
+def paint_canal(image: Array, lattice: Lattice, patient: Patient, signals: Signals) -> None:
+    """Put the canal's contents on top of an image of the lattice's points, in place."""
+    points, margin = patient.canal.points, np.array([_REACH, _REACH, 0])
+    low, high = points.min(axis=0) - margin, points.max(axis=0) + margin
+    box = lattice.box(WORLD, (low[0], low[1], low[2]), (high[0], high[1], high[2]))
+    if box is None:
+        return
+    part = image[box]
+    x, y, z = (np.broadcast_to(a, part.shape) for a in lattice.coordinates(box, WORLD))
+    along, behind = np.empty(part.shape, np.float32), np.empty(part.shape, np.float32)
+    for i in range(len(part)):
+        along[i], behind[i] = patient.canal.place(np.ascontiguousarray(y[i]), np.ascontiguousarray(z[i]))
+    near = (np.abs(behind) < _REACH) & (along > 0) & (along < STEP * (len(points) - 1))
+    index = (along[near] / STEP).astype(np.int32)
+    aside = x[near] - points[:, 0].astype(np.float32)[index]
+    values = part[near]
+    _paint(values, aside, behind[near], index, _profile(patient), patient, signals, lattice.pixel)
+    part[near] = values
+
+
+def _profile(patient: Patient) -> _Profile:
+    canal, scale = patient.canal, patient.scale
+    place = np.arange(len(canal.points)) * STEP
+    zero = np.zeros(len(place))
+    marks = {level: canal.levels[level] * STEP for level in Level}
+    s1, l1 = marks[Level.L5_S1], marks[Level.L1_L2]
+    # The sac is widest in the upper lumbar spine and ends behind S1–S2.
+    knots = [0, s1 - 52, s1 - 45, s1 - 20, s1, l1, place[-1]]
+    depth = np.interp(place, knots, [0.0, 0.0, 2.6, 5.2, 7.3, 7.7, 7.0]) * scale
+    width = 1.2 * depth
+    disc, recess, stenosis, crowding, flavum = zero, zero, zero, zero, zero + 1.2
+    corners = dict.fromkeys(Side, zero)
+    pockets = dict.fromkeys(Side, zero + 2.6 * scale)
+    for level, mark in marks.items():
+        bump = np.exp(-0.5 * ((place - mark) / 5.0) ** 2)
+        disc = np.maximum(disc, np.exp(-0.5 * ((place - mark) / 8.0) ** 2))
+        below = np.exp(-0.5 * ((place - mark + 3) / 8.0) ** 4)
+        recess = np.maximum(recess, below)
+        burden = patient.burden(Condition.SPINAL_CANAL_STENOSIS, level)
+        # Cross-section about 180 mm² healthy; 110 and 75 mm² part the grades; severe falls to 30 mm².
+        here = canal.levels[level]
+        area = measure(burden, 180.0, 112.0, 74.0, 28.0)
+        narrow = np.sqrt(min(1.0, area / float(np.pi * depth[here] * width[here])))
+        depth = depth * (1 - bump * (1 - narrow**1.1))
+        width = width * (1 - bump * (1 - narrow**0.9))
+        stenosis = stenosis + bump * measure(burden, 0.0, 0.45, 0.8, 1.0)
+        crowding = crowding + bump * measure(burden, 0.0, 0.1, 0.4, 0.9)
+        flavum = flavum + bump * measure(burden, 1.2, 2.2, 3.4, 4.6)
+        for side in Side:
+            tight = patient.burden(next(c for c in Condition if c.side is side and "subarticular" in c), level)
+            corners[side] = corners[side] + below * measure(tight, 0.0, 0.4, 1.1, 2.0)
+            pockets[side] = pockets[side] - below * (2.6 * scale - measure(tight, 2.6, 1.7, 1.0, 0.1))
+    above = canal.points[:, 2] - patient.conus
+    cord = np.where(above > 0, np.minimum(4.2, 0.8 + 0.17 * np.clip(above, 0, None)), 0) * scale
+    fat = patient.epidural_fat * (0.3 + 0.7 * disc)
+    corners = {side: np.minimum(cut, 0.25 * depth).astype(np.float32) for side, cut in corners.items()}
+    pockets = {side: pocket.astype(np.float32) for side, pocket in pockets.items()}
+    rest = (a.astype(np.float32) for a in (recess, disc, stenosis, crowding, flavum, fat, cord))
+    return _Profile(depth.astype(np.float32), width.astype(np.float32), corners, pockets, *rest)
+
+
+def _paint(
+    values: Array,
+    u: Array,
+    v: Array,
+    index: NDArray[np.int32],
+    profile: _Profile,
+    patient: Patient,
+    signals: Signals,
+    pixel: float,
+) -> None:
+    """Put the canal on top of points u mm to the left of the sac's middle and v mm behind it."""
+    scale = patient.scale
+    depth, width, disc = profile.depth[index], profile.width[index], profile.disc[index]
+    fat, ligament, annulus, root = (signals[t] for t in (Tissue.FAT, Tissue.LIGAMENT, Tissue.ANNULUS, Tissue.ROOT))
+    left = u > 0
+
+    # The bony canal, full of fat, in which annulus from the front and flavum from behind take the sac's place.
+    rear = 7.9 * scale + profile.fat[index]
+    room = cover(ellipse(u, v, 11.5 * scale, np.where(v > 0, rear, np.float32(8.3 * scale))), pixel)
+    filled = np.where(v > 0, np.float32(ligament), np.float32(annulus))
+    blend(values, room, fat + np.clip(profile.stenosis[index], 0, 1) * (filled - fat))
+    # Flavum: a V, open in the middle, in front of the laminae and the joints.
+    slant = (v - 8.6 * scale + 0.72 * np.abs(u)) * 0.81
+    half = profile.flavum[index] / 2
+    blend(
+        values, room * disc * np.clip(np.abs(u) / 3, 0, 1) * cover(np.abs(slant + 0.5 - half) - half, pixel), ligament
+    )
+
+    # Lateral recesses: fat around the root that is about to leave, between disc and joint.
+    present = profile.recess[index]
+    pocket = np.where(left, profile.pockets[Side.LEFT][index], profile.pockets[Side.RIGHT][index])
+    a, b = np.abs(u) - 9.5 * scale, v + 4.5 * scale
+    blend(values, present * cover(ellipse(a, b, 4.2, 3.2), pixel), ligament)
+    space = present * np.clip(pocket, 0, 1) * cover(ellipse(a, b, 3.6, np.maximum(pocket, 0.15)), pixel)
+    blend(values, space, 0.5 * (fat + signals[Tissue.CSF]))
+    blend(values, present * cover(ellipse(a - 0.5, b, 1.6, np.minimum(1.5, pocket + 0.2)), pixel), root)
+
+    # The sac, its front corners cut where a recess is narrow; a dark line of dura around it.
+    cut = np.where(left, profile.corners[Side.LEFT][index], profile.corners[Side.RIGHT][index])
+    corner = (np.abs(u) - v) * 0.707 - (0.707 * np.hypot(width, depth) - cut)
+    sac = np.where(depth > 0.8, np.maximum(ellipse(u, v, width + 0.01, depth + 0.01), corner), np.float32(9))
+    csf = signals[Tissue.CSF] + np.clip(profile.crowding[index], 0, 0.95) * (root - signals[Tissue.CSF])
+    blend(values, cover(sac - 0.4, pixel), ligament)
+    inside = cover(sac, pixel)
+    blend(values, inside, csf)
+    blend(values, inside * _rootlets(u, v, index, profile, patient, pixel), root)
+    cord = profile.cord[index] + np.float32(0.01)
+    blend(values, inside * cover(ellipse(u, v - 0.5, cord * 1.15, cord), pixel), signals[Tissue.CORD])
+
+
+def _rootlets(u: Array, v: Array, index: NDArray[np.int32], profile: _Profile, patient: Patient, pixel: float) -> Array:
+    """The cauda equina: strands of fixed thickness at places relative to the sac; a narrow sac crowds them."""
+    rng = np.random.default_rng(patient.texture_seed)
+    place = np.linspace(-1, 1, len(profile.depth))
+    share = np.zeros_like(u)
+    depth, width = profile.depth[index], profile.width[index]
+    for _ in range(_ROOTLETS):
+        angle, radius = rng.uniform(0.0, np.pi), rng.uniform(0.35, 0.85)
+        drift = 0.1 * np.sin(rng.uniform(3, 9) * place + rng.uniform(0, 6))
+        aside = (radius * np.cos(angle) + drift).astype(np.float32)[index]
+        behind = np.float32(radius * (0.85 * np.sin(angle) + 0.05))
+        far = np.hypot(u - aside * width, v - behind * depth) - np.float32(0.65)
+        np.maximum(share, cover(far, max(pixel, 0.8)), out=share)
+    return share * np.float32(0.85)

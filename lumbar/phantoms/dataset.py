@@ -1,0 +1,145 @@
+"""Many phantoms in the layout of the RSNA 2024 lumbar-spine data set."""
+
+import csv
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+
+from lumbar.errors import WrongSetting
+from lumbar.phantoms.dicom import Series
+from lumbar.phantoms.study import Plan, draw_plan, write_plan
+from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey
+
+_PER_SEED = 100_000
+_SEED_LIMIT = 10**9
+
+Row = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """One study's lines of the tables."""
+
+    labels: Row
+    descriptions: tuple[Row, ...]
+    coordinates: tuple[Row, ...]
+    submission: tuple[Row, ...]
+
+
+def write_data_set(
+    out: Path,
+    studies: int,
+    seed: int,
+    *,
+    processes: int | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> None:
+    """Write phantoms in the folders and tables of RSNA 2024.
+
+    ``train_images/<study_id>/<series_id>/<instance_number>.dcm``, ``train.csv``, ``train_series_descriptions.csv``,
+    ``train_label_coordinates.csv`` (0-based pixels of the slice nearest to the finding) and ``sample_submission.csv``.
+    A study's id is also the seed that :func:`~lumbar.phantoms.study.write_study` makes it from. The same seed gives
+    the same bytes however many processes there are (all cores where None). ``advance`` is called after every study.
+    Raises WrongSetting where the seed or the number of studies is out of range.
+    """
+    if not 0 <= seed < _SEED_LIMIT:
+        raise WrongSetting(f"The seed of a data set must be from 0 to {_SEED_LIMIT - 1}; give another one.")
+    if not 1 <= studies < _PER_SEED:
+        raise WrongSetting(f"A data set has from 1 to {_PER_SEED - 1} studies; give another number.")
+    study_ids = [seed * _PER_SEED + i for i in range(1, studies + 1)]
+    workers = min(processes or os.cpu_count() or 1, studies)
+    rows = []
+    for row in _write_all(partial(_write_one, out / "train_images"), study_ids, workers):
+        rows.append(row)
+        advance()
+    findings = [key.row_id("")[1:] for key in _COLUMNS]
+    _write_table(out / "train.csv", ("study_id", *findings), (r.labels for r in rows))
+    _write_table(
+        out / "train_series_descriptions.csv",
+        ("study_id", "series_id", "series_description"),
+        (line for r in rows for line in r.descriptions),
+    )
+    _write_table(
+        out / "train_label_coordinates.csv",
+        ("study_id", "series_id", "instance_number", "condition", "level", "x", "y"),
+        (line for r in rows for line in r.coordinates),
+    )
+    _write_table(
+        out / "sample_submission.csv",
+        ("row_id", "normal_mild", "moderate", "severe"),
+        (line for r in rows for line in r.submission),
+    )
+
+
+# train.csv has the canal first, then the foramina, then the recesses; left before right.
+_COLUMNS = sorted(
+    ALL_FINDINGS,
+    key=lambda f: (f.condition.side is not None, "subarticular" in f.condition, "right" in f.condition, f.level),
+)
+
+
+def _write_all(write: Callable[[int], _Rows], study_ids: list[int], workers: int) -> Iterator[_Rows]:
+    if workers == 1:
+        yield from map(write, study_ids)
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        yield from pool.map(write, study_ids)
+
+
+def _write_one(images: Path, study_id: int) -> _Rows:
+    plan = draw_plan(study_id)
+    write_plan(plan, images / str(study_id), lambda number: str(_series_id(study_id, number)))
+    roles = [role for _, role in plan.truth.series]
+    return _Rows(
+        labels=(study_id, *(plan.truth.severities[key].label for key in _COLUMNS)),
+        descriptions=tuple(
+            (study_id, _series_id(study_id, series.number), role.label)
+            for series, role in zip(plan.series, roles, strict=True)
+        ),
+        coordinates=tuple(_coordinates(plan, study_id, key) for key in _COLUMNS),
+        submission=tuple((key.row_id(str(study_id)), *("0.333333",) * 3) for key in ALL_FINDINGS),
+    )
+
+
+def _series_id(study_id: int, number: int) -> int:
+    return study_id * 10 + number
+
+
+def _coordinates(plan: Plan, study_id: int, key: FindingKey) -> Row:
+    role = key.condition.role
+    series = next(s for s, (_, r) in zip(plan.series, plan.truth.series, strict=True) if r is role)
+    instance, column, row = locate(series, plan.truth.points[key])
+    return (
+        study_id,
+        _series_id(study_id, series.number),
+        instance,
+        key.condition.label.title(),
+        key.level.label,
+        f"{column:.3f}",
+        f"{row:.3f}",
+    )
+
+
+def locate(series: Series, point: tuple[float, float, float]) -> tuple[int, float, float]:
+    """InstanceNumber of the slice nearest to a point in mm, and the point's column and row on it."""
+    found = []
+    first = 1
+    for stack in series.stacks:
+        index, away = stack.nearest(point)
+        found.append((away, first + index, stack))
+        first += stack.count
+    _, instance, stack = min(found, key=lambda f: f[0])
+    return instance, *stack.to_pixel(point)
+
+
+def _write_table(path: Path, header: Row, lines: Iterable[Row]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(header)
+        table.writerows(lines)

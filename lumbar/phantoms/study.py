@@ -1,0 +1,96 @@
+"""A whole study: patient, scanner and three series from one seed."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lumbar.errors import WrongSetting
+from lumbar.phantoms.dicom import Examination, Series, derive_uid, write_series
+from lumbar.phantoms.patient import Patient, draw_patient
+from lumbar.phantoms.planes import axial, sagittal
+from lumbar.phantoms.scanner import SCANNERS, acquire, draw_sequence
+from lumbar.phantoms.truth import PhantomTruth, draw_burdens, severity
+from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Level, Role, Severity
+
+SEED_LIMIT = 10**15  # AccessionNumber and StudyID hold 16 characters
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study before its pictures are made: what is true of it and where its slices lie."""
+
+    truth: PhantomTruth
+    patient: Patient
+    examination: Examination
+    series: tuple[Series, ...]
+
+
+def write_study(folder: Path, seed: int, *, severities: Mapping[FindingKey, Severity] | None = None) -> PhantomTruth:
+    """Write one synthetic study as ``<folder>/<series_number>/<instance_number>.dcm`` and say what is true of it.
+
+    The same seed (0 to 10**15 - 1) and severities give the same bytes. ``severities`` replaces drawn grades, for some
+    findings or all. Raises WrongSetting where the seed is outside its range.
+    """
+    plan = draw_plan(seed, severities)
+    write_plan(plan, folder, str)
+    return plan.truth
+
+
+def draw_plan(seed: int, severities: Mapping[FindingKey, Severity] | None = None) -> Plan:
+    """Draw a study; takes no time worth speaking of."""
+    if not 0 <= seed < SEED_LIMIT:
+        raise WrongSetting(f"A phantom's seed must be from 0 to {SEED_LIMIT - 1}; give another one.")
+    rng = np.random.default_rng((seed, 0))
+    burdens = draw_burdens(rng, severities)
+    patient = draw_patient(rng, burdens)
+    grades = {key: severity(burdens[key]) for key in ALL_FINDINGS}
+    # Another set of grades is another study, also where the seed is the same.
+    study = derive_uid(seed, *grades.values())
+    scanner = SCANNERS[rng.integers(len(SCANNERS))]
+    year, born = int(rng.integers(2015, 2026)), int(rng.integers(25, 85))
+    examination = Examination(
+        seed=seed,
+        study_instance_uid=study,
+        frame_of_reference_uid=derive_uid(study, "frame of reference"),
+        date=f"{year}{rng.integers(1, 13):02}{rng.integers(1, 29):02}",
+        time=f"{rng.integers(7, 20):02}{rng.integers(60):02}{rng.integers(60):02}",
+        birth_date=f"{year - born}{rng.integers(1, 13):02}{rng.integers(1, 29):02}",
+        sex="F" if rng.random() < 0.5 else "M",
+        scanner=scanner,
+    )
+    block = (sagittal(rng, patient, int(rng.choice(scanner.sagittal_matrix))),)
+    discs = axial(rng, patient, int(rng.choice(scanner.axial_matrix)), bool(rng.random() < scanner.tilted))
+    stir = bool(rng.random() < 0.2)
+    roles = {
+        Role.SAGITTAL_T2: ("SAG STIR" if stir else "SAG T2", block),
+        Role.SAGITTAL_T1: ("SAG T1", block),
+        Role.AXIAL_T2: ("AX T2", discs),
+    }
+    series = tuple(
+        Series(
+            number=number,
+            series_instance_uid=derive_uid(study, role),
+            description=description,
+            sequence=draw_sequence(rng, scanner, role, stir=stir and role is Role.SAGITTAL_T2),
+            stacks=stacks,
+        )
+        for number, (role, (description, stacks)) in enumerate(roles.items(), start=1)
+    )
+    truth = PhantomTruth(
+        study_instance_uid=study,
+        severities=grades,
+        points={key: patient.point(key) for key in ALL_FINDINGS},
+        disc_centres={level: patient.disc(level).frame.origin for level in Level},
+        series=tuple((s.series_instance_uid, role) for s, role in zip(series, roles, strict=True)),
+    )
+    return Plan(truth, patient, examination, series)
+
+
+def write_plan(plan: Plan, folder: Path, name: Callable[[int], str]) -> None:
+    """Make the pictures and write them; ``name`` gives a series' folder from its SeriesNumber."""
+    for series in plan.series:
+        rng = np.random.default_rng((plan.examination.seed, series.number))
+        slices = acquire(rng, plan.examination.scanner, series.sequence, plan.patient, series.stacks)
+        write_series(folder / name(series.number), plan.examination, series, slices)

@@ -1,0 +1,244 @@
+"""The 25 findings as a Comprehensive 3D SR (TID 1500), a preliminary document that says "research use only".
+
+One measurement group for each finding: TID 1410 around a point where it was assessed, TID 1501 with the reason
+where it was not. See PS3.3 A.35.13, PS3.16 TID 1500, and IHE AI Results for this encoding of findings.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from io import BytesIO
+
+import numpy as np
+from highdicom import ContributingEquipment
+from highdicom.sr import (
+    AlgorithmIdentification,
+    Comprehensive3DSR,
+    DeviceObserverIdentifyingAttributes,
+    FindingSite,
+    GraphicTypeValues,
+    ImageRegion,
+    Measurement,
+    MeasurementReport,
+    MeasurementsAndQualitativeEvaluations,
+    ObservationContext,
+    ObserverContext,
+    PlanarROIMeasurementsAndQualitativeEvaluations,
+    QualitativeEvaluation,
+    RelationshipTypeValues,
+    SourceImageForMeasurementGroup,
+    SourceImageForRegion,
+    TextContentItem,
+    TrackingIdentifier,
+)
+from pydicom import Dataset
+from pydicom.sr.codedict import codes as standard
+from pydicom.uid import Comprehensive3DSRStorage
+from pydicom.valuerep import DT
+
+from lumbar.reports import codes
+from lumbar.reports.identity import device_uid, report_uid, series_uid, tracking_uid
+from lumbar.reports.report import Predecessor, Report
+from lumbar.reports.sources import identify, is_mr_image, library_entries, reference
+from lumbar.spine.anatomy import ALL_FINDINGS, Severity
+from lumbar.spine.findings import Finding, Place, Probabilities
+from lumbar.spine.provenance import RESEARCH_USE_ONLY, Provenance
+
+MANUFACTURER = "lumbar-triage"
+SERIES_DESCRIPTION = f"Lumbar triage. {RESEARCH_USE_ONLY}"  # LO: at most 64 characters
+_SERIES_NUMBER = 8800  # far from the scanner's own
+OUTPUT = "sr"
+
+_Group = MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations
+
+
+def build_sr(
+    sources: Sequence[Dataset],
+    findings: Sequence[Finding],
+    provenance: Provenance,
+    *,
+    created: datetime,
+    predecessor: Predecessor | None = None,
+) -> Report:
+    """The Structured Report of one study; equal arguments give equal bytes, whatever the order of the sequences.
+
+    ``sources``: the headers of the instances that the findings' places name, or of any instance of the study where
+    nothing was assessed; all of one study. What a header lacks stays empty. ``created`` is stamped as it stands, so
+    pass the site's wall-clock time. The text is UTF-8 (ISO_IR 192).
+
+    Raises ValueError if there are no sources, one finding comes twice, or a place names an instance that is not
+    among the sources or lies outside its image.
+    """
+    if not sources:
+        raise ValueError("a report needs at least one instance of the study")
+    sources = sorted(sources, key=lambda source: (not is_mr_image(source), source.SOPInstanceUID))
+    findings = sorted(findings, key=lambda finding: ALL_FINDINGS.index(finding.key))
+    if len({finding.key for finding in findings}) < len(findings):
+        raise ValueError("a finding may come only once in a report")
+    _check_places(findings, {source.SOPInstanceUID: source for source in sources})
+
+    study = sources[0].StudyInstanceUID
+    sop_instance_uid = report_uid(study, provenance, OUTPUT)
+    series_instance_uid = series_uid(study, provenance, OUTPUT)
+    algorithm = _algorithm(provenance)
+    content = MeasurementReport(
+        observation_context=_observer(provenance),
+        procedure_reported=codes.PROCEDURE_REPORTED,
+        imaging_measurements=[_group(finding, sources, algorithm, sop_instance_uid) for finding in findings],
+        referenced_images=library_entries(sources),
+    )
+    for notice in reversed(provenance.notices):
+        _put_before_the_figures(content, notice)
+
+    document = Comprehensive3DSR(
+        evidence=[reference(source) for source in sources],
+        content=content,
+        series_instance_uid=series_instance_uid,
+        series_number=_SERIES_NUMBER,
+        sop_instance_uid=sop_instance_uid,
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=MANUFACTURER,
+        device_serial_number=provenance.bundle.version,
+        software_versions=provenance.code_version,
+        series_description=SERIES_DESCRIPTION,
+        specific_character_set="ISO_IR 192",
+        coding_schemes=[codes.private_scheme()],
+        performed_procedure_codes=[codes.PROCEDURE_PERFORMED],
+        contributing_equipment=[_equipment(provenance)],
+        previous_versions=[_as_dataset(predecessor)] if predecessor else None,
+        is_complete=True,
+        content_date=created.date(),
+        content_time=created.time(),
+    )
+    document.InstanceCreationDate = document.ContentDate
+    document.InstanceCreationTime = document.ContentTime
+    for equipment in document.ContributingEquipmentSequence:  # highdicom adds itself, with the time of day
+        equipment.ContributionDateTime = DT(created.replace(tzinfo=None))
+    identify(document, sources[0])
+    file = BytesIO()
+    document.save_as(file, enforce_file_format=True)
+    return Report(Comprehensive3DSRStorage, sop_instance_uid, series_instance_uid, file.getvalue())
+
+
+def _check_places(findings: Sequence[Finding], sources: dict[str, Dataset]) -> None:
+    for place in (finding.place for finding in findings if finding.place):
+        source = sources.get(place.sop_instance_uid)
+        if source is None:
+            raise ValueError("a finding's place names an instance that is not among the sources")
+        rows, columns = source.get("Rows"), source.get("Columns")
+        if rows and columns and not (-0.5 <= place.column < columns - 0.5 and -0.5 <= place.row < rows - 0.5):
+            raise ValueError(f"a finding's place lies outside its image: column {place.column}, row {place.row}")
+
+
+def _group(
+    finding: Finding, sources: Sequence[Dataset], algorithm: AlgorithmIdentification, sop_instance_uid: str
+) -> _Group:
+    side = finding.condition.side
+    tracking = TrackingIdentifier(
+        uid=tracking_uid(sop_instance_uid, finding.key), identifier=f"{finding.condition}_{finding.level}"
+    )
+    site = FindingSite(codes.LEVELS[finding.level], laterality=codes.SIDES[side] if side else None)
+    if finding.probabilities is None or finding.place is None or finding.shows is None or finding.severity is None:
+        images = [
+            SourceImageForMeasurementGroup(s.SOPClassUID, s.SOPInstanceUID) for s in sources[:1] if is_mr_image(s)
+        ]
+        group = MeasurementsAndQualitativeEvaluations(
+            tracking_identifier=tracking,
+            finding_type=codes.CONDITIONS[finding.condition],
+            finding_sites=[site],
+            algorithm_id=algorithm,
+            source_images=images,
+        )
+        group[0].ContentSequence.append(_comment(f"Not assessed: {finding.reason}"))
+        return group
+    return PlanarROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=tracking,
+        referenced_region=_point(finding.place),
+        finding_type=codes.CONDITIONS[finding.condition],
+        finding_sites=[site],
+        algorithm_id=algorithm,
+        qualitative_evaluations=[QualitativeEvaluation(codes.SEVERITY, codes.SEVERITIES[finding.severity])],
+        measurements=_percentages(finding.probabilities, finding.shows),
+    )
+
+
+def _point(place: Place) -> ImageRegion:
+    """SCOORD counts from the corner of the first pixel, places from its centre (PS3.3 C.18.6.1.1)."""
+    return ImageRegion(
+        graphic_type=GraphicTypeValues.POINT,
+        graphic_data=np.array([[place.column + 0.5, place.row + 0.5]]),
+        source_image=SourceImageForRegion(
+            referenced_sop_class_uid=place.sop_class_uid,
+            referenced_sop_instance_uid=place.sop_instance_uid,
+            referenced_frame_numbers=None if place.frame is None else [place.frame],
+        ),
+    )
+
+
+def _percentages(probabilities: Probabilities, shows: float) -> list[Measurement]:
+    named = [(codes.PROBABILITIES[severity], p) for severity, p in zip(Severity, probabilities, strict=True)]
+    return [
+        Measurement(name=name, value=round(100 * float(p), 3), unit=codes.PERCENT)
+        for name, p in [*named, (codes.SHOWS, shows)]
+    ]
+
+
+def _algorithm(provenance: Provenance) -> AlgorithmIdentification:
+    bundle = provenance.bundle
+    return AlgorithmIdentification(
+        name=f"{MANUFACTURER}: VGG16 (condition), ResNet-50 (severity)",
+        version=provenance.code_version,
+        family=codes.ARTIFICIAL_INTELLIGENCE,
+        parameters=[
+            f"bundle={bundle}",
+            f"weights_sha256={bundle.weights_sha256}",
+            f"preprocessing_version={bundle.preprocessing_version}",
+            f"settings_sha256={provenance.settings_sha256}",
+        ],
+    )
+
+
+def _observer(provenance: Provenance) -> ObservationContext:
+    device = DeviceObserverIdentifyingAttributes(
+        uid=device_uid(provenance),
+        name=MANUFACTURER,
+        manufacturer_name=MANUFACTURER,
+        model_name=provenance.bundle.name,
+        serial_number=provenance.bundle.version,
+    )
+    return ObservationContext(
+        observer_device_context=ObserverContext(
+            observer_type=standard.DCM.Device, observer_identifying_attributes=device
+        )
+    )
+
+
+def _equipment(provenance: Provenance) -> ContributingEquipment:
+    equipment = ContributingEquipment(
+        manufacturer=MANUFACTURER,
+        purpose_of_reference=codes.PROCESSING_EQUIPMENT,
+        manufacturer_model_name=provenance.bundle.name,
+        software_versions=[provenance.code_version, provenance.bundle.version],
+        contribution_description=str(provenance.bundle),
+    )
+    equipment.DeviceUID = device_uid(provenance)
+    return equipment
+
+
+def _comment(text: str) -> TextContentItem:
+    return TextContentItem(name=codes.COMMENT, value=text, relationship_type=RelationshipTypeValues.CONTAINS)
+
+
+def _put_before_the_figures(content: MeasurementReport, notice: str) -> None:
+    items = content[0].ContentSequence
+    first = next(i for i, item in enumerate(items) if item.RelationshipType == RelationshipTypeValues.CONTAINS.value)
+    items.insert(first, _comment(notice))
+
+
+def _as_dataset(predecessor: Predecessor) -> Dataset:
+    replaced = Dataset()
+    replaced.StudyInstanceUID = predecessor.study_instance_uid
+    replaced.SeriesInstanceUID = predecessor.series_instance_uid
+    replaced.SOPClassUID = predecessor.sop_class_uid
+    replaced.SOPInstanceUID = predecessor.sop_instance_uid
+    return replaced

@@ -1,0 +1,142 @@
+"""The only reader of the environment: `LUMBAR_*` variables, then `lumbar.toml` in the working folder.
+
+Every setting has one line in ``docs/operations.md``; a test holds the two together.
+"""
+
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from lumbar.errors import WrongSetting
+from lumbar.peers.destinations import Destination, parse_destination
+
+AE_TITLE = r"^[ -\[\]-~]{1,16}$"  # PS3.5 6.2: up to 16 characters of the default repertoire, no backslash
+
+
+class Settings(BaseSettings):
+    """What a site may set. A wrong value stops the start and names itself."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="LUMBAR_", toml_file="lumbar.toml", extra="forbid", frozen=True, env_ignore_empty=True
+    )
+
+    home: Path = Field(Path("var"), description="Folder of the received files, reports and the SQLite database")
+    database_url: str | None = Field(
+        None, description="SQLAlchemy URL; unset: SQLite under `home`. PostgreSQL: `postgresql+psycopg://…`"
+    )
+    broker_url: str | None = Field(None, description="Redis URL of Celery's doorbell; unset: no broker (embedded)")
+    bundle: Path | None = Field(
+        None, description="Folder of the networks' weights; unset: seeded initial weights, marked untrained"
+    )
+
+    host: str = Field("127.0.0.1", description="Address the receiver listens on; `0.0.0.0` for every interface")
+    port: int = Field(11112, ge=0, le=65535, description="TCP port of the receiver; 0: any free one")
+    ae_title: str = Field("LUMBAR", pattern=AE_TITLE, description="The receiver's AE title; others are refused")
+    known_aes: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Calling AE titles that may send, comma-separated; empty: any"
+    )
+    maximum_associations: int = Field(32, ge=1, description="Associations served at once")
+    network_timeout_s: float = Field(60, gt=0, description="Seconds a silent peer is waited for")
+
+    destinations: dict[str, str] = Field(
+        default_factory=dict,
+        description="Where reports go: name → `dicom://AE@host:port` or `https://host/dicom-web`",
+    )
+    delivery_attempts: int = Field(20, ge=1, description="Tries of one delivery before it is a dead letter")
+    analysis_attempts: int = Field(3, ge=1, description="Tries of one analysis before the study has failed")
+    retry_base_s: float = Field(5, gt=0, description="First wait before a retry; doubled each time, with jitter")
+    retry_longest_s: float = Field(900, gt=0, description="Longest wait before a retry")
+
+    quiet_s: float = Field(15, ge=0, description="Quiet seconds that complete a study with all three series roles")
+    quiet_incomplete_s: float = Field(120, ge=0, description="Quiet seconds that complete any study")
+    sweep_every_s: float = Field(0.5, gt=0, description="Seconds between two sweeps")
+    lease_s: float = Field(25, ge=1, description="Seconds after which a silent worker's job is given to another")
+    rering_s: float = Field(20, gt=0, description="Seconds after which an unanswered doorbell rings again")
+
+    rank_by_synthetic: bool = Field(
+        False, description="Let weights not trained on clinical images rank the worklist (the demo does)"
+    )
+    uncertain_below: float = Field(
+        0.5, ge=0, le=1, description="A finding whose best probability is lower is marked uncertain"
+    )
+    log_format: str = Field("console", pattern="^(console|json)$", description="`console` or `json` log lines")
+
+    @field_validator("known_aes", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(title.strip() for title in value.split(",") if title.strip())
+        return value
+
+    @field_validator("destinations")
+    @classmethod
+    def _parse(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, url in value.items():
+            try:
+                parse_destination(name, url)
+            except WrongSetting as error:
+                raise ValueError(str(error)) from error
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @classmethod
+    def load(cls, **overrides: object) -> Self:
+        """The settings in force.
+
+        Raises:
+            WrongSetting: naming each wrong setting and what it should be.
+        """
+        try:
+            return cls(**overrides)  # type: ignore[arg-type]
+        except ValidationError as error:
+            wrong = "; ".join(
+                f"LUMBAR_{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+                for problem in error.errors(include_url=False)
+            )
+            raise WrongSetting(f"{wrong}. Correct it in the environment or in lumbar.toml") from error
+        except (SettingsError, ValueError) as error:
+            reason = error.__cause__ or error
+            raise WrongSetting(f"{error}: {reason}. Correct it in the environment or in lumbar.toml") from error
+
+    @cached_property
+    def effective_database_url(self) -> str:
+        """The database in force."""
+        return self.database_url or f"sqlite:///{self.home / 'lumbar.sqlite'}"
+
+    @cached_property
+    def results_sha256(self) -> str:
+        """Of the settings that change what a result says; it is part of every report's identity."""
+        deciding = self.model_dump_json(include={"uncertain_below"})
+        return sha256(deciding.encode()).hexdigest()
+
+    def destination(self, name: str) -> Destination:
+        """A configured destination by its name.
+
+        Raises:
+            WrongSetting: when there is none of that name.
+        """
+        if name not in self.destinations:
+            known = ", ".join(sorted(self.destinations)) or "none is set"
+            raise WrongSetting(f"no destination is called {name!r} (known: {known}); set LUMBAR_DESTINATIONS")
+        return parse_destination(name, self.destinations[name])

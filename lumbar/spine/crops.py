@@ -1,0 +1,78 @@
+"""From a slice and a point to what the networks see. Training and reading share this one preprocessing.
+
+A square of fixed physical size around the point, turned the way radiologists hang the plane, denoised and scaled
+to 0–1. A change here is a change of ``PREPROCESSING_VERSION``, and makes older bundles unusable on purpose.
+"""
+
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lumbar.spine.anatomy import Plane, Role
+from lumbar.spine.slices import SliceHeader, Vector
+
+PREPROCESSING_VERSION = "1"
+SIDE = 224  # pixels
+PERCENTILES = (1.0, 99.5)  # of the slice's non-zero pixels, to 0 and 1
+DENOISE_MM = 0.3  # standard deviation of the Gaussian
+
+# The canal with the discs above and below; the foramen with both pedicles; both recesses, whichever is in the centre.
+CROP_MM: Mapping[Role, float] = {Role.SAGITTAL_T2: 80.0, Role.SAGITTAL_T1: 60.0, Role.AXIAL_T2: 60.0}
+
+# LPS directions of the crop's right and bottom: sagittal anterior left and head up, axial seen from the feet.
+HANGING: Mapping[Plane, tuple[Vector, Vector]] = {
+    Plane.SAGITTAL: (np.array([0.0, 1.0, 0.0]), np.array([0.0, 0.0, -1.0])),
+    Plane.CORONAL: (np.array([1.0, 0.0, 0.0]), np.array([0.0, 0.0, -1.0])),
+    Plane.AXIAL: (np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])),
+}
+
+
+def crop(
+    image: NDArray[np.float32], header: SliceHeader, column: float, row: float, size_mm: float
+) -> NDArray[np.float32]:
+    """The square of ``size_mm`` centred on a pixel: (224, 224), 0–1, black outside the image.
+
+    ``image`` is (rows, columns), any range; ``column`` and ``row`` are 0-based with integers at pixel centres. The
+    image is flipped and transposed to hang upright, never turned by an odd angle.
+    """
+    scaled = normalised(image)
+    to_image = crop_to_image(header, column, row, size_mm)
+    turned = cv2.warpAffine(scaled, to_image, (SIDE, SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    denoised = cv2.GaussianBlur(turned, (0, 0), DENOISE_MM * SIDE / size_mm)
+    return np.asarray(denoised, dtype=np.float32).clip(0, 1)
+
+
+def crop_to_image(header: SliceHeader, column: float, row: float, size_mm: float) -> NDArray[np.float64]:
+    """The (2, 3) affine map from the crop's (column, row) to the image's; the crop's centre maps to the point."""
+    right, down = _hung(header)
+    mm = size_mm / SIDE
+    between_rows, between_columns = header.spacing
+    axes = np.array([header.along_row / between_columns, header.down_column / between_rows])
+    turn = axes @ np.stack([right, down], axis=1) * mm
+    centre = np.full(2, (SIDE - 1) / 2)
+    return np.column_stack([turn, np.array([column, row]) - turn @ centre])
+
+
+def normalised(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The whole slice scaled to 0–1 between ``PERCENTILES`` of its non-zero pixels; 0 where it has no contrast."""
+    anatomy = image[image != 0]
+    if not anatomy.size:
+        return np.zeros_like(image)
+    low, high = np.percentile(anatomy, PERCENTILES)
+    if high <= low:
+        return np.zeros_like(image)
+    return np.asarray((image - low) / (high - low), dtype=np.float32).clip(0, 1)
+
+
+def _hung(header: SliceHeader) -> tuple[Vector, Vector]:
+    """The two of the slice's four in-plane directions that point most nearly to the hanging's right and bottom."""
+    to_right, to_bottom = HANGING[header.plane]
+    across, down = header.along_row, header.down_column
+    if abs(across @ to_right) + abs(down @ to_bottom) < abs(down @ to_right) + abs(across @ to_bottom):
+        across, down = down, across
+    return (
+        across if across @ to_right >= 0 else -across,
+        down if down @ to_bottom >= 0 else -down,
+    )

@@ -1,0 +1,80 @@
+"""The order of the reading worklist. Triage must not bury anyone.
+
+Severe first; then moderate together with everything that nobody can vouch for (failed, not analysable, uncertain, not
+wholly assessed, not yet analysed, not ranked); then normal. A STAT order goes to the top, and waiting raises any study.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import IntEnum
+
+from lumbar.spine.anatomy import Condition, FindingKey
+
+WAITED_LONG = timedelta(hours=4)
+
+
+class Urgency(IntEnum):
+    """Lower is read first."""
+
+    FIRST = 1
+    SOON = 2
+    IN_TURN = 3
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the order depends on: which of a study's 25 findings are severe, and how many are otherwise notable."""
+
+    severe: tuple[FindingKey, ...] = ()
+    moderate: int = 0
+    uncertain: int = 0
+    not_assessed: int = 0
+    unread_because: str | None = None  # no findings: why (not yet analysed, not analysable, failed)
+    ranks: bool = True  # whether the weights may rank
+    stat: bool = False
+    waiting: timedelta = timedelta(0)
+
+
+def urgency(standing: Standing) -> tuple[Urgency, str]:
+    """The place in the worklist and the reason for it, in words."""
+    place, why = _by_findings(standing)
+    if standing.stat:
+        return Urgency.FIRST, f"STAT order; {why}"
+    if standing.waiting >= 2 * WAITED_LONG and place > Urgency.FIRST:
+        return Urgency.FIRST, f"waiting for {_hours(standing.waiting)}; {why}"
+    if standing.waiting >= WAITED_LONG and place > Urgency.SOON:
+        return Urgency.SOON, f"waiting for {_hours(standing.waiting)}; {why}"
+    return place, why
+
+
+def _by_findings(standing: Standing) -> tuple[Urgency, str]:
+    if standing.unread_because is not None:
+        return Urgency.SOON, standing.unread_because
+    if not standing.ranks:
+        return Urgency.SOON, "not ranked: the weights have not learnt from clinical images"
+    reasons = [f"severe {_names(standing.severe)}"] if standing.severe else []
+    reasons += [
+        f"{count} {word}"
+        for count, word in (
+            (standing.moderate, "moderate"),
+            (standing.uncertain, "uncertain"),
+            (standing.not_assessed, "not assessed"),
+        )
+        if count
+    ]
+    if standing.severe:
+        return Urgency.FIRST, ", ".join(reasons)
+    if reasons:
+        return Urgency.SOON, ", ".join(reasons)
+    return Urgency.IN_TURN, "all normal or mild"
+
+
+def _names(severe: tuple[FindingKey, ...]) -> str:
+    """``L4/L5 spinal canal stenosis and 2 more``; the canal is named first."""
+    first = min(severe, key=lambda key: (key.condition is not Condition.SPINAL_CANAL_STENOSIS, key.level))
+    more = f" and {len(severe) - 1} more" if len(severe) > 1 else ""
+    return f"{first.level.label} {first.condition.label.lower()}{more}"
+
+
+def _hours(waiting: timedelta) -> str:
+    return f"{int(waiting.total_seconds() // 3600)} h"

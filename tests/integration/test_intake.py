@@ -1,0 +1,132 @@
+"""What is told "success" is safe and registered; what contradicts it is kept aside."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from pydicom import dcmread
+from sqlalchemy import func, select
+
+from db import studies
+from db.intake import HeaderDisagrees, Taken, take_in
+from db.tables import AuditEvent, Instance, Patient, Study, StudyState
+from lumbar.errors import NotDicom
+from lumbar.store.files import Store, StoreFull
+from tests.integration.conftest import ROOT, arrival, make_slice
+
+
+def study_of(site, number=1):
+    with site.database.reading() as session:
+        return studies.find(session, f"{ROOT}.{number}")
+
+
+def count(site, table):
+    with site.database.reading() as session:
+        return session.scalar(select(func.count()).select_from(table))
+
+
+def test_the_stored_file_is_the_dataset_as_it_was_sent(site):
+    sent = arrival(make_slice())
+    assert take_in(site.database, site.store, sent) is Taken.NEW
+    with site.database.reading() as session:
+        (instance,) = studies.instances_in_use(session, study_of(site).id)
+    stored = site.store.path(instance.file)
+    assert stored.read_bytes().endswith(sent.encoded)
+    assert dcmread(stored).SOPInstanceUID == sent.sop_instance_uid
+    assert sent.sop_instance_uid not in str(instance.file)
+    assert instance.role == "sagittal_t2"
+
+
+def test_the_same_bytes_again_change_nothing(site):
+    sent = arrival(make_slice())
+    take_in(site.database, site.store, sent)
+    before = study_of(site)
+    assert take_in(site.database, site.store, sent) is Taken.AGAIN
+    after = study_of(site)
+    assert (after.revision, after.last_received_at) == (before.revision, before.last_received_at)
+    assert count(site, Instance) == 1
+
+
+def test_other_bytes_under_the_same_uid_are_kept_aside_and_audited(site):
+    take_in(site.database, site.store, arrival(make_slice()))
+    assert take_in(site.database, site.store, arrival(make_slice(EchoTime=99))) is Taken.ASIDE
+    with site.database.reading() as session:
+        assert len(studies.instances_in_use(session, study_of(site).id)) == 1
+        files = session.scalars(select(Instance.file)).all()
+        assert [event.event for event in session.scalars(select(AuditEvent))] == ["instance.aside"]
+    assert len(files) == 2
+    assert all(site.store.path(file).exists() for file in files)
+
+
+def test_an_image_of_another_patient_never_joins_a_study(site):
+    take_in(site.database, site.store, arrival(make_slice()))
+    assert take_in(site.database, site.store, arrival(make_slice(number=2, PatientID="OTHER"))) is Taken.ASIDE
+    with site.database.reading() as session:
+        assert len(studies.instances_in_use(session, study_of(site).id)) == 1
+
+
+def test_one_patient_number_from_two_sites_is_two_patients(site):
+    take_in(site.database, site.store, arrival(make_slice(study=1, PatientID="7"), source="SITE_A"))
+    take_in(site.database, site.store, arrival(make_slice(study=2, PatientID="7"), source="SITE_B"))
+    assert count(site, Patient) == 2
+
+
+def test_one_study_from_two_senders_stays_one(site):
+    take_in(site.database, site.store, arrival(make_slice(number=1), source="MR1"))
+    assert take_in(site.database, site.store, arrival(make_slice(number=2), source="PACS")) is Taken.NEW
+    assert (count(site, Study), count(site, Patient)) == (1, 1)
+
+
+def test_a_late_instance_opens_the_next_revision_and_overtakes_the_job(site):
+    take_in(site.database, site.store, arrival(make_slice()))
+    with site.database.transaction() as session:
+        assert studies.complete(session, study_of(site).id)
+    take_in(site.database, site.store, arrival(make_slice(number=2)))
+    study = study_of(site)
+    assert (study.state, study.revision) == (StudyState.RECEIVING, 2)
+    with site.database.transaction() as session:
+        assert studies.complete(session, study.id)
+
+
+@pytest.mark.parametrize("uid", ["", "../../etc/passwd", "1.2\n3", "1." + "2" * 64, "abc", "1..2"])
+def test_a_uid_that_is_none_is_refused_and_nothing_is_kept(site, uid):
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        ds = make_slice()
+        ds[keyword]._value = uid  # past pydicom's own checks, as a hostile sender would
+        sent = arrival(ds)
+        with pytest.raises(NotDicom):
+            take_in(site.database, site.store, sent)
+    assert count(site, Study) == 0
+    assert not list(site.store.root.rglob("*.dcm"))
+
+
+def test_a_dataset_that_is_not_the_one_announced_is_refused(site):
+    sent = arrival(make_slice())
+    other = type(sent)(sent.encoded, sent.transfer_syntax_uid, sent.sop_class_uid, f"{ROOT}.5", sent.source)
+    with pytest.raises(HeaderDisagrees):
+        take_in(site.database, site.store, other)
+
+
+def test_bytes_that_are_no_dataset_are_refused(site):
+    sent = arrival(make_slice())
+    junk = type(sent)(b"\xff" * 400, sent.transfer_syntax_uid, sent.sop_class_uid, sent.sop_instance_uid, sent.source)
+    with pytest.raises(NotDicom):
+        take_in(site.database, site.store, junk)
+
+
+def test_many_associations_at_once_lose_and_double_nothing(site):
+    sent = [arrival(make_slice(study=1 + n % 2, number=n)) for n in range(40)]
+    with ThreadPoolExecutor(8) as senders:
+        taken = list(senders.map(lambda one: take_in(site.database, site.store, one), sent + sent))
+    assert taken.count(Taken.NEW) == 40
+    assert taken.count(Taken.AGAIN) == 40
+    assert (count(site, Instance), count(site, Study), count(site, Patient)) == (40, 2, 2)
+
+
+def test_a_full_disk_is_said_as_such_and_leaves_no_half_file(site, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lumbar.store.files.os.fsync", full)
+    with pytest.raises(StoreFull, match="No space left"):
+        Store(tmp_path / "full").put("instances", "ab" * 32, b"content")
+    assert not [path for path in (tmp_path / "full").rglob("*") if path.is_file()]

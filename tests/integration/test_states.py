@@ -1,0 +1,163 @@
+"""The study's life and the job's lease, on both databases."""
+
+from itertools import product
+
+import pytest
+from sqlalchemy import select, update
+
+from db import jobs, results, studies
+from db.intake import take_in
+from db.jobs import Backoff
+from db.studies import TRANSITIONS, StudyEvent
+from db.tables import Job, JobKind, JobState, Study, StudyState
+from tests.integration.conftest import ROOT, arrival, make_slice
+
+
+@pytest.fixture
+def study_id(site):
+    take_in(site.database, site.store, arrival(make_slice()))
+    with site.database.reading() as session:
+        return studies.find(session, f"{ROOT}.1").id
+
+
+@pytest.fixture
+def job_id(site, study_id):
+    with site.database.transaction() as session:
+        studies.complete(session, study_id)
+        return session.scalars(select(Job.id)).one()
+
+
+def state(site, table=Study):
+    with site.database.reading() as session:
+        return session.scalars(select(table.state)).one()
+
+
+def expire(site):
+    """As if the lease had run out."""
+    with site.database.transaction() as session:
+        session.execute(update(Job).values(lease_expires_at=jobs.db_now(-1)))
+
+
+@pytest.mark.parametrize(
+    ("before", "event"), [pair for pair in product(StudyState, StudyEvent) if pair[1] is not StudyEvent.ARRIVED]
+)
+def test_a_study_moves_only_as_the_table_of_transitions_says(site, study_id, before, event):
+    with site.database.transaction() as session:
+        session.execute(update(Study).values(state=before))
+    with site.database.transaction() as session:
+        moved = studies.advance(session, study_id, event)
+    after = TRANSITIONS.get((before, event))
+    assert moved is (after is not None)
+    assert state(site) is (after or before)
+
+
+@pytest.mark.parametrize("before", StudyState)
+def test_an_arrival_always_leads_back_to_receiving(site, study_id, before):
+    with site.database.transaction() as session:
+        session.execute(update(Study).values(state=before))
+    take_in(site.database, site.store, arrival(make_slice(number=2)))
+    with site.database.reading() as session:
+        study = session.get_one(Study, study_id)
+    assert study.state is TRANSITIONS[before, StudyEvent.ARRIVED]
+    assert study.revision == (1 if before is StudyState.RECEIVING else 2)
+
+
+def test_a_job_is_claimed_once(site, job_id):
+    with site.database.transaction() as session:
+        first = results.claim(session, job_id, lease_s=10)
+    with site.database.transaction() as session:
+        assert results.claim(session, job_id, lease_s=10) is None
+    assert first is not None
+    assert state(site) is StudyState.ANALYSING
+
+
+def test_a_lost_workers_job_goes_to_another_and_its_late_result_is_not_written(site, job_id):
+    with site.database.transaction() as session:
+        lost = results.claim(session, job_id, lease_s=10)
+    expire(site)
+    with site.database.transaction() as session:
+        assert results.recover(session, site.backoffs) == 1
+    assert state(site) is StudyState.QUEUED
+    with site.database.transaction() as session:
+        session.execute(update(Job).values(run_after=jobs.db_now(-1)))
+    with site.database.transaction() as session:
+        again = results.claim(session, job_id, lease_s=10)
+    assert (again.attempts, again.study_id) == (2, lost.study_id)
+    with pytest.raises(results.LeaseLostError), site.database.transaction() as session:
+        results.end_analysis(session, lost, StudyEvent.ANALYSED)
+    with site.database.transaction() as session:
+        results.end_analysis(session, again, StudyEvent.ANALYSED)
+    assert state(site) is StudyState.ANALYSED
+
+
+def test_a_heartbeat_keeps_the_lease_and_a_lost_lease_has_none(site, job_id):
+    with site.database.transaction() as session:
+        claimed = results.claim(session, job_id, lease_s=10)
+    expire(site)
+    with site.database.transaction() as session:
+        assert jobs.heartbeat(session, claimed, lease_s=10)
+    with site.database.transaction() as session:
+        assert results.recover(session, site.backoffs) == 0
+    expire(site)
+    with site.database.transaction() as session:
+        results.recover(session, site.backoffs)
+    with site.database.transaction() as session:
+        assert not jobs.heartbeat(session, claimed, lease_s=10)
+
+
+def test_a_job_lost_too_often_fails_its_study_with_a_reason(site, job_id):
+    for _ in range(site.settings.analysis_attempts):
+        with site.database.transaction() as session:
+            session.execute(update(Job).values(run_after=jobs.db_now(-1)))
+        with site.database.transaction() as session:
+            assert results.claim(session, job_id, lease_s=10)
+        expire(site)
+        with site.database.transaction() as session:
+            results.recover(session, site.backoffs)
+    with site.database.reading() as session:
+        study = session.scalars(select(Study)).one()
+    assert (study.state, study.reason) == (StudyState.FAILED, "the worker was lost")
+    assert state(site, Job) is JobState.DEAD
+
+
+def test_the_urgent_job_is_due_first_and_a_rung_one_is_quiet_for_a_while(site):
+    for number in (1, 2):
+        priority = {"RequestedProcedurePriority": "STAT"} if number == 2 else {}
+        take_in(site.database, site.store, arrival(make_slice(study=number, **priority)))
+        with site.database.transaction() as session:
+            studies.complete(session, studies.find(session, f"{ROOT}.{number}").id)
+    with site.database.reading() as session:
+        due = jobs.due(session, rering_s=10)
+        order = [session.get_one(Job, job_id).study_id for job_id, _ in due]
+        assert order == [studies.find(session, f"{ROOT}.2").id, studies.find(session, f"{ROOT}.1").id]
+    with site.database.transaction() as session:
+        jobs.rung(session, due[0][0])
+    with site.database.reading() as session:
+        assert jobs.due(session, rering_s=10) == [(due[1][0], JobKind.ANALYSE)]
+        assert len(jobs.due(session, rering_s=-1)) == 2
+
+
+def test_a_study_is_complete_when_all_roles_are_there_and_quiet(site):
+    roles = (("sagittal", "T1"), ("sagittal", "T2"), ("axial", "T2"))
+    for series, (plane, weighting) in enumerate(roles, 1):
+        with site.database.reading() as session:
+            assert studies.quiet_studies(session, quiet_s=-1, quiet_incomplete_s=1000) == []
+        for number in range(8):
+            ds = make_slice(series=series, number=number, plane=plane, weighting=weighting)
+            take_in(site.database, site.store, arrival(ds))
+    with site.database.reading() as session:
+        study = studies.find(session, f"{ROOT}.1")
+        assert studies.quiet_studies(session, quiet_s=-1, quiet_incomplete_s=1000) == [study.id]
+        assert studies.quiet_studies(session, quiet_s=1000, quiet_incomplete_s=1000) == []
+
+
+def test_any_study_is_complete_when_it_was_quiet_for_long(site, study_id):
+    with site.database.reading() as session:
+        assert studies.quiet_studies(session, quiet_s=1000, quiet_incomplete_s=-1) == [study_id]
+
+
+def test_the_wait_before_a_retry_grows_with_jitter_up_to_its_limit():
+    backoff = Backoff(attempts=9, base_s=2, longest_s=60)
+    for attempts, longest in ((1, 2), (2, 4), (5, 32), (6, 60), (9, 60), (500, 60)):
+        waits = {backoff.wait_s(attempts) for _ in range(20)}
+        assert longest / 2 <= min(waits) < max(waits) <= longest

@@ -1,0 +1,141 @@
+"""Real peers to send to, started by the test that needs them, on free ports of the loopback interface."""
+
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from lumbar.peers import DicomwebDestination, DimseDestination
+
+DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+START_DEADLINE_S = 30.0
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class Peer:
+    """A child process that runs as long as the ``with`` block and is ready once it is entered."""
+
+    def __init__(self, command: list[str], ready: Callable[[], bool], log: Path) -> None:
+        self._command = command
+        self._ready = ready
+        self._log = log
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        # without TCP_NODELAY, DCMTK and Orthanc wait 40 ms before each answer
+        environment = os.environ | {"TCP_NODELAY": "1"}
+        with self._log.open("wb") as log:
+            self._child = subprocess.Popen(self._command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        deadline = time.monotonic() + START_DEADLINE_S
+        while not self._ready():
+            if self._child.poll() is not None or time.monotonic() > deadline:
+                self.__exit__(None, None, None)
+                raise RuntimeError(f"{self._command[0]} did not start:\n{self._log.read_text()[-2000:]}")
+            time.sleep(0.05)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._child is None:
+            return
+        self._child.terminate()
+        try:
+            self._child.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+
+class Orthanc(Peer):
+    """Orthanc with DICOMweb, its database in ``folder``; it checks the called AE title."""
+
+    ae_title = "ORTHANC"
+
+    def __init__(self, folder: Path, **settings: object) -> None:
+        self.dicom_port, self.http_port = free_port(), free_port()
+        folder.mkdir(parents=True, exist_ok=True)
+        configuration = folder / "orthanc.json"
+        configuration.write_text(
+            json.dumps(
+                {
+                    "StorageDirectory": str(folder / "storage"),
+                    "IndexDirectory": str(folder / "storage"),
+                    "DicomAet": self.ae_title,
+                    "DicomPort": self.dicom_port,
+                    "DicomCheckCalledAet": True,
+                    "HttpPort": self.http_port,
+                    "RemoteAccessAllowed": False,
+                    "AuthenticationEnabled": False,
+                    "Plugins": [str(DICOMWEB_PLUGIN)],
+                    "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+                    **settings,
+                }
+            )
+        )
+        super().__init__(["Orthanc", str(configuration)], self._answers, folder / "orthanc.log")
+
+    @property
+    def dimse(self) -> DimseDestination:
+        return DimseDestination("pacs", "127.0.0.1", self.dicom_port, self.ae_title)
+
+    @property
+    def dicomweb(self) -> DicomwebDestination:
+        return DicomwebDestination("archive", f"http://127.0.0.1:{self.http_port}/dicom-web")
+
+    @property
+    def destinations(self) -> tuple[DimseDestination, DicomwebDestination]:
+        """Both ways in."""
+        return self.dimse, self.dicomweb
+
+    def rest(self, path: str) -> Any:
+        """What its REST API answers, as JSON."""
+        return json.loads(self.download(path))
+
+    def download(self, path: str) -> bytes:
+        """What its REST API answers, as bytes: ``/instances/<its id>/file``."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=10) as answer:
+            return bytes(answer.read())
+
+    def delete(self, path: str) -> None:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}", method="DELETE")
+        urllib.request.urlopen(request, timeout=10).close()
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.rest("/system")["Version"])
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return False
+
+
+class Storescp(Peer):
+    """DCMTK's storescp; it accepts every transfer syntax and writes what it gets, bit for bit, into ``folder``."""
+
+    ae_title = "STORESCP"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "received"
+        self.folder.mkdir(parents=True)
+        self.dicom_port = free_port()
+        command = ["storescp", "-aet", self.ae_title, "-od", str(self.folder), "+xa", "+B", str(self.dicom_port)]
+        super().__init__(command, self._answers, folder / "storescp.log")
+
+    @property
+    def dimse(self) -> DimseDestination:
+        return DimseDestination("dcmtk", "127.0.0.1", self.dicom_port, self.ae_title)
+
+    def _answers(self) -> bool:
+        return subprocess.run(["echoscu", "127.0.0.1", str(self.dicom_port)], capture_output=True).returncode == 0

@@ -1,0 +1,67 @@
+"""The servers that a distributed site needs, started on free loopback ports in a folder of their own."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.peers import Peer, free_port
+
+
+class Postgres(Peer):
+    """A PostgreSQL cluster of its own; ``new_database`` gives each test an empty one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self._made = 0
+        self._programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
+        cluster = folder / "cluster"
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.geteuid() == 0:  # the server refuses to run as root
+            for place in (folder, *list(folder.parents)[:3]):
+                place.chmod(place.stat().st_mode | 0o011)
+            shutil.chown(folder, "postgres")
+        initialise = [str(self._programs / "initdb"), "-D", str(cluster), "-A", "trust", "-U", "lumbar", "-E", "UTF8"]
+        subprocess.run([*_as_postgres(), *initialise], check=True, capture_output=True, cwd="/")
+        command = [str(self._programs / "postgres"), "-D", str(cluster), "-p", str(self.port), "-c"]
+        options = [f"unix_socket_directories={folder}", "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"]
+        super().__init__([*_as_postgres(), *command, *options], self._answers, folder / "postgres.log")
+
+    def url(self, database: str = "postgres") -> str:
+        return f"postgresql+psycopg://lumbar@127.0.0.1:{self.port}/{database}"
+
+    def new_database(self) -> str:
+        """The URL of an empty database."""
+        self._made += 1
+        name = f"test_{self._made}"
+        self._psql(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def _psql(self, statement: str) -> subprocess.CompletedProcess[bytes]:
+        command = ["psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", "lumbar", "-d", "postgres", "-c", statement]
+        return subprocess.run(command, capture_output=True)
+
+    def _answers(self) -> bool:
+        return self._psql("SELECT 1").returncode == 0
+
+
+class Redis(Peer):
+    """A Redis server as a broker, keeping nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        folder.mkdir(parents=True, exist_ok=True)
+        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+        super().__init__(command, self._answers, folder / "redis.log")
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def _answers(self) -> bool:
+        answer = subprocess.run(["redis-cli", "-p", str(self.port), "ping"], capture_output=True)
+        return answer.stdout.strip() == b"PONG"
+
+
+def _as_postgres() -> list[str]:
+    return ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []

@@ -1,0 +1,29 @@
+"""`lumbar` with stub networks, for its child processes too: ``python -m tests.stubbed up``."""
+
+import sys
+
+import numpy as np
+from numpy.typing import NDArray
+
+import commands
+from commands import system
+from lumbar.spine.provenance import BundleIdentity, TrainedOn
+
+
+class StubNetworks:
+    """Every crop shows every condition alike and is graded by its mean brightness: the same crop, the same answer."""
+
+    identity = BundleIdentity("stub", "1", "0" * 64, TrainedOn.NOTHING, "1")
+
+    def conditions(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.full((len(crops), 6), 1 / 6, np.float32)
+
+    def severities(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
+        mean = crops.mean(axis=(1, 2)).clip(0, 1)
+        return np.stack([mean, (1 - mean) / 2, (1 - mean) / 2], axis=1)
+
+
+if __name__ == "__main__":
+    system.PROGRAM = (sys.executable, "-m", "tests.stubbed")
+    system.load_networks = lambda settings: StubNetworks  # type: ignore[assignment]
+    commands.main()

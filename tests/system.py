@@ -1,0 +1,128 @@
+"""`lumbar up` as a real process tree, with its command line beside it."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tests.peers import free_port
+
+QUICK = {"LUMBAR_QUIET_S": "0.5", "LUMBAR_SWEEP_EVERY_S": "0.1", "LUMBAR_LEASE_S": "2", "LUMBAR_RETRY_BASE_S": "0.2"}
+
+
+class System:
+    """The embedded or distributed system in a folder; it may be killed and started again.
+
+    With ``stubbed`` (the default) its networks are a stub, so that a test measures the hand-over and not the reading.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, str], stubbed: bool = True) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.port = free_port()
+        self._program = [sys.executable, "-m", "tests.stubbed" if stubbed else "commands"]
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("LUMBAR_")}
+        self._environment = {
+            **inherited,
+            **QUICK,
+            "PYTHONPATH": str(Path(__file__).parent.parent),
+            "LUMBAR_HOME": str(folder / "home"),
+            "LUMBAR_PORT": str(self.port),
+            **settings,
+        }
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def set(self, **settings: str) -> None:
+        """Changes settings for the next start and command."""
+        self._environment |= {f"LUMBAR_{name.upper()}": value for name, value in settings.items()}
+
+    def start(self) -> None:
+        """Starts the process tree in a session of its own; returns once the receiver answers a C-ECHO."""
+        with self.log.open("ab") as log:
+            self._child = subprocess.Popen(
+                [*self._program, "up"],
+                env=self._environment,
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_until(self._answers, 60, lambda: f"the receiver did not answer:\n{self.tail()}")
+
+    def kill(self) -> None:
+        """kill -9, every process of the tree at once."""
+        if self._child is not None:
+            try:
+                os.killpg(self._child.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                return
+            self._child.wait()
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "system.log"
+
+    def tail(self) -> str:
+        return self.log.read_text(errors="replace")[-4000:] if self.log.exists() else ""
+
+    def lumbar(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The command line with the system's settings."""
+        return subprocess.run(
+            [*self._program, *arguments], env=self._environment, cwd=self.folder, capture_output=True, text=True
+        )
+
+    def findings(self) -> list[dict[str, str]]:
+        """The rows of ``lumbar findings --format csv``."""
+        done = self.lumbar("findings", "--format", "csv")
+        assert done.returncode == 0, done.stderr
+        return list(csv.DictReader(io.StringIO(done.stdout)))
+
+    def states(self) -> dict[str, str]:
+        """Study Instance UID → state, from ``lumbar worklist --format json``."""
+        done = self.lumbar("worklist", "--format", "json")
+        assert done.returncode == 0, done.stderr
+        return {row["study_instance_uid"]: row["state"] for row in json.loads(done.stdout)}
+
+    def wait_for_states(self, wanted: Mapping[str, str], timeout_s: float = 60) -> None:
+        """Until the worklist shows just these studies in these states."""
+        wait_until(lambda: self.states() == wanted, timeout_s, lambda: f"{self.states()}\n{self.tail()}")
+
+    def dcmsend(self, *paths: Path, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+        """DCMTK's sender, as a scanner; +sd reads folders, +r sub-folders."""
+        return subprocess.run(
+            [
+                "dcmsend",
+                "-v",
+                "-aec",
+                "LUMBAR",
+                "-aet",
+                "TESTMR",
+                "+sd",
+                "+r",
+                "127.0.0.1",
+                str(self.port),
+                *map(str, paths),
+            ],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"TCP_NODELAY": "1"},
+            timeout=timeout_s,
+        )
+
+    def _answers(self) -> bool:
+        echo = ["echoscu", "-aec", "LUMBAR", "127.0.0.1", str(self.port)]
+        return subprocess.run(echo, capture_output=True).returncode == 0
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float, otherwise: Callable[[], str]) -> None:
+    """Polls a condition; fails with ``otherwise`` when time is up."""
+    ends = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < ends, otherwise()
+        time.sleep(0.05)

@@ -1,0 +1,229 @@
+"""Headers of strangers' files: what is read, and what is refused with which reason."""
+
+import os
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.uid import EnhancedMRImageStorage, SecondaryCaptureImageStorage
+
+from lumbar.dicom.headers import read_header, slice_headers
+from lumbar.errors import LumbarError, NotDicom
+from lumbar.spine.anatomy import Plane
+
+SMALL = Path(str(get_testdata_file("MR_small.dcm", download=False)))
+real = pytest.mark.skipif("LUMBAR_TEST_FILES" not in os.environ, reason="LUMBAR_TEST_FILES names no folder of files")
+
+
+def real_file(name: str) -> Path:
+    return Path(os.environ["LUMBAR_TEST_FILES"]) / name
+
+
+@pytest.fixture
+def ds() -> Dataset:
+    return deepcopy(read_header(SMALL))
+
+
+def enhanced(ds: Dataset, frames: int) -> Dataset:
+    """The same instance as Enhanced MR: orientation and timing shared, position a frame's own."""
+
+    def of(**values: object) -> Dataset:
+        item = Dataset()
+        for keyword, value in values.items():
+            setattr(item, keyword, value)
+        return item
+
+    shared = of(
+        PlaneOrientationSequence=[of(ImageOrientationPatient=[0, 1, 0, 0, 0, -1])],
+        PixelMeasuresSequence=[of(PixelSpacing=[0.5, 0.75], SliceThickness=4)],
+        MRTimingAndRelatedParametersSequence=[of(RepetitionTime=3500)],
+        MREchoSequence=[of(EffectiveEchoTime=101.5)],
+        MRModifierSequence=[of(InversionTimes=[160.0], SpectrallySelectedSuppression="FAT")],
+    )
+    own = [of(PlanePositionSequence=[of(ImagePositionPatient=[4 * n, 10, 20])]) for n in range(frames)]
+    for keyword in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "RepetitionTime", "EchoTime"):
+        delattr(ds, keyword)
+    ds.SOPClassUID = EnhancedMRImageStorage
+    ds.NumberOfFrames = frames
+    ds.EchoPulseSequence = "SPIN"
+    del ds.ScanningSequence
+    ds.SharedFunctionalGroupsSequence = Sequence([shared])
+    ds.PerFrameFunctionalGroupsSequence = Sequence(own)
+    return ds
+
+
+def test_a_single_frame_header_is_read(ds: Dataset) -> None:
+    (header,) = slice_headers(ds)
+    assert header.frame is None
+    assert (header.rows, header.columns) == (64, 64)
+    assert header.position == (-83.9063, -91.2, 6.6406)
+    assert header.spacing == (0.3125, 0.3125)
+    assert header.plane == Plane.AXIAL
+    assert (header.repetition_time, header.echo_time) == (4000.0, 240.0)
+    assert header.scanning_sequence == ("SE",)
+
+
+def test_the_pixels_are_not_read(ds: Dataset) -> None:
+    assert "PixelData" not in ds
+
+
+def test_enhanced_mr_gives_one_header_a_frame(ds: Dataset) -> None:
+    headers = slice_headers(enhanced(ds, 3))
+    assert [h.frame for h in headers] == [1, 2, 3]
+    assert [h.position[0] for h in headers] == [0, 4, 8]
+    last = headers[-1]
+    assert last.plane == Plane.SAGITTAL
+    assert last.spacing == (0.5, 0.75)
+    assert (last.repetition_time, last.echo_time, last.inversion_time) == (3500, 101.5, 160)
+    assert last.scanning_sequence == ("SE",)
+    assert "FS" in last.scan_options
+
+
+def test_a_frame_s_own_group_precedes_the_shared_one(ds: Dataset) -> None:
+    enhanced(ds, 2)
+    measures = Dataset()
+    measures.PixelSpacing = [1.5, 1.5]
+    ds.PerFrameFunctionalGroupsSequence[1].PixelMeasuresSequence = [measures]
+    assert [h.spacing for h in slice_headers(ds)] == [(0.5, 0.75), (1.5, 1.5)]
+
+
+def test_frames_without_their_groups_are_refused(ds: Dataset) -> None:
+    enhanced(ds, 2).NumberOfFrames = 3
+    with pytest.raises(NotDicom, match="NumberOfFrames"):
+        slice_headers(ds)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "reason"),
+    [
+        ("ImagePositionPatient", None, "ImagePositionPatient is missing"),
+        ("ImageOrientationPatient", None, "ImageOrientationPatient is missing"),
+        ("PixelSpacing", None, "PixelSpacing is missing"),
+        ("PixelSpacing", [0.5], "PixelSpacing does not hold 2 numbers"),
+        ("PixelSpacing", [0.5, 0], "not positive"),
+        ("PixelSpacing", [-0.5, 0.5], "not positive"),
+        ("ImageOrientationPatient", [1, 0, 0, 0, 0.99, 0], "right angle"),
+        ("ImageOrientationPatient", [1, 0, 0, 0.01, 0.99995, 0], "right angle"),
+        ("ImageOrientationPatient", [0, 0, 0, 0, 0, 0], "right angle"),
+        ("Rows", 0, "Rows"),
+        ("Columns", None, "Columns"),
+        ("Modality", "CT", "not an MR image"),
+        ("SOPClassUID", SecondaryCaptureImageStorage, "not an MR image"),
+        ("SOPInstanceUID", "", "SOPInstanceUID is missing"),
+        ("NumberOfFrames", 12, "multi-frame"),
+    ],
+)
+def test_what_has_no_sane_geometry_is_refused_by_name(ds: Dataset, keyword: str, value: object, reason: str) -> None:
+    setattr(ds, keyword, value)
+    with pytest.raises(NotDicom, match=reason):
+        slice_headers(ds)
+
+
+def test_a_slightly_rough_orientation_is_made_exact(ds: Dataset) -> None:
+    ds.ImageOrientationPatient = [0.9995, 0, 0, 0.0005, 1.0005, 0]
+    (header,) = slice_headers(ds)
+    assert header.orientation == pytest.approx((1, 0, 0, 0, 1, 0), abs=1e-12)
+
+
+def with_bytes(path: Path, element: bytes, value: bytes) -> Path:
+    """The small file with other bytes in an element; ``element`` is its tag and VR as the file holds them."""
+    content = SMALL.read_bytes()
+    at = content.index(element) + 6
+    length = int.from_bytes(content[at : at + 2], "little")
+    path.write_bytes(content[:at] + len(value).to_bytes(2, "little") + value + content[at + 2 + length :])
+    return path
+
+
+@pytest.mark.parametrize("value", [b"", b"fast", b"nan ", b"1e999 "])
+def test_a_time_that_is_no_number_is_not_known(tmp_path: Path, value: bytes) -> None:
+    (header,) = slice_headers(read_header(with_bytes(tmp_path / "d.dcm", b"\x18\x00\x80\x00DS", value)))
+    assert header.repetition_time is None
+    assert header.echo_time == 240
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(b"0.5\\mm", "hold 2 numbers"), (b"0.5\\nan ", "hold 2 numbers"), (b"0,5\\0,5 ", "hold 2"), (b"", "is missing")],
+)
+def test_a_spacing_that_is_no_number_is_refused_by_name(tmp_path: Path, value: bytes, reason: str) -> None:
+    damaged = with_bytes(tmp_path / "d.dcm", b"\x28\x00\x30\x00DS", value)
+    with pytest.raises(NotDicom, match=f"PixelSpacing.*{reason}"):
+        slice_headers(read_header(damaged))
+
+
+def test_a_header_whose_types_are_all_unknown_is_read(tmp_path: Path) -> None:
+    """Some archives write UN for everything; the dictionary knows better."""
+    content = Path(str(get_testdata_file("MR_small_implicit.dcm", download=False))).read_bytes()
+    syntax = content.index(b"1.2.840.10008.1.2\0")
+    unknown = bytearray(content[:syntax] + b"1.2.840.10008.1.2.1\0" + content[syntax + 18 :])
+    unknown[syntax - 2] += 2  # the element's length
+    unknown[140] += 2  # the group's length
+    at = start = 144 + int.from_bytes(unknown[140:144], "little")
+    elements = b""
+    while at < len(unknown):
+        tag, length = unknown[at : at + 4], unknown[at + 4 : at + 8]
+        end = at + 8 + int.from_bytes(length, "little")
+        elements += tag + b"UN\0\0" + length + unknown[at + 8 : end]
+        at = end
+    (tmp_path / "unknown.dcm").write_bytes(bytes(unknown[:start]) + elements)
+    assert slice_headers(read_header(tmp_path / "unknown.dcm")) == slice_headers(read_header(SMALL))
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\0" * 128 + b"DICM", b"\0" * 200])
+def test_what_is_not_dicom_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    with pytest.raises(NotDicom):
+        slice_headers(read_header(path))
+
+
+def test_a_deflated_file_is_refused_before_it_is_inflated() -> None:
+    with pytest.raises(NotDicom, match="deflated"):
+        read_header(Path(str(get_testdata_file("image_dfl.dcm", download=False))))
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(NotDicom, match="No such file"):
+        read_header(tmp_path / "nowhere.dcm")
+
+
+@given(st.data())
+def test_damaged_headers_are_read_or_refused_and_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    content = bytearray(SMALL.read_bytes()[:1700])
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / "damaged-header.dcm"
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    try:
+        slice_headers(read_header(path))
+    except LumbarError as error:
+        reason = str(error)
+    else:
+        return
+    assert "\n" not in reason
+
+
+@real
+def test_real_enhanced_mr_is_read_frame_by_frame() -> None:
+    headers = slice_headers(read_header(real_file("not-lumbar/enhanced-mr-brain-multiframe.dcm")))
+    assert [h.frame for h in headers] == list(range(1, 16))
+    assert {h.plane for h in headers} == {Plane.SAGITTAL}
+    assert headers[0].position == (40, -105, 105)
+    assert headers[0].repetition_time == 400
+    assert headers[0].echo_time == pytest.approx(14, abs=0.001)
+    assert len({h.position for h in headers}) == 15
+
+
+@real
+def test_a_real_low_field_header_is_read() -> None:
+    (header,) = slice_headers(read_header(real_file("lumbar/hitachi-0.3T-parasagittal-t2.dcm")))
+    assert header.plane == Plane.SAGITTAL
+    assert (header.repetition_time, header.echo_time, header.inversion_time) == (3500, 125, 0)
+    assert not header.contrast_agent

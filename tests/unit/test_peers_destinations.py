@@ -1,0 +1,53 @@
+"""A destination as the settings write it."""
+
+import pytest
+
+from lumbar.errors import WrongSetting
+from lumbar.peers import DicomwebDestination, DimseDestination, parse_destination
+
+
+@pytest.mark.parametrize(
+    ("url", "destination"),
+    [
+        ("dicom://PACS@host:104", DimseDestination("d", "host", 104, "PACS", "LUMBAR")),
+        ("dicom://My%20Pacs@[::1]:104?calling=AI", DimseDestination("d", "::1", 104, "My Pacs", "AI")),
+        ("https://host/dicom-web/", DicomwebDestination("d", "https://host/dicom-web")),
+        ("http://u:p%40w@h:8042/x", DicomwebDestination("d", "http://h:8042/x", username="u", password="p@w")),
+        ("https://abc@host/x", DicomwebDestination("d", "https://host/x", token="abc")),
+    ],
+)
+def test_a_url_names_a_destination(url: str, destination: DimseDestination | DicomwebDestination) -> None:
+    assert parse_destination("d", url) == destination
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "dicom://host:104",
+        "dicom://PACS@host",
+        "dicom://PACS@host:0",
+        "dicom://PACS@host:99999",
+        "dicom://PACS@:104",
+        "dicom://SEVENTEENLETTERSX@host:104",
+        "dicom://PACS@host:104?caling=AI",
+        "dicom://PACS@host:104?calling=",
+        "dicom://PACS:secret@host:104",
+        "ftp://host/x",
+        "host:104",
+        "",
+        "https:///x",
+        "https://:secret@host/x",
+        "https://me:secret@host:x/dicom-web",
+        "https://me:secret@host/dicom-web?q=1",
+    ],
+)
+def test_a_wrong_url_says_what_is_expected_and_shows_no_password(url: str) -> None:
+    with pytest.raises(WrongSetting, match=r"^destination pacs1: .*expected (dicom|http)") as failure:
+        parse_destination("pacs1", url)
+    assert "secret" not in str(failure.value)
+    assert failure.value.__cause__ is None
+
+
+def test_a_destination_never_prints_its_password_or_token() -> None:
+    for url in ("https://me:secret@host/x", "https://secret@host/x"):
+        assert "secret" not in repr(parse_destination("d", url))

@@ -1,0 +1,376 @@
+"""The Structured Report: what a PACS, a viewer and a validator find in it."""
+
+import subprocess
+from datetime import datetime
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from highdicom.sr import Comprehensive3DSR, PlanarROIMeasurementsAndQualitativeEvaluations
+from pydicom import Dataset, dcmread
+from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
+
+from lumbar.reports import codes
+from lumbar.reports.identity import report_uid, series_uid
+from lumbar.reports.report import Predecessor, Report
+from lumbar.reports.sr import build_sr
+from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level
+from lumbar.spine.findings import Finding, Place
+from lumbar.spine.provenance import RESEARCH_USE_ONLY, BundleIdentity, Provenance, TrainedOn
+
+STUDY = "1.2.826.0.1.3680043.8.498.1"
+SERIES = f"{STUDY}.1"
+CREATED = datetime(2026, 3, 4, 5, 6, 7)  # noqa: DTZ001 - the report carries the site's wall-clock time
+BUNDLE = BundleIdentity("baseline", "1", "ab" * 32, TrainedOn.NOTHING, "1")
+PROVENANCE = Provenance(BUNDLE, "0.1.0", "cd" * 32, (f"{SERIES}.1", f"{SERIES}.2"))
+REASON = "no sagittal T1 series"
+
+
+def source(number: int = 1) -> Dataset:
+    """A single-frame MR header with everything that a scanner sends."""
+    header = Dataset()
+    header.SpecificCharacterSet = "ISO_IR 100"
+    header.SOPClassUID = MRImageStorage
+    header.SOPInstanceUID = f"{SERIES}.{number}"
+    header.StudyInstanceUID = STUDY
+    header.SeriesInstanceUID = SERIES
+    header.FrameOfReferenceUID = f"{STUDY}.9"
+    header.Modality = "MR"
+    header.Manufacturer = "Scanner"
+    header.PatientID = "P1"
+    header.PatientName = "Doe^Jane"
+    header.PatientBirthDate = "19700102"
+    header.PatientSex = "F"
+    header.StudyID = "7"
+    header.AccessionNumber = "A7"
+    header.StudyDate, header.StudyTime = "20260304", "010203"
+    header.ReferringPhysicianName = "Roe^Richard"
+    header.Rows, header.Columns = 320, 256
+    header.PixelSpacing = [0.7, 0.6]
+    header.SliceThickness = 4
+    header.ImagePositionPatient = [-10.5, 20, 30]
+    header.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+    return header
+
+
+def bare() -> Dataset:
+    """A header with nothing but its UIDs."""
+    header = Dataset()
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        setattr(header, keyword, source()[keyword].value)
+    return header
+
+
+def place(number: int = 1, frame: int | None = None) -> Place:
+    kind = MRImageStorage if frame is None else EnhancedMRImageStorage
+    return Place(SERIES, kind, f"{SERIES}.{number}", frame, column=100.0, row=50.25, x=1.0, y=2.0, z=3.0)
+
+
+def assessed(key: FindingKey, where: Place) -> Finding:
+    return Finding(key.condition, key.level, (0.1, 0.25, 0.65), where, shows=0.9)
+
+
+def mixed() -> list[Finding]:
+    """All 25: the left foramina not assessed, the rest severe."""
+    left = Condition.LEFT_NEURAL_FORAMINAL_NARROWING
+    return [
+        Finding(key.condition, key.level, reason=REASON) if key.condition is left else assessed(key, place())
+        for key in ALL_FINDINGS
+    ]
+
+
+def nothing_assessed() -> list[Finding]:
+    return [Finding(key.condition, key.level, reason=REASON) for key in ALL_FINDINGS]
+
+
+@cache
+def standard() -> Report:
+    """The report most tests read: all 25 findings, one full header."""
+    return build_sr([source()], mixed(), PROVENANCE, created=CREATED)
+
+
+def build(
+    sources: list[Dataset] | None = None,
+    findings: list[Finding] | None = None,
+    provenance: Provenance = PROVENANCE,
+    predecessor: Predecessor | None = None,
+) -> Report:
+    return build_sr(
+        [source()] if sources is None else sources,
+        mixed() if findings is None else findings,
+        provenance,
+        created=CREATED,
+        predecessor=predecessor,
+    )
+
+
+def read(report: Report) -> Comprehensive3DSR:
+    return Comprehensive3DSR.from_dataset(dcmread(BytesIO(report.content)))
+
+
+def texts(item: Dataset) -> list[str]:
+    """Every text of a content tree, depth first."""
+    own = [item.TextValue] if "TextValue" in item else []
+    return own + [text for child in item.get("ContentSequence", []) for text in texts(child)]
+
+
+def items(item: Dataset, value_type: str) -> list[Dataset]:
+    own = [item] if item.get("ValueType") == value_type else []
+    return own + [found for child in item.get("ContentSequence", []) for found in items(child, value_type)]
+
+
+def test_each_finding_has_a_group_of_its_own() -> None:
+    content = read(standard()).content
+    groups = content.get_image_measurement_groups() + content.get_planar_roi_measurement_groups()
+
+    assert {group.tracking_identifier for group in groups} == {f"{k.condition}_{k.level}" for k in ALL_FINDINGS}
+    assert len({group.tracking_uid for group in groups}) == len(groups) == 25
+
+
+def group_of(report: Report, key: FindingKey) -> PlanarROIMeasurementsAndQualitativeEvaluations:
+    """The one group of an assessed finding."""
+    groups = read(report).content.get_planar_roi_measurement_groups()
+    (group,) = (group for group in groups if group.tracking_identifier == f"{key.condition}_{key.level}")
+    return group
+
+
+def test_an_assessed_finding_shows_where_and_how_severe() -> None:
+    key = FindingKey(Condition.RIGHT_SUBARTICULAR_STENOSIS, Level.L4_L5)
+
+    group = group_of(standard(), key)
+
+    assert group.finding_type == codes.CONDITIONS[key.condition]
+    (site,) = group.finding_sites
+    assert (site.value.value, site.laterality.meaning) == ("243923001", "Right")
+    (severity,) = group.get_qualitative_evaluations(codes.SEVERITY)
+    assert severity.value.value == "24484000"
+    percentages = {m.name.value: (m.value, m.unit.value) for m in group.get_measurements()}
+    assert percentages == {
+        "P_NORMAL_MILD": (10.0, "%"),
+        "P_MODERATE": (25.0, "%"),
+        "P_SEVERE": (65.0, "%"),
+        "P_VIEW": (90.0, "%"),
+    }
+
+
+def test_a_point_counts_from_the_corner_of_the_first_pixel() -> None:
+    point = group_of(standard(), ALL_FINDINGS[-1]).roi
+
+    assert point.graphic_type.value == "POINT"
+    assert point.value.tolist() == [[100.5, 50.75]]
+    image = point.ContentSequence[0].ReferencedSOPSequence[0]
+    assert image.ReferencedSOPInstanceUID == place().sop_instance_uid
+    assert "ReferencedFrameNumber" not in image
+
+
+def test_the_canal_has_no_side() -> None:
+    (site,) = group_of(standard(), FindingKey(Condition.SPINAL_CANAL_STENOSIS, Level.L5_S1)).finding_sites
+
+    assert site.laterality is None
+
+
+def test_a_finding_not_assessed_says_why_and_has_no_figures() -> None:
+    groups = read(standard()).content.get_image_measurement_groups()
+
+    assert len(groups) == 5
+    for group in groups:
+        assert f"Not assessed: {REASON}" in texts(group[0])
+        assert group.get_measurements() == []
+        assert group.source_images[0].referenced_sop_instance_uid == source().SOPInstanceUID
+
+
+def test_a_point_in_a_multi_frame_image_names_its_frame() -> None:
+    multi_frame = bare()
+    multi_frame.SOPClassUID, multi_frame.NumberOfFrames = EnhancedMRImageStorage, 20
+    multi_frame.Rows, multi_frame.Columns = 320, 256
+
+    report = build([multi_frame], [assessed(key, place(frame=3)) for key in ALL_FINDINGS])
+
+    image = group_of(report, ALL_FINDINGS[0]).roi.ContentSequence[0].ReferencedSOPSequence[0]
+    assert image.ReferencedFrameNumber == 3
+    assert image.ReferencedSOPClassUID == EnhancedMRImageStorage
+
+
+def test_every_notice_stands_in_the_tree_and_on_the_series() -> None:
+    document = read(standard())
+
+    found = texts(document)
+    assert len(PROVENANCE.notices) == 3
+    assert [text for text in found if text in PROVENANCE.notices] == list(PROVENANCE.notices)
+    assert RESEARCH_USE_ONLY in document.SeriesDescription
+    assert len(document.SeriesDescription) <= 64
+
+
+def test_the_document_is_complete_preliminary_and_unverified() -> None:
+    document = read(standard())
+
+    assert (document.CompletionFlag, document.VerificationFlag) == ("COMPLETE", "UNVERIFIED")
+    assert document.PreliminaryFlag == "PRELIMINARY"
+    assert document.Manufacturer == "lumbar-triage"
+    assert document.SoftwareVersions == "0.1.0"
+    assert document.PerformedProcedureCodeSequence[0].CodeValue == "24968-0"
+    assert document.CodingSchemeIdentificationSequence[0].CodingSchemeDesignator == codes.PRIVATE_SCHEME
+    assert (document.ContentDate, document.ContentTime) == ("20260304", "050607")
+
+
+def test_the_algorithm_names_its_weights() -> None:
+    found = texts(read(standard()))
+
+    assert f"weights_sha256={BUNDLE.weights_sha256}" in found
+    assert "bundle=baseline 1 (untrained)" in found
+    assert "preprocessing_version=1" in found
+
+
+def test_another_training_is_another_device() -> None:
+    retrained = Provenance(BundleIdentity("baseline", "2", "ef" * 32, TrainedOn.SYNTHETIC, "1"), "0.1.0", "", ())
+
+    before, after = (
+        read(build(provenance=p)).ContributingEquipmentSequence[0].DeviceUID for p in (PROVENANCE, retrained)
+    )
+
+    assert before != after
+
+
+def test_equal_inputs_in_any_order_give_equal_bytes() -> None:
+    forwards = build([source(1), source(2)], mixed())
+    backwards = build([source(2), source(1)], mixed()[::-1])
+
+    assert forwards.content == backwards.content
+    assert forwards.sha256 == backwards.sha256
+
+
+def test_the_file_carries_the_report_uids() -> None:
+    report = standard()
+
+    document = read(report)
+
+    assert document.SOPInstanceUID == report.sop_instance_uid == report_uid(STUDY, PROVENANCE, "sr")
+    assert document.SeriesInstanceUID == report.series_instance_uid == series_uid(STUDY, PROVENANCE, "sr")
+    assert document.file_meta.MediaStorageSOPInstanceUID == report.sop_instance_uid
+    assert document.StudyInstanceUID == STUDY
+
+
+def test_patient_and_study_are_those_of_the_images() -> None:
+    document = read(standard())
+
+    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
+        assert document[keyword].value == source()[keyword].value
+    assert (document.StudyDate, document.StudyTime) == ("20260304", "010203")
+
+
+@pytest.mark.parametrize("name", ["Yamada^Tarou=山田^太郎=やまだ^たろう", "ヤマダ", "Müller^Jürgen", "Anonymous"])
+def test_a_name_survives_its_character_set(name: str) -> None:
+    header = source()
+    header.SpecificCharacterSet = ["", "ISO 2022 IR 87"] if "ü" not in name else "ISO_IR 100"
+    header.PatientName = name
+    file = BytesIO()
+    header.save_as(file, implicit_vr=False, little_endian=True)
+
+    document = read(build([dcmread(BytesIO(file.getvalue()), force=True)]))
+
+    assert document.SpecificCharacterSet == "ISO_IR 192"
+    assert str(document.PatientName) == name
+
+
+def test_headers_with_almost_nothing_are_enough() -> None:
+    document = read(build([bare()], nothing_assessed()))
+
+    assert (document.PatientName, document.PatientID, document.StudyDate, document.PatientSex) == ("", "", "", "")
+    assert len(document.content.get_image_measurement_groups()) == 25
+
+
+def test_unreadable_dates_and_an_unknown_sex_are_left_empty() -> None:
+    header = source()
+    file = BytesIO()
+    header.save_as(file, implicit_vr=False, little_endian=True)
+    damaged = file.getvalue().replace(b"19700102", b"1970XX02").replace(b"CS\x02\x00F ", b"CS\x02\x00X ")
+
+    document = read(build([dcmread(BytesIO(damaged), force=True)]))
+
+    assert (document.PatientBirthDate, document.PatientSex) == ("", "")
+    assert document.StudyDate == "20260304"
+
+
+def test_the_image_library_describes_what_the_header_holds() -> None:
+    no_thickness = source(2)
+    no_thickness.SliceThickness = None
+
+    library = items(read(build([source(1), no_thickness])), "CONTAINER")[1]
+
+    spacings = [len([n for n in items(image, "NUM") if n.ConceptNameCodeSequence[0].CodeMeaning.endswith("Spacing")])
+                for image in items(library, "IMAGE")]  # fmt: skip
+    assert spacings == [2, 0]
+
+
+def test_a_new_report_names_the_one_it_replaces() -> None:
+    old = Predecessor(STUDY, "1.2.3.4", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.3.4.5")
+
+    (study,) = read(build(predecessor=old)).PredecessorDocumentsSequence
+
+    assert study.StudyInstanceUID == STUDY
+    (series,) = study.ReferencedSeriesSequence
+    assert series.SeriesInstanceUID == "1.2.3.4"
+    assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "1.2.3.4.5"
+
+
+def test_an_instance_that_is_no_image_is_evidence_only() -> None:
+    document = source()
+    document.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.11"
+
+    tree = read(build([document], nothing_assessed()))
+
+    assert items(tree, "IMAGE") == []
+    evidence = tree.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+    assert evidence.ReferencedSOPInstanceUID == document.SOPInstanceUID
+
+
+@pytest.mark.parametrize(
+    ("findings", "complaint"),
+    [
+        ([*mixed(), mixed()[0]], "only once"),
+        ([assessed(ALL_FINDINGS[0], place(number=5))], "not among the sources"),
+        (
+            [assessed(ALL_FINDINGS[0], Place(SERIES, MRImageStorage, f"{SERIES}.1", None, 255.5, 0, 0, 0, 0))],
+            "outside",
+        ),
+    ],
+)
+def test_findings_that_cannot_be_told_apart_or_placed_are_refused(findings: list[Finding], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        build(findings=findings)
+
+
+def test_a_report_without_any_instance_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one instance"):
+        build([])
+
+
+@pytest.fixture(params=["full headers", "bare headers", "multi-frame", "successor"])
+def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    enhanced = source()
+    enhanced.SOPClassUID = EnhancedMRImageStorage
+    report = {
+        "full headers": lambda: build([source(1), source(2)]),
+        "bare headers": lambda: build([bare()], nothing_assessed()),
+        "multi-frame": lambda: build([enhanced], [assessed(key, place(frame=2)) for key in ALL_FINDINGS]),
+        "successor": lambda: build(predecessor=Predecessor(STUDY, "1.2.3", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.4")),
+    }[request.param]()
+    path = tmp_path / "sr.dcm"
+    path.write_bytes(report.content)
+    return path
+
+
+def test_dciodvfy_finds_no_error(file: Path) -> None:
+    answer = subprocess.run(["dciodvfy", "-filename", file], capture_output=True, text=True, check=False)
+
+    assert "Comprehensive3DSR" in answer.stderr
+    assert [line for line in answer.stderr.splitlines() if "Error" in line] == []
+
+
+def test_dcmtk_prints_the_whole_tree(file: Path) -> None:
+    answer = subprocess.run(["dsrdump", "+Pl", file], capture_output=True, text=True, check=False)
+
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.count('Measurement Group"') == 25
+    assert RESEARCH_USE_ONLY in answer.stdout

@@ -1,0 +1,270 @@
+"""Which series is read for what, whatever the order and the numbering of the slices."""
+
+import math
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lumbar.errors import NotAnalysable
+from lumbar.spine.anatomy import Role
+from lumbar.spine.roles import Weighting, assign_roles, weighting
+from lumbar.spine.slices import SliceHeader
+
+SLICE = SliceHeader(
+    study_instance_uid="1.2",
+    series_instance_uid="1.2.1",
+    sop_class_uid="1.2.840.10008.5.1.4.1.1.4",
+    sop_instance_uid="1.2.1.1",
+    frame=None,
+    frame_of_reference_uid="1.2.9",
+    instance_number=1,
+    rows=384,
+    columns=384,
+    position=(0.0, -140.0, 140.0),
+    orientation=(0.0, 1.0, 0.0, 0.0, 0.0, -1.0),
+    spacing=(0.75, 0.75),
+    thickness=4.0,
+    repetition_time=3500.0,
+    echo_time=100.0,
+    inversion_time=None,
+    scanning_sequence=("SE",),
+    image_type=("ORIGINAL", "PRIMARY", "M"),
+    scan_options=(),
+    contrast_agent=False,
+)
+T1 = {"repetition_time": 500.0, "echo_time": 12.0}
+T2: dict[str, float] = {}
+STIR = {"inversion_time": 160.0, "echo_time": 50.0}
+
+
+def sagittal(series: int, count: int = 15, **values: object) -> list[SliceHeader]:
+    """From the patient's right to the left."""
+    return [
+        replace(
+            SLICE,
+            series_instance_uid=f"1.2.{series}",
+            sop_instance_uid=f"1.2.{series}.{n}",
+            instance_number=n,
+            position=(-30.0 + 4.4 * n, -140.0, 140.0),
+            **values,  # type: ignore[arg-type]
+        )
+        for n in range(count)
+    ]
+
+
+def axial(series: int, count: int = 30, tilt: float = 0.0, z: float = -80.0, **values: object) -> list[SliceHeader]:
+    """From caudal to cranial, tilted about the left-right axis by degrees."""
+    cos, sin = math.cos(math.radians(tilt)), math.sin(math.radians(tilt))
+    return [
+        replace(
+            SLICE,
+            **{
+                "series_instance_uid": f"1.2.{series}",
+                "sop_instance_uid": f"1.2.{series}.{tilt}.{n}",
+                "instance_number": n,
+                "orientation": (1.0, 0.0, 0.0, 0.0, cos, -sin),
+                "position": (-100.0, -100.0, z + 4.4 * n),
+                "spacing": (0.5, 0.5),
+                **values,
+            },  # type: ignore[arg-type]
+        )
+        for n in range(count)
+    ]
+
+
+LOCALIZER = [
+    replace(
+        s, scanning_sequence=("GR",), repetition_time=8.0, echo_time=4.0, sop_instance_uid=f"{s.sop_instance_uid}.9"
+    )
+    for s in (*sagittal(1, 3), *axial(1, 3))
+]
+STUDY = [*LOCALIZER, *sagittal(2, **T1), *sagittal(3, **T2), *axial(10, **T2)]
+
+
+def series_of(slices: tuple[SliceHeader, ...]) -> set[str]:
+    return {s.series_instance_uid for s in slices}
+
+
+def test_a_whole_study_gets_its_three_roles() -> None:
+    roles = assign_roles(STUDY)
+    assert {role: [series_of(s.slices) for s in stacks] for role, stacks in roles.stacks.items()} == {
+        Role.SAGITTAL_T1: [{"1.2.2"}],
+        Role.SAGITTAL_T2: [{"1.2.3"}],
+        Role.AXIAL_T2: [{"1.2.10"}],
+    }
+    assert roles.missing == ()
+
+
+@given(st.randoms(use_true_random=False), st.integers(0, 20))
+def test_order_and_duplicates_change_nothing(random: Random, twice: int) -> None:
+    several = [*STUDY, *axial(11, 6, tilt=15), *axial(11, 6, tilt=25), *sagittal(12, **STIR)]
+    shuffled = [*several, *random.sample(several, twice)]
+    random.shuffle(shuffled)
+    assert assign_roles(shuffled) == assign_roles(several) == assign_roles(several[::-1])
+
+
+@given(st.booleans(), st.booleans())
+def test_the_order_is_right_to_left_and_caudal_to_cranial(renumbered: bool, flipped: bool) -> None:
+    """Neither the numbering nor the direction of the stored normal decides."""
+    study = STUDY
+    if renumbered:
+        study = [replace(s, instance_number=1000 - 7 * s.instance_number) for s in study]
+    if flipped:
+        study = [replace(s, orientation=(*s.orientation[:3], *(-c for c in s.orientation[3:]))) for s in study]  # type: ignore[arg-type]
+    roles = assign_roles(study)
+    for role, axis in ((Role.SAGITTAL_T1, 0), (Role.SAGITTAL_T2, 0), (Role.AXIAL_T2, 2)):
+        places = [s.position[axis] for s in roles.stacks[role][0].slices]
+        assert places == sorted(places)
+        assert len(places) == (30 if role == Role.AXIAL_T2 else 15)
+
+
+def test_a_second_slice_at_the_same_position_is_dropped() -> None:
+    again = [replace(s, sop_instance_uid=s.sop_instance_uid + ".7", instance_number=99) for s in sagittal(3, **T2)]
+    (stack,) = assign_roles([*again, *STUDY]).stacks[Role.SAGITTAL_T2]
+    assert len(stack.slices) == 15
+    assert all(s.instance_number < 99 for s in stack.slices)
+
+
+def test_every_axial_series_and_stack_is_kept() -> None:
+    tilted = [*axial(11, 5, tilt=10, z=0), *axial(11, 5, tilt=25, z=-60)]
+    stacks = assign_roles([*STUDY, *tilted]).stacks[Role.AXIAL_T2]
+    assert [len(s.slices) for s in stacks] == [30, 5, 5]
+    assert [s.slices[0].series_instance_uid for s in stacks] == ["1.2.10", "1.2.11", "1.2.11"]
+
+
+def test_a_steep_l5_s1_block_is_still_axial() -> None:
+    assert len(assign_roles([*sagittal(3), *axial(4, 10, tilt=40)]).stacks[Role.AXIAL_T2][0].slices) == 10
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        ({**T2}, {**STIR}),
+        ({**T2}, {"scan_options": ("FS",)}),
+        ({**T2}, {"image_type": ("ORIGINAL", "PRIMARY", "M", "WATER")}),
+        ({**T2}, {"contrast_agent": True}),
+        ({"count": 17}, {"count": 15}),
+        ({"spacing": (0.6, 0.6)}, {**T2}),
+    ],
+)
+def test_the_better_sagittal_series_is_chosen_wherever_it_stands(
+    better: dict[str, object], worse: dict[str, object]
+) -> None:
+    for first, second in ((better, worse), (worse, better)):
+        roles = assign_roles([*sagittal(5, **first), *sagittal(6, **second)])  # type: ignore[arg-type]
+        (stack,) = roles.stacks[Role.SAGITTAL_T2]
+        assert series_of(stack.slices) == {"1.2.5" if first is better else "1.2.6"}
+
+
+def test_stir_serves_where_there_is_no_t2() -> None:
+    (stack,) = assign_roles(sagittal(5, **STIR)).stacks[Role.SAGITTAL_T2]
+    assert stack.weighting == Weighting.STIR
+    assert stack.fat_suppressed
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"image_type": ("ORIGINAL", "PRIMARY", "LOCALIZER")}, "a localizer"),
+        ({"image_type": ("DERIVED", "SECONDARY", "MPR")}, "not an original acquisition"),
+        ({"image_type": ("DERIVED", "PRIMARY", "PROJECTION IMAGE")}, "not an original acquisition"),
+        ({"image_type": ("ORIGINAL", "PRIMARY", "M", "FAT")}, "Dixon"),
+        ({"scanning_sequence": ("GR",)}, "gradient echo"),
+        ({"scanning_sequence": ("SE", "EP")}, "gradient echo"),
+        ({"inversion_time": 2200.0}, "FLAIR"),
+        ({"echo_time": 30.0}, "proton density"),
+        ({"echo_time": None}, "unknown weighting"),
+        ({"spacing": (0.3, 0.3)}, "field of view"),
+        ({"spacing": (1.2, 1.2)}, "field of view"),
+        ({"count": 7}, "fewer than 8"),
+        ({"orientation": (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)}, "in this plane"),
+    ],
+)
+def test_what_is_not_an_original_spine_series_is_refused_with_a_reason(values: dict[str, object], reason: str) -> None:
+    roles = assign_roles([*sagittal(2, **T1), *sagittal(3, **values)])  # type: ignore[arg-type]
+    assert Role.SAGITTAL_T2 in roles.missing
+    assert len(roles.choices) == 2
+    assert reason in roles.choices[1]
+
+
+def test_choices_speak_of_every_series_in_words_without_uids() -> None:
+    choices = assign_roles([*STUDY, *sagittal(12, **STIR)]).choices
+    assert choices == (
+        "series 1 (3 axial slices, TR 8 TE 4): refused, a localizer",
+        "series 1 (3 sagittal slices, TR 8 TE 4): refused, a localizer",
+        "series 2 (15 sagittal slices, TR 500 TE 12): Sagittal T1",
+        "series 3 (15 sagittal slices, TR 3500 TE 100): Sagittal T2/STIR",
+        "series 4 (30 axial slices, TR 3500 TE 100): Axial T2",
+        "series 5 (15 sagittal slices, TR 3500 TE 50 TI 160): not read, another is better for Sagittal T2/STIR",
+    )
+
+
+def test_a_dual_echo_series_is_read_for_its_t2_half() -> None:
+    late = [replace(s, sop_instance_uid=s.sop_instance_uid + ".2") for s in sagittal(4, **T2)]
+    roles = assign_roles([*sagittal(4, echo_time=20.0), *late])
+    (stack,) = roles.stacks[Role.SAGITTAL_T2]
+    assert {s.echo_time for s in stack.slices} == {100.0}
+
+
+@pytest.mark.parametrize(
+    ("slices", "role"),
+    [
+        (sagittal(3, 1, **T1), Role.SAGITTAL_T1),
+        (sagittal(3, 1, spacing=(0.1, 0.1)), Role.SAGITTAL_T2),
+        (axial(3, 1), Role.AXIAL_T2),
+        (axial(3, 1, image_type=("DERIVED", "SECONDARY")), Role.AXIAL_T2),
+        (sagittal(3, 2, **STIR), Role.SAGITTAL_T2),
+        (axial(3, 1, **T1), None),
+    ],
+)
+def test_a_file_alone_is_read_by_plane_and_weighting(slices: list[SliceHeader], role: Role | None) -> None:
+    roles = assign_roles(slices)
+    assert list(roles.stacks) == ([role] if role else [])
+    assert len(roles.choices) == 1
+
+
+def test_three_slices_are_a_study_and_too_few() -> None:
+    assert assign_roles(sagittal(3, 3)).stacks == {}
+
+
+def test_no_slices_fill_no_role() -> None:
+    assert assign_roles([]).missing == tuple(Role)
+
+
+def test_two_studies_are_never_read_as_one() -> None:
+    with pytest.raises(NotAnalysable, match="several studies"):
+        assign_roles([SLICE, replace(SLICE, study_instance_uid="1.3")])
+
+
+def test_the_nearest_slice_comes_with_its_distance() -> None:
+    (stack,) = assign_roles(axial(3)).stacks[Role.AXIAL_T2]
+    closest, distance = stack.nearest(np.array([0.0, 0.0, -80.0 + 4.4 * 7 + 1.5]))
+    assert closest.instance_number == 7
+    assert distance == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("repetition", "echo", "inversion", "expected"),
+    [
+        (500, 12, None, Weighting.T1),
+        (500, 12, 0, Weighting.T1),
+        (2000, 10, 860, Weighting.T1),
+        (4000, 60, 150, Weighting.STIR),
+        (9000, 120, 2500, Weighting.FLAIR),
+        (3500, 125, 0, Weighting.T2),
+        (1400, 60, None, Weighting.T2),
+        (2500, 20, None, Weighting.PROTON_DENSITY),
+        (1300, 50, None, Weighting.UNKNOWN),
+        (None, 50, None, Weighting.UNKNOWN),
+    ],
+)
+def test_weighting_follows_the_times(
+    repetition: float | None, echo: float, inversion: float | None, expected: Weighting
+) -> None:
+    times = replace(SLICE, repetition_time=repetition, echo_time=echo, inversion_time=inversion)
+    assert weighting(times) == expected
+    assert weighting(replace(times, scanning_sequence=("RM",))) == Weighting.GRADIENT_ECHO

@@ -1,0 +1,54 @@
+"""Settings: one reader, and a wrong value names itself."""
+
+import pytest
+
+from lumbar.errors import WrongSetting
+from lumbar.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("LUMBAR_PORT", "eleven", "LUMBAR_PORT"),
+        ("LUMBAR_PORT", "70000", "LUMBAR_PORT"),
+        ("LUMBAR_AE_TITLE", "A TITLE OF MORE THAN 16", "LUMBAR_AE_TITLE"),
+        ("LUMBAR_QUIET_S", "-1", "LUMBAR_QUIET_S"),
+        ("LUMBAR_DESTINATIONS", "pacs", "destinations"),
+        ("LUMBAR_DESTINATIONS", '{"pacs": "ftp://pacs"}', "pacs"),
+        ("LUMBAR_LOG_FORMAT", "xml", "LUMBAR_LOG_FORMAT"),
+    ],
+)
+def test_a_wrong_value_stops_the_start_and_names_its_setting(monkeypatch, name, value, said):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(WrongSetting, match=said) as wrong:
+        Settings.load()
+    assert "\n" not in str(wrong.value)
+
+
+def test_an_unknown_setting_in_the_file_is_named(tmp_path):
+    (tmp_path / "lumbar.toml").write_text("prot = 104\n")
+    with pytest.raises(WrongSetting, match="PROT"):
+        Settings.load()
+
+
+def test_the_environment_goes_before_the_file(monkeypatch, tmp_path):
+    (tmp_path / "lumbar.toml").write_text('port = 104\nae_title = "FILE"\n')
+    monkeypatch.setenv("LUMBAR_PORT", "105")
+    settings = Settings.load()
+    assert (settings.port, settings.ae_title) == (105, "FILE")
+
+
+def test_known_senders_are_a_comma_separated_list(monkeypatch):
+    monkeypatch.setenv("LUMBAR_KNOWN_AES", "MR1, MR2")
+    assert Settings.load().known_aes == ("MR1", "MR2")
+
+
+def test_an_unset_destination_is_named_with_those_that_are_known(monkeypatch):
+    monkeypatch.setenv("LUMBAR_DESTINATIONS", '{"pacs": "dicom://PACS@pacs:104"}')
+    with pytest.raises(WrongSetting, match=r"'archive' \(known: pacs\)"):
+        Settings.load().destination("archive")

@@ -1,0 +1,114 @@
+"""The ANALYSE job: a stored study in; findings, a stored report and its deliveries out, in one transaction."""
+
+from datetime import UTC, datetime
+
+from db import results, studies
+from db.jobs import Claimed
+from db.site import Site
+from db.studies import StudyEvent
+from db.tables import Report as ReportRow
+from lumbar import VERSION
+from lumbar.dicom.folder import Found
+from lumbar.dicom.headers import read_header, slice_headers
+from lumbar.errors import NotAnalysable, NotDicom, Permanent
+from lumbar.networks import CropReader
+from lumbar.reports.identity import report_uid
+from lumbar.reports.report import Predecessor, Report
+from lumbar.reports.sr import OUTPUT, build_sr
+from lumbar.spine.provenance import Provenance
+from worker.pipeline import Analysis, analyse
+
+
+def analyse_study(site: Site, networks: CropReader, claimed: Claimed) -> None:
+    """Analyses a claimed study and writes its outcome.
+
+    Raises:
+        LeaseLostError: overtaken meanwhile; nothing was written. Transient: disk or database.
+    """
+    instances = _instances(site, claimed)
+    try:
+        analysis = analyse(instances, networks)
+    except NotAnalysable as error:
+        with site.database.transaction() as session:
+            results.end_analysis(session, claimed, StudyEvent.REFUSED, reason=str(error))
+        return
+    row = _stored_report(site, claimed, analysis, instances, networks)
+    with site.database.transaction() as session:
+        results.end_analysis(
+            session,
+            claimed,
+            StudyEvent.ANALYSED,
+            found=analysis.findings,
+            bundle=networks.identity,
+            report=row,
+            destinations=site.settings.destinations,
+        )
+
+
+def provenance_of(site_settings_sha256: str, networks: CropReader, instances: list[Found]) -> Provenance:
+    """All that decides the result."""
+    return Provenance(
+        bundle=networks.identity,
+        code_version=VERSION,
+        settings_sha256=site_settings_sha256,
+        input_sop_instance_uids=tuple(sorted(str(found.header.SOPInstanceUID) for found in instances)),
+    )
+
+
+def report_of(
+    analysis: Analysis, instances: list[Found], provenance: Provenance, predecessor: Predecessor | None = None
+) -> Report:
+    """The Structured Report of an analysis, stamped with this moment."""
+    used = {finding.place.sop_instance_uid for finding in analysis.findings if finding.place}
+    sources = [found.header for found in instances if found.header.SOPInstanceUID in used] or [instances[0].header]
+    return build_sr(
+        sources, analysis.findings, provenance, created=datetime.now(UTC).astimezone(), predecessor=predecessor
+    )
+
+
+def _instances(site: Site, claimed: Claimed) -> list[Found]:
+    """The study's readable instances. One that is no image we can place is left out; the rest goes on."""
+    with site.database.reading() as session:
+        files = [instance.file for instance in studies.instances_in_use(session, claimed.study_id)]
+    instances, reasons = [], []
+    for file in files:
+        path = site.store.path(file)
+        try:
+            header = read_header(path)
+            instances.append(Found(path, header, tuple(slice_headers(header))))
+        except NotDicom as error:
+            reasons.append(str(error))
+    if not instances:
+        raise Permanent(
+            f"none of the study's {len(files)} instances can be read: {reasons[0] if reasons else 'no file'}"
+        )
+    return instances
+
+
+def _stored_report(
+    site: Site, claimed: Claimed, analysis: Analysis, instances: list[Found], networks: CropReader
+) -> ReportRow:
+    """The report's row; its bytes are stored before anything is sent, and an equal run finds those of the first."""
+    provenance = provenance_of(site.settings.results_sha256, networks, instances)
+    sop_instance_uid = report_uid(analysis.study_instance_uid, provenance, OUTPUT)
+    with site.database.reading() as session:
+        known = results.stored_report(session, sop_instance_uid)
+        if known is not None:
+            return known
+        before = results.predecessor(session, claimed.study_id, sop_instance_uid)
+    report = report_of(analysis, instances, provenance, _predecessor(analysis.study_instance_uid, before))
+    return ReportRow(
+        study_id=claimed.study_id,
+        revision=claimed.revision,
+        sop_class_uid=report.sop_class_uid,
+        sop_instance_uid=report.sop_instance_uid,
+        series_instance_uid=report.series_instance_uid,
+        sha256=report.sha256,
+        file=site.store.put("reports", report.sha256, report.content),
+    )
+
+
+def _predecessor(study_instance_uid: str, row: ReportRow | None) -> Predecessor | None:
+    if row is None:
+        return None
+    return Predecessor(study_instance_uid, row.series_instance_uid, row.sop_class_uid, row.sop_instance_uid)

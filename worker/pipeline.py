@@ -1,0 +1,119 @@
+"""The story: a study's instances in, 25 findings out. It reads files; it knows no queue and no table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from lumbar.spine.levels import Levels, locate_levels
+from numpy.typing import NDArray
+
+from lumbar.dicom.folder import Found
+from lumbar.dicom.reader import SliceReader
+from lumbar.errors import NotAnalysable, NotDicom
+from lumbar.networks import CropReader
+from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Role
+from lumbar.spine.candidates import Candidate, candidates
+from lumbar.spine.crops import CROP_MM, crop
+from lumbar.spine.findings import Finding, Place, Probabilities
+from lumbar.spine.roles import Roles, assign_roles
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What was made of a study: always 25 findings; and in words which series were read for what, and the levels."""
+
+    study_instance_uid: str
+    findings: tuple[Finding, ...]
+    roles: Roles
+    levels: Levels
+
+
+@dataclass(frozen=True)
+class View:
+    """A candidate as the networks see it; ``shows`` is VGG16's probability that it shows its condition."""
+
+    candidate: Candidate
+    crop: NDArray[np.float32]
+    shows: float = 0.0
+
+
+def analyse(instances: Sequence[Found], networks: CropReader) -> Analysis:
+    """Reads one study.
+
+    Raises:
+        NotAnalysable: with the reason; no finding could honestly be given.
+    """
+    slices = SliceReader(instances)
+    roles = assign_roles(slices.headers)
+    levels = locate_levels(roles, slices.read)
+    offered, no_candidate = candidates(roles, levels.canal)
+    views, unreadable = cut(offered, slices)
+    best = best_views(views, networks)
+    graded = grade(best, networks)
+    if not graded:
+        raise NotAnalysable("no slice could be read where the findings lie: " + next(iter(unreadable.values())))
+    reasons = unreadable | no_candidate
+    findings = tuple(graded.get(key) or Finding(*key.parts, reason=reasons[key]) for key in ALL_FINDINGS)
+    return Analysis(slices.headers[0].study_instance_uid, findings, roles, levels)
+
+
+def cut(offered: Sequence[Candidate], slices: SliceReader) -> tuple[list[View], dict[FindingKey, str]]:
+    """The candidates' crops, and for damaged slices the reason by finding; the others go on."""
+    views, unreadable = [], {}
+    for candidate in offered:
+        try:
+            image = slices.read(candidate.header)
+        except NotDicom as error:
+            unreadable[candidate.key] = str(error)
+            continue
+        size_mm = CROP_MM[candidate.key.condition.role]
+        views.append(View(candidate, crop(image, candidate.header, candidate.column, candidate.row, size_mm)))
+    return views, unreadable
+
+
+def best_views(views: Sequence[View], networks: CropReader) -> list[View]:
+    """For each finding the view on which VGG16 is surest to see its condition."""
+    if not views:
+        return []
+    best: dict[FindingKey, View] = {}
+    for view, probabilities in zip(views, networks.conditions(np.stack([v.crop for v in views])), strict=True):
+        key = view.candidate.key
+        shows = float(sum(probabilities[list(Condition).index(c)] for c in seen_alike(key.condition)))
+        if key not in best or shows > best[key].shows:
+            best[key] = View(view.candidate, view.crop, shows)
+    return list(best.values())
+
+
+def seen_alike(condition: Condition) -> tuple[Condition, ...]:
+    """The conditions a crop cannot tell apart: a sagittal one does not show its side, so left and right are summed."""
+    if condition.role is Role.SAGITTAL_T1:
+        return (Condition.LEFT_NEURAL_FORAMINAL_NARROWING, Condition.RIGHT_NEURAL_FORAMINAL_NARROWING)
+    return (condition,)
+
+
+def grade(views: Sequence[View], networks: CropReader) -> dict[FindingKey, Finding]:
+    """ResNet-50's severities of the chosen views."""
+    if not views:
+        return {}
+    severities = networks.severities(np.stack([view.crop for view in views]))
+    return {
+        view.candidate.key: _finding(view, (float(row[0]), float(row[1]), float(row[2])))
+        for view, row in zip(views, severities, strict=True)
+    }
+
+
+def _finding(view: View, probabilities: Probabilities) -> Finding:
+    candidate, header = view.candidate, view.candidate.header
+    x, y, z = (float(value) for value in header.to_patient(candidate.column, candidate.row))
+    place = Place(
+        series_instance_uid=header.series_instance_uid,
+        sop_class_uid=header.sop_class_uid,
+        sop_instance_uid=header.sop_instance_uid,
+        frame=header.frame,
+        column=candidate.column,
+        row=candidate.row,
+        x=x,
+        y=y,
+        z=z,
+    )
+    return Finding(*candidate.key.parts, probabilities=probabilities, place=place, shows=view.shows)
