@@ -65,6 +65,10 @@ class System:
             self._child.wait()
 
     @property
+    def database_url(self) -> str:
+        return self._environment.get("LUMBAR_DATABASE_URL", f"sqlite:///{self.folder / 'home' / 'lumbar.sqlite'}")
+
+    @property
     def log(self) -> Path:
         return self.folder / "system.log"
 

@@ -10,7 +10,7 @@ from db.tables import Report as ReportRow
 from lumbar import VERSION
 from lumbar.dicom.folder import Found
 from lumbar.dicom.headers import read_header, slice_headers
-from lumbar.errors import NotAnalysable, NotDicom, Permanent
+from lumbar.errors import NotAnalysable, NotDicom
 from lumbar.networks import CropReader
 from lumbar.reports.identity import report_uid
 from lumbar.reports.report import Predecessor, Report
@@ -25,8 +25,8 @@ def analyse_study(site: Site, networks: CropReader, claimed: Claimed) -> None:
     Raises:
         LeaseLostError: overtaken meanwhile; nothing was written. Transient: disk or database.
     """
-    instances = _instances(site, claimed)
     try:
+        instances = _instances(site, claimed)
         analysis = analyse(instances, networks)
     except NotAnalysable as error:
         with site.database.transaction() as session:
@@ -45,12 +45,12 @@ def analyse_study(site: Site, networks: CropReader, claimed: Claimed) -> None:
         )
 
 
-def provenance_of(site_settings_sha256: str, networks: CropReader, instances: list[Found]) -> Provenance:
+def provenance_of(settings_sha256: str, networks: CropReader, instances: list[Found]) -> Provenance:
     """All that decides the result."""
     return Provenance(
         bundle=networks.identity,
         code_version=VERSION,
-        settings_sha256=site_settings_sha256,
+        settings_sha256=settings_sha256,
         input_sop_instance_uids=tuple(sorted(str(found.header.SOPInstanceUID) for found in instances)),
     )
 

@@ -17,6 +17,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID
 from pynetdicom import AE, _config, build_context, evt
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run time
     StudyRootQueryRetrieveInformationModelFind,
     Verification,
@@ -123,14 +124,23 @@ def _contexts(kinds: Sequence[Kind]) -> list[Any]:
 
 
 class _Entity(AE):
-    """Keeps hold of its socket: pynetdicom 3.0 drops that of a refused connection without closing it."""
+    """Remembers what pynetdicom 3.0 forgets.
+
+    It drops the socket of a refused connection without closing it; and a rejection that comes fast, with the peer
+    hanging up after it, looks to it like no answer.
+    """
 
     opened: socket | None = None
+    rejection: str | None = None
 
     def _create_socket(self, *arguments: Any) -> Any:
         connection = super()._create_socket(*arguments)
         self.opened = connection.socket
         return connection
+
+    def note_rejection(self, event: Any) -> None:
+        if isinstance(event.pdu, A_ASSOCIATE_RJ):
+            self.rejection = event.pdu.reason_str
 
 
 @contextmanager
@@ -144,14 +154,14 @@ def _association(destination: DimseDestination, contexts: list[Any], timeout_s: 
             destination.port,
             contexts=contexts,
             ae_title=destination.called_ae_title,
-            evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once)],
+            evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once), (evt.EVT_PDU_RECV, entity.note_rejection)],
         )
     except OSError:
         raise Unreachable(f"{destination.name}: the host {destination.host} is not known; check its name") from None
     if not association.is_established:
         if entity.opened:
             entity.opened.close()
-        raise _why_not(association, destination)
+        raise _why_not(association, entity.rejection, destination)
     try:
         yield association
     finally:
@@ -163,11 +173,10 @@ def send_at_once(event: Any) -> None:
     event.assoc.dul.socket.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
 
 
-def _why_not(association: Any, destination: DimseDestination) -> LumbarError:
+def _why_not(association: Any, rejection: str | None, destination: DimseDestination) -> LumbarError:
     where = f"{destination.name} ({destination.called_ae_title} at {destination.host}:{destination.port})"
-    if association.is_rejected:
-        reason = association.acceptor.primitive.reason_str
-        return Unreachable(f"{where} rejected the association: {reason}; check the AE titles on both sides")
+    if rejection:
+        return Unreachable(f"{where} rejected the association: {rejection}; check the AE titles on both sides")
     if association.acceptor.primitive is not None:
         return Refused(f"{where} accepts nothing of what was proposed: {_names(association)}")
     return Unreachable(f"{where} does not answer; check host, port and that it is running")

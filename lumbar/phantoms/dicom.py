@@ -80,7 +80,7 @@ def _shared(examination: Examination, series: Series, slices: list[NDArray[np.ui
     stack, sequence, scanner = series.stacks[0], series.sequence, examination.scanner
     d = Dataset()
     d.SpecificCharacterSet = "ISO_IR 100"
-    d.ImageType = ["ORIGINAL", "PRIMARY"]
+    d.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
     d.SOPClassUID = MRImageStorage
     d.StudyDate = d.SeriesDate = d.AcquisitionDate = d.ContentDate = examination.date
     d.StudyTime = d.SeriesTime = d.AcquisitionTime = d.ContentTime = examination.time
@@ -104,7 +104,7 @@ def _shared(examination: Examination, series: Series, slices: list[NDArray[np.ui
     d.SliceThickness = _decimal(stack.thickness)
     d.RepetitionTime = _decimal(sequence.repetition)
     d.EchoTime = _decimal(sequence.echo)
-    if sequence.inversion or scanner.zero_inversion:
+    if sequence.inversion:
         d.InversionTime = _decimal(sequence.inversion)
     d.MagneticFieldStrength = _decimal(scanner.field)
     d.SpacingBetweenSlices = _decimal(float(np.linalg.norm(stack.step)))

@@ -51,18 +51,17 @@ class Scanner:
     signal_to_noise: tuple[float, float]
     coil: tuple[float, float]  # signal at the back over signal at the front
     blur: float  # of the reconstruction, pixels
-    zero_inversion: bool  # writes an InversionTime of 0 where there is none
     tilted: float  # share of studies whose axial slices follow the discs
     scale: float  # stored value of the brightest tissue
 
 
 SCANNERS = (
     Scanner("Phantom A", 1.5, (384, 352), (288, 320), ((480, 680), (8, 13)), ((2800, 4000), (95, 118)), (145, 165),
-            (25, 60), (1.6, 3.2), 0.55, True, 0.3, 1400),
+            (25, 60), (1.6, 3.2), 0.55, 0.3, 1400),
     Scanner("Phantom B", 1.5, (320, 384), (256, 320), ((450, 620), (9, 14)), ((3000, 4500), (85, 110)), (150, 170),
-            (18, 45), (1.4, 2.6), 0.7, False, 0.8, 700),
+            (18, 45), (1.4, 2.6), 0.7, 0.8, 700),
     Scanner("Phantom C", 3.0, (384,), (320,), ((560, 780), (8, 11)), ((3200, 4800), (90, 120)), (180, 220),
-            (35, 80), (1.6, 3.8), 0.45, False, 0.5, 2400),
+            (35, 80), (1.6, 3.8), 0.45, 0.5, 2400),
 )  # fmt: skip
 
 

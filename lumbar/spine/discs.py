@@ -1,8 +1,8 @@
 """The chain of lumbar discs in one sagittal T2 image, found by what discs look like and how they follow each other.
 
 Images here hang upright (head up, front to the left) at ``MM`` mm a pixel; points are (x, y) in mm from the centre of
-the first pixel, x backwards and y downwards. A disc's tilt is the angle, in degrees, by which its back lies lower
-than its front: about 0 at L3/L4, 35 at L5/S1.
+the first pixel, x backwards and y downwards. A disc's tilt is the angle, in degrees, by which its front lies lower
+than its back: about 5 at L3/L4, 33 at L5/S1.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar.spine.anatomy import Level
+from lumbar.spine.slices import Vector
 
 Image = NDArray[np.float32]
 
@@ -22,9 +23,9 @@ LEVELS_UP = tuple(reversed(Level))
 USUAL_TILT = (33.0, 17.0, 5.0, -3.0, -7.0)
 USUAL_SPACING = (0.0, 36.0, 37.5, 37.0, 35.5)
 TILT_SD, SPACING_SD, BEND_SD = 10.0, 4.5, 12.0
-SACRAL_SPACING = (18.0, 40.0)  # mm below L5/S1 in which a further disc would lie
-PEAK, APART_MM = 0.05, 9.0
-ENOUGH = 0.5  # of a chain's score: 
+SACRAL_MM = (20.0, 42.0)  # below L5/S1: where another disc would contradict it
+CLEAR = 0.2  # a contrast that counts in full
+PEAK, APART_MM = 0.02, 9.0
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,19 @@ class Disc:
     contrast: float
 
     @property
-    def backwards(self) -> NDArray[np.float64]:
+    def backwards(self) -> Vector:
         """Unit vector along the disc from front to back."""
         angle = np.deg2rad(self.tilt)
-        return np.array([np.cos(angle), np.sin(angle)])
+        return np.array([np.cos(angle), -np.sin(angle)])
 
     @property
-    def centre(self) -> NDArray[np.float64]:
+    def upwards(self) -> Vector:
+        """Unit vector across the disc, towards the head."""
+        angle = np.deg2rad(self.tilt)
+        return np.array([-np.sin(angle), -np.cos(angle)])
+
+    @property
+    def centre(self) -> Vector:
         return np.array([self.x, self.y])
 
 
@@ -62,8 +69,8 @@ def bands(image: Image) -> list[Disc]:
     middle = ((side - 1) / 2,) * 2
     responses, backs = [], []
     for tilt in TILTS:
-        turn = cv2.getRotationMatrix2D(middle, float(tilt), 1.0)
-        turned = cv2.warpAffine(image, turn, (side, side))
+        turn = cv2.getRotationMatrix2D(middle, -float(tilt), 1.0)
+        turned = cv2.warpAffine(image, turn, (side, side), borderMode=cv2.BORDER_REPLICATE)
         back = cv2.invertAffineTransform(turn)
         responses.append(cv2.warpAffine(_band(turned), back, (side, side)))
     stack = np.stack(responses)
@@ -75,18 +82,18 @@ def bands(image: Image) -> list[Disc]:
         Disc(float(c * MM), float(r * MM), float(TILTS[stack[:, r, c].argmax()]), float(best[r, c]))
         for r, c in zip(rows, columns, strict=True)
     ]
-    return sorted(found, key=lambda d: -d.contrast)[:60]
+    return sorted(found, key=lambda d: -d.contrast)[:100]
 
 
 def _band(image: Image) -> Image:
     """How much darker a level band is than what lies above and below, at the least of its three thirds."""
-    box = cv2.blur(image, (round(9 / MM), round(5 / MM)))
-    flank = cv2.blur(image, (round(9 / MM), round(7 / MM)))
+    box = cv2.blur(image, (round(9 / MM), round(10 / MM)))
+    flank = cv2.blur(image, (round(9 / MM), round(8 / MM)))
     least = np.full_like(image, np.inf)
     total = np.zeros_like(image)
     for aside in (-10, 0, 10):
         middle = _moved(box, aside, 0)
-        for up in (-11, 11):
+        for up in (-14, 14):
             outer = _moved(flank, aside, up)
             contrast = (outer - middle) / (outer + middle + 0.04)
             least = np.minimum(least, contrast)
@@ -96,3 +103,53 @@ def _band(image: Image) -> Image:
 
 def _moved(image: Image, right: float, down: float) -> Image:
     return np.roll(image, (-round(down / MM), -round(right / MM)), axis=(0, 1))
+
+
+def chain(found: list[Disc]) -> Chain | None:
+    """The five bands that most look like L5/S1 to L1/L2, or None where no five follow each other."""
+    if len(found) < len(LEVELS_UP):
+        return None
+    x, y, tilt, contrast = np.array([(d.x, d.y, d.tilt, d.contrast) for d in found]).T
+    reward = np.minimum(contrast / CLEAR, 1)
+    links = _links(x, y, tilt)
+    # Up to here, by the level's disc: the best score, and which disc is the one below.
+    score = reward + _unlikely(tilt - USUAL_TILT[0], TILT_SD) - _sacral(reward, links)
+    below = []
+    for usual_tilt, usual_spacing in zip(USUAL_TILT[1:], USUAL_SPACING[1:], strict=True):
+        spacing, bend = links
+        step = score[:, None] + _unlikely(spacing - usual_spacing, SPACING_SD) + _unlikely(bend, BEND_SD)
+        step = np.where(abs(spacing - usual_spacing) < 3 * SPACING_SD, step, -np.inf)
+        below.append(step.argmax(axis=0))
+        score = step.max(axis=0) + reward + _unlikely(tilt - usual_tilt, TILT_SD)
+    paths = {}
+    for top in np.argsort(score)[::-1]:
+        path = [int(top)]
+        for back in reversed(below):
+            path.append(int(back[path[-1]]))
+        paths.setdefault(path[-1], (float(score[top]), path[::-1]))
+    (best, path), *others = paths.values()
+    if not np.isfinite(best):
+        return None
+    start = found[path[0]].centre
+    rival = max((s for s, p in others if np.linalg.norm(found[p[0]].centre - start) > 15), default=-np.inf)
+    return Chain(tuple(found[i] for i in path), best, best - rival)
+
+
+def _links(x: Vector, y: Vector, tilt: Vector) -> tuple[Vector, Vector]:
+    """From every disc (rows) to every other as the next above: distance in mm, and the chain's bend in degrees."""
+    right, up = x[None] - x[:, None], y[:, None] - y[None]
+    leaning = np.rad2deg(np.arctan2(-right, up))
+    bend = leaning - (tilt[None] + tilt[:, None]) / 2
+    return np.hypot(right, up), (bend + 180) % 360 - 180
+
+
+def _sacral(reward: Vector, links: tuple[Vector, Vector]) -> Vector:
+    """What speaks against each disc as the lowest: the clearest that follows below like one more lumbar disc."""
+    spacing, bend = links
+    low, high = SACRAL_MM
+    follows = (spacing > low) & (spacing < high) & (abs(bend) < 2 * BEND_SD)
+    return np.where(follows, reward[:, None] * np.clip((spacing - low) / 12, 0, 1), 0).max(axis=0)
+
+
+def _unlikely(off: Vector, sd: float) -> Vector:
+    return -0.15 * np.square(off / sd)

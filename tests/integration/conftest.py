@@ -50,6 +50,8 @@ def make_slice(study: int = 1, series: int = 1, number: int = 1, **elements) -> 
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 0
     ds.PixelData = np.full((8, 8), number, np.uint16).tobytes()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     for keyword, value in elements.items():
         setattr(ds, keyword, value)
     return ds
@@ -59,6 +61,5 @@ def arrival(ds: Dataset, source: str = "MR1") -> Arrival:
     """The dataset as it comes through the door."""
     buffer = DicomBytesIO()
     buffer.is_little_endian, buffer.is_implicit_VR = True, False
-    ds.file_meta = FileMetaDataset()
     write_dataset(buffer, ds)
     return Arrival(buffer.getvalue(), str(ExplicitVRLittleEndian), str(ds.SOPClassUID), str(ds.SOPInstanceUID), source)

@@ -230,6 +230,7 @@ def test_drawn_grades_follow_the_shares_of_real_studies() -> None:
     def share(condition: Condition, level: Level, grade: Severity) -> float:
         return float(np.mean([g[FindingKey(condition, level)] is grade for g in grades]))
 
+    assert share(CANAL, Level.L4_L5, Severity.NORMAL_MILD) == pytest.approx(0.751, abs=0.04)
     assert share(CANAL, Level.L4_L5, Severity.SEVERE) == pytest.approx(0.129, abs=0.03)
     assert share(FORAMEN[Side.LEFT], Level.L5_S1, Severity.MODERATE) == pytest.approx(0.264, abs=0.04)
     assert share(RECESS[Side.RIGHT], Level.L4_L5, Severity.NORMAL_MILD) == pytest.approx(0.450, abs=0.04)

@@ -1,0 +1,42 @@
+# Every target sets up what it needs in .venv; nothing is installed by hand.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.DELETE_ON_ERROR:
+.PHONY: help demo serve test lint lock clean
+
+help: ## This list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+demo: .venv/ready ## The main job on this machine: phantoms in, reports in a PACS, a worklist (ARGS=--exit ends then)
+	$(BIN)/lumbar demo $(ARGS)
+
+serve: .venv/ready ## The embedded system for real use; settings in lumbar.toml or LUMBAR_* variables
+	$(BIN)/lumbar up
+
+test: .venv/dev ## All tests, with the servers they need (ARGS goes to pytest)
+	scripts/install-test-servers
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/dev ## ruff, mypy, import-linter, the compose file
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+lock: ## New lock files after a change of pyproject.toml
+	scripts/lock
+
+clean: ## Removes the virtual environment
+	rm -rf .venv
+
+# The demo and the service need no tools of developers; the tests and the linters do.
+.venv/ready: locks/cpu.txt pyproject.toml
+	scripts/install $(PYTHON) locks/cpu.txt
+	touch $@
+
+.venv/dev: locks/dev.txt pyproject.toml
+	scripts/install $(PYTHON) locks/dev.txt
+	touch .venv/ready $@

@@ -1,0 +1,68 @@
+"""kill -9 of the whole system at any moment: every study that was acknowledged ends analysed."""
+
+import random
+import threading
+
+from pydicom import dcmread
+
+from db import studies
+from db.session import Database
+from lumbar.errors import LumbarError
+from lumbar.peers import DimseDestination
+from lumbar.peers.dimse import send_files
+from lumbar.peers.pacs import SmallPacs
+
+KILLS = 5
+SEED = 20261123
+
+
+class Scanner(threading.Thread):
+    """Sends its files, and those that were not acknowledged again, as a scanner's queue does."""
+
+    def __init__(self, port, files):
+        super().__init__(daemon=True)
+        self.receiver = DimseDestination("receiver", "127.0.0.1", port, "LUMBAR", "TESTMR")
+        self.unacknowledged = list(files)
+
+    def run(self):
+        while self.unacknowledged:
+            batch = self.unacknowledged[:20]
+            try:
+                failed = {one.path for one in send_files(self.receiver, batch, timeout_s=10)}
+            except LumbarError:
+                failed = set(batch)
+            self.unacknowledged = [file for file in self.unacknowledged if file not in batch or file in failed]
+
+
+def test_every_acknowledged_study_ends_analysed_whenever_the_system_is_killed(system, phantom, tmp_path):
+    sent = dict(phantom(seed) for seed in (1, 2))
+    files = [file for folder in sent for file in sorted(folder.rglob("*.dcm"))]
+    uids = {dcmread(file, stop_before_pixels=True).SOPInstanceUID for file in files}
+    wanted = {truth.study_instance_uid: "analysed" for truth in sent.values()}
+    moments = random.Random(SEED)
+    with SmallPacs(tmp_path / "pacs", "PACS") as pacs:
+        system.set(destinations=f'{{"pacs": "dicom://PACS@127.0.0.1:{pacs.port}"}}')
+        system.start()
+        scanner = Scanner(system.port, files)
+        scanner.start()
+        for _ in range(KILLS):
+            threading.Event().wait(moments.uniform(0, 2.5))  # any moment: nothing is waited for on purpose
+            system.kill()
+            system.start()
+        scanner.join(60)
+        assert not scanner.unacknowledged
+        system.wait_for_states(wanted)
+        for study in wanted:
+            pacs.wait_for(lambda one, study=study: one.study_instance_uid == study, 30)
+    assert len(system.findings()) == 25 * len(wanted)
+    assert registered(system, wanted) == uids
+    assert len({one.sop_instance_uid for one in pacs.received}) == len(list(pacs.folder.glob("*.dcm")))
+
+
+def registered(system, wanted):
+    """The SOP instances that the analyses read."""
+    database = Database.connect(system.database_url)
+    with database.reading() as session:
+        found = [studies.instances_in_use(session, studies.find(session, study).id) for study in wanted]
+    database.close()
+    return {instance.sop_instance_uid for of_study in found for instance in of_study}

@@ -1,0 +1,134 @@
+"""The receiver before real senders: who may send, what is kept, and what each failure is answered."""
+
+import subprocess
+from contextlib import contextmanager
+
+import pytest
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
+from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, MRImageStorage
+from pynetdicom import AE
+
+from db import studies
+from db.session import DatabaseAway
+from lumbar.settings import Settings
+from lumbar.store.files import StoreFull
+from scp import receiver
+from scp.receiver import Receiver
+from tests.integration.conftest import ROOT, make_slice
+
+
+@contextmanager
+def listening(site, **settings):
+    with Receiver(Settings(home=site.settings.home, port=0, **settings), site.database, site.store) as running:
+        yield running
+
+
+@pytest.fixture
+def running(site):
+    with listening(site) as started:
+        yield started
+
+
+@contextmanager
+def association(port, *classes, called="LUMBAR", calling="TESTMR"):
+    ae = AE(ae_title=calling)
+    for storage_class in classes or (MRImageStorage,):
+        ae.add_requested_context(storage_class)
+    assoc = ae.associate("127.0.0.1", port, ae_title=called)
+    yield assoc
+    if assoc.is_established:
+        assoc.release()
+
+
+def echo(port, *options):
+    return subprocess.run(["echoscu", *options, "127.0.0.1", str(port)], capture_output=True).returncode
+
+
+def stored(site, study=f"{ROOT}.1"):
+    with site.database.reading() as session:
+        return studies.instances_in_use(session, studies.find(session, study).id)
+
+
+def test_it_answers_a_c_echo_to_its_own_name_only(running):
+    assert echo(running.port, "-aec", "LUMBAR") == 0
+    assert echo(running.port, "-aec", "ANOTHER") != 0
+
+
+def test_with_a_list_of_senders_nobody_else_may_send(site):
+    with listening(site, known_aes=("MR1",)) as running:
+        assert echo(running.port, "-aec", "LUMBAR", "-aet", "MR1") == 0
+        assert echo(running.port, "-aec", "LUMBAR", "-aet", "MR2") != 0
+
+
+def test_only_mr_images_are_accepted(running):
+    with association(running.port, MRImageStorage, EnhancedMRImageStorage, CTImageStorage) as assoc:
+        assert {context.abstract_syntax for context in assoc.accepted_contexts} == {
+            MRImageStorage,
+            EnhancedMRImageStorage,
+        }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "MR_small.dcm",
+        "MR_small_implicit.dcm",
+        "MR_small_bigendian.dcm",
+        "MR_small_RLE.dcm",
+        "MR_small_jp2klossless.dcm",
+        "MR_small_jpeg_ls_lossless.dcm",
+    ],
+)
+def test_every_common_transfer_syntax_is_stored_as_it_was_sent(site, running, name):
+    file = get_testdata_file(name)
+    assert file is not None
+    original = dcmread(file)
+    done = subprocess.run(["dcmsend", "-aec", "LUMBAR", "127.0.0.1", str(running.port), file], capture_output=True)
+    assert done.returncode == 0, done.stderr
+    (instance,) = stored(site, original.StudyInstanceUID)
+    kept = dcmread(site.store.path(instance.file))
+    assert instance.transfer_syntax_uid == original.file_meta.TransferSyntaxUID == kept.file_meta.TransferSyntaxUID
+    assert kept.PixelData == original.PixelData
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [(StoreFull("full"), 0xA700), (DatabaseAway("away"), 0xA700)],
+)
+def test_a_full_disk_or_a_database_away_is_out_of_resources(running, monkeypatch, failure, status):
+    def fail(*arguments):
+        raise failure
+
+    monkeypatch.setattr(receiver, "take_in", fail)
+    with association(running.port) as assoc:
+        assert assoc.send_c_store(make_slice()).Status == status
+
+
+def test_a_header_that_disagrees_with_the_command_is_a900(site, running, monkeypatch):
+    lying = make_slice()
+    with association(running.port) as assoc:
+        monkeypatch.setattr("pynetdicom.association.encode", _encoded_as(make_slice(number=2)))
+        assert assoc.send_c_store(lying).Status == 0xA900
+    assert not list(site.store.root.rglob("*.dcm"))
+
+
+def test_a_dataset_that_names_no_study_is_c000(site, running):
+    nameless = make_slice()
+    del nameless.StudyInstanceUID
+    with association(running.port) as assoc:
+        assert assoc.send_c_store(nameless).Status == 0xC000
+        assert assoc.send_c_store(make_slice()).Status == 0x0000
+    assert len(stored(site)) == 1
+
+
+def test_a_sent_again_image_is_success_and_no_second_row(site, running):
+    with association(running.port) as assoc:
+        assert [assoc.send_c_store(make_slice()).Status for _ in range(2)] == [0, 0]
+    assert len(stored(site)) == 1
+
+
+def _encoded_as(other):
+    from pynetdicom.dsutils import encode
+
+    return lambda ds, *how, **options: encode(other, *how, **options)
