@@ -22,9 +22,10 @@ LEVELS_UP = tuple(reversed(Level))
 # By level from L5/S1 upwards: the usual tilt, and the distance in mm to the disc below.
 USUAL_TILT = (33.0, 17.0, 5.0, -3.0, -7.0)
 USUAL_SPACING = (0.0, 36.0, 37.5, 37.0, 35.5)
-TILT_SD, SPACING_SD, BEND_SD = 10.0, 4.5, 12.0
+TILT_SD, SPACING_SD, BEND_SD = 10.0, 4.5, 9.0
 SACRAL_MM = (20.0, 42.0)  # below L5/S1: where another disc would contradict it
 CLEAR = 0.2  # a contrast that counts in full
+DIM, UNEVEN = 0.03, 0.1  # what counts as dark (0–1); the bone's usual variation, as a share
 PEAK, APART_MM = 0.02, 9.0
 
 
@@ -86,19 +87,19 @@ def bands(image: Image) -> list[Disc]:
 
 
 def _band(image: Image) -> Image:
-    """How much darker a level band is than what lies above and below, at the least of its three thirds."""
-    box = cv2.blur(image, (round(9 / MM), round(10 / MM)))
-    flank = cv2.blur(image, (round(9 / MM), round(8 / MM)))
-    least = np.full_like(image, np.inf)
-    total = np.zeros_like(image)
+    """How much darker a level band 30 mm long is than the even bone above and below: 0 where any third of it is not."""
+    band = cv2.blur(image, (round(9 / MM), round(10 / MM)))
+    bone = cv2.blur(image, (round(9 / MM), round(8 / MM)))
+    darker, beside = [], []
     for aside in (-10, 0, 10):
-        middle = _moved(box, aside, 0)
-        for up in (-14, 14):
-            outer = _moved(flank, aside, up)
-            contrast = (outer - middle) / (outer + middle + 0.04)
-            least = np.minimum(least, contrast)
-            total += np.clip(contrast, -0.5, 0.5) / 6
-    return np.where(least > 0, (total + least) / 2, 0).astype(np.float32)
+        middle = _moved(band, aside, 0)
+        for down in (-14, 14):
+            beside.append(_moved(bone, aside, down))
+            darker.append((beside[-1] - middle) / (beside[-1] + middle + DIM))
+    contrast = (np.mean(darker, axis=0) + np.min(darker, axis=0)) / 2
+    uneven = np.std(beside, axis=0) / (np.mean(beside, axis=0) + DIM)
+    even = np.clip(2 - uneven / UNEVEN, 0, 1)
+    return np.where(np.min(darker, axis=0) > 0, contrast * even, 0).astype(np.float32)
 
 
 def _moved(image: Image, right: float, down: float) -> Image:

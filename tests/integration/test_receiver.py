@@ -2,6 +2,7 @@
 
 import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from pydicom import dcmread
@@ -11,6 +12,8 @@ from pynetdicom import AE
 
 from db import studies
 from db.session import DatabaseAway
+from lumbar.peers import DimseDestination
+from lumbar.peers.dimse import send_files
 from lumbar.settings import Settings
 from lumbar.store.files import StoreFull
 from scp import receiver
@@ -84,8 +87,8 @@ def test_every_common_transfer_syntax_is_stored_as_it_was_sent(site, running, na
     file = get_testdata_file(name)
     assert file is not None
     original = dcmread(file)
-    done = subprocess.run(["dcmsend", "-aec", "LUMBAR", "127.0.0.1", str(running.port), file], capture_output=True)
-    assert done.returncode == 0, done.stderr
+    own = DimseDestination("receiver", "127.0.0.1", running.port, "LUMBAR")
+    assert send_files(own, [Path(file)]) == []
     (instance,) = stored(site, original.StudyInstanceUID)
     kept = dcmread(site.store.path(instance.file))
     assert instance.transfer_syntax_uid == original.file_meta.TransferSyntaxUID == kept.file_meta.TransferSyntaxUID
