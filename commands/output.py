@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -29,7 +29,7 @@ class Format(StrEnum):
 def print_findings(rows: Sequence[StudyFinding], form: Format) -> None:
     """25 rows a study; the RSNA row names come first in CSV and JSON."""
     if form is not Format.TABLE:
-        _print_records([_finding_record(row) for row in rows], FINDING_COLUMNS, form)
+        print_records([_finding_record(row) for row in rows], FINDING_COLUMNS, form)
         return
     for study in dict.fromkeys(row.study_instance_uid for row in rows):
         _print_findings_table(study, [row for row in rows if row.study_instance_uid == study])
@@ -39,7 +39,8 @@ def print_findings(rows: Sequence[StudyFinding], form: Format) -> None:
 def print_worklist(rows: Sequence[WorklistRow], form: Format) -> None:
     """The most urgent first."""
     if form is not Format.TABLE:
-        _print_records([_worklist_record(row) for row in rows], WORKLIST_COLUMNS, form)
+        records = [_worklist_record(place, row) for place, row in enumerate(rows, 1)]
+        print_records(records, WORKLIST_COLUMNS, form)
         return
     table = Table(title="Reading worklist", title_justify="left")
     for heading in ("", "Patient", "Accession", "State", "Waiting", "Why here", "Study"):
@@ -57,6 +58,11 @@ def print_worklist(rows: Sequence[WorklistRow], form: Format) -> None:
         )
     console().print(table)
     _print_notices(row.bundle for row in rows)
+
+
+def notice(bundle: BundleIdentity | None) -> str:
+    """The sentences that stand on every output of these weights."""
+    return ". ".join(bundle.trained_on.notices if bundle else (RESEARCH_USE_ONLY, CLEARS_NOBODY))
 
 
 def console() -> Console:
@@ -111,33 +117,37 @@ def _finding_record(row: StudyFinding) -> dict[str, Any]:
         "column": _rounded(place.column, 2) if place else None,
         "row": _rounded(place.row, 2) if place else None,
         "bundle": str(row.bundle) if row.bundle else None,
-        "notice": _notice(row.bundle),
+        "notice": notice(row.bundle),
     }
 
 
-def _worklist_record(row: WorklistRow) -> dict[str, Any]:
+def _worklist_record(place: int, row: WorklistRow) -> dict[str, Any]:
     record = {name: getattr(row, name) for name in WORKLIST_COLUMNS if hasattr(row, name)}
     return record | {
+        "place": place,
         "urgency": int(row.urgency),
         "waiting_s": round(row.waiting_s),
         "bundle": str(row.bundle) if row.bundle else None,
-        "notice": _notice(row.bundle),
+        "notice": notice(row.bundle),
     }
 
 
-def _print_records(records: list[dict[str, Any]], columns: Sequence[str], form: Format) -> None:
-    for place, record in enumerate(records, 1):
-        if "place" in columns:
-            record["place"] = place
+def print_records(records: Sequence[Mapping[str, Any]], columns: Sequence[str], form: Format) -> None:
+    """Records as they are: a table, a JSON list, or CSV with a header."""
     ordered = [{name: record[name] for name in columns} for record in records]
     if form is Format.JSON:
         typer.echo(json.dumps(ordered, indent=1, ensure_ascii=False))
-        return
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in record.items()} for record in ordered)
-    typer.echo(text.getvalue(), nl=False)
+    elif form is Format.CSV:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: _cell(value) for name, value in record.items()} for record in ordered)
+        typer.echo(text.getvalue(), nl=False)
+    else:
+        table = Table(*columns)
+        for record in ordered:
+            table.add_row(*(str(value) for value in record.values()))
+        console().print(table)
 
 
 def _cell(value: object) -> object:
@@ -173,12 +183,8 @@ def _print_notices(bundles: Iterable[BundleIdentity | None]) -> None:
     for bundle in named:
         if bundle is not None:
             console().print(f"Weights: {bundle}, sha256 {bundle.weights_sha256[:16]}")
-    for notice in dict.fromkeys(_notice(bundle) for bundle in named or [None]):
+    for notice in dict.fromkeys(notice(bundle) for bundle in named or [None]):
         console().print(f"{notice}.")
-
-
-def _notice(bundle: BundleIdentity | None) -> str:
-    return ". ".join(bundle.trained_on.notices if bundle else (RESEARCH_USE_ONLY, CLEARS_NOBODY))
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

@@ -1,15 +1,19 @@
 """Reading without a system: `lumbar analyse` and `lumbar classify`. Nothing is stored."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from commands.output import Format, console, print_findings
+from commands.output import Format, console, notice, print_findings, print_records
 from commands.system import load_networks
 from db.queries import StudyFinding
+from lumbar.errors import WrongSetting
 from lumbar.settings import Settings
+from lumbar.spine.anatomy import Condition, Severity
+from worker.pipeline import Reading
 
 app = typer.Typer()
 
@@ -34,13 +38,63 @@ def analyse(
         if sr is not None:
             report = report_of(analysis, instances, provenance_of(settings.results_sha256, networks, instances))
     if form is Format.TABLE:
-        for line in (*analysis.roles.choices, *analysis.levels.notes):
+        for line in analysis.choices:
             console().print(line)
         for reason in sorted({file.reason for file in refused}):
             count = sum(file.reason == reason for file in refused)
             console().print(f"{count} files passed over: {reason}")
     rows = [StudyFinding(analysis.study_instance_uid, finding, networks.identity) for finding in analysis.findings]
     print_findings(rows, form)
+    if form is Format.TABLE:
+        _print_readings(analysis.readings)
     if sr is not None and report is not None:
         sr.write_bytes(report.content)
         typer.echo(f"Report written to {sr}", err=True)
+
+
+@app.command(epilog="Example: lumbar classify slice.dcm --at 160,142 --format json")
+def classify(
+    file: Annotated[Path, typer.Argument(help="One DICOM image: sagittal T1, sagittal T2/STIR or axial T2")],
+    at: Annotated[str | None, typer.Option(metavar="COLUMN,ROW", help="Crop around this pixel, not the centre")] = None,
+    form: Annotated[Format, typer.Option("--format", help="How to print")] = Format.TABLE,
+) -> None:
+    """Says of one image which condition it shows and how severe it is, with probabilities."""
+    from lumbar.dicom.folder import find_instances
+    from worker.single import classify as classify_image
+
+    point = _point(at)
+    with tempfile.TemporaryDirectory() as scratch:
+        instances, _ = find_instances(file, Path(scratch))
+        networks = load_networks(Settings.load())()
+        seen = classify_image(instances, networks, point)
+    records = [
+        {"what": "condition", "class": name, "probability": round(probability, 6)}
+        for name, probability in zip((*Condition, "none"), seen.conditions, strict=True)
+    ]
+    records += [
+        {"what": "severity", "class": name, "probability": round(probability, 6)}
+        for name, probability in zip(Severity, seen.severities, strict=True)
+    ]
+    print_records(
+        [{**record, "bundle": str(networks.identity), "notice": notice(networks.identity)} for record in records],
+        ("what", "class", "probability", "bundle", "notice"),
+        form,
+    )
+
+
+def _point(at: str | None) -> tuple[float, float] | None:
+    if at is None:
+        return None
+    try:
+        column, row = (float(part) for part in at.split(","))
+    except ValueError as error:
+        raise WrongSetting(f"--at is {at!r}; write COLUMN,ROW in pixels, such as 160,142") from error
+    return column, row
+
+
+def _print_readings(readings: Sequence[Reading]) -> None:
+    for reading in readings:
+        figures = ", ".join(
+            f"{severity.label} {p:.2f}" for severity, p in zip(Severity, reading.probabilities, strict=True)
+        )
+        console().print(f"Without a level: {reading.condition.label}: {figures}")

@@ -79,9 +79,8 @@ def _instances(site: Site, claimed: Claimed) -> list[Found]:
         except NotDicom as error:
             reasons.append(str(error))
     if not instances:
-        raise Permanent(
-            f"none of the study's {len(files)} instances can be read: {reasons[0] if reasons else 'no file'}"
-        )
+        why = reasons[0] if reasons else "nothing was received"
+        raise NotAnalysable(f"none of the study's {len(files)} instances can be read: {why}")
     return instances
 
 

@@ -4,18 +4,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from lumbar.spine.levels import Levels, locate_levels
+from lumbar.spine.levels import locate_levels
 from numpy.typing import NDArray
 
 from lumbar.dicom.folder import Found
 from lumbar.dicom.reader import SliceReader
 from lumbar.errors import NotAnalysable, NotDicom
 from lumbar.networks import CropReader
-from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Role
+from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role
 from lumbar.spine.candidates import Candidate, candidates
 from lumbar.spine.crops import CROP_MM, crop
 from lumbar.spine.findings import Finding, Place, Probabilities
-from lumbar.spine.roles import Roles, assign_roles
+from lumbar.spine.roles import ALONE, Roles, assign_roles
+from lumbar.spine.sac import find_sac
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A condition graded where no level can be told; values as in ``Finding``."""
+
+    condition: Condition
+    probabilities: Probabilities
+    shows: float
+    place: Place
 
 
 @dataclass(frozen=True)
@@ -24,8 +35,8 @@ class Analysis:
 
     study_instance_uid: str
     findings: tuple[Finding, ...]
-    roles: Roles
-    levels: Levels
+    choices: tuple[str, ...]
+    readings: tuple[Reading, ...] = ()  # of a loose axial slice, whose level cannot be told
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,8 @@ def analyse(instances: Sequence[Found], networks: CropReader) -> Analysis:
     """
     slices = SliceReader(instances)
     roles = assign_roles(slices.headers)
+    if is_loose_axial(slices, roles):
+        return read_without_level(slices, roles, networks)
     levels = locate_levels(roles, slices.read)
     offered, no_candidate = candidates(roles, levels.canal)
     views, unreadable = cut(offered, slices)
@@ -54,7 +67,7 @@ def analyse(instances: Sequence[Found], networks: CropReader) -> Analysis:
         raise NotAnalysable("no slice could be read where the findings lie: " + next(iter(unreadable.values())))
     reasons = unreadable | no_candidate
     findings = tuple(graded.get(key) or Finding(*key.parts, reason=reasons[key]) for key in ALL_FINDINGS)
-    return Analysis(slices.headers[0].study_instance_uid, findings, roles, levels)
+    return Analysis(slices.headers[0].study_instance_uid, findings, roles.choices + levels.notes)
 
 
 def cut(offered: Sequence[Candidate], slices: SliceReader) -> tuple[list[View], dict[FindingKey, str]]:
@@ -100,6 +113,38 @@ def grade(views: Sequence[View], networks: CropReader) -> dict[FindingKey, Findi
         view.candidate.key: _finding(view, (float(row[0]), float(row[1]), float(row[2])))
         for view, row in zip(views, severities, strict=True)
     }
+
+
+def is_loose_axial(slices: SliceReader, roles: Roles) -> bool:
+    """A file or two analysed alone, axial: both recesses show, but nothing tells the level."""
+    return len(slices.headers) <= ALONE and set(roles.stacks) == {Role.AXIAL_T2}
+
+
+def read_without_level(slices: SliceReader, roles: Roles, networks: CropReader) -> Analysis:
+    """What a loose axial slice allows: both recesses of its level, whichever that is."""
+    header = roles.stacks[Role.AXIAL_T2][0].slices[0]
+    try:
+        sac = find_sac(slices.read(header), header)
+    except NotDicom as error:
+        raise NotAnalysable(f"the only slice cannot be read: {error}") from error
+    if sac is None:
+        raise NotAnalysable("no dural sac stands out in the only slice, and no other series tells where to look")
+    # Any level serves as a name here: it is dropped from the readings.
+    offered, _ = candidates(roles, {Level.L3_L4: sac})
+    views, _ = cut(offered, slices)
+    graded = grade(best_views(views, networks), networks)
+    readings = tuple(
+        Reading(finding.condition, finding.probabilities, finding.shows, finding.place)
+        for finding in graded.values()
+        if finding.probabilities and finding.place and finding.shows is not None
+    )
+    reasons = {
+        Role.AXIAL_T2: "one axial slice does not tell its level",
+        Role.SAGITTAL_T1: "no Sagittal T1 series was received",
+        Role.SAGITTAL_T2: "no Sagittal T2/STIR series was received",
+    }
+    findings = tuple(Finding(*key.parts, reason=reasons[key.condition.role]) for key in ALL_FINDINGS)
+    return Analysis(header.study_instance_uid, findings, roles.choices, readings)
 
 
 def _finding(view: View, probabilities: Probabilities) -> Finding:

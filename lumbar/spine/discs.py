@@ -5,6 +5,7 @@ the first pixel, x backwards and y downwards. A disc's tilt is the angle, in deg
 than its back: about 5 at L3/L4, 33 at L5/S1.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -19,14 +20,14 @@ Image = NDArray[np.float32]
 MM = 1.5
 TILTS = np.arange(-30, 66, 5)
 LEVELS_UP = tuple(reversed(Level))
-# By level from L5/S1 upwards: the usual tilt, and the distance in mm to the disc below.
+# By level from L5/S1 upwards: the usual tilt, and the distance in mm to the next disc above.
 USUAL_TILT = (33.0, 17.0, 5.0, -3.0, -7.0)
-USUAL_SPACING = (0.0, 36.0, 37.5, 37.0, 35.5)
-TILT_SD, SPACING_SD, BEND_SD = 10.0, 4.5, 9.0
+USUAL_SPACING = (36.0, 37.5, 37.0, 35.5)
+TILT_SD, TURN_SD, SPACING_SD, BEND_SD = 10.0, 10.0, 4.5, 9.0
 SACRAL_MM = (20.0, 42.0)  # below L5/S1: where another disc would contradict it
 CLEAR = 0.2  # a contrast that counts in full
 DIM, UNEVEN = 0.03, 0.1  # what counts as dark (0–1); the bone's usual variation, as a share
-PEAK, APART_MM = 0.02, 9.0
+PEAK, APART_MM, MOST = 0.02, 9.0, 100  # of the bands: the least contrast, the distance between two, how many
 
 
 @dataclass(frozen=True)
@@ -64,42 +65,51 @@ class Chain:
     margin: float = 0.0
 
 
-def bands(image: Image) -> list[Disc]:
-    """Whatever looks like a disc, the clearest first."""
-    side = image.shape[0]
-    middle = ((side - 1) / 2,) * 2
-    responses, backs = [], []
-    for tilt in TILTS:
-        turn = cv2.getRotationMatrix2D(middle, -float(tilt), 1.0)
-        turned = cv2.warpAffine(image, turn, (side, side), borderMode=cv2.BORDER_REPLICATE)
-        back = cv2.invertAffineTransform(turn)
-        responses.append(cv2.warpAffine(_band(turned), back, (side, side)))
-    stack = np.stack(responses)
-    best = stack.max(axis=0)
+def bands(images: Sequence[Image]) -> list[Disc]:
+    """Whatever looks like a disc on the whole of neighbouring slices, hung alike and square; the clearest first."""
+    responses = np.mean([[_tilted(image, tilt) for tilt in TILTS] for image in images], axis=0)
+    best = responses.max(axis=0)
     reach = 2 * round(APART_MM / MM / 2) + 1
-    peaks = (best == cv2.dilate(best, np.ones((reach, reach), np.uint8))) & (best > PEAK)
-    rows, columns = np.nonzero(peaks)
+    rows, columns = np.nonzero((best == cv2.dilate(best, np.ones((reach, reach)))) & (best > PEAK))
     found = [
-        Disc(float(c * MM), float(r * MM), float(TILTS[stack[:, r, c].argmax()]), float(best[r, c]))
+        Disc(float(c * MM), float(r * MM), float(TILTS[responses[:, r, c].argmax()]), float(best[r, c]))
         for r, c in zip(rows, columns, strict=True)
     ]
-    return sorted(found, key=lambda d: -d.contrast)[:100]
+    return sorted(found, key=lambda d: -d.contrast)[:MOST]
+
+
+def _tilted(image: Image, tilt: float) -> Image:
+    side = image.shape[0]
+    turn = cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), -float(tilt), 1.0)
+    turned = cv2.warpAffine(image, turn, (side, side), borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(_band(turned), cv2.invertAffineTransform(turn), (side, side)).astype(np.float32)
 
 
 def _band(image: Image) -> Image:
-    """How much darker a level band 30 mm long is than the even bone above and below: 0 where any third of it is not."""
-    band = cv2.blur(image, (round(9 / MM), round(10 / MM)))
-    bone = cv2.blur(image, (round(9 / MM), round(8 / MM)))
-    darker, beside = [], []
+    """How much a level band 30 mm long differs from the even bone above and below; 0 where a third of it does not.
+
+    A dry disc is dark together with its end-plates. A moist one can be brighter than the bone, which then begins close
+    by: else a whole body between two dark discs would pass for it.
+    """
+    dark, bone = _against(image, 10, 14, 8)
+    uneven = np.std(bone, axis=0) / (np.mean(bone, axis=0) + DIM)
+    bright, _ = _against(-image, 6, 10.5, 4)
+    return (np.maximum(dark, bright) * np.clip(2 - uneven / UNEVEN, 0, 1)).astype(np.float32)
+
+
+def _against(image: Image, height: float, away: float, thick: float) -> tuple[Image, list[Image]]:
+    """The contrast of a dark band of some height (mm) to six boxes so far away and so thick, and the boxes."""
+    third = round(9 / MM)
+    band = cv2.blur(image, (third, round(height / MM)))
+    bone = cv2.blur(image, (third, round(thick / MM)))
+    boxes, contrast = [], []
     for aside in (-10, 0, 10):
         middle = _moved(band, aside, 0)
-        for down in (-14, 14):
-            beside.append(_moved(bone, aside, down))
-            darker.append((beside[-1] - middle) / (beside[-1] + middle + DIM))
-    contrast = (np.mean(darker, axis=0) + np.min(darker, axis=0)) / 2
-    uneven = np.std(beside, axis=0) / (np.mean(beside, axis=0) + DIM)
-    even = np.clip(2 - uneven / UNEVEN, 0, 1)
-    return np.where(np.min(darker, axis=0) > 0, contrast * even, 0).astype(np.float32)
+        for down in (-away, away):
+            boxes.append(_moved(bone, aside, down))
+            contrast.append((boxes[-1] - middle) / (abs(boxes[-1] + middle) + DIM))
+    least = np.min(contrast, axis=0)
+    return np.where(least > 0, (np.mean(contrast, axis=0) + least) / 2, 0), boxes
 
 
 def _moved(image: Image, right: float, down: float) -> Image:
@@ -116,9 +126,11 @@ def chain(found: list[Disc]) -> Chain | None:
     # Up to here, by the level's disc: the best score, and which disc is the one below.
     score = reward + _unlikely(tilt - USUAL_TILT[0], TILT_SD) - _sacral(reward, links)
     below = []
-    for usual_tilt, usual_spacing in zip(USUAL_TILT[1:], USUAL_SPACING[1:], strict=True):
-        spacing, bend = links
-        step = score[:, None] + _unlikely(spacing - usual_spacing, SPACING_SD) + _unlikely(bend, BEND_SD)
+    spacing, bend = links
+    for usual_tilt, tilt_below, usual_spacing in zip(USUAL_TILT[1:], USUAL_TILT, USUAL_SPACING, strict=False):
+        turn = tilt[:, None] - tilt - (tilt_below - usual_tilt)
+        step = score[:, None] + _unlikely(spacing - usual_spacing, SPACING_SD)
+        step += _unlikely(bend, BEND_SD) + _unlikely(turn, TURN_SD)
         step = np.where(abs(spacing - usual_spacing) < 3 * SPACING_SD, step, -np.inf)
         below.append(step.argmax(axis=0))
         score = step.max(axis=0) + reward + _unlikely(tilt - usual_tilt, TILT_SD)

@@ -1,0 +1,54 @@
+"""One image by itself, as the first version of this project read them: which condition, and how severe."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lumbar.dicom.folder import Found
+from lumbar.dicom.reader import SliceReader
+from lumbar.errors import NotAnalysable, NotDicom
+from lumbar.networks import CropReader
+from lumbar.spine.crops import CROP_MM, crop
+from lumbar.spine.findings import Probabilities
+from lumbar.spine.roles import assign_roles, role_of
+from lumbar.spine.slices import SliceHeader
+
+
+@dataclass(frozen=True)
+class Classification:
+    """One crop as both networks see it: ``conditions`` in the order of ``Condition``, then none; all 0–1."""
+
+    header: SliceHeader
+    column: float
+    row: float
+    conditions: tuple[float, ...]
+    severities: Probabilities
+
+
+def classify(
+    instances: Sequence[Found], networks: CropReader, point: tuple[float, float] | None = None
+) -> Classification:
+    """One image, cropped around a point (column, row; the image's centre if None). It knows no level and no side.
+
+    Raises:
+        NotAnalysable: not just one slice, one in another plane or weighting, or a point outside it.
+    """
+    slices = SliceReader(instances)
+    if len(slices.headers) != 1:
+        raise NotAnalysable(
+            f"one image is asked for, and this holds {len(slices.headers)} slices; use `lumbar analyse`"
+        )
+    header = slices.headers[0]
+    role = role_of(header)
+    if role is None:
+        raise NotAnalysable(f"{assign_roles(slices.headers).choices[0]}")
+    column, row = point or ((header.columns - 1) / 2, (header.rows - 1) / 2)
+    if not header.contains(column, row):
+        raise NotAnalysable(f"the point lies outside the image of {header.columns} × {header.rows} pixels")
+    try:
+        seen = crop(slices.read(header), header, column, row, CROP_MM[role])[np.newaxis]
+    except NotDicom as error:
+        raise NotAnalysable(f"the image cannot be read: {error}") from error
+    (conditions,), (severities,) = networks.conditions(seen).tolist(), networks.severities(seen).tolist()
+    return Classification(header, column, row, tuple(conditions), (severities[0], severities[1], severities[2]))
