@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +13,9 @@ from db.queries import StudyFinding
 from lumbar.errors import WrongSetting
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import Condition, Severity
-from worker.pipeline import Reading
+
+if TYPE_CHECKING:
+    from worker.pipeline import Reading
 
 app = typer.Typer()
 
@@ -92,7 +94,7 @@ def _point(at: str | None) -> tuple[float, float] | None:
     return column, row
 
 
-def _print_readings(readings: Sequence[Reading]) -> None:
+def _print_readings(readings: "Sequence[Reading]") -> None:
     for reading in readings:
         figures = ", ".join(
             f"{severity.label} {p:.2f}" for severity, p in zip(Severity, reading.probabilities, strict=True)

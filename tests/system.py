@@ -2,15 +2,18 @@
 
 import csv
 import io
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+from db import queries, studies
+from db.queries import DeliveryRow
+from db.session import Database
 from tests.peers import free_port
 
 QUICK = {"LUMBAR_QUIET_S": "0.5", "LUMBAR_SWEEP_EVERY_S": "0.1", "LUMBAR_LEASE_S": "2", "LUMBAR_RETRY_BASE_S": "0.2"}
@@ -88,10 +91,15 @@ class System:
         return list(csv.DictReader(io.StringIO(done.stdout)))
 
     def states(self) -> dict[str, str]:
-        """Study Instance UID → state, from ``lumbar worklist --format json``."""
-        done = self.lumbar("worklist", "--format", "json")
-        assert done.returncode == 0, done.stderr
-        return {row["study_instance_uid"]: row["state"] for row in json.loads(done.stdout)}
+        """Study Instance UID → state, as the database has it."""
+        with closing_database(self.database_url) as database, database.reading() as session:
+            rows = queries.worklist(session, uncertain_below=0.5, rank_by_synthetic=True)
+        return {row.study_instance_uid: str(row.state) for row in rows}
+
+    def deliveries(self, study: str) -> list[DeliveryRow]:
+        """What became of a study's reports."""
+        with closing_database(self.database_url) as database, database.reading() as session:
+            return queries.deliveries(session, studies.find(session, study).id)
 
     def wait_for_states(self, wanted: Mapping[str, str], timeout_s: float = 60) -> None:
         """Until the worklist shows just these studies in these states."""
@@ -122,6 +130,15 @@ class System:
     def _answers(self) -> bool:
         echo = ["echoscu", "-aec", "LUMBAR", "127.0.0.1", str(self.port)]
         return subprocess.run(echo, capture_output=True).returncode == 0
+
+
+@contextmanager
+def closing_database(url: str) -> Iterator[Database]:
+    database = Database.connect(url)
+    try:
+        yield database
+    finally:
+        database.close()
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, otherwise: Callable[[], str]) -> None:

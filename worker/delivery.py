@@ -1,9 +1,16 @@
 """The DELIVER job: a stored report's bytes to one destination, done only when the peer says it has them."""
 
+import structlog
+
 from db import results
 from db.jobs import Claimed
 from db.site import Site
 from lumbar import peers
+from lumbar.peers.outcomes import NotAuthorised, ProcessingFailed, Refused
+
+log = structlog.get_logger()
+
+PROCESSING_TRIES = 5  # 0110 rarely heals by itself
 
 
 def deliver(site: Site, claimed: Claimed) -> None:
@@ -15,6 +22,16 @@ def deliver(site: Site, claimed: Claimed) -> None:
     destination = site.settings.destination(claimed.destination)
     with site.database.reading() as session:
         file = results.report_file(session, claimed)
-    sent = peers.send(destination, site.store.path(file).read_bytes())
+    try:
+        sent = peers.send(destination, site.store.path(file).read_bytes())
+    except ProcessingFailed as error:
+        if claimed.attempts >= PROCESSING_TRIES:
+            raise Refused(f"{error} ({claimed.attempts} times)") from error
+        raise
+    except NotAuthorised:
+        log.error("delivery.not_authorised", job=claimed.job_id, destination=claimed.destination)
+        raise
+    if sent.warning:
+        log.warning("delivery.warning", job=claimed.job_id, destination=claimed.destination, status=sent.status)
     with site.database.transaction() as session:
         results.delivered(session, claimed, sent.status)

@@ -24,9 +24,10 @@ LEVELS_UP = tuple(reversed(Level))
 USUAL_TILT = (33.0, 17.0, 5.0, -3.0, -7.0)
 USUAL_SPACING = (36.0, 37.5, 37.0, 35.5)
 TILT_SD, TURN_SD, SPACING_SD, BEND_SD = 10.0, 10.0, 4.5, 9.0
-SACRAL_MM = (20.0, 42.0)  # below L5/S1: where another disc would contradict it
-CLEAR = 0.2  # a contrast that counts in full
+SACRAL_MM = (24.0, 42.0)  # below L5/S1: where another disc would contradict it
+CLEAR = 0.25  # a contrast that counts in full
 DIM, UNEVEN = 0.03, 0.1  # what counts as dark (0–1); the bone's usual variation, as a share
+PLATE, BEYOND, ACROSS = 4.5, 13.5, 5  # mm from the disc's centre to its end-plates and the bone; pixels
 PEAK, APART_MM, MOST = 0.02, 9.0, 100  # of the bands: the least contrast, the distance between two, how many
 
 
@@ -86,30 +87,23 @@ def _tilted(image: Image, tilt: float) -> Image:
 
 
 def _band(image: Image) -> Image:
-    """How much a level band 30 mm long differs from the even bone above and below; 0 where a third of it does not.
+    """How much darker two level lines 30 mm long are than the even bone beyond them; 0 where a third of one is not.
 
-    A dry disc is dark together with its end-plates. A moist one can be brighter than the bone, which then begins close
-    by: else a whole body between two dark discs would pass for it.
+    The lines are a disc's end-plates, which are dark whatever the disc between them; a dry disc is dark throughout.
     """
-    dark, bone = _against(image, 10, 14, 8)
-    uneven = np.std(bone, axis=0) / (np.mean(bone, axis=0) + DIM)
-    bright, _ = _against(-image, 6, 10.5, 4)
-    return (np.maximum(dark, bright) * np.clip(2 - uneven / UNEVEN, 0, 1)).astype(np.float32)
-
-
-def _against(image: Image, height: float, away: float, thick: float) -> tuple[Image, list[Image]]:
-    """The contrast of a dark band of some height (mm) to six boxes so far away and so thick, and the boxes."""
     third = round(9 / MM)
-    band = cv2.blur(image, (third, round(height / MM)))
-    bone = cv2.blur(image, (third, round(thick / MM)))
-    boxes, contrast = [], []
+    darkest: Image = np.asarray(cv2.erode(cv2.blur(image, (third, 1)), np.ones((ACROSS, 1))), dtype=np.float32)
+    bone: Image = np.asarray(cv2.blur(image, (third, round(8 / MM))), dtype=np.float32)
+    contrast, beside = [], []
     for aside in (-10, 0, 10):
-        middle = _moved(band, aside, 0)
-        for down in (-away, away):
-            boxes.append(_moved(bone, aside, down))
-            contrast.append((boxes[-1] - middle) / (abs(boxes[-1] + middle) + DIM))
+        for sign in (-1, 1):
+            plate, beyond = _moved(darkest, aside, sign * PLATE), _moved(darkest, aside, sign * BEYOND)
+            contrast.append((beyond - plate) / (beyond + plate + DIM))
+            beside.append(_moved(bone, aside, sign * BEYOND))
     least = np.min(contrast, axis=0)
-    return np.where(least > 0, (np.mean(contrast, axis=0) + least) / 2, 0), boxes
+    uneven = np.std(beside, axis=0) / (np.mean(beside, axis=0) + DIM)
+    even = np.clip(2 - uneven / UNEVEN, 0, 1) * (np.min(beside, axis=0) > DIM)
+    return np.where(least > 0, (np.mean(contrast, axis=0) + least) / 2 * even, 0).astype(np.float32)
 
 
 def _moved(image: Image, right: float, down: float) -> Image:
@@ -134,7 +128,7 @@ def chain(found: list[Disc]) -> Chain | None:
         step = np.where(abs(spacing - usual_spacing) < 3 * SPACING_SD, step, -np.inf)
         below.append(step.argmax(axis=0))
         score = step.max(axis=0) + reward + _unlikely(tilt - usual_tilt, TILT_SD)
-    paths = {}
+    paths: dict[int, tuple[float, list[int]]] = {}
     for top in np.argsort(score)[::-1]:
         path = [int(top)]
         for back in reversed(below):
@@ -165,4 +159,4 @@ def _sacral(reward: Vector, links: tuple[Vector, Vector]) -> Vector:
 
 
 def _unlikely(off: Vector, sd: float) -> Vector:
-    return -0.15 * np.square(off / sd)
+    return np.asarray(-0.15 * np.square(off / sd))

@@ -6,11 +6,11 @@ import threading
 from pydicom import dcmread
 
 from db import studies
-from db.session import Database
 from lumbar.errors import LumbarError
 from lumbar.peers import DimseDestination
 from lumbar.peers.dimse import send_files
 from lumbar.peers.pacs import SmallPacs
+from tests.system import closing_database
 
 KILLS = 5
 SEED = 20261123
@@ -61,8 +61,6 @@ def test_every_acknowledged_study_ends_analysed_whenever_the_system_is_killed(sy
 
 def registered(system, wanted):
     """The SOP instances that the analyses read."""
-    database = Database.connect(system.database_url)
-    with database.reading() as session:
+    with closing_database(system.database_url) as database, database.reading() as session:
         found = [studies.instances_in_use(session, studies.find(session, study).id) for study in wanted]
-    database.close()
     return {instance.sop_instance_uid for of_study in found for instance in of_study}

@@ -50,7 +50,7 @@ def commands_of(group, path=()):
             yield " ".join((*path, name)), command
 
 
-@pytest.mark.parametrize(("name", "command"), commands_of(get_command(app)))
+@pytest.mark.parametrize(("name", "command"), list(commands_of(get_command(app))))
 def test_every_command_helps_with_an_example(name, command):
     assert command.help
     assert command.epilog.startswith("Example: ")
