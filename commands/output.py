@@ -183,8 +183,8 @@ def _print_notices(bundles: Iterable[BundleIdentity | None]) -> None:
     for bundle in named:
         if bundle is not None:
             console().print(f"Weights: {bundle}, sha256 {bundle.weights_sha256[:16]}")
-    for notice in dict.fromkeys(notice(bundle) for bundle in named or [None]):
-        console().print(f"{notice}.")
+    for sentences in dict.fromkeys(notice(bundle) for bundle in named or [None]):
+        console().print(f"{sentences}.")
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

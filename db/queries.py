@@ -80,7 +80,7 @@ def worklist(
                 uncertain=uncertain or 0,
                 not_assessed=not_assessed or 0,
                 unread_because=_unread_because(study),
-                ranks=rank_by_synthetic or bundle is None or bundle.trained_on is TrainedOn.CLINICAL,
+                ranks=bundle is None or _may_rank(bundle.trained_on, rank_by_synthetic),
                 stat=study.stat,
                 waiting=waiting,
             )
@@ -184,6 +184,11 @@ def _counts(uncertain_below: float) -> Subquery:
 
 def _how_many(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return func.sum(case((condition, 1), else_=0)).cast(Integer)
+
+
+def _may_rank(trained_on: TrainedOn, rank_by_synthetic: bool) -> bool:
+    """Weights that have learnt nothing never rank; those trained on phantoms only where a site wants that."""
+    return trained_on is TrainedOn.CLINICAL or (trained_on is TrainedOn.SYNTHETIC and rank_by_synthetic)
 
 
 def _unread_because(study: Study) -> str | None:

@@ -202,7 +202,7 @@ class Finding(Table):
     bundle_id: Mapped[int] = mapped_column(ForeignKey("bundle.id"))
 
     study: Mapped[Study] = relationship()
-    bundle: Mapped[Bundle] = relationship(lazy="joined", innerjoin=True)
+    bundle: Mapped[Bundle] = relationship(lazy="joined")
 
 
 class Report(Table):

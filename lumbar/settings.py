@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     rering_s: float = Field(20, gt=0, description="Seconds after which an unanswered doorbell rings again")
 
     rank_by_synthetic: bool = Field(
-        False, description="Let weights not trained on clinical images rank the worklist (the demo does)"
+        False, description="Let weights trained on phantoms only rank the worklist (the demo does)"
     )
     uncertain_below: float = Field(
         0.5, ge=0, le=1, description="A finding whose best probability is lower is marked uncertain"

@@ -72,4 +72,4 @@ def run_worker(app: Celery, kinds: list[JobKind]) -> None:
     """Takes jobs until told to stop; one process, one job at a time (TensorFlow does not survive a fork)."""
     queues = ",".join(f"lumbar.{kind}" for kind in kinds)
     options = ["--pool=solo", "--without-gossip", "--without-mingle", "--loglevel=warning", f"--queues={queues}"]
-    app.worker_main(["worker", *options])
+    app.worker_main(["--quiet", "worker", *options])

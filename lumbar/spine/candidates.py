@@ -15,10 +15,11 @@ from lumbar.spine.slices import SliceHeader, Vector
 PER_FINDING = 2  # slices offered to VGG16 for each finding
 AXIAL_REACH_MM = 5.0  # an axial slice farther from the level is another level's
 MIDLINE_REACH_MM = 6.0  # of the canal's x; farther aside the dural sac is cut, or missed
-FORAMEN_ASIDE_MM = 15.0  # from the canal's centre to the foramen's
 FORAMEN_REACH_MM = 6.0
-FORAMEN_AHEAD_MM, FORAMEN_UP_MM = 4.0, 4.0  # from the canal's centre at the disc, along and across the spine
-RECESS_ASIDE_MM, RECESS_AHEAD_MM = 9.0, 3.0
+# From the canal's centre at the disc: aside to a foramen, wider further down, then towards the front and up the canal.
+FORAMEN_ASIDE_MM = {Level.L1_L2: 16.0, Level.L2_L3: 16.5, Level.L3_L4: 17.0, Level.L4_L5: 18.0, Level.L5_S1: 20.0}
+FORAMEN_AHEAD_MM, FORAMEN_UP_MM = 4.5, 6.0
+RECESS_ASIDE_MM, RECESS_AHEAD_MM = 9.5, 4.5
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def _point(key: FindingKey, canal: Mapping[Level, Vector]) -> Vector:
     up, ahead = _along(key.level, canal)
     aside = np.array([1.0 if key.condition.side is Side.LEFT else -1.0, 0, 0])
     if key.condition.role is Role.SAGITTAL_T1:
-        return centre + FORAMEN_ASIDE_MM * aside + FORAMEN_AHEAD_MM * ahead + FORAMEN_UP_MM * up
+        return centre + FORAMEN_ASIDE_MM[key.level] * aside + FORAMEN_AHEAD_MM * ahead + FORAMEN_UP_MM * up
     if key.condition.role is Role.AXIAL_T2:
         return centre + RECESS_ASIDE_MM * aside + RECESS_AHEAD_MM * ahead
     return centre

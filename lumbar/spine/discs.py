@@ -18,7 +18,7 @@ from lumbar.spine.slices import Vector
 Image = NDArray[np.float32]
 
 MM = 1.5
-TILTS = np.arange(-30, 66, 5)
+TILTS = range(-30, 66, 5)
 LEVELS_UP = tuple(reversed(Level))
 # By level from L5/S1 upwards: the usual tilt, and the distance in mm to the next disc above.
 USUAL_TILT = (33.0, 17.0, 5.0, -3.0, -7.0)
@@ -47,10 +47,9 @@ class Disc:
         return np.array([np.cos(angle), -np.sin(angle)])
 
     @property
-    def upwards(self) -> Vector:
-        """Unit vector across the disc, towards the head."""
-        angle = np.deg2rad(self.tilt)
-        return np.array([-np.sin(angle), -np.cos(angle)])
+    def upside_down(self) -> "Disc":
+        """As it would be with head and feet exchanged; for comparing chains, not for drawing."""
+        return Disc(self.x, -self.y, -self.tilt, self.contrast)
 
     @property
     def centre(self) -> Vector:
@@ -59,7 +58,7 @@ class Disc:
 
 @dataclass(frozen=True)
 class Chain:
-    """Five discs from L5/S1 upwards; ``score`` is comparable between images, ``margin`` to other numberings."""
+    """Five discs from L5/S1 upwards; ``score`` is at most 5, ``margin`` how far other numberings stay behind."""
 
     discs: tuple[Disc, ...]
     score: float
@@ -80,10 +79,11 @@ def bands(images: Sequence[Image]) -> list[Disc]:
 
 
 def _tilted(image: Image, tilt: float) -> Image:
+    """The response to bands of a tilt."""
     side = image.shape[0]
     turn = cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), -float(tilt), 1.0)
-    turned = cv2.warpAffine(image, turn, (side, side), borderMode=cv2.BORDER_REPLICATE)
-    return cv2.warpAffine(_band(turned), cv2.invertAffineTransform(turn), (side, side)).astype(np.float32)
+    turned: Image = np.asarray(cv2.warpAffine(image, turn, (side, side), borderMode=cv2.BORDER_REPLICATE))
+    return np.asarray(cv2.warpAffine(_band(turned), cv2.invertAffineTransform(turn), (side, side)))
 
 
 def _band(image: Image) -> Image:
@@ -107,6 +107,7 @@ def _band(image: Image) -> Image:
 
 
 def _moved(image: Image, right: float, down: float) -> Image:
+    """At every pixel what lies so many mm to the right and below."""
     return np.roll(image, (-round(down / MM), -round(right / MM)), axis=(0, 1))
 
 
@@ -155,7 +156,7 @@ def _sacral(reward: Vector, links: tuple[Vector, Vector]) -> Vector:
     spacing, bend = links
     low, high = SACRAL_MM
     follows = (spacing > low) & (spacing < high) & (abs(bend) < 2 * BEND_SD)
-    return np.where(follows, reward[:, None] * np.clip((spacing - low) / 12, 0, 1), 0).max(axis=0)
+    return np.asarray(np.where(follows, reward[:, None] * np.clip((spacing - low) / 12, 0, 1), 0).max(axis=0))
 
 
 def _unlikely(off: Vector, sd: float) -> Vector:

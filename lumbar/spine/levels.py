@@ -22,7 +22,8 @@ Read = Callable[[SliceHeader], NDArray[np.float32]]
 CENTRAL = 5  # slices on which the discs are looked for
 ENOUGH, ENOUGH_WITHOUT_SAC = 1.0, 2.5  # of a chain's score, to be a lumbar spine at all
 SURE = 0.4  # of a chain's score ahead of every other numbering
-LEAST_TILT = 14.0  # degrees: of L5/S1, and from there to L2/L3
+INVERTED = 0.8  # of a chain's score, by which the same discs upside down must not be ahead
+LEAST_TILT, LEAST_TURN = 9.0, 12.0  # degrees: of L5/S1, and from there to L2/L3
 NOT_FOUND = "no lumbar spine was found on the sagittal T2 images"
 SAC_MM, SAC_REACH_MM = 30.0, 7.0  # from a disc's centre, as found, to the sac's in a usual spine; how far it varies
 EDGE_MM = 18.5  # from a disc's centre, as found, to just behind its back edge
@@ -73,9 +74,12 @@ def locate_levels(roles: Roles, read: Read) -> Levels:
     middle = slices[len(slices) // 2]
     away = -np.array([s.header.distance(middle.to_patient(np.full(2, SIDE * MM / 2))) for s in slices])
     central = np.argsort(abs(away), kind="stable")[:CENTRAL]
-    found = chain(bands([slices[i].image for i in central]))
+    discs = bands([slices[i].image for i in central])
+    found, inverted = chain(discs), chain([d.upside_down for d in discs])
     if found is None or found.score < ENOUGH:
         raise NotAnalysable(NOT_FOUND)
+    if inverted is not None and inverted.score > found.score + INVERTED:
+        raise NotAnalysable(NOT_FOUND + ": it would fit better upside down")
     centres, backwards = _curve(found)
     if not _lordotic(backwards[AT_DISCS]):
         raise NotAnalysable(NOT_FOUND)
@@ -96,6 +100,8 @@ def locate_levels(roles: Roles, read: Read) -> Levels:
         notes.append("the dural sac was not seen; the points lie just behind the discs, the mid-line is not known")
     if found.margin < SURE:
         notes.append("the numbering is uncertain; another one fits almost as well")
+    elif len(slices) <= ALONE:
+        notes.append("the numbering is uncertain; it rests on too few slices")
     points = {
         level: middle.to_patient(centres[at] + offsets[at] * backwards[at]) + x * middle.header.normal
         for level, at, x in zip(LEVELS_UP, AT_DISCS, aside, strict=True)
@@ -108,7 +114,7 @@ def locate_levels(roles: Roles, read: Read) -> Levels:
 def _lordotic(backwards: Vector) -> bool:
     """Whether the discs turn as they do above a sacrum, and not as in a thorax or upside down."""
     tilts = np.rad2deg(np.arctan2(-backwards[:, 1], backwards[:, 0]))
-    return bool(tilts[0] >= LEAST_TILT and tilts[0] - tilts[3] >= LEAST_TILT)
+    return bool(tilts[0] >= LEAST_TILT and tilts[0] - tilts[3] >= LEAST_TURN)
 
 
 def _hang(stack: Stack, read: Read) -> list[_Hung]:

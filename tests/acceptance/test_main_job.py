@@ -87,7 +87,7 @@ def test_two_studies_interleaved_on_one_association_stay_apart(system, phantom, 
 def test_a_late_series_makes_a_new_revision_whose_report_replaces_the_first(delivering, pacs, phantom):
     folder, truth = phantom(2)
     study = truth.study_instance_uid
-    early, late = [sorted(folder.glob(f"{number}/*.dcm")) for number in (2, 3)]
+    early, late = [sorted(folder.glob(f"{number}/*.dcm")) for number in (1, 3)]
     assert delivering.dcmsend(*early).returncode == 0
     assert delivering.lumbar("complete", study).returncode == 0
     delivering.wait_for_states({study: "analysed"})

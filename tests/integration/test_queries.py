@@ -1,0 +1,158 @@
+"""The worklist's order and the findings' questions, over rows that a worker wrote."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from db import jobs, queries, results, studies
+from db.intake import take_in
+from db.studies import StudyEvent
+from lumbar.errors import Permanent
+from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Severity
+from lumbar.spine.findings import Finding, Place
+from lumbar.spine.provenance import BundleIdentity, TrainedOn
+from lumbar.spine.urgency import Urgency
+from tests.integration.conftest import ROOT, arrival, make_slice
+
+PLACE = Place("1.2", "1.3", "1.4", None, 10.5, 20.25, -1, 2, 3)
+CANAL = FindingKey(Condition.SPINAL_CANAL_STENOSIS, Level.L4_L5)
+RECESS = FindingKey(Condition.LEFT_SUBARTICULAR_STENOSIS, Level.L1_L2)
+NORMAL, MODERATE, SEVERE, UNSURE = (0.9, 0.1, 0.0), (0.1, 0.8, 0.1), (0.0, 0.1, 0.9), (0.4, 0.3, 0.3)
+
+
+def bundle(trained_on):
+    return BundleIdentity(f"b-{trained_on}", "1", "ab" * 32, trained_on, "1")
+
+
+def analysed(site, number, exceptions=None, trained_on=TrainedOn.CLINICAL, unassessed=()):
+    """A study whose 25 findings are normal but for the exceptions."""
+    take_in(site.database, site.store, arrival(make_slice(study=number)))
+    exceptions = exceptions or {}
+    found = [
+        Finding(*key.parts, reason="no axial T2")
+        if key in unassessed
+        else Finding(*key.parts, probabilities=exceptions.get(key, NORMAL), place=PLACE, shows=0.5)
+        for key in ALL_FINDINGS
+    ]
+    end(site, number, StudyEvent.ANALYSED, found=found, bundle=bundle(trained_on))
+
+
+def end(site, number, event, **outcome):
+    with site.database.transaction() as session:
+        study = studies.find(session, f"{ROOT}.{number}")
+        studies.complete(session, study.id)
+        ((job_id, _),) = due(session)
+        results.end_analysis(session, results.claim(session, job_id, lease_s=10), event, **outcome)
+
+
+def due(session):
+    return jobs.due(session, rering_s=10)
+
+
+def order(site, **options):
+    with site.database.reading() as session:
+        rows = queries.worklist(session, **{"uncertain_below": 0.5, "rank_by_synthetic": False} | options)
+    return [(int(row.study_instance_uid.split(".")[-1]), row.urgency, row.why) for row in rows]
+
+
+def test_severe_stands_above_moderate_and_uncertain_and_normal_stands_last(site):
+    analysed(site, 1)
+    analysed(site, 2, {RECESS: MODERATE})
+    analysed(site, 3, {CANAL: SEVERE, RECESS: MODERATE})
+    analysed(site, 4, {RECESS: UNSURE})
+    analysed(site, 5, unassessed=[RECESS])
+    assert order(site) == [
+        (3, Urgency.FIRST, "severe L4/L5 spinal canal stenosis, 1 moderate"),
+        (2, Urgency.SOON, "1 moderate"),
+        (4, Urgency.SOON, "1 uncertain"),
+        (5, Urgency.SOON, "1 not assessed"),
+        (1, Urgency.IN_TURN, "all normal or mild"),
+    ]
+
+
+def test_a_study_that_could_not_be_read_stands_above_a_normal_one(site):
+    analysed(site, 1)
+    take_in(site.database, site.store, arrival(make_slice(study=2)))
+    end(site, 2, StudyEvent.REFUSED, reason="no lumbar spine was found")
+    take_in(site.database, site.store, arrival(make_slice(study=3)))
+    assert order(site) == [
+        (2, Urgency.SOON, "not analysable: no lumbar spine was found"),
+        (3, Urgency.SOON, "not read yet: receiving"),
+        (1, Urgency.IN_TURN, "all normal or mild"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "wanted", "ranked"),
+    [
+        (TrainedOn.CLINICAL, False, True),
+        (TrainedOn.SYNTHETIC, False, False),
+        (TrainedOn.SYNTHETIC, True, True),
+        (TrainedOn.NOTHING, True, False),
+    ],
+)
+def test_only_weights_that_may_rank_do(site, trained_on, wanted, ranked):
+    analysed(site, 1, trained_on=trained_on)
+    ((_, place, why),) = order(site, rank_by_synthetic=wanted)
+    assert (place, why.startswith("not ranked")) == ((Urgency.IN_TURN, False) if ranked else (Urgency.SOON, True))
+
+
+def test_waiting_raises_a_normal_study(site):
+    analysed(site, 1)
+    ((_, place, why),) = order(site, now=datetime.now(UTC) + timedelta(hours=5))
+    assert (place, why) == (Urgency.SOON, "waiting for 5 h; all normal or mild")
+
+
+def test_findings_come_back_as_they_were_written_in_the_order_of_the_rsna_rows(site):
+    analysed(site, 1, {CANAL: SEVERE}, unassessed=[RECESS])
+    with site.database.reading() as session:
+        rows = queries.findings(session)
+    assert [row.finding.key for row in rows] == list(ALL_FINDINGS)
+    by_key = {row.finding.key: row for row in rows}
+    assert by_key[CANAL].finding == Finding(*CANAL.parts, probabilities=SEVERE, place=PLACE, shows=0.5)
+    assert by_key[RECESS].finding == Finding(*RECESS.parts, reason="no axial T2")
+    assert by_key[CANAL].bundle == bundle(TrainedOn.CLINICAL)
+
+
+def test_a_study_without_findings_still_has_25_rows_with_its_reason(site):
+    take_in(site.database, site.store, arrival(make_slice()))
+    end(site, 1, StudyEvent.REFUSED, reason="no lumbar spine was found")
+    with site.database.reading() as session:
+        rows = queries.findings(session)
+    assert [row.finding.key for row in rows] == list(ALL_FINDINGS)
+    assert {row.finding.reason for row in rows} == {"not analysable: no lumbar spine was found"}
+
+
+def test_findings_are_narrowed_by_every_filter(site):
+    analysed(site, 1, {CANAL: SEVERE, RECESS: SEVERE})
+    analysed(site, 2, {CANAL: MODERATE})
+    with site.database.reading() as session:
+
+        def ask(**filters):
+            return {(row.study_instance_uid[-1], row.finding.key) for row in queries.findings(session, **filters)}
+
+        assert ask(severities=[Severity.SEVERE]) == {("1", CANAL), ("1", RECESS)}
+        assert ask(severities=[Severity.SEVERE], levels=[Level.L4_L5]) == {("1", CANAL)}
+        assert ask(conditions=[CANAL.condition], levels=[CANAL.level]) == {("1", CANAL), ("2", CANAL)}
+        assert len(ask(study_instance_uid=f"{ROOT}.2")) == 25
+        assert ask(since=datetime.now(UTC) + timedelta(minutes=1)) == set()
+        assert len(ask(since=datetime.now(UTC) - timedelta(minutes=5))) == 50
+
+
+def test_a_requeued_studys_earlier_findings_are_superseded_and_kept(site):
+    analysed(site, 1, {CANAL: SEVERE})
+    with site.database.transaction() as session:
+        study = studies.find(session, f"{ROOT}.1")
+        assert studies.requeue(session, study.id)
+        ((job_id, _),) = due(session)
+        claimed = results.claim(session, job_id, lease_s=10)
+        found = [Finding(*key.parts, probabilities=NORMAL, place=PLACE, shows=0.5) for key in ALL_FINDINGS]
+        results.end_analysis(session, claimed, StudyEvent.ANALYSED, found=found, bundle=bundle(TrainedOn.CLINICAL))
+    with site.database.reading() as session:
+        assert {row.finding.severity for row in queries.findings(session)} == {Severity.NORMAL_MILD}
+        assert session.query(queries.Finding).count() == 50
+
+
+def test_a_study_that_was_never_received_is_said_so(site):
+    with site.database.reading() as session, pytest.raises(Permanent, match=r"no study with UID '1\.2\.3'"):
+        studies.find(session, "1.2.3")
