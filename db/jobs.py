@@ -29,14 +29,20 @@ class Claimed:
     destination: str
     report_id: int | None
     attempts: int  # this one included
+    losses: int  # of these, how many ended because the worker was lost
     lease_token: str
 
 
 @dataclass(frozen=True)
 class Backoff:
-    """How often and how patiently a job is tried; seconds."""
+    """How often and how patiently a job is tried; seconds.
+
+    A lost worker is mostly no fault of the job, a restart for instance: such attempts are counted by themselves, and
+    bounded too, since a study may also be what kills its workers.
+    """
 
     attempts: int
+    losses: int
     base_s: float
     longest_s: float
 
@@ -104,8 +110,7 @@ def claim(session: Session, job_id: int, *, lease_s: float) -> Claimed | None:
     )
     if taken.rowcount != 1:  # type: ignore[attr-defined]
         return None
-    job = session.get_one(Job, job_id)
-    return Claimed(job_id, job.kind, job.study_id, job.revision, job.destination, job.report_id, job.attempts, token)
+    return _claimed(session.get_one(Job, job_id, populate_existing=True))
 
 
 def heartbeat(session: Session, claimed: Claimed, *, lease_s: float) -> bool:
@@ -120,19 +125,20 @@ def finish(session: Session, claimed: Claimed) -> bool:
 
 def retry(session: Session, claimed: Claimed, error: str, backoff: Backoff) -> bool:
     """Puts a job back for later; False when it was tried as often as it may be, or the lease was lost."""
-    if claimed.attempts >= backoff.attempts:
+    tries = claimed.attempts - claimed.losses
+    if tries >= backoff.attempts:
         return False
-    wait_s = backoff.wait_s(claimed.attempts)
+    wait_s = backoff.wait_s(tries)
     log.warning("job.retry", job=claimed.job_id, attempts=claimed.attempts, wait_s=round(wait_s, 1))
-    return _write(
-        session,
-        claimed,
-        state=JobState.PENDING,
-        last_error=error,
-        run_after=db_now(wait_s),
-        rung_at=None,
-        **_RELEASED,
-    )
+    return _put_back(session, claimed, error, wait_s, claimed.losses)
+
+
+def replace_worker(session: Session, claimed: Claimed, error: str, backoff: Backoff) -> bool:
+    """Puts a lost worker's job back at once; False when too many workers were lost over it."""
+    if claimed.losses + 1 >= backoff.losses:
+        return False
+    log.warning("job.worker_lost", job=claimed.job_id, losses=claimed.losses + 1)
+    return _put_back(session, claimed, error, 0, claimed.losses + 1)
 
 
 def bury(session: Session, claimed: Claimed, error: str) -> bool:
@@ -149,10 +155,7 @@ def cancel(session: Session, claimed: Claimed) -> bool:
 def expired(session: Session) -> list[Claimed]:
     """Jobs whose worker was not heard of until the lease ended."""
     rows = session.scalars(select(Job).where(Job.state == JobState.RUNNING, Job.lease_expires_at < db_now()))
-    return [
-        Claimed(j.id, j.kind, j.study_id, j.revision, j.destination, j.report_id, j.attempts, j.lease_token or "")
-        for j in rows
-    ]
+    return [_claimed(job) for job in rows]
 
 
 def cancel_overtaken(session: Session, study_id: int) -> None:
@@ -168,7 +171,34 @@ def cancel_overtaken(session: Session, study_id: int) -> None:
     )
 
 
+def _claimed(job: Job) -> Claimed:
+    return Claimed(
+        job_id=job.id,
+        kind=job.kind,
+        study_id=job.study_id,
+        revision=job.revision,
+        destination=job.destination,
+        report_id=job.report_id,
+        attempts=job.attempts,
+        losses=job.losses,
+        lease_token=job.lease_token or "",
+    )
+
+
 _RELEASED: dict[str, None] = {"lease_token": None, "lease_expires_at": None}
+
+
+def _put_back(session: Session, claimed: Claimed, error: str, wait_s: float, losses: int) -> bool:
+    return _write(
+        session,
+        claimed,
+        state=JobState.PENDING,
+        last_error=error,
+        run_after=db_now(wait_s),
+        rung_at=None,
+        losses=losses,
+        **_RELEASED,
+    )
 
 
 def _change(*where: object) -> Update:

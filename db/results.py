@@ -66,10 +66,9 @@ def end_analysis(
 def release(session: Session, claimed: Claimed, error: str, backoff: jobs.Backoff) -> None:
     """Gives a failed job back for a later try, or buries it; its study follows."""
     if jobs.retry(session, claimed, error, backoff):
-        if claimed.kind is JobKind.ANALYSE:
-            studies.advance(session, claimed.study_id, StudyEvent.RELEASED, revision=claimed.revision)
-        return
-    bury(session, claimed, error)
+        _requeue_study(session, claimed)
+    else:
+        bury(session, claimed, error)
 
 
 def bury(session: Session, claimed: Claimed, error: str) -> None:
@@ -80,11 +79,20 @@ def bury(session: Session, claimed: Claimed, error: str) -> None:
 
 
 def recover(session: Session, backoffs: Mapping[JobKind, jobs.Backoff]) -> int:
-    """Gives the jobs of lost workers to others; how many."""
+    """Gives the jobs of lost workers to others, or buries them; how many."""
     lost = jobs.expired(session)
     for claimed in lost:
-        release(session, claimed, "the worker was lost", backoffs[claimed.kind])
+        error = "the worker was lost"
+        if jobs.replace_worker(session, claimed, error, backoffs[claimed.kind]):
+            _requeue_study(session, claimed)
+        else:
+            bury(session, claimed, error)
     return len(lost)
+
+
+def _requeue_study(session: Session, claimed: Claimed) -> None:
+    if claimed.kind is JobKind.ANALYSE:
+        studies.advance(session, claimed.study_id, StudyEvent.RELEASED, revision=claimed.revision)
 
 
 def stored_report(session: Session, sop_instance_uid: str) -> Report | None:

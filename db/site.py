@@ -33,8 +33,9 @@ class Site:
     @property
     def backoffs(self) -> dict[JobKind, Backoff]:
         """How often and how patiently each kind of job is tried."""
-        base_s, longest_s = self.settings.retry_base_s, self.settings.retry_longest_s
+        settings = self.settings
+        attempts = {JobKind.ANALYSE: settings.analysis_attempts, JobKind.DELIVER: settings.delivery_attempts}
         return {
-            JobKind.ANALYSE: Backoff(self.settings.analysis_attempts, base_s, longest_s),
-            JobKind.DELIVER: Backoff(self.settings.delivery_attempts, base_s, longest_s),
+            kind: Backoff(tries, settings.worker_losses, settings.retry_base_s, settings.retry_longest_s)
+            for kind, tries in attempts.items()
         }

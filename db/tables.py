@@ -240,6 +240,7 @@ class Job(Table):
     state: Mapped[JobState] = mapped_column(default=JobState.PENDING)
     run_after: Mapped[datetime] = mapped_column(default=db_now())
     attempts: Mapped[int] = mapped_column(default=0)
+    losses: Mapped[int] = mapped_column(default=0)  # attempts that ended because the worker was lost
     lease_token: Mapped[str | None] = mapped_column(String(32))
     lease_expires_at: Mapped[datetime | None]
     rung_at: Mapped[datetime | None]  # when it was last handed to a worker

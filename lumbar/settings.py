@@ -55,6 +55,7 @@ class Settings(BaseSettings):
     )
     delivery_attempts: int = Field(20, ge=1, description="Tries of one delivery before it is a dead letter")
     analysis_attempts: int = Field(3, ge=1, description="Tries of one analysis before the study has failed")
+    worker_losses: int = Field(10, ge=1, description="Workers lost over one job before it is given up")
     retry_base_s: float = Field(5, gt=0, description="First wait before a retry; doubled each time, with jitter")
     retry_longest_s: float = Field(900, gt=0, description="Longest wait before a retry")
 

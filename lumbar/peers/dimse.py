@@ -126,7 +126,7 @@ def _contexts(kinds: Sequence[Kind]) -> list[Any]:
 class _Entity(AE):
     """Remembers what pynetdicom 3.0 forgets.
 
-    It drops the socket of a refused connection without closing it; and a rejection that comes fast, with the peer
+    It drops the socket of a refused or broken connection without closing it; and a rejection that comes fast, with the peer
     hanging up after it, looks to it like no answer.
     """
 
@@ -158,14 +158,16 @@ def _association(destination: DimseDestination, contexts: list[Any], timeout_s: 
         )
     except OSError:
         raise Unreachable(f"{destination.name}: the host {destination.host} is not known; check its name") from None
-    if not association.is_established:
+    try:
+        if not association.is_established:
+            raise _why_not(association, entity.rejection, destination)
+        yield association
+        association.release()
+    finally:
+        if association.is_established:
+            association.abort()
         if entity.opened:
             entity.opened.close()
-        raise _why_not(association, entity.rejection, destination)
-    try:
-        yield association
-    finally:
-        association.release()
 
 
 def send_at_once(event: Any) -> None:

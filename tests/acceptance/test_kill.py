@@ -31,6 +31,7 @@ class Scanner(threading.Thread):
                 failed = {one.path for one in send_files(self.receiver, batch, timeout_s=10)}
             except LumbarError:
                 failed = set(batch)
+                threading.Event().wait(0.2)  # as long as a queue would pause
             self.unacknowledged = [file for file in self.unacknowledged if file not in batch or file in failed]
 
 

@@ -79,8 +79,6 @@ def test_a_lost_workers_job_goes_to_another_and_its_late_result_is_not_written(s
         assert results.recover(session, site.backoffs) == 1
     assert state(site) is StudyState.QUEUED
     with site.database.transaction() as session:
-        session.execute(update(Job).values(run_after=jobs.db_now(-1)))
-    with site.database.transaction() as session:
         again = results.claim(session, job_id, lease_s=10)
     assert (again.attempts, again.study_id) == (2, lost.study_id)
     with pytest.raises(results.LeaseLostError), site.database.transaction() as session:
@@ -106,9 +104,7 @@ def test_a_heartbeat_keeps_the_lease_and_a_lost_lease_has_none(site, job_id):
 
 
 def test_a_job_lost_too_often_fails_its_study_with_a_reason(site, job_id):
-    for _ in range(site.settings.analysis_attempts):
-        with site.database.transaction() as session:
-            session.execute(update(Job).values(run_after=jobs.db_now(-1)))
+    for _ in range(site.settings.worker_losses):
         with site.database.transaction() as session:
             assert results.claim(session, job_id, lease_s=10)
         expire(site)
@@ -118,6 +114,24 @@ def test_a_job_lost_too_often_fails_its_study_with_a_reason(site, job_id):
         study = session.scalars(select(Study)).one()
     assert (study.state, study.reason) == (StudyState.FAILED, "the worker was lost")
     assert state(site, Job) is JobState.DEAD
+
+
+def test_a_job_that_fails_too_often_fails_its_study_and_lost_workers_do_not_count(site, job_id):
+    with site.database.transaction() as session:
+        results.claim(session, job_id, lease_s=10)
+    expire(site)
+    with site.database.transaction() as session:
+        results.recover(session, site.backoffs)
+    for tries in range(site.settings.analysis_attempts):
+        assert state(site) is StudyState.QUEUED, tries
+        with site.database.transaction() as session:
+            session.execute(update(Job).values(run_after=jobs.db_now(-1)))
+        with site.database.transaction() as session:
+            claimed = results.claim(session, job_id, lease_s=10)
+            results.release(session, claimed, "the disk is away", site.backoffs[JobKind.ANALYSE])
+    with site.database.reading() as session:
+        study = session.scalars(select(Study)).one()
+    assert (study.state, study.reason) == (StudyState.FAILED, "the disk is away")
 
 
 def test_the_urgent_job_is_due_first_and_a_rung_one_is_quiet_for_a_while(site):
@@ -157,7 +171,7 @@ def test_any_study_is_complete_when_it_was_quiet_for_long(site, study_id):
 
 
 def test_the_wait_before_a_retry_grows_with_jitter_up_to_its_limit():
-    backoff = Backoff(attempts=9, base_s=2, longest_s=60)
+    backoff = Backoff(attempts=9, losses=9, base_s=2, longest_s=60)
     for attempts, longest in ((1, 2), (2, 4), (5, 32), (6, 60), (9, 60), (500, 60)):
         waits = {backoff.wait_s(attempts) for _ in range(20)}
         assert longest / 2 <= min(waits) < max(waits) <= longest

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lumbar.phantoms.study import draw_plan
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Side
-from lumbar.spine.candidates import PER_FINDING, candidates
+from lumbar.spine.candidates import FORAMEN_ASIDE_MM, PER_FINDING, candidates
 from lumbar.spine.roles import Roles, Stack, Weighting
 from lumbar.spine.slices import SliceHeader, Vector
 
@@ -105,9 +105,12 @@ def test_each_finding_is_offered_the_slices_closest_to_it() -> None:
     for key in ALL_FINDINGS:
         own = [c for c in offered if c.key == key]
         assert 1 <= len(own) <= PER_FINDING
-        stack = ROLES.stacks[key.condition.role][0]
-        point = own[0].header.to_patient(own[0].column, own[0].row)
-        assert stack.nearest(point)[0] == own[0].header
+        target = STRAIGHT[key.level].copy()
+        if key.condition.role is Role.SAGITTAL_T1:
+            target[0] += FORAMEN_ASIDE_MM[key.level] * (1 if key.condition.side is Side.LEFT else -1)
+        slices = ROLES.stacks[key.condition.role][0].slices
+        closest = np.argsort([abs(s.distance(target)) for s in slices])
+        assert [c.header for c in own] == [slices[i] for i in closest[: len(own)]]
 
 
 @pytest.mark.parametrize("condition", [c for c in Condition if c.side])
