@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from lumbar.spine.levels import locate_levels
 from numpy.typing import NDArray
 
 from lumbar.dicom.folder import Found
@@ -15,6 +14,7 @@ from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Rol
 from lumbar.spine.candidates import Candidate, candidates
 from lumbar.spine.crops import CROP_MM, crop
 from lumbar.spine.findings import Finding, Place, Probabilities
+from lumbar.spine.levels import locate_levels
 from lumbar.spine.roles import ALONE, Roles, assign_roles
 from lumbar.spine.sac import find_sac
 
@@ -59,13 +59,13 @@ def analyse(instances: Sequence[Found], networks: CropReader) -> Analysis:
     if is_loose_axial(slices, roles):
         return read_without_level(slices, roles, networks)
     levels = locate_levels(roles, slices.read)
-    offered, no_candidate = candidates(roles, levels.canal)
+    offered, no_candidate = candidates(roles, levels.canal, sac_seen=levels.sac_seen)
     views, unreadable = cut(offered, slices)
     best = best_views(views, networks)
     graded = grade(best, networks)
-    if not graded:
-        raise NotAnalysable("no slice could be read where the findings lie: " + next(iter(unreadable.values())))
     reasons = unreadable | no_candidate
+    if not graded and len(slices.headers) > ALONE:
+        raise NotAnalysable("nothing could be assessed: " + next(iter(reasons.values())))
     findings = tuple(graded.get(key) or Finding(*key.parts, reason=reasons[key]) for key in ALL_FINDINGS)
     return Analysis(slices.headers[0].study_instance_uid, findings, roles.choices + levels.notes)
 

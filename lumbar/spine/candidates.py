@@ -32,10 +32,12 @@ class Candidate:
     row: float
 
 
-def candidates(roles: Roles, canal: Mapping[Level, Vector]) -> tuple[list[Candidate], dict[FindingKey, str]]:
+def candidates(
+    roles: Roles, canal: Mapping[Level, Vector], *, sac_seen: bool = True
+) -> tuple[list[Candidate], dict[FindingKey, str]]:
     """Candidates in the order of the findings, and for each finding without one the reason.
 
-    ``canal``: the canal's centre at each located disc, mm (LPS).
+    ``canal``: the canal's centre at each located disc, mm (LPS); without ``sac_seen`` it is not known well enough.
     """
     offered: list[Candidate] = []
     reasons: dict[FindingKey, str] = {}
@@ -43,6 +45,8 @@ def candidates(roles: Roles, canal: Mapping[Level, Vector]) -> tuple[list[Candid
         stacks = roles.stacks.get(key.condition.role, ())
         if not stacks:
             reasons[key] = f"no {key.condition.role.label} series was received"
+        elif not sac_seen:
+            reasons[key] = "the dural sac is not seen on the Sagittal T2/STIR slice, which lies beside the mid-line"
         elif key.level not in canal:
             reasons[key] = "the disc level was not found"
         else:

@@ -39,13 +39,15 @@ class Levels:
     """``canal`` is the middle of the dural sac at the disc's mid-height, mm (LPS), cranial to caudal.
 
     ``source`` is the slice on which they are best seen; ``notes`` say in words how they were found and what is in
-    doubt; ``confidence`` runs from 0 to 1 and is no probability.
+    doubt; ``confidence`` runs from 0 to 1 and is no probability. Without ``sac_seen``, in a loose slice beside the
+    mid-line, the points lie just behind the discs and nothing may be graded there.
     """
 
     canal: Mapping[Level, Vector]
     source: SliceHeader | None = None
     notes: tuple[str, ...] = ()
     confidence: float = 0.0
+    sac_seen: bool = True
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def locate_levels(roles: Roles, read: Read) -> Levels:
     }
     source = slices[min(central, key=lambda i: abs(away[i] - aside.mean()))]
     confidence = min(1.0, found.score / len(LEVELS_UP)) * min(1.0, found.margin / (2 * SURE))
-    return Levels({level: points[level] for level in Level}, source.header, tuple(notes), confidence)
+    return Levels({level: points[level] for level in Level}, source.header, tuple(notes), confidence, seen)
 
 
 def _lordotic(backwards: Vector) -> bool:

@@ -1,0 +1,219 @@
+"""The command line as a person meets it: results, and one clear line for everything that is wrong."""
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import zipfile
+
+import pytest
+from pydicom import dcmread
+from pydicom.data import get_testdata_file
+
+from lumbar.spine.anatomy import ALL_FINDINGS
+from lumbar.spine.provenance import RESEARCH_USE_ONLY
+from tests.acceptance.test_main_job import validation_errors
+from tests.system import System
+
+
+@pytest.fixture
+def stubbed(tmp_path):
+    """The command line with stub networks."""
+    return System(tmp_path / "cli", {})
+
+
+def rows_of(done):
+    assert done.returncode == 0, done.stderr
+    return list(csv.DictReader(io.StringIO(done.stdout)))
+
+
+def assert_one_line(done, status, said):
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("lumbar: ")
+    assert said in line
+
+
+def test_a_whole_phantom_is_read_from_a_folder_or_a_zip_alike(stubbed, phantom, tmp_path):
+    folder, truth = phantom(1)
+    report = tmp_path / "report.dcm"
+    rows = rows_of(stubbed.lumbar("analyse", str(folder), "--format", "csv", "--sr", str(report)))
+    assert [row["row_id"] for row in rows] == [key.row_id(truth.study_instance_uid) for key in ALL_FINDINGS]
+    assert {row["assessed"] for row in rows} == {"true"}
+    assert validation_errors(report) == []
+    packed = shutil.make_archive(str(tmp_path / "study"), "zip", folder)
+    assert rows_of(stubbed.lumbar("analyse", packed, "--format", "csv")) == rows
+
+
+def test_json_and_csv_hold_the_same(stubbed, phantom):
+    folder, _ = phantom(1)
+    rows = rows_of(stubbed.lumbar("analyse", str(folder), "--format", "csv"))
+    records = json.loads(stubbed.lumbar("analyse", str(folder), "--format", "json").stdout)
+    assert [record["row_id"] for record in records] == [row["row_id"] for row in rows]
+    assert [record["severe"] for record in records] == [float(row["severe"]) for row in rows]
+    assert all(RESEARCH_USE_ONLY in record["notice"] for record in records)
+
+
+def test_a_study_with_one_series_is_read_as_far_as_it_goes(stubbed, phantom):
+    folder, _ = phantom(1)
+    rows = rows_of(stubbed.lumbar("analyse", str(folder / "1"), "--format", "csv"))
+    assert [row["row_id"][-len("stenosis_l1_l2") :] for row in rows if row["assessed"] == "true"] == [
+        f"stenosis_{key.level}" for key in ALL_FINDINGS[-5:]
+    ]
+    assert {row["reason"] for row in rows if row["assessed"] == "false"} == {
+        "no Sagittal T1 series was received",
+        "no Axial T2 series was received",
+    }
+
+
+def test_without_the_series_that_shows_the_levels_there_is_a_reason(stubbed, phantom):
+    folder, _ = phantom(1)
+    done = stubbed.lumbar("analyse", str(folder / "3"))
+    assert_one_line(done, 3, "no sagittal T2/STIR series was received")
+
+
+def test_a_damaged_file_is_passed_over_and_the_rest_is_read(stubbed, phantom, tmp_path):
+    folder, _ = phantom(1)
+    damaged = shutil.copytree(folder, tmp_path / "damaged")
+    first, second, third = sorted(damaged.glob("1/*.dcm"))[:3]
+    first.write_bytes(first.read_bytes()[:-2000])
+    second.write_bytes(b"not DICOM at all")
+    ds = dcmread(third)
+    del ds.ImagePositionPatient
+    ds.save_as(third)
+    rows = rows_of(stubbed.lumbar("analyse", str(damaged), "--format", "csv"))
+    assert {row["assessed"] for row in rows} == {"true"}
+    said = stubbed.lumbar("analyse", str(damaged)).stdout
+    assert "1 files passed over: not a DICOM file" in said
+
+
+@pytest.mark.parametrize("missing", ["PixelData", "ImageOrientationPatient", "PixelSpacing"])
+def test_a_study_that_lacks_what_is_needed_everywhere_has_a_reason(stubbed, phantom, tmp_path, missing):
+    folder, _ = phantom(1)
+    stripped = tmp_path / "stripped"
+    stripped.mkdir()
+    for file in folder.glob("1/*.dcm"):
+        ds = dcmread(file)
+        delattr(ds, missing)
+        ds.save_as(stripped / file.name)
+    done = stubbed.lumbar("analyse", str(stripped))
+    assert_one_line(done, 3, "pixel" if missing == "PixelData" else missing)
+
+
+def test_what_is_no_study_has_a_reason(stubbed, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.txt").write_text("hello")
+    with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
+        pass
+    for path in ("empty", "text.txt", "empty.zip"):
+        assert_one_line(stubbed.lumbar("analyse", str(tmp_path / path)), 3, "holds no DICOM files")
+    assert_one_line(stubbed.lumbar("analyse", str(tmp_path / "missing")), 3, "No such file")
+    ct = get_testdata_file("CT_small.dcm")
+    assert_one_line(stubbed.lumbar("analyse", str(ct)), 3, "not an MR image")
+
+
+def test_the_networks_own_bundle_says_untrained(tmp_path, phantom):
+    folder, _ = phantom(1)
+    real = System(tmp_path / "cli", {}, stubbed=False)
+    rows = rows_of(real.lumbar("analyse", str(folder), "--format", "csv"))
+    assert {row["bundle"] for row in rows} == {"initial 0 (untrained)"}
+    assert all("Untrained" in row["notice"] for row in rows)
+    slice_file = str(sorted(folder.glob("1/*.dcm"))[8])
+    classes = rows_of(real.lumbar("classify", slice_file, "--format", "csv"))
+    for what, count in (("condition", 6), ("severity", 3)):
+        probabilities = [float(row["probability"]) for row in classes if row["what"] == what]
+        assert len(probabilities) == count
+        assert sum(probabilities) == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"LUMBAR_PORT": "many"}, "LUMBAR_PORT"),
+        ({"LUMBAR_DATABASE_URL": "nowhere"}, "LUMBAR_DATABASE_URL"),
+        ({"LUMBAR_BUNDLE": "/nonexistent"}, "bundle"),
+    ],
+)
+def test_a_wrong_setting_stops_the_start_and_names_itself(tmp_path, setting, said):
+    wrong = System(tmp_path / "cli", setting, stubbed=False)
+    command = ("analyse", str(get_testdata_file("MR_small.dcm"))) if "LUMBAR_BUNDLE" in setting else ("up",)
+    assert_one_line(wrong.lumbar(*command), 2, said)
+
+
+def test_a_port_that_is_taken_is_named(stubbed, tmp_path):
+    stubbed.start()
+    other = System(tmp_path / "other", {"LUMBAR_PORT": str(stubbed.port)})
+    done = other.lumbar("up")
+    stubbed.kill()
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{stubbed.port}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_destinations_are_asked_and_those_away_named(stubbed, orthanc):
+    stubbed.set(
+        destinations=json.dumps(
+            {
+                "pacs": f"dicom://ORTHANC@127.0.0.1:{orthanc.dicom_port}",
+                "archive": f"http://127.0.0.1:{orthanc.http_port}/dicom-web",
+                "away": "dicom://NOBODY@127.0.0.1:1",
+            }
+        )
+    )
+    done = stubbed.lumbar("destinations", "test")
+    assert done.returncode == 1
+    assert "pacs: answers" in done.stdout
+    assert "archive: answers" in done.stdout
+    assert "away: " in done.stdout
+    assert_one_line(done, 1, "1 of 3 destinations")
+
+
+def test_a_database_that_was_never_made_is_said_so_with_what_to_do(stubbed):
+    assert_one_line(stubbed.lumbar("worklist"), 1, "run `lumbar db upgrade`")
+
+
+def test_an_unknown_study_is_said_so(stubbed):
+    assert stubbed.lumbar("db", "upgrade").returncode == 0
+    for command in ("study", "complete", "requeue"):
+        assert_one_line(stubbed.lumbar(command, "1.2.3"), 1, "no study with UID '1.2.3'")
+
+
+def test_the_demo_ends_well(tmp_path):
+    done = System(tmp_path / "cli", {}, stubbed=False).lumbar("demo", "--exit")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "6 of 6 reports arrived in the PACS and 6 of 6 studies have 25 findings" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["hitachi-0.3T-parasagittal-t2.dcm", "siemens-1.5T-axial-t2-jpeg-lossless.dcm"])
+def test_a_real_lumbar_slice_is_read_as_far_as_one_slice_allows(stubbed, real_files, name):
+    rows = rows_of(stubbed.lumbar("analyse", str(real_files / "lumbar" / name), "--format", "csv"))
+    assert len(rows) == 25
+    assert all(row["assessed"] == "true" or row["reason"] for row in rows)
+    said = stubbed.lumbar("analyse", str(real_files / "lumbar" / name)).stdout
+    if "axial" in name:
+        assert said.count("Without a level: ") == 2
+    else:
+        assert "counted upwards from L5/S1" in said
+        assert "the dural sac is not seen" in said
+
+
+@pytest.mark.parametrize(
+    "name", ["cervical-says-lspine.dcm", "enhanced-mr-brain-multiframe.dcm", "knee-localizer-3plane"]
+)
+def test_a_real_study_that_is_not_lumbar_is_refused_with_a_reason(stubbed, real_files, name):
+    done = stubbed.lumbar("analyse", str(real_files / "not-lumbar" / name))
+    assert_one_line(done, 3, "lumbar" if "cervical" in name else "no sagittal T2/STIR series")
+
+
+def test_dcmtk_and_lumbar_send_reach_the_receiver_alike(stubbed, phantom):
+    (folder, truth), (other, other_truth) = phantom(1), phantom(2)
+    stubbed.start()
+    receiver = f"dicom://LUMBAR@127.0.0.1:{stubbed.port}"
+    assert "files sent" in stubbed.lumbar("send", str(folder), "--to", receiver).stdout
+    storescu = ["storescu", "-aec", "LUMBAR", "+sd", "+r", "127.0.0.1", str(stubbed.port), str(other)]
+    assert subprocess.run(storescu, capture_output=True).returncode == 0
+    stubbed.wait_for_states(dict.fromkeys((truth.study_instance_uid, other_truth.study_instance_uid), "analysed"))
+    assert "Traceback" not in stubbed.tail()
+    stubbed.kill()
