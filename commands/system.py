@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Annotated
 
@@ -16,13 +17,15 @@ from db.session import Database
 from db.site import Site
 from lumbar import log as logging
 from lumbar.errors import Permanent, WrongSetting
-from lumbar.networks import CropReader
+from lumbar.networks import CropReader, load
 from lumbar.settings import Settings
 
 app = typer.Typer()
 log = structlog.get_logger()
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "commands")  # how `lumbar up` starts its parts
+ENDS_EARLY_S = 10.0  # a part that ends sooner than this is not started again
+ENDS_WITHIN_S = 60.0  # a study in hand is ended; nothing acknowledged is lost by a kill
 
 UntilEof = Annotated[
     bool, typer.Option("--until-eof", hidden=True, help="Stop when standard input closes: the parent is gone")
@@ -34,19 +37,47 @@ def up() -> None:
     """Runs the whole system: database schema, receiver, sweep; with a broker set, a worker too."""
     settings = _start()
     schema.upgrade(Database.connect(settings.effective_database_url))
-    parts = ["scp", "sweep", *(["worker"] if settings.broker_url else [])]
-    children = [subprocess.Popen([*PROGRAM, part, "--until-eof"], stdin=subprocess.PIPE) for part in parts]
+    children = [_Part(name) for name in ("scp", "sweep", *(("worker",) if settings.broker_url else ()))]
     stop = _on_signal()
     try:
         while not stop.wait(0.5):
-            for part, child in zip(parts, children, strict=True):
-                if child.poll() is not None:
-                    raise Permanent(f"`lumbar {part}` ended with status {child.returncode}; its log above says why")
+            for child in children:
+                child.keep_running()
     finally:
         for child in children:
-            child.send_signal(signal.SIGTERM)
+            child.process.terminate()
         for child in children:
-            child.wait()
+            child.end()
+
+
+class _Part:
+    """A child process of `lumbar up`; it ends when its standard input closes, so it never outlives its parent."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._start()
+
+    def _start(self) -> None:
+        self._started = time.monotonic()
+        self.process = subprocess.Popen([*PROGRAM, self._name, "--until-eof"], stdin=subprocess.PIPE)
+
+    def keep_running(self) -> None:
+        """Starts it again when it was killed. Raises Permanent when it ends as soon as it is started."""
+        status = self.process.poll()
+        if status is None:
+            return
+        if time.monotonic() - self._started < ENDS_EARLY_S:
+            raise Permanent(f"`lumbar {self._name}` ended with status {status}; its words above say why")
+        log.error("part.restarted", part=self._name, status=status)
+        self._start()
+
+    def end(self) -> None:
+        """Waits for what it has in hand, but not for ever."""
+        try:
+            self.process.wait(ENDS_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 @app.command(epilog="Example: LUMBAR_HOST=0.0.0.0 LUMBAR_KNOWN_AES=MR1,MR2 lumbar scp")
@@ -113,12 +144,7 @@ def worker(
 def load_networks(settings: Settings) -> Callable[[], CropReader]:
     """The networks of the configured bundle, loaded at the first call and resident from then on."""
 
-    def networks() -> CropReader:
-        from lumbar.networks.bundle import resident
-
-        return resident(settings.bundle)
-
-    return networks
+    return lambda: load(settings.bundle)
 
 
 def _start() -> Settings:

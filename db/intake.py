@@ -17,11 +17,10 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID, EnhancedMRImageStorage, MRImageStorage
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from db import studies
-from db.session import Database
+from db.session import Conflict, Database, insert_if_new
 from db.tables import AuditEvent, Instance, Patient, Series, Study, Table
 from lumbar.dicom.headers import read_up_to_pixels, refusing, slice_headers
 from lumbar.errors import NotDicom
@@ -63,7 +62,7 @@ class Identity:
     series_instance_uid: str
     patient: dict[str, str]  # columns of ``Patient`` beside its key
     issuer: str
-    patient_identifier: str
+    patient_identifier: str  # may be empty (type 2): then nothing but the study tells whose it is
     study: dict[str, Any]  # columns of ``Study`` beside its UID and patient
     series: dict[str, Any]  # columns of ``Series`` beside its UID and study
     slices: int
@@ -88,8 +87,12 @@ def take_in(database: Database, store: Store, arrival: Arrival) -> Taken:
     identity = _identify(content, arrival)
     digest = digest_of(arrival.transfer_syntax_uid.encode(), b"\0", arrival.encoded)
     file = store.put("instances", digest, content)
-    with database.transaction() as session:
-        return _register(session, arrival, identity, digest, file, len(content))
+    try:
+        with database.transaction() as session:
+            return _register(session, arrival, identity, digest, file, len(content))
+    except Conflict:  # another association registered the same SOP Instance UID just now: look again
+        with database.transaction() as session:
+            return _register(session, arrival, identity, digest, file, len(content))
 
 
 def as_file(arrival: Arrival) -> bytes:
@@ -118,7 +121,7 @@ def _identify(content: bytes, arrival: Arrival) -> Identity:
         return Identity(
             study_instance_uid=str(header.StudyInstanceUID),
             series_instance_uid=str(header.SeriesInstanceUID),
-            issuer=_text(header, "IssuerOfPatientID", 64) or arrival.source,
+            issuer=_issuer(header, arrival),
             patient_identifier=_text(header, "PatientID", 64),
             patient={
                 "name": _text(header, "PatientName", 320),
@@ -140,6 +143,13 @@ def _identify(content: bytes, arrival: Arrival) -> Identity:
         )
 
 
+def _issuer(header: Dataset, arrival: Arrival) -> str:
+    """Who gave the patient's number; where there is none, the study stands for the patient."""
+    if not _text(header, "PatientID", 64):
+        return str(header.StudyInstanceUID)
+    return _text(header, "IssuerOfPatientID", 64) or arrival.source
+
+
 def _require_uid(value: str, name: str) -> None:
     if len(value) > 64 or not _UID.fullmatch(value):
         raise NotDicom(f"{name} is missing or not a UID")
@@ -159,9 +169,10 @@ def _register(session: Session, arrival: Arrival, identity: Identity, digest: st
     series_key = {"study_id": study.id, "series_instance_uid": identity.series_instance_uid}
     series_id = _keep(session, Series, series_key, identity.series)
     aside = _contradiction(session, study, identity, arrival.sop_instance_uid, digest)
-    added = _insert(
+    added = insert_if_new(
         session,
         Instance,
+        ("sop_instance_uid", "sha256"),
         series_id=series_id,
         sop_instance_uid=arrival.sop_instance_uid,
         sop_class_uid=arrival.sop_class_uid,
@@ -180,7 +191,7 @@ def _register(session: Session, arrival: Arrival, identity: Identity, digest: st
         session.add(AuditEvent(event="instance.aside", actor=arrival.source, study_id=study.id, detail={"why": aside}))
         log.warning("instance.aside", study=study.id, why=aside)
         return Taken.ASIDE
-    studies.instance_arrived(session, study.id)
+    studies.instance_arrived(session, study.id, stat=identity.study["stat"])
     return Taken.NEW
 
 
@@ -197,13 +208,24 @@ def _study(session: Session, identity: Identity) -> Study:
         return study
     patient_key = {"issuer": identity.issuer, "patient_identifier": identity.patient_identifier}
     patient_id = _keep(session, Patient, patient_key, identity.patient)
-    _insert(session, Study, study_instance_uid=identity.study_instance_uid, patient_id=patient_id, **identity.study)
+    insert_if_new(
+        session,
+        Study,
+        ("study_instance_uid",),
+        study_instance_uid=identity.study_instance_uid,
+        patient_id=patient_id,
+        **identity.study,
+    )
     return session.scalars(locked).one()
 
 
 def _contradiction(session: Session, study: Study, identity: Identity, uid: str, digest: str) -> str | None:
     """Why this instance may not be used: it would put one patient's image under another, or replace an image."""
-    if study.patient.patient_identifier != identity.patient_identifier:
+    patient = study.patient
+    same = patient.patient_identifier == identity.patient_identifier
+    if same and not identity.patient_identifier:
+        same = (patient.name, patient.birth_date) == (identity.patient["name"], identity.patient["birth_date"])
+    if not same:
         return "the study was first received for another patient"
     before = session.execute(
         select(Instance.sha256, Series.study_id)
@@ -217,16 +239,8 @@ def _contradiction(session: Session, study: Study, identity: Identity, uid: str,
 
 def _keep(session: Session, table: type[Table], key: dict[str, Any], first_values: dict[str, Any]) -> int:
     """The row of a key, made with these values if it is not there yet."""
-    _insert(session, table, **key, **first_values)
+    insert_if_new(session, table, tuple(key), **key, **first_values)
     return int(session.execute(select(table.id).filter_by(**key)).scalar_one())  # type: ignore[attr-defined]
-
-
-def _insert(session: Session, table: type[Table], **values: Any) -> bool:
-    """Adds a row unless a unique one is there; whether it was added."""
-    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
-    key = table.__table__.c.id
-    added = dialect.insert(table.__table__).values(**values).on_conflict_do_nothing().returning(key)
-    return session.execute(added).first() is not None
 
 
 def _text(header: Dataset, keyword: str, longest: int) -> str:
@@ -235,8 +249,10 @@ def _text(header: Dataset, keyword: str, longest: int) -> str:
 
 
 def _whole(header: Dataset, keyword: str) -> int | None:
+    """An integer that fits its column; IS allows more digits than that (PS3.5 6.2)."""
     value = header.get(keyword)
     try:
-        return int(value)
+        number = int(value)
     except (TypeError, ValueError):
         return None
+    return number if abs(number) < 2**31 else None

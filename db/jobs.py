@@ -35,14 +35,9 @@ class Claimed:
 
 @dataclass(frozen=True)
 class Backoff:
-    """How often and how patiently a job is tried; seconds.
-
-    A lost worker is mostly no fault of the job, a restart for instance: such attempts are counted by themselves, and
-    bounded too, since a study may also be what kills its workers.
-    """
+    """How often and how patiently a job is tried; seconds."""
 
     attempts: int
-    losses: int
     base_s: float
     longest_s: float
 
@@ -75,21 +70,24 @@ def create(
     session.flush()
 
 
-def due(session: Session, *, rering_s: float, limit: int = 100) -> list[tuple[int, JobKind]]:
-    """Jobs whose time has come and that no worker was told of lately: the urgent first, then the oldest."""
-    return [
-        (job_id, kind)
-        for job_id, kind in session.execute(
-            select(Job.id, Job.kind)
+def due(session: Session, kind: JobKind, *, rering_s: float, limit: int = 100) -> list[int]:
+    """Jobs whose time has come and that no worker was told of lately: the urgent first, then who waited longest.
+
+    A job that failed waits behind those that did not: its time came later.
+    """
+    return list(
+        session.scalars(
+            select(Job.id)
             .where(
+                Job.kind == kind,
                 Job.state == JobState.PENDING,
                 Job.run_after <= db_now(),
                 or_(Job.rung_at.is_(None), Job.rung_at < db_now(-rering_s)),
             )
-            .order_by(Job.priority.desc(), Job.created_at, Job.id)
+            .order_by(Job.priority.desc(), Job.run_after, Job.id)
             .limit(limit)
         )
-    ]
+    )
 
 
 def rung(session: Session, job_id: int) -> None:
@@ -124,27 +122,36 @@ def finish(session: Session, claimed: Claimed) -> bool:
 
 
 def retry(session: Session, claimed: Claimed, error: str, backoff: Backoff) -> bool:
-    """Puts a job back for later; False when it was tried as often as it may be, or the lease was lost."""
+    """Puts a job back for later; False when it was tried as often as it may be. Lost workers are no tries."""
     tries = claimed.attempts - claimed.losses
     if tries >= backoff.attempts:
         return False
     wait_s = backoff.wait_s(tries)
-    log.warning("job.retry", job=claimed.job_id, attempts=claimed.attempts, wait_s=round(wait_s, 1))
-    return _put_back(session, claimed, error, wait_s, claimed.losses)
+    put_back = {"state": JobState.PENDING, "last_error": error, "run_after": db_now(wait_s), "rung_at": None}
+    if _write(session, claimed, **put_back, **_RELEASED):
+        log.warning("job.retry", job=claimed.job_id, attempts=claimed.attempts, wait_s=round(wait_s, 1))
+    return True
 
 
-def replace_worker(session: Session, claimed: Claimed, error: str, backoff: Backoff) -> bool:
-    """Puts a lost worker's job back at once; False when too many workers were lost over it."""
-    if claimed.losses + 1 >= backoff.losses:
+def replace_worker(session: Session, claimed: Claimed, most_losses: int) -> bool:
+    """Puts a lost worker's job back at once; False when too many workers were lost over it.
+
+    A restart is no fault of the job, so it is no try; but a study may be what kills its workers, so it is bounded.
+    """
+    if claimed.losses + 1 >= most_losses:
         return False
-    log.warning("job.worker_lost", job=claimed.job_id, losses=claimed.losses + 1)
-    return _put_back(session, claimed, error, 0, claimed.losses + 1)
+    put_back = {"state": JobState.PENDING, "last_error": "the worker was lost", "run_after": db_now(), "rung_at": None}
+    if _write(session, claimed, **put_back, losses=claimed.losses + 1, **_RELEASED):
+        log.warning("job.worker_lost", job=claimed.job_id, losses=claimed.losses + 1)
+    return True
 
 
 def bury(session: Session, claimed: Claimed, error: str) -> bool:
     """Ends a job as a dead letter with its last error; False when the lease was lost."""
-    log.error("job.dead", job=claimed.job_id, kind=claimed.kind, attempts=claimed.attempts)
-    return _write(session, claimed, state=JobState.DEAD, last_error=error, ended_at=db_now(), **_RELEASED)
+    buried = _write(session, claimed, state=JobState.DEAD, last_error=error, ended_at=db_now(), **_RELEASED)
+    if buried:
+        log.error("job.dead", job=claimed.job_id, kind=str(claimed.kind), attempts=claimed.attempts)
+    return buried
 
 
 def cancel(session: Session, claimed: Claimed) -> bool:
@@ -152,10 +159,17 @@ def cancel(session: Session, claimed: Claimed) -> bool:
     return _write(session, claimed, state=JobState.CANCELLED, ended_at=db_now(), **_RELEASED)
 
 
-def expired(session: Session) -> list[Claimed]:
-    """Jobs whose worker was not heard of until the lease ended."""
-    rows = session.scalars(select(Job).where(Job.state == JobState.RUNNING, Job.lease_expires_at < db_now()))
-    return [_claimed(job) for job in rows]
+def expired(session: Session, job_id: int | None = None) -> list[Claimed]:
+    """Jobs (or the one job, if it still is) whose worker was not heard of until the lease ended."""
+    lost = select(Job).where(Job.state == JobState.RUNNING, Job.lease_expires_at < db_now()).order_by(Job.id)
+    if job_id is not None:
+        lost = lost.where(Job.id == job_id).with_for_update()
+    return [_claimed(job) for job in session.scalars(lost)]
+
+
+def study_of(session: Session, job_id: int) -> int:
+    """The study a job is for; it never changes."""
+    return session.scalars(select(Job.study_id).where(Job.id == job_id)).one()
 
 
 def cancel_overtaken(session: Session, study_id: int) -> None:
@@ -186,19 +200,6 @@ def _claimed(job: Job) -> Claimed:
 
 
 _RELEASED: dict[str, None] = {"lease_token": None, "lease_expires_at": None}
-
-
-def _put_back(session: Session, claimed: Claimed, error: str, wait_s: float, losses: int) -> bool:
-    return _write(
-        session,
-        claimed,
-        state=JobState.PENDING,
-        last_error=error,
-        run_after=db_now(wait_s),
-        rung_at=None,
-        losses=losses,
-        **_RELEASED,
-    )
 
 
 def _change(*where: object) -> Update:

@@ -1,12 +1,13 @@
 """What a worker hands over: one transaction holds the findings, the report and a delivery for every destination."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db import jobs, studies
 from db.jobs import Claimed
+from db.session import insert_if_new
 from db.studies import StudyEvent
 from db.tables import Bundle, Delivery, Finding, JobKind, Report, Study
 from lumbar.spine.findings import Finding as Found
@@ -19,6 +20,7 @@ class LeaseLostError(Exception):
 
 def claim(session: Session, job_id: int, *, lease_s: float) -> Claimed | None:
     """Takes a job into one's hands; an ANALYSE job takes its study along. None when there is nothing to do."""
+    studies.lock(session, jobs.study_of(session, job_id))
     claimed = jobs.claim(session, job_id, lease_s=lease_s)
     if claimed is None or claimed.kind is not JobKind.ANALYSE:
         return claimed
@@ -44,6 +46,7 @@ def end_analysis(
     Raises:
         LeaseLostError: the job is no longer ours; the transaction must be rolled back.
     """
+    studies.lock(session, claimed.study_id)
     if not jobs.finish(session, claimed):
         raise LeaseLostError
     if not studies.advance(session, claimed.study_id, event, revision=claimed.revision, reason=reason):
@@ -65,6 +68,7 @@ def end_analysis(
 
 def release(session: Session, claimed: Claimed, error: str, backoff: jobs.Backoff) -> None:
     """Gives a failed job back for a later try, or buries it; its study follows."""
+    studies.lock(session, claimed.study_id)
     if jobs.retry(session, claimed, error, backoff):
         _requeue_study(session, claimed)
     else:
@@ -73,21 +77,22 @@ def release(session: Session, claimed: Claimed, error: str, backoff: jobs.Backof
 
 def bury(session: Session, claimed: Claimed, error: str) -> None:
     """Gives a job up; a study whose analysis is given up has failed, for this reason."""
+    studies.lock(session, claimed.study_id)
     if jobs.bury(session, claimed, error) and claimed.kind is JobKind.ANALYSE:
         studies.advance(session, claimed.study_id, StudyEvent.EXHAUSTED, revision=claimed.revision, reason=error)
         studies.supersede_findings(session, claimed.study_id)
 
 
-def recover(session: Session, backoffs: Mapping[JobKind, jobs.Backoff]) -> int:
-    """Gives the jobs of lost workers to others, or buries them; how many."""
-    lost = jobs.expired(session)
-    for claimed in lost:
-        error = "the worker was lost"
-        if jobs.replace_worker(session, claimed, error, backoffs[claimed.kind]):
-            _requeue_study(session, claimed)
-        else:
-            bury(session, claimed, error)
-    return len(lost)
+def recover(session: Session, lost: Claimed, *, most_losses: int) -> bool:
+    """Gives a lost worker's job to another, or buries it; False when the worker was heard of after all."""
+    studies.lock(session, lost.study_id)
+    if not jobs.expired(session, lost.job_id):
+        return False
+    if jobs.replace_worker(session, lost, most_losses):
+        _requeue_study(session, lost)
+    else:
+        bury(session, lost, "the worker was lost")
+    return True
 
 
 def _requeue_study(session: Session, claimed: Claimed) -> None:
@@ -131,18 +136,14 @@ def delivered(session: Session, claimed: Claimed, status: str) -> None:
 
 
 def _bundle_id(session: Session, bundle: BundleIdentity) -> int:
-    identity = {
+    key = {
+        "weights_sha256": bundle.weights_sha256,
         "name": bundle.name,
         "version": bundle.version,
-        "weights_sha256": bundle.weights_sha256,
         "preprocessing_version": bundle.preprocessing_version,
     }
-    row = session.scalar(select(Bundle).filter_by(**identity))
-    if row is None:
-        row = Bundle(**identity, trained_on=bundle.trained_on)
-        session.add(row)
-        session.flush()
-    return row.id
+    insert_if_new(session, Bundle, tuple(key), **key, trained_on=bundle.trained_on)
+    return session.scalars(select(Bundle.id).filter_by(**key)).one()
 
 
 def _row(claimed: Claimed, found: Found, bundle_id: int) -> Finding:

@@ -1,5 +1,7 @@
 """The schema's version: bringing a database to the newest one, and refusing to run on another."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -7,12 +9,13 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 import migrations
 from db.session import Database, DatabaseAway
 from db.tables import Table
-from lumbar.errors import Permanent
+from lumbar.errors import Permanent, WrongSetting
 
 
 def upgrade(database: Database) -> str:
@@ -23,18 +26,15 @@ def upgrade(database: Database) -> str:
     """
     folder = database.engine.url.database if database.engine.dialect.name == "sqlite" else None
     if folder:
-        Path(folder).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            Path(folder).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise WrongSetting(f"LUMBAR_HOME: cannot make {Path(folder).parent} ({error.strerror})") from error
     config = _config()
-    try:
-        with database.engine.connect() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-            connection.commit()
-    except DBAPIError as error:
-        raise DatabaseAway(
-            f"cannot reach the database at {database.engine.url.render_as_string()} ({type(error.orig).__name__}); "
-            "is it running, and is LUMBAR_DATABASE_URL right?"
-        ) from error
+    with _connection(database) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.commit()
     return newest()
 
 
@@ -49,14 +49,11 @@ def check(database: Database) -> None:
     Raises:
         Permanent: naming both revisions. DatabaseAway: it cannot be reached.
     """
-    try:
-        with database.engine.connect() as connection:
+    file = database.engine.url.database if database.engine.dialect.name == "sqlite" else None
+    current = None
+    if file is None or Path(file).exists():
+        with _connection(database) as connection:
             current = MigrationContext.configure(connection).get_current_revision()
-    except DBAPIError as error:
-        raise DatabaseAway(
-            f"cannot reach the database at {database.engine.url.render_as_string()} ({type(error.orig).__name__}); "
-            "is it running, and is LUMBAR_DATABASE_URL right?"
-        ) from error
     if current != newest():
         raise Permanent(
             f"the database's schema is {current or 'empty'}, this version needs {newest()}: run `lumbar db upgrade`"
@@ -67,6 +64,18 @@ def differences(database: Database) -> list[object]:
     """What the migrations' result lacks or has beside the tables: nothing, or a migration is missing."""
     with database.engine.connect() as connection:
         return list(compare_metadata(MigrationContext.configure(connection), Table.metadata))
+
+
+@contextmanager
+def _connection(database: Database) -> Iterator[Connection]:
+    try:
+        with database.engine.connect() as connection:
+            yield connection
+    except DBAPIError as error:
+        raise DatabaseAway(
+            f"cannot reach the database at {database.engine.url.render_as_string()} ({type(error.orig).__name__}); "
+            "is it running, and is LUMBAR_DATABASE_URL right?"
+        ) from error
 
 
 def _config() -> Config:

@@ -6,14 +6,42 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
-from sqlalchemy.orm import Session
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import (
+    ArgumentError,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    NoSuchModuleError,
+    OperationalError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import DeclarativeBase, Session
 
 from lumbar.errors import Transient, WrongSetting
 
 
 class DatabaseAway(Transient):
     """The database does not answer, or gave up on this transaction."""
+
+
+class Conflict(Transient):
+    """Somebody else wrote the same at the same moment; a second look finds it."""
+
+
+# A server that vanished is noticed in seconds, and one statement never holds a receiver's thread for ever.
+_POSTGRESQL: dict[str, Any] = {
+    "pool_size": 10,
+    "max_overflow": 40,
+    "pool_timeout": 10,
+    "connect_args": {
+        "connect_timeout": 10,
+        "tcp_user_timeout": 20_000,
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "options": "-c statement_timeout=60s -c lock_timeout=30s",
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -32,11 +60,11 @@ class Database:
         try:
             parsed = make_url(url)
             if parsed.get_backend_name() == "sqlite":
-                engine = create_engine(parsed, connect_args={"timeout": 30})
+                engine = create_engine(parsed, hide_parameters=True, connect_args={"timeout": 30})
                 event.listen(engine, "connect", _prepare_sqlite)
                 event.listen(engine, "begin", _begin_sqlite)
             else:
-                engine = create_engine(parsed, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+                engine = create_engine(parsed, hide_parameters=True, pool_pre_ping=True, **_POSTGRESQL)
         except (ArgumentError, NoSuchModuleError) as error:
             raise WrongSetting(
                 "LUMBAR_DATABASE_URL is not a database URL; use postgresql+psycopg://user@host/name or sqlite:///file"
@@ -48,7 +76,9 @@ class Database:
         """A transaction that writes: committed at the end of the block, rolled back on an error.
 
         Raises:
-            DatabaseAway: connection lost, lock or statement time-out. Nothing was written.
+            DatabaseAway: connection lost, disk full, lock or statement time-out. Only when the connection was lost in
+                the commit itself may it have been written.
+            Conflict: a unique row was written by somebody else meanwhile.
         """
         yield from self._session(self.engine)
 
@@ -61,27 +91,25 @@ class Database:
         try:
             with Session(engine, expire_on_commit=False) as session, session.begin():
                 yield session
-        except DBAPIError as error:
-            if error.connection_invalidated or _may_pass(error):
-                raise DatabaseAway(f"the database does not answer ({type(error.orig).__name__})") from error
-            raise
+        except IntegrityError as error:
+            raise Conflict("the database has another row under the same key") from error
+        except (OperationalError, InterfaceError, InternalError, PoolTimeout) as error:
+            raise DatabaseAway(f"the database does not answer ({_kind(error)})") from error
 
     def close(self) -> None:
         self.engine.dispose()
 
 
-def _may_pass(error: DBAPIError) -> bool:
-    """OperationalError is what drivers raise when the server, disk or lock is the trouble, not the statement."""
-    return type(error.orig).__name__ in {
-        "OperationalError",
-        "AdminShutdown",
-        "CannotConnectNow",
-        "ConnectionTimeout",
-        "CrashShutdown",
-        "DeadlockDetected",
-        "LockNotAvailable",
-        "SerializationFailure",
-    }
+def insert_if_new(session: Session, table: type[DeclarativeBase], key: tuple[str, ...], **values: Any) -> bool:
+    """Adds a row unless one of its (unique) key is there; whether it was added."""
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    insert = dialect.insert(table.__table__).values(**values)
+    return session.execute(insert.on_conflict_do_nothing(index_elements=key).returning(table.__table__.c.id)).first() is not None
+
+
+def _kind(error: Exception) -> str:
+    """The driver's name for it; its text may hold values."""
+    return type(getattr(error, "orig", None) or error).__name__
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Self
 from db import schema
 from db.jobs import Backoff
 from db.session import Database
-from db.tables import JobKind
+from db.studies import Quiet
 from lumbar.settings import Settings
 from lumbar.store.files import Store
 
@@ -31,11 +31,16 @@ class Site:
         return cls(settings, database, Store(settings.home / "store"))
 
     @property
-    def backoffs(self) -> dict[JobKind, Backoff]:
-        """How often and how patiently each kind of job is tried."""
-        settings = self.settings
-        attempts = {JobKind.ANALYSE: settings.analysis_attempts, JobKind.DELIVER: settings.delivery_attempts}
-        return {
-            kind: Backoff(tries, settings.worker_losses, settings.retry_base_s, settings.retry_longest_s)
-            for kind, tries in attempts.items()
-        }
+    def passing(self) -> Backoff:
+        """How a job is tried again after what may pass: a PACS away, a disk full."""
+        return Backoff(self.settings.attempts, self.settings.retry_base_s, self.settings.retry_longest_s)
+
+    @property
+    def fault(self) -> Backoff:
+        """How a job is tried again after a fault of our own."""
+        return Backoff(self.settings.fault_attempts, self.settings.retry_base_s, self.settings.retry_longest_s)
+
+    @property
+    def quiet(self) -> Quiet:
+        """When a study is complete."""
+        return Quiet(self.settings.quiet_s, self.settings.quiet_incomplete_s)

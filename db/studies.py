@@ -1,9 +1,10 @@
 """The study's life: one table of what may follow what, and the only functions that move a study along it."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 import structlog
-from sqlalchemy import Integer, and_, case, func, select, update
+from sqlalchemy import Integer, case, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -76,32 +77,49 @@ def advance(
     return session.execute(moved).rowcount == 1  # type: ignore[attr-defined,no-any-return]
 
 
-def instance_arrived(session: Session, study_id: int) -> None:
+def lock(session: Session, study_id: int) -> None:
+    """Holds the study's row to the end of the transaction.
+
+    Whoever writes a study and its jobs locks the study first: receivers do, and two orders would deadlock.
+    """
+    session.execute(select(Study.id).where(Study.id == study_id).with_for_update())
+
+
+def instance_arrived(session: Session, study_id: int, *, stat: bool = False) -> None:
     """Notes a new instance. In a study that was complete, it opens the next revision and overtakes its jobs."""
-    late = and_(Study.state.in_(_LATE)).cast(Integer)
+    late = Study.state.in_(_LATE).cast(Integer)
     session.execute(
         update(Study)
         .where(Study.id == study_id)
         .values(
-            last_received_at=db_now(), revision=Study.revision + late, state=_S.RECEIVING, reason=None, ended_at=None
+            last_received_at=db_now(),
+            revision=Study.revision + late,
+            state=_S.RECEIVING,
+            reason=None,
+            ended_at=None,
+            stat=or_(Study.stat, literal(stat)),
         )
         .execution_options(synchronize_session=False)
     )
     jobs.cancel_overtaken(session, study_id)
 
 
-def quiet_studies(session: Session, *, quiet_s: float, quiet_incomplete_s: float) -> list[int]:
-    """Studies whose images have all come: all roles there and quiet, or quiet for long."""
-    return list(
-        session.scalars(
-            select(Study.id)
-            .where(Study.state == _S.RECEIVING)
-            .where(
-                (Study.last_received_at < db_now(-quiet_incomplete_s))
-                | ((Study.last_received_at < db_now(-quiet_s)) & (_roles_present() == len(Role)))
-            )
+@dataclass(frozen=True)
+class Quiet:
+    """For how many seconds a study must be quiet to be complete: with all three roles there, and in any case."""
+
+    complete_s: float
+    incomplete_s: float
+
+    def holds(self) -> ColumnElement[bool]:
+        return (Study.last_received_at < db_now(-self.incomplete_s)) | (
+            (Study.last_received_at < db_now(-self.complete_s)) & (_roles_present() == len(Role))
         )
-    )
+
+
+def quiet_studies(session: Session, quiet: Quiet) -> list[int]:
+    """Studies whose images have all come, it seems."""
+    return list(session.scalars(select(Study.id).where(Study.state == _S.RECEIVING, quiet.holds()).order_by(Study.id)))
 
 
 def _roles_present() -> ColumnElement[int]:
@@ -118,8 +136,14 @@ def _roles_present() -> ColumnElement[int]:
     return select(func.count()).select_from(enough).scalar_subquery()
 
 
-def complete(session: Session, study_id: int) -> bool:
-    """Closes a study's revision and makes its ANALYSE job; False when it was not receiving."""
+def complete(session: Session, study_id: int, quiet: Quiet | None = None) -> bool:
+    """Closes a study's revision and makes its ANALYSE job; False when it was not receiving.
+
+    With ``quiet``, also False when an image came since it was found quiet.
+    """
+    lock(session, study_id)
+    if quiet is not None and not session.scalar(select(quiet.holds()).where(Study.id == study_id)):
+        return False
     if not advance(session, study_id, _E.COMPLETED):
         return False
     study = session.get_one(Study, study_id, populate_existing=True)
@@ -130,6 +154,7 @@ def complete(session: Session, study_id: int) -> bool:
 
 def requeue(session: Session, study_id: int) -> bool:
     """Analyses an ended study again, as its next revision; False when it has not ended."""
+    lock(session, study_id)
     if not advance(session, study_id, _E.REQUEUED):
         return False
     study = session.get_one(Study, study_id, populate_existing=True)

@@ -3,10 +3,14 @@
 Every setting has one line in ``docs/operations.md``; a test holds the two together.
 """
 
+import os
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -21,7 +25,14 @@ from pydantic_settings import (
 from lumbar.errors import WrongSetting
 from lumbar.peers.destinations import Destination, parse_destination
 
-AE_TITLE = r"^[ -\[\]-~]{1,16}$"  # PS3.5 6.2: up to 16 characters of the default repertoire, no backslash
+AE_TITLE = re.compile(r"(?! *$)[ -\[\]-~]{1,16}")  # PS3.5 6.2: the default repertoire, no backslash, not only spaces
+
+
+class _TomlFile(TomlConfigSettingsSource):
+    """`lumbar.toml`, each setting as a whole: a table in it is not mixed with the environment's."""
+
+    def __call__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__call__().items() if name not in self.current_state}
 
 
 class Settings(BaseSettings):
@@ -42,7 +53,7 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address the receiver listens on; `0.0.0.0` for every interface")
     port: int = Field(11112, ge=0, le=65535, description="TCP port of the receiver; 0: any free one")
-    ae_title: str = Field("LUMBAR", pattern=AE_TITLE, description="The receiver's AE title; others are refused")
+    ae_title: str = Field("LUMBAR", description="The receiver's AE title; others are refused")
     known_aes: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Calling AE titles that may send, comma-separated; empty: any"
     )
@@ -53,8 +64,8 @@ class Settings(BaseSettings):
         default_factory=dict,
         description="Where reports go: name → `dicom://AE@host:port` or `https://host/dicom-web`",
     )
-    delivery_attempts: int = Field(20, ge=1, description="Tries of one delivery before it is a dead letter")
-    analysis_attempts: int = Field(3, ge=1, description="Tries of one analysis before the study has failed")
+    attempts: int = Field(20, ge=1, description="Tries of one job after what may pass, before it is given up")
+    fault_attempts: int = Field(3, ge=1, description="Tries of one job after an internal fault")
     worker_losses: int = Field(10, ge=1, description="Workers lost over one job before it is given up")
     retry_base_s: float = Field(5, gt=0, description="First wait before a retry; doubled each time, with jitter")
     retry_longest_s: float = Field(900, gt=0, description="Longest wait before a retry")
@@ -80,10 +91,20 @@ class Settings(BaseSettings):
             return tuple(title.strip() for title in value.split(",") if title.strip())
         return value
 
+    @field_validator("ae_title", "known_aes")
+    @classmethod
+    def _are_ae_titles(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for title in (value,) if isinstance(value, str) else value:
+            if not AE_TITLE.fullmatch(title):
+                raise ValueError(f"{title!r} is no AE title: 1 to 16 characters, no backslash")
+        return value
+
     @field_validator("destinations")
     @classmethod
     def _parse(cls, value: dict[str, str]) -> dict[str, str]:
         for name, url in value.items():
+            if not 1 <= len(name) <= 64:
+                raise ValueError(f"a destination's name has 1 to 64 characters, not {len(name)}")
             try:
                 parse_destination(name, url)
             except WrongSetting as error:
@@ -99,7 +120,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, _TomlFile(settings_cls)
 
     @classmethod
     def load(cls, **overrides: object) -> Self:
@@ -108,6 +129,7 @@ class Settings(BaseSettings):
         Raises:
             WrongSetting: naming each wrong setting and what it should be.
         """
+        _refuse_misspelt(cls.model_fields)
         try:
             return cls(**overrides)  # type: ignore[arg-type]
         except ValidationError as error:
@@ -141,3 +163,11 @@ class Settings(BaseSettings):
             known = ", ".join(sorted(self.destinations)) or "none is set"
             raise WrongSetting(f"no destination is called {name!r} (known: {known}); set LUMBAR_DESTINATIONS")
         return parse_destination(name, self.destinations[name])
+
+
+def _refuse_misspelt(known: Iterable[str]) -> None:
+    """A variable that looks like a setting's name but is none would else be ignored in silence."""
+    names = {f"LUMBAR_{name.upper()}" for name in known}
+    for variable in sorted(name for name in os.environ if name.startswith("LUMBAR_") and name not in names):
+        if meant := get_close_matches(variable, names, n=1, cutoff=0.85):
+            raise WrongSetting(f"{variable} is no setting; is {meant[0]} meant?")

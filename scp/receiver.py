@@ -38,6 +38,7 @@ STORED = 0x0000
 OUT_OF_RESOURCES = 0xA700
 HEADER_DISAGREES = 0xA900
 CANNOT_UNDERSTAND = 0xC000
+PROCESSING_FAILURE = 0x0110
 
 TRANSFER_SYNTAXES: list[UID] = [
     ExplicitVRLittleEndian,
@@ -64,7 +65,7 @@ class Receiver:
         self._store = store
         _config.LOG_REQUEST_IDENTIFIERS = False  # they hold patient data
         _config.LOG_RESPONSE_IDENTIFIERS = False
-        ae = AE(ae_title=settings.ae_title)
+        self._ae = ae = AE(ae_title=settings.ae_title)
         ae.require_called_aet = True
         ae.require_calling_aet = list(settings.known_aes)
         ae.maximum_associations = settings.maximum_associations
@@ -86,7 +87,6 @@ class Receiver:
                 "set LUMBAR_PORT to a free port, and LUMBAR_HOST to an address of this machine"
             ) from error
         assert server is not None  # noqa: S101 - it is None only for block=True
-        self._server = server
         self.port: int = server.server_address[1]
         log.info("receiver.listening", host=settings.host, port=self.port, ae_title=settings.ae_title)
 
@@ -107,6 +107,9 @@ class Receiver:
             return _refuse(CANNOT_UNDERSTAND, arrival, error)
         except Transient as error:
             return _refuse(OUT_OF_RESOURCES, arrival, error)
+        except Exception as error:  # noqa: BLE001 - a fault of ours; its text may hold the patient's data
+            log.error("receiver.fault", source=arrival.source, error=type(error).__name__)
+            return PROCESSING_FAILURE
         return STORED
 
     def __enter__(self) -> Self:
@@ -115,7 +118,7 @@ class Receiver:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.shutdown()
+        self._ae.shutdown()  # open associations are aborted: nothing in them was acknowledged
         log.info("receiver.stopped")
 
 

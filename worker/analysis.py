@@ -1,6 +1,9 @@
 """The ANALYSE job: a stored study in; findings, a stored report and its deliveries out, in one transaction."""
 
 from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
 
 from db import results, studies
 from db.jobs import Claimed
@@ -10,13 +13,19 @@ from db.tables import Report as ReportRow
 from lumbar import VERSION
 from lumbar.dicom.folder import Found
 from lumbar.dicom.headers import read_header, slice_headers
-from lumbar.errors import NotAnalysable, NotDicom
+from lumbar.errors import NotAnalysable, NotDicom, Transient
 from lumbar.networks import CropReader
 from lumbar.reports.identity import report_uid
 from lumbar.reports.report import Predecessor, Report
 from lumbar.reports.sr import OUTPUT, build_sr
 from lumbar.spine.provenance import Provenance
 from worker.pipeline import Analysis, analyse
+
+log = structlog.get_logger()
+
+
+class StoreAway(Transient):
+    """The store does not hold what it was given, for now."""
 
 
 def analyse_study(site: Site, networks: CropReader, claimed: Claimed) -> None:
@@ -69,10 +78,11 @@ def report_of(
 def _instances(site: Site, claimed: Claimed) -> list[Found]:
     """The study's readable instances. One that is no image we can place is left out; the rest goes on."""
     with site.database.reading() as session:
-        files = [instance.file for instance in studies.instances_in_use(session, claimed.study_id)]
+        rows = studies.instances_in_use(session, claimed.study_id)
     instances, reasons = [], []
-    for file in files:
-        path = site.store.path(file)
+    for row in rows:
+        path = site.store.path(row.file)
+        _require_stored(path, row.size)
         try:
             header = read_header(path)
             instances.append(Found(path, header, tuple(slice_headers(header))))
@@ -80,8 +90,20 @@ def _instances(site: Site, claimed: Claimed) -> list[Found]:
             reasons.append(str(error))
     if not instances:
         why = reasons[0] if reasons else "nothing was received"
-        raise NotAnalysable(f"none of the study's {len(files)} instances can be read: {why}")
+        raise NotAnalysable(f"none of the study's {len(rows)} instances can be read: {why}")
+    if reasons:
+        log.warning("analysis.left_out", study=claimed.study_id, instances=len(reasons), why=sorted(set(reasons)))
     return instances
+
+
+def _require_stored(path: Path, size: int) -> None:
+    """What was acknowledged must be read: a store that is away is no study without images."""
+    try:
+        there = path.stat().st_size
+    except OSError as error:
+        raise StoreAway(f"a stored image cannot be read ({error.strerror}); is the store mounted?") from error
+    if there != size:
+        raise StoreAway(f"a stored image has {there} bytes and was stored with {size}; restore it from a copy")
 
 
 def _stored_report(

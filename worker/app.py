@@ -43,6 +43,7 @@ def create_app(broker_url: str) -> Celery:
             "socket_keepalive": True,
             "health_check_interval": 10,
             "socket_connect_timeout": 5,
+            "socket_timeout": 15,
         },
     )
     return app

@@ -7,9 +7,9 @@ from threading import Event, Thread
 import structlog
 
 from db import jobs, results
-from db.jobs import Claimed
+from db.jobs import Backoff, Claimed
 from db.site import Site
-from lumbar.errors import LumbarError, Permanent, Transient
+from lumbar.errors import Permanent, Transient
 
 log = structlog.get_logger()
 
@@ -38,15 +38,16 @@ def perform(site: Site, job_id: int, work: Callable[[Claimed], None]) -> None:
             with site.database.transaction() as session:
                 results.bury(session, claimed, str(error))
         except Transient as error:
-            _give_back(site, claimed, str(error))
+            _give_back(site, claimed, str(error), site.passing)
         except Exception as error:
             log.exception("job.fault", **ids)
-            _give_back(site, claimed, f"an internal fault ({type(error).__name__}); see the log of job {job_id}")
+            error_named = f"an internal fault ({type(error).__name__}); see the log of job {job_id}"
+            _give_back(site, claimed, error_named, site.fault)
 
 
-def _give_back(site: Site, claimed: Claimed, error: str) -> None:
+def _give_back(site: Site, claimed: Claimed, error: str, backoff: Backoff) -> None:
     with site.database.transaction() as session:
-        results.release(session, claimed, error, site.backoffs[claimed.kind])
+        results.release(session, claimed, error, backoff)
 
 
 @contextmanager
@@ -60,8 +61,8 @@ def _kept_alive(site: Site, claimed: Claimed) -> Iterator[None]:
                 with site.database.transaction() as session:
                     if not jobs.heartbeat(session, claimed, lease_s=site.settings.lease_s):
                         return
-            except LumbarError as error:
-                log.warning("lease.not_extended", job=claimed.job_id, why=str(error))
+            except Exception as error:  # noqa: BLE001 - the next beat may get through, whatever this one met
+                log.warning("lease.not_extended", job=claimed.job_id, error=type(error).__name__)
 
     thread = Thread(target=beat, name=f"lease-{claimed.job_id}", daemon=True)
     thread.start()

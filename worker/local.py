@@ -36,4 +36,4 @@ class LocalDoorbell:
 def _note(done: Future[None], job_id: int) -> None:
     """A job's failure is in its row; here stands only what kept it from being written there."""
     if error := done.exception():
-        log.error("job.abandoned", job=job_id, error=type(error).__name__, why=str(error))
+        log.error("job.abandoned", job=job_id, error=type(error).__name__)

@@ -20,29 +20,31 @@ class Doorbell(Protocol):
     """Tells a worker that a job is due; the job itself stays in its row."""
 
     def ring(self, job_id: int, kind: JobKind) -> bool:
-        """False when nobody can take it now: it is rung again at a later sweep."""
+        """False when nobody can take a job of this kind now: a later sweep rings again."""
         ...
 
 
 def sweep(site: Site, doorbell: Doorbell) -> None:
-    """One round.
+    """One round; each study and each job in a transaction of its own.
 
     Raises:
-        Transient: the database is away; the next round may find it.
+        Transient: the database or the broker is away; the next round may find it.
     """
-    settings = site.settings
-    with site.database.transaction() as session:
-        for study_id in studies.quiet_studies(
-            session, quiet_s=settings.quiet_s, quiet_incomplete_s=settings.quiet_incomplete_s
-        ):
-            studies.complete(session, study_id)
-        recovered = results.recover(session, site.backoffs)
-    if recovered:
-        log.warning("sweep.recovered", jobs=recovered)
     with site.database.reading() as session:
-        due = jobs.due(session, rering_s=settings.rering_s)
-    for job_id, kind in due:
-        if doorbell.ring(job_id, kind):
+        quiet = studies.quiet_studies(session, site.quiet)
+        lost = jobs.expired(session)
+    for study_id in quiet:
+        with site.database.transaction() as session:
+            studies.complete(session, study_id, site.quiet)
+    for claimed in lost:
+        with site.database.transaction() as session:
+            results.recover(session, claimed, most_losses=site.settings.worker_losses)
+    for kind in JobKind:
+        with site.database.reading() as session:
+            due = jobs.due(session, kind, rering_s=site.settings.rering_s)
+        for job_id in due:
+            if not doorbell.ring(job_id, kind):
+                break
             with site.database.transaction() as session:
                 jobs.rung(session, job_id)
 
@@ -57,3 +59,5 @@ def run(site: Site, doorbell: Doorbell, stop: Event) -> None:
             sweep(site, doorbell)
         except Transient as error:
             log.warning("sweep.skipped", why=str(error))
+        except Exception as error:
+            log.error("sweep.fault", error=type(error).__name__, exc_info=True)

@@ -1,6 +1,9 @@
 """The two classifiers and their bundles. Importing this package alone does not import Keras, which takes seconds."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -27,3 +30,25 @@ class CropReader(Protocol):
     def severities(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, 3): normal_mild, moderate, severe; rows sum to 1."""
         ...
+
+
+def load(folder: Path | None) -> CropReader:
+    """A bundle's networks, resident from the first call on; None gives untrained ones. Raises WrongSetting."""
+    with _native_start_up_lines_dropped():
+        from lumbar.networks.bundle import resident
+
+        return resident(folder)
+
+
+@contextmanager
+def _native_start_up_lines_dropped() -> Iterator[None]:
+    """TensorFlow's libraries greet on standard error, below Python and whatever the log level; errors are raised."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

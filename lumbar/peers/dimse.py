@@ -126,8 +126,8 @@ def _contexts(kinds: Sequence[Kind]) -> list[Any]:
 class _Entity(AE):
     """Remembers what pynetdicom 3.0 forgets.
 
-    It drops the socket of a refused or broken connection without closing it; and a rejection that comes fast, with the peer
-    hanging up after it, looks to it like no answer.
+    It drops the socket of a refused or broken connection without closing it; and a rejection that comes fast, with
+    the peer hanging up after it, looks to it like no answer.
     """
 
     opened: socket | None = None

@@ -2,7 +2,8 @@
 
 import errno
 import os
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
@@ -19,33 +20,33 @@ class Store:
     """A folder of files named by hash: ``<kind>/<first two digits>/<hash>.dcm``."""
 
     root: Path
+    _durable: set[Path] = field(default_factory=set, compare=False, repr=False)  # folders this process has fsynced
 
     def put(self, kind: str, digest: str, content: bytes) -> str:
         """Writes ``content`` durably under ``digest`` (hexadecimal) and returns its path relative to the root.
 
-        Temp file → fsync → rename → fsync directory: after the return no power cut can take it away. A file that
-        is there already is left as it is.
+        Temp file → fsync → rename → fsync folder: after the return no power cut can take it away. A file that is
+        there already is left as it is, and made as durable.
 
         Raises:
             StoreFull: the disk refuses; nothing is left behind under the final name.
         """
         path = self.root / kind / digest[:2] / f"{digest}.dcm"
-        relative = path.relative_to(self.root).as_posix()
-        if path.exists():
-            return relative
         temporary = path.with_name(f".{uuid4().hex}.part")
         try:
             self._make_folder(path.parent)
-            with temporary.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            if not path.exists():
+                with temporary.open("xb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(path)
             _fsync_folder(path.parent)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
             raise StoreFull(f"cannot write to {self.root}: {os.strerror(error.errno or errno.EIO)}") from error
-        return relative
+        return path.relative_to(self.root).as_posix()
 
     def path(self, relative: str) -> Path:
         """Where a stored file lies."""
@@ -53,14 +54,15 @@ class Store:
 
     def _make_folder(self, folder: Path) -> None:
         """Creates a folder whose own entry survives a power cut, parents first."""
-        if folder.is_dir():
+        if folder in self._durable:
             return
-        if folder != self.root:
+        if folder == self.root:
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
             self._make_folder(folder.parent)
             folder.mkdir(exist_ok=True)
-        else:
-            folder.mkdir(parents=True, exist_ok=True)
         _fsync_folder(folder.parent)
+        self._durable.add(folder)
 
 
 def digest_of(*parts: bytes) -> str:

@@ -70,6 +70,33 @@ def test_one_patient_number_from_two_sites_is_two_patients(site):
     assert count(site, Patient) == 2
 
 
+def test_patients_without_a_number_are_never_taken_for_one_another(site):
+    for study, name in ((1, "First"), (2, "Second")):
+        take_in(site.database, site.store, arrival(make_slice(study=study, PatientID="", PatientName=name)))
+    assert (study_of(site, 1).patient.name, study_of(site, 2).patient.name) == ("First", "Second")
+    other = make_slice(study=1, number=2, PatientID="", PatientName="Third")
+    assert take_in(site.database, site.store, arrival(other)) is Taken.ASIDE
+
+
+def test_a_stat_order_that_comes_with_a_later_image_counts(site):
+    take_in(site.database, site.store, arrival(make_slice(number=1)))
+    take_in(site.database, site.store, arrival(make_slice(number=2, RequestedProcedurePriority="STAT")))
+    take_in(site.database, site.store, arrival(make_slice(number=3)))
+    assert study_of(site).stat
+
+
+def test_a_number_too_long_for_its_column_keeps_no_image_out(site):
+    assert take_in(site.database, site.store, arrival(make_slice(SeriesNumber="99999999999"))) is Taken.NEW
+
+
+def test_one_uid_in_two_studies_at_once_is_used_once_and_the_other_kept_aside(site):
+    one, other = make_slice(study=1), make_slice(study=2, SOPInstanceUID=make_slice(study=1).SOPInstanceUID)
+    sent = [arrival(one), arrival(other)]
+    with ThreadPoolExecutor(2) as senders:
+        taken = sorted(senders.map(lambda each: take_in(site.database, site.store, each), sent))
+    assert taken == [Taken.ASIDE, Taken.NEW]
+
+
 def test_one_study_from_two_senders_stays_one(site):
     take_in(site.database, site.store, arrival(make_slice(number=1), source="MR1"))
     assert take_in(site.database, site.store, arrival(make_slice(number=2), source="PACS")) is Taken.NEW

@@ -7,6 +7,7 @@ import pytest
 from db import jobs, queries, results, studies
 from db.intake import take_in
 from db.studies import StudyEvent
+from db.tables import JobKind
 from lumbar.errors import Permanent
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Severity
 from lumbar.spine.findings import Finding, Place
@@ -41,12 +42,13 @@ def end(site, number, event, **outcome):
     with site.database.transaction() as session:
         study = studies.find(session, f"{ROOT}.{number}")
         studies.complete(session, study.id)
-        ((job_id, _),) = due(session)
+        job_id = due(session)
         results.end_analysis(session, results.claim(session, job_id, lease_s=10), event, **outcome)
 
 
 def due(session):
-    return jobs.due(session, rering_s=10)
+    (job_id,) = jobs.due(session, JobKind.ANALYSE, rering_s=10)
+    return job_id
 
 
 def order(site, **options):
@@ -144,7 +146,7 @@ def test_a_requeued_studys_earlier_findings_are_superseded_and_kept(site):
     with site.database.transaction() as session:
         study = studies.find(session, f"{ROOT}.1")
         assert studies.requeue(session, study.id)
-        ((job_id, _),) = due(session)
+        job_id = due(session)
         claimed = results.claim(session, job_id, lease_s=10)
         found = [Finding(*key.parts, probabilities=NORMAL, place=PLACE, shows=0.5) for key in ALL_FINDINGS]
         results.end_analysis(session, claimed, StudyEvent.ANALYSED, found=found, bundle=bundle(TrainedOn.CLINICAL))

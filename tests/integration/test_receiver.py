@@ -97,9 +97,9 @@ def test_every_common_transfer_syntax_is_stored_as_it_was_sent(site, running, na
 
 @pytest.mark.parametrize(
     ("failure", "status"),
-    [(StoreFull("full"), 0xA700), (DatabaseAway("away"), 0xA700)],
+    [(StoreFull("full"), 0xA700), (DatabaseAway("away"), 0xA700), (ZeroDivisionError("our own"), 0x0110)],
 )
-def test_a_full_disk_or_a_database_away_is_out_of_resources(running, monkeypatch, failure, status):
+def test_each_failure_has_its_status(running, monkeypatch, failure, status):
     def fail(*arguments):
         raise failure
 

@@ -1,5 +1,8 @@
 """The study's life and the job's lease, on both databases."""
 
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import product
 
 import pytest
@@ -8,9 +11,12 @@ from sqlalchemy import select, update
 from db import jobs, results, studies
 from db.intake import take_in
 from db.jobs import Backoff
-from db.studies import TRANSITIONS, StudyEvent
+from db.studies import TRANSITIONS, Quiet, StudyEvent
 from db.tables import Job, JobKind, JobState, Study, StudyState
 from tests.integration.conftest import ROOT, arrival, make_slice
+from tests.stubbed import StubNetworks
+from worker.analysis import analyse_study
+from worker.job import perform
 
 
 @pytest.fixture
@@ -30,6 +36,11 @@ def job_id(site, study_id):
 def state(site, table=Study):
     with site.database.reading() as session:
         return session.scalars(select(table.state)).one()
+
+
+def recover(session, site):
+    """As the sweep does."""
+    return [results.recover(session, lost, most_losses=site.settings.worker_losses) for lost in jobs.expired(session)]
 
 
 def expire(site):
@@ -76,7 +87,7 @@ def test_a_lost_workers_job_goes_to_another_and_its_late_result_is_not_written(s
         lost = results.claim(session, job_id, lease_s=10)
     expire(site)
     with site.database.transaction() as session:
-        assert results.recover(session, site.backoffs) == 1
+        assert recover(session, site) == [True]
     assert state(site) is StudyState.QUEUED
     with site.database.transaction() as session:
         again = results.claim(session, job_id, lease_s=10)
@@ -95,10 +106,10 @@ def test_a_heartbeat_keeps_the_lease_and_a_lost_lease_has_none(site, job_id):
     with site.database.transaction() as session:
         assert jobs.heartbeat(session, claimed, lease_s=10)
     with site.database.transaction() as session:
-        assert results.recover(session, site.backoffs) == 0
+        assert recover(session, site) == []
     expire(site)
     with site.database.transaction() as session:
-        results.recover(session, site.backoffs)
+        recover(session, site)
     with site.database.transaction() as session:
         assert not jobs.heartbeat(session, claimed, lease_s=10)
 
@@ -109,7 +120,7 @@ def test_a_job_lost_too_often_fails_its_study_with_a_reason(site, job_id):
             assert results.claim(session, job_id, lease_s=10)
         expire(site)
         with site.database.transaction() as session:
-            results.recover(session, site.backoffs)
+            recover(session, site)
     with site.database.reading() as session:
         study = session.scalars(select(Study)).one()
     assert (study.state, study.reason) == (StudyState.FAILED, "the worker was lost")
@@ -121,14 +132,14 @@ def test_a_job_that_fails_too_often_fails_its_study_and_lost_workers_do_not_coun
         results.claim(session, job_id, lease_s=10)
     expire(site)
     with site.database.transaction() as session:
-        results.recover(session, site.backoffs)
-    for tries in range(site.settings.analysis_attempts):
+        recover(session, site)
+    for tries in range(site.settings.fault_attempts):
         assert state(site) is StudyState.QUEUED, tries
         with site.database.transaction() as session:
             session.execute(update(Job).values(run_after=jobs.db_now(-1)))
         with site.database.transaction() as session:
             claimed = results.claim(session, job_id, lease_s=10)
-            results.release(session, claimed, "the disk is away", site.backoffs[JobKind.ANALYSE])
+            results.release(session, claimed, "the disk is away", site.fault)
     with site.database.reading() as session:
         study = session.scalars(select(Study)).one()
     assert (study.state, study.reason) == (StudyState.FAILED, "the disk is away")
@@ -141,37 +152,70 @@ def test_the_urgent_job_is_due_first_and_a_rung_one_is_quiet_for_a_while(site):
         with site.database.transaction() as session:
             studies.complete(session, studies.find(session, f"{ROOT}.{number}").id)
     with site.database.reading() as session:
-        due = jobs.due(session, rering_s=10)
-        order = [session.get_one(Job, job_id).study_id for job_id, _ in due]
+        due = jobs.due(session, JobKind.ANALYSE, rering_s=10)
+        order = [session.get_one(Job, job_id).study_id for job_id in due]
         assert order == [studies.find(session, f"{ROOT}.2").id, studies.find(session, f"{ROOT}.1").id]
     with site.database.transaction() as session:
-        jobs.rung(session, due[0][0])
+        jobs.rung(session, due[0])
     with site.database.reading() as session:
-        assert jobs.due(session, rering_s=10) == [(due[1][0], JobKind.ANALYSE)]
-        assert len(jobs.due(session, rering_s=-1)) == 2
+        assert jobs.due(session, JobKind.ANALYSE, rering_s=10) == [due[1]]
+        assert len(jobs.due(session, JobKind.ANALYSE, rering_s=-1)) == 2
 
 
 def test_a_study_is_complete_when_all_roles_are_there_and_quiet(site):
     roles = (("sagittal", "T1"), ("sagittal", "T2"), ("axial", "T2"))
     for series, (plane, weighting) in enumerate(roles, 1):
         with site.database.reading() as session:
-            assert studies.quiet_studies(session, quiet_s=-1, quiet_incomplete_s=1000) == []
+            assert studies.quiet_studies(session, Quiet(-1, 1000)) == []
         for number in range(8):
             ds = make_slice(series=series, number=number, plane=plane, weighting=weighting)
             take_in(site.database, site.store, arrival(ds))
     with site.database.reading() as session:
         study = studies.find(session, f"{ROOT}.1")
-        assert studies.quiet_studies(session, quiet_s=-1, quiet_incomplete_s=1000) == [study.id]
-        assert studies.quiet_studies(session, quiet_s=1000, quiet_incomplete_s=1000) == []
+        assert studies.quiet_studies(session, Quiet(-1, 1000)) == [study.id]
+        assert studies.quiet_studies(session, Quiet(1000, 1000)) == []
+
+
+def test_a_study_is_not_complete_when_an_image_came_since_it_was_found_quiet(site, study_id):
+    with site.database.transaction() as session:
+        assert not studies.complete(session, study_id, Quiet(1000, 1000))
+        assert studies.complete(session, study_id, Quiet(1000, -1))
 
 
 def test_any_study_is_complete_when_it_was_quiet_for_long(site, study_id):
     with site.database.reading() as session:
-        assert studies.quiet_studies(session, quiet_s=1000, quiet_incomplete_s=-1) == [study_id]
+        assert studies.quiet_studies(session, Quiet(1000, -1)) == [study_id]
 
 
 def test_the_wait_before_a_retry_grows_with_jitter_up_to_its_limit():
-    backoff = Backoff(attempts=9, losses=9, base_s=2, longest_s=60)
+    backoff = Backoff(attempts=9, base_s=2, longest_s=60)
     for attempts, longest in ((1, 2), (2, 4), (5, 32), (6, 60), (9, 60), (500, 60)):
         waits = {backoff.wait_s(attempts) for _ in range(20)}
         assert longest / 2 <= min(waits) < max(waits) <= longest
+
+
+def test_an_analysis_whose_stored_images_are_away_waits_for_them(site, job_id):
+    shutil.move(site.store.root, site.store.root.with_name("elsewhere"))
+    perform(site, job_id, lambda claimed: analyse_study(site, StubNetworks(), claimed))
+    assert state(site) is StudyState.QUEUED
+    with site.database.reading() as session:
+        assert "is the store mounted?" in session.scalars(select(Job.last_error)).one()
+
+
+def test_a_late_image_while_results_are_written_deadlocks_nobody(site, job_id):
+    with site.database.transaction() as session:
+        claimed = results.claim(session, job_id, lease_s=10)
+
+    def write(_):
+        with suppress(results.LeaseLostError), site.database.transaction() as session:
+            results.end_analysis(session, claimed, StudyEvent.ANALYSED)
+
+    def send(number):
+        take_in(site.database, site.store, arrival(make_slice(number=number)))
+
+    with ThreadPoolExecutor(8) as threads:
+        for done in [threads.submit(write if n == 4 else send, n) for n in range(2, 10)]:
+            done.result()
+    with site.database.reading() as session:
+        study = session.scalars(select(Study)).one()
+    assert (study.state, study.revision) == (StudyState.RECEIVING, 2)

@@ -20,7 +20,11 @@ def _alone(monkeypatch, tmp_path):
         ("LUMBAR_QUIET_S", "-1", "LUMBAR_QUIET_S"),
         ("LUMBAR_DESTINATIONS", "pacs", "destinations"),
         ("LUMBAR_DESTINATIONS", '{"pacs": "ftp://pacs"}', "pacs"),
+        ("LUMBAR_DESTINATIONS", '{"": "dicom://PACS@pacs:104"}', "name"),
         ("LUMBAR_LOG_FORMAT", "xml", "LUMBAR_LOG_FORMAT"),
+        ("LUMBAR_AE_TITLE", "   ", "LUMBAR_AE_TITLE"),
+        ("LUMBAR_KNOWN_AES", "MR1,A TITLE OF MORE THAN 16", "LUMBAR_KNOWN_AES"),
+        ("LUMBAR_DESTINATION", "{}", "is LUMBAR_DESTINATIONS meant"),
     ],
 )
 def test_a_wrong_value_stops_the_start_and_names_its_setting(monkeypatch, name, value, said):
@@ -41,6 +45,13 @@ def test_the_environment_goes_before_the_file(monkeypatch, tmp_path):
     monkeypatch.setenv("LUMBAR_PORT", "105")
     settings = Settings.load()
     assert (settings.port, settings.ae_title) == (105, "FILE")
+
+
+def test_destinations_of_the_environment_replace_those_of_the_file(monkeypatch, tmp_path):
+    (tmp_path / "lumbar.toml").write_text('[destinations]\npacs = "dicom://PACS@pacs:104"\n')
+    assert list(Settings.load().destinations) == ["pacs"]
+    monkeypatch.setenv("LUMBAR_DESTINATIONS", '{"archive": "dicom://ARCHIVE@archive:104"}')
+    assert list(Settings.load().destinations) == ["archive"]
 
 
 def test_known_senders_are_a_comma_separated_list(monkeypatch):
