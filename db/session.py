@@ -104,7 +104,10 @@ def insert_if_new(session: Session, table: type[DeclarativeBase], key: tuple[str
     """Adds a row unless one of its (unique) key is there; whether it was added."""
     dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
     insert = dialect.insert(table.__table__).values(**values)
-    return session.execute(insert.on_conflict_do_nothing(index_elements=key).returning(table.__table__.c.id)).first() is not None
+    return (
+        session.execute(insert.on_conflict_do_nothing(index_elements=key).returning(table.__table__.c.id)).first()
+        is not None
+    )
 
 
 def _kind(error: Exception) -> str:

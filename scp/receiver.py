@@ -8,26 +8,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import structlog
-from pydicom.uid import (
-    JPEG2000,
-    UID,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    JPEG2000Lossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-    JPEGLossless,
-    JPEGLosslessSV1,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    RLELossless,
-)
 from pynetdicom import AE, _config, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 
 from db.intake import IMAGE_CLASSES, Arrival, HeaderDisagrees, take_in
 from db.session import Database
+from lumbar.dicom.pixels import TRANSFER_SYNTAXES
 from lumbar.errors import NotDicom, Transient, WrongSetting
 from lumbar.settings import Settings
 from lumbar.store.files import Store
@@ -40,20 +26,6 @@ HEADER_DISAGREES = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 PROCESSING_FAILURE = 0x0110
 
-TRANSFER_SYNTAXES: list[UID] = [
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    ExplicitVRBigEndian,
-    JPEGLosslessSV1,
-    JPEGLossless,
-    JPEGLSLossless,
-    JPEGLSNearLossless,
-    JPEG2000Lossless,
-    JPEG2000,
-    RLELossless,
-    JPEGBaseline8Bit,
-    JPEGExtended12Bit,
-]
 MAXIMUM_PDU = 131072  # bytes; fewer, larger PDUs than pynetdicom's 16 KiB
 
 
@@ -73,7 +45,7 @@ class Receiver:
         ae.network_timeout = settings.network_timeout_s
         ae.add_supported_context(Verification)
         for storage_class in IMAGE_CLASSES:
-            ae.add_supported_context(storage_class, TRANSFER_SYNTAXES)
+            ae.add_supported_context(storage_class, list(TRANSFER_SYNTAXES))
         handlers: list[Any] = [
             (evt.EVT_CONN_OPEN, _answer_at_once),
             (evt.EVT_C_STORE, self._on_store),

@@ -16,7 +16,8 @@ from lumbar.dicom.headers import frame_count, frame_places, number, read_header,
 from lumbar.errors import NotDicom
 
 MAX_PIXELS = 2048 * 2048  # in one slice; MR matrices reach 1024
-UNCOMPRESSED = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
+UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
+TRANSFER_SYNTAXES = (*UNCOMPRESSED, *DECODERS)  # all that is read, and so all that is received
 
 UNDEFINED = 0xFFFFFFFF
 ITEM, SEQUENCE_DELIMITER = 0xFFFEE000, 0xFFFEE0DD
@@ -56,7 +57,7 @@ def _rescaled(stored: NDArray[Any], places: list[Dataset]) -> NDArray[np.float32
 
 
 def _check_kind(header: Dataset, syntax: UID, frame: int | None) -> None:
-    if syntax not in (*UNCOMPRESSED, *DECODERS):
+    if syntax not in TRANSFER_SYNTAXES:
         raise NotDicom(f"the transfer syntax is not read: {syntax.name if syntax.is_transfer_syntax else 'unknown'}")
     if header.get("SamplesPerPixel", 1) != 1 or header.get("PhotometricInterpretation") not in (
         "MONOCHROME1",

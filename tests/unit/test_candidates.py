@@ -13,29 +13,9 @@ from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Rol
 from lumbar.spine.candidates import FORAMEN_ASIDE_MM, PER_FINDING, candidates
 from lumbar.spine.roles import Roles, Stack, Weighting
 from lumbar.spine.slices import SliceHeader, Vector
+from tests.unit.headers import SLICE
 
-HEADER = SliceHeader(
-    study_instance_uid="1.2",
-    series_instance_uid="1.2.1",
-    sop_class_uid="1.2.840.10008.5.1.4.1.1.4",
-    sop_instance_uid="1.2.1.1",
-    frame=None,
-    frame_of_reference_uid="1.2.9",
-    instance_number=1,
-    rows=300,
-    columns=300,
-    position=(0.0, 0.0, 0.0),
-    orientation=(0.0, 1.0, 0.0, 0.0, 0.0, -1.0),
-    spacing=(1.0, 1.0),
-    thickness=4.0,
-    repetition_time=4000.0,
-    echo_time=100.0,
-    inversion_time=None,
-    scanning_sequence=("SE",),
-    image_type=("ORIGINAL", "PRIMARY"),
-    scan_options=(),
-    contrast_agent=False,
-)
+HEADER = replace(SLICE, rows=300, columns=300, position=(0.0, 0.0, 0.0))
 STRAIGHT = {level: np.array([0.7, 30.0, 150.3 - 36.0 * ordinal]) for ordinal, level in enumerate(Level)}
 
 

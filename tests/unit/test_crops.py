@@ -11,31 +11,11 @@ from numpy.typing import NDArray
 from lumbar.spine.anatomy import Plane, Role
 from lumbar.spine.crops import CROP_MM, SIDE, crop, crop_to_image, normalised
 from lumbar.spine.slices import SliceHeader
+from tests.unit.headers import SLICE
 
 Image = NDArray[np.float32]
 
-HEADER = SliceHeader(
-    study_instance_uid="1.2",
-    series_instance_uid="1.2.1",
-    sop_class_uid="1.2.840.10008.5.1.4.1.1.4",
-    sop_instance_uid="1.2.1.1",
-    frame=None,
-    frame_of_reference_uid="1.2.9",
-    instance_number=1,
-    rows=200,
-    columns=240,
-    position=(0.0, -100.0, 100.0),
-    orientation=(0.0, 1.0, 0.0, 0.0, 0.0, -1.0),
-    spacing=(1.0, 0.8),
-    thickness=4.0,
-    repetition_time=4000.0,
-    echo_time=100.0,
-    inversion_time=None,
-    scanning_sequence=("SE",),
-    image_type=("ORIGINAL", "PRIMARY"),
-    scan_options=(),
-    contrast_agent=False,
-)
+HEADER = replace(SLICE, rows=200, columns=240, position=(0.0, -100.0, 100.0), spacing=(1.0, 0.8))
 STANDARD = {
     Plane.SAGITTAL: ((0.0, 1.0, 0.0), (0.0, 0.0, -1.0)),
     Plane.CORONAL: ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0)),

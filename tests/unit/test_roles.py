@@ -13,29 +13,9 @@ from lumbar.errors import NotAnalysable
 from lumbar.spine.anatomy import Role
 from lumbar.spine.roles import Weighting, assign_roles, weighting
 from lumbar.spine.slices import SliceHeader
+from tests.unit.headers import SLICE as HEADER
 
-SLICE = SliceHeader(
-    study_instance_uid="1.2",
-    series_instance_uid="1.2.1",
-    sop_class_uid="1.2.840.10008.5.1.4.1.1.4",
-    sop_instance_uid="1.2.1.1",
-    frame=None,
-    frame_of_reference_uid="1.2.9",
-    instance_number=1,
-    rows=384,
-    columns=384,
-    position=(0.0, -140.0, 140.0),
-    orientation=(0.0, 1.0, 0.0, 0.0, 0.0, -1.0),
-    spacing=(0.75, 0.75),
-    thickness=4.0,
-    repetition_time=3500.0,
-    echo_time=100.0,
-    inversion_time=None,
-    scanning_sequence=("SE",),
-    image_type=("ORIGINAL", "PRIMARY", "M"),
-    scan_options=(),
-    contrast_agent=False,
-)
+SLICE = replace(HEADER, rows=384, columns=384, spacing=(0.75, 0.75))
 T1 = {"repetition_time": 500.0, "echo_time": 12.0}
 T2: dict[str, float] = {}
 STIR = {"inversion_time": 160.0, "echo_time": 50.0}

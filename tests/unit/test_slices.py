@@ -10,28 +10,14 @@ from hypothesis import strategies as st
 
 from lumbar.spine.anatomy import Plane
 from lumbar.spine.slices import SliceHeader
+from tests.unit.headers import SLICE
 
-AXIAL = SliceHeader(
-    study_instance_uid="1.2",
-    series_instance_uid="1.2.1",
-    sop_class_uid="1.2.840.10008.5.1.4.1.1.4",
-    sop_instance_uid="1.2.1.1",
-    frame=None,
-    frame_of_reference_uid="1.2.9",
-    instance_number=1,
-    rows=320,
+AXIAL = replace(
+    SLICE,
     columns=256,
     position=(-80.0, -100.0, 30.0),
     orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
     spacing=(0.5, 0.625),
-    thickness=4.0,
-    repetition_time=4000.0,
-    echo_time=100.0,
-    inversion_time=None,
-    scanning_sequence=("SE",),
-    image_type=("ORIGINAL", "PRIMARY"),
-    scan_options=(),
-    contrast_agent=False,
 )
 
 finite = st.floats(-500, 500)
