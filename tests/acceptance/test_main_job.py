@@ -66,6 +66,7 @@ def test_a_study_sent_by_a_scanner_ends_as_a_report_in_the_pacs_and_25_rows(deli
     assert tree.returncode == 0, tree.stderr
     assert RESEARCH_USE_ONLY in tree.stdout
     assert "Untrained" in tree.stdout
+    assert "PHANTOM" not in delivering.tail()  # the patient's name and number stay out of the log
 
 
 def test_two_studies_interleaved_on_one_association_stay_apart(system, phantom, tmp_path):
