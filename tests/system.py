@@ -67,6 +67,19 @@ class System:
                 return
             self._child.wait()
 
+    def parts(self) -> dict[str, int]:
+        """The process ids of the running parts by name: scp, sweep, worker."""
+        assert self._child is not None
+        children = Path(f"/proc/{self._child.pid}/task/{self._child.pid}/children").read_text().split()
+        commands = {int(child): Path(f"/proc/{child}/cmdline").read_text().split("\0") for child in children}
+        return {words[3]: child for child, words in commands.items() if len(words) > 3}
+
+    def terminate(self, within_s: float) -> int:
+        """Asks the process tree to stop and returns its exit status."""
+        assert self._child is not None
+        self._child.terminate()
+        return self._child.wait(within_s)
+
     @property
     def database_url(self) -> str:
         return self._environment.get("LUMBAR_DATABASE_URL", f"sqlite:///{self.folder / 'home' / 'lumbar.sqlite'}")

@@ -37,6 +37,7 @@ def analyse_study(site: Site, networks: CropReader, claimed: Claimed) -> None:
     try:
         instances = _instances(site, claimed)
         analysis = analyse(instances, networks)
+        _require_a_finding(analysis)
     except NotAnalysable as error:
         with site.database.transaction() as session:
             results.end_analysis(session, claimed, StudyEvent.REFUSED, reason=str(error))
@@ -52,6 +53,12 @@ def analyse_study(site: Site, networks: CropReader, claimed: Claimed) -> None:
             report=row,
             destinations=site.settings.destinations,
         )
+
+
+def _require_a_finding(analysis: Analysis) -> None:
+    """A report of 25 times "not assessed" tells a reader nothing: the study's state and its reason do."""
+    if not any(finding.assessed for finding in analysis.findings):
+        raise NotAnalysable(f"nothing could be assessed: {analysis.findings[0].reason}")
 
 
 def provenance_of(settings_sha256: str, networks: CropReader, instances: list[Found]) -> Provenance:

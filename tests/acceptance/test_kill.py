@@ -1,16 +1,20 @@
 """kill -9 of the whole system at any moment: every study that was acknowledged ends analysed."""
 
+import os
 import random
+import signal
 import threading
 
 from pydicom import dcmread
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification
 
 from db import studies
 from lumbar.errors import LumbarError
 from lumbar.peers import DimseDestination
 from lumbar.peers.dimse import send_files
 from lumbar.peers.pacs import SmallPacs
-from tests.system import closing_database
+from tests.system import closing_database, wait_until
 
 KILLS = 5
 SEED = 20261123
@@ -58,6 +62,29 @@ def test_every_acknowledged_study_ends_analysed_whenever_the_system_is_killed(sy
     assert len(system.findings()) == 25 * len(wanted)
     assert registered(system, wanted) == uids
     assert len({one.sop_instance_uid for one in pacs.received}) == len(list(pacs.folder.glob("*.dcm")))
+
+
+def test_a_part_that_is_killed_is_started_again_and_the_study_goes_on(system, phantom):
+    folder, truth = phantom(1)
+    system.start()
+    wait_until(lambda: "sweep.started" in system.tail(), 30, system.tail)
+    before = system.parts()
+    threading.Event().wait(1.5)  # long enough not to count as a false start
+    for process in before.values():
+        os.kill(process, signal.SIGKILL)
+    wait_until(lambda: set(system.parts()) == set(before) and system.parts() != before, 20, system.tail)
+    wait_until(lambda: system.dcmsend(folder).returncode == 0, 30, system.tail)
+    system.wait_for_states({truth.study_instance_uid: "analysed"})
+
+
+def test_it_stops_when_asked_though_a_sender_holds_its_association_open(system):
+    system.start()
+    ae = AE()
+    ae.add_requested_context(Verification)
+    association = ae.associate("127.0.0.1", system.port, ae_title="LUMBAR")
+    assert association.is_established
+    assert system.terminate(within_s=30) == 0
+    association.abort()
 
 
 def registered(system, wanted):

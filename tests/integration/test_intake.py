@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 
 from db import studies
 from db.intake import HeaderDisagrees, Taken, take_in
-from db.tables import AuditEvent, Instance, Patient, Study, StudyState
+from db.tables import AuditEvent, Instance, Job, JobState, Patient, Study, StudyState
 from lumbar.errors import NotDicom
 from lumbar.store.files import Store, StoreFull
 from tests.integration.conftest import ROOT, arrival, make_slice
@@ -112,6 +112,8 @@ def test_a_late_instance_opens_the_next_revision_and_overtakes_the_job(site):
     assert (study.state, study.revision) == (StudyState.RECEIVING, 2)
     with site.database.transaction() as session:
         assert studies.complete(session, study.id)
+        jobs = session.execute(select(Job.revision, Job.state).order_by(Job.revision)).all()
+    assert jobs == [(1, JobState.CANCELLED), (2, JobState.PENDING)]
 
 
 @pytest.mark.parametrize("uid", ["", "../../etc/passwd", "1.2\n3", "1." + "2" * 64, "abc", "1..2"])
