@@ -114,6 +114,19 @@ def test_a_heartbeat_keeps_the_lease_and_a_lost_lease_has_none(site, job_id):
         assert not jobs.heartbeat(session, claimed, lease_s=10)
 
 
+def test_a_worker_heard_of_between_two_looks_keeps_its_job(site, job_id):
+    with site.database.transaction() as session:
+        claimed = results.claim(session, job_id, lease_s=10)
+    expire(site)
+    with site.database.reading() as session:
+        (lost,) = jobs.expired(session)
+    with site.database.transaction() as session:
+        assert jobs.heartbeat(session, claimed, lease_s=10)
+    with site.database.transaction() as session:
+        assert not results.recover(session, lost, most_losses=10)
+        assert jobs.finish(session, claimed)
+
+
 def test_a_job_lost_too_often_fails_its_study_with_a_reason(site, job_id):
     for _ in range(site.settings.worker_losses):
         with site.database.transaction() as session:
