@@ -73,13 +73,15 @@ def worklist(
         .outerjoin(Bundle, Bundle.id == counts.c.bundle_id)
     ):
         waiting = now - study.last_received_at
+        read_again = bundle is not None and study.ended_at is None
         place, why = urgency(
             Standing(
                 severe=tuple(severe[study.id]),
                 moderate=moderate or 0,
                 uncertain=uncertain or 0,
                 not_assessed=not_assessed or 0,
-                unread_because=_unread_because(study),
+                unread_because=None if read_again else _unread_because(study),
+                read_again=read_again,
                 ranks=bundle is None or _may_rank(bundle.trained_on, rank_by_synthetic),
                 stat=study.stat,
                 waiting=waiting,
@@ -109,7 +111,10 @@ def findings(
     levels: Collection[Level] = (),
     since: datetime | None = None,
 ) -> list[StudyFinding]:
-    """The current findings of every study that has ended, 25 a study, narrowed by the filters that are given."""
+    """The current findings of every study that has ended, 25 a study, narrowed by the filters that are given.
+
+    A study of which a later revision is on its way is left out: what is known of it is not final.
+    """
     question = (
         select(Study, Finding)
         .outerjoin(Finding, (Finding.study_id == Study.id) & Finding.superseded.is_(False))

@@ -30,6 +30,7 @@ class Standing:
     uncertain: int = 0
     not_assessed: int = 0
     unread_because: str | None = None  # no findings: why (not yet analysed, not analysable, failed)
+    read_again: bool = False  # the findings are of an earlier revision, and a later one is on its way
     ranks: bool = True  # whether the weights may rank
     stat: bool = False
     waiting: timedelta = timedelta(0)
@@ -38,6 +39,8 @@ class Standing:
 def urgency(standing: Standing) -> tuple[Urgency, str]:
     """The place in the worklist and the reason for it, in words."""
     place, why = _by_findings(standing)
+    if standing.read_again:
+        place, why = min(place, Urgency.SOON), f"{why}; being read again"
     if standing.stat:
         return Urgency.FIRST, f"STAT order; {why}"
     if standing.waiting >= 2 * WAITED_LONG and place > Urgency.FIRST:

@@ -1,5 +1,7 @@
 """What is told "success" is safe and registered; what contradicts it is kept aside."""
 
+import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from threading import Barrier, BrokenBarrierError
@@ -164,7 +166,8 @@ def test_many_associations_at_once_lose_and_double_nothing(site):
 
 def test_a_full_disk_is_said_as_such_and_leaves_no_half_file(site, tmp_path, monkeypatch):
     def full(descriptor):
-        raise OSError(28, "No space left on device")
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("lumbar.store.files.os.fsync", full)
     with pytest.raises(StoreFull, match="No space left"):

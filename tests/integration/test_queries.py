@@ -99,6 +99,19 @@ def test_only_weights_that_may_rank_do(site, trained_on, wanted, ranked):
     assert (place, why.startswith("not ranked")) == ((Urgency.IN_TURN, False) if ranked else (Urgency.SOON, True))
 
 
+def test_a_severe_study_stays_on_top_while_a_late_image_has_it_read_again_but_is_not_final(site):
+    analysed(site, 1, {CANAL: SEVERE})
+    analysed(site, 2)
+    for number in (1, 2):
+        take_in(site.database, site.store, arrival(make_slice(study=number, number=2)))
+    assert order(site) == [
+        (1, Urgency.FIRST, "severe L4/L5 spinal canal stenosis; being read again"),
+        (2, Urgency.SOON, "all normal or mild; being read again"),
+    ]
+    with site.database.reading() as session:
+        assert queries.findings(session) == []
+
+
 def test_waiting_raises_a_normal_study(site):
     analysed(site, 1)
     ((_, place, why),) = order(site, now=datetime.now(UTC) + timedelta(hours=5))

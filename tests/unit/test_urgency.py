@@ -20,6 +20,7 @@ standings = st.builds(
     not_assessed=st.integers(0, 25),
     unread_because=st.none() | st.just("failed: the worker was lost"),
     ranks=st.booleans(),
+    read_again=st.booleans(),
     stat=st.booleans(),
     waiting=st.timedeltas(timedelta(0), timedelta(days=2)),
 )
@@ -72,4 +73,5 @@ def test_only_a_study_read_wholly_and_surely_as_normal_is_last(standing):
     if urgency(standing)[0] is Urgency.IN_TURN:
         assert standing.unread_because is None
         assert standing.ranks
+        assert not standing.read_again
         assert (standing.severe, standing.moderate, standing.uncertain, standing.not_assessed) == ((), 0, 0, 0)
