@@ -1,6 +1,5 @@
 """Headers of strangers' files: what is read, and what is refused with which reason."""
 
-import os
 from copy import deepcopy
 from pathlib import Path
 
@@ -17,11 +16,6 @@ from lumbar.errors import LumbarError, NotDicom
 from lumbar.spine.anatomy import Plane
 
 SMALL = Path(str(get_testdata_file("MR_small.dcm", download=False)))
-real = pytest.mark.skipif("LUMBAR_TEST_FILES" not in os.environ, reason="LUMBAR_TEST_FILES names no folder of files")
-
-
-def real_file(name: str) -> Path:
-    return Path(os.environ["LUMBAR_TEST_FILES"]) / name
 
 
 @pytest.fixture
@@ -210,9 +204,8 @@ def test_damaged_headers_are_read_or_refused_and_nothing_else(
     assert "\n" not in reason
 
 
-@real
-def test_real_enhanced_mr_is_read_frame_by_frame() -> None:
-    headers = slice_headers(read_header(real_file("not-lumbar/enhanced-mr-brain-multiframe.dcm")))
+def test_real_enhanced_mr_is_read_frame_by_frame(real_files: Path) -> None:
+    headers = slice_headers(read_header(real_files / "not-lumbar/enhanced-mr-brain-multiframe.dcm"))
     assert [h.frame for h in headers] == list(range(1, 16))
     assert {h.plane for h in headers} == {Plane.SAGITTAL}
     assert headers[0].position == (40, -105, 105)
@@ -221,9 +214,8 @@ def test_real_enhanced_mr_is_read_frame_by_frame() -> None:
     assert len({h.position for h in headers}) == 15
 
 
-@real
-def test_a_real_low_field_header_is_read() -> None:
-    (header,) = slice_headers(read_header(real_file("lumbar/hitachi-0.3T-parasagittal-t2.dcm")))
+def test_a_real_low_field_header_is_read(real_files: Path) -> None:
+    (header,) = slice_headers(read_header(real_files / "lumbar/hitachi-0.3T-parasagittal-t2.dcm"))
     assert header.plane == Plane.SAGITTAL
     assert (header.repetition_time, header.echo_time, header.inversion_time) == (3500, 125, 0)
     assert not header.contrast_agent

@@ -1,6 +1,5 @@
 """The disc levels on phantoms with known truth, on real slices where there are some, and what is refused."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,6 @@ from lumbar.spine.roles import Roles, assign_roles
 from lumbar.spine.slices import SliceHeader, Vector
 
 SEEDS = (0, 6, 12, 39)  # two of them STIR; a chain of moist discs, and spines that bend to a side
-REAL = os.environ.get("LUMBAR_TEST_FILES")
-real_files = pytest.mark.skipif(REAL is None, reason="LUMBAR_TEST_FILES names no folder of real DICOM files")
 Picture = NDArray[np.float32]
 
 
@@ -173,16 +170,14 @@ def test_discs_that_fit_much_better_upside_down_are_refused(studies: list[Study]
         locate_levels(studies[0].roles, changed(studies[0], np.flipud))
 
 
-@real_files
-def test_a_cervical_spine_that_says_it_is_lumbar_is_refused() -> None:
-    slices = read_all(Path(REAL or "") / "not-lumbar" / "cervical-says-lspine.dcm")
+def test_a_cervical_spine_that_says_it_is_lumbar_is_refused(real_files: Path) -> None:
+    slices = read_all(real_files / "not-lumbar" / "cervical-says-lspine.dcm")
     with pytest.raises(NotAnalysable, match="no lumbar spine was found on the sagittal T2 images"):
         locate_levels(assign_roles(slices.headers), slices.read)
 
 
-@real_files
-def test_a_real_parasagittal_slice_gives_points_just_behind_its_discs() -> None:
-    slices = read_all(Path(REAL or "") / "lumbar" / "hitachi-0.3T-parasagittal-t2.dcm")
+def test_a_real_parasagittal_slice_gives_points_just_behind_its_discs(real_files: Path) -> None:
+    slices = read_all(real_files / "lumbar" / "hitachi-0.3T-parasagittal-t2.dcm")
     levels = locate_levels(assign_roles(slices.headers), slices.read)
     # The discs' back edges, read off the picture by eye: column and row.
     edges = [(160, 71), (156, 99.5), (151, 127), (152, 155), (155, 179)]

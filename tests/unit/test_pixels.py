@@ -1,6 +1,5 @@
 """Pixels of strangers' files: every syntax gives the same image; damage gives a reason, nothing else."""
 
-import os
 import random
 import zipfile
 from pathlib import Path
@@ -18,17 +17,12 @@ from lumbar.dicom.folder import find_instances
 from lumbar.dicom.pixels import read_slice
 from lumbar.errors import LumbarError, NotAnalysable, NotDicom
 
-real = pytest.mark.skipif("LUMBAR_TEST_FILES" not in os.environ, reason="LUMBAR_TEST_FILES names no folder of files")
 COMPRESSED = ("MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm")
 UNCOMPRESSED = ("MR_small_implicit.dcm", "MR_small_bigendian.dcm", "MR_small_padded.dcm")
 
 
 def shipped(name: str) -> Path:
     return Path(str(get_testdata_file(name, download=False)))
-
-
-def real_file(name: str) -> Path:
-    return Path(os.environ["LUMBAR_TEST_FILES"]) / name
 
 
 SMALL = shipped("MR_small.dcm")
@@ -208,16 +202,14 @@ def test_damaged_files_are_read_or_refused_and_nothing_else(
     assert "\n" not in reason
 
 
-@real
-def test_a_real_jpeg_lossless_slice_without_its_closing_delimiter_is_read() -> None:
-    image = read_slice(real_file("lumbar/siemens-1.5T-axial-t2-jpeg-lossless.dcm"), None)
+def test_a_real_jpeg_lossless_slice_without_its_closing_delimiter_is_read(real_files: Path) -> None:
+    image = read_slice(real_files / "lumbar/siemens-1.5T-axial-t2-jpeg-lossless.dcm", None)
     assert image.shape == (320, 320)
     assert (image.min(), image.max()) == (0, 819)
 
 
-@real
-def test_real_frames_differ_and_each_is_read_alone() -> None:
-    path = real_file("not-lumbar/enhanced-mr-brain-multiframe.dcm")
+def test_real_frames_differ_and_each_is_read_alone(real_files: Path) -> None:
+    path = real_files / "not-lumbar/enhanced-mr-brain-multiframe.dcm"
     first, last = read_slice(path, 1), read_slice(path, 15)
     assert first.shape == last.shape == (256, 256)
     assert np.abs(first - last).mean() > 1
