@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from db import queries, studies
@@ -71,8 +71,13 @@ class System:
         """The process ids of the running parts by name: scp, sweep, worker."""
         assert self._child is not None
         children = Path(f"/proc/{self._child.pid}/task/{self._child.pid}/children").read_text().split()
-        commands = {int(child): Path(f"/proc/{child}/cmdline").read_text().split("\0") for child in children}
-        return {words[3]: child for child, words in commands.items() if len(words) > 3}
+        parts = {}
+        for child in children:
+            with suppress(FileNotFoundError, ProcessLookupError):  # it may end while we look
+                words = Path(f"/proc/{child}/cmdline").read_text().split("\0")
+                if len(words) > 3:
+                    parts[words[3]] = int(child)
+        return parts
 
     def terminate(self, within_s: float) -> int:
         """Asks the process tree to stop and returns its exit status."""
