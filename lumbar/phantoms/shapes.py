@@ -1,5 +1,6 @@
 """Signed-distance shapes in millimetres, and painting them onto a lattice of slice planes."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -108,7 +109,7 @@ class Lattice:
 
 
 @dataclass(frozen=True)
-class Shape:
+class Shape(ABC):
     """Something solid: ``tissue`` with, where ``rim`` is positive, a shell of so many mm of cortical bone."""
 
     frame: Frame
@@ -116,13 +117,13 @@ class Shape:
     rim: float = 0.0
     blur: float = 0.0  # mm over which the edge fades; at least a pixel
 
+    @abstractmethod
     def bounds(self) -> tuple[Triple, Triple]:
         """Opposite corners of a cuboid, in the frame, that holds the shape."""
-        raise NotImplementedError
 
+    @abstractmethod
     def distance(self, u: Array, v: Array, w: Array) -> Array:
         """Signed distance in mm, about exact near the surface and negative inside."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
