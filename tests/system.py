@@ -39,38 +39,41 @@ class System:
             "LUMBAR_PORT": str(self.port),
             **settings,
         }
-        self._child: subprocess.Popen[bytes] | None = None
+        self._running: list[subprocess.Popen[bytes]] = []
 
     def set(self, **settings: str) -> None:
         """Changes settings for the next start and command."""
         self._environment |= {f"LUMBAR_{name.upper()}": value for name, value in settings.items()}
 
-    def start(self) -> None:
-        """Starts the process tree in a session of its own; returns once the receiver answers a C-ECHO."""
+    def start(self, *commands: str) -> None:
+        """Starts `lumbar up`, or the parts named, each in a session of its own; returns once a C-ECHO is answered."""
         with self.log.open("ab") as log:
-            self._child = subprocess.Popen(
-                [*self._program, "up"],
-                env=self._environment,
-                cwd=self.folder,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            self._running += [
+                subprocess.Popen(
+                    [*self._program, command],
+                    env=self._environment,
+                    cwd=self.folder,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+                for command in commands or ("up",)
+            ]
         wait_until(self._answers, 60, lambda: f"the receiver did not answer:\n{self.tail()}")
 
     def kill(self) -> None:
-        """kill -9, every process of the tree at once."""
-        if self._child is not None:
-            try:
-                os.killpg(self._child.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                return
-            self._child.wait()
+        """kill -9, every process at once."""
+        for process in self._running:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        for process in self._running:
+            process.wait()
+        self._running.clear()
 
     def parts(self) -> dict[str, int]:
-        """The process ids of the running parts by name: scp, sweep, worker."""
-        assert self._child is not None
-        children = Path(f"/proc/{self._child.pid}/task/{self._child.pid}/children").read_text().split()
+        """The process ids of the parts that `lumbar up` runs, by name: scp, sweep, worker."""
+        (up,) = self._running
+        children = Path(f"/proc/{up.pid}/task/{up.pid}/children").read_text().split()
         parts = {}
         for child in children:
             with suppress(FileNotFoundError, ProcessLookupError):  # it may end while we look
@@ -80,10 +83,10 @@ class System:
         return parts
 
     def terminate(self, within_s: float) -> int:
-        """Asks the process tree to stop and returns its exit status."""
-        assert self._child is not None
-        self._child.terminate()
-        return self._child.wait(within_s)
+        """Asks `lumbar up` to stop and returns its exit status."""
+        (up,) = self._running
+        up.terminate()
+        return up.wait(within_s)
 
     @property
     def database_url(self) -> str:

@@ -8,13 +8,14 @@ import threading
 from pydicom import dcmread
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
+from redis import Redis
 
 from db import studies
 from lumbar.errors import LumbarError
 from lumbar.peers import DimseDestination
 from lumbar.peers.dimse import send_files
 from lumbar.peers.pacs import SmallPacs
-from tests.system import closing_database, wait_until
+from tests.system import System, closing_database, wait_until
 
 KILLS = 5
 SEED = 20261123
@@ -75,6 +76,24 @@ def test_a_part_that_is_killed_is_started_again_and_the_study_goes_on(system, ph
     wait_until(lambda: set(system.parts()) == set(before) and system.parts() != before, 20, system.tail)
     wait_until(lambda: system.dcmsend(folder).returncode == 0, 30, system.tail)
     system.wait_for_states({truth.study_instance_uid: "analysed"})
+
+
+def test_a_broker_flushed_before_a_worker_heard_of_the_job_loses_nothing(redis, postgres, phantom, tmp_path):
+    folder, truth = phantom(1)
+    broker = {"LUMBAR_DATABASE_URL": postgres.new_database(), "LUMBAR_BROKER_URL": redis.url, "LUMBAR_RERING_S": "1"}
+    system = System(tmp_path / "system", broker)
+    assert system.lumbar("db", "upgrade").returncode == 0
+    client = Redis.from_url(redis.url)
+    try:
+        system.start("scp", "sweep")
+        assert system.dcmsend(folder).returncode == 0
+        wait_until(lambda: client.llen("lumbar.analyse") > 0, 30, system.tail)
+        client.flushall()
+        system.start("worker")
+        system.wait_for_states({truth.study_instance_uid: "analysed"})
+    finally:
+        system.kill()
+        client.close()
 
 
 def test_it_stops_when_asked_though_a_sender_holds_its_association_open(system):
