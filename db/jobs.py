@@ -172,16 +172,16 @@ def study_of(session: Session, job_id: int) -> int:
     return session.scalars(select(Job.study_id).where(Job.id == job_id)).one()
 
 
-def cancel_overtaken(session: Session, study_id: int) -> None:
-    """Cancels analyses of earlier revisions; a worker on one finds its lease gone."""
+def cancel_overtaken(session: Session, study_id: int, kind: JobKind) -> None:
+    """Cancels a study's jobs of earlier revisions. A worker on an analysis finds its lease gone; a delivery that is
+    under way ends, since the peer may have the report already.
+    """
     current = select(Study.revision).where(Study.id == study_id).scalar_subquery()
+    cancelled = [JobState.PENDING, JobState.RUNNING] if kind is JobKind.ANALYSE else [JobState.PENDING]
     session.execute(
-        _change(
-            Job.study_id == study_id,
-            Job.kind == JobKind.ANALYSE,
-            Job.revision < current,
-            Job.state.in_([JobState.PENDING, JobState.RUNNING]),
-        ).values(state=JobState.CANCELLED, ended_at=db_now(), **_RELEASED)
+        _change(Job.study_id == study_id, Job.kind == kind, Job.revision < current, Job.state.in_(cancelled)).values(
+            state=JobState.CANCELLED, ended_at=db_now(), **_RELEASED
+        )
     )
 
 

@@ -61,6 +61,7 @@ def end_analysis(
             session.add(report)
             session.flush()
             known = report
+        jobs.cancel_overtaken(session, claimed.study_id, JobKind.DELIVER)
         study = session.get_one(Study, claimed.study_id, populate_existing=True)
         for name in destinations:
             jobs.create(session, JobKind.DELIVER, study, destination=name, report_id=known.id, priority=1)

@@ -101,7 +101,7 @@ def instance_arrived(session: Session, study_id: int, *, stat: bool = False) -> 
         )
         .execution_options(synchronize_session=False)
     )
-    jobs.cancel_overtaken(session, study_id)
+    jobs.cancel_overtaken(session, study_id, JobKind.ANALYSE)
 
 
 @dataclass(frozen=True)

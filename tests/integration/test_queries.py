@@ -7,7 +7,7 @@ import pytest
 from db import jobs, queries, results, studies
 from db.intake import take_in
 from db.studies import StudyEvent
-from db.tables import JobKind
+from db.tables import JobKind, JobState, Report
 from lumbar.errors import Permanent
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Severity
 from lumbar.spine.findings import Finding, Place
@@ -166,6 +166,23 @@ def test_a_requeued_studys_earlier_findings_are_superseded_and_kept(site):
     with site.database.reading() as session:
         assert {row.finding.severity for row in queries.findings(session)} == {Severity.NORMAL_MILD}
         assert session.query(queries.Finding).count() == 50
+
+
+def test_a_report_that_waits_while_its_successor_is_made_is_not_sent_any_more(site):
+    def report(number):
+        uids = {"sop_class_uid": "1.2", "sop_instance_uid": f"1.2.{number}", "series_instance_uid": "1.3"}
+        return Report(study_id=1, revision=number, sha256="ab" * 32, file="reports/ab.dcm", **uids)
+
+    take_in(site.database, site.store, arrival(make_slice()))
+    end(site, 1, StudyEvent.ANALYSED, report=report(1), destinations=["pacs"])
+    take_in(site.database, site.store, arrival(make_slice(number=2)))
+    end(site, 1, StudyEvent.ANALYSED, report=report(2), destinations=["pacs"])
+    with site.database.reading() as session:
+        rows = queries.deliveries(session, studies.find(session, f"{ROOT}.1").id)
+    assert [(row.sop_instance_uid, row.state) for row in rows] == [
+        ("1.2.1", JobState.CANCELLED),
+        ("1.2.2", JobState.PENDING),
+    ]
 
 
 def test_a_study_that_was_never_received_is_said_so(site):
