@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import Annotated
 
@@ -24,7 +23,6 @@ app = typer.Typer()
 log = structlog.get_logger()
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "commands")  # how `lumbar up` starts its parts
-ENDS_EARLY_S = 10.0  # a part that ends sooner than this is not started again
 ENDS_WITHIN_S = 60.0  # a study in hand is ended; nothing acknowledged is lost by a kill
 
 UntilEof = Annotated[
@@ -58,15 +56,14 @@ class _Part:
         self._start()
 
     def _start(self) -> None:
-        self._started = time.monotonic()
         self.process = subprocess.Popen([*PROGRAM, self._name, "--until-eof"], stdin=subprocess.PIPE)
 
     def keep_running(self) -> None:
-        """Starts it again when it was killed. Raises Permanent when it ends as soon as it is started."""
+        """Starts it again when it was killed. Raises Permanent when it ended by itself: it has said why."""
         status = self.process.poll()
         if status is None:
             return
-        if time.monotonic() - self._started < ENDS_EARLY_S:
+        if status >= 0:
             raise Permanent(f"`lumbar {self._name}` ended with status {status}; its words above say why")
         log.error("part.restarted", part=self._name, status=status)
         self._start()

@@ -25,6 +25,5 @@ class StubNetworks:
 
 if __name__ == "__main__":
     system.PROGRAM = (sys.executable, "-m", "tests.stubbed")
-    system.ENDS_EARLY_S = 1.0
     system.load_networks = lambda settings: StubNetworks  # type: ignore[assignment]
     commands.main()
