@@ -102,7 +102,12 @@ class System:
     def lumbar(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """The command line with the system's settings."""
         return subprocess.run(
-            [*self._program, *arguments], env=self._environment, cwd=self.folder, capture_output=True, text=True
+            [*self._program, *arguments],
+            env=self._environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=240,
         )
 
     def findings(self) -> list[dict[str, str]]:
