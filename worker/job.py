@@ -39,7 +39,7 @@ def perform(site: Site, job_id: int, work: Callable[[Claimed], None]) -> None:
                 results.bury(session, claimed, str(error))
         except Transient as error:
             _give_back(site, claimed, str(error), site.passing)
-        except Exception as error:
+        except Exception as error:  # the one place where no fault of ours may lose a study
             log.exception("job.fault", **ids)
             error_named = f"an internal fault ({type(error).__name__}); see the log of job {job_id}"
             _give_back(site, claimed, error_named, site.fault)

@@ -59,5 +59,5 @@ def run(site: Site, doorbell: Doorbell, stop: Event) -> None:
             sweep(site, doorbell)
         except Transient as error:
             log.warning("sweep.skipped", why=str(error))
-        except Exception as error:
+        except Exception as error:  # the loop outlives whatever one round meets
             log.error("sweep.fault", error=type(error).__name__, exc_info=True)

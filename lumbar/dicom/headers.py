@@ -125,7 +125,7 @@ def refusing(reason: str) -> Iterator[None]:
         raise NotDicom("not a DICOM file") from None
     except OSError as error:
         raise NotDicom(f"the file cannot be read: {error.strerror or 'input/output error'}") from None
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001 - any kind of error means damage here, and its text may quote values
         raise NotDicom(reason) from None
 
 
