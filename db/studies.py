@@ -97,6 +97,7 @@ def instance_arrived(session: Session, study_id: int, *, stat: bool = False) -> 
             state=_S.RECEIVING,
             reason=None,
             ended_at=None,
+            images_removed_at=None,
             stat=or_(Study.stat, literal(stat)),
         )
         .execution_options(synchronize_session=False)
