@@ -28,6 +28,11 @@ class Connection:
     busy: bool = False  # we are at work on what it sent
     closed: bool = False  # by us, and it was said why
 
+    @property
+    def idle(self) -> bool:
+        """Nothing was heard from the peer for a while, and nothing is being done for it."""
+        return not self.busy and monotonic() - self.heard_at >= IDLE_S
+
     def close(self, why: str) -> None:
         """Ends the connection from any thread and says why; who reads from it wakes up and finds it ended."""
         if not self.closed:
@@ -73,7 +78,7 @@ class Door:
             associated = [c for c in self._connections if c.associated]
             idlest = None
             if len(associated) >= self._maximum_associations:
-                idle = [c for c in associated if not c.busy and monotonic() - c.heard_at >= IDLE_S]
+                idle = [c for c in associated if c.idle]
                 if not idle:
                     return False
                 idlest = min(idle, key=lambda c: c.heard_at)

@@ -4,9 +4,12 @@ Every PDU has a largest size and a time to arrive in, every message a largest si
 memory stays bounded whatever is sent, and no kill leaves them behind.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from queue import Empty
+from select import select
 from struct import unpack
 from tempfile import TemporaryFile
 from time import monotonic
@@ -26,6 +29,7 @@ IN_MEMORY = 262144  # bytes of a dataset before it goes to disk
 LONGEST_ASIDE = 2**20  # bytes of a command set, or of a dataset of anything but a C-STORE
 MOST_WAITING = 4  # messages without an answer yet; unless negotiated there may be one (PS3.7 D.3.3.3)
 HEAD = 6  # bytes of a PDU before its variable part (PS3.8 9.3)
+NAP_S = 0.05  # an answer of ours to an idle peer may come so much later
 PDU_TYPES = range(0x01, 0x08)
 ABORT = bytes.fromhex("07 00 00000004 00 00 02 00")  # A-ABORT by the service provider, no reason given (PS3.8 9.3.8)
 
@@ -63,7 +67,15 @@ class GuardedSocket(AssociationSocket):
 
     @property
     def ready(self) -> bool:
-        return bool(self._unread) or bool(super().ready)
+        """Whether there is something to read. pynetdicom asks a thousand times a second; of an idle peer it then waits
+        here for a while, and in ``Messages.get_msg``, so that idle peers cost little.
+        """
+        if self._unread:
+            return True
+        if self.connection.idle and self.socket is not None:
+            with suppress(OSError, ValueError):  # it is closed
+                select([self.socket], [], [], NAP_S)
+        return bool(super().ready)
 
     def recv(self, nr_bytes: int) -> bytearray:
         """The next bytes of a PDU: pynetdicom asks for its head, then for its body. Fewer mean that it has ended."""
@@ -131,6 +143,14 @@ class Messages(DIMSEServiceProvider):
 
     def _abort(self, why: str) -> None:
         cast(GuardedSocket, self.dul.socket).abort(why)
+
+    def get_msg(self, block: bool = False) -> Any:
+        if block or not cast(GuardedSocket, self.dul.socket).connection.idle:
+            return super().get_msg(block)
+        try:
+            return self.msg_queue.get(timeout=NAP_S)
+        except Empty:
+            return None, None
 
     def _refusal(self, message: DIMSEMessage, spool: "Spool") -> str | None:
         """Why what has arrived so far is too much, or of the wrong kind."""

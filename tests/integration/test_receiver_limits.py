@@ -202,7 +202,7 @@ def test_an_image_larger_than_allowed_ends_the_association_and_nothing_stays(sit
 
 
 def test_a_disk_that_is_nearly_full_is_a700_before_it_is_full(site):
-    with listening(site, disk_refuse_above=1e-6) as running, association(running.port) as assoc:
+    with listening(site, disk_refuse_above=1e-6, disk_remove_above=1e-6) as running, association(running.port) as assoc:
         assert assoc.send_c_store(make_slice()).Status == 0xA700
     assert not list(site.store.root.rglob("*.dcm"))
 
