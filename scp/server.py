@@ -6,6 +6,7 @@ thread that sleeps in a read.
 
 import socket
 import ssl
+import sys
 from collections.abc import Callable
 from socketserver import BaseServer
 from threading import Thread
@@ -36,6 +37,10 @@ class Server(ThreadedAssociationServer):
         connection = Connection(request, str(client_address[0]))
         self.door.admit(connection)
         Thread(target=self._see_through, args=(connection, client_address), daemon=True).start()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A connection that could not even be given a thread."""
+        log.error("connection.fault", peer=str(client_address[0]), error=type(sys.exception()).__name__)
 
     def stop(self) -> None:
         """Ends listening and every connection: nothing in them was acknowledged."""
