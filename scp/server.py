@@ -79,11 +79,11 @@ class Server(ThreadedAssociationServer):
                 connection.socket.do_handshake()
                 why = "PDU too slow"
             return read_request(connection.socket, deadline)
+        except OSError:
+            pass  # TLS failed (also in a way that is a ValueError), the peer hung up, or time is up
         except ValueError as error:
             why = str(error)
             _abort(connection.socket)
-        except OSError:
-            pass  # the peer hung up, or time is up
         connection.close(why)
         self.refused(connection, why)
         return None

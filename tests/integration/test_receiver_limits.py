@@ -142,6 +142,7 @@ def test_with_an_authority_clients_show_a_certificate_of_it(site, tls, certifica
         assert echo(running.port, *client("scanner")).returncode == 0
         assert echo(running.port, *client("stranger")).returncode != 0
         assert echo(running.port, "+tla", *ca).returncode != 0
+        wait_until(lambda: audited(site) == [("connection.refused", "", "TLS handshake failed")], 10, str)
 
 
 def test_a_certificate_that_is_none_stops_the_start(site, tmp_path):
