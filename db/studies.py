@@ -28,6 +28,7 @@ class StudyEvent(StrEnum):
     ANALYSED = "25 findings and their report are stored"
     REFUSED = "it cannot be analysed"
     EXHAUSTED = "it was tried as often as it may be"
+    CANCELLED = "somebody cancelled its analysis"
     REQUEUED = "somebody asked for it again"
 
 
@@ -48,12 +49,15 @@ TRANSITIONS: dict[tuple[StudyState, StudyEvent], StudyState] = {
     (_S.NOT_ANALYSABLE, _E.ARRIVED): _S.RECEIVING,
     (_S.FAILED, _E.ARRIVED): _S.RECEIVING,
     # by hand
+    (_S.QUEUED, _E.CANCELLED): _S.FAILED,
+    (_S.ANALYSING, _E.CANCELLED): _S.FAILED,
     (_S.ANALYSED, _E.REQUEUED): _S.QUEUED,
     (_S.NOT_ANALYSABLE, _E.REQUEUED): _S.QUEUED,
     (_S.FAILED, _E.REQUEUED): _S.QUEUED,
 }
 
 ENDED = (StudyState.ANALYSED, StudyState.NOT_ANALYSABLE, StudyState.FAILED)
+_ENDINGS = {event for (_, event), after in TRANSITIONS.items() if after in ENDED}
 _LATE = tuple(state for state, event in TRANSITIONS if event is _E.ARRIVED and state is not _S.RECEIVING)
 
 
@@ -68,7 +72,7 @@ def advance(
         .values(
             state=case({state.value: after.value for state, after in allowed.items()}, value=Study.state),
             reason=reason,
-            ended_at=db_now() if event in (_E.ANALYSED, _E.REFUSED, _E.EXHAUSTED) else None,
+            ended_at=db_now() if event in _ENDINGS else None,
         )
         .execution_options(synchronize_session=False)
     )
@@ -83,6 +87,11 @@ def lock(session: Session, study_id: int) -> None:
     Whoever writes a study and its jobs locks the study first: receivers do, and two orders would deadlock.
     """
     session.execute(select(Study.id).where(Study.id == study_id).with_for_update())
+
+
+def try_lock(session: Session, study_id: int) -> bool:
+    """As ``lock``, but False at once when somebody else holds the row. On SQLite a writer holds the whole database."""
+    return session.scalar(select(Study.id).where(Study.id == study_id).with_for_update(skip_locked=True)) is not None
 
 
 def instance_arrived(session: Session, study_id: int, *, stat: bool = False) -> None:
@@ -148,7 +157,7 @@ def complete(session: Session, study_id: int, quiet: Quiet | None = None) -> boo
     if not advance(session, study_id, _E.COMPLETED):
         return False
     study = session.get_one(Study, study_id, populate_existing=True)
-    jobs.create(session, JobKind.ANALYSE, study, priority=1 if study.stat else 0)
+    jobs.create(session, JobKind.ANALYSE, study)
     log.info("study.completed", study=study_id, revision=study.revision)
     return True
 
@@ -160,7 +169,7 @@ def requeue(session: Session, study_id: int) -> bool:
         return False
     study = session.get_one(Study, study_id, populate_existing=True)
     study.revision += 1
-    jobs.create(session, JobKind.ANALYSE, study, priority=1 if study.stat else 0)
+    jobs.create(session, JobKind.ANALYSE, study)
     return True
 
 

@@ -37,7 +37,7 @@ class JobState(StrEnum):
     RUNNING = "running"
     DONE = "done"
     DEAD = "dead"  # tried as often as it may be, or cannot succeed: a person must look
-    CANCELLED = "cancelled"  # overtaken by a later revision of its study
+    CANCELLED = "cancelled"  # overtaken by a later revision of its study, or by hand
 
 
 def _named(kind: type[StrEnum]) -> Enum:
@@ -248,7 +248,6 @@ class Job(Table):
     losses: Mapped[int] = mapped_column(default=0)  # attempts that ended because the worker was lost
     lease_token: Mapped[str | None] = mapped_column(String(32))
     lease_expires_at: Mapped[datetime | None]
-    rung_at: Mapped[datetime | None]  # when it was last handed to a worker
     last_error: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(default=db_now())
     ended_at: Mapped[datetime | None]

@@ -98,7 +98,7 @@ class Settings(BaseSettings):
     quiet_incomplete_s: float = Field(120, ge=0, description="Quiet seconds that complete any study")
     sweep_every_s: float = Field(0.5, gt=0, description="Seconds between two sweeps")
     lease_s: float = Field(25, ge=1, description="Seconds after which a silent worker's job is given to another")
-    rering_s: float = Field(20, gt=0, description="Seconds after which an unanswered doorbell rings again")
+    job_limit_s: float = Field(900, gt=0, description="Seconds after which a job is stuck: its worker is ended")
 
     rank_by_synthetic: bool = Field(
         False, description="Let weights trained on phantoms only rank the worklist (the demo does)"
