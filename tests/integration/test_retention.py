@@ -10,7 +10,11 @@ from db import intake, jobs, reconcile, retention, studies
 from db.intake import RemovedMeanwhile, Taken, take_in
 from db.site import Site
 from db.tables import AuditEvent, Instance, JobKind, Study, StudyState
+from lumbar.errors import Permanent
 from tests.integration.conftest import ROOT, arrival, make_slice
+from tests.stubbed import StubNetworks
+from worker.analysis import analyse_study
+from worker.job import perform
 
 DAY_S = 86400
 
@@ -164,6 +168,32 @@ def test_a_start_up_ends_a_removal_that_was_cut_short(site, finish, monkeypatch)
     assert len(list(site.store.root.rglob("*.dcm"))) == 2
     assert reconcile.reconcile(site).removed == 1
     assert images(site) == {study: 0}
+
+
+def test_a_study_whose_images_were_removed_is_not_analysed_again_and_keeps_what_was_found(site, finish):
+    study = finish(1, days=31)
+    retention.remove_images(site)
+    with pytest.raises(Permanent, match="send the study again"), site.database.transaction() as session:
+        studies.requeue(session, study)
+    with site.database.reading() as session:
+        assert session.get_one(Study, study).state is StudyState.ANALYSED
+    for number in (1, 2):
+        take_in(site.database, site.store, arrival(make_slice(study=1, number=number)))
+    with site.database.transaction() as session:
+        assert studies.requeue(session, study)
+
+
+def test_a_late_image_of_a_study_whose_images_were_removed_is_not_taken_for_the_whole_study(site, finish):
+    study = finish(1, days=31)
+    retention.remove_images(site)
+    take_in(site.database, site.store, arrival(make_slice(study=1, number=3)))
+    with site.database.transaction() as session:
+        assert studies.complete(session, study)
+    assert perform(site, JobKind.ANALYSE, lambda claimed: analyse_study(site, StubNetworks(), claimed))
+    with site.database.reading() as session:
+        found = session.get_one(Study, study)
+    assert found.state is StudyState.NOT_ANALYSABLE
+    assert found.reason == "2 of its 3 images were removed to make room; send the study again"
 
 
 class Killed(BaseException):
