@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -45,10 +45,18 @@ class System:
         """Changes settings for the next start and command."""
         self._environment |= {f"LUMBAR_{name.upper()}": value for name, value in settings.items()}
 
-    def start(self, *commands: str) -> None:
-        """Starts `lumbar up`, or the parts named, each in a session of its own; returns once a C-ECHO is answered."""
+    def start(self, *commands: str) -> list[int]:
+        """Starts `lumbar up`, or the parts named, each in a session of its own; returns once a C-ECHO is answered.
+
+        Returns the process ids.
+        """
+        started = self._start(commands or ("up",))
+        wait_until(self.answers, 60, lambda: f"the receiver did not answer:\n{self.tail()}")
+        return started
+
+    def _start(self, commands: Sequence[str]) -> list[int]:
         with self.log.open("ab") as log:
-            self._running += [
+            started = [
                 subprocess.Popen(
                     [*self._program, command],
                     env=self._environment,
@@ -57,18 +65,30 @@ class System:
                     stderr=log,
                     start_new_session=True,
                 )
-                for command in commands or ("up",)
+                for command in commands
             ]
-        wait_until(self._answers, 60, lambda: f"the receiver did not answer:\n{self.tail()}")
+        self._running += started
+        return [process.pid for process in started]
 
     def kill(self) -> None:
-        """kill -9, every process at once."""
+        """kill -9, every process at once; on return all are dead."""
         for process in self._running:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         for process in self._running:
             process.wait()
+            wait_until(lambda group=process.pid: not _alive(group), 10, lambda: "a killed process lives")
         self._running.clear()
+
+    def replace(self, pid: int) -> int:
+        """kill -9 of one part by its process id, as ``start`` returned it; starts it anew and returns the new id."""
+        (process,) = [one for one in self._running if one.pid == pid]
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+        process.wait()
+        self._running.remove(process)
+        (new,) = self._start([process.args[-1]])
+        return new
 
     def parts(self) -> dict[str, int]:
         """The process ids of the parts that `lumbar up` runs, by name: scp, sweep, worker."""
@@ -153,9 +173,20 @@ class System:
             timeout=timeout_s,
         )
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether the receiver answers a C-ECHO."""
         echo = ["echoscu", "-aec", "LUMBAR", "127.0.0.1", str(self.port)]
         return subprocess.run(echo, capture_output=True).returncode == 0
+
+
+def _alive(group: int) -> bool:
+    """Whether a process group has a process that is not a mere zombie."""
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            state, _, of_group = status.read_text().rpartition(")")[2].split()[:3]
+            if int(of_group) == group and state != "Z":
+                return True
+    return False
 
 
 @contextmanager
