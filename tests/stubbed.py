@@ -1,10 +1,6 @@
 """`lumbar` with stub networks, for its child processes too: ``python -m tests.stubbed up``.
-<<<<<<< HEAD
 
 The analysis of a study whose UID names a file in the folder ``held`` waits until the file is gone.
-"""
-=======
->>>>>>> faults
 
 ``TESTS_READING=headers`` stubs the whole reading, for studies too small to be read: 25 findings from the headers.
 ``TESTS_READING_S`` makes that take so many seconds; ``TESTS_STORED_S`` are spent between a peer's "stored" and the row
@@ -57,7 +53,7 @@ def hold(analyse):
 
 
 def findings_of(instances: Sequence[Found]) -> tuple[Finding, ...]:
-    """25 findings that follow from the set of SOP Instance UIDs; those of L4/L5 are assessed, in one of the instances."""
+    """25 findings that follow from the set of SOP Instance UIDs; those of L4/L5 are assessed, each in an instance."""
     headers = sorted((found.slices[0] for found in instances), key=lambda header: header.sop_instance_uid)
     seed = sha256("\n".join(header.sop_instance_uid for header in headers).encode()).digest()
     findings = []
