@@ -45,16 +45,21 @@ class System:
         """Changes settings for the next start and command."""
         self._environment |= {f"LUMBAR_{name.upper()}": value for name, value in settings.items()}
 
-    def start(self, *commands: str) -> list[int]:
-        """Starts `lumbar up`, or the parts named, each in a session of its own; returns once a C-ECHO is answered.
+    def hold(self, study: str) -> None:
+        """Lets the (stubbed) analysis of a study hang, until it is let go."""
+        (self.folder / "held").mkdir(exist_ok=True)
+        (self.folder / "held" / study).touch()
 
-        Returns the process ids.
-        """
+    def let_go(self, study: str) -> None:
+        (self.folder / "held" / study).unlink()
+
+    def start(self, *commands: str) -> list[subprocess.Popen[bytes]]:
+        """Starts `lumbar up`, or the parts named, each in a session of its own; returns once a C-ECHO is answered."""
         started = self._start(commands or ("up",))
         wait_until(self.answers, 60, lambda: f"the receiver did not answer:\n{self.tail()}")
         return started
 
-    def _start(self, commands: Sequence[str]) -> list[int]:
+    def _start(self, commands: Sequence[str]) -> list[subprocess.Popen[bytes]]:
         with self.log.open("ab") as log:
             started = [
                 subprocess.Popen(
@@ -68,7 +73,7 @@ class System:
                 for command in commands
             ]
         self._running += started
-        return [process.pid for process in started]
+        return started
 
     def kill(self) -> None:
         """kill -9, every process at once; on return all are dead."""
@@ -80,14 +85,12 @@ class System:
             wait_until(lambda group=process.pid: not _alive(group), 10, lambda: "a killed process lives")
         self._running.clear()
 
-    def replace(self, pid: int) -> int:
-        """kill -9 of one part by its process id, as ``start`` returned it; starts it anew and returns the new id."""
-        (process,) = [one for one in self._running if one.pid == pid]
-        with suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
-        process.wait()
-        self._running.remove(process)
-        (new,) = self._start([process.args[-1]])
+    def replace(self, part: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+        """kill -9 of a part, as ``start`` returned it; starts it anew and returns the new one."""
+        os.killpg(part.pid, signal.SIGKILL)
+        part.wait()
+        self._running.remove(part)
+        (new,) = self._start([str(part.args[-1])])  # type: ignore[index]
         return new
 
     def parts(self) -> dict[str, int]:

@@ -82,6 +82,12 @@ def snapshot(database: Database) -> dict[str, StudyNow]:
     return studies
 
 
+def ended(database: Database) -> int:
+    """How many studies have ended."""
+    with database.reading() as session:
+        return session.scalar(select(func.count()).where(Study.ended_at.is_not(None))) or 0
+
+
 def partial_in(studies: dict[str, StudyNow]) -> set[str]:
     """Studies that stand as ended though their report was made of other images than they have."""
     return {uid for uid, study in studies.items() if study.shown and not study.covered(uid)}

@@ -13,7 +13,7 @@ from tests.servers import Postgres, Redis
 from tests.system import System
 
 # Studies of a few slices are complete after two quiet seconds, and read by their headers.
-SMALL = {"TESTS_READING": "headers", "LUMBAR_QUIET_S": "1", "LUMBAR_QUIET_INCOMPLETE_S": "2", "LUMBAR_RERING_S": "2"}
+SMALL = {"TESTS_READING": "headers", "LUMBAR_QUIET_S": "1", "LUMBAR_QUIET_INCOMPLETE_S": "2"}
 
 
 @dataclass

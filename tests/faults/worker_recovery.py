@@ -1,8 +1,5 @@
 """A worker killed in an analysis, with the leases as they come: its job goes on within 30 s."""
 
-import os
-import signal
-
 from sqlalchemy import select
 
 from db.tables import Job, JobKind
@@ -18,7 +15,7 @@ BOUND_S = 30.0
 
 def run(ground: Ground, rounds: int) -> Outcome:
     outcome = Outcome(FAULT, rounds, recovery_s=0.0, recovery_bound_s=BOUND_S)
-    as_it_comes = dict.fromkeys(("LUMBAR_LEASE_S", "LUMBAR_SWEEP_EVERY_S", "LUMBAR_RERING_S"), "")
+    as_it_comes = dict.fromkeys(("LUMBAR_LEASE_S", "LUMBAR_SWEEP_EVERY_S"), "")
     with ground.distributed(FAULT, TESTS_READING_S="8", **as_it_comes) as system:
         system.start("scp", "sweep")
         (worker,) = system.start("worker")
@@ -28,7 +25,7 @@ def run(ground: Ground, rounds: int) -> Outcome:
                 wait_until(lambda senders=senders: senders.done, 60, system.tail)
             wait_until(lambda: _attempt(system) == (number + 1, 1), 60, system.tail)  # noqa: B023
             (other,) = system.start("worker")
-            os.killpg(worker, signal.SIGKILL)
+            worker.kill()
             clock = Clock()
             wait_until(lambda: _attempt(system) == (number + 1, 2), 90, system.tail)  # noqa: B023
             taken_s = clock.s
