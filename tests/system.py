@@ -112,8 +112,12 @@ class System:
         return up.wait(within_s)
 
     @property
+    def home(self) -> Path:
+        return Path(self._environment["LUMBAR_HOME"])
+
+    @property
     def database_url(self) -> str:
-        return self._environment.get("LUMBAR_DATABASE_URL", f"sqlite:///{self.folder / 'home' / 'lumbar.sqlite'}")
+        return self._environment.get("LUMBAR_DATABASE_URL", f"sqlite:///{self.home / 'lumbar.sqlite'}")
 
     @property
     def log(self) -> Path:

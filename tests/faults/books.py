@@ -145,7 +145,7 @@ def settle(system: System, acknowledged: Iterable[Sent], timeout_s: float) -> fl
 def judge(system: System, acknowledged: Iterable[Sent], outcome: Outcome, pacs: Orthanc | None = None) -> None:
     """Adds to the outcome what is lost, duplicated or partial, now that all has settled."""
     acknowledged = list(acknowledged)
-    store = Store(system.folder / "home" / "store")
+    store = Store(system.home / "store")
     with closing_database(system.database_url) as database:
         now = snapshot(database)
         with database.reading() as session:
