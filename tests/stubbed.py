@@ -1,17 +1,24 @@
 """`lumbar` with stub networks, for its child processes too: ``python -m tests.stubbed up``.
 
 The analysis of a study whose UID names a file in the folder ``held`` waits until the file is gone.
+<<<<<<< HEAD
 
 ``TESTS_READING=headers`` stubs the whole reading, for studies too small to be read: 25 findings from the headers.
 ``TESTS_READING_S`` makes that take so many seconds; ``TESTS_STORED_S`` are spent between a peer's "stored" and the row
 that notes it. Both widen the moments in which a worker can be killed.
+=======
+``TESTS_READING=headers`` stubs the whole reading (``tests.faults.reading``).
+>>>>>>> faults
 """
 
 import os
 import sys
 import time
+<<<<<<< HEAD
 from collections.abc import Sequence
 from hashlib import sha256
+=======
+>>>>>>> faults
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +26,8 @@ from numpy.typing import NDArray
 
 import commands
 from commands import system
-from lumbar import peers
-from lumbar.dicom.folder import Found
-from lumbar.spine.anatomy import ALL_FINDINGS, Level
-from lumbar.spine.findings import Finding, Place
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
+from tests.faults import reading
 from worker import analysis
 from worker.pipeline import Analysis
 
@@ -50,6 +54,7 @@ def hold(analyse):
         return analyse(instances, networks)
 
     return held
+<<<<<<< HEAD
 
 
 def findings_of(instances: Sequence[Found]) -> tuple[Finding, ...]:
@@ -84,12 +89,18 @@ def stub_the_reading() -> None:
         return delivered
 
     peers.send = send
+=======
+>>>>>>> faults
 
 
 if __name__ == "__main__":
     system.PROGRAM = (sys.executable, "-m", "tests.stubbed")
     system.load_networks = lambda settings: StubNetworks  # type: ignore[assignment]
     if os.environ.get("TESTS_READING") == "headers":
+<<<<<<< HEAD
         stub_the_reading()
+=======
+        reading.replace()
+>>>>>>> faults
     analysis.analyse = hold(analysis.analyse)
     commands.main()

@@ -22,7 +22,8 @@ ROOM_KIB = 400  # left at the beginning of a round; some 40 instances
 def run(ground: Ground, rounds: int) -> Outcome:
     outcome = Outcome(FAULT, rounds)
     folder = ground.folder(f"{FAULT}-disk")
-    with _disk(folder) as mounted, ground.embedded(FAULT) as system:
+    to_the_last_byte = {"LUMBAR_DISK_REMOVE_ABOVE": "1", "LUMBAR_DISK_REFUSE_ABOVE": "1"}
+    with _disk(folder) as mounted, ground.embedded(FAULT, **to_the_last_byte) as system:
         if not mounted:
             return Outcome(FAULT, 0, note="not run: mounting a small disk needs root", not_run=True)
         system.set(home=str(folder / "home"), database_url=f"sqlite:///{system.folder / 'lumbar.sqlite'}")

@@ -30,17 +30,8 @@ def make_study(folder: Path, number: int, *, slices: int = 1, patient: int | Non
     patient = number if patient is None else patient
     for series, (plane, weighting) in enumerate(_ROLES, 1):
         for index in range(1, slices + 1):
-            place = {
-                "plane": plane,
-                "weighting": weighting,
-                "PatientID": f"P{patient}",
-                "PatientName": f"Test^{patient}",
-            }
-            pixels = {
-                "Rows": side,
-                "Columns": side,
-                "PixelData": ((number * 100 + index) % 65536).to_bytes(2, "little") * side**2,
-            }
+            place = {"plane": plane, "weighting": weighting, "PatientID": f"P{patient}", "PatientName": f"Test^{patient}"}
+            pixels = {"Rows": side, "Columns": side, "PixelData": ((number * 100 + index) % 65536).to_bytes(2, "little") * side**2}
             ds = make_slice(number, series, index, **place, **pixels)
             file = folder / f"{number}-{series}-{index}.dcm"
             ds.save_as(file, enforce_file_format=True)

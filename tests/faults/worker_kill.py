@@ -27,7 +27,7 @@ def run(ground: Ground, rounds: int) -> Outcome:
     with ground.distributed(FAULT, **settings) as system:
         studies = make_studies(system.folder / "sent", range(300_000, 300_000 + STUDIES * rounds))
         system.start("scp", "sweep")
-        workers = system.start(*["worker"] * WORKERS)
+        workers = ground.start_workers(system, WORKERS)
         queue = [instance for study in studies for instance in study]
         with Watch(system) as watch, Senders(system.port, dealt(queue, 2)) as senders:
             wait_until(lambda: "job.started" in system.tail(), 120, system.tail)
