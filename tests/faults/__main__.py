@@ -18,7 +18,7 @@ def main() -> int:
     faults = "\n".join(f"  {name:<17}{one.FULL:>4} rounds  {one.__doc__}" for name, one in SCENARIOS.items())
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults",
-        description="Injects faults into the real system and says what was lost, duplicated or shown before it was whole.",
+        description="Injects faults into the real system and says what was lost, duplicated or shown too early.",
         epilog=f"faults, and how many rounds make the full figures:\n{faults}\n\nExits 1 if anything is violated.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -14,7 +14,7 @@ from tests.system import wait_until
 
 FAULT = "disk-full"
 FULL = 5
-STUDIES, SLICES, SIDE = 20, 2, 64  # a round: 120 instances of 8 KiB of pixels
+STUDIES, SLICES, SIDE = 12, 2, 64  # a round: 72 instances of 8 KiB of pixels
 DISK_MIB = 64
 ROOM_KIB = 400  # left at the beginning of a round; some 40 instances
 

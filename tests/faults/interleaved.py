@@ -1,11 +1,11 @@
-"""Many studies of fewer patients at once, interleaved over several associations, twice, and late: nothing is mixed up."""
+"""Many studies of fewer patients, interleaved over several associations, sent twice and late: nothing is mixed up."""
 
 from sqlalchemy import select
 
 from db.tables import Finding, Study
 from tests.faults.books import Watch, judge, settle, snapshot
 from tests.faults.outcome import Ground, Outcome
-from tests.faults.sending import Sent, Senders, dealt, make_study, shuffled
+from tests.faults.sending import Senders, Sent, dealt, make_study, shuffled
 from tests.system import System, closing_database, wait_until
 
 FAULT = "interleaved"
@@ -37,7 +37,9 @@ def run(ground: Ground, rounds: int, studies: int = STUDIES) -> Outcome:
                 _send(system, shuffled(moments, late + moments.sample(first, len(late))))
                 settle(system, late, 600)
                 sent |= {instance.uid: instance for instance in first + late}
-                ground.progress(f"{FAULT} {number + 1}/{rounds}: {len(sent)} instances of {studies * (number + 1)} studies")
+                ground.progress(
+                    f"{FAULT} {number + 1}/{rounds}: {len(sent)} instances of {studies * (number + 1)} studies"
+                )
         judge(system, sent.values(), outcome)
         outcome.partial |= watch.partial
         outcome.lost |= _mixed(system, sent)

@@ -48,7 +48,7 @@ class Outcome:
 
 
 class Ground:
-    """Servers that scenarios share, started when the first asks; each scenario gets a folder, and randomness of a seed."""
+    """Servers that scenarios share, started when the first asks; each scenario gets a folder, and its moments."""
 
     def __init__(self, folder: Path, seed: int, progress: Callable[[str], None] = lambda text: None) -> None:
         self._folder, self._seed, self.progress = folder, seed, progress

@@ -78,7 +78,7 @@ def run(ground: Ground, rounds: int) -> Outcome:
                     studies = make_studies(system.folder / "sent", range(first, first + STUDIES))
                     orthanc.kill()
                     with Senders(system.port, studies) as senders:
-                        wait_until(lambda: senders.done, 60, system.tail)  # noqa: B023
+                        wait_until(lambda: senders.done, 60, system.tail)
                     acknowledged += senders.acknowledged
                     wanted = set(urls)
                     wait_until(lambda: _refused(system, first) >= wanted, 240, system.tail)  # noqa: B023
@@ -115,11 +115,13 @@ def _delivered(system: System, first: int) -> set[str]:
 
 
 def _reports_since(first: int) -> Any:
-    return select(Report.id).join(Study, Study.id == Report.study_id).where(Study.study_instance_uid >= f"{ROOT}.{first}")
+    return (
+        select(Report.id).join(Study, Study.id == Report.study_id).where(Study.study_instance_uid >= f"{ROOT}.{first}")
+    )
 
 
 def _judge_destination(system: System, name: str, held: list[tuple[str, str]], outcome: Outcome) -> None:
-    """It holds every report under the one UID the database has, and nothing was said to be delivered that it has not."""
+    """It holds every report under the one UID of the database, and has all that stands as delivered to it."""
     said = select(Report.sop_instance_uid).join(Delivery, Delivery.report_id == Report.id)
     with closing_database(system.database_url) as database:
         now = snapshot(database)

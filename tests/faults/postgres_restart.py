@@ -9,7 +9,7 @@ from tests.system import wait_until
 
 FAULT = "postgres-restart"
 FULL = 5
-STUDIES = 40  # a restart
+STUDIES = 24  # a restart
 
 
 def run(ground: Ground, rounds: int) -> Outcome:

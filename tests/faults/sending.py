@@ -30,8 +30,17 @@ def make_study(folder: Path, number: int, *, slices: int = 1, patient: int | Non
     patient = number if patient is None else patient
     for series, (plane, weighting) in enumerate(_ROLES, 1):
         for index in range(1, slices + 1):
-            place = {"plane": plane, "weighting": weighting, "PatientID": f"P{patient}", "PatientName": f"Test^{patient}"}
-            pixels = {"Rows": side, "Columns": side, "PixelData": ((number * 100 + index) % 65536).to_bytes(2, "little") * side**2}
+            place = {
+                "plane": plane,
+                "weighting": weighting,
+                "PatientID": f"P{patient}",
+                "PatientName": f"Test^{patient}",
+            }
+            pixels = {
+                "Rows": side,
+                "Columns": side,
+                "PixelData": ((number * 100 + index) % 65536).to_bytes(2, "little") * side**2,
+            }
             ds = make_slice(number, series, index, **place, **pixels)
             file = folder / f"{number}-{series}-{index}.dcm"
             ds.save_as(file, enforce_file_format=True)
@@ -51,7 +60,7 @@ def dataset_of(file: Path) -> bytes:
 
 
 def store(port: int, batch: Sequence[Sent], calling: str) -> list[Sent]:
-    """DCMTK's storescu on one association; returns what was answered with "success". It halts at the first that was not."""
+    """DCMTK's storescu on one association; returns what was answered with 0x0000. It halts at the first that was not."""
     command = ["storescu", "-v", "-xe", "-aec", "LUMBAR", "-aet", calling, "-to", "5", "-ta", "20", "-td", "60"]
     done = subprocess.run(
         [*command, "127.0.0.1", str(port), *(str(sent.file) for sent in batch)],

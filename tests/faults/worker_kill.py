@@ -60,5 +60,6 @@ def _held(ground: Ground) -> int:
 
 def _losses(system: System) -> tuple[int, int]:
     with closing_database(system.database_url) as database, database.reading() as session:
-        losses = dict(session.execute(select(Job.kind, func.sum(Job.losses)).group_by(Job.kind)).tuples().all())
+        rows = session.execute(select(Job.kind, func.sum(Job.losses)).group_by(Job.kind))
+        losses = {kind: count for kind, count in rows}  # noqa: C416 - typed rows
     return losses.get(JobKind.ANALYSE, 0), losses.get(JobKind.DELIVER, 0)
