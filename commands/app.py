@@ -2,7 +2,7 @@
 
 import typer
 
-from commands import database, demo, destinations, look, phantom, read, send, system
+from commands import database, demo, destinations, jobs, look, phantom, read, send, system
 from lumbar.spine.provenance import RESEARCH_USE_ONLY
 
 app = typer.Typer(
@@ -17,3 +17,4 @@ for group in (system.app, read.app, look.app, phantom.app, send.app, demo.app):
     app.registered_commands += group.registered_commands
 app.add_typer(database.app, name="db")
 app.add_typer(destinations.app, name="destinations")
+app.add_typer(jobs.app, name="jobs")

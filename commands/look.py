@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from commands.output import Format, console, print_findings, print_worklist
+from commands.output import AsFormat, Format, console, print_findings, print_worklist
 from db import queries, studies
 from db.site import Site
 from lumbar.errors import Permanent, WrongSetting
@@ -14,7 +14,6 @@ from lumbar.spine.anatomy import Condition, Level, Severity
 
 app = typer.Typer()
 
-AsFormat = Annotated[Format, typer.Option("--format", help="How to print")]
 StudyUid = Annotated[str, typer.Argument(metavar="UID", help="Study Instance UID")]
 
 
@@ -54,17 +53,20 @@ def findings(
 
 @app.command(epilog="Example: lumbar study 1.2.840.113619.2.1 --format csv")
 def study(uid: StudyUid, form: AsFormat = Format.TABLE) -> None:
-    """Shows one study: its state, its 25 findings and what became of its reports."""
+    """Shows one study: its state, images set aside, its 25 findings, what became of its reports."""
     site = Site.open(Settings.load())
     with site.database.reading() as session:
         found = studies.find(session, uid)
         rows = queries.findings(session, study_instance_uid=uid)
         deliveries = queries.deliveries(session, found.id)
+        aside = queries.set_aside(session, found.id)
     if form is not Format.TABLE:
         print_findings(rows, form)
         return
     reason = f": {found.reason}" if found.reason else ""
     console().print(f"{found.state.replace('_', ' ')}{reason}, revision {found.revision}")
+    for why, count in aside.items():
+        console().print(f"{count} {'image' if count == 1 else 'images'} set aside: {why}")
     print_findings(rows, form)
     for row in deliveries:
         error = f", {row.last_error}" if row.last_error else ""

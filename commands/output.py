@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -24,6 +24,9 @@ class Format(StrEnum):
     TABLE = "table"
     JSON = "json"
     CSV = "csv"
+
+
+AsFormat = Annotated[Format, typer.Option("--format", help="How to print")]
 
 
 def print_findings(rows: Sequence[StudyFinding], form: Format) -> None:
@@ -144,9 +147,11 @@ def print_records(records: Sequence[Mapping[str, Any]], columns: Sequence[str], 
         writer.writerows({name: _cell(value) for name, value in record.items()} for record in ordered)
         typer.echo(text.getvalue(), nl=False)
     else:
-        table = Table(*columns)
+        table = Table()
+        for name in columns:
+            table.add_column(name, overflow="fold")
         for record in ordered:
-            table.add_row(*(str(value) for value in record.values()))
+            table.add_row(*("" if value is None else str(value) for value in record.values()))
         console().print(table)
 
 

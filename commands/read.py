@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.output import Format, console, notice, print_findings, print_records
+from commands.output import AsFormat, Format, console, notice, print_findings, print_records
 from commands.system import load_networks
 from db.queries import StudyFinding
 from lumbar.errors import WrongSetting
@@ -23,7 +23,7 @@ app = typer.Typer()
 @app.command(epilog="Example: lumbar analyse study/ --format csv --sr report.dcm")
 def analyse(
     path: Annotated[Path, typer.Argument(help="A folder, zip or file of DICOM")],
-    form: Annotated[Format, typer.Option("--format", help="How to print")] = Format.TABLE,
+    form: AsFormat = Format.TABLE,
     sr: Annotated[Path | None, typer.Option(help="Write the Structured Report to this file")] = None,
 ) -> None:
     """Reads one study: 25 findings, each graded or with the reason why not."""
@@ -58,7 +58,7 @@ def analyse(
 def classify(
     file: Annotated[Path, typer.Argument(help="One DICOM image: sagittal T1, sagittal T2/STIR or axial T2")],
     at: Annotated[str | None, typer.Option(metavar="COLUMN,ROW", help="Crop around this pixel, not the centre")] = None,
-    form: Annotated[Format, typer.Option("--format", help="How to print")] = Format.TABLE,
+    form: AsFormat = Format.TABLE,
 ) -> None:
     """Says of one image which condition it shows and how severe it is, with probabilities."""
     from lumbar.dicom.folder import find_instances

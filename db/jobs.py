@@ -9,8 +9,9 @@ from random import uniform
 from uuid import uuid4
 
 import structlog
-from sqlalchemy import Update, or_, select, update
+from sqlalchemy import Update, select, update
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.elements import ColumnElement
 
 from db.tables import Job, JobKind, JobState, Study
 from db.types import db_now
@@ -48,15 +49,9 @@ class Backoff:
 
 
 def create(
-    session: Session,
-    kind: JobKind,
-    study: Study,
-    *,
-    destination: str = "",
-    report_id: int | None = None,
-    priority: int = 0,
+    session: Session, kind: JobKind, study: Study, *, destination: str = "", report_id: int | None = None
 ) -> None:
-    """Adds a job to do now."""
+    """Adds a job to do now; those of a study that was ordered as urgent go first."""
     session.add(
         Job(
             kind=kind,
@@ -64,42 +59,31 @@ def create(
             revision=study.revision,
             destination=destination,
             report_id=report_id,
-            priority=priority,
+            priority=1 if study.stat else 0,
         )
     )
     session.flush()
 
 
-def due(session: Session, kind: JobKind, *, rering_s: float, limit: int = 100) -> list[int]:
-    """Jobs whose time has come and that no worker was told of lately: the urgent first, then who waited longest.
+def due(session: Session, kind: JobKind, limit: int) -> list[tuple[int, int]]:
+    """(job, study) of the jobs whose time has come: the urgent first, then who waited longest.
 
     A job that failed waits behind those that did not: its time came later.
     """
-    return list(
-        session.scalars(
-            select(Job.id)
-            .where(
-                Job.kind == kind,
-                Job.state == JobState.PENDING,
-                Job.run_after <= db_now(),
-                or_(Job.rung_at.is_(None), Job.rung_at < db_now(-rering_s)),
-            )
-            .order_by(Job.priority.desc(), Job.run_after, Job.id)
-            .limit(limit)
-        )
+    question = (
+        select(Job.id, Job.study_id)
+        .where(Job.kind == kind, Job.state == JobState.PENDING, Job.run_after <= db_now())
+        .order_by(Job.priority.desc(), Job.run_after, Job.id)
+        .limit(limit)
     )
-
-
-def rung(session: Session, job_id: int) -> None:
-    """Notes that a worker was told of the job."""
-    session.execute(_change(Job.id == job_id).values(rung_at=db_now()))
+    return [(job_id, study_id) for job_id, study_id in session.execute(question)]
 
 
 def claim(session: Session, job_id: int, *, lease_s: float) -> Claimed | None:
     """Takes a due job, or None when another worker got there first."""
     token = uuid4().hex
     taken = session.execute(
-        _change(Job.id == job_id, Job.state == JobState.PENDING, Job.run_after <= db_now()).values(
+        change(Job.id == job_id, Job.state == JobState.PENDING, Job.run_after <= db_now()).values(
             state=JobState.RUNNING,
             lease_token=token,
             lease_expires_at=db_now(lease_s),
@@ -111,6 +95,11 @@ def claim(session: Session, job_id: int, *, lease_s: float) -> Claimed | None:
     return _claimed(session.get_one(Job, job_id, populate_existing=True))
 
 
+def is_held(session: Session, claimed: Claimed) -> bool:
+    """Whether the lease is still ours."""
+    return session.scalar(select(Job.id).where(*_held(claimed))) is not None
+
+
 def heartbeat(session: Session, claimed: Claimed, *, lease_s: float) -> bool:
     """Extends the lease; False when it is lost."""
     return _write(session, claimed, lease_expires_at=db_now(lease_s))
@@ -118,7 +107,7 @@ def heartbeat(session: Session, claimed: Claimed, *, lease_s: float) -> bool:
 
 def finish(session: Session, claimed: Claimed) -> bool:
     """Ends a job well; False when the lease was lost, and then nothing of this transaction may be kept."""
-    return _write(session, claimed, state=JobState.DONE, last_error=None, ended_at=db_now(), **_RELEASED)
+    return _write(session, claimed, state=JobState.DONE, last_error=None, ended_at=db_now(), **RELEASED)
 
 
 def retry(session: Session, claimed: Claimed, error: str, backoff: Backoff) -> bool:
@@ -127,8 +116,8 @@ def retry(session: Session, claimed: Claimed, error: str, backoff: Backoff) -> b
     if tries >= backoff.attempts:
         return False
     wait_s = backoff.wait_s(tries)
-    put_back = {"state": JobState.PENDING, "last_error": error, "run_after": db_now(wait_s), "rung_at": None}
-    if _write(session, claimed, **put_back, **_RELEASED):
+    put_back = {"state": JobState.PENDING, "last_error": error, "run_after": db_now(wait_s)}
+    if _write(session, claimed, **put_back, **RELEASED):
         log.warning("job.retry", job=claimed.job_id, attempts=claimed.attempts, wait_s=round(wait_s, 1))
     return True
 
@@ -140,15 +129,15 @@ def replace_worker(session: Session, claimed: Claimed, most_losses: int) -> bool
     """
     if claimed.losses + 1 >= most_losses:
         return False
-    put_back = {"state": JobState.PENDING, "last_error": "the worker was lost", "run_after": db_now(), "rung_at": None}
-    if _write(session, claimed, **put_back, losses=claimed.losses + 1, **_RELEASED):
+    put_back = {"state": JobState.PENDING, "last_error": "the worker was lost", "run_after": db_now()}
+    if _write(session, claimed, **put_back, losses=claimed.losses + 1, **RELEASED):
         log.warning("job.worker_lost", job=claimed.job_id, losses=claimed.losses + 1)
     return True
 
 
 def bury(session: Session, claimed: Claimed, error: str) -> bool:
     """Ends a job as a dead letter with its last error; False when the lease was lost."""
-    buried = _write(session, claimed, state=JobState.DEAD, last_error=error, ended_at=db_now(), **_RELEASED)
+    buried = _write(session, claimed, state=JobState.DEAD, last_error=error, ended_at=db_now(), **RELEASED)
     if buried:
         log.error("job.dead", job=claimed.job_id, kind=str(claimed.kind), attempts=claimed.attempts)
     return buried
@@ -156,20 +145,18 @@ def bury(session: Session, claimed: Claimed, error: str) -> bool:
 
 def cancel(session: Session, claimed: Claimed) -> bool:
     """Ends a job that its study has no use for any more."""
-    return _write(session, claimed, state=JobState.CANCELLED, ended_at=db_now(), **_RELEASED)
+    return _write(session, claimed, state=JobState.CANCELLED, ended_at=db_now(), **RELEASED)
 
 
 def expired(session: Session, job_id: int | None = None) -> list[Claimed]:
-    """Jobs (or the one job, if it still is) whose worker was not heard of until the lease ended."""
+    """Jobs whose worker was not heard of until the lease ended; or the one job, locked, if it still is one of them.
+
+    A row that somebody else has locked is left out: it is being written, and the next look finds what became of it.
+    """
     lost = select(Job).where(Job.state == JobState.RUNNING, Job.lease_expires_at < db_now()).order_by(Job.id)
     if job_id is not None:
-        lost = lost.where(Job.id == job_id).with_for_update()
+        lost = lost.where(Job.id == job_id).with_for_update(skip_locked=True)
     return [_claimed(job) for job in session.scalars(lost)]
-
-
-def study_of(session: Session, job_id: int) -> int:
-    """The study a job is for; it never changes."""
-    return session.scalars(select(Job.study_id).where(Job.id == job_id)).one()
 
 
 def cancel_overtaken(session: Session, study_id: int, kind: JobKind) -> None:
@@ -179,8 +166,8 @@ def cancel_overtaken(session: Session, study_id: int, kind: JobKind) -> None:
     current = select(Study.revision).where(Study.id == study_id).scalar_subquery()
     cancelled = [JobState.PENDING, JobState.RUNNING] if kind is JobKind.ANALYSE else [JobState.PENDING]
     session.execute(
-        _change(Job.study_id == study_id, Job.kind == kind, Job.revision < current, Job.state.in_(cancelled)).values(
-            state=JobState.CANCELLED, ended_at=db_now(), **_RELEASED
+        change(Job.study_id == study_id, Job.kind == kind, Job.revision < current, Job.state.in_(cancelled)).values(
+            state=JobState.CANCELLED, ended_at=db_now(), **RELEASED
         )
     )
 
@@ -199,18 +186,18 @@ def _claimed(job: Job) -> Claimed:
     )
 
 
-_RELEASED: dict[str, None] = {"lease_token": None, "lease_expires_at": None}
+RELEASED: dict[str, None] = {"lease_token": None, "lease_expires_at": None}
 
 
-def _change(*where: object) -> Update:
+def change(*where: object) -> Update:
     return update(Job).where(*where).execution_options(synchronize_session=False)  # type: ignore[arg-type]
+
+
+def _held(claimed: Claimed) -> tuple[ColumnElement[bool], ...]:
+    return Job.id == claimed.job_id, Job.state == JobState.RUNNING, Job.lease_token == claimed.lease_token
 
 
 def _write(session: Session, claimed: Claimed, **values: object) -> bool:
     """Changes the row only while the lease is still ours."""
-    written = session.execute(
-        _change(Job.id == claimed.job_id, Job.state == JobState.RUNNING, Job.lease_token == claimed.lease_token).values(
-            **values
-        )
-    )
+    written = session.execute(change(*_held(claimed)).values(**values))
     return written.rowcount == 1  # type: ignore[attr-defined,no-any-return]

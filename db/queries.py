@@ -9,7 +9,20 @@ from typing import Any
 from sqlalchemy import ColumnElement, Integer, Subquery, case, func, select
 from sqlalchemy.orm import Session
 
-from db.tables import Bundle, Delivery, Finding, Job, JobKind, JobState, Report, Study, StudyState
+from db.tables import (
+    Bundle,
+    Delivery,
+    Finding,
+    Instance,
+    Job,
+    JobKind,
+    JobState,
+    Report,
+    Series,
+    Study,
+    StudyState,
+)
+from db.types import db_now
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Severity
 from lumbar.spine.findings import Finding as Found
 from lumbar.spine.findings import Place
@@ -51,6 +64,15 @@ class DeliveryRow:
     status: str | None
     attempts: int
     last_error: str | None
+
+
+@dataclass(frozen=True)
+class InFlight:
+    """How many studies and jobs stand where, and how many leases ran out while nobody swept."""
+
+    studies: dict[StudyState, int]
+    jobs: dict[tuple[JobKind, JobState], int]
+    leases_expired: int
 
 
 def worklist(
@@ -161,9 +183,28 @@ def deliveries(session: Session, study_id: int) -> list[DeliveryRow]:
     ]
 
 
-def studies_by_state(session: Session) -> dict[StudyState, int]:
-    """How many studies stand in each state; what a start-up finds in flight."""
-    return dict(session.execute(select(Study.state, func.count()).group_by(Study.state)).tuples().all())
+def set_aside(session: Session, study_id: int) -> dict[str, int]:
+    """How many of a study's images are kept but not read, by the reason."""
+    counted = (
+        select(Instance.aside, func.count())
+        .join(Series)
+        .where(Series.study_id == study_id, Instance.aside.is_not(None))
+        .group_by(Instance.aside)
+        .order_by(Instance.aside)
+    )
+    return {str(reason): count for reason, count in session.execute(counted)}
+
+
+def in_flight(session: Session) -> InFlight:
+    """What a start-up finds."""
+    studies = select(Study.state, func.count()).group_by(Study.state)
+    jobs = select(Job.kind, Job.state, func.count()).group_by(Job.kind, Job.state)
+    expired = select(func.count()).where(Job.state == JobState.RUNNING, Job.lease_expires_at < db_now())
+    return InFlight(
+        studies={state: count for state, count in session.execute(studies)},  # noqa: C416
+        jobs={(kind, state): count for kind, state, count in session.execute(jobs)},
+        leases_expired=session.scalar(expired) or 0,
+    )
 
 
 def _counts(uncertain_below: float) -> Subquery:

@@ -13,20 +13,29 @@ from db.tables import Bundle, Delivery, Finding, JobKind, Report, Study
 from lumbar.spine.findings import Finding as Found
 from lumbar.spine.provenance import BundleIdentity
 
+CANDIDATES = 20  # due jobs that a worker looks at; where others hold the studies of all, the next ring finds more
+
 
 class LeaseLostError(Exception):
     """Another worker has the job, or a later revision overtook it: roll back and return quietly."""
 
 
-def claim(session: Session, job_id: int, *, lease_s: float) -> Claimed | None:
-    """Takes a job into one's hands; an ANALYSE job takes its study along. None when there is nothing to do."""
-    studies.lock(session, jobs.study_of(session, job_id))
-    claimed = jobs.claim(session, job_id, lease_s=lease_s)
-    if claimed is None or claimed.kind is not JobKind.ANALYSE:
-        return claimed
-    if studies.advance(session, claimed.study_id, StudyEvent.CLAIMED, revision=claimed.revision):
-        return claimed
-    jobs.cancel(session, claimed)
+def claim(session: Session, kind: JobKind, *, lease_s: float) -> Claimed | None:
+    """Takes the most urgent due job of a kind, an ANALYSE job with its study. None when there is nothing to do.
+
+    A study that somebody else has locked, a receiver or another worker, is passed over and not waited for.
+    """
+    for job_id, study_id in jobs.due(session, kind, CANDIDATES):
+        if not studies.try_lock(session, study_id):
+            continue
+        claimed = jobs.claim(session, job_id, lease_s=lease_s)
+        if claimed is None:
+            continue
+        if kind is not JobKind.ANALYSE:
+            return claimed
+        if studies.advance(session, study_id, StudyEvent.CLAIMED, revision=claimed.revision):
+            return claimed
+        jobs.cancel(session, claimed)
     return None
 
 
@@ -64,12 +73,14 @@ def end_analysis(
         jobs.cancel_overtaken(session, claimed.study_id, JobKind.DELIVER)
         study = session.get_one(Study, claimed.study_id, populate_existing=True)
         for name in destinations:
-            jobs.create(session, JobKind.DELIVER, study, destination=name, report_id=known.id, priority=1)
+            jobs.create(session, JobKind.DELIVER, study, destination=name, report_id=known.id)
 
 
 def release(session: Session, claimed: Claimed, error: str, backoff: jobs.Backoff) -> None:
-    """Gives a failed job back for a later try, or buries it; its study follows."""
+    """Gives a failed job back for a later try, or buries it; its study follows. Nothing, where the lease is lost."""
     studies.lock(session, claimed.study_id)
+    if not jobs.is_held(session, claimed):
+        return
     if jobs.retry(session, claimed, error, backoff):
         _requeue_study(session, claimed)
     else:
@@ -85,9 +96,11 @@ def bury(session: Session, claimed: Claimed, error: str) -> None:
 
 
 def recover(session: Session, lost: Claimed, *, most_losses: int) -> bool:
-    """Gives a lost worker's job to another, or buries it; False when the worker was heard of after all."""
-    studies.lock(session, lost.study_id)
-    if not jobs.expired(session, lost.job_id):
+    """Gives a lost worker's job to another, or buries it.
+
+    False when the worker was heard of after all, or when somebody else is at the study: the next sweep looks again.
+    """
+    if not studies.try_lock(session, lost.study_id) or not jobs.expired(session, lost.job_id):
         return False
     if jobs.replace_worker(session, lost, most_losses):
         _requeue_study(session, lost)

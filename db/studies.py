@@ -28,6 +28,7 @@ class StudyEvent(StrEnum):
     ANALYSED = "25 findings and their report are stored"
     REFUSED = "it cannot be analysed"
     EXHAUSTED = "it was tried as often as it may be"
+    CANCELLED = "somebody cancelled its analysis"
     REQUEUED = "somebody asked for it again"
 
 
@@ -48,12 +49,15 @@ TRANSITIONS: dict[tuple[StudyState, StudyEvent], StudyState] = {
     (_S.NOT_ANALYSABLE, _E.ARRIVED): _S.RECEIVING,
     (_S.FAILED, _E.ARRIVED): _S.RECEIVING,
     # by hand
+    (_S.QUEUED, _E.CANCELLED): _S.FAILED,
+    (_S.ANALYSING, _E.CANCELLED): _S.FAILED,
     (_S.ANALYSED, _E.REQUEUED): _S.QUEUED,
     (_S.NOT_ANALYSABLE, _E.REQUEUED): _S.QUEUED,
     (_S.FAILED, _E.REQUEUED): _S.QUEUED,
 }
 
 ENDED = (StudyState.ANALYSED, StudyState.NOT_ANALYSABLE, StudyState.FAILED)
+_ENDINGS = {event for (_, event), after in TRANSITIONS.items() if after in ENDED}
 _LATE = tuple(state for state, event in TRANSITIONS if event is _E.ARRIVED and state is not _S.RECEIVING)
 
 
@@ -68,7 +72,7 @@ def advance(
         .values(
             state=case({state.value: after.value for state, after in allowed.items()}, value=Study.state),
             reason=reason,
-            ended_at=db_now() if event in (_E.ANALYSED, _E.REFUSED, _E.EXHAUSTED) else None,
+            ended_at=db_now() if event in _ENDINGS else None,
         )
         .execution_options(synchronize_session=False)
     )
@@ -85,6 +89,11 @@ def lock(session: Session, study_id: int) -> None:
     session.execute(select(Study.id).where(Study.id == study_id).with_for_update())
 
 
+def try_lock(session: Session, study_id: int) -> bool:
+    """As ``lock``, but False at once when somebody else holds the row. On SQLite a writer holds the whole database."""
+    return session.scalar(select(Study.id).where(Study.id == study_id).with_for_update(skip_locked=True)) is not None
+
+
 def instance_arrived(session: Session, study_id: int, *, stat: bool = False) -> None:
     """Notes a new instance. In a study that was complete, it opens the next revision and overtakes its jobs."""
     late = Study.state.in_(_LATE).cast(Integer)
@@ -97,6 +106,7 @@ def instance_arrived(session: Session, study_id: int, *, stat: bool = False) -> 
             state=_S.RECEIVING,
             reason=None,
             ended_at=None,
+            images_removed_at=None,
             stat=or_(Study.stat, literal(stat)),
         )
         .execution_options(synchronize_session=False)
@@ -147,19 +157,26 @@ def complete(session: Session, study_id: int, quiet: Quiet | None = None) -> boo
     if not advance(session, study_id, _E.COMPLETED):
         return False
     study = session.get_one(Study, study_id, populate_existing=True)
-    jobs.create(session, JobKind.ANALYSE, study, priority=1 if study.stat else 0)
+    jobs.create(session, JobKind.ANALYSE, study)
     log.info("study.completed", study=study_id, revision=study.revision)
     return True
 
 
 def requeue(session: Session, study_id: int) -> bool:
-    """Analyses an ended study again, as its next revision; False when it has not ended."""
+    """Analyses an ended study again, as its next revision; False when it has not ended.
+
+    Raises:
+        Permanent: its images were removed; what was found in them stays.
+    """
     lock(session, study_id)
+    study = session.get_one(Study, study_id, populate_existing=True)
+    if study.images_removed_at is not None:
+        raise Permanent("the study's images were removed to make room; send the study again, then requeue it")
     if not advance(session, study_id, _E.REQUEUED):
         return False
-    study = session.get_one(Study, study_id, populate_existing=True)
+    session.refresh(study)
     study.revision += 1
-    jobs.create(session, JobKind.ANALYSE, study, priority=1 if study.stat else 0)
+    jobs.create(session, JobKind.ANALYSE, study)
     return True
 
 

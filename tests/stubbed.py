@@ -1,6 +1,11 @@
-"""`lumbar` with stub networks, for its child processes too: ``python -m tests.stubbed up``."""
+"""`lumbar` with stub networks, for its child processes too: ``python -m tests.stubbed up``.
+
+The analysis of a study whose UID names a file in the folder ``held`` waits until the file is gone.
+"""
 
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +13,9 @@ from numpy.typing import NDArray
 import commands
 from commands import system
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
+from worker import analysis
+
+HELD = Path("held")
 
 
 class StubNetworks:
@@ -23,7 +31,17 @@ class StubNetworks:
         return np.stack([mean, (1 - mean) / 2, (1 - mean) / 2], axis=1)
 
 
+def hold(analyse):
+    def held(instances, networks):
+        while (HELD / instances[0].header.StudyInstanceUID).exists():
+            time.sleep(0.05)
+        return analyse(instances, networks)
+
+    return held
+
+
 if __name__ == "__main__":
     system.PROGRAM = (sys.executable, "-m", "tests.stubbed")
     system.load_networks = lambda settings: StubNetworks  # type: ignore[assignment]
+    analysis.analyse = hold(analysis.analyse)
     commands.main()

@@ -45,10 +45,18 @@ class System:
         """Changes settings for the next start and command."""
         self._environment |= {f"LUMBAR_{name.upper()}": value for name, value in settings.items()}
 
-    def start(self, *commands: str) -> None:
+    def hold(self, study: str) -> None:
+        """Lets the (stubbed) analysis of a study hang, until it is let go."""
+        (self.folder / "held").mkdir(exist_ok=True)
+        (self.folder / "held" / study).touch()
+
+    def let_go(self, study: str) -> None:
+        (self.folder / "held" / study).unlink()
+
+    def start(self, *commands: str) -> list[subprocess.Popen[bytes]]:
         """Starts `lumbar up`, or the parts named, each in a session of its own; returns once a C-ECHO is answered."""
         with self.log.open("ab") as log:
-            self._running += [
+            started = [
                 subprocess.Popen(
                     [*self._program, command],
                     env=self._environment,
@@ -59,7 +67,9 @@ class System:
                 )
                 for command in commands or ("up",)
             ]
+        self._running += started
         wait_until(self._answers, 60, lambda: f"the receiver did not answer:\n{self.tail()}")
+        return started
 
     def kill(self) -> None:
         """kill -9, every process at once."""

@@ -1,9 +1,11 @@
-"""Celery: a doorbell for due jobs. Messages hold a job's id and nothing else; losing one loses nothing.
+"""Celery: a doorbell for due jobs. A message says that there is work and nothing else; losing one loses nothing.
 
 The settings and their reasons: ``docs/architecture.md``, "Celery".
 """
 
 from celery import Celery
+from celery.signals import setup_logging
+from kombu import Connection
 from kombu.exceptions import OperationalError
 
 from db.tables import JobKind
@@ -11,6 +13,9 @@ from lumbar.errors import Transient, WrongSetting
 from worker.local import Task
 
 NAMES = {JobKind.ANALYSE: "analyse_study", JobKind.DELIVER: "deliver"}
+
+# A broker that is away must not hold up the sweep: kombu's own patience is 6 s a round, or for ever.
+QUICKLY = {"max_retries": 1, "interval_start": 0, "socket_connect_timeout": 2, "socket_timeout": 5}
 
 
 class BrokerAway(Transient):
@@ -31,13 +36,15 @@ def create_app(broker_url: str) -> Celery:
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         task_default_queue="lumbar",
-        task_routes={name: {"queue": f"lumbar.{kind}"} for kind, name in NAMES.items()},
+        task_routes={name: {"queue": _queue(kind)} for kind, name in NAMES.items()},
         worker_prefetch_multiplier=1,
         worker_cancel_long_running_tasks_on_connection_loss=True,
         worker_soft_shutdown_timeout=60.0,
         worker_hijack_root_logger=False,
         worker_send_task_events=False,
+        worker_redirect_stdouts=False,
         broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
         broker_transport_options={
             "visibility_timeout": 3600,
             "socket_keepalive": True,
@@ -56,21 +63,41 @@ def bind(app: Celery, tasks: dict[JobKind, Task]) -> None:
 
 
 class CeleryDoorbell:
-    """Rings by a message on the job's queue."""
+    """Rings by messages on the kind's queue."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
+        self._options = app.conf.broker_transport_options | QUICKLY
 
-    def ring(self, job_id: int, kind: JobKind) -> bool:
-        try:
-            self._app.send_task(NAMES[kind], [job_id], retry=False)
-        except OperationalError as error:
-            raise BrokerAway("the broker does not answer; jobs wait in the database") from error
-        return True
+    def ring(self, kind: JobKind, due: int) -> None:
+        """Sends as many messages as the queue lacks: a flushed broker is noticed, and nothing piles up."""
+        if not due:
+            return
+        with Connection(self._app.conf.broker_url, transport_options=self._options) as connection:
+            away: tuple[type[BaseException], ...] = (
+                OperationalError,
+                *connection.connection_errors,
+                *connection.channel_errors,
+            )
+            try:
+                queue = connection.default_channel.queue_declare(queue=_queue(kind))  # type: ignore[attr-defined]
+                for _ in range(due - queue.message_count):
+                    self._app.send_task(NAMES[kind], connection=connection, retry=False)
+            except away as error:
+                raise BrokerAway("the broker does not answer; jobs wait in the database") from error
+
+
+def _queue(kind: JobKind) -> str:
+    return f"lumbar.{kind}"
+
+
+@setup_logging.connect
+def _keep_ours(**_: object) -> None:
+    """That somebody listens to this signal keeps Celery from setting up any logging: ``lumbar.log`` has."""
 
 
 def run_worker(app: Celery, kinds: list[JobKind]) -> None:
     """Takes jobs until told to stop; one process, one job at a time (TensorFlow does not survive a fork)."""
-    queues = ",".join(f"lumbar.{kind}" for kind in kinds)
+    queues = ",".join(map(_queue, kinds))
     options = ["--pool=solo", "--without-gossip", "--without-mingle", "--loglevel=warning", f"--queues={queues}"]
     app.worker_main(["--quiet", "worker", *options])

@@ -1,5 +1,8 @@
 """Doing a job under its lease: claimed, kept alive, and given back whatever happens."""
 
+import os
+import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
@@ -9,6 +12,7 @@ import structlog
 from db import jobs, results
 from db.jobs import Backoff, Claimed
 from db.site import Site
+from db.tables import JobKind
 from lumbar.errors import Permanent, Transient
 
 log = structlog.get_logger()
@@ -16,17 +20,17 @@ log = structlog.get_logger()
 BEATS_PER_LEASE = 4
 
 
-def perform(site: Site, job_id: int, work: Callable[[Claimed], None]) -> None:
-    """Claims a job and does it. Returns quietly when another worker has it or a later revision overtook it.
+def perform(site: Site, kind: JobKind, work: Callable[[Claimed], None]) -> bool:
+    """Claims the most urgent due job of a kind and does it; False when there was none.
 
     ``work`` ends the job itself, in the transaction that writes its results. What it raises decides the rest:
     Transient → tried again later; Permanent → given up; anything else is our own fault → tried again, a few times.
     """
     with site.database.transaction() as session:
-        claimed = results.claim(session, job_id, lease_s=site.settings.lease_s)
+        claimed = results.claim(session, kind, lease_s=site.settings.lease_s)
     if claimed is None:
-        return
-    ids = {"job": job_id, "study": claimed.study_id, "kind": str(claimed.kind), "attempt": claimed.attempts}
+        return False
+    ids = _ids(claimed)
     log.info("job.started", **ids)
     with _kept_alive(site, claimed):
         try:
@@ -41,8 +45,18 @@ def perform(site: Site, job_id: int, work: Callable[[Claimed], None]) -> None:
             _give_back(site, claimed, str(error), site.passing)
         except Exception as error:  # the one place where no fault of ours may lose a study
             log.exception("job.fault", **ids)
-            error_named = f"an internal fault ({type(error).__name__}); see the log of job {job_id}"
+            error_named = f"an internal fault ({type(error).__name__}); see the log of job {claimed.job_id}"
             _give_back(site, claimed, error_named, site.fault)
+    return True
+
+
+def _ids(claimed: Claimed) -> dict[str, object]:
+    return {
+        "job": claimed.job_id,
+        "study": claimed.study_id,
+        "kind": str(claimed.kind),
+        "attempt": claimed.attempts,
+    }
 
 
 def _give_back(site: Site, claimed: Claimed, error: str, backoff: Backoff) -> None:
@@ -52,22 +66,36 @@ def _give_back(site: Site, claimed: Claimed, error: str, backoff: Backoff) -> No
 
 @contextmanager
 def _kept_alive(site: Site, claimed: Claimed) -> Iterator[None]:
-    """Extends the lease while the work goes on; a worker that is killed stops doing so."""
+    """Extends the lease while the work goes on; a worker that is killed stops doing so, and one that is stuck ends."""
     ended = Event()
-
-    def beat() -> None:
-        while not ended.wait(site.settings.lease_s / BEATS_PER_LEASE):
-            try:
-                with site.database.transaction() as session:
-                    if not jobs.heartbeat(session, claimed, lease_s=site.settings.lease_s):
-                        return
-            except Exception as error:  # noqa: BLE001 - the next beat may get through, whatever this one met
-                log.warning("lease.not_extended", job=claimed.job_id, error=type(error).__name__)
-
-    thread = Thread(target=beat, name=f"lease-{claimed.job_id}", daemon=True)
+    thread = Thread(target=_watch, args=(site, claimed, ended), name=f"lease-{claimed.job_id}", daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
+
+
+def _watch(site: Site, claimed: Claimed, ended: Event) -> None:
+    """Beats until the work has ended or its time is up."""
+    until = time.monotonic() + site.settings.job_limit_s
+    while (left_s := until - time.monotonic()) > 0:
+        if ended.wait(min(left_s, site.settings.lease_s / BEATS_PER_LEASE)):
+            return
+        try:
+            with site.database.transaction() as session:
+                jobs.heartbeat(session, claimed, lease_s=site.settings.lease_s)
+        except Exception as error:  # noqa: BLE001 - the next beat may get through, whatever this one met
+            log.warning("lease.not_extended", job=claimed.job_id, error=type(error).__name__)
+    _end_stuck(site, claimed)
+
+
+def _end_stuck(site: Site, claimed: Claimed) -> None:
+    """Gives the job back and kills this process: nothing else ends a thread that hangs. Its parent starts another."""
+    log.error("job.stuck", **_ids(claimed), limit_s=site.settings.job_limit_s)
+    try:
+        _give_back(site, claimed, f"it did not end within {site.settings.job_limit_s:g} s", site.fault)
+    except Exception as error:  # noqa: BLE001 - the process ends in any case, and then the lease runs out
+        log.warning("job.not_given_back", job=claimed.job_id, error=type(error).__name__)
+    os.kill(os.getpid(), signal.SIGKILL)

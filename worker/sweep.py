@@ -3,6 +3,7 @@
 Receivers only write rows. Whatever is lost on the way, a message, a worker, this process, the next sweep finds the row.
 """
 
+from collections import Counter
 from threading import Event
 from typing import Protocol
 
@@ -12,52 +13,66 @@ from db import jobs, queries, results, studies
 from db.site import Site
 from db.tables import JobKind
 from lumbar.errors import Transient
+from worker import housekeeping
 
 log = structlog.get_logger()
 
+MOST_WAITING = 100  # doorbell messages of a kind; a worker is never told of more than it can do until the next sweep
+
 
 class Doorbell(Protocol):
-    """Tells a worker that a job is due; the job itself stays in its row."""
+    """Tells workers that there is work; the jobs themselves stay in their rows."""
 
-    def ring(self, job_id: int, kind: JobKind) -> bool:
-        """False when nobody can take a job of this kind now: a later sweep rings again."""
+    def ring(self, kind: JobKind, due: int) -> None:
+        """Sees to it that as many workers are told of this kind as jobs are due, and no more."""
         ...
 
 
-def sweep(site: Site, doorbell: Doorbell) -> None:
-    """One round; each study and each job in a transaction of its own.
+def sweep(site: Site, doorbell: Doorbell) -> Counter[str]:
+    """One round; each study and each job in a transaction of its own. Returns how much it found to do.
 
     Raises:
         Transient: the database or the broker is away; the next round may find it.
     """
+    found: Counter[str] = Counter()
     with site.database.reading() as session:
         quiet = studies.quiet_studies(session, site.quiet)
         lost = jobs.expired(session)
     for study_id in quiet:
         with site.database.transaction() as session:
-            studies.complete(session, study_id, site.quiet)
+            found["studies_completed"] += studies.complete(session, study_id, site.quiet)
     for claimed in lost:
         with site.database.transaction() as session:
-            results.recover(session, claimed, most_losses=site.settings.worker_losses)
+            found["jobs_recovered"] += results.recover(session, claimed, most_losses=site.settings.worker_losses)
     for kind in JobKind:
         with site.database.reading() as session:
-            due = jobs.due(session, kind, rering_s=site.settings.rering_s)
-        for job_id in due:
-            if not doorbell.ring(job_id, kind):
-                break
-            with site.database.transaction() as session:
-                jobs.rung(session, job_id)
+            due = len(jobs.due(session, kind, MOST_WAITING))
+        doorbell.ring(kind, due)
+        found[f"jobs_due_{kind}"] = due
+    return found
 
 
 def run(site: Site, doorbell: Doorbell, stop: Event) -> None:
-    """Sweeps until told to stop; first says what it found in flight."""
+    """Sweeps until told to stop; says what it found in flight, and what its first round made of it."""
     with site.database.reading() as session:
-        in_flight = {str(state): count for state, count in queries.studies_by_state(session).items()}
-    log.info("sweep.started", **in_flight)
+        log.info("sweep.started", **_in_flight(queries.in_flight(session)))
+    housekeeping.start(site, stop)
+    resumed = False
     while not stop.wait(site.settings.sweep_every_s):
         try:
-            sweep(site, doorbell)
+            found = sweep(site, doorbell)
+            if not resumed:
+                log.info("sweep.resumed", **found)
+                resumed = True
         except Transient as error:
             log.warning("sweep.skipped", why=str(error))
-        except Exception as error:  # the loop outlives whatever one round meets
-            log.error("sweep.fault", error=type(error).__name__, exc_info=True)
+        except Exception:  # the loop outlives whatever one round meets
+            log.exception("sweep.fault")
+
+
+def _in_flight(found: queries.InFlight) -> dict[str, int]:
+    return (
+        {f"studies_{state}": count for state, count in found.studies.items()}
+        | {f"jobs_{kind}_{state}": count for (kind, state), count in found.jobs.items()}
+        | {"leases_expired": found.leases_expired}
+    )

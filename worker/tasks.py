@@ -1,4 +1,4 @@
-"""The two tasks, the same with a broker and without: a job's id in, everything else from its row."""
+"""The two tasks, the same with a broker and without: nothing comes in; the job table says what is to be done."""
 
 from collections.abc import Callable
 
@@ -12,12 +12,12 @@ from worker.local import Task
 
 
 def tasks(site: Site, networks: Callable[[], CropReader]) -> dict[JobKind, Task]:
-    """What to do with a job of each kind. ``networks`` is called at the first analysis and should keep its result."""
+    """What to do for each kind of job. ``networks`` is called at the first analysis and should keep its result."""
 
-    def analyse(job_id: int) -> None:
-        perform(site, job_id, lambda claimed: analyse_study(site, networks(), claimed))
+    def analyse() -> bool:
+        return perform(site, JobKind.ANALYSE, lambda claimed: analyse_study(site, networks(), claimed))
 
-    def send(job_id: int) -> None:
-        perform(site, job_id, lambda claimed: deliver(site, claimed))
+    def send() -> bool:
+        return perform(site, JobKind.DELIVER, lambda claimed: deliver(site, claimed))
 
     return {JobKind.ANALYSE: analyse, JobKind.DELIVER: send}

@@ -79,7 +79,7 @@ def test_a_part_that_is_killed_is_started_again_and_the_study_goes_on(system, ph
 
 def test_a_broker_flushed_before_a_worker_heard_of_the_job_loses_nothing(redis, postgres, phantom, tmp_path):
     folder, truth = phantom(1)
-    broker = {"LUMBAR_DATABASE_URL": postgres.new_database(), "LUMBAR_BROKER_URL": redis.url, "LUMBAR_RERING_S": "1"}
+    broker = {"LUMBAR_DATABASE_URL": postgres.new_database(), "LUMBAR_BROKER_URL": redis.url}
     system = System(tmp_path / "system", broker)
     assert system.lumbar("db", "upgrade").returncode == 0
     client = Redis.from_url(redis.url)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from db import jobs, queries, results, studies
+from db import queries, results, studies
 from db.intake import take_in
 from db.studies import StudyEvent
 from db.tables import JobKind, JobState, Report
@@ -42,13 +42,7 @@ def end(site, number, event, **outcome):
     with site.database.transaction() as session:
         study = studies.find(session, f"{ROOT}.{number}")
         studies.complete(session, study.id)
-        job_id = due(session)
-        results.end_analysis(session, results.claim(session, job_id, lease_s=10), event, **outcome)
-
-
-def due(session):
-    (job_id,) = jobs.due(session, JobKind.ANALYSE, rering_s=10)
-    return job_id
+        results.end_analysis(session, results.claim(session, JobKind.ANALYSE, lease_s=10), event, **outcome)
 
 
 def order(site, **options):
@@ -159,8 +153,7 @@ def test_a_requeued_studys_earlier_findings_are_superseded_and_kept(site):
     with site.database.transaction() as session:
         study = studies.find(session, f"{ROOT}.1")
         assert studies.requeue(session, study.id)
-        job_id = due(session)
-        claimed = results.claim(session, job_id, lease_s=10)
+        claimed = results.claim(session, JobKind.ANALYSE, lease_s=10)
         found = [Finding(*key.parts, probabilities=NORMAL, place=PLACE, shows=0.5) for key in ALL_FINDINGS]
         results.end_analysis(session, claimed, StudyEvent.ANALYSED, found=found, bundle=bundle(TrainedOn.CLINICAL))
     with site.database.reading() as session:
@@ -183,6 +176,19 @@ def test_a_report_that_waits_while_its_successor_is_made_is_not_sent_any_more(si
         ("1.2.1", JobState.CANCELLED),
         ("1.2.2", JobState.PENDING),
     ]
+
+
+def test_images_set_aside_are_counted_by_their_reason(site):
+    take_in(site.database, site.store, arrival(make_slice()))
+    for columns in (4, 6):
+        changed = make_slice(PixelData=bytes(8 * columns * 2), Columns=columns)
+        take_in(site.database, site.store, arrival(changed))
+    take_in(site.database, site.store, arrival(make_slice(number=2, PatientID="P2")))
+    with site.database.reading() as session:
+        assert queries.set_aside(session, studies.find(session, f"{ROOT}.1").id) == {
+            "other content under the same SOP Instance UID": 2,
+            "the study was first received for another patient": 1,
+        }
 
 
 def test_a_study_that_was_never_received_is_said_so(site):

@@ -75,22 +75,22 @@ def test_an_arrival_always_leads_back_to_receiving(site, study_id, before):
 
 def test_a_job_is_claimed_once(site, job_id):
     with site.database.transaction() as session:
-        first = results.claim(session, job_id, lease_s=10)
+        first = results.claim(session, JobKind.ANALYSE, lease_s=10)
     with site.database.transaction() as session:
-        assert results.claim(session, job_id, lease_s=10) is None
+        assert results.claim(session, JobKind.ANALYSE, lease_s=10) is None
     assert first is not None
     assert state(site) is StudyState.ANALYSING
 
 
 def test_a_lost_workers_job_goes_to_another_and_its_late_result_is_not_written(site, job_id):
     with site.database.transaction() as session:
-        lost = results.claim(session, job_id, lease_s=10)
+        lost = results.claim(session, JobKind.ANALYSE, lease_s=10)
     expire(site)
     with site.database.transaction() as session:
         assert recover(session, site) == [True]
     assert state(site) is StudyState.QUEUED
     with site.database.transaction() as session:
-        again = results.claim(session, job_id, lease_s=10)
+        again = results.claim(session, JobKind.ANALYSE, lease_s=10)
     assert (again.attempts, again.study_id) == (2, lost.study_id)
     with pytest.raises(results.LeaseLostError), site.database.transaction() as session:
         results.end_analysis(session, lost, StudyEvent.ANALYSED)
@@ -101,7 +101,7 @@ def test_a_lost_workers_job_goes_to_another_and_its_late_result_is_not_written(s
 
 def test_a_heartbeat_keeps_the_lease_and_a_lost_lease_has_none(site, job_id):
     with site.database.transaction() as session:
-        claimed = results.claim(session, job_id, lease_s=10)
+        claimed = results.claim(session, JobKind.ANALYSE, lease_s=10)
     expire(site)
     with site.database.transaction() as session:
         assert jobs.heartbeat(session, claimed, lease_s=10)
@@ -116,7 +116,7 @@ def test_a_heartbeat_keeps_the_lease_and_a_lost_lease_has_none(site, job_id):
 
 def test_a_worker_heard_of_between_two_looks_keeps_its_job(site, job_id):
     with site.database.transaction() as session:
-        claimed = results.claim(session, job_id, lease_s=10)
+        claimed = results.claim(session, JobKind.ANALYSE, lease_s=10)
     expire(site)
     with site.database.reading() as session:
         (lost,) = jobs.expired(session)
@@ -130,7 +130,7 @@ def test_a_worker_heard_of_between_two_looks_keeps_its_job(site, job_id):
 def test_a_job_lost_too_often_fails_its_study_with_a_reason(site, job_id):
     for _ in range(site.settings.worker_losses):
         with site.database.transaction() as session:
-            assert results.claim(session, job_id, lease_s=10)
+            assert results.claim(session, JobKind.ANALYSE, lease_s=10)
         expire(site)
         with site.database.transaction() as session:
             recover(session, site)
@@ -142,7 +142,7 @@ def test_a_job_lost_too_often_fails_its_study_with_a_reason(site, job_id):
 
 def test_a_job_that_fails_too_often_fails_its_study_and_lost_workers_do_not_count(site, job_id):
     with site.database.transaction() as session:
-        results.claim(session, job_id, lease_s=10)
+        results.claim(session, JobKind.ANALYSE, lease_s=10)
     expire(site)
     with site.database.transaction() as session:
         recover(session, site)
@@ -151,28 +151,11 @@ def test_a_job_that_fails_too_often_fails_its_study_and_lost_workers_do_not_coun
         with site.database.transaction() as session:
             session.execute(update(Job).values(run_after=jobs.db_now(-1)))
         with site.database.transaction() as session:
-            claimed = results.claim(session, job_id, lease_s=10)
+            claimed = results.claim(session, JobKind.ANALYSE, lease_s=10)
             results.release(session, claimed, "the disk is away", site.fault)
     with site.database.reading() as session:
         study = session.scalars(select(Study)).one()
     assert (study.state, study.reason) == (StudyState.FAILED, "the disk is away")
-
-
-def test_the_urgent_job_is_due_first_and_a_rung_one_is_quiet_for_a_while(site):
-    for number in (1, 2):
-        priority = {"RequestedProcedurePriority": "STAT"} if number == 2 else {}
-        take_in(site.database, site.store, arrival(make_slice(study=number, **priority)))
-        with site.database.transaction() as session:
-            studies.complete(session, studies.find(session, f"{ROOT}.{number}").id)
-    with site.database.reading() as session:
-        due = jobs.due(session, JobKind.ANALYSE, rering_s=10)
-        order = [session.get_one(Job, job_id).study_id for job_id in due]
-        assert order == [studies.find(session, f"{ROOT}.2").id, studies.find(session, f"{ROOT}.1").id]
-    with site.database.transaction() as session:
-        jobs.rung(session, due[0])
-    with site.database.reading() as session:
-        assert jobs.due(session, JobKind.ANALYSE, rering_s=10) == [due[1]]
-        assert len(jobs.due(session, JobKind.ANALYSE, rering_s=-1)) == 2
 
 
 def test_a_study_is_complete_when_all_roles_are_there_and_quiet(site):
@@ -209,7 +192,7 @@ def test_the_wait_before_a_retry_grows_with_jitter_up_to_its_limit():
 
 def test_an_analysis_whose_stored_images_are_away_waits_for_them(site, job_id):
     shutil.move(site.store.root, site.store.root.with_name("elsewhere"))
-    perform(site, job_id, lambda claimed: analyse_study(site, StubNetworks(), claimed))
+    perform(site, JobKind.ANALYSE, lambda claimed: analyse_study(site, StubNetworks(), claimed))
     assert state(site) is StudyState.QUEUED
     with site.database.reading() as session:
         assert "is the store mounted?" in session.scalars(select(Job.last_error)).one()
@@ -217,7 +200,7 @@ def test_an_analysis_whose_stored_images_are_away_waits_for_them(site, job_id):
 
 def test_a_late_image_while_results_are_written_deadlocks_nobody(site, job_id):
     with site.database.transaction() as session:
-        claimed = results.claim(session, job_id, lease_s=10)
+        claimed = results.claim(session, JobKind.ANALYSE, lease_s=10)
 
     def write(_):
         with suppress(results.LeaseLostError), site.database.transaction() as session:

@@ -1,0 +1,64 @@
+"""`lumbar jobs`: what waits, runs or was given up, and what to do about it by hand."""
+
+import os
+from dataclasses import asdict, fields
+from typing import Annotated
+
+import typer
+
+from commands.output import AsFormat, Format, print_records
+from db import by_hand
+from db.site import Site
+from db.tables import JobKind, JobState
+from lumbar.settings import Settings
+
+app = typer.Typer(help="The jobs: analyses and deliveries.", no_args_is_help=True)
+
+JobId = Annotated[int, typer.Argument(metavar="ID", help="The job's number, as `lumbar jobs list` shows it", min=1)]
+
+NOT_OVER = (JobState.PENDING, JobState.RUNNING, JobState.DEAD)
+COLUMNS = tuple(field.name for field in fields(by_hand.JobRow))
+
+
+@app.callback()
+def _group() -> None:
+    """The jobs: analyses and deliveries."""
+
+
+@app.command("list", epilog="Example: lumbar jobs list --state dead --kind deliver --format csv")
+def list_(
+    state: Annotated[
+        list[JobState] | None, typer.Option(help="Only this state; may be repeated. Else pending, running and dead")
+    ] = None,
+    kind: Annotated[list[JobKind] | None, typer.Option(help="Only this kind; may be repeated")] = None,
+    form: AsFormat = Format.TABLE,
+) -> None:
+    """Lists the jobs in the order in which they are taken: the urgent first, then who waited longest."""
+    site = Site.open(Settings.load())
+    with site.database.reading() as session:
+        rows = by_hand.listed(session, states=state or NOT_OVER, kinds=kind or ())
+    records = [asdict(row) | {"run_after": row.run_after.isoformat(timespec="seconds")} for row in rows]
+    print_records(records, COLUMNS, form)
+
+
+@app.command(epilog="Example: lumbar jobs retry 17")
+def retry(job: JobId) -> None:
+    """Makes a waiting job due now and tries a dead one anew; a dead analysis as its study's next revision."""
+    site = Site.open(Settings.load())
+    with site.database.transaction() as session:
+        by_hand.retry(session, job, _actor())
+    typer.echo("The job is due now.")
+
+
+@app.command(epilog="Example: lumbar jobs cancel 17")
+def cancel(job: JobId) -> None:
+    """Gives up a waiting or running job; the study of an analysis has then failed. `lumbar requeue` begins again."""
+    site = Site.open(Settings.load())
+    with site.database.transaction() as session:
+        by_hand.cancel(session, job, _actor())
+    typer.echo("The job is cancelled.")
+
+
+def _actor() -> str:
+    """Who did it, for the audit trail; a container's user may have no name."""
+    return f"command line, user {os.getuid()}"

@@ -1,0 +1,125 @@
+"""What a person sees of the queue and does to it: a job is tried now, or given up. Each act is audited, by ids only."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from db import studies
+from db.jobs import RELEASED, change
+from db.studies import StudyEvent
+from db.tables import AuditEvent, Job, JobKind, JobState, Study
+from db.types import db_now
+from lumbar.errors import Permanent
+
+BY_HAND = "cancelled by hand"
+ANEW = {"state": JobState.PENDING, "attempts": 0, "losses": 0, "ended_at": None}
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """A job as a person needs it; nothing of the patient."""
+
+    job: int
+    kind: JobKind
+    study_instance_uid: str
+    revision: int
+    destination: str
+    priority: int
+    state: JobState
+    attempts: int
+    losses: int
+    run_after: datetime
+    last_error: str | None
+
+
+def listed(session: Session, *, states: Collection[JobState] = (), kinds: Collection[JobKind] = ()) -> list[JobRow]:
+    """Jobs in the order in which workers take them: the urgent first, then who waited longest."""
+    question = select(Job, Study.study_instance_uid).join(Study, Study.id == Job.study_id)
+    if states:
+        question = question.where(Job.state.in_(states))
+    if kinds:
+        question = question.where(Job.kind.in_(kinds))
+    return [
+        JobRow(
+            job=job.id,
+            kind=job.kind,
+            study_instance_uid=study_instance_uid,
+            revision=job.revision,
+            destination=job.destination,
+            priority=job.priority,
+            state=job.state,
+            attempts=job.attempts,
+            losses=job.losses,
+            run_after=job.run_after,
+            last_error=job.last_error,
+        )
+        for job, study_instance_uid in session.execute(question.order_by(Job.priority.desc(), Job.run_after, Job.id))
+    ]
+
+
+def retry(session: Session, job_id: int, actor: str) -> None:
+    """A pending job is due now, a dead delivery is tried anew; a dead analysis is made again as its next revision.
+
+    Raises:
+        Permanent: there is no such job, or it is in no state to be tried, or it was overtaken.
+    """
+    job = _locked(session, job_id)
+    if job.state not in (JobState.PENDING, JobState.DEAD):
+        raise Permanent(f"job {job_id} is {job.state}; only a pending or dead one can be tried again")
+    if job.kind is JobKind.DELIVER and _has_successor(session, job):
+        raise Permanent(f"job {job_id} delivers a report that a later one has replaced; that one has a job of its own")
+    if job.kind is JobKind.ANALYSE and job.state is JobState.DEAD:
+        if session.get_one(Study, job.study_id).revision != job.revision or not studies.requeue(session, job.study_id):
+            raise Permanent(f"job {job_id} was overtaken: its study has gone on to a later revision")
+    else:
+        session.execute(
+            change(Job.id == job_id).values(run_after=db_now(), **(ANEW if job.state is JobState.DEAD else {}))
+        )
+    _audit(session, "job.retried", job, actor)
+
+
+def cancel(session: Session, job_id: int, actor: str) -> None:
+    """Gives up a job that has not ended; a worker on it finds its lease gone. The study of an analysis has failed.
+
+    Raises:
+        Permanent: there is no such job, or it has ended.
+    """
+    job = _locked(session, job_id)
+    ended = session.execute(
+        change(Job.id == job_id, Job.state.in_((JobState.PENDING, JobState.RUNNING))).values(
+            state=JobState.CANCELLED, last_error=BY_HAND, ended_at=db_now(), **RELEASED
+        )
+    )
+    if ended.rowcount != 1:  # type: ignore[attr-defined]
+        raise Permanent(f"job {job_id} is {job.state}; only a pending or running one can be cancelled")
+    if job.kind is JobKind.ANALYSE:
+        reason = f"its analysis was {BY_HAND}"
+        studies.advance(session, job.study_id, StudyEvent.CANCELLED, revision=job.revision, reason=reason)
+        studies.supersede_findings(session, job.study_id)
+    _audit(session, "job.cancelled", job, actor)
+
+
+def _locked(session: Session, job_id: int) -> Job:
+    """A job, its study's row held."""
+    study_id = session.scalar(select(Job.study_id).where(Job.id == job_id))
+    if study_id is None:
+        raise Permanent(f"there is no job {job_id}; `lumbar jobs list` names those there are")
+    studies.lock(session, study_id)
+    return session.get_one(Job, job_id, populate_existing=True)
+
+
+def _has_successor(session: Session, job: Job) -> bool:
+    later = select(Job.id).where(
+        Job.study_id == job.study_id,
+        Job.kind == job.kind,
+        Job.destination == job.destination,
+        Job.revision > job.revision,
+    )
+    return session.scalar(later.limit(1)) is not None
+
+
+def _audit(session: Session, event: str, job: Job, actor: str) -> None:
+    session.add(AuditEvent(event=event, actor=actor, study_id=job.study_id, detail={"job": job.id}))

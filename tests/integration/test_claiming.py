@@ -1,0 +1,159 @@
+"""Who gets which job: the most urgent due one, each worker another, and nobody waits for a study in other hands."""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, Event
+
+import pytest
+from sqlalchemy import event, select, update
+
+from db import jobs, results, studies
+from db.intake import take_in
+from db.tables import Job, JobKind, JobState, Study, StudyState
+from tests.integration.conftest import ROOT, arrival, make_slice
+
+
+@pytest.fixture
+def queue(site):
+    """Makes studies, each with its ANALYSE job; those named STAT are urgent."""
+
+    def of(*names):
+        for number, name in enumerate(names, 1):
+            urgent = {"RequestedProcedurePriority": "STAT"} if name == "STAT" else {}
+            take_in(site.database, site.store, arrival(make_slice(study=number, **urgent)))
+            with site.database.transaction() as session:
+                studies.complete(session, study_id(session, number))
+
+    return of
+
+
+def study_id(session, number):
+    return studies.find(session, f"{ROOT}.{number}").id
+
+
+def claim(site):
+    """The number of the study whose job is claimed, or None."""
+    with site.database.transaction() as session:
+        claimed = results.claim(session, JobKind.ANALYSE, lease_s=10)
+        return claimed and int(session.get_one(Study, claimed.study_id).study_instance_uid.split(".")[-1])
+
+
+def change(site, number, **values):
+    with site.database.transaction() as session:
+        session.execute(update(Job).where(Job.study_id == study_id(session, number)).values(**values))
+
+
+def test_the_urgent_job_goes_first_then_who_has_waited_longest_and_a_later_one_waits(site, queue):
+    queue("routine", "routine", "STAT", "STAT", "STAT")
+    change(site, 2, run_after=jobs.db_now(-60))
+    change(site, 4, run_after=jobs.db_now(-60))
+    change(site, 5, run_after=jobs.db_now(60))
+    assert [claim(site) for _ in range(5)] == [4, 3, 2, 1, None]
+
+
+def test_workers_that_claim_at_once_get_a_job_each(site, queue):
+    queue(*["routine"] * 6)
+    together = Barrier(6)
+
+    def work(_):
+        together.wait(10)
+        while (claimed := claim(site)) is None:  # all it looked at were in other hands: the next ring comes
+            pass
+        return claimed
+
+    with ThreadPoolExecutor(6) as workers:
+        assert sorted(workers.map(work, range(6))) == [1, 2, 3, 4, 5, 6]
+
+
+def test_two_that_saw_the_same_job_do_not_both_get_it(site, queue, monkeypatch):
+    queue("routine")
+    looked = Barrier(2)
+    due = jobs.due
+
+    def due_for_both(*arguments):
+        found = due(*arguments)
+        looked.wait(10)
+        return found
+
+    if site.database.engine.dialect.name == "postgresql":  # on SQLite the second looks when the first is done
+        monkeypatch.setattr(jobs, "due", due_for_both)
+    with ThreadPoolExecutor(2) as workers:
+        claimed = list(workers.map(lambda _: claim(site), range(2)))
+    assert sorted(claimed, key=str) == [1, None]
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)  # SQLite has one write lock for all
+def test_a_study_that_a_receiver_holds_is_passed_over_and_not_waited_for(site, queue):
+    queue("STAT", "routine")
+    held, released = Event(), Event()
+
+    def receive():
+        with site.database.transaction() as session:
+            studies.lock(session, study_id(session, 1))
+            held.set()
+            assert released.wait(30)
+
+    with ThreadPoolExecutor(1) as receiver:
+        receiving = receiver.submit(receive)
+        assert held.wait(10)
+        try:
+            assert claim(site) == 2
+            assert claim(site) is None
+        finally:
+            released.set()
+        receiving.result()
+    assert claim(site) == 1
+
+
+def test_a_job_whose_study_has_gone_on_is_cancelled_and_the_next_one_taken(site, queue):
+    queue("STAT", "routine")
+    with site.database.transaction() as session:
+        session.execute(update(Study).where(Study.id == study_id(session, 1)).values(state=StudyState.RECEIVING))
+    assert claim(site) == 2
+    with site.database.reading() as session:
+        overtaken = select(Job.state).where(Job.study_id == study_id(session, 1))
+        assert session.scalars(overtaken).one() is JobState.CANCELLED
+
+
+def test_two_sweeps_give_a_lost_job_back_once(site, queue):
+    queue("routine")
+    claim(site)
+    change(site, 1, lease_expires_at=jobs.db_now(-1))
+    with site.database.reading() as session:
+        (lost,) = jobs.expired(session)
+    together = Barrier(2)
+
+    def sweep(_):
+        together.wait(10)
+        with site.database.transaction() as session:
+            return results.recover(session, lost, most_losses=10)
+
+    with ThreadPoolExecutor(2) as sweeps:
+        assert sorted(sweeps.map(sweep, range(2))) == [False, True]
+    with site.database.reading() as session:
+        assert session.scalars(select(Job.losses)).one() == 1
+
+
+def test_a_worker_that_lost_its_lease_takes_nothing_from_the_one_that_has_it(site, queue):
+    queue("routine")
+    with site.database.transaction() as session:
+        late = results.claim(session, JobKind.ANALYSE, lease_s=10)
+    change(site, 1, lease_expires_at=jobs.db_now(-1))
+    with site.database.transaction() as session:
+        assert results.recover(session, late, most_losses=10)
+    assert claim(site) == 1
+    with site.database.transaction() as session:
+        results.release(session, late, "the disk is away", site.passing)
+    with site.database.reading() as session:
+        assert session.scalars(select(Study.state)).one() is StudyState.ANALYSING
+
+
+def test_looking_for_work_writes_nothing_when_there_is_none(site):
+    written = []
+
+    def note(connection, cursor, statement, *_):
+        if statement.split()[0] in ("INSERT", "UPDATE", "DELETE"):
+            written.append(statement)
+
+    event.listen(site.database.engine, "before_cursor_execute", note)
+    assert claim(site) is None
+    assert written == []
