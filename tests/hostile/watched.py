@@ -3,8 +3,7 @@
 import re
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -63,16 +62,14 @@ class Watched:
         finally:
             line.close()
 
-    @contextmanager
-    def logging(self, event: str, why: str) -> Iterator[None]:
-        """Within the block, an event is logged whose ``why`` matches wholly."""
-        before = self.system.log.stat().st_size
+    def wait_for_event(self, start: int, event: str, why: str) -> None:
+        """Until the log, from this place on, holds an event whose name and ``why`` match wholly."""
 
         def said() -> bool:
-            return any(e.get("event") == event and re.fullmatch(why, e.get("why", "")) for e in self.events(before))
+            found = self.events(start)
+            return any(re.fullmatch(event, e.get("event", "")) and re.fullmatch(why, e.get("why", "")) for e in found)
 
-        yield
-        wait_until(said, 10, lambda: f"no {event} with {why!r} in:\n{self._text(before)}")
+        wait_until(said, 10, lambda: f"no {event} with {why!r} in:\n{self._text(start)}")
 
     def events(self, start: int = 0) -> list[dict[str, str]]:
         """The log's events since a place in it, as the fields of each."""
