@@ -51,7 +51,9 @@ class Watched:
         uid = uid_of(f"good {next(self._sent)} of {self.folder}")
         assert self.store(encoded(uid), uid) == 0x0000
 
-    def store(self, dataset: bytes, uid: bytes, syntax: str = wire.EXPLICIT, abstract: str | bytes = wire.MR) -> int | str:
+    def store(
+        self, dataset: bytes, uid: bytes, syntax: str = wire.EXPLICIT, abstract: str | bytes = wire.MR
+    ) -> int | str:
         """The status a C-STORE is answered with, or how the association ended instead."""
         line = wire.Line(self.port, timeout_s=30)
         try:
