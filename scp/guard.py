@@ -52,6 +52,22 @@ def guard(association: Any, connection: Connection, limits: Limits, request: byt
     association.dul.socket.__class__ = GuardedSocket
     association.dul.socket.take_over(connection, limits, request)
     association.dimse = Messages(association, limits)
+    _survive_what_is_not_understood(association.dul)
+
+
+def _survive_what_is_not_understood(dul: Any) -> None:
+    """PDUs that lie make pynetdicom's state machine raise nearly anything, and its thread would end without a word."""
+    act = dul.state_machine.do_action
+
+    def do_action(event: str) -> None:
+        try:
+            act(event)
+        except Exception:  # noqa: BLE001 - of whatever kind, the association is over
+            dul.socket.abort("PDU cannot be understood")
+            dul.to_user_queue.put(None)  # whoever waits for its request need not wait any more
+            dul.kill_dul()
+
+    dul.state_machine.do_action = do_action
 
 
 class GuardedSocket(AssociationSocket):
@@ -138,6 +154,7 @@ class Messages(DIMSEServiceProvider):
         except Exception:  # noqa: BLE001 - PDVs that lie make pynetdicom raise nearly anything
             self._abort("message cannot be decoded")
             return
+        cast(GuardedSocket, self.dul.socket).connection.used |= self.message is None
         if refusal := self._refusal(message, spool):
             self._abort(refusal)
 

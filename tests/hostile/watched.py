@@ -84,9 +84,12 @@ class Watched:
         assert self.system.parts() == self._pids, "a process died"
         self._require_nothing_outside_the_store()
         self._require_a_clean_log()
-        above = self.peak - self._idle
-        print(f"memory: {self._idle / 2**20:.0f} MiB idle, at most {above / 2**20:.0f} MiB above that")
-        assert above <= MEMORY_ALLOWED
+        assert self.peak_above <= MEMORY_ALLOWED
+
+    @property
+    def peak_above(self) -> int:
+        """Bytes above idle, at the most so far."""
+        return self.peak - self._idle
 
     def _require_nothing_outside_the_store(self) -> None:
         store = self.system.folder / "home" / "store"
