@@ -1,37 +1,35 @@
 """One rule for every way in: bytes safe on disk, then registered, and only then is anybody told "success".
 
 Killed after the file and before the rows, the file stays and the sender, never told "success", sends again; the same
-bytes land under the same name.
+bytes land under the same name. If it never does, ``db.reconcile`` finds the file and registers it.
 """
 
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from io import BytesIO
-from typing import Any
+from hashlib import sha256
+from typing import IO, Any
 
 import structlog
-from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID, EnhancedMRImageStorage, MRImageStorage
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from db import studies
 from db.session import Conflict, Database, insert_if_new
 from db.tables import AuditEvent, Instance, Patient, Series, Study, Table
-from lumbar.dicom.headers import read_up_to_pixels, refusing, slice_headers
-from lumbar.errors import NotDicom
-from lumbar.spine.anatomy import Role
-from lumbar.spine.roles import role_of
-from lumbar.store.files import Store, digest_of
+from lumbar.dicom.identity import Identity, identify
+from lumbar.errors import NotDicom, Transient
+from lumbar.store.files import Draft, Store
 
 log = structlog.get_logger()
 
 IMAGE_CLASSES = (MRImageStorage, EnhancedMRImageStorage)
 
+CHUNK = 2**20  # bytes copied at a time
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
@@ -47,7 +45,7 @@ class Taken(StrEnum):
 class Arrival:
     """An encoded instance at the door."""
 
-    encoded: bytes  # the dataset in ``transfer_syntax_uid``, without file meta information
+    dataset: IO[bytes]  # at its start, in ``transfer_syntax_uid``, without file meta information
     transfer_syntax_uid: str
     sop_class_uid: str  # as the sender announced it
     sop_instance_uid: str
@@ -55,22 +53,23 @@ class Arrival:
 
 
 @dataclass(frozen=True)
-class Identity:
-    """What the header says the instance is, and belongs to. Texts are trimmed to their columns."""
+class Stored:
+    """An instance whose bytes are safe."""
 
-    study_instance_uid: str
-    series_instance_uid: str
-    patient: dict[str, str]  # columns of ``Patient`` beside its key
-    issuer: str
-    patient_identifier: str  # may be empty (type 2): then nothing but the study tells whose it is
-    study: dict[str, Any]  # columns of ``Study`` beside its UID and patient
-    series: dict[str, Any]  # columns of ``Series`` beside its UID and study
-    slices: int
-    role: Role | None
+    identity: Identity
+    transfer_syntax_uid: str
+    digest: str  # sha256 of transfer syntax UID, a NUL and the dataset
+    file: str  # relative to the store
+    size: int  # of the file, bytes
+    source: str
 
 
 class HeaderDisagrees(NotDicom):
     """The dataset is not the instance that the sender announced."""
+
+
+class RemovedMeanwhile(Transient):
+    """Retention removed the file between its being found there and its being registered."""
 
 
 def take_in(database: Database, store: Store, arrival: Arrival) -> Taken:
@@ -83,20 +82,39 @@ def take_in(database: Database, store: Store, arrival: Arrival) -> Taken:
     """
     for announced in (arrival.sop_class_uid, arrival.sop_instance_uid):
         _require_uid(announced, "the announced SOP UID")
-    content = as_file(arrival)
-    identity = _identify(content, arrival)
-    digest = digest_of(arrival.transfer_syntax_uid.encode(), b"\0", arrival.encoded)
-    file = store.put("instances", digest, content)
+    with store.draft() as draft:
+        digest, size = _write(arrival, draft)
+        identity = _identify(draft, arrival)
+        file = draft.keep("instances", digest)
+    return register(database, store, Stored(identity, arrival.transfer_syntax_uid, digest, file, size, arrival.source))
+
+
+def register(database: Database, store: Store, stored: Stored) -> Taken:
+    """Writes the rows of an instance whose bytes are safe. Raises Transient."""
     try:
         with database.transaction() as session:
-            return _register(session, arrival, identity, digest, file, len(content))
+            return _register(session, store, stored)
     except Conflict:  # another association registered the same SOP Instance UID just now: look again
         with database.transaction() as session:
-            return _register(session, arrival, identity, digest, file, len(content))
+            return _register(session, store, stored)
 
 
-def as_file(arrival: Arrival) -> bytes:
-    """The instance as a DICOM file (PS3.10 7): our preamble and file meta information, the dataset as sent."""
+def _write(arrival: Arrival, draft: Draft) -> tuple[str, int]:
+    """Writes a DICOM file (PS3.10 7): our preamble and file meta information, the dataset as sent.
+
+    Returns the digest and the file's size. The digest leaves our own part out: the same image sent by another AE, or
+    received by another version of this code, is the same.
+    """
+    digest = sha256(arrival.transfer_syntax_uid.encode() + b"\0")
+    size = draft.file.write(_head(arrival))
+    while chunk := arrival.dataset.read(CHUNK):
+        digest.update(chunk)
+        size += draft.file.write(chunk)
+    draft.file.flush()
+    return digest.hexdigest(), size
+
+
+def _head(arrival: Arrival) -> bytes:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = UID(arrival.sop_class_uid)
     meta.MediaStorageSOPInstanceUID = UID(arrival.sop_instance_uid)
@@ -104,50 +122,25 @@ def as_file(arrival: Arrival) -> bytes:
     meta.SourceApplicationEntityTitle = arrival.source[:16]
     buffer = DicomBytesIO()
     write_file_meta_info(buffer, meta, enforce_standard=True)
-    return b"\0" * 128 + b"DICM" + buffer.getvalue() + arrival.encoded
+    return b"\0" * 128 + b"DICM" + buffer.getvalue()
 
 
-def _identify(content: bytes, arrival: Arrival) -> Identity:
+def _identify(draft: Draft, arrival: Arrival) -> Identity:
     """The header, once it is sure that it names this instance and that the names are real UIDs (PS3.5 9.1)."""
-    with refusing("the dataset cannot be read; it may be damaged"):
-        header = read_up_to_pixels(BytesIO(content))
-        for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
-            _require_uid(str(header.get(keyword) or ""), keyword)
-        if (header.get("SOPClassUID"), header.SOPInstanceUID) != (arrival.sop_class_uid, arrival.sop_instance_uid):
-            raise HeaderDisagrees("the dataset's SOP class or instance is not the one announced")
-        if header.SOPClassUID not in IMAGE_CLASSES:
-            raise HeaderDisagrees("not an MR image")
-        slices, role = _slices(header)
-        return Identity(
-            study_instance_uid=str(header.StudyInstanceUID),
-            series_instance_uid=str(header.SeriesInstanceUID),
-            issuer=_issuer(header, arrival),
-            patient_identifier=_text(header, "PatientID", 64),
-            patient={
-                "name": _text(header, "PatientName", 320),
-                "birth_date": _text(header, "PatientBirthDate", 8),
-                "sex": _text(header, "PatientSex", 16),
-            },
-            study={
-                "accession_number": _text(header, "AccessionNumber", 64),
-                "study_date": _text(header, "StudyDate", 8),
-                "description": _text(header, "StudyDescription", 64),
-                "stat": _text(header, "RequestedProcedurePriority", 16).upper() in ("STAT", "HIGH"),
-            },
-            series={
-                "series_number": _whole(header, "SeriesNumber"),
-                "description": _text(header, "SeriesDescription", 64),
-            },
-            slices=slices,
-            role=role,
-        )
+    identity = identify(draft.path)
+    require_uids(identity)
+    if (identity.sop_class_uid, identity.sop_instance_uid) != (arrival.sop_class_uid, arrival.sop_instance_uid):
+        raise HeaderDisagrees("the dataset's SOP class or instance is not the one announced")
+    if identity.sop_class_uid not in IMAGE_CLASSES:
+        raise HeaderDisagrees("not an MR image")
+    return identity
 
 
-def _issuer(header: Dataset, arrival: Arrival) -> str:
-    """Who gave the patient's number; where there is none, the study stands for the patient."""
-    if not _text(header, "PatientID", 64):
-        return str(header.StudyInstanceUID)
-    return _text(header, "IssuerOfPatientID", 64) or arrival.source
+def require_uids(identity: Identity) -> None:
+    """Raises NotDicom unless instance, series and study are named by real UIDs."""
+    _require_uid(identity.sop_instance_uid, "SOPInstanceUID")
+    _require_uid(identity.series_instance_uid, "SeriesInstanceUID")
+    _require_uid(identity.study_instance_uid, "StudyInstanceUID")
 
 
 def _require_uid(value: str, name: str) -> None:
@@ -155,48 +148,60 @@ def _require_uid(value: str, name: str) -> None:
         raise NotDicom(f"{name} is missing or not a UID")
 
 
-def _slices(header: Dataset) -> tuple[int, Role | None]:
-    """How many slices the instance holds and what they would be read for; geometry is judged at the analysis."""
-    try:
-        slices = slice_headers(header)
-    except NotDicom:
-        return 1, None
-    return len(slices), role_of(slices[0])
-
-
-def _register(session: Session, arrival: Arrival, identity: Identity, digest: str, file: str, size: int) -> Taken:
-    study = _study(session, identity)
+def _register(session: Session, store: Store, stored: Stored) -> Taken:
+    identity = stored.identity
+    study = _study(session, stored)
     series_key = {"study_id": study.id, "series_instance_uid": identity.series_instance_uid}
-    series_id = _keep(session, Series, series_key, identity.series)
-    aside = _contradiction(session, study, identity, arrival.sop_instance_uid, digest)
+    series = {"series_number": identity.series_number, "description": identity.series_description}
+    series_id = _keep(session, Series, series_key, series)
+    aside = _contradiction(session, study, stored)
     added = insert_if_new(
         session,
         Instance,
         ("sop_instance_uid", "sha256"),
         series_id=series_id,
-        sop_instance_uid=arrival.sop_instance_uid,
-        sop_class_uid=arrival.sop_class_uid,
-        transfer_syntax_uid=arrival.transfer_syntax_uid,
-        sha256=digest,
-        size=size,
-        file=file,
+        sop_instance_uid=identity.sop_instance_uid,
+        sop_class_uid=identity.sop_class_uid,
+        transfer_syntax_uid=stored.transfer_syntax_uid,
+        sha256=stored.digest,
+        size=stored.size,
+        file=stored.file,
         slices=identity.slices,
         role=identity.role,
-        source=arrival.source,
+        source=stored.source,
         aside=aside,
     )
     if not added:
+        _restore(session, store, study, stored)
         return Taken.AGAIN
     if aside:
-        session.add(AuditEvent(event="instance.aside", actor=arrival.source, study_id=study.id, detail={"why": aside}))
+        session.add(AuditEvent(event="instance.aside", actor=stored.source, study_id=study.id, detail={"why": aside}))
         log.warning("instance.aside", study=study.id, why=aside)
         return Taken.ASIDE
-    studies.instance_arrived(session, study.id, stat=identity.study["stat"])
+    studies.instance_arrived(session, study.id, stat=identity.stat)
     return Taken.NEW
 
 
-def _study(session: Session, identity: Identity) -> Study:
+def _restore(session: Session, store: Store, study: Study, stored: Stored) -> None:
+    """An image that retention had removed is there again; see ``db.retention`` for how the two keep out of each
+    other's way.
+    """
+    restored = session.execute(
+        update(Instance)
+        .where(Instance.sop_instance_uid == stored.identity.sop_instance_uid, Instance.sha256 == stored.digest)
+        .where(Instance.removed_at.is_not(None))
+        .values(removed_at=None, size=stored.size)
+    )
+    if not restored.rowcount:  # type: ignore[attr-defined]
+        return
+    if not store.path(stored.file).exists():
+        raise RemovedMeanwhile("the image's earlier file was being removed at this moment; send it again")
+    study.images_removed_at = None
+
+
+def _study(session: Session, stored: Stored) -> Study:
     """The instance's study, locked, so that two associations cannot register one UID at once; new with its patient."""
+    identity = stored.identity
     locked = (
         select(Study)
         .where(Study.study_instance_uid == identity.study_instance_uid)
@@ -206,33 +211,44 @@ def _study(session: Session, identity: Identity) -> Study:
     study = session.scalar(locked)
     if study is not None:
         return study
-    patient_key = {"issuer": identity.issuer, "patient_identifier": identity.patient_identifier}
-    patient_id = _keep(session, Patient, patient_key, identity.patient)
+    patient_key = {"issuer": _issuer(stored), "patient_identifier": identity.patient_identifier}
+    patient = {"name": identity.patient_name, "birth_date": identity.birth_date, "sex": identity.sex}
+    patient_id = _keep(session, Patient, patient_key, patient)
     insert_if_new(
         session,
         Study,
         ("study_instance_uid",),
         study_instance_uid=identity.study_instance_uid,
         patient_id=patient_id,
-        **identity.study,
+        accession_number=identity.accession_number,
+        study_date=identity.study_date,
+        description=identity.study_description,
+        stat=identity.stat,
     )
     return session.scalars(locked).one()
 
 
-def _contradiction(session: Session, study: Study, identity: Identity, uid: str, digest: str) -> str | None:
+def _issuer(stored: Stored) -> str:
+    """Who gave the patient's number; where there is none, the study stands for the patient."""
+    if not stored.identity.patient_identifier:
+        return stored.identity.study_instance_uid
+    return stored.identity.issuer or stored.source
+
+
+def _contradiction(session: Session, study: Study, stored: Stored) -> str | None:
     """Why this instance may not be used: it would put one patient's image under another, or replace an image."""
-    patient = study.patient
+    identity, patient = stored.identity, study.patient
     same = patient.patient_identifier == identity.patient_identifier
     if same and not identity.patient_identifier:
-        same = (patient.name, patient.birth_date) == (identity.patient["name"], identity.patient["birth_date"])
+        same = (patient.name, patient.birth_date) == (identity.patient_name, identity.birth_date)
     if not same:
         return "the study was first received for another patient"
     before = session.execute(
         select(Instance.sha256, Series.study_id)
         .join(Series)
-        .where(Instance.sop_instance_uid == uid, Instance.aside.is_(None))
+        .where(Instance.sop_instance_uid == identity.sop_instance_uid, Instance.aside.is_(None))
     ).first()
-    if before is None or (before.sha256, before.study_id) == (digest, study.id):
+    if before is None or (before.sha256, before.study_id) == (stored.digest, study.id):
         return None
     return "other content under the same SOP Instance UID"
 
@@ -241,18 +257,3 @@ def _keep(session: Session, table: type[Table], key: dict[str, Any], first_value
     """The row of a key, made with these values if it is not there yet."""
     insert_if_new(session, table, tuple(key), **key, **first_values)
     return int(session.execute(select(table.id).filter_by(**key)).scalar_one())  # type: ignore[attr-defined]
-
-
-def _text(header: Dataset, keyword: str, longest: int) -> str:
-    value = header.get(keyword)
-    return "" if value is None else str(value).replace("\0", "").strip()[:longest]
-
-
-def _whole(header: Dataset, keyword: str) -> int | None:
-    """An integer that fits its column; IS allows more digits than that (PS3.5 6.2)."""
-    value = header.get(keyword)
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        return None
-    return number if abs(number) < 2**31 else None

@@ -106,6 +106,7 @@ def instance_arrived(session: Session, study_id: int, *, stat: bool = False) -> 
             state=_S.RECEIVING,
             reason=None,
             ended_at=None,
+            images_removed_at=None,
             stat=or_(Study.stat, literal(stat)),
         )
         .execution_options(synchronize_session=False)
@@ -162,11 +163,18 @@ def complete(session: Session, study_id: int, quiet: Quiet | None = None) -> boo
 
 
 def requeue(session: Session, study_id: int) -> bool:
-    """Analyses an ended study again, as its next revision; False when it has not ended."""
+    """Analyses an ended study again, as its next revision; False when it has not ended.
+
+    Raises:
+        Permanent: its images were removed; what was found in them stays.
+    """
     lock(session, study_id)
+    study = session.get_one(Study, study_id, populate_existing=True)
+    if study.images_removed_at is not None:
+        raise Permanent("the study's images were removed to make room; send the study again, then requeue it")
     if not advance(session, study_id, _E.REQUEUED):
         return False
-    study = session.get_one(Study, study_id, populate_existing=True)
+    session.refresh(study)
     study.revision += 1
     jobs.create(session, JobKind.ANALYSE, study)
     return True

@@ -89,7 +89,10 @@ class Study(Table):
     """A study is its UID. ``revision`` grows when an instance arrives late."""
 
     __tablename__ = "study"
-    __table_args__ = (Index("ix_study_state_last_received_at", "state", "last_received_at"),)
+    __table_args__ = (
+        Index("ix_study_state_last_received_at", "state", "last_received_at"),
+        Index("ix_study_images_removed_at_ended_at", "images_removed_at", "ended_at"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     patient_id: Mapped[int] = mapped_column(ForeignKey("patient.id"), index=True)
@@ -104,6 +107,7 @@ class Study(Table):
     first_received_at: Mapped[datetime] = mapped_column(default=db_now())
     last_received_at: Mapped[datetime] = mapped_column(default=db_now())
     ended_at: Mapped[datetime | None]  # when this revision's analysis ended
+    images_removed_at: Mapped[datetime | None]  # when retention removed its images
 
     patient: Mapped[Patient] = relationship(lazy="joined", innerjoin=True)
 
@@ -144,11 +148,12 @@ class Instance(Table):
     transfer_syntax_uid: Mapped[str] = mapped_column(String(64))
     sha256: Mapped[str] = mapped_column(String(64))  # of transfer syntax UID and encoded dataset
     size: Mapped[int] = mapped_column(BigInteger)  # bytes
-    file: Mapped[str]  # relative to the store
+    file: Mapped[str] = mapped_column(index=True)  # relative to the store
     slices: Mapped[int]  # frames, or 1
     role: Mapped[Role | None]  # what a whole series of such slices would be read for
     source: Mapped[str] = mapped_column(String(64))  # calling AE title or other way in
     aside: Mapped[str | None]
+    removed_at: Mapped[datetime | None]  # when retention removed the file; the row stays
     received_at: Mapped[datetime] = mapped_column(default=db_now())
 
     series: Mapped[Series] = relationship(lazy="joined", innerjoin=True)

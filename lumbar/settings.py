@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cached_property
 from hashlib import sha256
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -57,8 +58,31 @@ class Settings(BaseSettings):
     known_aes: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Calling AE titles that may send, comma-separated; empty: any"
     )
-    maximum_associations: int = Field(32, ge=1, description="Associations served at once")
-    network_timeout_s: float = Field(60, gt=0, description="Seconds a silent peer is waited for")
+    known_addresses: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        (), description="Addresses and networks that may connect, comma-separated (`10.1.0.0/16`); empty: any"
+    )
+    maximum_associations: int = Field(
+        32, ge=1, description="Associations served at once; one that is idle gives place to a new one"
+    )
+    network_timeout_s: float = Field(60, gt=0, description="Seconds a silent peer, and each PDU, is waited for")
+    association_limit_s: float = Field(3600, gt=0, description="Seconds an association may last")
+    maximum_instance_mib: int = Field(1024, ge=1, description="Largest image taken, MiB")
+    tls_certificate: Path | None = Field(
+        None, description="PEM file of the receiver's certificate (and its chain); set: it speaks TLS only"
+    )
+    tls_key: Path | None = Field(None, description="PEM file of the certificate's key")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file of the authority that senders' certificates must be of; unset: none is asked for"
+    )
+    keep_days: float = Field(
+        30, ge=0, description="Days the images of a finished study are kept; 0: until the disk fills up"
+    )
+    disk_remove_above: float = Field(
+        0.85, gt=0, le=1, description="How full (0–1) the store's disk may be before the oldest finished images go"
+    )
+    disk_refuse_above: float = Field(
+        0.95, gt=0, le=1, description="How full (0–1) the store's disk may be before images are refused with 0xA700"
+    )
 
     destinations: dict[str, str] = Field(
         default_factory=dict,
@@ -84,7 +108,7 @@ class Settings(BaseSettings):
     )
     log_format: str = Field("console", pattern="^(console|json)$", description="`console` or `json` log lines")
 
-    @field_validator("known_aes", mode="before")
+    @field_validator("known_aes", "known_addresses", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -98,6 +122,20 @@ class Settings(BaseSettings):
             if not AE_TITLE.fullmatch(title):
                 raise ValueError(f"{title!r} is no AE title: 1 to 16 characters, no backslash")
         return value
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together; set both or neither")
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ValueError("tls_client_ca needs tls_certificate and tls_key")
+        return self
+
+    @model_validator(mode="after")
+    def _removes_before_it_refuses(self) -> Self:
+        if self.disk_remove_above > self.disk_refuse_above:
+            raise ValueError("disk_remove_above must not be larger than disk_refuse_above")
+        return self
 
     @field_validator("destinations")
     @classmethod
@@ -134,7 +172,7 @@ class Settings(BaseSettings):
             return cls(**overrides)  # type: ignore[arg-type]
         except ValidationError as error:
             wrong = "; ".join(
-                f"LUMBAR_{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
+                f"{'_'.join(('LUMBAR', *map(str, problem['loc']))).upper()}: {problem['msg']}"
                 for problem in error.errors(include_url=False)
             )
             raise WrongSetting(f"{wrong}. Correct it in the environment or in lumbar.toml") from error

@@ -47,6 +47,12 @@ class Peer:
             time.sleep(0.05)
         return self
 
+    def kill(self) -> None:
+        """kill -9; ``__enter__`` starts it again, on the same port and folder."""
+        assert self._child is not None
+        self._child.kill()
+        self._child.wait()
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

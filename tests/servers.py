@@ -15,7 +15,7 @@ class Postgres(Peer):
         self.port = free_port()
         self._made = 0
         self._programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
-        cluster = folder / "cluster"
+        self._cluster = cluster = folder / "cluster"
         folder.mkdir(parents=True, exist_ok=True)
         if os.geteuid() == 0:  # the server refuses to run as root
             for place in (folder, *list(folder.parents)[:3]):
@@ -37,6 +37,13 @@ class Postgres(Peer):
         self._psql(f"CREATE DATABASE {name}")
         return self.url(name)
 
+    def restart_at_once(self) -> None:
+        """Stopped in the middle of everything (``-m immediate``: it recovers from its log), and started again."""
+        stop = [str(self._programs / "pg_ctl"), "-D", str(self._cluster), "-m", "immediate", "-w", "stop"]
+        subprocess.run([*_as_postgres(), *stop], check=True, capture_output=True, cwd="/")
+        self.__exit__(None, None, None)
+        self.__enter__()
+
     def _psql(self, statement: str) -> subprocess.CompletedProcess[bytes]:
         command = ["psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", "lumbar", "-d", "postgres", "-c", statement]
         return subprocess.run(command, capture_output=True)
@@ -57,6 +64,10 @@ class Redis(Peer):
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
+
+    def flush(self) -> None:
+        """FLUSHALL: every message is gone."""
+        subprocess.run(["redis-cli", "-p", str(self.port), "flushall"], check=True, capture_output=True)
 
     def _answers(self) -> bool:
         answer = subprocess.run(["redis-cli", "-p", str(self.port), "ping"], capture_output=True)

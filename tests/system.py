@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -55,6 +55,11 @@ class System:
 
     def start(self, *commands: str) -> list[subprocess.Popen[bytes]]:
         """Starts `lumbar up`, or the parts named, each in a session of its own; returns once a C-ECHO is answered."""
+        started = self._start(commands or ("up",))
+        wait_until(self.answers, 60, lambda: f"the receiver did not answer:\n{self.tail()}")
+        return started
+
+    def _start(self, commands: Sequence[str]) -> list[subprocess.Popen[bytes]]:
         with self.log.open("ab") as log:
             started = [
                 subprocess.Popen(
@@ -65,20 +70,29 @@ class System:
                     stderr=log,
                     start_new_session=True,
                 )
-                for command in commands or ("up",)
+                for command in commands
             ]
         self._running += started
-        wait_until(self._answers, 60, lambda: f"the receiver did not answer:\n{self.tail()}")
         return started
 
     def kill(self) -> None:
-        """kill -9, every process at once."""
+        """kill -9, every process at once; on return all are dead."""
         for process in self._running:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         for process in self._running:
             process.wait()
+            wait_until(lambda group=process.pid: not _alive(group), 10, lambda: "a killed process lives")
         self._running.clear()
+
+    def replace(self, process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+        """kill -9 of one part, as ``start`` returned it; starts it anew and returns the new one."""
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        self._running.remove(process)
+        (new,) = self._start([str(process.args[-1])])  # type: ignore[index]
+        return new
 
     def parts(self) -> dict[str, int]:
         """The process ids of the parts that `lumbar up` runs, by name: scp, sweep, worker."""
@@ -163,9 +177,20 @@ class System:
             timeout=timeout_s,
         )
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether the receiver answers a C-ECHO."""
         echo = ["echoscu", "-aec", "LUMBAR", "127.0.0.1", str(self.port)]
         return subprocess.run(echo, capture_output=True).returncode == 0
+
+
+def _alive(group: int) -> bool:
+    """Whether a process group has a process that is not a mere zombie."""
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            state, _, of_group = status.read_text().rpartition(")")[2].split()[:3]
+            if int(of_group) == group and state != "Z":
+                return True
+    return False
 
 
 @contextmanager

@@ -86,6 +86,8 @@ def _instances(site: Site, claimed: Claimed) -> list[Found]:
     """The study's readable instances. One that is no image we can place is left out; the rest goes on."""
     with site.database.reading() as session:
         rows = studies.instances_in_use(session, claimed.study_id)
+    if removed := sum(row.removed_at is not None for row in rows):
+        raise NotAnalysable(f"{removed} of its {len(rows)} images were removed to make room; send the study again")
     instances, reasons = [], []
     for row in rows:
         path = site.store.path(row.file)

@@ -13,6 +13,7 @@ from db import jobs, queries, results, studies
 from db.site import Site
 from db.tables import JobKind
 from lumbar.errors import Transient
+from worker import housekeeping
 
 log = structlog.get_logger()
 
@@ -55,6 +56,7 @@ def run(site: Site, doorbell: Doorbell, stop: Event) -> None:
     """Sweeps until told to stop; says what it found in flight, and what its first round made of it."""
     with site.database.reading() as session:
         log.info("sweep.started", **_in_flight(queries.in_flight(session)))
+    housekeeping.start(site, stop)
     resumed = False
     while not stop.wait(site.settings.sweep_every_s):
         try:

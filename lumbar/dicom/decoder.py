@@ -1,19 +1,10 @@
-"""Compressed pixels, decoded in a child process with limits: a damaged bitstream can crash a native decoder.
+"""Compressed pixels, decoded in a child process: a damaged bitstream can crash a native decoder.
 
-The child stays, answers one request a line, and is started again after it has died. ``python -m lumbar.dicom.decoder``
-is the child. A request is a line of JSON; an answer is a line of JSON, then the pixels' bytes.
+``python -m lumbar.dicom.decoder`` is the child.
 """
 
-import atexit
-import json
-import os
-import resource
-import signal
-import subprocess
-import sys
 from pathlib import Path
-from threading import Lock
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +22,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from lumbar.dicom.confined import Answer, Child, Died, serve
 from lumbar.dicom.headers import refusing
 from lumbar.errors import NotDicom
 
@@ -46,10 +38,9 @@ DECODERS = {  # one each: the next one would only be handed the bytes that the f
     JPEGExtended12Bit: "gdcm",
 }
 SECONDS = 20  # for one slice
-MEMORY = 4 * 2**30  # bytes of address space; the libraries alone take about 1 GiB
+MEMORY = 384 * 2**20  # bytes, for one slice of at most 2048 × 2048
 
-_lock = Lock()
-_children: dict[int, subprocess.Popen[bytes]] = {}  # at most one, by the process that started it
+child = Child("lumbar.dicom.decoder")
 
 
 def decode(path: Path, index: int, syntax: UID) -> NDArray[Any]:
@@ -57,70 +48,23 @@ def decode(path: Path, index: int, syntax: UID) -> NDArray[Any]:
 
     Whoever calls this has checked the file's sizes: see ``lumbar.dicom.pixels``.
     """
-    request = json.dumps({"path": str(path.resolve()), "index": index, "plugin": DECODERS[syntax]})
-    with _lock:
-        child = _child()
-        try:
-            sent, received = _pipes(child)
-            sent.write(request.encode("ascii") + b"\n")
-            sent.flush()
-            answer = json.loads(received.readline())
-            pixels = received.read(answer["bytes"])
-            if answer["bytes"]:
-                return np.frombuffer(pixels, answer["dtype"]).reshape(answer["shape"])
-        except (OSError, ValueError):  # it died, of the bytes or of its limits
-            _end(child)
+    try:
+        described, pixels = child.ask({"path": str(path.resolve()), "index": index, "plugin": DECODERS[syntax]})
+        if pixels:
+            return np.frombuffer(pixels, described["dtype"]).reshape(described["shape"])
+    except Died:
+        pass
     raise NotDicom(f"the pixels cannot be decoded ({syntax.name})")
 
 
-def _child() -> subprocess.Popen[bytes]:
-    child = _children.get(os.getpid())
-    if child is None or child.poll() is not None:
-        command = [sys.executable, "-m", "lumbar.dicom.decoder"]
-        child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        _children[os.getpid()] = child
-        atexit.register(_end, child)
-    return child
-
-
-def _pipes(child: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
-    if child.stdin is None or child.stdout is None:
-        raise OSError("the decoder has no pipes")
-    return child.stdin, child.stdout
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    if _children.get(os.getpid()) is child:
-        del _children[os.getpid()]
-        child.kill()
-        child.communicate()
-
-
-def _answer(line: str) -> tuple[dict[str, Any], bytes]:
-    request = json.loads(line)
+def _answer(request: dict[str, Any]) -> Answer:
     try:
         with refusing("it cannot be decoded"):
             frame = pixel_array(request["path"], index=request["index"], raw=True, decoding_plugin=request["plugin"])
     except NotDicom:
-        return {"bytes": 0}, b""
-    pixels = frame.tobytes()
-    return {"bytes": len(pixels), "dtype": frame.dtype.str, "shape": frame.shape}, pixels
-
-
-def _serve() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with os.fdopen(os.dup(1), "wb") as answers:
-        os.dup2(2, 1)  # whatever the decoders print must not be taken for an answer
-        for line in sys.stdin:
-            signal.alarm(SECONDS)
-            described, pixels = _answer(line)
-            signal.alarm(0)
-            answers.write(json.dumps(described).encode("ascii") + b"\n" + pixels)
-            answers.flush()
+        return {}, b""
+    return {"dtype": frame.dtype.str, "shape": frame.shape}, frame.tobytes()
 
 
 if __name__ == "__main__":
-    _serve()
+    serve(_answer, seconds=SECONDS, memory=MEMORY)

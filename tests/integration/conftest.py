@@ -1,6 +1,7 @@
 """Instances by the dozen, small enough to be made for each test."""
 
 from collections.abc import Callable
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -62,4 +63,6 @@ def arrival(ds: Dataset, source: str = "MR1") -> Arrival:
     buffer = DicomBytesIO()
     buffer.is_little_endian, buffer.is_implicit_VR = True, False
     write_dataset(buffer, ds)
-    return Arrival(buffer.getvalue(), str(ExplicitVRLittleEndian), str(ds.SOPClassUID), str(ds.SOPInstanceUID), source)
+    return Arrival(
+        BytesIO(buffer.getvalue()), str(ExplicitVRLittleEndian), str(ds.SOPClassUID), str(ds.SOPInstanceUID), source
+    )

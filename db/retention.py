@@ -1,0 +1,84 @@
+"""Images of finished studies are removed by age, and sooner where the disk fills up; what was found stays.
+
+A study is finished when it has ended and none of its jobs waits or runs. Removing takes two steps, each under the
+study's lock: the rows say that the files are gone, then the files go. An image that is sent again between the two takes
+its row back and keeps its file; one that finds its file just gone is asked for again (``db.intake``). A kill between
+the two leaves files that ``db.reconcile`` removes.
+"""
+
+from typing import Any
+
+import structlog
+from sqlalchemy import Select, exists, select, update
+
+from db import studies
+from db.site import Site
+from db.tables import AuditEvent, Instance, Job, JobState, Series, Study
+from db.types import db_now
+
+log = structlog.get_logger()
+
+AT_ONCE = 100  # studies in one round; the next round goes on
+DAY_S = 86400.0
+
+
+def remove_images(site: Site) -> int:
+    """Removes the images of every study whose time is over, the oldest first; how many studies that were.
+
+    Raises:
+        Transient: the database or the disk is away.
+    """
+    keep_s = site.settings.keep_days * DAY_S
+    removed = 0
+    for study_id in _finished(site, older_than_s=keep_s) if keep_s else []:
+        removed += remove(site, study_id, f"older than {site.settings.keep_days:g} days")
+    if site.store.fill() <= site.settings.disk_remove_above:
+        return removed
+    for study_id in _finished(site):
+        if (fill := site.store.fill()) <= site.settings.disk_remove_above:
+            break
+        removed += remove(site, study_id, f"the disk is {fill:.0%} full")
+    else:
+        log.warning("retention.disk_still_full", fill=round(site.store.fill(), 3))
+    return removed
+
+
+def remove(site: Site, study_id: int, why: str) -> bool:
+    """Removes a study's images; False where it is not finished after all."""
+    with site.database.transaction() as session:
+        studies.lock(session, study_id)
+        if session.scalar(_finished_studies().where(Study.id == study_id)) is None:
+            return False
+        series = select(Series.id).where(Series.study_id == study_id)
+        session.execute(
+            update(Instance)
+            .where(Instance.series_id.in_(series), Instance.removed_at.is_(None))
+            .values(removed_at=db_now())
+        )
+        session.execute(update(Study).where(Study.id == study_id).values(images_removed_at=db_now()))
+        session.add(AuditEvent(event="study.images_removed", actor="sweep", study_id=study_id, detail={"why": why}))
+    unlink_removed(site, study_id)
+    log.info("retention.removed", study=study_id, why=why)
+    return True
+
+
+def unlink_removed(site: Site, study_id: int) -> None:
+    """Removes the files of which the rows say that they are gone."""
+    with site.database.transaction() as session:
+        studies.lock(session, study_id)
+        for file in session.scalars(
+            select(Instance.file).join(Series).where(Series.study_id == study_id, Instance.removed_at.is_not(None))
+        ):
+            site.store.remove(file)
+
+
+def _finished(site: Site, older_than_s: float = 0) -> list[int]:
+    """Finished studies that have images, the first that ended first."""
+    question = _finished_studies().where(Study.ended_at < db_now(-older_than_s)).order_by(Study.ended_at)
+    with site.database.reading() as session:
+        return list(session.scalars(question.limit(AT_ONCE)))
+
+
+def _finished_studies() -> Select[Any]:
+    unfinished = exists().where(Job.study_id == Study.id, Job.state.in_((JobState.PENDING, JobState.RUNNING)))
+    return select(Study.id).where(Study.state.in_(studies.ENDED), Study.images_removed_at.is_(None), ~unfinished)

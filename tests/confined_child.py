@@ -1,0 +1,25 @@
+"""A child process that does what it is asked to, within its limits: ``python -m tests.confined_child``."""
+
+import os
+import signal
+import threading
+
+from lumbar.dicom.confined import serve
+
+
+def answer(request):
+    match request["do"]:
+        case "answer":
+            os.write(1, b"decoders print what they like\n")
+            return {"pid": os.getpid()}, request["text"].encode()
+        case "hang":
+            threading.Event().wait()
+        case "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "grow":
+            return {}, bytes(bytearray(request["mib"] * 2**20)[:1])
+    raise AssertionError(request)
+
+
+if __name__ == "__main__":
+    serve(answer, seconds=1, memory=64 * 2**20)

@@ -1,0 +1,75 @@
+"""The store's disk full: senders are told 0xA700, what is there stays whole, and it goes on once there is room."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.faults.books import Watch, judge, settle
+from tests.faults.outcome import Ground, Outcome
+from tests.faults.sending import Senders, dealt, make_studies
+from tests.system import wait_until
+
+FAULT = "disk-full"
+FULL = 5
+STUDIES, SLICES, SIDE = 20, 2, 64  # a round: 120 instances of 8 KiB of pixels
+DISK_MIB = 64
+ROOM_KIB = 400  # left at the beginning of a round; some 40 instances
+
+
+def run(ground: Ground, rounds: int) -> Outcome:
+    outcome = Outcome(FAULT, rounds)
+    folder = ground.folder(f"{FAULT}-disk")
+    with _disk(folder) as mounted, ground.embedded(FAULT) as system:
+        if not mounted:
+            return Outcome(FAULT, 0, note="not run: mounting a small disk needs root", not_run=True)
+        system.set(home=str(folder / "home"), database_url=f"sqlite:///{system.folder / 'lumbar.sqlite'}")
+        system.start()
+        acknowledged, full = [], 0
+        with Watch(system) as watch:
+            for number in range(rounds):
+                first = 800_000 + STUDIES * number
+                studies = make_studies(system.folder / "sent", range(first, first + STUDIES), slices=SLICES, side=SIDE)
+                queue = [instance for study in studies for instance in study]
+                _fill(folder, _free(folder) - ROOM_KIB * 1024)
+                with Senders(system.port, dealt(queue, 2)) as senders:
+                    wait_until(lambda: senders.refused > 3, 60, system.tail)
+                    full += senders.refused
+                    before = Outcome(FAULT, 0)
+                    judge(system, acknowledged, before)
+                    outcome.lost |= before.lost
+                    (folder / "filler").unlink()
+                    wait_until(lambda: senders.done, 120, system.tail)
+                    acknowledged += senders.acknowledged
+                settle(system, acknowledged, 120)
+                ground.progress(f"{FAULT} {number + 1}/{rounds}: {len(acknowledged)} acknowledged")
+        if "A700" not in system.log.read_text():
+            outcome.lost.add("the answer 0xA700")
+        judge(system, acknowledged, outcome)
+        outcome.partial |= watch.partial
+        outcome.note = f"{full} associations refused while full"
+        system.kill()
+    return outcome
+
+
+@contextmanager
+def _disk(folder: Path) -> Iterator[bool]:
+    """A disk of its own in the folder, where this may be mounted."""
+    options = ["-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(folder)]
+    mounted = os.geteuid() == 0 and subprocess.run(["mount", *options], capture_output=True).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def _free(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+def _fill(folder: Path, size: int) -> None:
+    with (folder / "filler").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size)

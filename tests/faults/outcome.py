@@ -1,0 +1,113 @@
+"""What a scenario hands back, and the ground it runs on."""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from tests.peers import Orthanc
+from tests.servers import Postgres, Redis
+from tests.system import System
+
+# Studies of a few slices are complete after two quiet seconds, and read by their headers.
+SMALL = {"TESTS_READING": "headers", "LUMBAR_QUIET_S": "1", "LUMBAR_QUIET_INCOMPLETE_S": "2"}
+
+
+@dataclass
+class Outcome:
+    """One row of the table. ``lost``, ``duplicated`` and ``partial`` name what was found wrong: all must be empty."""
+
+    fault: str
+    rounds: int
+    acknowledged: int = 0
+    lost: set[str] = field(default_factory=set)
+    duplicated: set[str] = field(default_factory=set)
+    partial: set[str] = field(default_factory=set)
+    recovery_s: float | None = None  # the slowest
+    recovery_bound_s: float | None = None
+    note: str = ""
+    not_run: bool = False
+
+    @property
+    def violations(self) -> list[str]:
+        """In words; empty when all held."""
+        wrong = [
+            f"{kind}: {', '.join(sorted(names)[:3])}{' …' if len(names) > 3 else ''}"
+            for kind, names in (("lost", self.lost), ("duplicated", self.duplicated), ("partial", self.partial))
+            if names
+        ]
+        if not self.not_run and not self.acknowledged:
+            wrong.append("nothing was acknowledged, so nothing was shown")
+        if self.recovery_s is not None and self.recovery_bound_s and self.recovery_s > self.recovery_bound_s:
+            wrong.append(f"recovery took {self.recovery_s:.1f} s, more than {self.recovery_bound_s:g} s")
+        return wrong
+
+
+class Ground:
+    """Servers that scenarios share, started when the first asks; each scenario gets a folder, and randomness of a seed."""
+
+    def __init__(self, folder: Path, seed: int, progress: Callable[[str], None] = lambda text: None) -> None:
+        self._folder, self._seed, self.progress = folder, seed, progress
+        self._servers = ExitStack()
+
+    def close(self) -> None:
+        self._servers.close()
+
+    @cached_property
+    def postgres(self) -> Postgres:
+        return self._servers.enter_context(Postgres(self._folder / "postgres"))
+
+    @cached_property
+    def redis(self) -> Redis:
+        return self._servers.enter_context(Redis(self._folder / "redis"))
+
+    @cached_property
+    def orthanc(self) -> Orthanc:
+        return self._servers.enter_context(Orthanc(self._folder / "orthanc"))
+
+    def folder(self, fault: str) -> Path:
+        folder = self._folder / fault
+        folder.mkdir(parents=True)
+        return folder
+
+    def moments(self, fault: str) -> random.Random:
+        """The same seed, the same moments."""
+        return random.Random(f"{fault} {self._seed}")
+
+    @contextmanager
+    def embedded(self, fault: str, **settings: str) -> Iterator[System]:
+        with ending(System(self.folder(fault), SMALL | settings)) as system:
+            yield system
+
+    @contextmanager
+    def distributed(self, fault: str, **settings: str) -> Iterator[System]:
+        """On a database of its own and a broker that holds no message; parts are not started."""
+        self.redis.flush()
+        servers = {"LUMBAR_DATABASE_URL": self.postgres.new_database(), "LUMBAR_BROKER_URL": self.redis.url}
+        system = System(self.folder(fault), SMALL | servers | settings)
+        upgraded = system.lumbar("db", "upgrade")
+        assert upgraded.returncode == 0, upgraded.stderr
+        with ending(system):
+            yield system
+
+
+@contextmanager
+def ending(system: System) -> Iterator[System]:
+    try:
+        yield system
+    finally:
+        system.kill()
+
+
+@dataclass
+class Clock:
+    """Seconds since it was made."""
+
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def s(self) -> float:
+        return time.monotonic() - self.started

@@ -1,0 +1,204 @@
+"""Images go by age and pressure, the oldest finished first; what is wanted still, and what was found, stays."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+from sqlalchemy import select, update
+
+from db import intake, jobs, reconcile, retention, studies
+from db.intake import RemovedMeanwhile, Taken, take_in
+from db.site import Site
+from db.tables import AuditEvent, Instance, JobKind, Study, StudyState
+from lumbar.errors import Permanent
+from tests.integration.conftest import ROOT, arrival, make_slice
+from tests.stubbed import StubNetworks
+from worker.analysis import analyse_study
+from worker.job import perform
+
+DAY_S = 86400
+
+
+@pytest.fixture
+def finish(site):
+    """Takes in a study of two images that ended so many days ago."""
+
+    def finished(number, days, state=StudyState.ANALYSED):
+        for image in (1, 2):
+            take_in(site.database, site.store, arrival(make_slice(study=number, number=image)))
+        with site.database.transaction() as session:
+            ended = update(Study).where(Study.study_instance_uid == f"{ROOT}.{number}")
+            session.execute(ended.values(state=state, ended_at=jobs.db_now(-days * DAY_S)))
+            return studies.find(session, f"{ROOT}.{number}").id
+
+    return finished
+
+
+def images(site):
+    """How many images' files each study has, by its number."""
+    with site.database.reading() as session:
+        rows = session.execute(select(Instance, Study.id).join(Instance.series).join(Study)).unique().all()
+        counted = {}
+        for instance, study_id in rows:
+            there = site.store.path(instance.file).exists()
+            assert there == (instance.removed_at is None)
+            counted[study_id] = counted.get(study_id, 0) + there
+    return counted
+
+
+def with_settings(site, **settings):
+    return Site(site.settings.model_copy(update=settings), site.database, site.store)
+
+
+def test_only_finished_studies_that_are_old_enough_lose_their_images(site, finish):
+    old, young, failed = finish(1, days=31), finish(2, days=29), finish(3, days=40, state=StudyState.FAILED)
+    receiving, wanted = finish(4, days=50, state=StudyState.RECEIVING), finish(5, days=50)
+    with site.database.transaction() as session:
+        jobs.create(session, JobKind.DELIVER, session.get_one(Study, wanted), destination="pacs")
+    assert retention.remove_images(site) == 2
+    assert images(site) == {old: 0, young: 2, failed: 0, receiving: 2, wanted: 2}
+    with site.database.reading() as session:
+        assert {event.study_id for event in session.scalars(select(AuditEvent))} == {old, failed}
+        assert session.get_one(Study, old).state is StudyState.ANALYSED
+    assert retention.remove_images(site) == 0
+
+
+def test_a_disk_that_fills_up_takes_the_oldest_first_and_only_as_many_as_needed(site, finish, monkeypatch):
+    newest, oldest, middle = finish(1, days=1), finish(2, days=3), finish(3, days=2)
+
+    def fill(store):
+        return sum(1 for _ in store.root.rglob("*.dcm")) / 10
+
+    monkeypatch.setattr(type(site.store), "fill", fill)
+    assert retention.remove_images(with_settings(site, disk_remove_above=0.45)) == 1
+    assert images(site) == {newest: 2, oldest: 0, middle: 2}
+    assert retention.remove_images(with_settings(site, disk_remove_above=0.0)) == 2
+
+
+def test_keep_days_0_keeps_them_until_the_disk_fills_up(site, finish):
+    study = finish(1, days=4000)
+    assert retention.remove_images(with_settings(site, keep_days=0)) == 0
+    assert images(site) == {study: 2}
+
+
+def test_a_removed_image_that_is_sent_again_is_there_again(site, finish):
+    study = finish(1, days=31)
+    retention.remove_images(site)
+    assert take_in(site.database, site.store, arrival(make_slice(study=1, number=1))) is Taken.AGAIN
+    assert images(site) == {study: 1}
+    with site.database.reading() as session:
+        found = session.get_one(Study, study)
+        assert (found.revision, found.state, found.images_removed_at) == (1, StudyState.ANALYSED, None)
+
+
+def test_an_image_sent_again_while_it_is_being_removed_is_never_acknowledged_and_lost(site, finish, monkeypatch):
+    study = finish(1, days=31)
+    unlink, taken = retention.unlink_removed, []
+
+    def sent_between(site, study_id):
+        taken.append(take_in(site.database, site.store, arrival(make_slice(study=1, number=1))))
+        unlink(site, study_id)
+
+    monkeypatch.setattr(retention, "unlink_removed", sent_between)
+    assert retention.remove_images(site) == 1
+    assert taken == [Taken.AGAIN]
+    assert images(site) == {study: 1}
+
+
+def test_an_image_whose_file_goes_between_its_being_found_and_registered_is_asked_for_again(site, finish, monkeypatch):
+    finish(1, days=31)
+    register = intake.register
+
+    def removed_first(*arguments):
+        assert retention.remove_images(site) == 1
+        return register(*arguments)
+
+    monkeypatch.setattr(intake, "register", removed_first)
+    with pytest.raises(RemovedMeanwhile):
+        take_in(site.database, site.store, arrival(make_slice(study=1, number=1)))
+    monkeypatch.undo()
+    assert take_in(site.database, site.store, arrival(make_slice(study=1, number=1))) is Taken.AGAIN
+
+
+def test_removing_and_sending_at_once_lose_nothing_that_was_acknowledged(site, finish):
+    study = finish(1, days=31)
+
+    def send(number):
+        try:
+            return take_in(site.database, site.store, arrival(make_slice(study=1, number=number)))
+        except RemovedMeanwhile:
+            return None
+
+    with ThreadPoolExecutor(6) as threads:
+        removing = [threads.submit(retention.remove, site, study, "a test") for _ in range(2)]
+        sent = list(threads.map(send, [1, 2] * 6))
+        assert any(done.result() for done in removing)
+    with site.database.reading() as session:
+        rows = session.scalars(select(Instance)).all()
+    assert all(site.store.path(row.file).exists() for row in rows if row.removed_at is None)
+    assert Taken.AGAIN in sent or all(row.removed_at for row in rows)
+
+
+def test_a_start_up_adopts_files_without_rows_and_reports_rows_without_files(site, monkeypatch):
+    take_in(site.database, site.store, arrival(make_slice(number=1), source="MR7"))
+    take_in(site.database, site.store, arrival(make_slice(number=2)))
+    with suppress(Killed), monkeypatch.context() as patch:
+        patch.setattr("db.intake.register", killed)
+        take_in(site.database, site.store, arrival(make_slice(number=3), source="MR8"))
+    with site.database.reading() as session:
+        lost = session.scalars(select(Instance).where(Instance.sop_instance_uid == f"{ROOT}.1.1.1")).one()
+    site.store.path(lost.file).unlink()
+    site.store.put("instances", "ab" * 32, b"no instance")
+
+    found = reconcile.reconcile(site)
+    assert found == reconcile.Account(adopted=1, unreadable=1, missing=1)
+    with site.database.reading() as session:
+        adopted = session.scalars(select(Instance).where(Instance.sop_instance_uid == f"{ROOT}.1.1.3")).one()
+        (event,) = session.scalars(select(AuditEvent))
+    assert (adopted.source, site.store.path(adopted.file).stat().st_size) == ("MR8", adopted.size)
+    assert event.detail == {"kind": "instance", "count": 1, "ids": [lost.id]}
+    assert reconcile.reconcile(site) == reconcile.Account(unreadable=1, missing=1)
+
+
+def test_a_start_up_ends_a_removal_that_was_cut_short(site, finish, monkeypatch):
+    study = finish(1, days=31)
+    with suppress(Killed), monkeypatch.context() as patch:
+        patch.setattr(retention, "unlink_removed", killed)
+        retention.remove_images(site)
+    assert len(list(site.store.root.rglob("*.dcm"))) == 2
+    assert reconcile.reconcile(site).removed == 1
+    assert images(site) == {study: 0}
+
+
+def test_a_study_whose_images_were_removed_is_not_analysed_again_and_keeps_what_was_found(site, finish):
+    study = finish(1, days=31)
+    retention.remove_images(site)
+    with pytest.raises(Permanent, match="send the study again"), site.database.transaction() as session:
+        studies.requeue(session, study)
+    with site.database.reading() as session:
+        assert session.get_one(Study, study).state is StudyState.ANALYSED
+    for number in (1, 2):
+        take_in(site.database, site.store, arrival(make_slice(study=1, number=number)))
+    with site.database.transaction() as session:
+        assert studies.requeue(session, study)
+
+
+def test_a_late_image_of_a_study_whose_images_were_removed_is_not_taken_for_the_whole_study(site, finish):
+    study = finish(1, days=31)
+    retention.remove_images(site)
+    take_in(site.database, site.store, arrival(make_slice(study=1, number=3)))
+    with site.database.transaction() as session:
+        assert studies.complete(session, study)
+    assert perform(site, JobKind.ANALYSE, lambda claimed: analyse_study(site, StubNetworks(), claimed))
+    with site.database.reading() as session:
+        found = session.get_one(Study, study)
+    assert found.state is StudyState.NOT_ANALYSABLE
+    assert found.reason == "2 of its 3 images were removed to make room; send the study again"
+
+
+class Killed(BaseException):
+    """As if the process had been killed there."""
+
+
+def killed(*arguments):
+    raise Killed
