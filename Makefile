@@ -2,9 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+ROUNDS ?=
+SEED ?= 1
 
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test lint lock clean
+.PHONY: help demo serve test faults lint lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -18,6 +20,10 @@ serve: .venv/ready ## The embedded system for real use; settings in lumbar.toml 
 test: .venv/dev ## All tests, with the servers they need (ARGS goes to pytest)
 	scripts/install-test-servers
 	$(BIN)/python -m pytest $(ARGS)
+
+faults: .venv/dev ## Every fault in full, an hour or two (ROUNDS=n of each, SEED=s, ARGS="--only receiver-kill")
+	scripts/install-test-servers
+	$(BIN)/python -m tests.faults --seed $(SEED) $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
 
 lint: .venv/dev ## ruff, mypy, import-linter, the compose file
 	$(BIN)/ruff format --check .

@@ -69,6 +69,11 @@ class Redis(Peer):
         """FLUSHALL: every message is gone."""
         subprocess.run(["redis-cli", "-p", str(self.port), "flushall"], check=True, capture_output=True)
 
+    def waiting(self) -> int:
+        """How many workers wait for a message."""
+        clients = subprocess.run(["redis-cli", "-p", str(self.port), "client", "list"], capture_output=True, text=True)
+        return clients.stdout.count("cmd=brpop ")
+
     def _answers(self) -> bool:
         answer = subprocess.run(["redis-cli", "-p", str(self.port), "ping"], capture_output=True)
         return answer.stdout.strip() == b"PONG"

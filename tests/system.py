@@ -85,13 +85,12 @@ class System:
             wait_until(lambda group=process.pid: not _alive(group), 10, lambda: "a killed process lives")
         self._running.clear()
 
-    def replace(self, process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
-        """kill -9 of one part, as ``start`` returned it; starts it anew and returns the new one."""
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        self._running.remove(process)
-        (new,) = self._start([str(process.args[-1])])  # type: ignore[index]
+    def replace(self, part: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+        """kill -9 of a part, as ``start`` returned it; starts it anew and returns the new one."""
+        os.killpg(part.pid, signal.SIGKILL)
+        part.wait()
+        self._running.remove(part)
+        (new,) = self._start([str(part.args[-1])])  # type: ignore[index]
         return new
 
     def parts(self) -> dict[str, int]:
@@ -113,8 +112,12 @@ class System:
         return up.wait(within_s)
 
     @property
+    def home(self) -> Path:
+        return Path(self._environment["LUMBAR_HOME"])
+
+    @property
     def database_url(self) -> str:
-        return self._environment.get("LUMBAR_DATABASE_URL", f"sqlite:///{self.folder / 'home' / 'lumbar.sqlite'}")
+        return self._environment.get("LUMBAR_DATABASE_URL", f"sqlite:///{self.home / 'lumbar.sqlite'}")
 
     @property
     def log(self) -> Path:

@@ -82,6 +82,12 @@ def snapshot(database: Database) -> dict[str, StudyNow]:
     return studies
 
 
+def ended(database: Database) -> int:
+    """How many studies have ended."""
+    with database.reading() as session:
+        return session.scalar(select(func.count()).where(Study.ended_at.is_not(None))) or 0
+
+
 def partial_in(studies: dict[str, StudyNow]) -> set[str]:
     """Studies that stand as ended though their report was made of other images than they have."""
     return {uid for uid, study in studies.items() if study.shown and not study.covered(uid)}
@@ -139,7 +145,7 @@ def settle(system: System, acknowledged: Iterable[Sent], timeout_s: float) -> fl
 def judge(system: System, acknowledged: Iterable[Sent], outcome: Outcome, pacs: Orthanc | None = None) -> None:
     """Adds to the outcome what is lost, duplicated or partial, now that all has settled."""
     acknowledged = list(acknowledged)
-    store = Store(system.folder / "home" / "store")
+    store = Store(system.home / "store")
     with closing_database(system.database_url) as database:
         now = snapshot(database)
         with database.reading() as session:

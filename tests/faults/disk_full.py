@@ -14,7 +14,7 @@ from tests.system import wait_until
 
 FAULT = "disk-full"
 FULL = 5
-STUDIES, SLICES, SIDE = 20, 2, 64  # a round: 120 instances of 8 KiB of pixels
+STUDIES, SLICES, SIDE = 12, 2, 64  # a round: 72 instances of 8 KiB of pixels
 DISK_MIB = 64
 ROOM_KIB = 400  # left at the beginning of a round; some 40 instances
 
@@ -22,7 +22,8 @@ ROOM_KIB = 400  # left at the beginning of a round; some 40 instances
 def run(ground: Ground, rounds: int) -> Outcome:
     outcome = Outcome(FAULT, rounds)
     folder = ground.folder(f"{FAULT}-disk")
-    with _disk(folder) as mounted, ground.embedded(FAULT) as system:
+    to_the_last_byte = {"LUMBAR_DISK_REMOVE_ABOVE": "1", "LUMBAR_DISK_REFUSE_ABOVE": "1"}
+    with _disk(folder) as mounted, ground.embedded(FAULT, **to_the_last_byte) as system:
         if not mounted:
             return Outcome(FAULT, 0, note="not run: mounting a small disk needs root", not_run=True)
         system.set(home=str(folder / "home"), database_url=f"sqlite:///{system.folder / 'lumbar.sqlite'}")

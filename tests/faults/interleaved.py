@@ -1,4 +1,4 @@
-"""Many studies of fewer patients at once, interleaved over several associations, twice, and late: nothing is mixed up."""
+"""Many studies of fewer patients, interleaved over several associations, sent twice and late: nothing is mixed up."""
 
 from sqlalchemy import select
 
@@ -19,7 +19,7 @@ def run(ground: Ground, rounds: int, studies: int = STUDIES) -> Outcome:
     with ground.distributed(FAULT) as system:
         (system.folder / "sent").mkdir()
         system.start("scp", "sweep")
-        system.start("worker", "worker")
+        ground.start_workers(system, 2)
         sent: dict[str, Sent] = {}
         with Watch(system) as watch:
             for number in range(rounds):

@@ -1,6 +1,7 @@
 """What a scenario hands back, and the ground it runs on."""
 
 import random
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from tests.peers import Orthanc
 from tests.servers import Postgres, Redis
-from tests.system import System
+from tests.system import System, wait_until
 
 # Studies of a few slices are complete after two quiet seconds, and read by their headers.
 SMALL = {"TESTS_READING": "headers", "LUMBAR_QUIET_S": "1", "LUMBAR_QUIET_INCOMPLETE_S": "2"}
@@ -47,7 +48,7 @@ class Outcome:
 
 
 class Ground:
-    """Servers that scenarios share, started when the first asks; each scenario gets a folder, and randomness of a seed."""
+    """Servers that scenarios share, started when the first asks; each scenario gets a folder, and its moments."""
 
     def __init__(self, folder: Path, seed: int, progress: Callable[[str], None] = lambda text: None) -> None:
         self._folder, self._seed, self.progress = folder, seed, progress
@@ -67,6 +68,12 @@ class Ground:
     @cached_property
     def orthanc(self) -> Orthanc:
         return self._servers.enter_context(Orthanc(self._folder / "orthanc"))
+
+    def start_workers(self, system: System, count: int) -> list[subprocess.Popen[bytes]]:
+        """Returns once all wait for work; one that finds no database at its start ends, and says so."""
+        workers = system.start(*["worker"] * count)
+        wait_until(lambda: self.redis.waiting() >= count, 60, system.tail)
+        return workers
 
     def folder(self, fault: str) -> Path:
         folder = self._folder / fault

@@ -6,12 +6,15 @@ from typing import Any
 
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import Comprehensive3DSRStorage, Verification
+from sqlalchemy import select
 
-from tests.faults.books import Watch, judge, reports_in, settle
+from db.tables import Delivery, Job, JobKind, Report, Study
+from tests.faults.books import Watch, judge, reports_in, settle, snapshot
 from tests.faults.outcome import Ground, Outcome
 from tests.faults.sending import Senders, make_studies
+from tests.integration.conftest import ROOT
 from tests.peers import free_port
-from tests.system import wait_until
+from tests.system import System, closing_database, wait_until
 
 FAULT = "pacs-down"
 FULL = 5
@@ -27,6 +30,7 @@ class MoodyPacs:
         self._well = threading.Event()
         self.stored: list[tuple[str, str]] = []
         entity = AE(ae_title=mood.upper())
+        entity.maximum_associations = 100
         entity.add_supported_context(Verification)
         entity.add_supported_context(Comprehensive3DSRStorage)
         self._server = entity.start_server(
@@ -94,3 +98,36 @@ def run(ground: Ground, rounds: int) -> Outcome:
         for pacs in moody:
             pacs.close()
     return outcome
+
+
+def _refused(system: System, first: int) -> set[str]:
+    """The destinations that said something else than "stored" in this round, or nothing."""
+    asked = select(Job.destination).where(Job.kind == JobKind.DELIVER, Job.last_error.is_not(None))
+    with closing_database(system.database_url) as database, database.reading() as session:
+        return set(session.scalars(asked.where(Job.report_id.in_(_reports_since(first)))))
+
+
+def _delivered(system: System, first: int) -> set[str]:
+    """Reports of this round that stand as delivered while no PACS was well."""
+    said = select(Report.sop_instance_uid).join(Delivery, Delivery.report_id == Report.id)
+    with closing_database(system.database_url) as database, database.reading() as session:
+        return set(session.scalars(said.where(Report.id.in_(_reports_since(first)))))
+
+
+def _reports_since(first: int) -> Any:
+    return (
+        select(Report.id).join(Study, Study.id == Report.study_id).where(Study.study_instance_uid >= f"{ROOT}.{first}")
+    )
+
+
+def _judge_destination(system: System, name: str, held: list[tuple[str, str]], outcome: Outcome) -> None:
+    """It holds every report under the one UID of the database, and has all that stands as delivered to it."""
+    said = select(Report.sop_instance_uid).join(Delivery, Delivery.report_id == Report.id)
+    with closing_database(system.database_url) as database:
+        now = snapshot(database)
+        with database.reading() as session:
+            delivered = set(session.scalars(said.where(Delivery.destination == name)))
+    uids = {uid for _, uid in held}
+    outcome.lost |= {f"{uid} at {name}" for uid in {str(study.report) for study in now.values()} - uids}
+    outcome.lost |= {f"{uid}, said to be delivered to {name}" for uid in delivered - uids}
+    outcome.duplicated |= {f"{uid} at {name}" for study, uid in held if study in now and uid != now[study].report}

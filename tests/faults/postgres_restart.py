@@ -9,7 +9,7 @@ from tests.system import wait_until
 
 FAULT = "postgres-restart"
 FULL = 5
-STUDIES = 40  # a restart
+STUDIES = 24  # a restart
 
 
 def run(ground: Ground, rounds: int) -> Outcome:
@@ -18,7 +18,7 @@ def run(ground: Ground, rounds: int) -> Outcome:
         studies = make_studies(system.folder / "sent", range(600_000, 600_000 + STUDIES * rounds))
         queue = [instance for study in studies for instance in study]
         system.start("scp", "sweep")
-        system.start("worker", "worker")
+        ground.start_workers(system, 2)
         with Watch(system) as watch, Senders(system.port, dealt(queue, 3), batch=5) as senders:
             for number, count in enumerate(sorted(moments.sample(range(len(queue) - 30), rounds)), 1):
                 wait_until(lambda count=count: senders.count >= count, 300, system.tail)

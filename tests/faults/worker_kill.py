@@ -27,7 +27,7 @@ def run(ground: Ground, rounds: int) -> Outcome:
     with ground.distributed(FAULT, **settings) as system:
         studies = make_studies(system.folder / "sent", range(300_000, 300_000 + STUDIES * rounds))
         system.start("scp", "sweep")
-        workers = system.start(*["worker"] * WORKERS)
+        workers = ground.start_workers(system, WORKERS)
         queue = [instance for study in studies for instance in study]
         with Watch(system) as watch, Senders(system.port, dealt(queue, 2)) as senders:
             wait_until(lambda: "job.started" in system.tail(), 120, system.tail)
@@ -60,5 +60,6 @@ def _held(ground: Ground) -> int:
 
 def _losses(system: System) -> tuple[int, int]:
     with closing_database(system.database_url) as database, database.reading() as session:
-        losses = dict(session.execute(select(Job.kind, func.sum(Job.losses)).group_by(Job.kind)).tuples().all())
+        rows = session.execute(select(Job.kind, func.sum(Job.losses)).group_by(Job.kind))
+        losses = {kind: count for kind, count in rows}  # noqa: C416 - typed rows
     return losses.get(JobKind.ANALYSE, 0), losses.get(JobKind.DELIVER, 0)

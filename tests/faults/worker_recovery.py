@@ -1,8 +1,5 @@
 """A worker killed in an analysis, with the leases as they come: its job goes on within 30 s."""
 
-import os
-import signal
-
 from sqlalchemy import select
 
 from db.tables import Job, JobKind
@@ -28,7 +25,7 @@ def run(ground: Ground, rounds: int) -> Outcome:
                 wait_until(lambda senders=senders: senders.done, 60, system.tail)
             wait_until(lambda: _attempt(system) == (number + 1, 1), 60, system.tail)  # noqa: B023
             (other,) = system.start("worker")
-            os.killpg(worker.pid, signal.SIGKILL)
+            worker.kill()
             clock = Clock()
             wait_until(lambda: _attempt(system) == (number + 1, 2), 90, system.tail)  # noqa: B023
             taken_s = clock.s

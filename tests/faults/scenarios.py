@@ -1,0 +1,30 @@
+"""All faults, in the order they are run."""
+
+from types import ModuleType
+
+from tests.faults import (
+    disk_full,
+    interleaved,
+    pacs_down,
+    postgres_restart,
+    power_cut,
+    receiver_kill,
+    redis_flush,
+    worker_kill,
+    worker_recovery,
+)
+
+SCENARIOS: dict[str, ModuleType] = {
+    scenario.FAULT: scenario
+    for scenario in (
+        receiver_kill,
+        power_cut,
+        worker_kill,
+        worker_recovery,
+        redis_flush,
+        postgres_restart,
+        interleaved,
+        disk_full,
+        pacs_down,
+    )
+}
