@@ -146,11 +146,18 @@ class Messages(DIMSEServiceProvider):
 
     def get_msg(self, block: bool = False) -> Any:
         if block or not cast(GuardedSocket, self.dul.socket).connection.idle:
-            return super().get_msg(block)
+            return self._whole(*super().get_msg(block))
         try:
-            return self.msg_queue.get(timeout=NAP_S)
+            return self._whole(*self.msg_queue.get(timeout=NAP_S))
         except Empty:
             return None, None
+
+    def _whole(self, context: int | None, request: Any) -> tuple[int | None, Any]:
+        """A request, or none: pynetdicom would leave one without answer that lacks an element of its command."""
+        if request is not None and not request.is_valid_request:
+            self._abort("request lacks a command element")
+            return None, None
+        return context, request
 
     def _refusal(self, message: DIMSEMessage, spool: "Spool") -> str | None:
         """Why what has arrived so far is too much, or of the wrong kind."""

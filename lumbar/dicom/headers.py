@@ -124,7 +124,9 @@ def refusing(reason: str) -> Iterator[None]:
     except InvalidDicomError:
         raise NotDicom("not a DICOM file") from None
     except OSError as error:
-        raise NotDicom(f"the file cannot be read: {error.strerror or 'input/output error'}") from None
+        if error.errno is None:  # pydicom's own, about what the bytes mean
+            raise NotDicom(reason) from None
+        raise NotDicom(f"the file cannot be read: {error.strerror}") from None
     except Exception:  # noqa: BLE001 - any kind of error means damage here, and its text may quote values
         raise NotDicom(reason) from None
 

@@ -11,7 +11,7 @@ from typing import Any
 from pydicom import Dataset
 
 from lumbar.dicom.confined import Answer, Child, Died, serve
-from lumbar.dicom.headers import read_header, refusing, slice_headers
+from lumbar.dicom.headers import read_header, refusing, slice_headers, text
 from lumbar.errors import NotDicom
 from lumbar.spine.anatomy import Role
 from lumbar.spine.roles import role_of
@@ -67,10 +67,10 @@ def identity_of(header: Dataset) -> Identity:
     with refusing("the header cannot be read; it may be damaged"):
         slices, role = _slices(header)
         return Identity(
-            sop_class_uid=_text(header, "SOPClassUID", 128),
-            sop_instance_uid=_text(header, "SOPInstanceUID", 128),
-            series_instance_uid=_text(header, "SeriesInstanceUID", 128),
-            study_instance_uid=_text(header, "StudyInstanceUID", 128),
+            sop_class_uid=text(header, "SOPClassUID")[:128],
+            sop_instance_uid=text(header, "SOPInstanceUID")[:128],
+            series_instance_uid=text(header, "SeriesInstanceUID")[:128],
+            study_instance_uid=text(header, "StudyInstanceUID")[:128],
             patient_identifier=_text(header, "PatientID", 64),
             issuer=_text(header, "IssuerOfPatientID", 64),
             patient_name=_text(header, "PatientName", 320),

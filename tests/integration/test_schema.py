@@ -1,13 +1,48 @@
 """The migrations make the tables, and a database of another schema is refused."""
 
 import pytest
+from alembic import command
+from sqlalchemy import select, text
 
 from db import schema
 from db.session import Database, DatabaseAway
 from db.site import Site
+from db.tables import Job, JobKind, JobState
 from lumbar.errors import Permanent, WrongSetting
 from lumbar.settings import Settings
 from tests.peers import free_port
+
+NOON = "2026-11-25 12:00:00"
+OF_0001 = {
+    "patient": {"id": 1, "issuer": "A", "patient_identifier": "P", "name": "", "birth_date": "", "sex": ""},
+    "study": {
+        "id": 1,
+        "patient_id": 1,
+        "study_instance_uid": "1.2",
+        "accession_number": "",
+        "study_date": "",
+        "description": "",
+        "stat": 0,
+        "state": "queued",
+        "revision": 1,
+        "first_received_at": NOON,
+        "last_received_at": NOON,
+    },
+    "job": {
+        "id": 1,
+        "kind": "analyse",
+        "study_id": 1,
+        "revision": 1,
+        "destination": "",
+        "priority": 0,
+        "state": "pending",
+        "run_after": NOON,
+        "attempts": 2,
+        "losses": 0,
+        "rung_at": NOON,
+        "created_at": NOON,
+    },
+}
 
 
 def test_the_migrations_make_just_the_tables_of_the_code(database):
@@ -33,3 +68,19 @@ def test_a_database_that_is_away_is_said_as_such():
 def test_a_url_that_is_none_names_its_setting():
     with pytest.raises(WrongSetting, match="LUMBAR_DATABASE_URL"):
         Database.connect("somewhere")
+
+
+def test_a_job_of_the_first_schema_is_there_after_the_upgrade(database):
+    with database.engine.connect() as connection:
+        config = schema._config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+        for table, columns in OF_0001.items():
+            names, values = ", ".join(columns), ", ".join(f"'{value}'" for value in columns.values())
+            connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({values})"))
+        connection.commit()
+    assert schema.upgrade(database) == schema.newest()
+    assert schema.differences(database) == []
+    with database.reading() as session:
+        job = session.scalars(select(Job)).one()
+    assert (job.kind, job.state, job.attempts) == (JobKind.ANALYSE, JobState.PENDING, 2)

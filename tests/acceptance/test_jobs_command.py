@@ -1,0 +1,55 @@
+"""`lumbar jobs` and the images set aside, as a person meets them."""
+
+import json
+
+import pytest
+
+from db import studies
+from db.intake import take_in
+from lumbar.store.files import Store
+from tests.acceptance.test_command_line import assert_one_line, rows_of
+from tests.integration.conftest import ROOT, arrival, make_slice
+from tests.system import System, closing_database
+
+
+@pytest.fixture
+def waiting(tmp_path):
+    """The command line of a site where two studies wait, the second urgent; the first has images set aside."""
+    system = System(tmp_path / "cli", {})
+    assert system.lumbar("db", "upgrade").returncode == 0
+    store = Store(system.folder / "home" / "store")
+    with closing_database(system.database_url) as database:
+        for number, priority in ((1, "LOW"), (2, "STAT")):
+            take_in(database, store, arrival(make_slice(study=number, RequestedProcedurePriority=priority)))
+            with database.transaction() as session:
+                assert studies.complete(session, studies.find(session, f"{ROOT}.{number}").id)
+        for columns in (4, 6):
+            changed = make_slice(PixelData=bytes(8 * columns * 2), Columns=columns)
+            take_in(database, store, arrival(changed))
+    return system
+
+
+def test_jobs_are_listed_in_their_order_without_patient_data(waiting):
+    rows = rows_of(waiting.lumbar("jobs", "list", "--format", "csv"))
+    assert [(row["job"], row["study_instance_uid"]) for row in rows] == [("2", f"{ROOT}.2"), ("1", f"{ROOT}.1")]
+    assert {(row["kind"], row["state"], row["attempts"]) for row in rows} == {("analyse", "pending", "0")}
+    listed = waiting.lumbar("jobs", "list", "--state", "pending", "--kind", "analyse", "--format", "json").stdout
+    assert [record["job"] for record in json.loads(listed)] == [2, 1]
+    assert json.loads(waiting.lumbar("jobs", "list", "--kind", "deliver", "--format", "json").stdout) == []
+    table = waiting.lumbar("jobs", "list").stdout
+    assert f"{ROOT}.1" in table
+    assert "Test" not in listed + table
+
+
+def test_a_job_is_cancelled_and_retried_by_its_number(waiting):
+    assert waiting.lumbar("jobs", "cancel", "1").returncode == 0
+    assert "failed: its analysis was cancelled by hand" in waiting.lumbar("study", f"{ROOT}.1").stdout
+    assert_one_line(waiting.lumbar("jobs", "retry", "1"), 1, "job 1 is cancelled")
+    assert_one_line(waiting.lumbar("jobs", "cancel", "9"), 1, "there is no job 9")
+    assert waiting.lumbar("jobs", "retry", "2").returncode == 0
+
+
+def test_a_study_says_how_many_images_were_set_aside_and_why(waiting):
+    said = waiting.lumbar("study", f"{ROOT}.1").stdout
+    assert "2 images set aside: other content under the same SOP Instance UID" in said
+    assert "set aside" not in waiting.lumbar("study", f"{ROOT}.2").stdout

@@ -1,0 +1,225 @@
+"""Hostile peers: what they say first, what they say once they are associated, and how it must end."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from struct import pack
+
+from tests.hostile import wire
+from tests.hostile.datasets import encoded, uid_of
+from tests.hostile.wire import ECHO, EXPLICIT, IMAGE, IMPLICIT, associate_rq, command_set, item, p_data, pdu, pdv
+
+ENDED = "by the peer, or for what it sent"
+NO_REQUEST = "not an association request"
+TOO_LONG = "PDU longer than allowed"
+NOT_SUPPORTED = "message not supported"
+UNDECODED = f"message cannot be decoded|{ENDED}"
+TOO_LARGE = "message larger than allowed"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """``request`` goes first; with ``then`` it is accepted, and that follows."""
+
+    name: str
+    request: bytes = field(repr=False)
+    ends: tuple[int | str, ...]  # any of these: a status, "aborted", "rejected result.source.reason", "closed" …
+    event: str | None = None  # what is logged; None: nothing need be
+    why: str = ".*"
+    then: Sequence[bytes] | None = field(default=None, repr=False)
+    hangs_up: bool = False  # it closes its side after that
+
+
+def _random(count: int) -> bytes:
+    return b"".join(sha256(pack(">L", n)).digest() for n in range(count // 32))
+
+
+def strangers() -> list[Peer]:
+    """Those that do not even ask for an association."""
+    words = {
+        "an HTTP request": b"GET / HTTP/1.1\r\nHost: pacs\r\n\r\n",
+        "an SSH banner": b"SSH-2.0-OpenSSH_9.2\r\n",
+        "a TLS ClientHello": bytes.fromhex("16030100c8010000c40303") + bytes(194),
+        "an SMB negotiation": b"\x00\x00\x00\x85\xffSMBr" + bytes(128),
+        "1 MiB of random bytes": b"\xaa" + _random(2**20),
+        "1 MiB of zeros": bytes(2**20),
+        "a line of text": b"\r\n\r\nhelp\r\n",
+    }
+    found = [
+        Peer(f"{name} first", said, ("aborted", "closed"), "connection.refused", f"{NO_REQUEST}|{TOO_LONG}")
+        for name, said in words.items()
+    ]
+    found += [
+        Peer(f"PDU type {kind} first", pdu(kind, bytes(4)), ("aborted", "closed"), "connection.refused", NO_REQUEST)
+        for kind in (*range(9), 9, 16, 42, 127, 128, 254, 255)
+        if kind != wire.ASSOCIATE_RQ
+    ]
+    found += [
+        Peer("P-DATA before any association", wire.echo_rq(), ("aborted", "closed"), "connection.refused", NO_REQUEST),
+        Peer("nothing, and hangs up", b"", ("closed",), "connection.refused", "ended before .*", hangs_up=True),
+        Peer("half a head, and hangs up", b"\1\0\0", ("aborted", "closed"), "connection.refused", NO_REQUEST, hangs_up=True),
+        Peer("half a request, and hangs up", associate_rq()[:100], ("aborted", "closed"), "connection.refused", NO_REQUEST, hangs_up=True),
+    ]  # fmt: skip
+    for length in (262145, 2**31, 2**32 - 1):
+        long = pdu(1, bytes(1000), length)
+        found.append(Peer(f"a request of {length} bytes", long, ("aborted", "closed"), "connection.refused", TOO_LONG))
+    return found
+
+
+def requests() -> list[Peer]:
+    """Association requests that lie about themselves."""
+    application = item(0x10, wire.APPLICATION)
+    context = wire.context_item(1, wire.VERIFICATION, (IMPLICIT,))
+    lies = {
+        "length 0": pdu(1, b""),
+        "length 1": pdu(1, b"\0"),
+        "only its fixed part": pdu(1, associate_rq()[6:74]),
+        "an item longer than the PDU": associate_rq(items=item(0x10, wire.APPLICATION, 60000) + context),
+        "an item of no length": associate_rq(items=item(0x10, b"", 0) + item(0x20, b"", 0) + item(0x50, b"", 0)),
+        "a context longer than its item": associate_rq(items=application + item(0x20, context[4:], 9) + wire.USER),
+        "a sub-item longer than its item": associate_rq(items=application + item(0x20, b"\1\0\0\0" + item(0x30, b"1.2", 500)) + wire.USER),
+        "unknown items": associate_rq(items=application + item(0x99, b"x" * 50) + context + wire.USER),
+        "random items": associate_rq(items=_random(2048)),
+        "no application context": associate_rq(items=context + wire.USER),
+        "no user information": associate_rq(items=application + context),
+        "a context without transfer syntaxes": associate_rq(((1, wire.VERIFICATION, ()),)),
+        "a context without an abstract syntax": associate_rq(items=application + item(0x20, b"\1\0\0\0" + item(0x40, b"1.2")) + wire.USER),
+        "a maximum length of three bytes": associate_rq(user=item(0x50, item(0x51, b"\0\0\1") + item(0x52, b"1.2"))),
+        "an abstract syntax of 1,000 characters": associate_rq(((1, "1." * 499 + "1", (IMPLICIT,)),)),
+        "a transfer syntax that is text": associate_rq(((1, wire.VERIFICATION, ("../../etc",)),)),
+        "an application context of 100 characters": associate_rq(application=b"1." * 49 + b"11"),
+    }  # fmt: skip
+    found = [
+        Peer(f"a request with {name}", said, ("aborted", "closed", "accepted", "rejected 1.1.1", "rejected 1.1.2"))
+        for name, said in lies.items()
+    ]
+    huge = item(0x50, item(0x51, pack(">L", 16384)) + item(0x52, b"1.2.3") + item(0x55, b"v" * 60000))
+    many = tuple((n, wire.CT, (IMPLICIT,)) for n in range(1, 256, 2))
+    even = associate_rq(((2, wire.VERIFICATION, (IMPLICIT,)), (4, wire.MR, (EXPLICIT,))))
+    twice = associate_rq(((1, wire.VERIFICATION, (IMPLICIT,)), (1, wire.MR, (EXPLICIT,))))
+    either = ("accepted", "aborted", "rejected 1.1.1")
+    found += [
+        Peer("128 contexts", associate_rq(many), either),
+        Peer("200 contexts", associate_rq((*many, *many[:72])), either),
+        Peer("1,000 contexts", associate_rq(many * 8), either),
+        Peer("even context ids", even, either),
+        Peer("one context id twice", twice, either),
+        Peer("60 KB of user information", associate_rq(user=huge), either),
+        Peer("200 transfer syntaxes", associate_rq(((1, wire.VERIFICATION, ("1.2.3",) * 200),)), either),
+        Peer("CT images only", associate_rq(((1, wire.CT, (EXPLICIT,)),)), either),
+        Peer("deflated images only", associate_rq(((1, wire.MR, (wire.DEFLATED,)),)), either),
+        Peer("an unknown transfer syntax only", associate_rq(((1, wire.MR, ("1.2.3.4",)),)), either),
+        Peer("another application", associate_rq(application=b"1.2.3.4"), ("rejected 1.1.2", "accepted")),
+    ]
+    return found
+
+
+def names() -> list[Peer]:
+    """AE titles that are not ours, or no titles."""
+    rejected = ("rejected 1.1.7",)
+    called = "called AE title not recognised"
+    titles = {
+        "ANOTHER": b"ANOTHER",
+        "empty": b"",
+        "in small letters": b"lumbar",
+        "with a newline": b"LUMBAR\nlevel=info",
+        "of NULs": bytes(16),
+        "with a NUL after it": b"LUMBAR\0",
+        "not ASCII": "LÜMBAR".encode("latin-1"),
+        "of 0xFF": b"\xff" * 16,
+        "a path": b"../../LUMBAR",
+    }
+    found = [
+        Peer(f"a called AE title {name}", associate_rq(called=title), (*rejected, "aborted", "closed"), "association.rejected|association.aborted|connection.refused", f"{called}|{ENDED}|.*")
+        for name, title in titles.items()
+    ]  # fmt: skip
+    callings = {
+        "with a newline": b"MR\nevent=forged",
+        "with an escape": b"MR\x1b[2J\x1b[31m",
+        "with quotes": b'MR" why="forged',
+        "of NULs": bytes(16),
+        "a backslash": b"MR\\1",
+        "not ASCII": b"\xe9\xe8\xff",
+        "empty": b"",
+        "a formula": b"=cmd|' /C calc'!",
+    }
+    found += [
+        Peer(f"a calling AE title {name}", associate_rq(calling=title), ("accepted", "rejected 1.1.3", "aborted", "closed"))
+        for name, title in callings.items()
+    ]  # fmt: skip
+    return found
+
+
+def messages() -> list[Peer]:
+    """What is wrong inside an association that was accepted."""
+
+    def of(name: str, then: Sequence[bytes], ends: Sequence[int | str], why: str = ENDED, **more: bool) -> Peer:
+        logged = None if why == "" else "association.aborted"
+        return Peer(name, associate_rq(), tuple(ends), logged, why or ".*", then, **more)
+
+    echo = command_set(wire.C_ECHO_RQ, wire.VERIFICATION)
+    uid = uid_of("a peer's")
+    store = wire.store_command(uid)
+    aborted = ("aborted", "closed")
+    found = [
+        of(f"a {name} on the storage context", [p_data(IMAGE, command_set(kind, dataset=wire.DATASET, e1000=b"1.2"), command=True), p_data(IMAGE, b"\0" * 8, command=False)], aborted, f"{NOT_SUPPORTED}|{UNDECODED}")
+        for name, kind in {"C-FIND": wire.C_FIND_RQ, "C-GET": wire.C_GET_RQ, "C-MOVE": wire.C_MOVE_RQ, "N-ACTION": wire.N_ACTION_RQ, "N-CREATE": wire.N_CREATE_RQ, "N-SET": wire.N_SET_RQ, "N-GET": wire.N_GET_RQ, "N-DELETE": wire.N_DELETE_RQ, "N-EVENT-REPORT": wire.N_EVENT_RQ}.items()
+    ]  # fmt: skip
+    found += [
+        of(f"a response {kind:04X} to no request", [p_data(ECHO, command_set(kind, wire.VERIFICATION, e0120=b"\1\0", e0900=b"\0\0"), command=True)], aborted, f"{NOT_SUPPORTED}|{UNDECODED}")
+        for kind in (0x8001, 0x8020, 0x8030, 0x8130)
+    ]  # fmt: skip
+    found += [
+        of(f"command field {kind:04X}", [p_data(ECHO, command_set(kind, wire.VERIFICATION), command=True)], aborted, f"{NOT_SUPPORTED}|{UNDECODED}")
+        for kind in (0x0000, 0x0002, 0xBEEF, 0xFFFF)
+    ]  # fmt: skip
+    found += [
+        of(f"a PDV on context {number}", [p_data(number, echo, command=True)], aborted, ".*")
+        for number in (0, 2, 5, 255)
+    ]
+    found += [
+        of(f"a PDV that claims {length} bytes", [pdu(wire.P_DATA, pdv(ECHO, echo, command=True, length=length))], aborted, ".*")
+        for length in (0, 1, 2, 5, len(echo) + 200, 2**31, 2**32 - 1)
+    ]  # fmt: skip
+    found += [
+        of(f"PDU type {kind} in an association", [pdu(kind, bytes(4))], aborted, f"not a PDU|{ENDED}")
+        for kind in (0, 1, 2, 3, 6, 8, 42, 255)
+    ]
+    found += [
+        of("a PDV with every control bit", [pdu(wire.P_DATA, pack(">LBB", len(echo) + 2, ECHO, 0xFF) + echo)], (0x0000, *aborted), ""),
+        of("a P-DATA of nothing", [pdu(wire.P_DATA, b"")], aborted, ".*", hangs_up=True),
+        of("a dataset before its command", [p_data(IMAGE, encoded(uid), command=False)], aborted, UNDECODED, hangs_up=True),
+        of("two PDVs cut in one", [pdu(wire.P_DATA, pdv(ECHO, echo, command=True) + b"\0\0\0")], (0x0000, *aborted), ""),
+        of("a command of random bytes", [p_data(ECHO, _random(512), command=True)], aborted, f"{UNDECODED}|.*"),
+        of("a command of nothing", [p_data(ECHO, b"", command=True)], aborted, ".*"),
+        of("a command of one element", [p_data(ECHO, wire.group_0000({0x0100: pack("<H", wire.C_ECHO_RQ)}), command=True)], aborted, ".*"),
+        of("a command in explicit VR", [p_data(ECHO, wire.element(0x100, b"US", pack("<H", 0x30)), command=True)], aborted, ".*"),
+        of("a command whose UID claims 4 GiB", [p_data(ECHO, pack("<HHL", 0, 2, 2**32 - 1) + b"1.2", command=True)], aborted, ".*"),
+        of("a message id missing", [p_data(ECHO, wire.group_0000({2: wire.padded(wire.VERIFICATION.encode()), 0x100: b"\x30\0", 0x800: b"\1\1"}), command=True)], aborted, f"{UNDECODED}|request lacks a command element"),
+        of("command fragments without end", [p_data(ECHO, bytes(65536), command=True, last=False)] * 40, aborted, TOO_LARGE),
+        of("a C-ECHO with 2 MiB of dataset", [p_data(ECHO, command_set(wire.C_ECHO_RQ, wire.VERIFICATION, wire.DATASET), command=True), *[p_data(ECHO, bytes(65536), command=False, last=False)] * 40], aborted, TOO_LARGE),
+        of("a C-STORE without dataset", [p_data(IMAGE, command_set(wire.C_STORE_RQ, e0700=b"\0\0", e1000=uid), command=True)], (0xC000, *aborted), ""),
+        of("a C-STORE on Verification's context", [p_data(ECHO, store, command=True), p_data(ECHO, encoded(uid), command=False)], (0x0122, 0xA900, 0xC000, 0x0211, 0x0118, *aborted), ""),
+        of("a C-ECHO on the storage context", [p_data(IMAGE, echo, command=True)], (0x0000, 0x0122, *aborted), ""),
+        of("a dataset on another context", [p_data(IMAGE, store, command=True), p_data(ECHO, encoded(uid), command=False)], (0xA900, 0xC000, 0x0000, *aborted), ""),
+        of("a command within a command", [p_data(IMAGE, store, command=True, last=False), p_data(ECHO, echo, command=True)], aborted, ".*"),
+        of("a command within a dataset", [p_data(IMAGE, store, command=True), p_data(IMAGE, encoded(uid)[:50], command=False, last=False), wire.echo_rq()], aborted, ".*", hangs_up=True),
+        of("half a dataset, and hangs up", [p_data(IMAGE, store, command=True), p_data(IMAGE, bytes(500_00), command=False, last=False)], ("closed", "aborted"), "", hangs_up=True),
+        of("half a PDU, and hangs up", [wire.echo_rq()[:20]], ("closed", "aborted"), "", hangs_up=True),
+        of("5,000 C-ECHOs without reading", [wire.echo_rq() * 5000], (0x0000, *aborted), "did not wait for answers"),
+        of("1,000 C-CANCELs", [p_data(IMAGE, command_set(wire.C_CANCEL_RQ, e0120=b"\1\0"), command=True) * 1000], (0x0000, *aborted), "", hangs_up=True),
+        of("a second association request", [associate_rq()], aborted),
+        of("an acceptance", [pdu(wire.ASSOCIATE_AC, associate_rq()[6:])], aborted),
+        of("a release, and goes on", [pdu(wire.RELEASE_RQ, bytes(4)), wire.echo_rq()], ("released", "closed", "aborted"), ""),
+        of("a release of no length", [pdu(wire.RELEASE_RQ, b"")], ("released", "closed", "aborted"), "", hangs_up=True),
+        of("an answer to a release", [pdu(wire.RELEASE_RP, bytes(4))], aborted),
+        of("an abort for no known reason", [pdu(wire.ABORT, b"\0\0\xff\xff")], ("closed",)),
+        of("a PDU of 262,145 bytes", [pdu(wire.P_DATA, b"", 262145)], aborted, TOO_LONG),
+        of("a PDU of 4 GiB", [pdu(wire.P_DATA, b"", 2**32 - 1)], aborted, TOO_LONG),
+        of("10,000 PDVs of one byte", [pdu(wire.P_DATA, pdv(IMAGE, b"\0", command=True, last=False) * 10_000)], ("closed", "aborted"), "", hangs_up=True),
+        of("a move originator that lies", [p_data(IMAGE, wire.store_command(uid) + pack("<HHL", 0, 0x1030, 4) + b"\n\n\n\n", command=True), p_data(IMAGE, encoded(uid), command=False)], (0x0000, 0xC000, *aborted), ""),
+    ]  # fmt: skip
+    return found
+
+
+PEERS = [*strangers(), *requests(), *names(), *messages()]

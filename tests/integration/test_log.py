@@ -1,0 +1,158 @@
+"""The log of a process of its own: whatever is thrown at it, each event is one line and no value is told."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from db import schema
+from tests.system import closing_database
+
+MARKER = "DOE^JOHN"
+ROOT = Path(__file__).parent.parent.parent
+
+BEFORE = f"""
+import logging, sys, threading, warnings
+import structlog
+from lumbar.errors import Permanent, Transient
+from lumbar.log import configure
+configure(sys.argv[1])
+log = structlog.get_logger()
+marker = "{MARKER}"
+"""
+
+OF_AN_EXCEPTION = {
+    "ours, told with its text": ("raise Permanent('no destination is called pacs')", "why", "no destination is called"),
+    "Python's": ("raise ValueError(f'bad name {marker}')", "error", "builtins.ValueError"),
+    "of several lines": ("raise ValueError(f'bad\\n{marker}\\nname')", "error", "builtins.ValueError"),
+    "one of ours because of a library's": (
+        """
+    try:
+        raise KeyError(marker)
+    except KeyError as cause:
+        raise Transient('the disk is away') from cause
+""",
+        "error",
+        "lumbar.errors.Transient < builtins.KeyError",
+    ),
+}
+
+ELSEWHERE = {
+    "a library's values": ("logging.getLogger('kombu').error('cannot %s', marker)", "cannot %s"),
+    "a library's text with values in it": (
+        "logging.getLogger('pynetdicom').error(f'{marker}\\n{marker}')",
+        "library=pynetdicom",
+    ),
+    "a library's exception as a message": (
+        "logging.getLogger('pynetdicom').exception(ValueError(marker))",
+        "library=pynetdicom",
+    ),
+    "a record that cannot be rendered": ("logging.getLogger('a').error('%d', marker)", "library=a"),
+    "a library's warning": ("warnings.warn(f'bad value {marker}', stacklevel=1)", "category=UserWarning"),
+    "the end of a thread": (
+        "t = threading.Thread(target=int, args=(marker,)); t.start(); t.join()",
+        "event=thread.fault",
+    ),
+    "the end of the process": ("raise ValueError(marker)", "event=process.fault"),
+    "the end of an object": (
+        "class Ends:\n    def __del__(self): raise ValueError(marker)\nEnds()",
+        "event=object.fault",
+    ),
+    "a field of several lines": ("log.info('x', why='a\\nb\\x1b[31m\\u2028\\u202ec')", "event=x"),
+}
+
+IN_A_TASK = """
+from db.tables import JobKind
+from worker.app import NAMES, bind, create_app
+from celery.signals import setup_logging
+app = create_app("redis://127.0.0.1:1/0")
+def fails():
+    raise ValueError(f"{marker}\\n{marker}")
+bind(app, {JobKind.ANALYSE: fails})
+app.log.setup(loglevel="WARNING", redirect_stdouts=app.conf.worker_redirect_stdouts)
+app.tasks[NAMES[JobKind.ANALYSE]].apply()
+logging.getLogger("celery.worker").error("said %s", marker)
+warnings.warn(marker)
+"""
+
+DATABASE = """
+import os
+from sqlalchemy import create_engine, text
+from db.session import Database
+database = Database.connect(os.environ["URL"])
+twice = text("INSERT INTO patient (issuer, patient_identifier, name, birth_date, sex) VALUES ('A', :p, 'x', '', '')")
+for tell in (
+    lambda: log.exception("db.fault"),
+    lambda: logging.getLogger("sqlalchemy").exception("failed for %s", marker),
+):
+    try:
+        with database.engine.begin() as connection:
+            connection.execute(twice, {"p": marker})
+            connection.execute(twice, {"p": marker})
+    except Exception as error:
+        assert marker in str(error)
+        tell()
+    try:
+        with database.transaction() as session:
+            session.execute(twice, {"p": marker})
+            session.execute(twice, {"p": marker})
+    except Transient:
+        tell()
+database.close()
+"""
+
+
+def lines_of(code, form="console", **environment):
+    """What a process that runs this code says, each line without the marker."""
+    command = [sys.executable, "-W", "default", "-c", BEFORE + code, form]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT), **environment}
+    )
+    assert MARKER not in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr.split("\n")[:-1]
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+@pytest.mark.parametrize("name", OF_AN_EXCEPTION)
+def test_an_exception_is_told_by_its_type_and_places(name, form):
+    code, field, said = OF_AN_EXCEPTION[name]
+    (line,) = lines_of(
+        f"def fail():\n    {code}\ntry:\n    fail()\nexcept Exception:\n    log.exception('x.fault')", form
+    )
+    if form == "json":
+        event = json.loads(line)
+        assert (event["event"], event["level"]) == ("x.fault", "error")
+        assert event[field].startswith(said)
+        assert event["at"].startswith("<string>:")
+        assert event["at"].endswith(" fail")
+    else:
+        assert "event=x.fault" in line
+        assert said in line
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_whoever_speaks_says_one_line_without_values(name):
+    code, said = ELSEWHERE[name]
+    (line,) = lines_of(code)
+    assert said in line
+    assert line.isprintable()
+
+
+def test_a_celery_task_that_fails_says_one_line_without_values():
+    lines = lines_of(IN_A_TASK)
+    assert [line.split("library=")[-1].split()[0] for line in lines[:2]] == ["celery.app.trace", "celery.worker"]
+    assert "error=builtins.ValueError" in lines[0]
+    assert "category=UserWarning" in lines[2]
+    assert len(lines) == 3
+
+
+def test_a_database_error_that_quotes_a_value_says_one_line_without_it(postgres):
+    url = postgres.new_database()
+    with closing_database(url) as database:
+        schema.upgrade(database)
+    lines = lines_of(DATABASE, URL=url)
+    assert len(lines) == 4
+    assert all("psycopg.errors.UniqueViolation" in line for line in lines)

@@ -1,0 +1,179 @@
+"""Whatever happens to studies and jobs, in whatever order: no study falls silent, none is shown as read that is not."""
+
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from sqlalchemy import select, update
+
+from db import by_hand, jobs, results, retention, schema, studies
+from db.intake import Taken, take_in
+from db.jobs import Backoff
+from db.session import Database
+from db.site import Site
+from db.studies import ENDED, StudyEvent
+from db.tables import Finding, Instance, Job, JobKind, JobState, Series, Study, StudyState
+from lumbar.errors import Permanent
+from lumbar.settings import Settings
+from lumbar.spine.anatomy import ALL_FINDINGS
+from lumbar.spine.findings import Finding as Found
+from lumbar.spine.provenance import BundleIdentity, TrainedOn
+from lumbar.store.files import Store
+from tests.integration.conftest import ROOT, arrival, make_slice
+
+BUNDLE = BundleIdentity("stub", "1", "0" * 64, TrainedOn.NOTHING, "1")
+NOT_ASSESSED = [Found(*key.parts, reason="a stub") for key in ALL_FINDINGS]
+LEASE_S = 1000.0
+AT_WORK = {StudyState.QUEUED: JobState.PENDING, StudyState.ANALYSING: JobState.RUNNING}
+
+study_numbers = st.integers(1, 2)
+
+
+class Machine(RuleBasedStateMachine):
+    """Two studies, a few images, workers that end well, fail, are lost and come back late, and a person's hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="lumbar-machine-"))
+        self.acknowledged: dict[str, int] = {}  # SOP Instance UID → number of its study
+        self.patients: dict[int, str] = {}  # number of a study → whose it is
+        self.workers: list[tuple[jobs.Claimed, frozenset[str]]] = []  # what each holds, and the images it read
+        self.read: dict[int, frozenset[str]] = {}  # study → the images its last good analysis read
+
+    @initialize()
+    def open_site(self) -> None:
+        database = Database.connect(f"sqlite:///{self.folder / 'lumbar.sqlite'}")
+        schema.upgrade(database)
+        self.site = Site(Settings(home=self.folder), database, Store(self.folder / "store"))
+
+    def teardown(self) -> None:
+        if hasattr(self, "site"):
+            self.site.database.close()
+        shutil.rmtree(self.folder)
+
+    @rule(study=study_numbers, number=st.integers(1, 3), other_bytes=st.booleans(), other_patient=st.booleans())
+    def an_image_arrives(self, study: int, number: int, other_bytes: bool, other_patient: bool) -> None:
+        elements: dict[str, object] = {"EchoTime": 99} if other_bytes else {}
+        if other_patient:
+            elements["PatientID"] = "ANOTHER"
+        ds = make_slice(study=study, number=number, **elements)
+        taken = take_in(self.site.database, self.site.store, arrival(ds))
+        if taken is Taken.NEW:
+            assert self.patients.setdefault(study, ds.PatientID) == ds.PatientID
+            assert ds.SOPInstanceUID not in self.acknowledged
+            self.acknowledged[ds.SOPInstanceUID] = study
+
+    @rule(study=study_numbers)
+    def it_is_complete(self, study: int) -> None:
+        with self.site.database.transaction() as session:
+            if (study_id := self.id_of(session, study)) is not None:
+                studies.complete(session, study_id)
+
+    @rule()
+    def a_worker_claims(self) -> None:
+        with self.site.database.transaction() as session:
+            claimed = results.claim(session, JobKind.ANALYSE, lease_s=LEASE_S)
+            if claimed is not None:
+                seen = {row.sop_instance_uid for row in studies.instances_in_use(session, claimed.study_id)}
+                self.workers.append((claimed, frozenset(seen)))
+
+    @rule(data=st.data(), event=st.sampled_from([StudyEvent.ANALYSED, StudyEvent.REFUSED]))
+    def a_worker_ends(self, data: st.DataObject, event: StudyEvent) -> None:
+        if not self.workers:
+            return
+        claimed, seen = self.workers.pop(data.draw(st.integers(0, len(self.workers) - 1)))
+        found = NOT_ASSESSED if event is StudyEvent.ANALYSED else []
+        with suppress(results.LeaseLostError), self.site.database.transaction() as session:
+            results.end_analysis(session, claimed, event, reason="a stub", found=found, bundle=BUNDLE)
+            self.read[claimed.study_id] = seen
+
+    @rule(data=st.data())
+    def a_worker_fails(self, data: st.DataObject) -> None:
+        if self.workers:
+            claimed, _ = self.workers.pop(data.draw(st.integers(0, len(self.workers) - 1)))
+            with self.site.database.transaction() as session:
+                results.release(session, claimed, "it failed", Backoff(attempts=2, base_s=1e-6, longest_s=1e-6))
+
+    @rule()
+    def every_lease_runs_out(self) -> None:
+        """The workers do not know it and will try to end."""
+        with self.site.database.transaction() as session:
+            session.execute(update(Job).where(Job.state == JobState.RUNNING).values(lease_expires_at=jobs.db_now(-1)))
+            for lost in jobs.expired(session):
+                results.recover(session, lost, most_losses=3)
+
+    @rule(study=study_numbers)
+    def somebody_requeues(self, study: int) -> None:
+        with suppress(Permanent), self.site.database.transaction() as session:
+            if (study_id := self.id_of(session, study)) is not None:
+                studies.requeue(session, study_id)
+
+    @rule(data=st.data(), what=st.sampled_from([by_hand.retry, by_hand.cancel]))
+    def somebody_takes_a_job_in_hand(self, data: st.DataObject, what: object) -> None:
+        with suppress(Permanent), self.site.database.transaction() as session:
+            if known := session.scalars(select(Job.id).order_by(Job.id)).all():
+                what(session, data.draw(st.sampled_from(known[-2:])), "a test")  # type: ignore[operator]
+
+    @rule(study=study_numbers)
+    def retention_comes_by(self, study: int) -> None:
+        with self.site.database.reading() as session:
+            study_id = self.id_of(session, study)
+        if study_id is not None:
+            retention.remove(self.site, study_id, "a test")
+
+    @invariant()
+    def nothing_acknowledged_is_lost_or_mixed(self) -> None:
+        with self.site.database.reading() as session:
+            rows = session.execute(
+                select(Instance, Study.study_instance_uid).select_from(Instance).join(Series).join(Study)
+            ).all()
+        used = {row.sop_instance_uid: uid for row, uid in rows if row.aside is None}
+        assert used == {uid: f"{ROOT}.{study}" for uid, study in self.acknowledged.items()}
+        assert len(used) == sum(row.aside is None for row, _ in rows)
+        assert all(self.site.store.path(row.file).exists() == (row.removed_at is None) for row, _ in rows)
+
+    @invariant()
+    def no_study_is_silent(self) -> None:
+        """One that is not receiving has an analysis to come, or one under way, or has ended; and never two of these."""
+        with self.site.database.reading() as session:
+            for study in session.scalars(select(Study)):
+                open_jobs = [
+                    (job.state, job.revision)
+                    for job in session.scalars(select(Job).where(Job.study_id == study.id))
+                    if job.state in (JobState.PENDING, JobState.RUNNING)
+                ]
+                expected = {StudyState.QUEUED: JobState.PENDING, StudyState.ANALYSING: JobState.RUNNING}.get(
+                    study.state
+                )
+                assert open_jobs == ([(expected, study.revision)] if expected else []), study.state
+                assert (study.ended_at is not None) == (study.state in ENDED)
+                assert study.reason or study.state not in (StudyState.NOT_ANALYSABLE, StudyState.FAILED)
+
+    @invariant()
+    def what_is_shown_as_read_was_read_whole(self) -> None:
+        with self.site.database.reading() as session:
+            for study in session.scalars(select(Study).where(Study.state.in_(ENDED))):
+                current = session.scalars(
+                    select(Finding.revision).where(Finding.study_id == study.id, Finding.superseded.is_(False))
+                ).all()
+                if study.state is not StudyState.ANALYSED:
+                    assert not current
+                    continue
+                assert current == [study.revision] * len(ALL_FINDINGS)
+                in_use = {row.sop_instance_uid for row in studies.instances_in_use(session, study.id)}
+                assert self.read[study.id] == in_use
+
+    @staticmethod
+    def id_of(session: object, number: int) -> int | None:
+        uid = f"{ROOT}.{number}"
+        return session.scalar(select(Study.id).where(Study.study_instance_uid == uid))  # type: ignore[attr-defined,no-any-return]
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(  # a walk that fails is shown as it was: to shorten one takes minutes
+    max_examples=40, stateful_step_count=40, deadline=None, phases=[Phase.reuse, Phase.generate]
+)
