@@ -10,7 +10,14 @@ from tests.hostile.wire import element
 
 SOP_CLASS, SOP_INSTANCE, STUDY, SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
 CHARSET, MODALITY, NAME, PATIENT, TEMPORARY = 0x00080005, 0x00080060, 0x00100010, 0x00100020, 0x00091010
-NUMBER, POSITION, ORIENTATION, FRAMES, ROWS, COLUMNS = 0x00200013, 0x00200032, 0x00200037, 0x00280008, 0x280010, 0x280011
+NUMBER, POSITION, ORIENTATION, FRAMES, ROWS, COLUMNS = (
+    0x00200013,
+    0x00200032,
+    0x00200037,
+    0x00280008,
+    0x280010,
+    0x280011,
+)
 SPACING, ALLOCATED, PIXELS = 0x00280030, 0x00280100, 0x7FE00010
 SHARED_GROUPS, FRAME_GROUPS = 0x52009229, 0x52009230
 ITEM, ITEM_END, SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0", b"\xfe\xff\xdd\xe0"
@@ -148,9 +155,9 @@ def announced_uids() -> list[Hostile]:
 def _answered(announced: bytes) -> tuple[int | str, str, str]:
     if not announced.strip():
         return "aborted", "request lacks a command element", "association.aborted"
-    if len(announced) > 64 or b"\\" in announced:
+    if len(announced) > 64:
         return "aborted", "by the peer, or for what it sent", "association.aborted"
-    return 0xC000, "the announced SOP UID is missing or not a UID", "instance.refused"
+    return 0xC000, "(the announced SOP UID|SOPInstanceUID) is missing or not a UID", "instance.refused"
 
 
 def truncated() -> list[Hostile]:
@@ -159,26 +166,30 @@ def truncated() -> list[Hostile]:
     series = whole.index(pack("<HH", SERIES >> 16, SERIES & 0xFFFF))
     offsets = sorted({1, 2, 3, 4, 7, 8, 9, 33, *range(40, series, (series - 40) // 14)})
     missing = f"(SOPInstanceUID|StudyInstanceUID|SeriesInstanceUID) is missing or not a UID|{DAMAGED}|{OTHER}"
-    return [
-        Hostile(f"cut after {at} bytes", lambda uid, at=at: encoded(uid)[:at], 0xC000, missing)  # type: ignore[misc]
-        for at in offsets
-    ] + [
-        Hostile(
-            f"cut {before} bytes before the pixels",
-            lambda uid, before=before: encoded(uid)[: -(128 + 12) - before],  # type: ignore[misc]
-            0x0000,
-            rf"{CUT}|.*{DAMAGED}|.* is missing.*|.*BitsAllocated.*",
-        )
-        for before in (0, 10, 40)
-    ] + [
-        Hostile(
-            f"cut {left} bytes into the pixels",
-            lambda uid, left=left: encoded(uid)[: left - 128],  # type: ignore[misc]
-            0x0000,
-            f"{CUT}|.*no Sagittal.*",
-        )
-        for left in (0, 1, 127)
-    ]
+    return (
+        [
+            Hostile(f"cut after {at} bytes", lambda uid, at=at: encoded(uid)[:at], 0xC000, missing)  # type: ignore[misc]
+            for at in offsets
+        ]
+        + [
+            Hostile(
+                f"cut {before} bytes before the pixels",
+                lambda uid, before=before: encoded(uid)[: -(128 + 12) - before],  # type: ignore[misc]
+                0x0000,
+                rf"{CUT}|.*{DAMAGED}|.* is missing.*|.*BitsAllocated.*",
+            )
+            for before in (0, 10, 40)
+        ]
+        + [
+            Hostile(
+                f"cut {left} bytes into the pixels",
+                lambda uid, left=left: encoded(uid)[: left - 128],  # type: ignore[misc]
+                0x0000,
+                f"{CUT}|.*no Sagittal.*",
+            )
+            for left in (0, 1, 127)
+        ]
+    )
 
 
 def wrong_elements() -> list[Hostile]:
@@ -188,7 +199,8 @@ def wrong_elements() -> list[Hostile]:
     unread = f"{DAMAGED}|(SOPInstance|StudyInstance|SeriesInstance)UID is missing or not a UID|{OTHER}"
     found = [
         _with(f"StudyInstanceUID as {name}", {study: element(study, vr, b"1.2.3.4.5.6")}, 0xC000, unread)
-        for name, vr in bad_vrs.items() if name != "UN"
+        for name, vr in bad_vrs.items()
+        if name != "UN"
     ]
     found += [
         _with("SOPInstanceUID claims 4 GiB", {sop: element(sop, b"UN", b"1.2", UNDEFINED - 1)}, 0xC000, unread),
@@ -197,7 +209,9 @@ def wrong_elements() -> list[Hostile]:
         _with("text of undefined length", {PATIENT: element(PATIENT, b"UT", b"H1", UNDEFINED)}, 0xC000, unread),
         _with("an empty SOP class", {SOP_CLASS: element(SOP_CLASS, b"UI", b"")}, 0xA900, OTHER),
         _with("CT's SOP class", {SOP_CLASS: element(SOP_CLASS, b"UI", wire.CT.encode())}, 0xA900, OTHER),
-        _with("Enhanced MR's SOP class", {SOP_CLASS: element(SOP_CLASS, b"UI", wire.ENHANCED_MR.encode())}, 0xA900, OTHER),
+        _with(
+            "Enhanced MR's SOP class", {SOP_CLASS: element(SOP_CLASS, b"UI", wire.ENHANCED_MR.encode())}, 0xA900, OTHER
+        ),
         _with("another instance", {sop: element(sop, b"UI", b"1.2.3.4")}, 0xA900, OTHER),
         _with("two SOPInstanceUIDs", {sop: element(sop, b"UI", b"1.2.3\\1.2.4")}, 0xC000, unread),
         _with(
@@ -229,7 +243,9 @@ def unreadable() -> list[Hostile]:
         Hostile("big sent as little endian", lambda uid: _swapped(encoded(uid)), *refused),
         Hostile("a whole file for a dataset", lambda uid: bytes(128) + b"DICM" + encoded(uid), *refused),
         Hostile("zipped", lambda uid: b"PK\x03\x04" + encoded(uid), *refused),
-        Hostile("the file meta group inside", lambda uid: element(0x00020010, b"UI", b"1.2") + encoded(uid), 0x0000, ".*"),
+        Hostile(
+            "the file meta group inside", lambda uid: element(0x00020010, b"UI", b"1.2") + encoded(uid), 0x0000, ".*"
+        ),
     ]
 
 

@@ -39,7 +39,11 @@ def test_the_study_of_each_kept_one_ends_not_analysable_with_its_reason(watched)
         return all(found[uid][0] == "not_analysable" for uid in wanted if uid in found)
 
     wait_until(ended, 60, lambda: str({one.name: found.get(uid) for uid, one in wanted.items()}))
-    wrong = {one.name: found[uid] for uid, one in wanted.items() if uid in found and not re.fullmatch(one.why, found[uid][1] or "")}
+    wrong = {
+        one.name: found[uid]
+        for uid, one in wanted.items()
+        if uid in found and not re.fullmatch(one.why, found[uid][1] or "")
+    }
     assert wrong == {}
 
 
