@@ -17,6 +17,8 @@ from typing import IO, Any, cast
 
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_CANCEL_RQ, C_ECHO_RQ, C_STORE_RQ, DIMSEMessage
+from pynetdicom.fsm import StateMachine
+from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.transport import AssociationSocket
 
 from scp.door import Connection
@@ -51,6 +53,7 @@ def guard(association: Any, connection: Connection, limits: Limits, request: byt
     """
     association.dul.socket.__class__ = GuardedSocket
     association.dul.socket.take_over(connection, limits, request)
+    association.dul.state_machine = Machine(association.dul)
     association.dimse = Messages(association, limits)
     _survive_what_is_not_understood(association.dul)
 
@@ -131,6 +134,16 @@ class GuardedSocket(AssociationSocket):
             super().send(ABORT)
         self.connection.close(why)
         return bytearray()
+
+
+class Machine(StateMachine):
+    """The upper layer's states (PS3.8 9.2), where a PDU that means nothing ends the association and not its thread."""
+
+    def do_action(self, event: str) -> None:
+        try:
+            super().do_action(event)
+        except Exception:  # noqa: BLE001 - PDUs that lie make pynetdicom raise nearly anything
+            cast(GuardedSocket, self.dul.socket).abort("PDU cannot be decoded")
 
 
 class Messages(DIMSEServiceProvider):
@@ -260,7 +273,15 @@ def read_request(stream: Any, deadline: float) -> bytes:
     (length,) = unpack(">L", head[2:])
     if length > LONGEST_PDU:
         raise ValueError("PDU longer than allowed")
-    body = read_exactly(stream, length, deadline)
-    if len(body) < length:
+    request = bytes(head + read_exactly(stream, length, deadline))
+    if len(request) < HEAD + length:
         raise ValueError("not an association request")
-    return bytes(head + body)
+    try:
+        asked = A_ASSOCIATE_RQ()
+        asked.decode(request)
+        offered = asked.to_primitive().presentation_context_definition_list
+        if not all(context.abstract_syntax and context.transfer_syntax for context in offered):
+            raise ValueError
+    except Exception:  # noqa: BLE001 - items that lie make pynetdicom raise nearly anything, and it would wait 30 s
+        raise ValueError("association request cannot be decoded") from None
+    return request
