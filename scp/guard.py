@@ -55,22 +55,6 @@ def guard(association: Any, connection: Connection, limits: Limits, request: byt
     association.dul.socket.take_over(connection, limits, request)
     association.dul.state_machine = Machine(association.dul)
     association.dimse = Messages(association, limits)
-    _survive_what_is_not_understood(association.dul)
-
-
-def _survive_what_is_not_understood(dul: Any) -> None:
-    """PDUs that lie make pynetdicom's state machine raise nearly anything, and its thread would end without a word."""
-    act = dul.state_machine.do_action
-
-    def do_action(event: str) -> None:
-        try:
-            act(event)
-        except Exception:  # noqa: BLE001 - of whatever kind, the association is over
-            dul.socket.abort("PDU cannot be understood")
-            dul.to_user_queue.put(None)  # whoever waits for its request need not wait any more
-            dul.kill_dul()
-
-    dul.state_machine.do_action = do_action
 
 
 class GuardedSocket(AssociationSocket):

@@ -1,7 +1,5 @@
 """Hostile peers: what they say first, what they say once they are associated, and how it must end."""
 
-# ruff: noqa: E501 - a table, one input a line
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256

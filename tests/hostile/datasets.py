@@ -1,7 +1,5 @@
 """Hostile datasets for C-STORE, each with the status that its sender must be told, and why."""
 
-# ruff: noqa: E501 - a table, one input a line
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
