@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from db import schema
 from db.session import Database
@@ -12,6 +13,9 @@ from lumbar.phantoms import PhantomTruth, write_study
 from tests.peers import Orthanc
 from tests.servers import Postgres, Redis
 from tests.system import System
+
+settings.register_profile("any machine", deadline=None)  # how long a test takes depends on what else runs
+settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session")
