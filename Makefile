@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+COUNT ?= 1000000
 ROUNDS ?=
 SEED ?= 1
 
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test faults lint lock clean
+.PHONY: help demo serve test faults hostile lint lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -24,6 +25,11 @@ test: .venv/dev ## All tests, with the servers they need (ARGS goes to pytest)
 faults: .venv/dev ## Every fault in full, an hour or two (ROUNDS=n of each, SEED=s, ARGS="--only receiver-kill")
 	scripts/install-test-servers
 	$(BIN)/python -m tests.faults --seed $(SEED) $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
+
+hostile: .venv/dev ## Every hostile input, then COUNT damaged messages (SEED=s)
+	scripts/install-test-servers
+	$(BIN)/python -m pytest tests/hostile
+	$(BIN)/python -m tests.hostile.fuzzer --seed $(SEED) --count $(COUNT)
 
 lint: .venv/dev ## ruff, mypy, import-linter, the compose file
 	$(BIN)/ruff format --check .

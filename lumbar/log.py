@@ -42,7 +42,6 @@ def configure(log_format: str = "console", level: int = logging.INFO) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_Others()], level=logging.WARNING, force=True)
-    logging.raiseExceptions = False  # else a record that cannot be rendered is printed, values and all
     logging.captureWarnings(True)  # so that no library does, and takes the next line's effect away
     warnings.showwarning = _tell_warning
     sys.excepthook = lambda kind, error, trace: log.critical("process.fault", exc_info=(kind, error, trace))

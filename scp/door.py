@@ -14,6 +14,7 @@ log = structlog.get_logger()
 
 MAXIMUM_WAITING = 64  # connections that are not associations yet
 IDLE_S = 1.0  # an association that was silent for so long may be pushed out by another
+UNUSED_S = 0.2  # one on which nothing was asked for yet, after so long
 
 
 @dataclass(eq=False)
@@ -25,13 +26,14 @@ class Connection:
     opened_at: float = field(default_factory=monotonic)
     heard_at: float = field(default_factory=monotonic)
     associated: bool = False
+    used: bool = False  # a message came
     busy: bool = False  # we are at work on what it sent
     closed: bool = False  # by us, and it was said why
 
     @property
     def idle(self) -> bool:
         """Nothing was heard from the peer for a while, and nothing is being done for it."""
-        return not self.busy and monotonic() - self.heard_at >= IDLE_S
+        return not self.busy and monotonic() - self.heard_at >= (IDLE_S if self.used else UNUSED_S)
 
     def close(self, why: str) -> None:
         """Ends the connection from any thread and says why; who reads from it wakes up and finds it ended."""

@@ -151,6 +151,7 @@ class Messages(DIMSEServiceProvider):
         except Exception:  # noqa: BLE001 - PDVs that lie make pynetdicom raise nearly anything
             self._abort("message cannot be decoded")
             return
+        cast(GuardedSocket, self.dul.socket).connection.used |= self.message is None
         if refusal := self._refusal(message, spool):
             self._abort(refusal)
 

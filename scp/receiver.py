@@ -3,6 +3,7 @@
 A sender is told 0x0000 only after ``db.intake.take_in`` has returned.
 """
 
+import logging
 import sys
 from threading import Thread
 from types import TracebackType
@@ -31,7 +32,9 @@ OUT_OF_RESOURCES = 0xA700
 HEADER_DISAGREES = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 PROCESSING_FAILURE = 0x0110
+NOT_SUPPORTED = 0x0122
 
+UNDERSTOOD_WITHIN_S = 3.0  # an association request is whole when pynetdicom gets it: else it is none
 SECURITY = ("address not allowed", "TLS handshake failed")  # of the refusals, those that an auditor asks for
 TOO_MANY = (0x02, 0x03, 0x02)  # rejected for now, by the presentation layer: local limit exceeded (PS3.8 table 9-21)
 
@@ -127,6 +130,8 @@ class Receiver:
             sop_instance_uid=str(request.AffectedSOPInstanceUID),
             source=str(event.assoc.requestor.ae_title).strip(),
         )
+        if event.context.abstract_syntax != arrival.sop_class_uid:
+            return _refuse(NOT_SUPPORTED, arrival, HeaderDisagrees("the SOP class is not the presentation context's"))
         try:
             self._require_room(spool.failure)
             take_in(self._database, self._store, arrival)
@@ -161,13 +166,15 @@ class Receiver:
 def _entity(settings: Settings) -> AE:
     _config.LOG_REQUEST_IDENTIFIERS = False  # they hold patient data
     _config.LOG_RESPONSE_IDENTIFIERS = False
-    _config.LOG_HANDLER_LEVEL = "none"  # nobody reads pynetdicom's own log, and it describes every PDU
+    _config.LOG_HANDLER_LEVEL = "none"
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # our events say what happened; its texts quote values
     ae = AE(ae_title=settings.ae_title)
     ae.require_called_aet = True
     ae.require_calling_aet = list(settings.known_aes)
     ae.maximum_associations = sys.maxsize  # the door counts them
     ae.maximum_pdu_size = MAXIMUM_PDU
     ae.network_timeout = settings.network_timeout_s
+    ae.acse_timeout = UNDERSTOOD_WITHIN_S
     ae.add_supported_context(Verification)
     for storage_class in IMAGE_CLASSES:
         ae.add_supported_context(storage_class, list(TRANSFER_SYNTAXES))

@@ -56,11 +56,19 @@ class Server(ThreadedAssociationServer):
                 association = Visitor(connection, request, client_address, self).association
                 association.start()
                 association.join()
-                if association.is_aborted and not connection.closed:
-                    log.info("association.aborted", peer=connection.peer, why="by the peer, or for what it sent")
+                self._note_end(association, connection)
         finally:
             self.door.leave(connection)
             self.shutdown_request(connection.socket)
+
+    def _note_end(self, association: Any, connection: Connection) -> None:
+        """What ended in disorder and was not said yet."""
+        if association.is_released or association.is_rejected or connection.closed:
+            return
+        if connection.associated:
+            log.info("association.aborted", peer=connection.peer, why="by the peer, or for what it sent")
+        else:
+            connection.close("association request cannot be read")
 
     def _request(self, connection: Connection) -> bytes | None:
         """The association request; None where the connection was refused."""

@@ -39,6 +39,7 @@ class System:
             "LUMBAR_PORT": str(self.port),
             **settings,
         }
+        self.echo_options: list[str] = []  # of DCMTK's echoscu, for a receiver that speaks TLS
         self._running: list[subprocess.Popen[bytes]] = []
 
     def set(self, **settings: str) -> None:
@@ -182,7 +183,7 @@ class System:
 
     def answers(self) -> bool:
         """Whether the receiver answers a C-ECHO."""
-        echo = ["echoscu", "-aec", "LUMBAR", "127.0.0.1", str(self.port)]
+        echo = ["echoscu", "-aec", "LUMBAR", *self.echo_options, "127.0.0.1", str(self.port)]
         return subprocess.run(echo, capture_output=True).returncode == 0
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -29,6 +30,7 @@ def main() -> int:
     if asked.rounds is not None and asked.rounds < 1:
         parser.error("--rounds must be at least 1")
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # all that was started is stopped
     folder = Path(tempfile.mkdtemp(prefix="lumbar-faults-"))
     console, clock = Console(stderr=True, highlight=False), Clock()
     ground = Ground(folder, asked.seed, lambda text: console.print(f"{clock.s:6.0f} s  {text}"))

@@ -29,7 +29,7 @@ def run(ground: Ground, rounds: int) -> Outcome:
                 outcome.recovery_s = max(outcome.recovery_s or 0, clock.s)
                 ground.progress(f"{FAULT} {number}/{rounds}: {senders.count} of {len(queue)} acknowledged")
             wait_until(lambda: senders.done, 600, system.tail)
-            settle(system, senders.acknowledged, 300)
+            settle(system, senders.acknowledged, 600)
         judge(system, senders.acknowledged, outcome)
         outcome.partial |= watch.partial
         outcome.note = f"{senders.refused} associations were told to send again"

@@ -60,7 +60,7 @@ def dataset_of(file: Path) -> bytes:
 
 
 def store(port: int, batch: Sequence[Sent], calling: str) -> list[Sent]:
-    """DCMTK's storescu on one association; returns what was answered with 0x0000. It halts at the first that was not."""
+    """DCMTK's storescu on one association; returns what was answered with 0x0000. It halts at the first other."""
     command = ["storescu", "-v", "-xe", "-aec", "LUMBAR", "-aet", calling, "-to", "5", "-ta", "20", "-td", "60"]
     done = subprocess.run(
         [*command, "127.0.0.1", str(port), *(str(sent.file) for sent in batch)],

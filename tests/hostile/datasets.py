@@ -217,8 +217,8 @@ def wrong_elements() -> list[Hostile]:
         _with(
             "announced as CT on MR's context",
             {SOP_CLASS: element(SOP_CLASS, b"UI", wire.CT.encode())},
-            0xA900,
-            "not an MR image|the announced SOP UID is not that of its presentation context",
+            0x0122,
+            "the SOP class is not the presentation context's",
             abstract=wire.CT.encode(),
         ),
     ]

@@ -99,9 +99,14 @@ class Watched:
         assert self.system.parts() == self._pids, "a process died"
         self._require_nothing_outside_the_store()
         self._require_a_clean_log()
-        above = self.peak - self._idle
+        above = self.peak_above
         report(f"memory: {self._idle / 2**20:.0f} MiB idle, at most {above / 2**20:.0f} MiB above that")
         assert above <= MEMORY_ALLOWED, f"{above / 2**20:.0f} MiB above idle"
+
+    @property
+    def peak_above(self) -> int:
+        """Bytes above idle, at the most so far."""
+        return self.peak - self._idle
 
     def _require_nothing_outside_the_store(self) -> None:
         store = self.system.folder / "home" / "store"

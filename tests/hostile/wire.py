@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from math import inf
 from struct import pack, unpack, unpack_from
 from time import monotonic
 
@@ -179,3 +180,18 @@ def described(kind: int, body: bytes) -> str:
     return {0: "closed", ASSOCIATE_AC: "accepted", P_DATA: "answer", RELEASE_RP: "released", ABORT: "aborted"}.get(
         kind, f"PDU {kind}"
     )
+
+
+def echo_s(port: int) -> float:
+    """Seconds that a C-ECHO took from the first byte to the last; infinite where it was not answered."""
+    began = monotonic()
+    try:
+        line = Line(port)
+        try:
+            line.associate()
+            line.send(echo_rq())
+            return monotonic() - began if line.status() == 0x0000 else inf
+        finally:
+            line.close()
+    except (OSError, AssertionError):
+        return inf

@@ -74,6 +74,7 @@ bind(app, {JobKind.ANALYSE: fails})
 app.log.setup(loglevel="WARNING", redirect_stdouts=app.conf.worker_redirect_stdouts)
 app.tasks[NAMES[JobKind.ANALYSE]].apply()
 logging.getLogger("celery.worker").error("said %s", marker)
+logging.getLogger("celery.task").error("said %s", marker)
 warnings.warn(marker)
 """
 
@@ -143,10 +144,11 @@ def test_whoever_speaks_says_one_line_without_values(name):
 
 def test_a_celery_task_that_fails_says_one_line_without_values():
     lines = lines_of(IN_A_TASK)
-    assert [line.split("library=")[-1].split()[0] for line in lines[:2]] == ["celery.app.trace", "celery.worker"]
+    speakers = [line.split("library=")[-1].split()[0] for line in lines[:3]]
+    assert speakers == ["celery.app.trace", "celery.worker", "celery.task"]
     assert "error=builtins.ValueError" in lines[0]
-    assert "category=UserWarning" in lines[2]
-    assert len(lines) == 3
+    assert "category=UserWarning" in lines[3]
+    assert len(lines) == 4
 
 
 def test_a_database_error_that_quotes_a_value_says_one_line_without_it(postgres):

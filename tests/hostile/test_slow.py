@@ -1,0 +1,95 @@
+"""A hundred peers that say nothing, or one byte a second: a legitimate one is answered all the same."""
+
+import socket
+import ssl
+import subprocess
+import threading
+from contextlib import suppress
+from time import monotonic
+
+import pytest
+
+from tests.hostile import wire
+from tests.hostile.watched import Watched
+
+PEERS = 100
+FOR_S = 12.0
+WITHIN_S = 2.0  # the bound that the receiver promises
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("certificate")
+    new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    subprocess.run([*new, "-keyout", "key.pem", "-out", "cert.pem"], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(params=["plain", "tls"])
+def receiver(request, certificate, tmp_path):
+    tls = {"LUMBAR_TLS_CERTIFICATE": str(certificate / "cert.pem"), "LUMBAR_TLS_KEY": str(certificate / "key.pem")}
+    watched = Watched(tmp_path, tls if request.param == "tls" else {})
+    watched.system.echo_options = ["+tla", "+cf", str(certificate / "cert.pem")] if request.param == "tls" else []
+    watched.system.start()
+    yield watched.system
+    watched.system.kill()
+
+
+TRUSTING = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+TRUSTING.check_hostname, TRUSTING.verify_mode = False, ssl.CERT_NONE
+
+
+class Slow(threading.Thread):
+    """Connects in its own way, then sends one byte a second of what follows; connects again when it is thrown out."""
+
+    def __init__(self, port, kind, tls, stop):
+        super().__init__(daemon=True)
+        self.port, self.kind, self.tls, self.stop = port, kind, tls, stop
+
+    def run(self):
+        while not self.stop.is_set():
+            with suppress(OSError, AssertionError), self.connected() as stream:
+                self.linger(stream)
+            self.stop.wait(1)
+
+    def connected(self):
+        raw = socket.create_connection(("127.0.0.1", self.port), 10)
+        if not (self.tls and "associated" in self.kind):
+            return raw
+        with raw:  # wrapped, it is detached
+            return TRUSTING.wrap_socket(raw)
+
+    def linger(self, stream):
+        drip = b""
+        if self.kind == "dripping":
+            drip = b"\x16\x03\x01\x02\x00" + bytes(500) if self.tls else wire.associate_rq()
+        elif "associated" in self.kind:
+            wire.Line(self.port, stream=stream).associate()
+            drip = wire.echo_rq() if "dripping" in self.kind else b""
+        stream.settimeout(1)
+        for position in range(10_000):
+            stream.sendall(drip[position : position + 1])
+            with suppress(TimeoutError):
+                if not stream.recv(1):
+                    return
+            if self.stop.is_set():
+                return
+
+
+def test_a_legitimate_echo_is_answered_while_a_hundred_others_dawdle(receiver):
+    stop = threading.Event()
+    kinds = ("silent", "dripping", "associated, silent", "associated, dripping")
+    slow = [Slow(receiver.port, kinds[n % 4], bool(receiver.echo_options), stop) for n in range(PEERS)]
+    for peer in slow:
+        peer.start()
+    began, taken = monotonic(), []
+    try:
+        while monotonic() - began < FOR_S:
+            asked = monotonic()
+            assert receiver.answers(), f"not answered, {asked - began:.1f} s after the first"
+            taken.append(monotonic() - asked)
+    finally:
+        stop.set()
+        for peer in slow:
+            peer.join(15)
+    assert max(taken) <= WITHIN_S, f"the slowest of {len(taken)} took {max(taken):.2f} s"

@@ -1,0 +1,55 @@
+"""What a start-up says: what was in flight when the last sweep ended, and what the first round resumed."""
+
+from threading import Event
+
+from sqlalchemy import update
+from structlog.testing import capture_logs
+
+from db import jobs, results, studies
+from db.intake import take_in
+from db.tables import Job, JobKind
+from tests.integration.conftest import ROOT, arrival, make_slice
+from worker import sweep
+
+
+class OneRound:
+    """A doorbell that ends the sweep once it was rung for every kind."""
+
+    def __init__(self):
+        self.stop = Event()
+        self.rung = {}
+
+    def ring(self, kind, due):
+        self.rung[kind] = due
+        if len(self.rung) == len(JobKind):
+            self.stop.set()
+
+
+def test_a_start_says_what_it_found_in_flight_and_what_it_resumed(site, monkeypatch):
+    monkeypatch.setattr(sweep.housekeeping, "start", lambda *_: None)  # a thread beside the sweep, tested by itself
+    for number in (1, 2, 3):
+        take_in(site.database, site.store, arrival(make_slice(study=number)))
+    for number in (1, 2):
+        with site.database.transaction() as session:
+            studies.complete(session, studies.find(session, f"{ROOT}.{number}").id)
+    with site.database.transaction() as session:
+        claimed = results.claim(session, JobKind.ANALYSE, lease_s=10)
+        session.execute(update(Job).where(Job.id == claimed.job_id).values(lease_expires_at=jobs.db_now(-1)))
+    doorbell = OneRound()
+    with capture_logs() as events:
+        sweep.run(site, doorbell, doorbell.stop)
+    said = {event.pop("event"): event for event in events}
+    assert (
+        said["sweep.started"].items()
+        >= {
+            "studies_receiving": 1,
+            "studies_queued": 1,
+            "studies_analysing": 1,
+            "jobs_analyse_pending": 1,
+            "jobs_analyse_running": 1,
+            "leases_expired": 1,
+        }.items()
+    )
+    assert said["job.worker_lost"]["job"] == claimed.job_id
+    assert said["sweep.resumed"].items() >= {"jobs_recovered": 1, "jobs_due_analyse": 2, "jobs_due_deliver": 0}.items()
+    assert doorbell.rung == {JobKind.ANALYSE: 2, JobKind.DELIVER: 0}
