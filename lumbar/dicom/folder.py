@@ -13,6 +13,7 @@ from lumbar.spine.slices import SliceHeader
 
 MAX_FILES = 20_000
 MAX_BYTES = 4 * 2**30  # of a zip's contents
+TOO_LARGE = f"the zip unpacks to more than {MAX_BYTES // 2**30} GiB"
 ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 CHUNK = 2**20
 
@@ -35,7 +36,8 @@ class Refused:
 
 
 def find_instances(path: Path, scratch: Path) -> tuple[list[Found], list[Refused]]:
-    """Every MR instance in a file, a folder with its sub-folders, or a zip, in the order of the files' names.
+    """Every MR instance in a file, a folder with its sub-folders, or a zip, in the order of the files' names. Links
+    that lead out of the folder are not followed.
 
     ``scratch`` is an empty folder to unpack a zip into; the caller removes it once the pixels are read. Files
     inside a zip are numbered, never named by the zip. Raises NotAnalysable where there is nothing to read.
@@ -58,10 +60,13 @@ def find_instances(path: Path, scratch: Path) -> tuple[list[Found], list[Refused
 
 def _files(path: Path, scratch: Path) -> list[Path]:
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.is_file())
+        here = path.resolve()
+        files = sorted(p for p in path.rglob("*") if p.is_file() and p.resolve().is_relative_to(here))
         if len(files) > MAX_FILES:
             raise NotAnalysable(f"the folder holds more than {MAX_FILES} files")
         return files
+    if path.exists() and not path.is_file():
+        raise NotAnalysable("the input is neither a file nor a folder")  # a pipe would be waited for without end
     try:
         with path.open("rb") as stream:
             start = stream.read(4)
@@ -78,6 +83,8 @@ def _unpack(path: Path, scratch: Path) -> list[Path]:
             members = sorted((m for m in archive.infolist() if not m.is_dir()), key=lambda m: m.filename)
             if len(members) > MAX_FILES:
                 raise NotAnalysable(f"the zip holds more than {MAX_FILES} files")
+            if sum(member.file_size for member in members) > MAX_BYTES:
+                raise NotAnalysable(TOO_LARGE)
             for ordinal, member in enumerate(members, 1):
                 files.append(scratch / f"{ordinal:06}.dcm")
                 left -= _copy(archive, member, files[-1], left)
@@ -94,6 +101,6 @@ def _copy(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, limit
         while chunk := source.read(CHUNK):
             written += len(chunk)
             if written > limit:
-                raise NotAnalysable(f"the zip unpacks to more than {MAX_BYTES // 2**30} GiB")
+                raise NotAnalysable(TOO_LARGE)
             out.write(chunk)
     return written

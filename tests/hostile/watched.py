@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -65,6 +66,18 @@ class Watched:
             return line.status()
         finally:
             line.close()
+
+    def store_all(self, sent: Iterable[tuple[bytes, bytes, str]]) -> None:
+        """Stores datasets, each with its UID and transfer syntax, on one association."""
+        sent = list(sent)
+        contexts = {syntax: 2 * n + 1 for n, syntax in enumerate(dict.fromkeys(syntax for _, _, syntax in sent))}
+        line = wire.Line(self.port, timeout_s=30)
+        line.associate(wire.associate_rq([(number, wire.MR, (syntax,)) for syntax, number in contexts.items()]))
+        for dataset, uid, syntax in sent:
+            line.send(*wire.store_rq(uid, dataset, contexts[syntax]))
+            answer = line.status()
+            assert answer == 0x0000, answer
+        line.close()
 
     def wait_for_event(self, start: int, event: str, why: str) -> None:
         """Until the log, from this place on, holds an event whose name and ``why`` match wholly."""

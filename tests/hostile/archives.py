@@ -1,0 +1,166 @@
+"""Hostile folders and zips for ``lumbar analyse``, each with the reason that a person is given."""
+
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+from tests.hostile.pixels import NATIVE
+
+NOTHING = "the input holds no DICOM files"
+DAMAGED = "the zip cannot be unpacked: it is damaged"
+UNREAD = "the input holds no MR slice that can be read: .*"
+
+
+@dataclass(frozen=True)
+class HostileInput:
+    name: str
+    make: Callable[[Path], Path] = field(repr=False)  # in an empty folder; returns what is analysed
+    why: str | None  # None: read, and what is outside of it is not
+
+
+def _zip(*members: tuple[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def _file(content: bytes, name: str = "study.zip") -> Callable[[Path], Path]:
+    def make(folder: Path) -> Path:
+        (folder / name).write_bytes(content)
+        return folder / name
+
+    return make
+
+
+def _zeros(mib: int, copies: int) -> bytes:
+    """A zip of members that each unpack to so many MiB of zeros, packed a thousand to one, without making them."""
+    packer, piece = zlib.compressobj(9, zlib.DEFLATED, -15), bytes(2**20)
+    packed = b"".join(packer.compress(piece) for _ in range(mib)) + packer.flush()
+    check = 0
+    for _ in range(mib):
+        check = zlib.crc32(piece, check)
+    size, local, central = mib * 2**20, b"", b""
+    for n in range(copies):
+        name = b"%05d" % n
+        common = struct.pack("<HHHHHLLLHH", 20, 0, 8, 0, 0x21, check, len(packed), size, len(name), 0)
+        central += b"PK\x01\x02" + struct.pack("<H", 20) + common + struct.pack("<HHHLL", 0, 0, 0, 0, len(local)) + name
+        local += b"PK\x03\x04" + common + name + packed
+    return local + central + struct.pack("<4sHHHHLLH", b"PK\x05\x06", 0, 0, copies, copies, len(central), len(local), 0)
+
+
+def _encrypted() -> bytes:
+    content = bytearray(_zip(("a.dcm", NATIVE.read_bytes()), method=zipfile.ZIP_STORED))
+    content[6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    return bytes(content)
+
+
+def _nested(depth: int) -> bytes:
+    content = _zip(("a.dcm", NATIVE.read_bytes()))
+    for _ in range(depth):
+        content = _zip(("inner.zip", content))
+    return content
+
+
+def _symlink_member(target: str) -> zipfile.ZipInfo:
+    member = zipfile.ZipInfo("link.dcm")
+    member.create_system, member.external_attr = 3, 0o120777 << 16
+    return member
+
+
+def _link_out(folder: Path) -> Path:
+    outside = folder / "outside"
+    outside.mkdir()
+    (outside / "secret.dcm").write_bytes(NATIVE.read_bytes())
+    inside = folder / "inside"
+    inside.mkdir()
+    (inside / "a.dcm").symlink_to(outside / "secret.dcm")
+    (inside / "all").symlink_to(outside, target_is_directory=True)
+    return inside
+
+
+def _loop(folder: Path) -> Path:
+    (folder / "loop").symlink_to(folder, target_is_directory=True)
+    (folder / "self").symlink_to(folder / "self")
+    return folder
+
+
+def _fifo(folder: Path) -> Path:
+    os.mkfifo(folder / "pipe.dcm")
+    return folder
+
+
+def _fifo_itself(folder: Path) -> Path:
+    os.mkfifo(folder / "pipe.dcm")
+    return folder / "pipe.dcm"
+
+
+def _sparse(folder: Path) -> Path:
+    with (folder / "zeros.dcm").open("wb") as file:
+        file.truncate(8 * 2**30)
+    return folder
+
+
+def _dicomdir(folder: Path) -> Path:
+    (folder / "secret.dcm").write_bytes(NATIVE.read_bytes())
+    disc = folder / "disc"
+    disc.mkdir()
+    head = NATIVE.read_bytes()[:128] + b"DICM"
+    meta = b"\x02\x00\x10\x00UI\x14\x001.2.840.10008.1.2.1\0"
+    path = b"..\\secret.dcm "
+    entry = b"\x04\x00\x00\x15CS" + struct.pack("<H", len(path)) + path
+    sequence = (
+        b"\x04\x00\x20\x12SQ\0\0"
+        + struct.pack("<L", len(entry) + 8)
+        + b"\xfe\xff\x00\xe0"
+        + struct.pack("<L", len(entry))
+        + entry
+    )
+    (disc / "DICOMDIR").write_bytes(head + meta + sequence)
+    return disc
+
+
+INPUTS = [
+    HostileInput("an empty file", _file(b""), NOTHING),
+    HostileInput("an empty folder", lambda folder: folder, NOTHING),
+    HostileInput("a file that is not there", lambda folder: folder / "none", "the input cannot be opened: .*"),
+    HostileInput("64 MiB of zeros", _file(bytes(2**26), "zeros.dcm"), NOTHING),
+    HostileInput("8 GiB of zeros, sparse", _sparse, NOTHING),
+    HostileInput("a pipe that nobody writes to, in a folder", _fifo, NOTHING),
+    HostileInput("a pipe that nobody writes to", _fifo_itself, "the input is neither a file nor a folder"),
+    HostileInput("a device without end", lambda folder: Path("/dev/zero"), "the input is neither a file nor a folder"),
+    HostileInput("a loop of links", _loop, NOTHING),
+    HostileInput("links out of the folder", _link_out, NOTHING),
+    HostileInput("a DICOMDIR that points outside", _dicomdir, f"{NOTHING}|{UNREAD}"),
+    HostileInput(
+        "a folder named like a zip", lambda folder: (folder / "study.zip").mkdir() or folder / "study.zip", NOTHING
+    ),  # type: ignore[func-returns-value]
+    HostileInput("an empty zip", _file(_zip()), NOTHING),
+    HostileInput("a zip cut in two", _file(_zip(("a.dcm", NATIVE.read_bytes()))[:2000]), DAMAGED),
+    HostileInput("a zip of one byte more than its mark", _file(b"PK\x03\x04!"), DAMAGED),
+    HostileInput("an encrypted zip", _file(_encrypted()), "the zip cannot be unpacked: it is encrypted"),
+    HostileInput("a zip within ten zips", _file(_nested(10)), NOTHING),
+    HostileInput(
+        "a zip of 20,001 empty files",
+        _file(_zip(*[(f"{n}.dcm", b"") for n in range(20_001)])),
+        "the zip holds more than 20000 files",
+    ),
+    HostileInput("a zip of 5 GiB of zeros in 5 MiB", _file(_zeros(256, copies=20)), "the zip unpacks to more than .*"),
+    HostileInput(
+        "a zip with a wrong checksum",
+        _file(_zip(("a.dcm", NATIVE.read_bytes()), method=zipfile.ZIP_STORED).replace(b"DICM", b"DICX", 1)),
+        DAMAGED,
+    ),
+    HostileInput("a zip whose member is a link", _file(_zip((_symlink_member("x"), b"/etc/passwd"))), NOTHING),
+    HostileInput("a zip that climbs out", _file(_zip(("../../escaped.dcm", NATIVE.read_bytes()))), None),
+    HostileInput("a zip of absolute names", _file(_zip(("/tmp/escaped.dcm", NATIVE.read_bytes()))), None),
+    HostileInput("a zip of one name twice", _file(_zip(("a.dcm", b"x"), ("A.dcm", NATIVE.read_bytes()))), None),
+    HostileInput("a zip of names with newlines", _file(_zip(("a\n\x1b[2J.dcm", NATIVE.read_bytes()))), None),
+]
