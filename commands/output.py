@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
@@ -16,6 +17,9 @@ from lumbar.spine.anatomy import Severity
 from lumbar.spine.provenance import CLEARS_NOBODY, RESEARCH_USE_ONLY, BundleIdentity
 
 SEVERITY_STYLES = {Severity.SEVERE: "bold red", Severity.MODERATE: "yellow", Severity.NORMAL_MILD: "green"}
+
+# Control characters (C0 but the line's end, C1), line separators, and marks that turn a text's direction.
+COMMANDING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 class Format(StrEnum):
@@ -51,8 +55,8 @@ def print_worklist(rows: Sequence[WorklistRow], form: Format) -> None:
     for place, row in enumerate(rows, 1):
         table.add_row(
             str(place),
-            f"{row.patient_identifier} {row.patient_name}".strip(),
-            row.accession_number,
+            as_text(f"{row.patient_identifier} {row.patient_name}".strip()),
+            as_text(row.accession_number),
             row.state.replace("_", " "),
             _waiting(row.waiting_s),
             row.why,
@@ -61,6 +65,15 @@ def print_worklist(rows: Sequence[WorklistRow], form: Format) -> None:
         )
     console().print(table)
     _print_notices(row.bundle for row in rows)
+
+
+def as_text(value: str) -> str:
+    """A sender's text as a terminal may show it: what would command it is replaced by a mark."""
+    return COMMANDING.sub("\ufffd", value)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def notice(bundle: BundleIdentity | None) -> str:
@@ -139,7 +152,7 @@ def print_records(records: Sequence[Mapping[str, Any]], columns: Sequence[str], 
     """Records as they are: a table, a JSON list, or CSV with a header."""
     ordered = [{name: record[name] for name in columns} for record in records]
     if form is Format.JSON:
-        typer.echo(json.dumps(ordered, indent=1, ensure_ascii=False))
+        typer.echo(COMMANDING.sub(_escaped, json.dumps(ordered, indent=1, ensure_ascii=False)))
     elif form is Format.CSV:
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -151,7 +164,7 @@ def print_records(records: Sequence[Mapping[str, Any]], columns: Sequence[str], 
         for name in columns:
             table.add_column(name, overflow="fold")
         for record in ordered:
-            table.add_row(*("" if value is None else str(value) for value in record.values()))
+            table.add_row(*("" if value is None else as_text(str(value)) for value in record.values()))
         console().print(table)
 
 
@@ -159,7 +172,9 @@ def _cell(value: object) -> object:
     """Text that a spreadsheet would run as a formula is kept text."""
     if isinstance(value, bool):
         return str(value).lower()
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    if not isinstance(value, str):
+        return value
+    return f"'{as_text(value)}" if value.lstrip().startswith(("=", "+", "-", "@")) else as_text(value)
 
 
 def _print_findings_table(study: str, rows: Sequence[StudyFinding]) -> None:

@@ -97,8 +97,8 @@ class Watched:
         assert subprocess.run(["echoscu", "-aec", "LUMBAR", "127.0.0.1", str(self.port)]).returncode == 0
         self.store_a_good_instance()
         assert self.system.parts() == self._pids, "a process died"
-        self._require_nothing_outside_the_store()
-        self._require_a_clean_log()
+        self.require_nothing_outside_the_store()
+        self.require_a_clean_log()
         above = self.peak_above
         report(f"memory: {self._idle / 2**20:.0f} MiB idle, at most {above / 2**20:.0f} MiB above that")
         assert above <= MEMORY_ALLOWED, f"{above / 2**20:.0f} MiB above idle"
@@ -108,7 +108,7 @@ class Watched:
         """Bytes above idle, at the most so far."""
         return self.peak - self._idle
 
-    def _require_nothing_outside_the_store(self) -> None:
+    def require_nothing_outside_the_store(self) -> None:
         store = self.system.folder / "home" / "store"
         known = {self.system.log, *(self.system.folder / "home").glob("lumbar.sqlite*")}
         elsewhere = [p for p in self.folder.rglob("*") if p.is_file() and p not in known and store not in p.parents]
@@ -120,7 +120,7 @@ class Watched:
 
         wait_until(lambda: not strange(), 20, lambda: f"left behind: {strange()}")
 
-    def _require_a_clean_log(self) -> None:
+    def require_a_clean_log(self) -> None:
         text = self._text(0)
         assert "Traceback" not in text
         odd = [line for line in text.split("\n") if line and (CONTROL.search(line) or not LINE.fullmatch(line))]
