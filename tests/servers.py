@@ -5,6 +5,8 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from tempfile import mkdtemp
+from types import TracebackType
 
 from tests.peers import Peer, free_port
 
@@ -16,16 +18,17 @@ class Postgres(Peer):
         self.port = free_port()
         self._made = 0
         self._programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
-        self._cluster = cluster = folder / "cluster"
         folder.mkdir(parents=True, exist_ok=True)
+        # pytest's own folders are root's alone, and made so again whenever another pytest starts
+        self._place = Path(mkdtemp(prefix="lumbar-postgres-"))
+        self._cluster = cluster = self._place / "cluster"
         if os.geteuid() == 0:  # the server refuses to run as root
-            for place in (folder, *list(folder.parents)[:3]):
-                place.chmod(place.stat().st_mode | 0o011)
-            shutil.chown(folder, "postgres")
+            shutil.chown(self._place, "postgres")
         initialise = [str(self._programs / "initdb"), "-D", str(cluster), "-A", "trust", "-U", "lumbar", "-E", "UTF8"]
         subprocess.run([*_as_postgres(), *initialise], check=True, capture_output=True, cwd="/")
-        command = [str(self._programs / "postgres"), "-D", str(cluster), "-p", str(self.port), "-c"]
-        options = [f"unix_socket_directories={folder}", "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"]
+        settings = (f"unix_socket_directories={self._place}", "listen_addresses=127.0.0.1", "max_connections=200")
+        command = [str(self._programs / "postgres"), "-D", str(cluster), "-p", str(self.port)]
+        options = [word for setting in settings for word in ("-c", setting)]
         super().__init__([*_as_postgres(), *command, *options], self._answers, folder / "postgres.log")
 
     def url(self, database: str = "postgres") -> str:
@@ -37,6 +40,12 @@ class Postgres(Peer):
         name = f"test_{self._made}"
         self._psql(f"CREATE DATABASE {name}")
         return self.url(name)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        shutil.rmtree(self._place, ignore_errors=True)
 
     def restart_at_once(self) -> None:
         """Stopped in the middle of everything (SIGQUIT: it recovers from its log), and started again."""
