@@ -77,10 +77,8 @@ def test_an_unknown_sender_is_rejected_and_audited(choosy, name):
         line.send(wire.associate_rq(calling=title))
         assert line.ending() in (ending, "aborted")
     choosy.wait_for_event(before, "association.rejected|connection.refused", "calling AE .*|.*cannot be decoded")
-    if b"\0" not in title:
-        wait_until(
-            lambda: (title.decode(), "calling AE title not recognised") in audited(choosy), 10, choosy.system.tail
-        )
+    # one peer's rejections for one reason make one row a minute
+    wait_until(lambda: "calling AE title not recognised" in audited(choosy), 10, choosy.system.tail)
 
 
 def test_a_foreign_address_is_not_heard_and_audited(choosy):
@@ -151,7 +149,7 @@ def test_a_tls_client_that_may_not_come_in_is_refused_and_audited(mutual, certif
 )
 def test_what_is_no_tls_is_refused_at_the_tls_port(mutual, said):
     before = mutual.system.log.stat().st_size
-    with closing(wire.Line(mutual.port)) as line, suppress(ConnectionError):
+    with closing(wire.Line(mutual.port)) as line, suppress(OSError):  # it may have hung up already
         line.send(said)
         line.stream.shutdown(socket.SHUT_WR)
         assert line.stream.recv(1)[:1] in (b"", b"\x15", b"\x07")  # nothing, a TLS alert, an abort
