@@ -108,14 +108,16 @@ class GuardedSocket(AssociationSocket):
 
     def send(self, bytestream: bytes) -> None:
         if self.socket is not None:
-            self.socket.settimeout(self._limits.pdu_s)  # for a peer that does not read
+            with suppress(OSError):  # as in abort
+                self.socket.settimeout(self._limits.pdu_s)  # for a peer that does not read
             super().send(bytestream)
 
     def abort(self, why: str) -> bytearray:
         """Ends the association, by its own thread, and says why."""
         if self.socket is not None and not self.connection.closed:
-            self.socket.settimeout(1)
-            super().send(ABORT)
+            with suppress(OSError):  # the association's other thread may have closed it just now
+                self.socket.settimeout(1)
+                super().send(ABORT)
         self.connection.close(why)
         return bytearray()
 
