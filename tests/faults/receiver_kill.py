@@ -11,7 +11,7 @@ from tests.system import wait_until
 
 FAULT = "receiver-kill"
 FULL = 100
-STUDIES, SLICES = 4, 8  # a round: 96 instances
+STUDIES, SLICES = 4, 9  # a round: 108 instances
 
 
 def run(ground: Ground, rounds: int) -> Outcome:
