@@ -12,7 +12,7 @@ import structlog
 import typer
 
 from db import schema
-from db.session import Database
+from db.session import Database, DatabaseAway
 from db.site import Site
 from lumbar import log as logging
 from lumbar.errors import Permanent, WrongSetting
@@ -23,6 +23,7 @@ app = typer.Typer()
 log = structlog.get_logger()
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "commands")  # how `lumbar up` starts its parts
+ASK_AGAIN_S = 1.0  # for a database that is away
 ENDS_WITHIN_S = 60.0  # a study in hand is ended; nothing acknowledged is lost by a kill
 
 UntilEof = Annotated[
@@ -83,8 +84,8 @@ def scp(until_eof: UntilEof = False) -> None:
     from scp.receiver import Receiver
 
     settings = _start()
-    site = Site.open(settings)
     stop = _on_signal(until_eof)
+    site = _site(settings, stop)
     with Receiver(settings, site.database, site.store):
         stop.wait()
 
@@ -95,8 +96,8 @@ def sweep(until_eof: UntilEof = False) -> None:
     from worker import sweep as sweeping
 
     settings = _start()
-    site = Site.open(settings)
     stop = _on_signal(until_eof)
+    site = _site(settings, stop)
     if settings.broker_url:
         from worker.app import CeleryDoorbell, create_app
 
@@ -132,7 +133,7 @@ def worker(
     if JobKind.ANALYSE in kinds:
         networks()
     celery = create_app(settings.broker_url)
-    bind(celery, tasks(Site.open(settings), networks))
+    bind(celery, tasks(_site(settings, threading.Event()), networks))
     if until_eof:
         _watch_stdin(lambda: os.kill(os.getpid(), signal.SIGTERM))
     run_worker(celery, kinds)
@@ -148,6 +149,21 @@ def _start() -> Settings:
     settings = Settings.load()
     logging.configure(settings.log_format)
     return settings
+
+
+def _site(settings: Settings, stop: threading.Event) -> Site:
+    """The site, once its database answers: a part that is started while the database restarts waits for it.
+
+    Raises:
+        DatabaseAway: told to stop meanwhile. Permanent: as ``Site.open``.
+    """
+    while True:
+        try:
+            return Site.open(settings)
+        except DatabaseAway as error:
+            log.warning("database.awaited", why=str(error))
+            if stop.wait(ASK_AGAIN_S):
+                raise
 
 
 def _on_signal(until_eof: bool = False) -> threading.Event:

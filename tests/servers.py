@@ -48,11 +48,15 @@ class Postgres(Peer):
         shutil.rmtree(self._place, ignore_errors=True)
 
     def restart_at_once(self) -> None:
-        """Stopped in the middle of everything (SIGQUIT: it recovers from its log), and started again."""
+        """Stopped in the middle of everything, and started again."""
+        self.stop_at_once()
+        self.__enter__()
+
+    def stop_at_once(self) -> None:
+        """Stopped in the middle of everything: it recovers from its log at the next start (``__enter__``)."""
         os.kill(int((self._cluster / "postmaster.pid").read_text().split()[0]), signal.SIGQUIT)
         assert self._child is not None
         self._child.wait(60)
-        self.__enter__()
 
     def _psql(self, statement: str) -> subprocess.CompletedProcess[bytes]:
         command = ["psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", "lumbar", "-d", "postgres", "-c", statement]

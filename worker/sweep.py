@@ -54,12 +54,14 @@ def sweep(site: Site, doorbell: Doorbell) -> Counter[str]:
 
 def run(site: Site, doorbell: Doorbell, stop: Event) -> None:
     """Sweeps until told to stop; says what it found in flight, and what its first round made of it."""
-    with site.database.reading() as session:
-        log.info("sweep.started", **_in_flight(queries.in_flight(session)))
     housekeeping.start(site, stop)
-    resumed = False
+    started = resumed = False
     while not stop.wait(site.settings.sweep_every_s):
         try:
+            if not started:
+                with site.database.reading() as session:
+                    log.info("sweep.started", **_in_flight(queries.in_flight(session)))
+                started = True
             found = sweep(site, doorbell)
             if not resumed:
                 log.info("sweep.resumed", **found)

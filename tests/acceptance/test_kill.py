@@ -15,6 +15,7 @@ from lumbar.errors import LumbarError
 from lumbar.peers import DimseDestination
 from lumbar.peers.dimse import send_files
 from lumbar.peers.pacs import SmallPacs
+from tests.servers import Postgres
 from tests.system import System, closing_database, wait_until
 
 KILLS = 5
@@ -75,6 +76,27 @@ def test_a_part_that_is_killed_is_started_again_and_the_study_goes_on(system, ph
     wait_until(lambda: set(system.parts()) == set(before) and system.parts() != before, 20, system.tail)
     wait_until(lambda: system.dcmsend(folder).returncode == 0, 30, system.tail)
     system.wait_for_states({truth.study_instance_uid: "analysed"})
+
+
+def test_parts_that_start_while_the_database_is_away_wait_for_it(redis, phantom, tmp_path):
+    folder, truth = phantom(1)
+    with Postgres(tmp_path / "postgres") as database:
+        servers = {"LUMBAR_DATABASE_URL": database.new_database(), "LUMBAR_BROKER_URL": redis.url}
+        system = System(tmp_path / "system", servers)
+        system.start()
+        wait_until(lambda: set(system.parts()) == {"scp", "sweep", "worker"}, 30, system.tail)
+        database.stop_at_once()
+        try:
+            before = system.parts()
+            for process in before.values():
+                os.kill(process, signal.SIGKILL)
+            wait_until(lambda: system.log.read_text().count("event=database.awaited") >= 3, 60, system.tail)
+            assert not set(system.parts().values()) & set(before.values())
+            database.__enter__()
+            wait_until(lambda: system.dcmsend(folder).returncode == 0, 60, system.tail)
+            system.wait_for_states({truth.study_instance_uid: "analysed"}, 120)
+        finally:
+            system.kill()
 
 
 def test_a_broker_flushed_before_a_worker_heard_of_the_job_loses_nothing(redis, postgres, phantom, tmp_path):
