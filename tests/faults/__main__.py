@@ -40,7 +40,9 @@ def main() -> int:
             outcomes.append(_run(ground, name, asked.rounds or SCENARIOS[name].FULL))
     finally:
         ground.close()
-    Console(width=160 if not sys.stdout.isatty() else None).print(table_of(outcomes, f"seed {asked.seed}, {clock.s / 60:.0f} min"))
+    Console(width=160 if not sys.stdout.isatty() else None).print(
+        table_of(outcomes, f"seed {asked.seed}, {clock.s / 60:.0f} min")
+    )
     violated = [outcome for outcome in outcomes if outcome.violations]
     for outcome in violated:
         console.print(f"{outcome.fault}: {'; '.join(outcome.violations)}")
