@@ -15,6 +15,10 @@ app = typer.Typer()
 def phantom(
     out: Annotated[Path, typer.Argument(help="New or empty folder to write to")],
     studies: Annotated[int, typer.Option(min=1, help="How many studies")] = 10,
+    held_out: Annotated[bool, typer.Option(help="Of scanner families that nothing shipped has learnt from")] = False,
+    odd: Annotated[
+        bool, typer.Option(help="Some with transitional vertebrae, cut short, or of another region")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes")] = 1,
 ) -> None:
     """Writes a synthetic data set in the RSNA 2024 folder layout, its CSVs included."""
@@ -24,5 +28,5 @@ def phantom(
         raise Permanent(f"{out} is not an empty folder; name a new one")
     with Progress(transient=True) as progress:
         bar = progress.add_task("Phantom studies", total=studies)
-        write_data_set(out, studies, seed, advance=lambda: progress.advance(bar))
+        write_data_set(out, studies, seed, held_out=held_out, odd=odd, advance=lambda: progress.advance(bar))
     typer.echo(f"{studies} studies in {out} (synthetic: no figure on them is a clinical one)")

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from lumbar.phantoms.patient import PEDICLE, Disc, Patient, Vertebra
+from lumbar.phantoms.chain import Disc, Vertebra
+from lumbar.phantoms.patient import PEDICLES, PEDICLES_ABOVE, PEDICLES_S1, Patient
 from lumbar.phantoms.shapes import Block, Capsule, Frame, Shape, Tissue
 from lumbar.phantoms.truth import measure
 from lumbar.spine.anatomy import Condition, Level, Side
@@ -13,25 +14,36 @@ Sides = ((Side.LEFT, 1), (Side.RIGHT, -1))
 
 def shapes(patient: Patient) -> Iterator[Shape]:
     """Everything with an edge except what lies inside the spinal canal; later shapes cover earlier ones."""
-    for part in patient.sacrum[:2]:
-        yield from _ala(part, patient.scale)
-    for disc in patient.discs:
+    chain, s = patient.chain, patient.scale
+    for part in chain.sacrum[:2]:
+        yield from _ala(part, s)
+    for body in chain.vertebrae:
+        if body.name.startswith("T"):
+            yield from _ribs(body, s)
+    for disc in chain.discs:
         yield from _disc(disc)
     yield _remnant(patient)
     for level in Level:
         for side, sign in Sides:
             yield from _foramen(patient, level, side, sign)
-    for body in (*patient.sacrum, *patient.vertebrae):
-        yield from _body(body)
-    yield from _posterior_elements(patient.endplate, "S1", patient.vertebrae[0].depths[0], patient.scale)
-    for body in patient.vertebrae:
-        yield from _posterior_elements(body.frame, body.name, body.depths[0], patient.scale)
+    for body in chain.sacrum:
+        yield from _body(body, square=chain.squared and body.name == "S1")
+    for body in chain.vertebrae:
+        yield from _body(body, square=True)
+    yield from patient.blemishes
+    yield from _posterior_elements(chain.endplate, "S1", chain.vertebrae[0].depths[0], PEDICLES_S1, s)
+    for i, body in enumerate(chain.vertebrae):
+        aside = PEDICLES[i] if i < len(PEDICLES) else PEDICLES_ABOVE
+        yield from _posterior_elements(
+            body.frame, body.name, body.depths[0], aside, s * min(1.0, 0.3 + 0.7 * body.size)
+        )
+    if chain.transitional:
+        yield from _wide_processes(chain.vertebrae[0], s)
     for level in Level:
         yield from _joints(patient, level)
 
 
-def _body(body: Vertebra) -> Iterator[Shape]:
-    sacral = body.name.startswith("S")
+def _body(body: Vertebra, *, square: bool) -> Iterator[Shape]:
     yield Block(
         body.frame,
         Tissue.MARROW,
@@ -40,10 +52,10 @@ def _body(body: Vertebra) -> Iterator[Shape]:
         depths=body.depths,
         widths=body.widths,
         slopes=body.slopes,
-        hollow=0.3 if sacral else 1.6,
-        waist=0.0 if sacral else 0.08,
+        hollow=1.6 if square else 0.3,
+        waist=0.08 if square else 0.0,
     )
-    if not sacral:  # the basivertebral vein
+    if not body.name.startswith("S"):  # the basivertebral vein
         back = body.depths[0] * 0.92
         yield Capsule(
             body.frame, Tissue.VEIN, blur=2.0, start=(0, back - 8, 0), end=(0, back - 1, 0), radii=(4, 1.5, 1.6)
@@ -67,10 +79,43 @@ def _disc(disc: Disc) -> Iterator[Shape]:
 
 
 def _remnant(patient: Patient) -> Shape:
-    s1 = patient.sacrum[0]
-    frame = Frame(s1.frame.to_patient(0, 0, -s1.height - patient.remnant / 2), s1.frame.angle)
+    s1, gap = patient.chain.sacrum[0], patient.chain.remnant
+    frame = Frame(s1.frame.to_patient(0, 0, -s1.height - gap / 2), s1.frame.angle)
     depth = s1.depths[0] * 0.9
-    return Block(frame, Tissue.NUCLEUS, height=patient.remnant / 2 + 1, depths=(depth,) * 2, widths=(14.0,) * 2)
+    return Block(frame, Tissue.NUCLEUS, height=gap / 2 + 1, depths=(depth,) * 2, widths=(14.0,) * 2)
+
+
+def _ribs(body: Vertebra, s: float) -> Iterator[Shape]:
+    """From the body's back edge out beside the transverse process, then round the chest."""
+    depth, width = body.depths[0], body.widths[0]
+    neck, turn, side = (
+        (width - 2, depth - 2, 6 * s),
+        (44 * s, depth + 22 * s, -6 * s),
+        (112 * s, depth - 30 * s, -45 * s),
+    )
+    for sign in (1, -1):
+        for start, end in ((neck, turn), (turn, side)):
+            yield Capsule(
+                body.frame,
+                Tissue.MARROW,
+                RIM,
+                start=(sign * start[0], *start[1:]),
+                end=(sign * end[0], *end[1:]),
+                radii=(4.0 * s, 3.6 * s, 5.6 * s),
+            )
+
+
+def _wide_processes(body: Vertebra, s: float) -> Iterator[Shape]:
+    """The transverse processes of a transitional vertebra, broad and grown onto the sacrum's wings."""
+    for sign in (1, -1):
+        yield Capsule(
+            body.frame,
+            Tissue.MARROW,
+            RIM,
+            start=(sign * 24 * s, body.depths[0] - 4 * s, -2 * s),
+            end=(sign * 42 * s, body.depths[0], -20 * s),
+            radii=(9 * s, 8 * s, 12 * s),
+        )
 
 
 def _ala(part: Vertebra, scale: float) -> Iterator[Shape]:
@@ -116,9 +161,8 @@ def _foramen(patient: Patient, level: Level, side: Side, sign: int) -> Iterator[
     )
 
 
-def _posterior_elements(frame: Frame, name: str, depth: float, s: float) -> Iterator[Shape]:
+def _posterior_elements(frame: Frame, name: str, depth: float, aside: float, s: float) -> Iterator[Shape]:
     """Pedicles, laminae, joint processes, transverse and spinous process of a vertebra; depth is its body's half."""
-    aside = PEDICLE.get(name, 15.0)
 
     def bone(
         start: tuple[float, float, float], end: tuple[float, float, float], radii: tuple[float, float, float]
@@ -142,8 +186,8 @@ def _posterior_elements(frame: Frame, name: str, depth: float, s: float) -> Iter
         yield bone((far, -4, 6), (far, 9, 5), (4.2, 4, 6.8))
         yield bone((sign * (aside + 1), 12.5, 7), (far, 14, 20), (5.6, 4.2, 5))
         yield bone((sign * (aside - 4), 18, -4), (sign * 2.5, 23.5, -8), (3.2, 3.2, 7.5))
-    reach = 34 if name == "S1" else 48
-    yield bone((0, 26, -9), (0, reach, -14), (3, 4, 9))
+    reach, drop, high = {"S": (34, -14, 9), "L": (48, -14, 9), "T": (44, -38, 6), "C": (42, -14, 5)}[name[0]]
+    yield bone((0, 26, -9), (0, reach, drop), (3, 4, high))
 
 
 def _joints(patient: Patient, level: Level) -> Iterator[Shape]:

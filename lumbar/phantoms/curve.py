@@ -30,6 +30,11 @@ class Curve:
     posterior: Points
     levels: Mapping[Level, int]
 
+    def nearest(self, point: tuple[float, float, float]) -> tuple[float, float, float]:
+        """The curve's point nearest to one in mm."""
+        x, y, z = self.points[int(np.argmin(np.linalg.norm(self.points - np.array(point), axis=1)))]
+        return float(x), float(y), float(z)
+
     def place(self, y: Array, z: Array) -> tuple[Array, Array]:
         """Distance along the curve and distance behind it, in mm, of points in 2-D arrays of y and z.
 

@@ -10,12 +10,18 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
+import numpy as np
 
 from lumbar.errors import WrongSetting
+from lumbar.phantoms.chain import Numbering
 from lumbar.phantoms.dicom import Series
-from lumbar.phantoms.study import Plan, draw_plan, write_plan
+from lumbar.phantoms.planes import Region
+from lumbar.phantoms.scanner import HELD_OUT
+from lumbar.phantoms.study import Kind, Plan, draw_plan, write_plan
 from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey
 
+PHANTOMS, PHANTOM_POINTS = "phantoms.csv", "phantom_points.csv"
+_ELSEWHERE = (Region.CUT, Region.THORAX, Region.NECK, Region.PELVIS)
 _PER_SEED = 100_000
 _SEED_LIMIT = 10**9
 
@@ -29,6 +35,8 @@ class _Rows:
     labels: Row
     descriptions: tuple[Row, ...]
     coordinates: tuple[Row, ...]
+    phantom: Row
+    points: tuple[Row, ...]
     submission: tuple[Row, ...]
 
 
@@ -37,13 +45,19 @@ def write_data_set(
     studies: int,
     seed: int,
     *,
+    held_out: bool = False,
+    odd: bool = False,
     processes: int | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> None:
     """Write phantoms in the folders and tables of RSNA 2024.
 
     ``train_images/<study_id>/<series_id>/<instance_number>.dcm``, ``train.csv``, ``train_series_descriptions.csv``,
-    ``train_label_coordinates.csv`` (0-based pixels of the slice nearest to the finding) and ``sample_submission.csv``.
+    ``train_label_coordinates.csv`` (0-based pixels of the slice nearest to the finding) and ``sample_submission.csv``;
+    beside them ``phantoms.csv`` (scanner, numbering, region) and ``phantom_points.csv`` (the points in mm, LPS).
+
+    ``held_out`` takes the scanner families that nothing has learnt from; of ``odd`` studies, some have transitional
+    vertebrae, and some show no lumbar spine or not its lower end, and then have no labels.
     A study's id is also the seed that :func:`~lumbar.phantoms.study.write_study` makes it from. The same seed gives
     the same bytes however many processes there are (all cores where None). ``advance`` is called after every study.
     Raises WrongSetting where the seed or the number of studies is out of range.
@@ -55,7 +69,7 @@ def write_data_set(
     study_ids = [seed * _PER_SEED + i for i in range(1, studies + 1)]
     workers = min(processes or os.cpu_count() or 1, studies)
     rows = []
-    for row in _write_all(partial(_write_one, out / "train_images"), study_ids, workers):
+    for row in _write_all(partial(_write_one, out / "train_images", held_out, odd), study_ids, workers):
         rows.append(row)
         advance()
     findings = [key.row_id("")[1:] for key in _COLUMNS]
@@ -69,6 +83,12 @@ def write_data_set(
         out / "train_label_coordinates.csv",
         ("study_id", "series_id", "instance_number", "condition", "level", "x", "y"),
         (line for r in rows for line in r.coordinates),
+    )
+    _write_table(out / PHANTOMS, ("study_id", "scanner", "numbering", "region"), (r.phantom for r in rows))
+    _write_table(
+        out / PHANTOM_POINTS,
+        ("study_id", "condition", "level", "x", "y", "z"),
+        (line for r in rows for line in r.points),
     )
     _write_table(
         out / "sample_submission.csv",
@@ -92,17 +112,35 @@ def _write_all(write: Callable[[int], _Rows], study_ids: list[int], workers: int
         yield from pool.map(write, study_ids)
 
 
-def _write_one(images: Path, study_id: int) -> _Rows:
-    plan = draw_plan(study_id)
+def draw_kind(study_id: int, held_out: bool, odd: bool) -> Kind:
+    """What sort of study it is."""
+    rng = np.random.default_rng((study_id, 3))
+    scanner = HELD_OUT[int(rng.integers(len(HELD_OUT)))] if held_out else None
+    chance, numbering, region = rng.random(), Numbering(rng.choice(list(Numbering)[1:])), Region(rng.choice(_ELSEWHERE))
+    if not odd or chance < 0.7:
+        return Kind(scanner)
+    return Kind(scanner, numbering=numbering) if chance < 0.82 else Kind(scanner, region=region)
+
+
+def _write_one(images: Path, held_out: bool, odd: bool, study_id: int) -> _Rows:
+    kind = draw_kind(study_id, held_out, odd)
+    plan = draw_plan(study_id, kind=kind)
+    labelled = kind.region is Region.LUMBAR
     write_plan(plan, images / str(study_id), lambda number: str(_series_id(study_id, number)))
     roles = [role for _, role in plan.truth.series]
     return _Rows(
-        labels=(study_id, *(plan.truth.severities[key].label for key in _COLUMNS)),
+        labels=(study_id, *(plan.truth.severities[key].label if labelled else "" for key in _COLUMNS)),
         descriptions=tuple(
             (study_id, _series_id(study_id, series.number), role.label)
             for series, role in zip(plan.series, roles, strict=True)
         ),
-        coordinates=tuple(_coordinates(plan, study_id, key) for key in _COLUMNS),
+        coordinates=tuple(_coordinates(plan, study_id, key) for key in _COLUMNS if labelled),
+        phantom=(study_id, plan.examination.scanner.name, kind.numbering, kind.region),
+        points=tuple(
+            (study_id, key.condition, key.level, *(f"{v:.3f}" for v in plan.truth.points[key]))
+            for key in _COLUMNS
+            if labelled
+        ),
         submission=tuple((key.row_id(str(study_id)), *("0.333333",) * 3) for key in ALL_FINDINGS),
     )
 

@@ -1,6 +1,7 @@
 """Where the scanners put their slices."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,16 @@ from lumbar.phantoms.truth import Point
 from lumbar.spine.anatomy import Level, Side
 
 Vector = NDArray[np.float64]
+
+
+class Region(StrEnum):
+    """What a sagittal field of view shows."""
+
+    LUMBAR = "lumbar"
+    CUT = "cut"  # lumbar, but without the sacrum
+    THORAX = "thorax"
+    NECK = "neck"
+    PELVIS = "pelvis"
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,7 @@ class Stack:
 def sagittal(rng: np.random.Generator, patient: Patient, matrix: int) -> Stack:
     """A block from one side to the other that shows T11 to S2, turned a little."""
     gap, field = float(rng.uniform(4.0, 4.6)), float(rng.uniform(285, 320))
-    low, high = patient.sacrum[1].frame.origin, patient.vertebrae[6].frame.origin
+    low, high = patient.chain.sacrum[1].frame.origin, patient.vertebrae[6].frame.origin
     field = min(320.0, max(field, high[2] - low[2] + 45))
     sides = [patient.foramen(level, side)[0] for level in Level for side in Side]
     middle = np.array([(min(sides) + max(sides)) / 2, (low[1] + high[1]) / 2 + 5, (low[2] + high[2]) / 2])
@@ -74,6 +85,25 @@ def sagittal(rng: np.random.Generator, patient: Patient, matrix: int) -> Stack:
     to_left = -np.cross(along, down)
     step = gap * (to_left if rng.random() < 0.64 else -to_left)
     return _stack(middle, along, down, step, field, float(gap - rng.uniform(0, 0.6)), count, matrix)
+
+
+def region_centre(patient: Patient, region: Region) -> Vector:
+    """The middle of a field of view, mm (LPS)."""
+    names = {Region.LUMBAR: "L3", Region.CUT: "L1", Region.THORAX: "T7", Region.NECK: "C5"}
+    if region is Region.PELVIS:
+        return np.array([0.0, -30.0, -100.0])
+    return np.array(patient.body(names[region]).frame.origin)
+
+
+def elsewhere(stack: Stack, patient: Patient, region: Region) -> Stack:
+    """A sagittal block moved to another region; the neck's is smaller, the cut one ends above the lowest disc."""
+    spacing = stack.spacing * (0.8 if region is Region.NECK else 1.0)
+    half, across = spacing * (stack.size - 1) / 2, stack.step * (stack.count - 1) / 2
+    middle = region_centre(patient, region)
+    if region is Region.CUT:
+        middle[2] = patient.sac(Level.L5_S1)[2] + 12 + half
+    corner = middle - (stack.along_row + stack.down_column) * half - across
+    return replace(stack, position=corner, spacing=spacing)
 
 
 def axial(rng: np.random.Generator, patient: Patient, matrix: int, tilted: bool) -> tuple[Stack, ...]:

@@ -7,14 +7,24 @@ from pathlib import Path
 import numpy as np
 
 from lumbar.errors import WrongSetting
+from lumbar.phantoms.chain import Numbering
 from lumbar.phantoms.dicom import Examination, Series, derive_uid, write_series
 from lumbar.phantoms.patient import Patient, draw_patient
-from lumbar.phantoms.planes import axial, sagittal
-from lumbar.phantoms.scanner import SCANNERS, acquire, draw_sequence
+from lumbar.phantoms.planes import Region, axial, elsewhere, sagittal
+from lumbar.phantoms.scanner import SCANNERS, Scanner, acquire, draw_sequence
 from lumbar.phantoms.truth import PhantomTruth, draw_burdens, severity
 from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Level, Role, Severity
 
 SEED_LIMIT = 10**15  # AccessionNumber and StudyID hold 16 characters
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What sort of study to draw; without a scanner, one of the usual families is drawn."""
+
+    scanner: Scanner | None = None
+    numbering: Numbering = Numbering.USUAL
+    region: Region = Region.LUMBAR
 
 
 @dataclass(frozen=True)
@@ -27,28 +37,31 @@ class Plan:
     series: tuple[Series, ...]
 
 
-def write_study(folder: Path, seed: int, *, severities: Mapping[FindingKey, Severity] | None = None) -> PhantomTruth:
+def write_study(
+    folder: Path, seed: int, *, severities: Mapping[FindingKey, Severity] | None = None, kind: Kind = Kind()
+) -> PhantomTruth:
     """Write one synthetic study as ``<folder>/<series_number>/<instance_number>.dcm`` and say what is true of it.
 
-    The same seed (0 to 10**15 - 1) and severities give the same bytes. ``severities`` replaces drawn grades, for some
-    findings or all. Raises WrongSetting where the seed is outside its range.
+    The same seed (0 to 10**15 - 1), severities and kind give the same bytes. ``severities`` replaces drawn grades,
+    for some findings or all. Raises WrongSetting where the seed is outside its range.
     """
-    plan = draw_plan(seed, severities)
+    plan = draw_plan(seed, severities, kind)
     write_plan(plan, folder, str)
     return plan.truth
 
 
-def draw_plan(seed: int, severities: Mapping[FindingKey, Severity] | None = None) -> Plan:
+def draw_plan(seed: int, severities: Mapping[FindingKey, Severity] | None = None, kind: Kind = Kind()) -> Plan:
     """Draw a study; takes no time worth speaking of."""
     if not 0 <= seed < SEED_LIMIT:
         raise WrongSetting(f"A phantom's seed must be from 0 to {SEED_LIMIT - 1}; give another one.")
     rng = np.random.default_rng((seed, 0))
     burdens = draw_burdens(rng, severities)
-    patient = draw_patient(rng, burdens)
+    patient = draw_patient(rng, burdens, kind.numbering)
     grades = {key: severity(burdens[key]) for key in ALL_FINDINGS}
-    # Another set of grades is another study, also where the seed is the same.
-    study = derive_uid(seed, *grades.values())
-    scanner = SCANNERS[rng.integers(len(SCANNERS))]
+    drawn = SCANNERS[rng.integers(len(SCANNERS))]
+    scanner = kind.scanner or drawn
+    # Another set of grades or another kind is another study, also where the seed is the same.
+    study = derive_uid(seed, *grades.values(), scanner.name, kind.numbering, kind.region)
     year, born = int(rng.integers(2015, 2026)), int(rng.integers(25, 85))
     examination = Examination(
         seed=seed,
@@ -61,6 +74,8 @@ def draw_plan(seed: int, severities: Mapping[FindingKey, Severity] | None = None
         scanner=scanner,
     )
     block = (sagittal(rng, patient, int(rng.choice(scanner.sagittal_matrix))),)
+    if kind.region is not Region.LUMBAR:
+        block = (elsewhere(block[0], patient, kind.region),)
     discs = axial(rng, patient, int(rng.choice(scanner.axial_matrix)), bool(rng.random() < scanner.tilted))
     stir = bool(rng.random() < 0.2)
     roles = {
@@ -83,6 +98,7 @@ def draw_plan(seed: int, severities: Mapping[FindingKey, Severity] | None = None
         severities=grades,
         points={key: patient.point(key) for key in ALL_FINDINGS},
         disc_centres={level: patient.disc(level).frame.origin for level in Level},
+        numbering=kind.numbering,
         series=tuple((s.series_instance_uid, role) for s, role in zip(series, roles, strict=True)),
     )
     return Plan(truth, patient, examination, series)

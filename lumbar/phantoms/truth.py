@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lumbar.phantoms.chain import Numbering
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Severity
 
 Point = tuple[float, float, float]
@@ -32,7 +33,8 @@ class PhantomTruth:
 
     ``severities`` and ``points`` hold all 25 findings; points and ``disc_centres`` are in mm (LPS). A canal's point
     is the centre of the dural sac at the disc's mid-height, a foramen's its centre, a subarticular finding's the
-    lateral recess at the disc. ``series`` holds SeriesInstanceUID and role in order of SeriesNumber.
+    lateral recess at the disc. Levels are counted upwards from the lowest disc that is not within the sacrum.
+    ``series`` holds SeriesInstanceUID and role in order of SeriesNumber.
     """
 
     study_instance_uid: str
@@ -40,6 +42,7 @@ class PhantomTruth:
     points: Mapping[FindingKey, Point]
     disc_centres: Mapping[Level, Point]
     series: tuple[tuple[str, Role], ...]
+    numbering: Numbering = Numbering.USUAL
 
 
 def draw_burdens(
