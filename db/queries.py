@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from db.tables import (
     Bundle,
     Delivery,
+    Explanation,
     Finding,
     Instance,
     Job,
@@ -81,6 +82,13 @@ def worklist(
     """Every study, the most urgent first; within one urgency STAT first, then who has waited longest."""
     now = now or datetime.now(UTC)
     counts = _counts(uncertain_below)
+    doubtful = set(
+        session.scalars(
+            select(Explanation.study_id)
+            .join(Study, (Study.id == Explanation.study_id) & (Study.revision == Explanation.revision))
+            .where(Explanation.doubt.is_(True))
+        )
+    )
     severe: dict[int, list[FindingKey]] = defaultdict(list)
     for study_id, condition, level in session.execute(
         select(Finding.study_id, Finding.condition, Finding.level).where(
@@ -102,6 +110,7 @@ def worklist(
                 moderate=moderate or 0,
                 uncertain=uncertain or 0,
                 not_assessed=not_assessed or 0,
+                numbering_uncertain=study.id in doubtful,
                 unread_because=None if read_again else _unread_because(study),
                 read_again=read_again,
                 ranks=bundle is None or _may_rank(bundle.trained_on, rank_by_synthetic),

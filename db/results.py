@@ -9,7 +9,7 @@ from db import jobs, studies
 from db.jobs import Claimed
 from db.session import insert_if_new
 from db.studies import StudyEvent
-from db.tables import Bundle, Delivery, Finding, JobKind, Report, Study
+from db.tables import Bundle, Delivery, Explanation, Finding, JobKind, Report, Study
 from lumbar.spine.findings import Finding as Found
 from lumbar.spine.provenance import BundleIdentity
 
@@ -46,11 +46,13 @@ def end_analysis(
     *,
     reason: str | None = None,
     found: Iterable[Found] = (),
+    told: Iterable[str] = (),
+    doubts: Iterable[str] = (),
     bundle: BundleIdentity | None = None,
     report: Report | None = None,
     destinations: Iterable[str] = (),
 ) -> None:
-    """Writes a study's outcome, all or nothing.
+    """Writes a study's outcome, all or nothing. ``told`` and ``doubts`` say in words how it was read.
 
     Raises:
         LeaseLostError: the job is no longer ours; the transaction must be rolled back.
@@ -61,6 +63,11 @@ def end_analysis(
     if not studies.advance(session, claimed.study_id, event, revision=claimed.revision, reason=reason):
         raise LeaseLostError
     studies.supersede_findings(session, claimed.study_id)
+    lines = [*((text, True) for text in doubts), *((text, False) for text in told)]
+    session.add_all(
+        Explanation(study_id=claimed.study_id, revision=claimed.revision, ordinal=n, text=text, doubt=doubt)
+        for n, (text, doubt) in enumerate(lines)
+    )
     if bundle is not None:
         bundle_id = _bundle_id(session, bundle)
         session.add_all(_row(claimed, finding, bundle_id) for finding in found)

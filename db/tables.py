@@ -112,6 +112,23 @@ class Study(Table):
     patient: Mapped[Patient] = relationship(lazy="joined", innerjoin=True)
 
 
+class Explanation(Table):
+    """A line, in words, of how a revision was read: what was chosen and refused and why, how the levels were found.
+
+    ``doubt`` marks those for which nobody can vouch for the numbering of the levels.
+    """
+
+    __tablename__ = "explanation"
+    __table_args__ = (UniqueConstraint("study_id", "revision", "ordinal"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"))
+    revision: Mapped[int]
+    ordinal: Mapped[int]
+    text: Mapped[str]
+    doubt: Mapped[bool] = mapped_column(Boolean, default=False)
+
+
 class Series(Table):
     __tablename__ = "series"
     __table_args__ = (UniqueConstraint("study_id", "series_instance_uid"),)

@@ -28,7 +28,11 @@ class NotDicom(Permanent):
 
 
 class NotAnalysable(Permanent):
-    """The study cannot be analysed, for a reason its reader should know."""
+    """The study cannot be analysed, for a reason its reader should know; ``told`` says what else was made of it."""
+
+    def __init__(self, reason: str, told: tuple[str, ...] = ()) -> None:
+        super().__init__(reason)
+        self.told = told
 
 
 class WrongSetting(Permanent):

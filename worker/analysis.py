@@ -14,7 +14,7 @@ from lumbar import VERSION
 from lumbar.dicom.folder import Found
 from lumbar.dicom.headers import read_header, slice_headers
 from lumbar.errors import NotAnalysable, NotDicom, Transient
-from lumbar.networks import CropReader
+from lumbar.networks import Networks
 from lumbar.reports.identity import report_uid
 from lumbar.reports.report import Predecessor, Report
 from lumbar.reports.sr import OUTPUT, build_sr
@@ -28,7 +28,7 @@ class StoreAway(Transient):
     """The store does not hold what it was given, for now."""
 
 
-def analyse_study(site: Site, networks: CropReader, claimed: Claimed) -> None:
+def analyse_study(site: Site, networks: Networks, claimed: Claimed) -> None:
     """Analyses a claimed study and writes its outcome.
 
     Raises:
@@ -40,7 +40,7 @@ def analyse_study(site: Site, networks: CropReader, claimed: Claimed) -> None:
         _require_a_finding(analysis)
     except NotAnalysable as error:
         with site.database.transaction() as session:
-            results.end_analysis(session, claimed, StudyEvent.REFUSED, reason=str(error))
+            results.end_analysis(session, claimed, StudyEvent.REFUSED, reason=str(error), told=error.told)
         return
     row = _stored_report(site, claimed, analysis, instances, networks)
     with site.database.transaction() as session:
@@ -49,6 +49,8 @@ def analyse_study(site: Site, networks: CropReader, claimed: Claimed) -> None:
             claimed,
             StudyEvent.ANALYSED,
             found=analysis.findings,
+            told=analysis.choices,
+            doubts=analysis.doubts,
             bundle=networks.identity,
             report=row,
             destinations=site.settings.destinations,
@@ -58,10 +60,10 @@ def analyse_study(site: Site, networks: CropReader, claimed: Claimed) -> None:
 def _require_a_finding(analysis: Analysis) -> None:
     """A report of 25 times "not assessed" tells a reader nothing: the study's state and its reason do."""
     if not any(finding.assessed for finding in analysis.findings):
-        raise NotAnalysable(f"nothing could be assessed: {analysis.findings[0].reason}")
+        raise NotAnalysable(f"nothing could be assessed: {analysis.findings[0].reason}", analysis.choices)
 
 
-def provenance_of(settings_sha256: str, networks: CropReader, instances: list[Found]) -> Provenance:
+def provenance_of(settings_sha256: str, networks: Networks, instances: list[Found]) -> Provenance:
     """All that decides the result."""
     return Provenance(
         bundle=networks.identity,
@@ -78,7 +80,12 @@ def report_of(
     used = {finding.place.sop_instance_uid for finding in analysis.findings if finding.place}
     sources = [found.header for found in instances if found.header.SOPInstanceUID in used] or [instances[0].header]
     return build_sr(
-        sources, analysis.findings, provenance, created=datetime.now(UTC).astimezone(), predecessor=predecessor
+        sources,
+        analysis.findings,
+        provenance,
+        doubts=analysis.doubts,
+        created=datetime.now(UTC).astimezone(),
+        predecessor=predecessor,
     )
 
 
@@ -116,7 +123,7 @@ def _require_stored(path: Path, size: int) -> None:
 
 
 def _stored_report(
-    site: Site, claimed: Claimed, analysis: Analysis, instances: list[Found], networks: CropReader
+    site: Site, claimed: Claimed, analysis: Analysis, instances: list[Found], networks: Networks
 ) -> ReportRow:
     """The report's row; its bytes are stored before anything is sent, and an equal run finds those of the first."""
     provenance = provenance_of(site.settings.results_sha256, networks, instances)

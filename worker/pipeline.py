@@ -1,6 +1,6 @@
 """The story: a study's instances in, 25 findings out. It reads files; it knows no queue and no table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,14 +9,19 @@ from numpy.typing import NDArray
 from lumbar.dicom.folder import Found
 from lumbar.dicom.reader import SliceReader
 from lumbar.errors import NotAnalysable, NotDicom
-from lumbar.networks import CropReader
-from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role
+from lumbar.networks import Networks
+from lumbar.reports.picture import Cell, Sagittal, draw
+from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Severity
 from lumbar.spine.candidates import Candidate, candidates
 from lumbar.spine.crops import CROP_MM, crop
 from lumbar.spine.findings import Finding, Place, Probabilities
-from lumbar.spine.levels import locate_levels
-from lumbar.spine.roles import ALONE, Roles, assign_roles
-from lumbar.spine.sac import find_sac
+from lumbar.spine.keypoints import AXIAL, picture
+from lumbar.spine.levels import SEEN, KeypointReader, Levels, locate_levels
+from lumbar.spine.points import Points, find_points, recesses_on, sac_on, usual_place
+from lumbar.spine.roles import ALONE, Roles, assign_roles, series_numbers
+
+BESIDE = "the dural sac is not seen on the sagittal images, which lie beside the mid-line"
+SHOWN = 0.5  # VGG16's probability from which a crop shows its condition's view
 
 
 @dataclass(frozen=True)
@@ -28,15 +33,9 @@ class Reading:
     shows: float
     place: Place
 
-
-@dataclass(frozen=True)
-class Analysis:
-    """What was made of a study: always 25 findings; and in words which series were read for what, and the levels."""
-
-    study_instance_uid: str
-    findings: tuple[Finding, ...]
-    choices: tuple[str, ...]
-    readings: tuple[Reading, ...] = ()  # of a loose axial slice, whose level cannot be told
+    def __str__(self) -> str:
+        figures = ", ".join(f"{s.label} {p:.2f}" for s, p in zip(Severity, self.probabilities, strict=True))
+        return f"Without a level: {self.condition.label}: {figures}"
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,35 @@ class View:
     shows: float = 0.0
 
 
-def analyse(instances: Sequence[Found], networks: CropReader) -> Analysis:
+@dataclass(frozen=True)
+class Analysis:
+    """What was made of a study: always 25 findings; and in words which series were read for what, and the levels.
+
+    ``doubts`` are for which nobody can vouch for the levels' names; ``views`` are the crops that were graded.
+    """
+
+    study_instance_uid: str
+    findings: tuple[Finding, ...]
+    choices: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
+    levels: Levels | None = None
+    views: tuple[View, ...] = ()
+    readings: tuple[Reading, ...] = ()  # of a loose axial slice, whose level cannot be told
+
+
+@dataclass(frozen=True)
+class Located:
+    """A study up to its crops, before any of them is classified; ``reasons`` for every finding that has none."""
+
+    slices: SliceReader
+    roles: Roles
+    levels: Levels
+    points: Points
+    views: tuple[View, ...]
+    reasons: Mapping[FindingKey, str]
+
+
+def analyse(instances: Sequence[Found], networks: Networks) -> Analysis:
     """Reads one study.
 
     Raises:
@@ -56,18 +83,64 @@ def analyse(instances: Sequence[Found], networks: CropReader) -> Analysis:
     """
     slices = SliceReader(instances)
     roles = assign_roles(slices.headers)
-    if is_loose_axial(slices, roles):
-        return read_without_level(slices, roles, networks)
-    levels = locate_levels(roles, slices.read)
-    offered, no_candidate = candidates(roles, levels.canal, sac_seen=levels.sac_seen)
+    told = roles.choices + roles.notes
+    try:
+        if is_loose_axial(slices, roles):
+            return read_without_level(slices, roles, networks)
+        located = locate(slices, roles, networks.keypoints)
+        best = best_views(located.views, networks)
+        graded = grade(best, networks)
+        if not graded and len(slices.headers) > ALONE:
+            raise NotAnalysable("nothing could be assessed: " + next(iter(located.reasons.values())))
+    except NotAnalysable as error:
+        raise NotAnalysable(str(error), told) from error
+    findings = tuple(graded.get(key) or Finding(*key.parts, reason=located.reasons[key]) for key in ALL_FINDINGS)
+    return Analysis(
+        slices.headers[0].study_instance_uid,
+        findings,
+        told + located.levels.notes + _poorly_shown(findings),
+        located.levels.doubts + located.points.doubts,
+        located.levels,
+        tuple(best),
+    )
+
+
+def picture_of(analysis: Analysis, instances: Sequence[Found], notices: Sequence[str]) -> bytes:
+    """A PNG by which a person can check the analysis in one look."""
+    slices = SliceReader(instances)
+    series = series_numbers(slices.headers)
+    crops = {view.candidate.key: view for view in analysis.views}
+    cells = []
+    for finding in analysis.findings:
+        view = crops.get(finding.key)
+        source = ""
+        if view is not None:
+            header = view.candidate.header
+            source = f"series {series[header.series_instance_uid]}, image {header.instance_number}"
+        cells.append(Cell(finding, view.crop if view else None, source))
+    sagittal = None
+    if analysis.levels is not None:
+        header = analysis.levels.source
+        sagittal = Sagittal(slices.read(header), header, analysis.levels.canal)
+    lines = (*(f"Caution: {doubt}" for doubt in analysis.doubts), *map(str, analysis.readings), *analysis.choices)
+    return draw(sagittal, cells, lines, notices)
+
+
+def locate(slices: SliceReader, roles: Roles, keypoints: KeypointReader) -> Located:
+    """Levels, points and crops. Raises NotAnalysable where no lumbar spine is found."""
+    levels = locate_levels(roles, slices.read, keypoints)
+    points = find_points(levels, roles, slices.read, keypoints)
+    offered, no_candidate = candidates(roles, points.at if levels.midline_known else {})
+    if not levels.midline_known:
+        no_candidate = {key: BESIDE if "not found" in why else why for key, why in no_candidate.items()}
     views, unreadable = cut(offered, slices)
-    best = best_views(views, networks)
-    graded = grade(best, networks)
-    reasons = unreadable | no_candidate
-    if not graded and len(slices.headers) > ALONE:
-        raise NotAnalysable("nothing could be assessed: " + next(iter(reasons.values())))
-    findings = tuple(graded.get(key) or Finding(*key.parts, reason=reasons[key]) for key in ALL_FINDINGS)
-    return Analysis(slices.headers[0].study_instance_uid, findings, roles.choices + levels.notes)
+    return Located(slices, roles, levels, points, tuple(views), unreadable | no_candidate)
+
+
+def _poorly_shown(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """VGG16 recognises no view of the condition where one should be: the grade there is worth less."""
+    poor = [f"{f.level.label} {f.condition.label.lower()}" for f in findings if f.shows is not None and f.shows < SHOWN]
+    return (f"VGG16 does not recognise the view of {', '.join(poor)}",) if poor else ()
 
 
 def cut(offered: Sequence[Candidate], slices: SliceReader) -> tuple[list[View], dict[FindingKey, str]]:
@@ -84,7 +157,7 @@ def cut(offered: Sequence[Candidate], slices: SliceReader) -> tuple[list[View], 
     return views, unreadable
 
 
-def best_views(views: Sequence[View], networks: CropReader) -> list[View]:
+def best_views(views: Sequence[View], networks: Networks) -> list[View]:
     """For each finding the view on which VGG16 is surest to see its condition."""
     if not views:
         return []
@@ -104,7 +177,7 @@ def seen_alike(condition: Condition) -> tuple[Condition, ...]:
     return (condition,)
 
 
-def grade(views: Sequence[View], networks: CropReader) -> dict[FindingKey, Finding]:
+def grade(views: Sequence[View], networks: Networks) -> dict[FindingKey, Finding]:
     """ResNet-50's severities of the chosen views."""
     if not views:
         return {}
@@ -120,17 +193,22 @@ def is_loose_axial(slices: SliceReader, roles: Roles) -> bool:
     return len(slices.headers) <= ALONE and set(roles.stacks) == {Role.AXIAL_T2}
 
 
-def read_without_level(slices: SliceReader, roles: Roles, networks: CropReader) -> Analysis:
+def read_without_level(slices: SliceReader, roles: Roles, networks: Networks) -> Analysis:
     """What a loose axial slice allows: both recesses of its level, whichever that is."""
     header = roles.stacks[Role.AXIAL_T2][0].slices[0]
     try:
-        sac = find_sac(slices.read(header), header)
+        seen = picture(slices.read(header), header, header.centre, AXIAL)
     except NotDicom as error:
         raise NotAnalysable(f"the only slice cannot be read: {error}") from error
-    if sac is None:
-        raise NotAnalysable("no dural sac stands out in the only slice, and no other series tells where to look")
+    (heat,) = networks.keypoints.axial(seen.pixels[np.newaxis])
+    shown, sac = sac_on(seen, heat)
+    if shown < SEEN:
+        raise NotAnalysable("no dural sac is seen in the only slice, and no other series tells where to look")
     # Any level serves as a name here: it is dropped from the readings.
-    offered, _ = candidates(roles, {Level.L3_L4: sac})
+    level = Level.L3_L4
+    usual = {key: usual_place(key, {level: sac}) for key in ALL_FINDINGS if key.level is level}
+    points = {key: point if mass >= SEEN else usual[key] for key, mass, point in recesses_on(seen, heat, level, usual)}
+    offered, _ = candidates(roles, points)
     views, _ = cut(offered, slices)
     graded = grade(best_views(views, networks), networks)
     readings = tuple(
@@ -144,7 +222,7 @@ def read_without_level(slices: SliceReader, roles: Roles, networks: CropReader) 
         Role.SAGITTAL_T2: "no Sagittal T2/STIR series was received",
     }
     findings = tuple(Finding(*key.parts, reason=reasons[key.condition.role]) for key in ALL_FINDINGS)
-    return Analysis(header.study_instance_uid, findings, roles.choices, readings)
+    return Analysis(header.study_instance_uid, findings, roles.choices, readings=readings)
 
 
 def _finding(view: View, probabilities: Probabilities) -> Finding:

@@ -8,7 +8,7 @@ import numpy as np
 from lumbar.dicom.folder import Found
 from lumbar.dicom.reader import SliceReader
 from lumbar.errors import NotAnalysable, NotDicom
-from lumbar.networks import CropReader
+from lumbar.networks import Networks
 from lumbar.spine.crops import CROP_MM, crop
 from lumbar.spine.findings import Probabilities
 from lumbar.spine.roles import assign_roles, role_of
@@ -27,7 +27,7 @@ class Classification:
 
 
 def classify(
-    instances: Sequence[Found], networks: CropReader, point: tuple[float, float] | None = None
+    instances: Sequence[Found], networks: Networks, point: tuple[float, float] | None = None
 ) -> Classification:
     """One image, cropped around a point (column, row; the image's centre if None). It knows no level and no side.
 

@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 from db.site import Site
 from db.tables import JobKind
-from lumbar.networks import CropReader
+from lumbar.networks import Networks
 from worker.analysis import analyse_study
 from worker.delivery import deliver
 from worker.job import perform
 from worker.local import Task
 
 
-def tasks(site: Site, networks: Callable[[], CropReader]) -> dict[JobKind, Task]:
+def tasks(site: Site, networks: Callable[[], Networks]) -> dict[JobKind, Task]:
     """What to do for each kind of job. ``networks`` is called at the first analysis and should keep its result."""
 
     def analyse() -> bool:

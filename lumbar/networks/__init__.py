@@ -1,4 +1,7 @@
-"""The two classifiers and their bundles. Importing this package alone does not import Keras, which takes seconds."""
+"""The level locator, the two classifiers and their bundles.
+
+Importing this package alone does not import Keras, which takes seconds.
+"""
 
 import os
 from collections.abc import Iterator
@@ -9,12 +12,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lumbar.spine.levels import KeypointReader
 from lumbar.spine.provenance import BundleIdentity
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
-class CropReader(Protocol):
+class Networks(Protocol):
     """What the pipeline asks of the networks; ``classifiers.Classifiers`` in earnest, a stub in tests.
 
     ``crops`` are (n, 224, 224), 0–1, as ``lumbar.spine.crops.crop`` makes them.
@@ -22,6 +26,11 @@ class CropReader(Protocol):
 
     @property
     def identity(self) -> BundleIdentity: ...
+
+    @property
+    def keypoints(self) -> KeypointReader:
+        """The level locator."""
+        ...
 
     def conditions(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, 6): how probably each shows each ``Condition``, in order, then none of them; rows sum to 1."""
@@ -32,12 +41,20 @@ class CropReader(Protocol):
         ...
 
 
-def load(folder: Path | None) -> CropReader:
+def load(folder: Path | None) -> Networks:
     """A bundle's networks, resident from the first call on; None gives untrained ones. Raises WrongSetting."""
     with _native_start_up_lines_dropped():
         from lumbar.networks.bundle import resident
 
         return resident(folder)
+
+
+def load_keypoints(folder: Path | None = None) -> KeypointReader:
+    """The level locator of a folder; None gives the shipped one. Raises WrongSetting."""
+    with _native_start_up_lines_dropped():
+        from lumbar.networks import locator
+
+        return locator.load_locator(folder or locator.FOLDER)
 
 
 @contextmanager

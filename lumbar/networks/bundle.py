@@ -18,6 +18,8 @@ from lumbar.networks.classifiers import (
     build_condition_network,
     build_severity_network,
 )
+from lumbar.networks.locator import resident as locator
+from lumbar.networks.locator import shipped_sha256
 from lumbar.spine.crops import PREPROCESSING_VERSION
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 
@@ -46,7 +48,7 @@ def load_bundle(folder: Path | None) -> Classifiers:
             network.load_weights(folder / Path(described["networks"][name]["weights"]).name)
         except (OSError, ValueError, KeyError) as error:
             raise WrongSetting(f"bundle: the {name} weights do not fit this version's network") from error
-    return Classifiers(_identity(described), **networks)
+    return Classifiers(_identity(described), locator(), **networks)
 
 
 def write_bundle(
@@ -99,8 +101,8 @@ def _described(folder: Path) -> dict[str, Any]:
 
 
 def _identity(described: dict[str, Any]) -> BundleIdentity:
-    """``weights_sha256`` is that of the two files' digests, condition's first."""
-    digests = "".join(described["networks"][name]["sha256"] for name in CLASSES)
+    """``weights_sha256`` is that of the digests of condition's, severity's and the level locator's weights."""
+    digests = "".join(described["networks"][name]["sha256"] for name in CLASSES) + shipped_sha256()
     return BundleIdentity(
         name=str(described["name"]),
         version=str(described["version"]),
@@ -115,11 +117,11 @@ def _initial() -> Classifiers:
     condition, severity = build_condition_network(), build_severity_network()
     random.seed()  # Keras has seeded the whole process; jitter must not be alike in every worker
     np.random.seed()
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(shipped_sha256().encode("ascii"))
     for weights in (*condition.get_weights(), *severity.get_weights()):
         digest.update(np.ascontiguousarray(weights).tobytes())
     identity = BundleIdentity("initial", "0", digest.hexdigest(), TrainedOn.NOTHING, PREPROCESSING_VERSION)
-    return Classifiers(identity, condition, severity)
+    return Classifiers(identity, locator(), condition, severity)
 
 
 def _file_sha256(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""VGG16 says which condition a crop shows, ResNet-50 how severe it is."""
+"""VGG16 says which condition a crop shows, ResNet-50 how severe it is; the level locator goes with them."""
 
 from pathlib import Path
 from typing import Any
@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from lumbar.networks.locator import Locator
 from lumbar.spine.anatomy import Condition, Severity
 from lumbar.spine.crops import SIDE
 from lumbar.spine.provenance import BundleIdentity
@@ -41,10 +42,13 @@ def build_severity_network(backbone_weights: Path | None = None) -> keras.Model:
 
 
 class Classifiers:
-    """Both networks, resident. A crop's answer does not depend on the crops it is asked with."""
+    """Both classifiers and the locator, resident. A crop's answer does not depend on the crops it is asked with."""
 
-    def __init__(self, identity: BundleIdentity, condition: keras.Model, severity: keras.Model) -> None:
+    def __init__(
+        self, identity: BundleIdentity, keypoints: Locator, condition: keras.Model, severity: keras.Model
+    ) -> None:
         self.identity = identity
+        self.keypoints = keypoints
         self._condition = condition
         self._severity = severity
 

@@ -56,6 +56,7 @@ def build_sr(
     findings: Sequence[Finding],
     provenance: Provenance,
     *,
+    doubts: Sequence[str] = (),
     created: datetime,
     predecessor: Predecessor | None = None,
 ) -> Report:
@@ -63,7 +64,7 @@ def build_sr(
 
     ``sources``: the headers of the instances that the findings' places name, or of any instance of the study where
     nothing was assessed; all of one study. What a header lacks stays empty. ``created`` is stamped as it stands, so
-    pass the site's wall-clock time. The text is UTF-8 (ISO_IR 192).
+    pass the site's wall-clock time. ``doubts`` stand before the figures. The text is UTF-8 (ISO_IR 192).
 
     Raises ValueError if there are no sources, one finding comes twice, or a place names an instance that is not
     among the sources or lies outside its image.
@@ -86,7 +87,7 @@ def build_sr(
         imaging_measurements=[_group(finding, sources, algorithm, sop_instance_uid) for finding in findings],
         referenced_images=library_entries(sources),
     )
-    for notice in reversed(provenance.notices):
+    for notice in reversed((*provenance.notices, *(f"Caution: {doubt}" for doubt in doubts))):
         _put_before_the_figures(content, notice)
 
     document = Comprehensive3DSR(

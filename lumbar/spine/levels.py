@@ -1,10 +1,12 @@
-"""Where the five lumbar disc levels are: found on sagittal T2 by the look of the discs, and of the dural sac behind.
+"""Where the five lumbar disc levels are, and how surely they are named.
 
-A plain method without learning. It names what it finds by counting up from the lowest disc that fits L5/S1.
+The keypoint network sees the slices in the middle of a sagittal series, of whatever weighting; what it says of all
+discs and slices is put together into one row of discs (``lumbar.spine.decode``), counted upwards from the sacrum.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -12,181 +14,242 @@ from numpy.typing import NDArray
 
 from lumbar.errors import NotAnalysable, NotDicom
 from lumbar.spine.anatomy import Level, Role
-from lumbar.spine.crops import SIDE, crop_to_image, normalised
-from lumbar.spine.discs import LEVELS_UP, MM, USUAL_SPACING, Chain, Image, bands, chain
+from lumbar.spine.decode import BLOB, Row, best_row
+from lumbar.spine.keypoints import BORDER, BORDER_AHEAD_MM, BORDER_DOWN_MM, DISCS, SAGITTAL, Heat, Picture, picture
 from lumbar.spine.roles import ALONE, Roles, Stack
 from lumbar.spine.slices import SliceHeader, Vector
 
 Read = Callable[[SliceHeader], NDArray[np.float32]]
 
-CENTRAL = 5  # slices on which the discs are looked for
-ENOUGH, ENOUGH_WITHOUT_SAC = 1.0, 2.5  # of a chain's score, to be a lumbar spine at all
-SURE = 0.4  # of a chain's score ahead of every other numbering
-INVERTED = 0.8  # of a chain's score, by which the same discs upside down must not be ahead
-LEAST_TILT, LEAST_TURN = 9.0, 12.0  # degrees: of L5/S1, and from there to L2/L3
-NOT_FOUND = "no lumbar spine was found on the sagittal T2 images"
-SAC_MM, SAC_REACH_MM = 30.0, 7.0  # from a disc's centre, as found, to the sac's in a usual spine; how far it varies
-EDGE_MM = 18.5  # from a disc's centre, as found, to just behind its back edge
-BRIGHTER = 1.15  # the sac over the vertebral bodies
-ASIDE_MM = 16.0  # to either side of the middle slice: where the middle of the sac is looked for
-STATIONS = np.linspace(-0.4, 4.4, 73)  # along the chain, in discs from L5/S1 upwards
-AT_DISCS = np.abs(STATIONS - np.arange(len(LEVELS_UP))[:, None]).argmin(axis=1)
-OFFSETS = np.arange(-8.0, 52.0, 1.0)  # mm behind the discs' centres
+BORDER_SLICES = 3  # on which the border to the sacrum is looked at
+CENTRAL = 5  # slices looked at first
+MIDLINE = 0.35  # presence of the canal, over the levels, from which a slice shows it
+SEEN = 0.5  # presence from which a disc counts as seen
+CERTAIN_MARGIN = 1.0  # of the row's score ahead of every other numbering
+TRANSITIONAL = 0.33  # probability from which the border is called transitional; chosen on phantoms (docs/model-card.md)
+LUMBAR = slice(DISCS.index(Level.L1_L2), DISCS.index(Level.L5_S1) + 1)
+FORAMEN_AHEAD_CELLS, FORAMEN_UP_CELLS = 1.4, 1.9  # of the canal's middle at the disc
+CANAL_SD = 6.0  # mm across the slices over which the canal fades from sight; as the network was taught
+SACRUM_MM = 32.0  # of the image below L5/S1 that must be there, to see that it is the lowest disc
+FEWEST = 3  # lumbar levels, for a study to be one of the lumbar spine
+NOT_FOUND = "no lumbar spine was found on the {} images"
+UNCERTAIN = "the numbering is uncertain"
+
+
+class KeypointReader(Protocol):
+    """What is asked of the keypoint network; ``lumbar.networks.locator.Locator`` in earnest."""
+
+    def sagittal(self, pictures: NDArray[np.float32]) -> Heat:
+        """(n, 192, 192) to (n, 96, 96, 13) probabilities of ``SAGITTAL.points``."""
+        ...
+
+    def border(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, 64, 64) to (n,) probabilities that the lumbosacral border is transitional."""
+        ...
+
+    def axial(self, pictures: NDArray[np.float32]) -> Heat:
+        """(n, 128, 128) to (n, 64, 64, 3) probabilities of ``AXIAL.points``."""
+        ...
 
 
 @dataclass(frozen=True)
 class Levels:
-    """``canal`` is the middle of the dural sac at the disc's mid-height, mm (LPS), cranial to caudal.
+    """``canal`` is the middle of the dural sac at the height of each disc seen, mm (LPS), cranial to caudal.
 
-    ``source`` is the slice on which they are best seen; ``notes`` say in words how they were found and what is in
-    doubt; ``confidence`` runs from 0 to 1 and is no probability. Without ``sac_seen``, in a loose slice beside the
-    mid-line, the points lie just behind the discs and nothing may be graded there.
+    ``source`` is the slice nearest to it; ``notes`` say in words how the levels were found and what is in doubt;
+    ``doubts`` are those that make the numbering uncertain. ``confidence`` (0–1) is no probability. Where no
+    slice shows the canal itself, ``midline_known`` is False, and nothing may be graded.
     """
 
     canal: Mapping[Level, Vector]
-    source: SliceHeader | None = None
-    notes: tuple[str, ...] = ()
-    confidence: float = 0.0
-    sac_seen: bool = True
+    source: SliceHeader
+    notes: tuple[str, ...]
+    doubts: tuple[str, ...]
+    confidence: float
+    midline_known: bool = True
+
+    @property
+    def numbering_uncertain(self) -> bool:
+        return bool(self.doubts)
 
 
 @dataclass(frozen=True)
-class _Hung:
-    """A slice upright at ``MM`` mm a pixel, the same patient's point in the middle of every one."""
+class _Seen:
+    """A slice, how far it lies to the patient's left of the series' middle slice (mm), what the network says of it.
 
-    header: SliceHeader
-    image: Image
-    to_image: NDArray[np.float64]
+    ``heat`` shows the discs; ``canal`` is how present the canal itself is at each.
+    """
 
-    def to_patient(self, point: Vector) -> Vector:
-        """The point in mm (LPS) of an (x, y) in the hung image's mm."""
-        column, row = self.to_image @ np.array([*(point / MM), 1.0])
-        return self.header.to_patient(column, row)
+    picture: Picture
+    away: float
+    heat: Heat
+    canal: Vector
 
 
-def locate_levels(roles: Roles, read: Read) -> Levels:
+def locate_levels(roles: Roles, read: Read, keypoints: KeypointReader) -> Levels:
     """The levels of the study whose slices ``read`` gives, (rows, columns) of any range.
 
-    Raises NotAnalysable where there is no sagittal T2, or no lumbar spine on it, or no slice of it can be read.
+    Raises NotAnalysable where there is no sagittal series, no lumbar spine on it, or no slice of it can be read.
     """
-    stacks = roles.stacks.get(Role.SAGITTAL_T2)
-    if not stacks:
-        raise NotAnalysable("no sagittal T2/STIR series was received, on which the disc levels are found")
-    slices = _hang(stacks[0], read)
-    middle = slices[len(slices) // 2]
-    away = -np.array([s.header.distance(middle.to_patient(np.full(2, SIDE * MM / 2))) for s in slices])
-    central = np.argsort(abs(away), kind="stable")[:CENTRAL]
-    discs = bands([slices[i].image for i in central])
-    found, inverted = chain(discs), chain([d.upside_down for d in discs])
-    if found is None or found.score < ENOUGH:
-        raise NotAnalysable(NOT_FOUND)
-    if inverted is not None and inverted.score > found.score + INVERTED:
-        raise NotAnalysable(NOT_FOUND + ": it would fit better upside down")
-    centres, backwards = _curve(found)
-    if not _lordotic(backwards[AT_DISCS]):
-        raise NotAnalysable(NOT_FOUND)
-    near = [i for i in range(len(slices)) if abs(away[i]) <= ASIDE_MM]
-    strips = np.stack([_strip(slices[i].image, centres, backwards) for i in near])
-    size = _size(found)
-    offsets, seen = _sac(strips[np.isin(near, central)].mean(axis=0), size)
-    aside = np.zeros(len(LEVELS_UP))
-    notes = ["disc levels found by their look on sagittal T2/STIR, counted upwards from L5/S1"]
-    if seen and len(near) > ALONE:
-        aside = _aside(strips, offsets, away[near])
-    elif seen:
+    role = next((role for role in (Role.SAGITTAL_T2, Role.SAGITTAL_T1) if roles.stacks.get(role)), None)
+    if role is None:
+        raise NotAnalysable("no sagittal T1 or T2/STIR series was received, on which the disc levels are found")
+    seen = _look(roles.stacks[role][0], read, keypoints)
+    row = best_row(_together(seen))
+    lowest = DISCS.index(Level.L5_S1)
+    if row is None:
+        raise NotAnalysable(NOT_FOUND.format(role.label))
+    presence = {k: _presence(seen, k, place) for k, place in row.places.items()}
+    transitional = 0.0
+    midline_known = max(float(s.canal[LUMBAR].mean()) for s in seen) >= MIDLINE
+    alone = len(roles.stacks[role][0].slices) <= ALONE
+    if presence[lowest].max() < (SEEN / 2 if alone else SEEN):
+        raise NotAnalysable(NOT_FOUND.format(role.label) + ": no sacrum is seen from which to count")
+    named = {Level(DISCS[k]): k for k in row.places if DISCS[k] in list(Level)}
+    if len(named) < FEWEST:
+        raise NotAnalysable(NOT_FOUND.format(role.label) + f": only {len(named)} lumbar levels are in view")
+    across = _across(seen, presence, sorted(row.places))
+    middle = seen[int(np.argmin([abs(s.away) for s in seen]))]
+    canal = {level: _point(middle, row.places[k], across[k]) for level, k in sorted(named.items())}
+    if midline_known:
+        transitional = _transitional(seen, canal[Level.L5_S1], across[lowest], read, keypoints)
+    below = _below(middle.picture.header, canal[Level.L5_S1])
+    doubts = tuple(_doubts(transitional, below, row, alone))
+    centre = float(np.mean(list(across.values())))
+    source = min(seen, key=lambda s: abs(s.away - centre)).picture.header
+    confidence = float(np.mean([presence[k].max() for k in named.values()])) * min(1.0, row.margin / CERTAIN_MARGIN)
+    notes = tuple(_notes(role, canal, alone, midline_known))
+    return Levels(canal, source, notes, doubts, max(0.0, confidence), midline_known)
+
+
+def _look(stack: Stack, read: Read, keypoints: KeypointReader) -> list[_Seen]:
+    """The middle slices, and more to that side on which the canal seems to lie; only these are read."""
+    slices = stack.slices
+    middle = len(slices) // 2
+    centre = slices[middle].centre
+    order = sorted(range(len(slices)), key=lambda i: (abs(i - middle), i))
+    to_left = leftwards(slices[middle])
+    seen: dict[int, _Seen] = {}
+    failed: dict[int, str] = {}
+    wanted = order[:CENTRAL]
+    while wanted:
+        pictures = {}
+        for i in wanted:
+            try:
+                pictures[i] = picture(read(slices[i]), slices[i], centre, SAGITTAL)
+            except NotDicom as error:
+                failed[i] = str(error)
+        asked = [p.pixels for p in pictures.values()]
+        for i, heat in zip(pictures, keypoints.sagittal(np.stack(asked)) if asked else (), strict=True):
+            away = float((slices[i].centre - centre) @ to_left)
+            canal = heat[..., : len(DISCS)]
+            seen[i] = _Seen(pictures[i], away, _with_foramina(heat), canal.sum(axis=(0, 1)))
+        wanted = _more(seen, failed, len(slices))
+    if not seen:
+        raise NotAnalysable(f"no slice of the sagittal series could be read: {next(iter(failed.values()))}")
+    return [seen[i] for i in sorted(seen)]
+
+
+def leftwards(header: SliceHeader) -> Vector:
+    """The unit vector across a sagittal slice, to the patient's left."""
+    return header.normal * (1 if header.normal[0] >= 0 else -1)
+
+
+def _more(seen: Mapping[int, _Seen], failed: Mapping[int, str], count: int) -> list[int]:
+    """The next slices beyond an end at which the canal is seen best at some level, or where none could be read."""
+    known = sorted({*seen, *failed})
+    ends = {known[0]: range(known[0] - 2, known[0]), known[-1]: range(known[-1] + 1, known[-1] + 3)}
+    shown = {i: s.canal[LUMBAR] for i, s in seen.items()}
+    best = {max(shown, key=lambda i: shown[i][level]) for level in range(len(Level))} if shown else set(ends)
+    return [i for end, beyond in ends.items() if end in best or end in failed for i in beyond if 0 <= i < count]
+
+
+def _with_foramina(heat: Heat) -> Heat:
+    """The discs' maps; where a slice shows the foramen instead of the canal, that tells the level too."""
+    discs = heat[..., : len(DISCS)].copy()
+    shift = np.array([[1, 0, FORAMEN_AHEAD_CELLS], [0, 1, FORAMEN_UP_CELLS]], np.float32)
+    for n, level in enumerate(Level):
+        foramen = cv2.warpAffine(np.ascontiguousarray(heat[..., len(DISCS) + n]), shift, discs.shape[1::-1])
+        own = discs[..., DISCS.index(level)]
+        own += foramen * max(0.0, 1 - float(own.sum()))
+    return discs
+
+
+def _together(seen: list[_Seen]) -> Heat:
+    """One set of maps: the slices' mean, weighted by where the disc shows, as present as on the best of them."""
+    heats = np.stack([s.heat for s in seen])
+    presence = heats.sum(axis=(1, 2))
+    return np.asarray(heats.sum(axis=0) * (presence.max(axis=0) / (presence.sum(axis=0) + 1e-6)), dtype=np.float32)
+
+
+def _presence(seen: list[_Seen], disc: int, place: Vector) -> Vector:
+    """By slice: how much of the disc's map lies at its place."""
+    x, y = np.round(place).astype(int)
+    reach = BLOB // 2 + 1
+    part = (slice(max(y - reach, 0), y + reach + 1), slice(max(x - reach, 0), x + reach + 1), disc)
+    return np.array([float(s.heat[part].sum()) for s in seen])
+
+
+def _across(seen: list[_Seen], presence: Mapping[int, Vector], discs: list[int]) -> dict[int, float]:
+    """How far the middle of the canal lies to the left of the middle slice, mm: smooth from disc to disc."""
+    away = np.array([s.away for s in seen])
+    if len(seen) <= ALONE:
+        return dict.fromkeys(
+            discs, float(away[np.argmax([sum(presence[k][i] for k in discs) for i in range(len(seen))])])
+        )
+    found = np.array([middle_of(away, presence[k], CANAL_SD) for k in discs])
+    smooth = np.convolve(np.pad(found, 1, mode="reflect", reflect_type="odd"), (0.25, 0.5, 0.25), mode="valid")
+    return dict(zip(discs, smooth.tolist(), strict=True))
+
+
+def middle_of(away: Vector, presence: Vector, sd: float) -> float:
+    """Where slices at so many mm show it best, if it fades to both sides as a Gaussian of ``sd`` mm."""
+    trial = np.arange(away.min() - 4, away.max() + 4.01, 0.25)
+    shape = np.exp(-np.square((away[None] - trial[:, None]) / sd) / 2)
+    height = np.clip((shape @ presence) / np.square(shape).sum(axis=1), 0.2, 1.0)
+    return float(trial[np.square(height[:, None] * shape - presence).sum(axis=1).argmin()])
+
+
+def _point(middle: _Seen, place: Vector, across: float) -> Vector:
+    """A place in cells of the maps, in mm (LPS)."""
+    return middle.picture.from_cell(place) + (across - middle.away) * leftwards(middle.picture.header)
+
+
+def _transitional(seen: list[_Seen], lowest: Vector, across: float, read: Read, keypoints: KeypointReader) -> float:
+    """How probably the vertebra at the border to the sacrum is neither quite lumbar nor quite sacral."""
+    centre = lowest + np.array([0.0, -BORDER_AHEAD_MM, -BORDER_DOWN_MM])
+    nearest = sorted(seen, key=lambda s: abs(s.away - across))[:BORDER_SLICES]
+    headers = [s.picture.header for s in nearest]
+    pictures = [picture(read(header), header, centre, BORDER).pixels for header in headers]
+    return float(np.mean(keypoints.border(np.stack(pictures))))
+
+
+def _below(header: SliceHeader, point: Vector) -> float:
+    """How many mm of the image lie below a point."""
+    edges = [header.to_patient(column, row) for column in (0, header.columns - 1) for row in (0, header.rows - 1)]
+    return float(point[2] - min(edge[2] for edge in edges))
+
+
+def _doubts(transitional: float, below: float, row: Row, alone: bool) -> list[str]:
+    doubts = []
+    if below < SACRUM_MM:
+        doubts.append(f"{UNCERTAIN}: the images end {max(below, 0):.0f} mm below the lowest disc, and show no sacrum")
+    if transitional >= TRANSITIONAL:
+        doubts.append(f"{UNCERTAIN}: the border to the sacrum looks transitional ({transitional:.2f})")
+    if row.margin < CERTAIN_MARGIN:
+        doubts.append(f"{UNCERTAIN}: another one fits almost as well")
+    if alone:
+        doubts.append(f"{UNCERTAIN}: it rests on too few slices")
+    return doubts
+
+
+def _notes(role: Role, canal: Mapping[Level, Vector], alone: bool, midline_known: bool) -> list[str]:
+    notes = [f"disc levels found on {role.label}, counted upwards from L5/S1 as the lowest disc above the sacrum"]
+    outside = [level.label for level in Level if level not in canal]
+    if outside:
+        notes.append(f"not seen: {', '.join(outside)}")
+    if not midline_known:
+        notes.append(f"the dural sac is not seen on the {role.label} images; the points lie beside the mid-line")
+    elif alone:
         notes.append("too few slices to know the mid-line; it is taken to be on the slice itself")
-    elif len(slices) > ALONE or found.score < ENOUGH_WITHOUT_SAC:
-        raise NotAnalysable(NOT_FOUND + ": no dural sac lies behind what looks like discs")
-    else:
-        offsets = np.full(len(STATIONS), EDGE_MM * size)
-        notes.append("the dural sac was not seen; the points lie just behind the discs, the mid-line is not known")
-    if found.margin < SURE:
-        notes.append("the numbering is uncertain; another one fits almost as well")
-    elif len(slices) <= ALONE:
-        notes.append("the numbering is uncertain; it rests on too few slices")
-    points = {
-        level: middle.to_patient(centres[at] + offsets[at] * backwards[at]) + x * middle.header.normal
-        for level, at, x in zip(LEVELS_UP, AT_DISCS, aside, strict=True)
-    }
-    source = slices[min(central, key=lambda i: abs(away[i] - aside.mean()))]
-    confidence = min(1.0, found.score / len(LEVELS_UP)) * min(1.0, found.margin / (2 * SURE))
-    return Levels({level: points[level] for level in Level}, source.header, tuple(notes), confidence, seen)
-
-
-def _lordotic(backwards: Vector) -> bool:
-    """Whether the discs turn as they do above a sacrum, and not as in a thorax or upside down."""
-    tilts = np.rad2deg(np.arctan2(-backwards[:, 1], backwards[:, 0]))
-    return bool(tilts[0] >= LEAST_TILT and tilts[0] - tilts[3] >= LEAST_TURN)
-
-
-def _hang(stack: Stack, read: Read) -> list[_Hung]:
-    """The slices that can be read, upright and about the middle of the stack's middle slice."""
-    centre_of = stack.slices[len(stack.slices) // 2]
-    centre = centre_of.to_patient((centre_of.columns - 1) / 2, (centre_of.rows - 1) / 2)
-    hung, reason = [], ""
-    for header in stack.slices:
-        try:
-            image = normalised(read(header))
-        except NotDicom as error:
-            reason = str(error)
-            continue
-        to_image = crop_to_image(header, *header.to_pixel(centre), SIDE * MM)
-        upright = cv2.warpAffine(image, to_image, (SIDE, SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-        hung.append(_Hung(header, np.asarray(upright, dtype=np.float32), to_image))
-    if not hung:
-        raise NotAnalysable(f"no slice of the sagittal T2 series could be read: {reason}")
-    return hung
-
-
-def _size(found: Chain) -> float:
-    """The spine's size over the usual."""
-    centres = np.array([d.centre for d in found.discs])
-    return float(np.linalg.norm(np.diff(centres, axis=0), axis=1).mean() / np.mean(USUAL_SPACING))
-
-
-def _curve(found: Chain) -> tuple[Vector, Vector]:
-    """A smooth curve through the discs' centres and the unit vectors backwards along it, at ``STATIONS``.
-
-    The tilt is the mean of what the discs show and what the curve's direction says.
-    """
-    discs = np.arange(len(found.discs))
-    x, y = (np.polyfit(discs, c, 3) for c in zip(*(d.centre for d in found.discs), strict=True))
-    centres = np.column_stack([np.polyval(x, STATIONS), np.polyval(y, STATIONS)])
-    leaning = np.arctan2(-np.polyval(np.polyder(x), STATIONS), -np.polyval(np.polyder(y), STATIONS))
-    tilts = np.polyval(np.polyfit(discs, np.deg2rad([d.tilt for d in found.discs]), 2), STATIONS)
-    angle = (leaning + tilts) / 2
-    return centres, np.column_stack([np.cos(angle), -np.sin(angle)])
-
-
-def _strip(image: Image, centres: Vector, backwards: Vector) -> Image:
-    """The spine straightened: ``STATIONS`` × ``OFFSETS``."""
-    points = ((centres[:, None] + OFFSETS[:, None] * backwards[:, None]) / MM).astype(np.float32)
-    return np.asarray(cv2.remap(image, points[..., 0], points[..., 1], cv2.INTER_LINEAR), dtype=np.float32)
-
-
-def _sac(strip: Image, size: float) -> tuple[Vector, bool]:
-    """How far behind the discs' centres the middle of the sac is at each station, mm, and whether it is seen at all.
-
-    The sac is brighter than what lies just in front of it and just behind, and keeps its course over centimetres.
-    """
-    inside, around = cv2.blur(strip, (11, 1)), cv2.blur(strip, (21, 1))
-    tube = _smooth(inside - around)
-    best = (tube / (tube.std() + 1e-6) - ((OFFSETS - SAC_MM * size) / SAC_REACH_MM) ** 2).argmax(axis=1)
-    bone = strip[:, abs(OFFSETS - 2) <= 10].mean(axis=1)
-    brighter = np.median(inside[np.arange(len(best)), best] / (bone + 1e-3))
-    return OFFSETS[best], bool(brighter > BRIGHTER)
-
-
-def _smooth(image: Image) -> Image:
-    """Smoothed along the stations, which are the rows."""
-    return np.asarray(cv2.GaussianBlur(image, (1, 31), sigmaX=0.1, sigmaY=5), dtype=np.float32)
-
-
-def _aside(strips: Image, offsets: Vector, away: Vector) -> Vector:
-    """How far the middle of the sac is from the middle slice at each disc, mm along the normal."""
-    within = abs(OFFSETS - offsets[:, None]) <= 5
-    bright = _smooth(((strips * within).sum(axis=2) / within.sum(axis=1)).T)
-    halfway = (bright.max(axis=1) + np.median(bright, axis=1)) / 2
-    weight = np.maximum(bright - halfway[:, None], 0) + 1e-9
-    middle = (weight * away).sum(axis=1) / weight.sum(axis=1)
-    return np.asarray(np.polyval(np.polyfit(STATIONS, middle, 2), STATIONS[AT_DISCS]))
+    return notes

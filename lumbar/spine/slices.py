@@ -53,12 +53,18 @@ class SliceHeader:
     @property
     def normal(self) -> Vector:
         """Unit vector across the slice: row × column."""
-        return np.cross(self.along_row, self.down_column)
+        (a, b, c), (d, e, f) = self.orientation[:3], self.orientation[3:]
+        return np.array([b * f - c * e, c * d - a * f, a * e - b * d])
 
     @property
     def plane(self) -> Plane:
         """By the normal's largest component; an oblique axial L5/S1 slice is still axial."""
         return (Plane.SAGITTAL, Plane.CORONAL, Plane.AXIAL)[int(np.argmax(np.abs(self.normal)))]
+
+    @property
+    def centre(self) -> Vector:
+        """The point in mm (LPS) in the middle of the image, whichever way it is stored."""
+        return self.to_patient((self.columns - 1) / 2, (self.rows - 1) / 2)
 
     def to_patient(self, column: float, row: float) -> Vector:
         """The point in mm (LPS) of 0-based pixel coordinates whose integers are pixel centres."""

@@ -29,6 +29,7 @@ class Standing:
     moderate: int = 0
     uncertain: int = 0
     not_assessed: int = 0
+    numbering_uncertain: bool = False  # which level is which
     unread_because: str | None = None  # no findings: why (not yet analysed, not analysable, failed)
     read_again: bool = False  # the findings are of an earlier revision, and a later one is on its way
     ranks: bool = True  # whether the weights may rank
@@ -65,6 +66,8 @@ def _by_findings(standing: Standing) -> tuple[Urgency, str]:
         )
         if count
     ]
+    if standing.numbering_uncertain:
+        reasons.append("numbering uncertain")
     if standing.severe:
         return Urgency.FIRST, ", ".join(reasons)
     if reasons:

@@ -1,0 +1,137 @@
+"""Parallel slices put in order, and which slices lie at the same place. UIDs only break ties."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lumbar.spine.anatomy import Plane
+from lumbar.spine.slices import SliceHeader, Vector
+from lumbar.spine.weighting import Weighting, fat_suppressed, weighting
+
+PARALLEL = 0.01  # greatest angle between the normals of a stack in radians, about half a degree
+SAME_POSITION = 0.1  # mm along the normal
+OVERLAP, MOST_OVERLAP_MM = 0.75, 4.0  # of the thickness: slices closer than that show the same
+STATION_MM = 50.0  # between image centres within the plane; farther apart they show another part of the body
+GAP = 2.5  # of the usual distance of neighbours: a larger one parts axial blocks; a missing slice makes it 2
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Parallel slices of one contrast and frame of reference, no two at the same position.
+
+    Sagittal slices run from the patient's right to the left (+x), axial ones from caudal to cranial (+z).
+    """
+
+    slices: tuple[SliceHeader, ...]
+    weighting: Weighting
+
+    @property
+    def plane(self) -> Plane:
+        return self.slices[0].plane
+
+    @property
+    def fat_suppressed(self) -> bool:
+        return fat_suppressed(self.slices[0])
+
+    def nearest(self, point: Vector) -> tuple[SliceHeader, float]:
+        """The slice whose mid-plane is closest to a point (mm, LPS), and its unsigned distance in mm."""
+        closest = min(self.slices, key=lambda s: abs(s.distance(point)))
+        return closest, abs(closest.distance(point))
+
+    def meets(self, other: "Stack") -> bool:
+        """Whether the other's images reach into the box around these, as seen along this stack's axes."""
+        first = self.slices[0]
+        axes = np.stack([first.along_row, first.down_column, first.normal], axis=1)
+        ours, theirs = ((np.concatenate([_corners(s) for s in stack.slices]) @ axes) for stack in (self, other))
+        return bool(np.all(ours.min(axis=0) <= theirs.max(axis=0)) and np.all(theirs.min(axis=0) <= ours.max(axis=0)))
+
+
+class Places:
+    """Where slices lie: asked which of them lie beside another slice, or show the same."""
+
+    def __init__(self, slices: Sequence[SliceHeader]) -> None:
+        self._centres = np.array([s.centre for s in slices]).reshape(-1, 3)
+        self._normals = np.array([s.normal for s in slices]).reshape(-1, 3)
+
+    def parallel(self, header: SliceHeader) -> NDArray[np.bool_]:
+        """Of each slice: whether it is parallel, whichever way its normal points."""
+        return _parallel(self._normals, header.normal)
+
+    def shared(self, header: SliceHeader) -> NDArray[np.bool_]:
+        """Of each slice: whether it shows what this one shows, parallel and less than a thickness away."""
+        offsets = self._centres - header.centre
+        reach = max(SAME_POSITION, min(OVERLAP * (header.thickness or 0.0), MOST_OVERLAP_MM))
+        near = (np.abs(offsets @ header.normal) <= reach) & (np.linalg.norm(offsets, axis=1) <= STATION_MM)
+        return np.asarray(near & self.parallel(header))
+
+
+def stacks(slices: Sequence[SliceHeader]) -> tuple[Stack, ...]:
+    """The stacks that alike slices of one plane form, the largest first; of slices at the same position one is kept."""
+    found = [Stack(tuple(run), weighting(run[0])) for block in blocks(slices) for run in _runs(block)]
+    return tuple(sorted(found, key=lambda s: (-len(s.slices), lying(s.slices[0]))))
+
+
+def blocks(slices: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
+    """Parted by orientation, and within the plane by the part of the body that the images show."""
+    parallel: list[list[SliceHeader]] = []
+    normals = np.empty((0, 3))
+    for header in sorted(slices, key=lying):
+        known = np.flatnonzero(_parallel(normals, header.normal))
+        if known.size:
+            parallel[known[0]].append(header)
+        else:
+            parallel.append([header])
+            normals = np.vstack([normals, header.normal])
+    return [
+        station
+        for block in parallel
+        for row in _parted(block, block[0].along_row, STATION_MM)
+        for station in _parted(row, block[0].down_column, STATION_MM)
+    ]
+
+
+def identity(header: SliceHeader) -> tuple[tuple[tuple[int, str], ...], str, int, str, int]:
+    """A total order that the order of arrival cannot change; series UIDs compare as numbers, however long."""
+    series = header.series_instance_uid
+    numbers = (part.lstrip("0") for part in series.split("."))
+    parts = tuple((len(number), number) for number in numbers)
+    return parts, series, header.instance_number, header.sop_instance_uid, header.frame or 0
+
+
+def lying(header: SliceHeader) -> tuple[object, ...]:
+    """An order by where the slices lie, the feet first; only of slices at the same place do UIDs decide."""
+    return tuple(float(v) for v in np.round(header.centre[::-1], 2)), identity(header)
+
+
+def _runs(block: list[SliceHeader]) -> list[list[SliceHeader]]:
+    """In order along the normal; sagittal slices in one run, axial ones parted at large gaps."""
+    axis = block[0].normal
+    axis = axis * np.sign(axis[np.argmax(np.abs(axis))])
+    run: list[SliceHeader] = []
+    places: list[float] = []
+    for header in sorted(block, key=lambda s: (round(float(s.centre @ axis), 3), identity(s))):
+        place = float(header.centre @ axis)
+        if not run or place - places[-1] > SAME_POSITION:
+            run.append(header)
+            places.append(place)
+    if block[0].plane is not Plane.AXIAL or len(run) < 3:
+        return [run]
+    return _parted(run, axis, GAP * float(np.median(np.diff(places))))
+
+
+def _parted(slices: list[SliceHeader], direction: Vector, gap: float) -> list[list[SliceHeader]]:
+    """Parted wherever neighbours along a direction are more than ``gap`` mm from each other."""
+    places = np.array([s.centre @ direction for s in slices])
+    order = np.argsort(places, kind="stable")
+    return [[slices[i] for i in part] for part in np.split(order, np.flatnonzero(np.diff(places[order]) > gap) + 1)]
+
+
+def _parallel(normals: Vector, normal: Vector) -> NDArray[np.bool_]:
+    return np.asarray(np.abs(normals @ normal) >= 1 - PARALLEL**2 / 2)
+
+
+def _corners(header: SliceHeader) -> Vector:
+    right, bottom = header.columns - 0.5, header.rows - 0.5
+    return np.stack([header.to_patient(column, row) for column in (-0.5, right) for row in (-0.5, bottom)])

@@ -1,0 +1,207 @@
+"""How well the level locator does on a data set in the RSNA 2024 layout, phantoms or patients."""
+
+import csv
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lumbar.dicom.folder import find_instances
+from lumbar.dicom.reader import SliceReader
+from lumbar.errors import NotAnalysable, NotDicom, WrongSetting
+from lumbar.phantoms.dataset import PHANTOM_POINTS, PHANTOMS
+from lumbar.spine.anatomy import Condition, FindingKey, Level
+from lumbar.spine.levels import KeypointReader, locate_levels
+from lumbar.spine.points import find_points
+from lumbar.spine.roles import assign_roles
+from lumbar.spine.slices import SliceHeader, Vector
+
+COORDINATES = "train_label_coordinates.csv"
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of a study; ``points`` are in mm (LPS), exact, or on the labelled slice where ``on_slice``."""
+
+    points: Mapping[FindingKey, Vector]
+    slices: Mapping[FindingKey, SliceHeader]
+    numbering: str = "usual"
+    region: str = "lumbar"
+    scanner: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the locator made of one study; ``errors`` in mm by finding, ``named`` whether a level's point is
+    nearest to that level."""
+
+    study: str
+    truth: Truth
+    refused: str | None = None
+    doubts: tuple[str, ...] = ()
+    errors: Mapping[FindingKey, float] | None = None
+    named: Mapping[Level, bool] | None = None
+    sides: Mapping[FindingKey, bool] | None = None
+
+    @property
+    def flagged(self) -> bool:
+        """Refused, or its numbering called uncertain."""
+        return self.refused is not None or bool(self.doubts)
+
+
+def evaluate_levels(data: Path, keypoints: KeypointReader, advance: Callable[[int], None]) -> list[Outcome]:
+    """Reads every study of a data set and holds the found points against its labels.
+
+    ``advance`` gets the number of studies, and then 1 after each. Raises WrongSetting where it is not such a data set.
+    """
+    images = data / "train_images"
+    if not images.is_dir() or not (data / COORDINATES).is_file():
+        raise WrongSetting(f"{data} has no train_images/ and {COORDINATES}; name a data set in the RSNA 2024 layout")
+    labels, exact, kinds = (_by_study(data / name) for name in (COORDINATES, PHANTOM_POINTS, PHANTOMS))
+    folders = sorted(folder for folder in images.iterdir() if folder.is_dir())
+    advance(len(folders))
+    outcomes = []
+    for folder in folders:
+        study = folder.name
+        outcomes.append(_outcome(folder, labels.get(study, []), exact.get(study, []), kinds.get(study, []), keypoints))
+        advance(1)
+    return outcomes
+
+
+def summary(outcomes: list[Outcome]) -> list[tuple[str, str, int]]:
+    """The figures: what, how much, of how many."""
+    sure = [o for o in outcomes if o.truth.region == "lumbar" and o.truth.numbering == "usual" and o.truth.points]
+    located = [o for o in sure if o.errors is not None]
+    canal = _errors(located, Condition.SPINAL_CANAL_STENOSIS)
+    named = [ok for o in located for ok in (o.named or {}).values()]
+    sides = [ok for o in located for ok in (o.sides or {}).values()]
+    wrong = [o for o in located if not all((o.named or {}).values())]
+    odd = [o for o in outcomes if o.truth.region == "lumbar" and o.truth.numbering != "usual"]
+    elsewhere = [o for o in outcomes if o.truth.region != "lumbar"]
+    rows = [
+        ("studies of a usual lumbar spine that were located", _share([o.errors is not None for o in sure]), len(sure)),
+        ("level point error, median", _mm(canal, 50), len(canal)),
+        ("level point error, 95th percentile", _mm(canal, 95), len(canal)),
+        ("levels within 8 mm", _share([e <= 8 for e in canal]), len(canal)),
+        ("levels named right", _share(named), len(named)),
+        ("sides right", _share(sides), len(sides)),
+        (
+            "false flags (doubted or refused, though right)",
+            _share([o.flagged for o in sure if o not in wrong]),
+            len(sure),
+        ),
+        ("wrongly named studies that are flagged", _share([o.flagged for o in wrong]), len(wrong)),
+        ("transitional vertebrae that are flagged", _share([o.flagged for o in odd]), len(odd)),
+        ("wrong or transitional, flagged", _share([o.flagged for o in (*wrong, *odd)]), len(wrong) + len(odd)),
+        (
+            "no or not the whole lumbar spine: refused or flagged",
+            _share([o.flagged for o in elsewhere]),
+            len(elsewhere),
+        ),
+        ("of which refused", _share([o.refused is not None for o in elsewhere]), len(elsewhere)),
+    ]
+    for part in ("foraminal", "subarticular"):
+        errors = [e for c in Condition if part in c for e in _errors(located, c)]
+        rows.append((f"{part} point error, median", _mm(errors, 50), len(errors)))
+        rows.append((f"{part} point error, 95th percentile", _mm(errors, 95), len(errors)))
+    return rows
+
+
+def write_outcomes(path: Path, outcomes: list[Outcome]) -> None:
+    """A line a study: what it is, what was found, how far off."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("study_id", "scanner", "numbering", "region", "refused", "doubts", "named_right", "worst_mm"))
+        for o in outcomes:
+            canal = _errors([o], Condition.SPINAL_CANAL_STENOSIS)
+            named = all(o.named.values()) if o.named else ""
+            worst = f"{max(canal):.2f}" if canal else ""
+            kind = (o.truth.scanner, o.truth.numbering, o.truth.region)
+            table.writerow((o.study, *kind, o.refused or "", "; ".join(o.doubts), named, worst))
+
+
+def _outcome(
+    folder: Path,
+    labels: list[dict[str, str]],
+    exact: list[dict[str, str]],
+    kinds: list[dict[str, str]],
+    keypoints: KeypointReader,
+) -> Outcome:
+    instances, _ = find_instances(folder, folder)
+    slices = SliceReader(instances)
+    files = {found.path.relative_to(folder).as_posix(): found.slices[0] for found in instances}
+    kind = kinds[0] if kinds else {}
+    truth = Truth(*_points(labels, exact, files), *(kind[k] for k in ("numbering", "region", "scanner") if kind))
+    try:
+        roles = assign_roles(slices.headers)
+        levels = locate_levels(roles, slices.read, keypoints)
+        points = find_points(levels, roles, slices.read, keypoints)
+    except (NotAnalysable, NotDicom) as error:
+        return Outcome(folder.name, truth, refused=str(error))
+    errors = {key: _apart(points.at.get(key), point, truth.slices.get(key)) for key, point in truth.points.items()}
+    found = levels.canal
+    canal = {key.level: point for key, point in truth.points.items() if key.condition.side is None}
+    named = {level: level in found and _nearest(found[level], canal) is level for level in canal}
+    sides = {
+        key: bool(np.sign(points.at[key][0] - found[key.level][0]) == np.sign(point[0] - canal[key.level][0]))
+        for key, point in truth.points.items()
+        if key.condition.side is not None and key in points.at and key.level in canal
+    }
+    return Outcome(folder.name, truth, None, levels.doubts + points.doubts, errors, named, sides)
+
+
+def _points(
+    labels: list[dict[str, str]], exact: list[dict[str, str]], files: Mapping[str, SliceHeader]
+) -> tuple[dict[FindingKey, Vector], dict[FindingKey, SliceHeader]]:
+    if exact:
+        return {
+            FindingKey(Condition(row["condition"]), Level(row["level"])): np.array([float(row[c]) for c in "xyz"])
+            for row in exact
+        }, {}
+    points, slices = {}, {}
+    for row in labels:
+        header = files.get(f"{row['series_id']}/{row['instance_number']}.dcm")
+        key = FindingKey(
+            Condition(row["condition"].lower().replace(" ", "_")), Level(row["level"].lower().replace("/", "_"))
+        )
+        if header is not None and key not in points:
+            points[key] = header.to_patient(float(row["x"]), float(row["y"]))
+            slices[key] = header
+    return points, slices
+
+
+def _apart(found: Vector | None, truth: Vector, on: SliceHeader | None) -> float:
+    """In mm; within the labelled slice where that is all that is known. Endless where nothing was found."""
+    if found is None:
+        return float("inf")
+    off = found - truth
+    if on is not None:
+        off = off - (off @ on.normal) * on.normal
+    return float(np.linalg.norm(off))
+
+
+def _nearest(point: Vector, canal: Mapping[Level, Vector]) -> Level:
+    return min(canal, key=lambda level: float(np.linalg.norm(canal[level] - point)))
+
+
+def _errors(outcomes: list[Outcome], condition: Condition) -> list[float]:
+    return [e for o in outcomes for key, e in (o.errors or {}).items() if key.condition is condition]
+
+
+def _share(values: list[bool]) -> str:
+    return f"{100 * np.mean(values):.1f} %" if values else "–"
+
+
+def _mm(values: list[float], percentile: float) -> str:
+    return f"{np.percentile(values, percentile):.2f} mm" if values else "–"
+
+
+def _by_study(path: Path) -> dict[str, list[dict[str, str]]]:
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        rows: dict[str, list[dict[str, str]]] = {}
+        for row in csv.DictReader(file):
+            rows.setdefault(row["study_id"], []).append(row)
+        return rows

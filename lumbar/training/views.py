@@ -1,0 +1,44 @@
+"""Many views for the keypoint networks, made by all cores and kept as NumPy files."""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lumbar.phantoms.chain import Numbering
+from lumbar.phantoms.views import Views
+
+PATIENTS = 40  # in a file
+
+
+def write_views(
+    folder: Path, draw: Callable[[int], list[Views]], patients: int, seed: int, advance: Callable[[int], None]
+) -> None:
+    """Writes the views of that many patients; files that are there already are kept. ``advance`` gets their number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [range(first, min(first + PATIENTS, seed + patients)) for first in range(seed, seed + patients, PATIENTS)]
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
+        for part, _ in zip(parts, pool.map(partial(_write, folder, draw), parts), strict=True):
+            advance(len(part))
+
+
+def _write(folder: Path, draw: Callable[[int], list[Views]], seeds: range) -> None:
+    file = folder / f"{seeds.start:08}-{len(seeds)}.npz"
+    if file.exists():
+        return
+    views = [view for seed in seeds for view in draw(seed)]
+    draft = file.with_suffix(".draft.npz")
+    np.savez(
+        draft,
+        images=np.stack([v.images for v in views]),
+        places=np.stack([v.places for v in views]),
+        points=np.stack([v.points for v in views]),
+        transitional=np.array([v.numbering is not Numbering.USUAL for v in views]),
+        lumbar=np.array([v.region == "lumbar" for v in views]),
+    )
+    draft.rename(file)
