@@ -7,7 +7,7 @@ ROUNDS ?=
 SEED ?= 1
 
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test faults hostile lint lock clean
+.PHONY: help demo serve test faults hostile bench lint lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -30,6 +30,9 @@ hostile: .venv/dev ## Every hostile input, then COUNT damaged messages (SEED=s)
 	scripts/install-test-servers
 	$(BIN)/python -m pytest tests/hostile
 	$(BIN)/python -m tests.hostile.fuzzer --seed $(SEED) --count $(COUNT)
+
+bench: .venv/dev ## How long things take, side by side
+	$(BIN)/python -m bench.locating
 
 lint: .venv/dev ## ruff, mypy, import-linter, the compose file
 	$(BIN)/ruff format --check .

@@ -2,7 +2,7 @@
 
 import typer
 
-from commands import database, demo, destinations, jobs, look, phantom, read, send, system
+from commands import database, demo, destinations, jobs, learn, look, phantom, read, send, system
 from lumbar.spine.provenance import RESEARCH_USE_ONLY
 
 app = typer.Typer(
@@ -13,7 +13,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
 )
-for group in (system.app, read.app, look.app, phantom.app, send.app, demo.app):
+for group in (system.app, read.app, look.app, phantom.app, learn.app, send.app, demo.app):
     app.registered_commands += group.registered_commands
 app.add_typer(database.app, name="db")
 app.add_typer(destinations.app, name="destinations")

@@ -1,9 +1,8 @@
 """Reading without a system: `lumbar analyse` and `lumbar classify`. Nothing is stored."""
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -14,44 +13,51 @@ from lumbar.errors import WrongSetting
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import Condition, Severity
 
-if TYPE_CHECKING:
-    from worker.pipeline import Reading
-
 app = typer.Typer()
 
 
-@app.command(epilog="Example: lumbar analyse study/ --format csv --sr report.dcm")
+@app.command(epilog="Example: lumbar analyse study/ --format csv --sr report.dcm --png picture.png")
 def analyse(
     path: Annotated[Path, typer.Argument(help="A folder, zip or file of DICOM")],
     form: AsFormat = Format.TABLE,
     sr: Annotated[Path | None, typer.Option(help="Write the Structured Report to this file")] = None,
+    png: Annotated[Path | None, typer.Option(help="Write a picture to check it by: the levels and every crop")] = None,
 ) -> None:
     """Reads one study: 25 findings, each graded or with the reason why not."""
     from lumbar.dicom.folder import find_instances
     from worker.analysis import provenance_of, report_of
     from worker.pipeline import analyse as analyse_instances
+    from worker.pipeline import picture_of
 
     settings = Settings.load()
     with tempfile.TemporaryDirectory() as scratch:
         instances, refused = find_instances(path, Path(scratch))
         networks = load_networks(settings)()
         analysis = analyse_instances(instances, networks)
-        report = None
+        report = picture = None
+        if png is not None:
+            picture = picture_of(analysis, instances, networks.identity.trained_on.notices)
         if sr is not None:
             report = report_of(analysis, instances, provenance_of(settings.results_sha256, networks, instances))
     if form is Format.TABLE:
         for line in analysis.choices:
             console().print(line)
+        for doubt in analysis.doubts:
+            console().print(f"Caution: {doubt}", style="bold yellow")
         for reason in sorted({file.reason for file in refused}):
             count = sum(file.reason == reason for file in refused)
             console().print(f"{count} files passed over: {reason}")
     rows = [StudyFinding(analysis.study_instance_uid, finding, networks.identity) for finding in analysis.findings]
     print_findings(rows, form)
     if form is Format.TABLE:
-        _print_readings(analysis.readings)
+        for reading in analysis.readings:
+            console().print(str(reading))
     if sr is not None and report is not None:
         sr.write_bytes(report.content)
         typer.echo(f"Report written to {sr}", err=True)
+    if png is not None and picture is not None:
+        png.write_bytes(picture)
+        typer.echo(f"Picture written to {png}", err=True)
 
 
 @app.command(epilog="Example: lumbar classify slice.dcm --at 160,142 --format json")
@@ -92,11 +98,3 @@ def _point(at: str | None) -> tuple[float, float] | None:
     except ValueError as error:
         raise WrongSetting(f"--at is {at!r}; write COLUMN,ROW in pixels, such as 160,142") from error
     return column, row
-
-
-def _print_readings(readings: "Sequence[Reading]") -> None:
-    for reading in readings:
-        figures = ", ".join(
-            f"{severity.label} {p:.2f}" for severity, p in zip(Severity, reading.probabilities, strict=True)
-        )
-        console().print(f"Without a level: {reading.condition.label}: {figures}")

@@ -16,7 +16,7 @@ from db.session import Database, DatabaseAway
 from db.site import Site
 from lumbar import log as logging
 from lumbar.errors import Permanent, WrongSetting
-from lumbar.networks import CropReader, load
+from lumbar.networks import Networks, load
 from lumbar.settings import Settings
 
 app = typer.Typer()
@@ -139,7 +139,7 @@ def worker(
     run_worker(celery, kinds)
 
 
-def load_networks(settings: Settings) -> Callable[[], CropReader]:
+def load_networks(settings: Settings) -> Callable[[], Networks]:
     """The networks of the configured bundle, loaded at the first call and resident from then on."""
 
     return lambda: load(settings.bundle)

@@ -9,7 +9,9 @@ from hypothesis import settings
 
 from db import schema
 from db.session import Database
+from lumbar.networks import load_keypoints
 from lumbar.phantoms import PhantomTruth, write_study
+from lumbar.spine.levels import KeypointReader
 from tests.peers import Orthanc
 from tests.servers import Postgres, Redis
 from tests.system import System
@@ -73,6 +75,12 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], tuple[P
         return made[seed]
 
     return of
+
+
+@pytest.fixture(scope="session")
+def keypoints() -> KeypointReader:
+    """The shipped level locator."""
+    return load_keypoints()
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 import commands
 from commands import system
+from lumbar.spine.decode import CELL_MM, SPACING
+from lumbar.spine.keypoints import AXIAL, SAGITTAL
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from tests.faults import reading
 from worker import analysis
@@ -21,9 +23,32 @@ from worker import analysis
 HELD = Path("held")
 
 
+class StubKeypoints:
+    """Every picture shows a usual spine in its middle, and every axial one a sac."""
+
+    def sagittal(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+        heat = np.zeros((len(pictures), SAGITTAL.cells, SAGITTAL.cells, len(SAGITTAL.points)), np.float32)
+        rows = np.round(12 + np.cumsum([0, *SPACING]) / CELL_MM).astype(int)
+        for disc, row in enumerate(rows):
+            heat[:, row, 48, disc] = 0.9
+        for foramen, row in enumerate(rows[2:7]):
+            heat[:, row - 2, 47, len(rows) + foramen] = 0.9
+        return heat
+
+    def border(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.zeros(len(pictures), np.float32)
+
+    def axial(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+        heat = np.zeros((len(pictures), AXIAL.cells, AXIAL.cells, len(AXIAL.points)), np.float32)
+        for point, (column, row) in enumerate(((32, 32), (36, 30), (28, 30))):
+            heat[:, row, column, point] = 0.9
+        return heat
+
+
 class StubNetworks:
     """Every crop shows every condition alike and is graded by its mean brightness: the same crop, the same answer."""
 
+    keypoints = StubKeypoints()
     identity = BundleIdentity("stub", "1", "0" * 64, TrainedOn.NOTHING, "1")
 
     def conditions(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,11 +3,12 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import select
 
 from db import queries, results, studies
 from db.intake import take_in
 from db.studies import StudyEvent
-from db.tables import JobKind, JobState, Report
+from db.tables import Explanation, JobKind, JobState, Report
 from lumbar.errors import Permanent
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Severity
 from lumbar.spine.findings import Finding, Place
@@ -25,7 +26,7 @@ def bundle(trained_on):
     return BundleIdentity(f"b-{trained_on}", "1", "ab" * 32, trained_on, "1")
 
 
-def analysed(site, number, exceptions=None, trained_on=TrainedOn.CLINICAL, unassessed=()):
+def analysed(site, number, exceptions=None, trained_on=TrainedOn.CLINICAL, unassessed=(), **words):
     """A study whose 25 findings are normal but for the exceptions."""
     take_in(site.database, site.store, arrival(make_slice(study=number)))
     exceptions = exceptions or {}
@@ -35,7 +36,7 @@ def analysed(site, number, exceptions=None, trained_on=TrainedOn.CLINICAL, unass
         else Finding(*key.parts, probabilities=exceptions.get(key, NORMAL), place=PLACE, shows=0.5)
         for key in ALL_FINDINGS
     ]
-    end(site, number, StudyEvent.ANALYSED, found=found, bundle=bundle(trained_on))
+    end(site, number, StudyEvent.ANALYSED, found=found, bundle=bundle(trained_on), **words)
 
 
 def end(site, number, event, **outcome):
@@ -63,6 +64,29 @@ def test_severe_stands_above_moderate_and_uncertain_and_normal_stands_last(site)
         (4, Urgency.SOON, "1 uncertain"),
         (5, Urgency.SOON, "1 not assessed"),
         (1, Urgency.IN_TURN, "all normal or mild"),
+    ]
+
+
+def test_a_study_whose_numbering_is_in_doubt_is_read_soon(site):
+    analysed(site, 1)
+    analysed(site, 2, doubts=["the numbering is uncertain: the border to the sacrum looks transitional"])
+    assert order(site) == [
+        (2, Urgency.SOON, "numbering uncertain"),
+        (1, Urgency.IN_TURN, "all normal or mild"),
+    ]
+
+
+def test_how_a_study_was_read_is_kept_for_each_revision_doubts_first(site):
+    analysed(site, 1, doubts=["in doubt"], told=["series 1: Sagittal T1", "series 2: refused"])
+    take_in(site.database, site.store, arrival(make_slice(study=1, number=2)))
+    end(site, 1, StudyEvent.REFUSED, reason="no lumbar spine was found", told=["series 1: refused"])
+    with site.database.reading() as session:
+        lines = session.scalars(select(Explanation).order_by(Explanation.revision, Explanation.ordinal)).all()
+    assert [(line.revision, line.text, line.doubt) for line in lines] == [
+        (1, "in doubt", True),
+        (1, "series 1: Sagittal T1", False),
+        (1, "series 2: refused", False),
+        (2, "series 1: refused", False),
     ]
 
 

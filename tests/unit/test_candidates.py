@@ -1,7 +1,8 @@
 """On which slices and where each finding is read, given the canal's centre at every disc."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from random import Random
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 
 from lumbar.phantoms.study import draw_plan
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Side
-from lumbar.spine.candidates import FORAMEN_ASIDE_MM, PER_FINDING, candidates
-from lumbar.spine.roles import Roles, Stack, Weighting
+from lumbar.spine.candidates import PER_FINDING, Candidate, candidates
+from lumbar.spine.points import FORAMEN_ASIDE_MM, RECESS_AHEAD_MM, RECESS_ASIDE_MM, usual_place
+from lumbar.spine.roles import Roles, Stack, Weighting, assign_roles
 from lumbar.spine.slices import SliceHeader, Vector
+from tests.studies import CHANGES, Slices
 from tests.unit.headers import SLICE
 
 HEADER = replace(SLICE, rows=300, columns=300, position=(0.0, 0.0, 0.0))
@@ -55,9 +58,14 @@ def moved(roles: Roles, shift: Vector) -> Roles:
     )
 
 
+def offered_at(roles: Roles, canal: Mapping[Level, Vector]) -> tuple[list[Candidate], dict[FindingKey, str]]:
+    """The candidates of a spine of usual measures."""
+    return candidates(roles, {key: usual_place(key, canal) for key in ALL_FINDINGS if key.level in canal})
+
+
 def places(canal: Mapping[Level, Vector]) -> dict[FindingKey, Vector]:
     """The point of each finding's closest candidate, mm."""
-    offered, _ = candidates(ROLES, canal)
+    offered, _ = offered_at(ROLES, canal)
     return {c.key: c.header.to_patient(c.column, c.row) for c in reversed(offered)}
 
 
@@ -80,7 +88,7 @@ def test_points_lie_near_the_true_findings_of_phantoms(condition: Condition) -> 
 
 
 def test_each_finding_is_offered_the_slices_closest_to_it() -> None:
-    offered, reasons = candidates(ROLES, STRAIGHT)
+    offered, reasons = offered_at(ROLES, STRAIGHT)
     assert not reasons
     for key in ALL_FINDINGS:
         own = [c for c in offered if c.key == key]
@@ -111,17 +119,96 @@ def test_a_foramen_lies_farther_aside_at_l5_than_at_l1() -> None:
 
 @given(st.tuples(*[st.floats(-300, 300)] * 3))
 def test_moving_patient_and_slices_together_changes_no_pixel(shift: tuple[float, float, float]) -> None:
-    here, _ = candidates(ROLES, STRAIGHT)
-    there, _ = candidates(moved(ROLES, np.array(shift)), {v: p + shift for v, p in STRAIGHT.items()})
+    here, _ = offered_at(ROLES, STRAIGHT)
+    there, _ = offered_at(moved(ROLES, np.array(shift)), {v: p + shift for v, p in STRAIGHT.items()})
     assert [(c.key, c.header.sop_instance_uid) for c in here] == [(c.key, c.header.sop_instance_uid) for c in there]
     np.testing.assert_allclose([(c.column, c.row) for c in here], [(c.column, c.row) for c in there], atol=1e-6)
+
+
+@given(st.permutations(CHANGES), st.integers(1, len(CHANGES)), st.randoms(use_true_random=True))
+def test_a_study_shuffled_split_duplicated_or_turned_offers_the_same_places(
+    changes: list[Callable[[Slices, Random], Slices]], count: int, random: Random
+) -> None:
+    changed = STUDY
+    for change in changes[:count]:
+        changed = change(changed, random)
+    assert offered_places(changed) == offered_places(STUDY)
+
+
+def offered_places(slices: Slices) -> list[tuple[FindingKey, tuple[float, ...], tuple[float, ...]]]:
+    """Of each candidate the slice, by its centre, and the point on it."""
+    offered, _ = offered_at(assign_roles(slices), STRAIGHT)
+    return [
+        (
+            c.key,
+            tuple(np.round(c.header.centre, 2).tolist()),
+            tuple(np.round(c.header.to_patient(c.column, c.row), 2).tolist()),
+        )
+        for c in offered
+    ]
+
+
+STUDY = [
+    replace(header, series_instance_uid=f"1.2.{n}", sop_instance_uid=f"1.2.{n}.{i}", echo_time=echo, repetition_time=tr)
+    for n, (stack, echo, tr) in enumerate(
+        ((sagittal("1"), 12.0, 500.0), (sagittal("2"), 100.0, 3500.0), (axial(), 100.0, 3500.0)), start=1
+    )
+    for i, header in enumerate(stack.slices)
+]
+
+TILTS = st.lists(st.floats(-35, 35), min_size=5, max_size=5)
+
+
+@given(TILTS, st.lists(st.floats(-20, 20), min_size=5, max_size=5))
+def test_each_level_is_read_on_the_closest_slice_of_all_stacks_and_its_sides_lie_beside_its_own_canal(
+    tilts: list[float], aside: list[float]
+) -> None:
+    """A tilted block a disc, the spine crooked: every level has another x."""
+    canal = {v: p + np.array([x, 0.0, 0.0]) for (v, p), x in zip(STRAIGHT.items(), aside, strict=True)}
+    stacks = tuple(tilted(canal[v], tilt, n) for n, (v, tilt) in enumerate(zip(Level, tilts, strict=True)))
+    offered, _ = offered_at(replace(ROLES, stacks={Role.AXIAL_T2: stacks}), canal)
+    closest = {c.key: c for c in reversed(offered)}
+    assert len(closest) == 10
+    for key, candidate in closest.items():
+        point = candidate.header.to_patient(candidate.column, candidate.row)
+        assert np.sign(point[0] - canal[key.level][0]) == (1 if key.condition.side is Side.LEFT else -1)
+        sign = 1 if key.condition.side is Side.LEFT else -1
+        target = canal[key.level] + np.array([sign * RECESS_ASIDE_MM, -RECESS_AHEAD_MM, 0.0])
+        everywhere = [s for stack in stacks for s in stack.slices if s.contains(*s.to_pixel(target))]
+        least = min(abs(s.distance(target)) for s in everywhere)
+        assert abs(candidate.header.distance(target)) == pytest.approx(least, abs=0.01)
+        assert np.linalg.norm(point - target) == pytest.approx(least, abs=0.01)
+
+
+def tilted(centre: Vector, tilt: float, block: int) -> Stack:
+    """Five axial slices around a point, turned by degrees about the left-right axis."""
+    cos, sin = float(np.cos(np.radians(tilt))), float(np.sin(np.radians(tilt)))
+    row, column, normal = np.array([1.0, 0.0, 0.0]), np.array([0.0, cos, -sin]), np.array([0.0, sin, cos])
+    slices = []
+    for i in range(5):
+        x, y, z = (float(v) for v in centre + 4.4 * (i - 2) * normal - 75.0 * (row + column))
+        uid = f"1.2.4.{block}.{i}"
+        axes = (1.0, 0.0, 0.0, 0.0, cos, -sin)
+        slices.append(replace(HEADER, sop_instance_uid=uid, position=(x, y, z), orientation=axes, spacing=(0.5, 0.5)))
+    return Stack(tuple(slices), Weighting.T2)
+
+
+def test_a_slice_whose_image_ends_before_the_finding_takes_no_place_from_one_that_shows_it() -> None:
+    level = STRAIGHT[Level.L3_L4]
+    beside = [tilted(level + np.array([200.0, 0.0, 0.0]), 0.0, 1), tilted(level + np.array([200.0, 0.0, 1.0]), 0.0, 2)]
+    shown = tilted(level + np.array([0.0, 0.0, 2.0]), 0.0, 3)
+    offered, _ = offered_at(replace(ROLES, stacks={Role.AXIAL_T2: (*beside, shown)}), STRAIGHT)
+    assert {c.header.sop_instance_uid for c in offered if c.key.level is Level.L3_L4} <= {
+        s.sop_instance_uid for s in shown.slices
+    }
+    assert {c.key.level for c in offered} == {Level.L3_L4}
 
 
 def test_every_finding_without_a_candidate_has_its_reason() -> None:
     bare = Roles({role: stacks for role, stacks in ROLES.stacks.items() if role is not Role.AXIAL_T2}, ())
     canal = dict(STRAIGHT)
     del canal[Level.L1_L2]
-    offered, reasons = candidates(bare, canal)
+    offered, reasons = offered_at(bare, canal)
     assert {c.key for c in offered} | set(reasons) == set(ALL_FINDINGS)
     for key in ALL_FINDINGS:
         if key.condition.role is Role.AXIAL_T2:
@@ -132,9 +219,9 @@ def test_every_finding_without_a_candidate_has_its_reason() -> None:
 
 def test_a_level_between_no_slices_or_off_the_image_is_not_read() -> None:
     far_aside = {v: p + np.array([80.0, 0.0, 0.0]) for v, p in STRAIGHT.items()}
-    _, reasons = candidates(ROLES, far_aside)
+    _, reasons = offered_at(ROLES, far_aside)
     canal = FindingKey(Condition.SPINAL_CANAL_STENOSIS, Level.L3_L4)
     assert reasons[canal] == "no Sagittal T2/STIR slice passes through it"
     in_front = {v: p - np.array([0.0, 200.0, 0.0]) for v, p in STRAIGHT.items()}
-    _, reasons = candidates(ROLES, in_front)
+    _, reasons = offered_at(ROLES, in_front)
     assert reasons[canal] == "it lies outside the Sagittal T2/STIR images"

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from lumbar.spine.anatomy import Plane, Role
 from lumbar.spine.crops import CROP_MM, SIDE, crop, crop_to_image, normalised
-from lumbar.spine.slices import SliceHeader
+from lumbar.spine.slices import SliceHeader, Vector
+from tests.studies import Storage, kept_as
 from tests.unit.headers import SLICE
+from tests.unit.planes import oblique
 
 Image = NDArray[np.float32]
 
@@ -21,7 +23,6 @@ STANDARD = {
     Plane.CORONAL: ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0)),
     Plane.AXIAL: ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),
 }
-Storage = tuple[bool, bool, bool]  # transposed, rows reversed, columns reversed
 storages = st.tuples(st.booleans(), st.booleans(), st.booleans())
 
 
@@ -36,30 +37,10 @@ def hung(plane: Plane, tilt: float = 0.0) -> SliceHeader:
 def stored(image: Image, header: SliceHeader, storage: Storage) -> tuple[Image, SliceHeader]:
     """The same slice kept in memory in another of the eight ways, its header telling so."""
     transposed, upside_down, backwards = storage
-    if transposed:
-        image = image.T
-        header = replace(
-            header,
-            orientation=(*header.orientation[3:], *header.orientation[:3]),
-            spacing=header.spacing[::-1],
-            rows=header.columns,
-            columns=header.rows,
-        )
-    if upside_down:
-        header = replace(
-            header,
-            position=tuple(header.to_patient(0, header.rows - 1)),  # type: ignore[arg-type]
-            orientation=(*header.orientation[:3], *(-header.down_column)),
-        )
-        image = image[::-1]
-    if backwards:
-        header = replace(
-            header,
-            position=tuple(header.to_patient(header.columns - 1, 0)),  # type: ignore[arg-type]
-            orientation=(*(-header.along_row), *header.orientation[3:]),
-        )
-        image = image[:, ::-1]
-    return np.ascontiguousarray(image), header
+    image = image.T if transposed else image
+    image = image[::-1] if upside_down else image
+    image = image[:, ::-1] if backwards else image
+    return np.ascontiguousarray(image), kept_as(header, storage)
 
 
 def bright_at(header: SliceHeader, column: float, row: float, sigma_mm: float = 2.0) -> Image:
@@ -154,6 +135,34 @@ def test_a_crop_s_pixels_lie_where_their_millimetres_say(
     offset = header.to_patient(column, row) - header.to_patient(90.0, 70.0)
     expected = np.hypot(u - (SIDE - 1) / 2, v - (SIDE - 1) / 2) * 60 / SIDE
     assert np.linalg.norm(offset) == pytest.approx(expected, abs=0.01)
+
+
+@given(
+    oblique(),
+    storages,
+    st.tuples(st.floats(0.3, 1.6), st.floats(0.3, 1.6)),
+    st.tuples(*[st.floats(0, 199)] * 2),
+    st.tuples(*[st.floats(-25, 25)] * 2),
+)
+def test_a_point_of_the_patient_has_one_place_in_the_crop_however_the_slice_is_stored(
+    header: SliceHeader,
+    storage: Storage,
+    spacing: tuple[float, float],
+    centre: tuple[float, float],
+    away: tuple[float, float],
+) -> None:
+    """Double-oblique slices too; the place is found backwards through the crop's map."""
+    header = replace(header, spacing=spacing, rows=200, columns=240)
+    middle = header.to_patient(*centre)
+    point = middle + away[0] * header.along_row + away[1] * header.down_column
+
+    def place(stored: SliceHeader) -> Vector:
+        to_image = crop_to_image(stored, *stored.to_pixel(middle), 60.0)
+        return np.linalg.solve(to_image[:, :2], np.array(stored.to_pixel(point)) - to_image[:, 2])
+
+    here = place(header)
+    np.testing.assert_allclose(place(kept_as(header, storage)), here, atol=1e-6)
+    assert np.linalg.norm(here - (SIDE - 1) / 2) * 60 / SIDE == pytest.approx(np.hypot(*away), abs=0.01)
 
 
 def test_beyond_the_image_is_black() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lumbar.errors import WrongSetting
-from lumbar.networks import CropReader
+from lumbar.networks import Networks
 from lumbar.networks.bundle import DESCRIPTION, load_bundle, read_identity, write_bundle
 from lumbar.networks.classifiers import (
     CONDITION_CLASSES,
@@ -58,7 +58,7 @@ def test_classes_are_the_conditions_in_order_and_none() -> None:
 
 
 def test_every_row_is_a_probability_of_every_class(initial: Classifiers) -> None:
-    reader: CropReader = initial
+    reader: Networks = initial
     for rows, classes in ((reader.conditions(CROPS), 6), (reader.severities(CROPS), 3)):
         assert rows.shape == (5, classes)
         assert rows.dtype == np.float32

@@ -207,7 +207,7 @@ def test_any_patient_is_anatomically_ordered_and_inside_every_series(seed: int) 
         if key.condition is CANAL:
             assert point[1] > plan.truth.disc_centres[key.level][1] + 10
     block = series[Role.SAGITTAL_T2].stacks[0]
-    for part in (plan.patient.vertebrae[6], plan.patient.sacrum[1]):  # T11 and S2
+    for part in (plan.patient.vertebrae[6], plan.patient.chain.sacrum[1]):  # T11 and S2
         column, row = block.to_pixel(part.frame.origin)
         assert 0 < row < block.size
 

@@ -202,6 +202,16 @@ def test_every_notice_stands_in_the_tree_and_on_the_series() -> None:
     assert len(document.SeriesDescription) <= 64
 
 
+def test_a_doubt_stands_after_the_notices_and_before_the_figures() -> None:
+    doubt = "the numbering is uncertain: another one fits almost as well"
+    document = read(build_sr([source()], mixed(), PROVENANCE, doubts=[doubt], created=CREATED))
+
+    found = texts(document)
+    at = found.index(f"Caution: {doubt}")
+    assert at == found.index(PROVENANCE.notices[-1]) + 1
+    assert all(not text.startswith("Not assessed") for text in found[:at])
+
+
 def test_the_document_is_complete_preliminary_and_unverified() -> None:
     document = read(standard())
 

@@ -1,6 +1,7 @@
 """Which series is read for what, whatever the order and the numbering of the slices."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from lumbar.errors import NotAnalysable
 from lumbar.spine.anatomy import Role
-from lumbar.spine.roles import Weighting, assign_roles, weighting
+from lumbar.spine.roles import Roles, Weighting, assign_roles, weighting
 from lumbar.spine.slices import SliceHeader
+from tests.studies import CHANGES, Slices, kept_as, series
 from tests.unit.headers import SLICE as HEADER
 
 SLICE = replace(HEADER, rows=384, columns=384, spacing=(0.75, 0.75))
@@ -174,8 +176,7 @@ def test_what_is_not_an_original_spine_series_is_refused_with_a_reason(values: d
 def test_choices_speak_of_every_series_in_words_without_uids() -> None:
     choices = assign_roles([*STUDY, *sagittal(12, **STIR)]).choices
     assert choices == (
-        "series 1 (3 axial slices, TR 8 TE 4): refused, a localizer",
-        "series 1 (3 sagittal slices, TR 8 TE 4): refused, a localizer",
+        "series 1 (3 axial slices, TR 8 TE 4 and 3 sagittal slices, TR 8 TE 4): refused, a localizer",
         "series 2 (15 sagittal slices, TR 500 TE 12): Sagittal T1",
         "series 3 (15 sagittal slices, TR 3500 TE 100): Sagittal T2/STIR",
         "series 4 (30 axial slices, TR 3500 TE 100): Axial T2",
@@ -248,3 +249,250 @@ def test_weighting_follows_the_times(
     times = replace(SLICE, repetition_time=repetition, echo_time=echo, inversion_time=inversion)
     assert weighting(times) == expected
     assert weighting(replace(times, scanning_sequence=("RM",))) == Weighting.GRADIENT_ECHO
+
+
+MANY = [
+    *STUDY,
+    *axial(11, 6, tilt=15, z=0),
+    *axial(11, 6, tilt=25, z=-60),
+    *sagittal(12, **STIR),
+    *sagittal(13, image_type=("ORIGINAL", "PRIMARY", "M", "FAT")),
+]
+
+
+def anew(slices: list[SliceHeader], uid: int, **values: object) -> list[SliceHeader]:
+    """As another series."""
+    return [
+        replace(s, series_instance_uid=f"1.2.{uid}", sop_instance_uid=f"1.2.{uid}.{n}", **values)  # type: ignore[arg-type]
+        for n, s in enumerate(slices)
+    ]
+
+
+def moved(slices: list[SliceHeader], x: float = 0.0, y: float = 0.0, z: float = 0.0) -> list[SliceHeader]:
+    return [replace(s, position=(s.position[0] + x, s.position[1] + y, s.position[2] + z)) for s in slices]
+
+
+def places(roles: Roles) -> dict[Role, list[list[tuple[float, ...]]]]:
+    """The centres of the slices of each role's stacks, in order."""
+    return {
+        role: [[tuple(float(v) + 0.0 for v in np.round(s.centre, 1)) for s in stack.slices] for stack in stacks]
+        for role, stacks in roles.stacks.items()
+    }
+
+
+@given(st.permutations(CHANGES), st.integers(1, len(CHANGES)), st.randoms(use_true_random=True))
+def test_shuffled_renamed_split_duplicated_or_turned_a_study_gives_the_same_stacks(
+    changes: list[Callable[[Slices, Random], Slices]], count: int, random: Random
+) -> None:
+    changed = MANY
+    for change in changes[:count]:
+        changed = change(changed, random)
+    roles = assign_roles(changed)
+    assert places(roles) == places(assign_roles(MANY))
+    assert_each_series_is_named_once(roles, changed)
+
+
+def assert_each_series_is_named_once(roles: Roles, slices: list[SliceHeader]) -> None:
+    assert len(roles.choices) == len(series(slices))
+    for number, choice in enumerate(roles.choices, 1):
+        assert choice.startswith(f"series {number} (")
+        assert choice.count("): ") >= 1
+
+
+EVEN, ODD = slice(0, None, 2), slice(1, None, 2)
+LOWER, UPPER = slice(0, 7), slice(7, None)
+
+
+@pytest.mark.parametrize(("one", "other"), [(EVEN, ODD), (LOWER, UPPER), (UPPER, LOWER)])
+def test_a_series_split_in_two_is_put_together(one: slice, other: slice) -> None:
+    whole = sagittal(3)
+    roles = assign_roles([*sagittal(2, **T1), *anew(whole[one], 5), *anew(whole[other], 4)])
+    assert places(roles) == places(assign_roles([*sagittal(2, **T1), *whole]))
+    counts = len(whole[other]), len(whole[one])
+    assert roles.choices[1:] == tuple(
+        f"series {n} ({count} sagittal slices, TR 3500 TE 100): Sagittal T2/STIR; series 2 and 3 belong together"
+        for n, count in zip((2, 3), counts, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"frame_of_reference_uid": "1.2.8"},
+        {"echo_time": 90.0},
+        {"repetition_time": 4500.0},
+        {"rows": 320},
+        {"spacing": (0.8, 0.8)},
+        {"contrast_agent": True},
+        {"orientation": (0.1, 0.995, 0.0, 0.0, 0.0, -1.0)},
+    ],
+)
+def test_slices_acquired_differently_are_not_put_together(values: dict[str, object]) -> None:
+    roles = assign_roles([*sagittal(3)[LOWER], *anew(sagittal(3)[UPPER], 4, **values)])
+    (stack,) = roles.stacks[Role.SAGITTAL_T2]
+    assert series_of(stack.slices) == {"1.2.4"}
+    assert "fewer than 8" in roles.choices[0]
+
+
+def test_axial_blocks_of_a_few_slices_each_in_its_own_series_are_put_together() -> None:
+    blocks = [axial(20 + n, 4, tilt=10.0 * n, z=-60.0 + 30 * n) for n in range(5)]
+    roles = assign_roles([s for block in blocks for s in block])
+    assert [len(s.slices) for s in roles.stacks[Role.AXIAL_T2]] == [4] * 5
+    assert all("series 1, 2, 3, 4 and 5 belong together" in choice for choice in roles.choices)
+
+
+def test_many_parts_are_counted_not_listed() -> None:
+    choices = assign_roles([s for n in range(30) for s in anew(axial(3)[n : n + 1], 20 + n)]).choices
+    assert choices[0].endswith("Axial T2; series 1, 2, 3, 4, 5, 6 and 24 more belong together")
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5, 1.5, 2.2])
+@pytest.mark.parametrize("make", [sagittal, axial])
+def test_of_a_repeated_series_the_most_complete_is_read_and_never_both(
+    make: Callable[..., list[SliceHeader]], shift: float
+) -> None:
+    """A repeat may have been planned anew, a little beside the first."""
+    first = make(3, 20)
+    again = anew(moved(first, x=shift, z=shift), 1)
+    for kept, worse in ((first, again[:17]), (again, first[:17]), (first, again[ODD]), (first[ODD], again)):
+        most = max(kept, worse, key=len)
+        roles = assign_roles([*sagittal(7, **T1), *kept, *worse])
+        role = Role.SAGITTAL_T2 if make is sagittal else Role.AXIAL_T2
+        assert [list(s.slices) for s in roles.stacks[role]] == [most]
+        assert sum("not read, it repeats series" in choice for choice in roles.choices) == 1
+
+
+def test_a_repeat_is_told_as_what_it_repeats() -> None:
+    roles = assign_roles([*sagittal(3), *anew(sagittal(3)[:14], 4), *anew(sagittal(3)[EVEN], 5)])
+    assert [choice.split(": ")[1] for choice in roles.choices] == [
+        "Sagittal T2/STIR",
+        "not read, it repeats series 1",
+        "not read, it repeats series 1",
+    ]
+
+
+def test_a_split_series_that_was_repeated_whole_is_read_in_one_piece() -> None:
+    whole = sagittal(3)
+    roles = assign_roles([*anew(whole[EVEN], 1), *anew(whole[ODD], 2), *whole[:14]])
+    (stack,) = roles.stacks[Role.SAGITTAL_T2]
+    assert series_of(stack.slices) == {"1.2.1", "1.2.2"}
+    assert len(stack.slices) == 15
+    assert "not read, it repeats series 1 and 2" in roles.choices[2]
+
+
+def test_axial_slices_seen_with_and_without_fat_suppression_are_read_once() -> None:
+    roles = assign_roles([*axial(3, scan_options=("FS",)), *axial(4)])
+    assert [series_of(s.slices) for s in roles.stacks[Role.AXIAL_T2]] == [{"1.2.4"}]
+    assert "not read, another is better for Axial T2" in roles.choices[0]
+
+
+def test_blocks_that_overlap_by_a_few_slices_are_read_without_the_overlap() -> None:
+    upper = anew(moved(axial(3, 12), z=44.5), 4)
+    (stack,) = assign_roles([*axial(3, 12), *upper]).stacks[Role.AXIAL_T2]
+    assert len(stack.slices) == 22
+    heights = [s.position[2] for s in stack.slices]
+    assert np.diff(heights).min() > 4
+
+
+def test_a_missing_slice_splits_no_stack_and_a_large_gap_parts_axial_blocks() -> None:
+    gappy = [s for s in axial(3, 20) if s.instance_number not in (5, 10, 11, 12)]
+    stacks = assign_roles([*gappy, *(s for s in sagittal(4) if s.instance_number not in (3, 4, 5, 9))]).stacks
+    assert [[s.instance_number for s in stack.slices] for stack in stacks[Role.AXIAL_T2]] == [
+        [0, 1, 2, 3, 4, 6, 7, 8, 9],
+        [13, 14, 15, 16, 17, 18, 19],
+    ]
+    assert [len(stack.slices) for stack in stacks[Role.SAGITTAL_T2]] == [11]
+
+
+def test_slices_of_another_matrix_fill_a_stack_but_never_double_it() -> None:
+    fine = sagittal(3)
+    coarse = [
+        replace(s, rows=256, columns=256, spacing=(1.125, 1.125), sop_instance_uid=f"{s.sop_instance_uid}.7")
+        for s in fine
+    ]
+    (stack,) = assign_roles([*fine[:10], *coarse[10:]]).stacks[Role.SAGITTAL_T2]
+    assert [s.rows for s in stack.slices] == [384] * 10 + [256] * 5
+    (stack,) = assign_roles([*fine, *coarse]).stacks[Role.SAGITTAL_T2]
+    assert [s.rows for s in stack.slices] == [384] * 15
+
+
+def test_two_stations_in_one_series_are_not_mixed() -> None:
+    """Parallel, at the same distance from the mid-line, but one shows the thorax."""
+    thorax = [replace(s, sop_instance_uid=f"{s.sop_instance_uid}.7") for s in moved(sagittal(3), z=220.0)]
+    (stack,) = assign_roles([*thorax, *sagittal(3)]).stacks[Role.SAGITTAL_T2]
+    assert {s.position[2] for s in stack.slices} == {140.0}
+
+
+def test_an_axial_block_steeper_than_45_degrees_makes_no_localizer_of_its_series() -> None:
+    roles = assign_roles([*axial(3, 20), *axial(3, 4, tilt=50, z=-100)])
+    assert [len(s.slices) for s in roles.stacks[Role.AXIAL_T2]] == [20]
+    assert "T2 in this plane is not read" in roles.choices[0]
+
+
+def test_one_multi_frame_instance_may_hold_several_stacks_and_echoes() -> None:
+    frames = [*axial(3, 12), *axial(3, 12, echo_time=20.0), *axial(3, 5, tilt=30, z=-100)]
+    frames = [replace(s, sop_instance_uid="1.2.3.1", instance_number=1, frame=n) for n, s in enumerate(frames, 1)]
+    roles = assign_roles(frames[::-1])
+    assert [[s.frame for s in stack.slices] for stack in roles.stacks[Role.AXIAL_T2]] == [
+        list(range(1, 13)),
+        list(range(25, 30)),
+    ]
+    assert len(roles.choices) == 1
+    assert "(12 axial slices, TR 3500 TE 20): refused, proton density in this plane is not read" in roles.choices[0]
+    assert "(17 axial slices, TR 3500 TE 100): Axial T2" in roles.choices[0]
+
+
+def test_two_t2_echoes_at_the_same_places_are_not_mixed() -> None:
+    for first, second in ((80.0, 120.0), (120.0, 80.0)):
+        both = [*sagittal(3, echo_time=first), *anew(sagittal(3, echo_time=second), 3)]
+        (stack,) = assign_roles(both).stacks[Role.SAGITTAL_T2]
+        assert {s.echo_time for s in stack.slices} == {80.0}
+
+
+def test_another_frame_of_reference_is_noted_and_read_where_the_images_overlap() -> None:
+    study = [*sagittal(2, **T1), *sagittal(3), *axial(4, frame_of_reference_uid="1.2.8")]
+    roles = assign_roles(study)
+    assert roles.missing == ()
+    assert roles.notes == (
+        "Axial T2 and Sagittal T2/STIR name different frames of reference; they overlap and are read together",
+    )
+    assert assign_roles([*sagittal(3), *axial(4)]).notes == ()
+
+
+def test_axial_slices_that_pass_the_sagittal_images_by_are_told() -> None:
+    far = anew(moved(axial(4, 10), z=700.0), 5, frame_of_reference_uid="1.2.8")
+    roles = assign_roles([*sagittal(3), *axial(4), *far])
+    assert len(roles.stacks[Role.AXIAL_T2]) == 2
+    assert roles.notes == ("10 Axial T2 slices lie wholly outside the Sagittal T2/STIR images",)
+
+
+@st.composite
+def anything(draw: st.DrawFn) -> SliceHeader:
+    """A slice that a header allows, however absurd; mostly like others."""
+    number = st.sampled_from([0.0, -40.0, 4.4, 1e6, -1e300, 1e308])
+    time = st.sampled_from([None, 0.0, 12.0, 100.0, 3500.0, -1.0, 1e300])
+    uid = st.sampled_from(["1.2.1", "1.2.01", "1..2", "x", "9" * 5000])
+    kinds = st.sampled_from(["ORIGINAL", "PRIMARY", "DERIVED", "M", "W", "FAT", "LOCALIZER", ""])
+    header = replace(
+        draw(st.sampled_from([sagittal(3, 1)[0], axial(3, 1)[0], axial(3, 1, tilt=45)[0]])),
+        series_instance_uid=draw(uid),
+        sop_instance_uid=draw(uid),
+        frame_of_reference_uid=draw(st.sampled_from(["", "1.2"])),
+        instance_number=draw(st.integers(-1, 2)),
+        rows=draw(st.sampled_from([1, 384, 4096])),
+        position=(draw(number), draw(number), draw(number)),
+        spacing=(draw(st.sampled_from([0.75, 1e-300, 1e300])), 0.75),
+        thickness=draw(st.sampled_from([None, 4.0, -1.0, 1e300])),
+        repetition_time=draw(time),
+        echo_time=draw(time),
+        inversion_time=draw(time),
+        image_type=tuple(draw(st.lists(kinds, max_size=4))),
+    )
+    return kept_as(header, draw(st.tuples(*[st.booleans()] * 3)))
+
+
+@given(st.lists(anything(), max_size=25))
+def test_whatever_a_study_holds_every_series_is_named_once(slices: list[SliceHeader]) -> None:
+    with np.errstate(all="ignore"):
+        roles = assign_roles(slices)
+    assert_each_series_is_named_once(roles, slices)

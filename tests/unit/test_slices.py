@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lumbar.spine.anatomy import Plane
 from lumbar.spine.slices import SliceHeader
+from tests.studies import Storage, kept_as
 from tests.unit.headers import SLICE
 
 AXIAL = replace(
@@ -54,6 +55,31 @@ def test_a_point_projects_to_the_slice_along_its_normal(header: SliceHeader, x: 
     point = np.array([x, y, z])
     foot = header.to_patient(*header.to_pixel(point))
     np.testing.assert_allclose(foot + header.normal * header.distance(point), point, atol=0.01)
+
+
+@given(headers(), st.tuples(*[st.booleans()] * 3), st.tuples(finite, finite, finite))
+def test_a_point_projects_to_one_place_however_the_slice_is_stored(
+    header: SliceHeader, storage: Storage, point: tuple[float, float, float]
+) -> None:
+    other = kept_as(header, storage)
+    there, here = other.to_pixel(np.array(point)), header.to_pixel(np.array(point))
+    assert math.dist(other.to_patient(*there), header.to_patient(*here)) <= 0.01
+    assert abs(abs(other.distance(np.array(point))) - abs(header.distance(np.array(point)))) <= 0.01
+    assert math.dist(other.centre, header.centre) <= 0.01
+    assert other.plane == header.plane or max(abs(header.normal)) < 0.71
+
+
+@given(headers())
+def test_the_centre_is_as_far_from_all_four_corners(header: SliceHeader) -> None:
+    corners = [header.to_patient(c, r) for c in (0, header.columns - 1) for r in (0, header.rows - 1)]
+    assert max(math.dist(header.centre, c) for c in corners) <= min(math.dist(header.centre, c) for c in corners) + 0.01
+
+
+@given(headers())
+def test_row_column_and_normal_are_a_right_handed_frame(header: SliceHeader) -> None:
+    frame = np.stack([header.along_row, header.down_column, header.normal])
+    np.testing.assert_allclose(frame @ frame.T, np.eye(3), atol=1e-6)
+    assert np.linalg.det(frame) > 0
 
 
 def test_columns_count_along_the_row_and_rows_down_the_column() -> None:

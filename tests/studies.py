@@ -1,0 +1,117 @@
+"""What happens to studies between the scanner and us, done to slice headers: the anatomy stays where it was."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+
+from lumbar.spine.slices import SliceHeader, Vector
+
+Slices = list[SliceHeader]
+Storage = tuple[bool, bool, bool]  # transposed, rows reversed, columns reversed
+
+
+def series(slices: Sequence[SliceHeader]) -> list[Slices]:
+    """The series, in the order of their first slices."""
+    found: dict[str, Slices] = {}
+    for header in slices:
+        found.setdefault(header.series_instance_uid, []).append(header)
+    return list(found.values())
+
+
+def shuffled(slices: Sequence[SliceHeader], random: Random) -> Slices:
+    return random.sample(list(slices), len(slices))
+
+
+def renamed(slices: Sequence[SliceHeader], random: Random) -> Slices:
+    """New series and SOP Instance UIDs, whose order says nothing."""
+    return [header for own in random.sample(series(slices), len(series(slices))) for header in _anew(own, random)]
+
+
+def renumbered(slices: Sequence[SliceHeader], random: Random) -> Slices:
+    """Each series counted from its other end, with gaps."""
+    step, start = random.randint(1, 7), random.randint(-5, 2000)
+    return [replace(header, instance_number=start - step * header.instance_number) for header in slices]
+
+
+def turned(slices: Sequence[SliceHeader], random: Random) -> Slices:
+    """Each series kept in memory in another of the eight ways; half of them reverse the stored normal."""
+    return [
+        kept_as(header, storage)
+        for own in series(slices)
+        for storage in [(random.random() < 0.5, random.random() < 0.5, random.random() < 0.5)]
+        for header in own
+    ]
+
+
+def split(slices: Sequence[SliceHeader], random: Random) -> Slices:
+    """One series of many slices sent as two: its halves, or every other slice."""
+    many = [own for own in series(slices) if len(own) >= 8]
+    torn = random.choice(many)
+    by_place = sorted(torn, key=lambda s: tuple(np.round(s.centre, 2)))
+    half = len(torn) // 2
+    part = random.choice([by_place[half:], by_place[::2], by_place[1::2], by_place[:half]])
+    return [*(s for s in slices if s not in part), *_anew(part, random)]
+
+
+def duplicated(slices: Sequence[SliceHeader], random: Random) -> Slices:
+    """One series sent once more under new UIDs, wholly or without some of its slices."""
+    again = random.choice(series(slices))
+    some = random.sample(again, random.randint(max(1, len(again) - 3), len(again)))
+    return [*slices, *_anew(some, random)]
+
+
+def sent_twice(slices: Sequence[SliceHeader], random: Random) -> Slices:
+    """Some instances come once more; of others a copy lies in the same series."""
+    same, copies = (random.sample(list(slices), min(5, len(slices))) for _ in range(2))
+    return [*slices, *same, *(replace(s, sop_instance_uid=_uid(random)) for s in copies)]
+
+
+CHANGES: tuple[Callable[[Sequence[SliceHeader], Random], Slices], ...] = (
+    shuffled,
+    renamed,
+    renumbered,
+    turned,
+    split,
+    duplicated,
+    sent_twice,
+)
+
+
+def kept_as(header: SliceHeader, storage: Storage) -> SliceHeader:
+    """The same slice kept in memory in another of the eight ways, its header telling so."""
+    transposed, upside_down, backwards = storage
+    if transposed:
+        header = replace(
+            header,
+            orientation=(*header.orientation[3:], *header.orientation[:3]),
+            spacing=header.spacing[::-1],
+            rows=header.columns,
+            columns=header.rows,
+        )
+    x, y, z, u, v, w = header.orientation
+    if upside_down:
+        position = _triple(header.to_patient(0, header.rows - 1))
+        header = replace(header, position=position, orientation=(x, y, z, -u, -v, -w))
+    x, y, z, u, v, w = header.orientation
+    if backwards:
+        position = _triple(header.to_patient(header.columns - 1, 0))
+        header = replace(header, position=position, orientation=(-x, -y, -z, u, v, w))
+    return header
+
+
+def _anew(slices: Sequence[SliceHeader], random: Random) -> Slices:
+    """As one series with a new UID; the frames of an instance stay together."""
+    uid = _uid(random)
+    instances = {header.sop_instance_uid: _uid(random) for header in slices}
+    return [replace(s, series_instance_uid=uid, sop_instance_uid=instances[s.sop_instance_uid]) for s in slices]
+
+
+def _uid(random: Random) -> str:
+    return f"2.25.{random.getrandbits(100)}"
+
+
+def _triple(point: Vector) -> tuple[float, float, float]:
+    x, y, z = (float(value) for value in point)
+    return x, y, z

@@ -1,0 +1,35 @@
+"""Slices in any plane, as Hypothesis draws them."""
+
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import strategies as st
+
+from lumbar.spine.slices import SliceHeader, Vector
+from tests.unit.headers import SLICE
+
+USUAL = (
+    ((0.0, 1.0, 0.0), (0.0, 0.0, -1.0)),
+    ((1.0, 0.0, 0.0), (0.0, 0.0, -1.0)),
+    ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),
+)
+somewhere = st.floats(-500, 500)
+
+
+@st.composite
+def oblique(draw: st.DrawFn, most: float = 20.0) -> SliceHeader:
+    """A plane in its usual hanging, turned by at most so many degrees about each of the patient's axes in turn."""
+    turn = np.eye(3)
+    for axis in range(3):
+        turn = _about(axis, np.radians(draw(st.floats(-most, most)))) @ turn
+    row, column = (turn @ np.array(v) for v in draw(st.sampled_from(USUAL)))
+    position = draw(somewhere), draw(somewhere), draw(somewhere)
+    return replace(SLICE, orientation=(*row, *column), position=position)
+
+
+def _about(axis: int, angle: float) -> Vector:
+    turn = np.eye(3)
+    one, two = (axis + 1) % 3, (axis + 2) % 3
+    turn[one, one] = turn[two, two] = np.cos(angle)
+    turn[one, two], turn[two, one] = -np.sin(angle), np.sin(angle)
+    return turn

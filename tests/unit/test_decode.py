@@ -1,0 +1,84 @@
+"""Naming the discs together, from heat maps made by hand."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from lumbar.spine.decode import CELL_MM, SPACING, best_row
+from lumbar.spine.keypoints import DISCS, SAGITTAL
+
+Heat = NDArray[np.float32]
+LOWEST = DISCS.index("l5_s1")
+
+
+def spine(left: float = 48.0, bottom: float = 84.0, size: float = 1.0, lean: float = 0.12) -> NDArray[np.float64]:
+    """(8, 2): x and y in cells of the discs, the lowest at ``bottom``."""
+    up = np.concatenate([np.cumsum(np.array(SPACING)[::-1])[::-1], [0.0]]) * size / CELL_MM
+    return np.column_stack([left - lean * up, bottom - up])
+
+
+def heat_of(places: NDArray[np.float64], shares: Mapping[int, Mapping[int, float]] | None = None) -> Heat:
+    """A blob of .95 at each disc's own place, or shared out among the places of others."""
+    rows, columns = np.mgrid[: SAGITTAL.cells, : SAGITTAL.cells]
+    blobs = [np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 1.3**2)) for x, y in places]
+    blobs = [0.95 * blob / (blob.sum() + 1e-9) for blob in blobs]
+    maps = []
+    for k in range(len(DISCS)):
+        mix = (shares or {}).get(k, {k: 1.0})
+        maps.append(sum(share * blobs[of] for of, share in mix.items()))
+    return np.stack(maps, axis=-1).astype(np.float32)
+
+
+@settings(max_examples=50, deadline=None)
+@given(left=st.floats(25, 75), bottom=st.floats(82, 90), size=st.floats(0.82, 1.08), lean=st.floats(-0.2, 0.3))
+def test_a_clear_spine_is_found_where_it_is(left: float, bottom: float, size: float, lean: float) -> None:
+    places = spine(left, bottom, size, lean)
+    row = best_row(heat_of(places))
+    assert row is not None
+    assert row.margin > 1
+    visible = [k for k in range(len(DISCS)) if places[k, 1] > 3]
+    assert set(visible) <= set(row.places)
+    for k in visible:
+        assert np.linalg.norm(row.places[k] - places[k]) < 0.5
+
+
+def test_upper_maps_that_are_off_by_one_follow_the_lowest() -> None:
+    places = spine()
+    shifted = {k: {k + 1: 1.0} for k in range(LOWEST - 1)}
+    row = best_row(heat_of(places, shifted))
+    assert row is not None
+    for k in range(1, len(DISCS)):
+        assert np.linalg.norm(row.places[k] - places[k]) < 1.5
+
+
+def test_two_numberings_that_fit_alike_leave_little_margin() -> None:
+    places = spine()
+    sure = best_row(heat_of(places))
+    torn = best_row(heat_of(places, {k: {k: 0.5, k - 1: 0.5} for k in range(1, len(DISCS))}))
+    assert sure is not None
+    assert torn is not None
+    assert torn.margin < 0.4 * sure.margin
+
+
+def test_a_spine_cut_at_the_top_ends_there() -> None:
+    places = spine(bottom=60.0)
+    heat = heat_of(places)
+    heat[..., :3] = 0  # not here
+    row = best_row(heat)
+    assert row is not None
+    assert min(row.places) == 3
+
+
+@pytest.mark.parametrize("heat", [np.zeros((96, 96, 8), np.float32), np.full((96, 96, 8), 1e-4, np.float32)])
+def test_maps_without_a_place_give_no_row(heat: Heat) -> None:
+    assert best_row(heat) is None
+
+
+def test_a_disc_alone_is_no_row() -> None:
+    heat = np.zeros((96, 96, 8), np.float32)
+    heat[..., LOWEST] = heat_of(spine())[..., LOWEST]
+    assert best_row(heat) is None

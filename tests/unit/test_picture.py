@@ -1,0 +1,218 @@
+"""The picture by which a person checks an analysis: marks, colours and words are where they should be."""
+
+from dataclasses import replace
+from io import BytesIO
+from itertools import product
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFont
+
+from lumbar.reports import lettering, picture
+from lumbar.reports.lettering import GREY, GROUND, LIGHT, MARK, OF_SEVERITY, WARNING, broken, length
+from lumbar.reports.picture import Cell, Sagittal, draw
+from lumbar.reports.sagittal import RING
+from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Severity
+from lumbar.spine.findings import Finding, Place
+from lumbar.spine.provenance import TrainedOn
+from tests.unit.headers import SLICE
+from tests.unit.test_crops import stored
+
+PLACE = Place("1.2.1", "1.2.840.10008.5.1.4.1.1.4", "1.2.1.1", None, 10.0, 10.0, 0.0, 0.0, 0.0)
+CANAL = {level: np.array([0.0, 10.0 + 4 * n, 60.0 - 32 * n]) for n, level in enumerate(Level)}
+FIRST, AXIAL = ALL_FINDINGS[0], FindingKey(Condition.LEFT_SUBARTICULAR_STENOSIS, Level.L4_L5)
+GREY_CROP = np.full((224, 224), 0.5, np.float32)
+NOTICES = TrainedOn.SYNTHETIC.notices
+
+
+def decoded(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(BytesIO(png)).convert("RGB")).astype(int)
+
+
+def sagittal(spacing: tuple[float, float] = (1.0, 0.8)) -> Sagittal:
+    """A smooth slice, brighter towards the back and the head, with a bright canal."""
+    header = replace(SLICE, rows=320, columns=400, spacing=spacing)
+    rows, columns = np.mgrid[: header.rows, : header.columns]
+    image = 20 + columns * 0.2 + (header.rows - rows) * 0.1
+    for point in CANAL.values():
+        column, row = header.to_pixel(point)
+        image += 100 * np.exp(-((columns - column) ** 2 + (rows - row) ** 2) / 50)
+    return Sagittal(image.astype(np.float32), header, CANAL)
+
+
+def graded(key: FindingKey, severity: Severity = Severity.NORMAL_MILD, shows: float = 0.9) -> Cell:
+    probabilities = tuple(0.8 if s is severity else 0.1 for s in Severity)
+    return Cell(Finding(*key.parts, probabilities, PLACE, shows), GREY_CROP, "series 3, image 12")  # type: ignore[arg-type]
+
+
+def corner(key: FindingKey) -> tuple[int, int]:
+    """A cell's left and top."""
+    across, down = list(Condition).index(key.condition), list(Level).index(key.level)
+    return (
+        picture.ROWS_LEFT + across * (picture.CELL_WIDTH + picture.GAP),
+        picture.TOP + down * (picture.CELL_HEIGHT + picture.GAP),
+    )
+
+
+def cell_of(pixels: np.ndarray, key: FindingKey) -> np.ndarray:
+    x, y = corner(key)
+    return pixels[y : y + picture.CELL_HEIGHT, x : x + picture.CELL_WIDTH]
+
+
+def has(pixels: np.ndarray, colour: tuple[int, int, int], tolerance: int = 12) -> bool:
+    return bool((abs(pixels - np.array(colour)).max(axis=-1) <= tolerance).any())
+
+
+def test_a_png_of_one_screen_with_nothing_written_into_its_header():
+    image = Image.open(BytesIO(draw(sagittal(), [graded(key) for key in ALL_FINDINGS], ["a line"], NOTICES)))
+    assert image.format == "PNG"
+    assert 1700 <= image.width <= 1900
+    assert 1000 <= image.height <= 1200
+    assert not image.info
+
+
+def test_every_level_is_marked_at_its_place_true_to_scale():
+    pixels = decoded(draw(sagittal(), [], [], NOTICES))
+    to_mm = 320 / picture.GRID_HEIGHT  # the whole height of 320 rows of 1 mm
+    middle = np.mean([point[1] for point in CANAL.values()])
+    for point in CANAL.values():
+        x = picture.MARGIN + (picture.SLICE_WIDTH - 1) / 2 + (point[1] - middle) / to_mm
+        y = picture.TOP - 0.5 + (140.5 - point[2]) / to_mm
+        assert has(pixels[round(y) - 2 : round(y) + 3, round(x) - RING - 1 : round(x) - RING + 2], MARK)
+        assert pixels[round(y), round(x)].min() > 150  # the ring is open and the canal bright
+
+
+@pytest.mark.parametrize("storage", list(product((False, True), repeat=3)))
+def test_however_the_slice_is_stored_the_spine_hangs_alike(storage):
+    usual = sagittal()
+    image, header = stored(usual.image, usual.header, storage)
+    once = decoded(draw(usual, [], [], NOTICES))
+    again = decoded(draw(Sagittal(image, header, CANAL), [], [], NOTICES))
+    assert abs(once - again).mean() < 0.1
+    assert np.quantile(abs(once - again), 0.9999) <= 8
+
+
+def test_a_slice_without_levels_is_drawn_without_marks():
+    bare = draw(replace(sagittal(), canal={}), [], [], NOTICES)
+    panel = decoded(bare)[picture.TOP :, picture.MARGIN : picture.MARGIN + picture.SLICE_WIDTH]
+    assert not has(panel, MARK)
+
+
+def test_nothing_of_the_header_but_its_geometry_is_drawn():
+    usual = sagittal()
+    other = replace(usual.header, study_instance_uid="1.9", series_instance_uid="1.9.1", sop_instance_uid="1.9.1.1")
+    assert draw(usual, [], [], NOTICES) == draw(replace(usual, header=other), [], [], NOTICES)
+
+
+@pytest.mark.parametrize("severity", Severity)
+def test_a_cell_is_edged_in_its_severitys_colour_and_in_no_other(severity):
+    cell = cell_of(decoded(draw(None, [graded(AXIAL, severity)], [], NOTICES)), AXIAL)
+    assert tuple(cell[1, 1]) == OF_SEVERITY[severity]
+    assert tuple(cell[-2, -2]) == OF_SEVERITY[severity]
+    assert not any(has(cell, colour) for other, colour in OF_SEVERITY.items() if other is not severity)
+
+
+def test_severities_differ_in_words_and_not_in_colour_alone(monkeypatch):
+    monkeypatch.setattr(picture, "OF_SEVERITY", dict.fromkeys(Severity, LIGHT))
+    assert len({draw(None, [graded(AXIAL, severity)], [], NOTICES) for severity in Severity}) == len(Severity)
+
+
+@pytest.mark.parametrize("severity", Severity)
+def test_the_words_of_a_cell_stay_inside_it(severity):
+    pixels = decoded(draw(None, [graded(AXIAL, severity, shows=0.2)], [], NOTICES))
+    inside = cell_of(pixels, AXIAL)[picture.EDGE : -picture.EDGE, -picture.EDGE - 2 : -picture.EDGE]
+    assert (inside == GROUND).all()
+
+
+def test_the_crop_lies_in_its_cell_with_its_centre_marked():
+    x = y = picture.EDGE + 3 + picture.CROP // 2
+    cell = cell_of(decoded(draw(None, [graded(FIRST)], [], NOTICES)), FIRST)
+    assert tuple(cell[y, x]) == (128, 128, 128)
+    assert tuple(cell[y, x + 8]) == tuple(cell[y - 8, x]) == MARK
+
+
+def test_a_doubtful_view_is_written_in_the_warning_colour():
+    sure = cell_of(decoded(draw(None, [graded(FIRST, shows=0.5)], [], NOTICES)), FIRST)
+    doubtful = cell_of(decoded(draw(None, [graded(FIRST, shows=0.49)], [], NOTICES)), FIRST)
+    assert not has(sure, WARNING)
+    assert has(doubtful, WARNING)
+
+
+@pytest.mark.parametrize("condition", Condition)
+def test_axial_crops_tell_right_from_left_and_others_do_not(condition):
+    key = FindingKey(condition, Level.L3_L4)
+    crop = cell_of(decoded(draw(None, [graded(key)], [], NOTICES)), key)[:, picture.EDGE + 3 :]
+    axial = condition.role is Role.AXIAL_T2
+    assert has(crop[:, :20], LIGHT) is axial
+    assert has(crop[:, picture.CROP - 20 : picture.CROP], LIGHT) is axial
+
+
+def test_what_is_not_assessed_shows_its_reason_and_no_crop():
+    cells = [Cell(Finding(*FIRST.parts, reason=reason), GREY_CROP) for reason in ("no slice", "no level " * 60)]
+    short, long = (cell_of(decoded(draw(None, [cell], [], NOTICES)), FIRST) for cell in cells)
+    assert (short != long).any()
+    for cell in (short, long):
+        assert has(cell, GREY)
+        assert not (cell == 128).all(axis=-1).any()
+        assert not any(has(cell, colour) for colour in OF_SEVERITY.values())
+        assert (cell[-8:-1, 1:-1] == GROUND).all()  # the longest reason ends above the edge
+
+
+def test_the_same_values_give_the_same_bytes():
+    assert draw(sagittal(), [graded(AXIAL)], ["one"], NOTICES) == draw(sagittal(), [graded(AXIAL)], ["one"], NOTICES)
+
+
+def test_without_a_slice_or_any_finding_it_still_draws():
+    assert Image.open(BytesIO(draw(None, [], [], NOTICES))).width == picture.WIDTH
+
+
+def test_notices_are_drawn_below_and_nowhere_else():
+    with_one, with_other = (decoded(draw(None, [], [], [notice])) for notice in (NOTICES[0], NOTICES[2]))
+    rows = np.nonzero((with_one != with_other).any(axis=(1, 2)))[0]
+    assert rows.min() >= picture.WORDS_TOP
+    assert has(with_one[picture.WORDS_TOP :], WARNING)
+
+
+def test_lines_are_drawn_and_a_great_many_make_no_endless_picture():
+    bare, told, endless = (
+        decoded(draw(None, [], lines, NOTICES)) for lines in ([], ["series 1"], [f"series {n}" for n in range(9999)])
+    )
+    assert (bare != told)[picture.WORDS_TOP :, : picture.NOTICES_LEFT].any()
+    assert len(endless) < 2000
+
+
+def test_the_en_dash_is_drawn_as_one():
+    page = lettering.Page(100, 60)
+    page.write(20, 20, "–", 22)
+    rows, columns = np.nonzero((np.asarray(page.image) != GROUND).any(axis=-1))
+    assert np.ptp(columns) > 8
+    assert np.ptp(rows) <= 2
+    assert 20 < rows.mean() < 42
+
+
+def test_the_font_has_every_other_character_that_is_written():
+    font = ImageFont.load_default(20)
+    missing = bytes(font.getmask("\uffff"))
+    written = "".join([*NOTICES, picture.KEY, "·/…", *(level.label for level in Level), *picture.HEADINGS.values()])
+    lacking = {letter for letter in written if letter != " " and bytes(font.getmask(letter)) == missing}
+    assert lacking == {lettering.DASH}
+
+
+@pytest.mark.parametrize("colour", [LIGHT, GREY, MARK, WARNING, *OF_SEVERITY.values()])
+def test_every_colour_is_read_on_the_ground(colour):
+    def luminance(of: tuple[int, int, int]) -> float:
+        linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in of)]
+        return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+    assert (luminance(colour) + 0.05) / (luminance(GROUND) + 0.05) >= 4.5  # WCAG AA
+
+
+def test_text_is_broken_to_the_width_and_cut_where_it_is_too_long():
+    text = "a plain line – of several words and one-that-is-much-too-long-to-stand-in-a-line-by-itself"
+    lines = broken(text, 16, 150, 20)
+    assert all(length(line, 16) <= 150 for line in lines)
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    cut = broken(text, 16, 150, 2)
+    assert len(cut) == 2
+    assert cut[1].endswith("…")
+    assert broken("", 16, 150, 2) == [""]
