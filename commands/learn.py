@@ -1,6 +1,7 @@
 """Teaching and measuring: `lumbar train` and `lumbar evaluate`. For now of the level locator."""
 
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -47,16 +48,28 @@ def evaluate(
         write_outcomes(studies, outcomes)
 
 
+class Kind(StrEnum):
+    """The level locator's networks."""
+
+    SAGITTAL = "sagittal"
+    AXIAL = "axial"
+    BORDER = "border"
+
+
 @app.command(epilog="Example: lumbar train --levels --out locator/ --views views/")
 def train(
     out: Annotated[Path, typer.Option(help="Folder to write the weights to")],
-    views: Annotated[Path, typer.Option(help="Folder for the drawn views, kept and used again")],
-    levels: Annotated[bool, typer.Option("--levels", help="Teach the level locator, on phantoms alone")] = False,
+    views: Annotated[Path, typer.Option(help="Folder for the views to learn from, kept and used again")],
+    levels: Annotated[bool, typer.Option("--levels", help="Teach the level locator, on phantoms")] = False,
+    data: Annotated[
+        Path | None, typer.Option(help="Also on the labelled points of a data set in the RSNA 2024 layout")
+    ] = None,
+    only: Annotated[list[Kind] | None, typer.Option(help="Only this network; may be given again")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 1,
     share: Annotated[float, typer.Option(min=0.001, max=1, help="Of the usual number of patients and steps")] = 1.0,
 ) -> None:
     """Teaches networks. An hour and a half on two cores for the level locator."""
-    from lumbar.training.rebuild import Recipe, rebuild_locator
+    from lumbar.training.rebuild import rebuild_locator
 
     if not levels:
         raise WrongSetting("say what to teach: --levels")
@@ -66,5 +79,5 @@ def train(
             bar = progress.add_task(name, total=length)
             return lambda done: progress.advance(bar, done)
 
-        rebuild_locator(out, views, Recipe(seed).scaled(share), stage)
+        rebuild_locator(out, views, stage, kinds=[*(only or Kind)], data=data, share=share, seed=seed)
     typer.echo(f"Weights in {out}")

@@ -15,7 +15,9 @@ app = typer.Typer()
 def phantom(
     out: Annotated[Path, typer.Argument(help="New or empty folder to write to")],
     studies: Annotated[int, typer.Option(min=1, help="How many studies")] = 10,
-    held_out: Annotated[bool, typer.Option(help="Of scanner families that nothing shipped has learnt from")] = False,
+    held_out: Annotated[
+        bool, typer.Option(help="Of scanner families and spines unlike all that anything shipped has learnt from")
+    ] = False,
     odd: Annotated[
         bool, typer.Option(help="Some with transitional vertebrae, cut short, or of another region")
     ] = False,

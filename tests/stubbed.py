@@ -7,6 +7,7 @@ The analysis of a study whose UID names a file in the folder ``held`` waits unti
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,34 +16,36 @@ from numpy.typing import NDArray
 import commands
 from commands import system
 from lumbar.spine.decode import CELL_MM, SPACING
-from lumbar.spine.keypoints import AXIAL, SAGITTAL
+from lumbar.spine.keypoints import AXIAL, SAGITTAL, Framing
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from tests.faults import reading
 from worker import analysis
 
 HELD = Path("held")
+SIGMA = 1.3  # cells
 
 
 class StubKeypoints:
     """Every picture shows a usual spine in its middle, and every axial one a sac."""
 
     def sagittal(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
-        heat = np.zeros((len(pictures), SAGITTAL.cells, SAGITTAL.cells, len(SAGITTAL.points)), np.float32)
-        rows = np.round(12 + np.cumsum([0, *SPACING]) / CELL_MM).astype(int)
-        for disc, row in enumerate(rows):
-            heat[:, row, 48, disc] = 0.9
-        for foramen, row in enumerate(rows[2:7]):
-            heat[:, row - 2, 47, len(rows) + foramen] = 0.9
-        return heat
+        rows = 12 + np.cumsum([0, *SPACING]) / CELL_MM
+        places = [(48, row) for row in rows] + [(47, row - 2) for row in rows[2:7]]
+        return seen_at(places, SAGITTAL, len(pictures))
 
     def border(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.zeros(len(pictures), np.float32)
 
     def axial(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
-        heat = np.zeros((len(pictures), AXIAL.cells, AXIAL.cells, len(AXIAL.points)), np.float32)
-        for point, (column, row) in enumerate(((32, 32), (36, 30), (28, 30))):
-            heat[:, row, column, point] = 0.9
-        return heat
+        return seen_at([(32, 32), (36, 30), (28, 30)], AXIAL, len(pictures))
+
+
+def seen_at(places: Sequence[tuple[float, float]], framing: Framing, count: int) -> NDArray[np.float32]:
+    """Every point surely there, as a blob about its (column, row) in cells."""
+    rows, columns = np.mgrid[: framing.cells, : framing.cells]
+    blobs = [np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * SIGMA**2)) for x, y in places]
+    heat = np.stack([0.95 * blob / blob.sum() for blob in blobs], axis=-1)
+    return np.repeat(heat[np.newaxis], count, axis=0).astype(np.float32)
 
 
 class StubNetworks:

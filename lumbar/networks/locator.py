@@ -4,8 +4,10 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import keras
 import numpy as np
@@ -17,6 +19,7 @@ from lumbar.spine.keypoints import AXIAL, BORDER, SAGITTAL, Heat
 
 FOLDER = Path(__file__).parent / "locator_weights"
 DESCRIPTION = "locator.json"
+DAMAGED = "locator: its files are missing or damaged; install this version again"
 FRAMINGS = {"sagittal": SAGITTAL, "axial": AXIAL, "border": BORDER}
 BATCH = {"sagittal": 5, "axial": 10, "border": 3}  # pictures; always this many, padded: the graph is compiled once
 
@@ -40,7 +43,7 @@ class Locator:
         return self._heat("axial", pictures)
 
     def border(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, 64, 64) to (n,): the probability that the lumbosacral border is transitional."""
+        """(n, 80, 80) to (n,): the probability that the lumbosacral border is transitional."""
         return np.asarray(1 / (1 + np.exp(-self._logits("border", pictures)[:, 0])))
 
     def _heat(self, kind: str, pictures: NDArray[np.float32]) -> Heat:
@@ -66,56 +69,65 @@ def resident() -> Locator:
 
 def shipped_sha256() -> str:
     """Of the shipped weights, as ``locator.json`` states it. Raises WrongSetting where that is missing or damaged."""
-    return str(_described(FOLDER)["sha256"])
+    return _sha256(described(FOLDER))
 
 
 def load_locator(folder: Path) -> Locator:
-    """A locator's folder: ``locator.json`` and the weights that it names by their sha256."""
-    try:
-        described = _described(folder)
-        file = folder / Path(described["weights"]).name
-        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-        if sha256 != described["sha256"]:
-            raise WrongSetting("locator: the weights do not match their sha256; install this version again")
-        points = {kind: list(framing.points) for kind, framing in FRAMINGS.items()}
-        if described["points"] != points:
-            raise WrongSetting("locator: made for other points; train it again")
-        with np.load(file) as arrays:
-            networks = {kind: _network(kind, arrays) for kind in FRAMINGS}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WrongSetting("locator: its files are missing or damaged; install this version again") from error
-    return Locator(sha256, networks)
+    """A locator's folder: ``locator.json`` and the weights that it names by their sha256. Raises WrongSetting."""
+    stated = described(folder)
+    networks = {}
+    for kind, framing in FRAMINGS.items():
+        try:
+            content = (folder / Path(stated[kind]["weights"]).name).read_bytes()
+            if hashlib.sha256(content).hexdigest() != stated[kind]["sha256"]:
+                raise WrongSetting(f"locator: the {kind} weights do not match their sha256; install this version again")
+            if stated[kind]["points"] != list(framing.points):
+                raise WrongSetting(f"locator: its {kind} network was made for other points; train it again")
+            with np.load(BytesIO(content)) as arrays:
+                networks[kind] = _network(kind, arrays)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, BadZipFile) as error:
+            raise WrongSetting(DAMAGED) from error
+    return Locator(_sha256(stated), networks)
 
 
-def _described(folder: Path) -> dict[str, Any]:
+def described(folder: Path) -> dict[str, dict[str, Any]]:
+    """By network: its weights' file and sha256, its points, what it has learnt from and by what recipe."""
     try:
-        described = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        return {"weights": str(described["weights"]), "sha256": str(described["sha256"]), **described}
+        stated = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        return {kind: {**stated[kind], "sha256": str(stated[kind]["sha256"])} for kind in FRAMINGS if kind in stated}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WrongSetting("locator: its files are missing or damaged; install this version again") from error
+        raise WrongSetting(DAMAGED) from error
 
 
-def write_locator(folder: Path, networks: dict[str, keras.Model], about: dict[str, object]) -> None:
-    """Writes weights in half precision, then ``locator.json`` with what is said ``about`` them."""
+def write_network(folder: Path, kind: str, network: keras.Model, about: dict[str, object]) -> None:
+    """Writes one network's weights in half precision, and what is said ``about`` them into ``locator.json``."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "locator.npz"
-    arrays = {
-        f"{kind}/{i:03}": weights.astype(np.float16)
-        for kind, network in networks.items()
-        for i, weights in enumerate(network.get_weights())
-    }
-    np.savez(file, **arrays)
-    described = {
+    file = folder / f"{kind}.npz"
+    np.savez(file, **{f"{i:03}": weights.astype(np.float16) for i, weights in enumerate(network.get_weights())})
+    stated = described(folder) if (folder / DESCRIPTION).exists() else {}
+    stated[kind] = {
         "weights": file.name,
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-        "points": {kind: list(framing.points) for kind, framing in FRAMINGS.items()},
+        "points": list(FRAMINGS[kind].points),
         **about,
     }
-    (folder / DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    (folder / DESCRIPTION).write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")
+
+
+def build_network(kind: str) -> keras.Model:
+    """A new network of a kind in ``FRAMINGS``."""
+    return build_border_network() if kind == "border" else build_keypoint_network(FRAMINGS[kind])
+
+
+def _sha256(stated: dict[str, dict[str, Any]]) -> str:
+    """That of the networks' digests, in the order of ``FRAMINGS``."""
+    try:
+        return hashlib.sha256("".join(stated[kind]["sha256"] for kind in FRAMINGS).encode("ascii")).hexdigest()
+    except KeyError as error:
+        raise WrongSetting(DAMAGED) from error
 
 
 def _network(kind: str, arrays: "np.lib.npyio.NpzFile") -> keras.Model:
-    network = build_border_network() if kind == "border" else build_keypoint_network(FRAMINGS[kind])
-    names = sorted(name for name in arrays.files if name.startswith(f"{kind}/"))
-    network.set_weights([arrays[name].astype(np.float32) for name in names])
+    network = build_network(kind)
+    network.set_weights([arrays[name].astype(np.float32) for name in sorted(arrays.files)])
     return network

@@ -1,6 +1,6 @@
 """The chain of vertebrae and discs from the coccyx to the second cervical vertebra, and the canal behind it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -40,6 +40,32 @@ class Numbering(StrEnum):
     SIX_LUMBAR = "six_lumbar"
     SACRALISED_L5 = "sacralised_l5"
     LUMBARISED_S1 = "lumbarised_s1"
+
+
+class Build(StrEnum):
+    """How far a spine is from the usual: one that is ``EXTREME`` lies outside all that anything is taught on.
+
+    It is smaller or larger, flatter or more curved, or more crooked sideways.
+    """
+
+    USUAL = "usual"
+    EXTREME = "extreme"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Between which a measure is drawn, and how far beyond them an extreme one may lie."""
+
+    low: float
+    high: float
+    beyond: float
+
+    def outside(self, rng: np.random.Generator) -> float:
+        by = float(rng.uniform(0, self.beyond))
+        return self.low - by if rng.random() < 0.5 else self.high + by
+
+
+SCALE, LORDOSIS, BEND = Limits(0.8, 1.2, 0.08), Limits(20, 75, 8), Limits(-12, 12, 6)  # 1, degrees, mm to the side
 
 
 @dataclass(frozen=True)
@@ -90,11 +116,15 @@ class Chain:
     canal: Curve
 
 
-def draw_chain(rng: np.random.Generator, scale: float, numbering: Numbering) -> Chain:
-    """A spine of some posture, wear and numbering; S1's upper end-plate is near the origin."""
+def draw_chain(rng: np.random.Generator, scale: float, numbering: Numbering, outside: Collection[Limits] = ()) -> Chain:
+    """A spine of some posture, wear and numbering; S1's upper end-plate is near the origin.
+
+    ``outside`` holds the limits beyond which a measure is to lie.
+    """
     rudimentary = numbering is Numbering.SIX_LUMBAR and rng.random() < 0.5
     squared = numbering is not Numbering.USUAL and not rudimentary
-    lordosis = np.deg2rad(np.clip(rng.normal(46, 11), 20, 75))
+    lordosis = np.clip(rng.normal(46, 11), LORDOSIS.low, LORDOSIS.high)
+    lordosis = np.deg2rad(LORDOSIS.outside(rng) if LORDOSIS in outside else lordosis)
     slope = float(np.clip(0.6 * lordosis + np.deg2rad(rng.normal(8.5, 6)), np.deg2rad(14), np.deg2rad(58)))
     names = _names(numbering)
     heights, gaps, depths, widths = (np.array(column) * scale for column in zip(*map(_size, names), strict=True))
@@ -111,7 +141,8 @@ def draw_chain(rng: np.random.Generator, scale: float, numbering: Numbering) -> 
     slips = np.zeros(len(names))
     if rng.random() < 0.08:
         slips[rng.choice(3, p=(0.35, 0.5, 0.15))] = rng.uniform(3, 9) * scale
-    bend, middle = np.clip(rng.normal(0, 5), -12, 12), rng.uniform(40, 120)
+    bend, middle = np.clip(rng.normal(0, 5), BEND.low, BEND.high), rng.uniform(40, 120)
+    bend = BEND.outside(rng) if BEND in outside else bend
 
     def aside(z: float) -> float:  # a small scoliosis, none at the sacrum
         return float(bend * np.sin(np.pi * np.clip(z, 0, 250) / (2 * middle)))

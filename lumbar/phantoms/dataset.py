@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from lumbar.errors import WrongSetting
-from lumbar.phantoms.chain import Numbering
+from lumbar.phantoms.chain import Build, Numbering
 from lumbar.phantoms.dicom import Series
 from lumbar.phantoms.planes import Region
 from lumbar.phantoms.scanner import HELD_OUT
@@ -54,9 +54,10 @@ def write_data_set(
 
     ``train_images/<study_id>/<series_id>/<instance_number>.dcm``, ``train.csv``, ``train_series_descriptions.csv``,
     ``train_label_coordinates.csv`` (0-based pixels of the slice nearest to the finding) and ``sample_submission.csv``;
-    beside them ``phantoms.csv`` (scanner, numbering, region) and ``phantom_points.csv`` (the points in mm, LPS).
+    beside them ``phantoms.csv`` (scanner, numbering, region, build) and ``phantom_points.csv`` (the points in mm, LPS).
 
-    ``held_out`` takes the scanner families that nothing has learnt from; of ``odd`` studies, some have transitional
+    ``held_out`` takes the scanner families that nothing has learnt from, and half of the spines from outside what
+    anything has learnt from; of ``odd`` studies, some have transitional
     vertebrae, and some show no lumbar spine or not its lower end, and then have no labels.
     A study's id is also the seed that :func:`~lumbar.phantoms.study.write_study` makes it from. The same seed gives
     the same bytes however many processes there are (all cores where None). ``advance`` is called after every study.
@@ -84,7 +85,7 @@ def write_data_set(
         ("study_id", "series_id", "instance_number", "condition", "level", "x", "y"),
         (line for r in rows for line in r.coordinates),
     )
-    _write_table(out / PHANTOMS, ("study_id", "scanner", "numbering", "region"), (r.phantom for r in rows))
+    _write_table(out / PHANTOMS, ("study_id", "scanner", "numbering", "region", "build"), (r.phantom for r in rows))
     _write_table(
         out / PHANTOM_POINTS,
         ("study_id", "condition", "level", "x", "y", "z"),
@@ -117,9 +118,10 @@ def draw_kind(study_id: int, held_out: bool, odd: bool) -> Kind:
     rng = np.random.default_rng((study_id, 3))
     scanner = HELD_OUT[int(rng.integers(len(HELD_OUT)))] if held_out else None
     chance, numbering, region = rng.random(), Numbering(rng.choice(list(Numbering)[1:])), Region(rng.choice(_ELSEWHERE))
-    if not odd or chance < 0.7:
-        return Kind(scanner)
-    return Kind(scanner, numbering=numbering) if chance < 0.82 else Kind(scanner, region=region)
+    build = Build.EXTREME if held_out and rng.random() < 0.5 else Build.USUAL
+    if not odd or chance < 0.6:
+        return Kind(scanner, build=build)
+    return Kind(scanner, numbering=numbering) if chance < 0.8 else Kind(scanner, region=region)
 
 
 def _write_one(images: Path, held_out: bool, odd: bool, study_id: int) -> _Rows:
@@ -135,7 +137,7 @@ def _write_one(images: Path, held_out: bool, odd: bool, study_id: int) -> _Rows:
             for series, role in zip(plan.series, roles, strict=True)
         ),
         coordinates=tuple(_coordinates(plan, study_id, key) for key in _COLUMNS if labelled),
-        phantom=(study_id, plan.examination.scanner.name, kind.numbering, kind.region),
+        phantom=(study_id, plan.examination.scanner.name, kind.numbering, kind.region, kind.build),
         points=tuple(
             (study_id, key.condition, key.level, *(f"{v:.3f}" for v in plan.truth.points[key]))
             for key in _COLUMNS

@@ -8,7 +8,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lumbar.phantoms.chain import Chain, Disc, Numbering, Vertebra, draw_chain
+from lumbar.phantoms.chain import (
+    BEND,
+    LORDOSIS,
+    SCALE,
+    Build,
+    Chain,
+    Disc,
+    Limits,
+    Numbering,
+    Vertebra,
+    draw_chain,
+)
 from lumbar.phantoms.curve import Curve
 from lumbar.phantoms.shapes import Capsule, Shape, Tissue
 from lumbar.phantoms.truth import Point
@@ -92,11 +103,16 @@ class Patient:
 
 
 def draw_patient(
-    rng: np.random.Generator, burdens: Mapping[FindingKey, float], numbering: Numbering = Numbering.USUAL
+    rng: np.random.Generator,
+    burdens: Mapping[FindingKey, float],
+    numbering: Numbering = Numbering.USUAL,
+    build: Build = Build.USUAL,
 ) -> Patient:
     """A patient with these burdens; nothing else about the patient depends on them."""
-    scale = float(np.clip(rng.normal(1, 0.075), 0.8, 1.2))
-    chain = draw_chain(rng, scale, numbering)
+    scale = float(np.clip(rng.normal(1, 0.075), SCALE.low, SCALE.high))
+    outside = _far_measures(rng) if build is Build.EXTREME else []
+    scale = SCALE.outside(rng) if SCALE in outside else scale
+    chain = draw_chain(rng, scale, numbering, outside)
     l1 = next(body for body in chain.vertebrae if body.name == "L1")
     return Patient(
         scale=scale,
@@ -111,6 +127,13 @@ def draw_patient(
         texture_seed=int(rng.integers(2**32)),
         blemishes=tuple(_blemishes(rng, chain)),
     )
+
+
+def _far_measures(rng: np.random.Generator) -> list[Limits]:
+    """At least one of them."""
+    measures, far = (SCALE, LORDOSIS, BEND), rng.random(3) < 0.5
+    far[rng.integers(3)] = True
+    return [measure for measure, is_far in zip(measures, far, strict=True) if is_far]
 
 
 def _blemishes(rng: np.random.Generator, chain: Chain) -> Iterator[Shape]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lumbar.errors import WrongSetting
-from lumbar.phantoms.chain import Numbering
+from lumbar.phantoms.chain import Build, Numbering
 from lumbar.phantoms.dicom import Examination, Series, derive_uid, write_series
 from lumbar.phantoms.patient import Patient, draw_patient
 from lumbar.phantoms.planes import Region, axial, elsewhere, sagittal
@@ -25,6 +25,7 @@ class Kind:
     scanner: Scanner | None = None
     numbering: Numbering = Numbering.USUAL
     region: Region = Region.LUMBAR
+    build: Build = Build.USUAL
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,12 @@ def draw_plan(seed: int, severities: Mapping[FindingKey, Severity] | None = None
         raise WrongSetting(f"A phantom's seed must be from 0 to {SEED_LIMIT - 1}; give another one.")
     rng = np.random.default_rng((seed, 0))
     burdens = draw_burdens(rng, severities)
-    patient = draw_patient(rng, burdens, kind.numbering)
+    patient = draw_patient(rng, burdens, kind.numbering, kind.build)
     grades = {key: severity(burdens[key]) for key in ALL_FINDINGS}
     drawn = SCANNERS[rng.integers(len(SCANNERS))]
     scanner = kind.scanner or drawn
     # Another set of grades or another kind is another study, also where the seed is the same.
-    study = derive_uid(seed, *grades.values(), scanner.name, kind.numbering, kind.region)
+    study = derive_uid(seed, *grades.values(), scanner.name, kind.numbering, kind.region, kind.build)
     year, born = int(rng.integers(2015, 2026)), int(rng.integers(25, 85))
     examination = Examination(
         seed=seed,

@@ -16,9 +16,11 @@ from lumbar.phantoms.scanner import Sequence, render
 from lumbar.phantoms.shapes import Tissue
 from lumbar.phantoms.truth import Point, draw_burdens
 from lumbar.spine.anatomy import Level, Side
+from lumbar.spine.keypoints import BORDER_AHEAD_MM, BORDER_DOWN_MM
 
 SAGITTAL_MM, SAGITTAL_SIDE = 1.6, 256
 AXIAL_MM, AXIAL_SIDE = 1.25, 176
+BORDER_MM, BORDER_SIDE = 1.2, 120
 SLICE_MM = 5.0
 Pictures = NDArray[np.uint8]  # (slices, rows, columns): the square root of the signal, upright
 
@@ -92,17 +94,50 @@ def axial_views(seed: int) -> list[Views]:
     return views
 
 
+def border_views(seed: int) -> list[Views]:
+    """The middle of the lumbosacral border, as often transitional as not, in two contrasts.
+
+    Keypoint: the canal at the lowest disc.
+    """
+    rng = np.random.default_rng((seed, 4))
+    numbering = Numbering.USUAL
+    if rng.random() < 0.5:  # half of the sixth vertebrae are grown onto the sacrum, the least conspicuous kind
+        numbering = Numbering(rng.choice(list(Numbering)[1:], p=(0.7, 0.15, 0.15)))
+    patient = draw_patient(rng, draw_burdens(rng), numbering)
+    lowest = np.array(patient.sac(Level.L5_S1))
+    views = []
+    for _ in range(2):
+        middle = lowest + np.array([0.0, -BORDER_AHEAD_MM, -BORDER_DOWN_MM])
+        stack = _upright(rng, middle, (2, 3, 3), (3.5, 5), 5, BORDER_SIDE, BORDER_MM)
+        views.append(_pictures(rng, patient, stack, lowest[None], Region.LUMBAR))
+    return views
+
+
 def _seen(rng: np.random.Generator, patient: Patient, region: Region, points: NDArray[np.float64]) -> Views:
     at = region_centre(patient, region)
     at[2] += rng.uniform(-70, 60) if region is Region.THORAX else 0.0
+    stack = _upright(rng, at, (3, 10, 15), (8, 11), 7, SAGITTAL_SIDE, SAGITTAL_MM)
+    return _pictures(rng, patient, stack, points, region)
+
+
+def _upright(
+    rng: np.random.Generator,
+    at: NDArray[np.float64],
+    spread: tuple[float, float, float],
+    gaps: tuple[float, float],
+    count: int,
+    size: int,
+    mm: float,
+) -> Stack:
+    """Sagittal slices about a point, turned and leaning a little; ``spread`` and ``gaps`` (limits) in mm."""
     turn, lean = np.deg2rad(np.clip(rng.normal(0, 2.5, 2), -7, 7))
     along = np.array([np.sin(turn), np.cos(turn), 0.0])
     down = np.array([np.sin(lean), 0.0, -np.cos(lean)])
     down -= along * (down @ along)
     down /= np.linalg.norm(down)
-    middle = at + rng.normal(0, (3, 10, 15))
-    step = -np.cross(along, down) * float(rng.uniform(8, 11))
-    return _pictures(rng, patient, _stack(middle, along, down, step, 7, SAGITTAL_SIDE, SAGITTAL_MM), points, region)
+    middle = at + rng.normal(0, spread)
+    step = -np.cross(along, down) * float(rng.uniform(*gaps))
+    return _stack(middle, along, down, step, count, size, mm)
 
 
 def _stack(

@@ -39,7 +39,7 @@ DISCS = ("t11_t12", "t12_l1", *Level, "s1_s2")  # cranial to caudal, counted upw
 SAGITTAL = Framing(192, 1.6, (*(f"canal_{disc}" for disc in DISCS), *(f"foramen_{level}" for level in Level)))
 AXIAL = Framing(128, 1.25, ("sac", *(f"{side}_recess" for side in Side)))
 
-BORDER = Framing(64, 1.6, ())  # between the lumbar spine and the sacrum
+BORDER = Framing(80, 1.2, ())  # between the lumbar spine and the sacrum
 BORDER_AHEAD_MM, BORDER_DOWN_MM = 16.0, 10.0  # its middle, from the canal's at L5/S1
 
 
@@ -56,10 +56,14 @@ class Picture:
         x, y = self.to_image @ np.array([column, row, 1.0])
         return self.header.to_patient(float(x), float(y))
 
+    def to_pixel(self, point: Vector) -> Vector:
+        """Where a point in mm (LPS) falls, projected onto the slice: (column, row) of the picture."""
+        on_slice = np.array(self.header.to_pixel(point))
+        return np.asarray(np.linalg.solve(self.to_image[:, :2], on_slice - self.to_image[:, 2]))
+
     def to_cell(self, point: Vector) -> Vector:
-        """Where a point in mm (LPS) falls, projected onto the slice: (x, y) in cells of a heat map."""
-        at = np.linalg.solve(self.to_image[:, :2], np.array(self.header.to_pixel(point)) - self.to_image[:, 2])
-        return np.asarray((at - (CELL - 1) / 2) / CELL)
+        """Likewise (x, y) in cells of a heat map."""
+        return np.asarray((self.to_pixel(point) - (CELL - 1) / 2) / CELL)
 
     def from_cell(self, place: Vector) -> Vector:
         """The point in mm (LPS), on the slice, of a place (x, y) in cells of a heat map."""

@@ -44,7 +44,7 @@ class KeypointReader(Protocol):
         ...
 
     def border(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, 64, 64) to (n,) probabilities that the lumbosacral border is transitional."""
+        """(n, 80, 80) to (n,) probabilities that the lumbosacral border is transitional."""
         ...
 
     def axial(self, pictures: NDArray[np.float32]) -> Heat:

@@ -3,7 +3,7 @@
 Whatever a scanner, a coil, a field of view or a pair of hands may do to a slice is done here at random.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,7 @@ from lumbar.spine.keypoints import (
 )
 
 CANAL_SD, FORAMEN_SD, RECESS_SD = 6.0, 4.5, 4.0  # mm across the slices over which a point fades from sight
-L3_L4, L5_S1 = DISCS.index(Level.L3_L4), DISCS.index(Level.L5_S1)
-BORDER_ASIDE = 9.0  # mm from the mid-line
+L3_L4, L5_S1, LOWEST_FORAMEN = DISCS.index(Level.L3_L4), DISCS.index(Level.L5_S1), len(DISCS) + len(Level) - 1
 MARGIN = 2.0  # pixels within the picture's edge
 
 Rng = np.random.Generator
@@ -48,7 +47,7 @@ class Lesson:
 
 
 class Album:
-    """All views of a folder in memory."""
+    """All views of some files in memory. A point that nobody has marked is NaN."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         parts = [np.load(file) for file in files]
@@ -61,6 +60,9 @@ class Album:
         return len(self.images)
 
 
+Lessons = Callable[[Rng, Album], Lesson]
+
+
 def sagittal_lesson(rng: Rng, album: Album) -> Lesson:
     """A slice of any lateral position: what of the canal and the foramina shows on it."""
     view = int(rng.integers(len(album)))
@@ -68,21 +70,21 @@ def sagittal_lesson(rng: Rng, album: Album) -> Lesson:
     image, points = album.images[view, index], album.points[view]
     across = points[:, 2] - album.places[view, index]
     canal, foramina = slice(0, len(DISCS)), np.arange(len(DISCS), len(points)).reshape(2, len(Level))
-    nearer = foramina[np.abs(across[foramina]).argmin(axis=0), np.arange(len(Level))]
+    beside = np.where(np.isfinite(across[foramina]), np.abs(across[foramina]), np.inf)
+    nearer = foramina[beside.argmin(axis=0), np.arange(len(Level))]
     order = np.r_[np.arange(len(DISCS)), nearer]
     presence = np.r_[_fade(across[canal], CANAL_SD), _fade(across[nearer], FORAMEN_SD)]
     if album.lumbar[view]:
-        centre = points[L3_L4, :2] + (
-            rng.uniform(-30, 45) / views.SAGITTAL_MM,
-            rng.uniform(-62, 70) / views.SAGITTAL_MM,
-        )
+        away = np.array([rng.uniform(-30, 45), rng.uniform(-62, 70)])
+        centre = _middle(points, L3_L4) + away / views.SAGITTAL_MM
     else:
         centre = np.full(2, (views.SAGITTAL_SIDE - 1) / 2) + rng.uniform(-40, 40, 2)
     picture, warp = _warped(rng, image, centre, views.SAGITTAL_MM, SAGITTAL)
     places = points[order, :2] @ warp[:, :2].T + warp[:, 2]
     picture, inside = _framed(rng, picture, places, SAGITTAL)
-    weight = np.ones(len(order))
-    if not inside[L5_S1]:  # without the sacrum nothing can be counted: what is seen has no name
+    weight = np.isfinite(presence).astype(float)
+    lowest = L5_S1 if weight[L5_S1] else LOWEST_FORAMEN
+    if not inside[lowest]:  # without the sacrum nothing can be counted: what is seen has no name
         weight[inside] = 0
     presence = np.where(inside, presence, 0)
     if rng.random() < 0.08:
@@ -96,34 +98,35 @@ def axial_lesson(rng: Rng, album: Album) -> Lesson:
     image, points = album.images[view, index], album.points[view].copy()
     across = points[:, 2] - album.places[view, index]
     presence = np.r_[1.0, _fade(across[1:], RECESS_SD)]
+    weight = np.isfinite(across).astype(float)
     if rng.random() < 0.5:
         image = image[:, ::-1]
         points[:, 0] = views.AXIAL_SIDE - 1 - points[:, 0]
         points[[1, 2]] = points[[2, 1]]
     reach = 45 if rng.random() < 0.3 else 20
-    centre = points[0, :2] + rng.uniform(-reach, reach, 2) / views.AXIAL_MM
+    centre = _middle(points, 0) + rng.uniform(-reach, reach, 2) / views.AXIAL_MM
     picture, warp = _warped(rng, image, centre, views.AXIAL_MM, AXIAL)
     places = points[:, :2] @ warp[:, :2].T + warp[:, 2]
     picture, inside = _framed(rng, picture, places, AXIAL)
     presence = np.where(inside, presence, 0)
     if rng.random() < 0.08:
-        picture, presence = _strange(rng, picture), 0 * presence
-    return Lesson(_spoilt(rng, picture), _cells(places, presence, np.ones(3)))
+        picture, presence, weight = _strange(rng, picture), 0 * presence, np.ones(3)
+    return Lesson(_spoilt(rng, picture), _cells(places, presence, weight))
 
 
 def border_lesson(rng: Rng, album: Album) -> Lesson:
-    """The middle slices about the lumbosacral border, transitional ones as often as usual ones."""
-    wanted = bool(rng.random() < 0.5)
-    while True:
-        view, index = int(rng.integers(len(album))), int(rng.integers(album.images.shape[1]))
-        lowest = album.points[view, L5_S1]
-        in_view = bool(album.lumbar[view]) and abs(lowest[2] - album.places[view, index]) <= BORDER_ASIDE
-        if in_view and bool(album.transitional[view]) == wanted:
-            break
+    """A middle slice about the lumbosacral border."""
+    view, index = int(rng.integers(len(album))), int(rng.integers(album.images.shape[1]))
     offset = np.array([-BORDER_AHEAD_MM, BORDER_DOWN_MM]) + rng.normal(0, 4, 2)
-    centre = lowest[:2] + offset / views.SAGITTAL_MM
-    picture, _ = _warped(rng, album.images[view, index], centre, views.SAGITTAL_MM, BORDER)
-    return Lesson(_spoilt(rng, picture), np.array([float(wanted)], np.float32))
+    centre = album.points[view, 0, :2] + offset / views.BORDER_MM
+    picture, _ = _warped(rng, album.images[view, index], centre, views.BORDER_MM, BORDER)
+    return Lesson(_spoilt(rng, picture), np.array([float(album.transitional[view])], np.float32))
+
+
+def _middle(points: NDArray[Any], index: int) -> NDArray[Any]:
+    """A point's place on the view, or the middle of those that are known."""
+    known = points[index, :2]
+    return np.asarray(known if np.isfinite(known[0]) else np.nanmean(points[:, :2], axis=0))
 
 
 def _fade(across: NDArray[Any], sd: float) -> NDArray[Any]:
@@ -131,7 +134,8 @@ def _fade(across: NDArray[Any], sd: float) -> NDArray[Any]:
 
 
 def _cells(places: NDArray[Any], presence: NDArray[Any], weight: NDArray[Any]) -> NDArray[np.float32]:
-    return np.column_stack([(places - (CELL - 1) / 2) / CELL, presence, weight]).astype(np.float32)
+    truth = np.column_stack([(places - (CELL - 1) / 2) / CELL, presence, weight])
+    return np.asarray(np.nan_to_num(truth), dtype=np.float32)
 
 
 def _warped(

@@ -9,15 +9,14 @@ import numpy as np
 
 from lumbar.dicom.folder import find_instances
 from lumbar.dicom.reader import SliceReader
-from lumbar.errors import NotAnalysable, NotDicom, WrongSetting
+from lumbar.errors import NotAnalysable, NotDicom
 from lumbar.phantoms.dataset import PHANTOM_POINTS, PHANTOMS
 from lumbar.spine.anatomy import Condition, FindingKey, Level
 from lumbar.spine.levels import KeypointReader, locate_levels
 from lumbar.spine.points import find_points
 from lumbar.spine.roles import assign_roles
 from lumbar.spine.slices import SliceHeader, Vector
-
-COORDINATES = "train_label_coordinates.csv"
+from lumbar.training.labels import COORDINATES, Label, labels_of, rows_by_study, study_folders
 
 
 @dataclass(frozen=True)
@@ -29,9 +28,10 @@ class Truth:
     numbering: str = "usual"
     region: str = "lumbar"
     scanner: str = ""
+    build: str = "usual"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Outcome:
     """What the locator made of one study; ``errors`` in mm by finding, ``named`` whether a level's point is
     nearest to that level."""
@@ -55,11 +55,8 @@ def evaluate_levels(data: Path, keypoints: KeypointReader, advance: Callable[[in
 
     ``advance`` gets the number of studies, and then 1 after each. Raises WrongSetting where it is not such a data set.
     """
-    images = data / "train_images"
-    if not images.is_dir() or not (data / COORDINATES).is_file():
-        raise WrongSetting(f"{data} has no train_images/ and {COORDINATES}; name a data set in the RSNA 2024 layout")
-    labels, exact, kinds = (_by_study(data / name) for name in (COORDINATES, PHANTOM_POINTS, PHANTOMS))
-    folders = sorted(folder for folder in images.iterdir() if folder.is_dir())
+    folders = study_folders(data)
+    labels, exact, kinds = (rows_by_study(data / name) for name in (COORDINATES, PHANTOM_POINTS, PHANTOMS))
     advance(len(folders))
     outcomes = []
     for folder in folders:
@@ -77,6 +74,7 @@ def summary(outcomes: list[Outcome]) -> list[tuple[str, str, int]]:
     named = [ok for o in located for ok in (o.named or {}).values()]
     sides = [ok for o in located for ok in (o.sides or {}).values()]
     wrong = [o for o in located if not all((o.named or {}).values())]
+    right = [o for o in sure if o not in wrong]
     odd = [o for o in outcomes if o.truth.region == "lumbar" and o.truth.numbering != "usual"]
     elsewhere = [o for o in outcomes if o.truth.region != "lumbar"]
     rows = [
@@ -88,8 +86,8 @@ def summary(outcomes: list[Outcome]) -> list[tuple[str, str, int]]:
         ("sides right", _share(sides), len(sides)),
         (
             "false flags (doubted or refused, though right)",
-            _share([o.flagged for o in sure if o not in wrong]),
-            len(sure),
+            _share([o.flagged for o in right]),
+            len(right),
         ),
         ("wrongly named studies that are flagged", _share([o.flagged for o in wrong]), len(wrong)),
         ("transitional vertebrae that are flagged", _share([o.flagged for o in odd]), len(odd)),
@@ -112,12 +110,14 @@ def write_outcomes(path: Path, outcomes: list[Outcome]) -> None:
     """A line a study: what it is, what was found, how far off."""
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(("study_id", "scanner", "numbering", "region", "refused", "doubts", "named_right", "worst_mm"))
+        table.writerow(
+            ("study_id", "scanner", "numbering", "region", "build", "refused", "doubts", "named_right", "worst_mm")
+        )
         for o in outcomes:
             canal = _errors([o], Condition.SPINAL_CANAL_STENOSIS)
             named = all(o.named.values()) if o.named else ""
             worst = f"{max(canal):.2f}" if canal else ""
-            kind = (o.truth.scanner, o.truth.numbering, o.truth.region)
+            kind = (o.truth.scanner, o.truth.numbering, o.truth.region, o.truth.build)
             table.writerow((o.study, *kind, o.refused or "", "; ".join(o.doubts), named, worst))
 
 
@@ -130,9 +130,11 @@ def _outcome(
 ) -> Outcome:
     instances, _ = find_instances(folder, folder)
     slices = SliceReader(instances)
-    files = {found.path.relative_to(folder).as_posix(): found.slices[0] for found in instances}
     kind = kinds[0] if kinds else {}
-    truth = Truth(*_points(labels, exact, files), *(kind[k] for k in ("numbering", "region", "scanner") if kind))
+    truth = Truth(
+        *_points(labels_of(folder, instances, labels), exact),
+        *(kind[k] for k in ("numbering", "region", "scanner", "build") if kind),
+    )
     try:
         roles = assign_roles(slices.headers)
         levels = locate_levels(roles, slices.read, keypoints)
@@ -152,23 +154,15 @@ def _outcome(
 
 
 def _points(
-    labels: list[dict[str, str]], exact: list[dict[str, str]], files: Mapping[str, SliceHeader]
+    labels: list[Label], exact: list[dict[str, str]]
 ) -> tuple[dict[FindingKey, Vector], dict[FindingKey, SliceHeader]]:
     if exact:
         return {
             FindingKey(Condition(row["condition"]), Level(row["level"])): np.array([float(row[c]) for c in "xyz"])
             for row in exact
         }, {}
-    points, slices = {}, {}
-    for row in labels:
-        header = files.get(f"{row['series_id']}/{row['instance_number']}.dcm")
-        key = FindingKey(
-            Condition(row["condition"].lower().replace(" ", "_")), Level(row["level"].lower().replace("/", "_"))
-        )
-        if header is not None and key not in points:
-            points[key] = header.to_patient(float(row["x"]), float(row["y"]))
-            slices[key] = header
-    return points, slices
+    first = {label.key: label for label in reversed(labels)}  # a finding marked twice: its first row counts
+    return {key: label.point for key, label in first.items()}, {key: label.header for key, label in first.items()}
 
 
 def _apart(found: Vector | None, truth: Vector, on: SliceHeader | None) -> float:
@@ -195,13 +189,3 @@ def _share(values: list[bool]) -> str:
 
 def _mm(values: list[float], percentile: float) -> str:
     return f"{np.percentile(values, percentile):.2f} mm" if values else "–"
-
-
-def _by_study(path: Path) -> dict[str, list[dict[str, str]]]:
-    if not path.is_file():
-        return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows: dict[str, list[dict[str, str]]] = {}
-        for row in csv.DictReader(file):
-            rows.setdefault(row["study_id"], []).append(row)
-        return rows

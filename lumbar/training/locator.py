@@ -1,4 +1,4 @@
-"""Teaching the keypoint networks: Adam with decoupled weight decay, a cosine schedule, averaged weights.
+"""Teaching the locator's networks: Adam with decoupled weight decay, a cosine schedule, averaged weights.
 
 Everything here is Keras alone, on whatever backend there is.
 """
@@ -11,48 +11,37 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from lumbar.networks.keypoints import build_border_network, build_keypoint_network
+from lumbar.networks.locator import FRAMINGS, build_network
 from lumbar.spine.keypoints import Framing
-from lumbar.training.drill import Album, Lesson, Rng, border_lesson
+from lumbar.training.drill import Album, Lessons
 
-BATCH = 16
 RATE, WARM_UP, DECAY = 2e-3, 300, 1e-4
 SIGMA = 1.3  # cells: how wide a target's blob is
 
-Lessons = Callable[[Rng, Album], Lesson]
 
-
-def train_keypoints(
-    framing: Framing, lessons: Lessons, album: Album, steps: int, seed: int, advance: Callable[[float], None]
+def teach(
+    kind: str, lessons: Lessons, album: Album, steps: int, batch: int, seed: int, advance: Callable[[float], None]
 ) -> keras.Model:
-    """A keypoint network taught ``steps`` batches; ``advance`` gets each one's loss."""
+    """A network of a kind in ``FRAMINGS``, taught ``steps`` batches; ``advance`` gets each one's loss."""
     keras.utils.set_random_seed(seed)
-    return _taught(build_keypoint_network(framing), heat_loss(framing), _Batches(lessons, album, steps, seed), advance)
-
-
-def train_border(album: Album, steps: int, seed: int, advance: Callable[[float], None]) -> keras.Model:
-    """The border's classifier, likewise."""
-    keras.utils.set_random_seed(seed)
-    loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=0.02)
-    return _taught(build_border_network(), loss, _Batches(border_lesson, album, steps, seed, 4 * BATCH), advance)
-
-
-def _taught(network: keras.Model, loss: Any, batches: "_Batches", advance: Callable[[float], None]) -> keras.Model:
-    steps = len(batches)
+    network = build_network(kind)
+    loss: Any = heat_loss(FRAMINGS[kind])
+    if kind == "border":
+        loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=0.02)
     schedule = keras.optimizers.schedules.CosineDecay(
         RATE / 20, max(steps - WARM_UP, 1), alpha=0.005, warmup_target=RATE, warmup_steps=WARM_UP
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=DECAY, clipnorm=1.0, use_ema=True, ema_momentum=0.999)
     network.compile(optimizer, loss, jit_compile=False)
     told = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: advance(float(logs["loss"])))
-    network.fit(batches, epochs=1, verbose=0, callbacks=[told])
+    network.fit(_Batches(lessons, album, steps, seed, batch), epochs=1, verbose=0, callbacks=[told])
     return network
 
 
 class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
     """Batch n is the same on every run."""
 
-    def __init__(self, lessons: Lessons, album: Album, steps: int, seed: int, batch: int = BATCH) -> None:
+    def __init__(self, lessons: Lessons, album: Album, steps: int, seed: int, batch: int) -> None:
         super().__init__(workers=2, use_multiprocessing=False, max_queue_size=8)
         self._lessons, self._album, self._steps, self._seed, self._batch = lessons, album, steps, seed, batch
 

@@ -18,20 +18,30 @@ PATIENTS = 40  # in a file
 
 def write_views(
     folder: Path, draw: Callable[[int], list[Views]], patients: int, seed: int, advance: Callable[[int], None]
-) -> None:
-    """Writes the views of that many patients; files that are there already are kept. ``advance`` gets their number."""
+) -> list[Path]:
+    """Writes the views of that many patients and gives the files; those that are there already are kept.
+
+    ``advance`` gets the number of patients done.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     parts = [range(first, min(first + PATIENTS, seed + patients)) for first in range(seed, seed + patients, PATIENTS)]
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
-        for part, _ in zip(parts, pool.map(partial(_write, folder, draw), parts), strict=True):
+        files = []
+        for part, file in zip(parts, pool.map(partial(_write, folder, draw), parts), strict=True):
+            files.append(file)
             advance(len(part))
+    return files
 
 
-def _write(folder: Path, draw: Callable[[int], list[Views]], seeds: range) -> None:
+def _write(folder: Path, draw: Callable[[int], list[Views]], seeds: range) -> Path:
     file = folder / f"{seeds.start:08}-{len(seeds)}.npz"
-    if file.exists():
-        return
-    views = [view for seed in seeds for view in draw(seed)]
+    if not file.exists():
+        write_file(file, [view for seed in seeds for view in draw(seed)])
+    return file
+
+
+def write_file(file: Path, views: list[Views]) -> None:
+    """Views of one size, whole or not at all."""
     draft = file.with_suffix(".draft.npz")
     np.savez(
         draft,

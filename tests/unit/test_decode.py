@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lumbar.spine.decode import CELL_MM, SPACING, best_row
 from lumbar.spine.keypoints import DISCS, SAGITTAL
+from tests.stubbed import seen_at
 
 Heat = NDArray[np.float32]
 LOWEST = DISCS.index("l5_s1")
@@ -23,14 +24,9 @@ def spine(left: float = 48.0, bottom: float = 84.0, size: float = 1.0, lean: flo
 
 def heat_of(places: NDArray[np.float64], shares: Mapping[int, Mapping[int, float]] | None = None) -> Heat:
     """A blob of .95 at each disc's own place, or shared out among the places of others."""
-    rows, columns = np.mgrid[: SAGITTAL.cells, : SAGITTAL.cells]
-    blobs = [np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 1.3**2)) for x, y in places]
-    blobs = [0.95 * blob / (blob.sum() + 1e-9) for blob in blobs]
-    maps = []
-    for k in range(len(DISCS)):
-        mix = (shares or {}).get(k, {k: 1.0})
-        maps.append(sum(share * blobs[of] for of, share in mix.items()))
-    return np.stack(maps, axis=-1).astype(np.float32)
+    blobs = seen_at([(x, y) for x, y in places], SAGITTAL, 1)[0]
+    mixes = [(shares or {}).get(k, {k: 1.0}) for k in range(len(DISCS))]
+    return np.stack([sum(share * blobs[..., of] for of, share in mix.items()) for mix in mixes], axis=-1)
 
 
 @settings(max_examples=50, deadline=None)
