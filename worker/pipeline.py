@@ -10,7 +10,7 @@ from lumbar.dicom.folder import Found
 from lumbar.dicom.reader import SliceReader
 from lumbar.errors import NotAnalysable, NotDicom
 from lumbar.networks import Networks
-from lumbar.reports.picture import Cell, Sagittal, draw
+from lumbar.reports.picture import Cell, Marked, draw
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Severity
 from lumbar.spine.candidates import Candidate, candidates
 from lumbar.spine.crops import CROP_MM, crop
@@ -118,12 +118,23 @@ def picture_of(analysis: Analysis, instances: Sequence[Found], notices: Sequence
             header = view.candidate.header
             source = f"series {series[header.series_instance_uid]}, image {header.instance_number}"
         cells.append(Cell(finding, view.crop if view else None, source))
-    sagittal = None
-    if analysis.levels is not None:
-        header = analysis.levels.source
-        sagittal = Sagittal(slices.read(header), header, analysis.levels.canal)
     lines = (*(f"Caution: {doubt}" for doubt in analysis.doubts), *map(str, analysis.readings), *analysis.choices)
-    return draw(sagittal, cells, lines, notices)
+    return draw(_marked(analysis, slices), cells, lines, notices)
+
+
+def _marked(analysis: Analysis, slices: SliceReader) -> Marked | None:
+    """The slice that shows the levels; or the loose one, whose level cannot be told."""
+    if analysis.levels is not None:
+        header, canal = analysis.levels.source, analysis.levels.canal
+        marks = {level.label: point for level, point in canal.items()}
+        return Marked("Disc levels as they were named", slices.read(header), header, marks)
+    for reading in analysis.readings:
+        header = next(s for s in slices.headers if s.sop_instance_uid == reading.place.sop_instance_uid)
+        marks = {
+            str(r.condition.side).capitalize(): np.array([r.place.x, r.place.y, r.place.z]) for r in analysis.readings
+        }
+        return Marked("A slice whose level is not known", slices.read(header), header, marks)
+    return None
 
 
 def locate(slices: SliceReader, roles: Roles, keypoints: KeypointReader) -> Located:
@@ -139,8 +150,13 @@ def locate(slices: SliceReader, roles: Roles, keypoints: KeypointReader) -> Loca
 
 def _poorly_shown(findings: Sequence[Finding]) -> tuple[str, ...]:
     """VGG16 recognises no view of the condition where one should be: the grade there is worth less."""
-    poor = [f"{f.level.label} {f.condition.label.lower()}" for f in findings if f.shows is not None and f.shows < SHOWN]
-    return (f"VGG16 does not recognise the view of {', '.join(poor)}",) if poor else ()
+    assessed = [f for f in findings if f.shows is not None]
+    poor = [f for f in assessed if f.shows is not None and f.shows < SHOWN]
+    if poor and len(poor) == len(assessed):
+        return ("VGG16 recognises the view of no finding",)
+    levels = {c: ", ".join(f.level.label for f in poor if f.condition is c) for c in Condition}
+    told = [f"{condition.label.lower()} at {at}" for condition, at in levels.items() if at]
+    return (f"VGG16 does not recognise the view of {'; '.join(told)}",) if told else ()
 
 
 def cut(offered: Sequence[Candidate], slices: SliceReader) -> tuple[list[View], dict[FindingKey, str]]:

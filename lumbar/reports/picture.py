@@ -23,14 +23,14 @@ from lumbar.reports.lettering import (
     Page,
     broken,
 )
-from lumbar.reports.sagittal import Sagittal, draw_sagittal
+from lumbar.reports.marked import Marked, draw_marked
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Role
 from lumbar.spine.findings import Finding
 
-__all__ = ["Cell", "Sagittal", "draw"]
+__all__ = ["Cell", "Marked", "draw"]
 
 WIDTH, MARGIN, TOP = 1860, 24, 76
-SLICE_WIDTH, ROWS_LEFT = 488, 582  # the sagittal panel; where the grid of cells begins
+SLICE_WIDTH, ROWS_LEFT = 488, 582  # the slice's panel; where the grid of cells begins
 CELL_WIDTH, CELL_HEIGHT, GAP, EDGE = 246, 168, 6, 3
 CROP, WORDS = 156, 170  # of a cell: the crop's side; where the words beside it begin
 GRID_HEIGHT = len(Level) * (CELL_HEIGHT + GAP) - GAP
@@ -64,7 +64,7 @@ class Cell:
     source: str = ""
 
 
-def draw(sagittal: Sagittal | None, cells: Sequence[Cell], lines: Sequence[str], notices: Sequence[str]) -> bytes:
+def draw(marked: Marked | None, cells: Sequence[Cell], lines: Sequence[str], notices: Sequence[str]) -> bytes:
     """The picture as a PNG; the same values give the same bytes.
 
     ``lines`` tell what was chosen and what is in doubt; ``notices`` stand on every output.
@@ -73,7 +73,7 @@ def draw(sagittal: Sagittal | None, cells: Sequence[Cell], lines: Sequence[str],
     warned = _broken(notices, 22, WIDTH - MARGIN - NOTICES_LEFT)
     height = max(len(said) * 17, len(warned) * 22) * LEADING
     page = Page(WIDTH, round(WORDS_TOP + height + 12 + 15 + MARGIN))
-    _slice(page, sagittal)
+    _slice(page, marked)
     _headings(page)
     of = {cell.finding.key: cell for cell in cells}
     for across, condition in enumerate(Condition):
@@ -93,12 +93,12 @@ def _broken(texts: Sequence[str], size: int, width: int) -> list[str]:
     return lines if len(lines) <= MOST_LINES else [*lines[: MOST_LINES - 1], "…"]
 
 
-def _slice(page: Page, sagittal: Sagittal | None) -> None:
-    page.write(MARGIN, TOP - 12, "Disc levels as they were named", 20, anchor="ls")
-    if sagittal is not None:
-        draw_sagittal(page, MARGIN, TOP, SLICE_WIDTH, GRID_HEIGHT, sagittal)
+def _slice(page: Page, marked: Marked | None) -> None:
+    if marked is not None:
+        page.write(MARGIN, TOP - 12, marked.title, 20, anchor="ls")
+        draw_marked(page, MARGIN, TOP, SLICE_WIDTH, GRID_HEIGHT, marked)
     else:
-        page.write(MARGIN + SLICE_WIDTH / 2, TOP + GRID_HEIGHT / 2, "no sagittal slice", 18, GREY, "mm")
+        page.write(MARGIN + SLICE_WIDTH / 2, TOP + GRID_HEIGHT / 2, "no slice", 18, GREY, "mm")
     page.frame((MARGIN, TOP, MARGIN + SLICE_WIDTH, TOP + GRID_HEIGHT), LINE)
 
 

@@ -10,8 +10,8 @@ from PIL import Image, ImageFont
 
 from lumbar.reports import lettering, picture
 from lumbar.reports.lettering import GREY, GROUND, LIGHT, MARK, OF_SEVERITY, WARNING, broken, length
-from lumbar.reports.picture import Cell, Sagittal, draw
-from lumbar.reports.sagittal import RING
+from lumbar.reports.marked import RING
+from lumbar.reports.picture import Cell, Marked, draw
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Severity
 from lumbar.spine.findings import Finding, Place
 from lumbar.spine.provenance import TrainedOn
@@ -19,7 +19,8 @@ from tests.unit.headers import SLICE
 from tests.unit.test_crops import stored
 
 PLACE = Place("1.2.1", "1.2.840.10008.5.1.4.1.1.4", "1.2.1.1", None, 10.0, 10.0, 0.0, 0.0, 0.0)
-CANAL = {level: np.array([0.0, 10.0 + 4 * n, 60.0 - 32 * n]) for n, level in enumerate(Level)}
+CANAL = {level.label: np.array([0.0, 10.0 + 4 * n, 60.0 - 32 * n]) for n, level in enumerate(Level)}
+TITLE = "Levels"
 FIRST, AXIAL = ALL_FINDINGS[0], FindingKey(Condition.LEFT_SUBARTICULAR_STENOSIS, Level.L4_L5)
 GREY_CROP = np.full((224, 224), 0.5, np.float32)
 NOTICES = TrainedOn.SYNTHETIC.notices
@@ -29,7 +30,7 @@ def decoded(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(BytesIO(png)).convert("RGB")).astype(int)
 
 
-def sagittal(spacing: tuple[float, float] = (1.0, 0.8)) -> Sagittal:
+def sagittal(spacing: tuple[float, float] = (1.0, 0.8)) -> Marked:
     """A smooth slice, brighter towards the back and the head, with a bright canal."""
     header = replace(SLICE, rows=320, columns=400, spacing=spacing)
     rows, columns = np.mgrid[: header.rows, : header.columns]
@@ -37,7 +38,7 @@ def sagittal(spacing: tuple[float, float] = (1.0, 0.8)) -> Sagittal:
     for point in CANAL.values():
         column, row = header.to_pixel(point)
         image += 100 * np.exp(-((columns - column) ** 2 + (rows - row) ** 2) / 50)
-    return Sagittal(image.astype(np.float32), header, CANAL)
+    return Marked(TITLE, image.astype(np.float32), header, CANAL)
 
 
 def graded(key: FindingKey, severity: Severity = Severity.NORMAL_MILD, shows: float = 0.9) -> Cell:
@@ -87,15 +88,27 @@ def test_however_the_slice_is_stored_the_spine_hangs_alike(storage):
     usual = sagittal()
     image, header = stored(usual.image, usual.header, storage)
     once = decoded(draw(usual, [], [], NOTICES))
-    again = decoded(draw(Sagittal(image, header, CANAL), [], [], NOTICES))
+    again = decoded(draw(Marked(TITLE, image, header, CANAL), [], [], NOTICES))
     assert abs(once - again).mean() < 0.1
     assert np.quantile(abs(once - again), 0.9999) <= 8
 
 
 def test_a_slice_without_levels_is_drawn_without_marks():
-    bare = draw(replace(sagittal(), canal={}), [], [], NOTICES)
+    bare = draw(replace(sagittal(), marks={}), [], [], NOTICES)
     panel = decoded(bare)[picture.TOP :, picture.MARGIN : picture.MARGIN + picture.SLICE_WIDTH]
     assert not has(panel, MARK)
+
+
+def test_an_axial_slice_has_its_own_directions_and_long_names_inside_the_panel():
+    header = replace(SLICE, orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0), position=(-100.0, -100.0, 5.0))
+    places = {"Left subarticular stenosis": np.array([12.0, 0, 5]), "Right subarticular stenosis": np.zeros(3)}
+    image = np.full((header.rows, header.columns), 0.5, np.float32)
+    bare, marked = (decoded(draw(Marked(TITLE, image, header, m), [], [], NOTICES)) for m in ({}, places))
+    beside = slice(picture.MARGIN + picture.SLICE_WIDTH, picture.ROWS_LEFT)
+    assert has(marked, MARK)
+    assert (bare[:, beside] == marked[:, beside]).all()
+    sagittal_letters = decoded(draw(Marked(TITLE, image, SLICE, {}), [], [], NOTICES))
+    assert not (bare == sagittal_letters).all()
 
 
 def test_nothing_of_the_header_but_its_geometry_is_drawn():

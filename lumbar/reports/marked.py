@@ -1,4 +1,4 @@
-"""The sagittal slice of the picture: upright, true to scale, with every level's name at its place."""
+"""The large slice of the picture: upright, true to scale, with every name at its place."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lumbar.reports.lettering import GROUND, LIGHT, MARK, Page
-from lumbar.spine.anatomy import Level
+from lumbar.spine.anatomy import Plane
 from lumbar.spine.crops import SIDE, crop_to_image, normalised
 from lumbar.spine.slices import SliceHeader, Vector
 
 RING, TICK = 8, 14  # pixels from a mark's centre: its ring, and the ends of its cross-hair
 LABEL_ASIDE, LABEL_APART = 84, 24  # pixels from the hindmost mark to the names; between two names
+LETTER = 12  # pixels, at most, of a name's letter
 SCALE_MM = 50.0
+LETTERS = {Plane.SAGITTAL: "APHF", Plane.AXIAL: "RLAP", Plane.CORONAL: "RLHF"}  # left, right, top, bottom
 CROSS = ((1, 0), (-1, 0), (0, 1), (0, -1))
 SUBPIXEL = 4  # binary places that OpenCV draws with
 
@@ -23,15 +25,16 @@ Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Sagittal:
-    """The slice on which the levels are best seen.
+class Marked:
+    """A slice with what was found on it, under a ``title``.
 
-    ``image`` is (rows, columns), any range; ``canal`` is the middle of the dural sac at each located disc, mm (LPS).
+    ``image`` is (rows, columns), any range; ``marks`` are points in mm (LPS) by name, from top to bottom.
     """
 
+    title: str
     image: NDArray[np.float32]
     header: SliceHeader
-    canal: Mapping[Level, Vector]
+    marks: Mapping[str, Vector]
 
 
 @dataclass(frozen=True)
@@ -47,46 +50,45 @@ class Hanging:
         return float(x), float(y)
 
 
-def hang(sagittal: Sagittal, width: int, height: int) -> Hanging:
-    """The whole height of the slice, and of its width what has room, about the canal."""
-    header = sagittal.header
+def hang(marked: Marked, width: int, height: int) -> Hanging:
+    """The whole height of the slice, and of its width what has room, about the marks."""
+    header = marked.header
     middle = ((header.columns - 1) / 2, (header.rows - 1) / 2)
     by_mm = Hanging(1.0, _map(header, middle, 1.0, 1, 1))
     corners = np.array([[-0.5, -0.5, 1.0], [header.columns - 0.5, header.rows - 0.5, 1.0]])
     wide, high = abs(np.diff(corners @ cv2.invertAffineTransform(by_mm.to_image).T, axis=0))[0]
     mm = high / height
     room = max(0.0, (wide - width * mm) / 2)
-    aside = [by_mm.place(header, point)[0] for point in sagittal.canal.values()]
+    aside = [by_mm.place(header, point)[0] for point in marked.marks.values()]
     shift = float(np.clip(np.mean(aside), -room, room)) if aside else 0.0
     column, row = by_mm.to_image @ np.array([shift, 0.0, 1.0])
     return Hanging(mm, _map(header, (column, row), mm, width, height))
 
 
-def draw_sagittal(page: Page, x: int, y: int, width: int, height: int, sagittal: Sagittal) -> None:
+def draw_marked(page: Page, x: int, y: int, width: int, height: int, marked: Marked) -> None:
     """The slice with its marks, names, scale bar and directions, into the panel at (x, y)."""
-    hanging = hang(sagittal, width, height)
+    hanging = hang(marked, width, height)
     grey = cv2.warpAffine(
-        normalised(sagittal.image), hanging.to_image, (width, height), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        normalised(marked.image), hanging.to_image, (width, height), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
     )
     panel: Pixels = np.repeat((grey.clip(0, 1) * 255).round().astype(np.uint8)[..., None], 3, axis=2)
-    places = {
-        level: hanging.place(sagittal.header, sagittal.canal[level]) for level in Level if level in sagittal.canal
-    }
+    places = {name: hanging.place(marked.header, point) for name, point in marked.marks.items()}
     names = _names(places, width)
-    for level, place in places.items():
-        _mark(panel, place, names[level])
+    for name, place in places.items():
+        _mark(panel, place, names[name])
     bar = (20, height - 30, round(SCALE_MM / hanging.mm))
     _scale_bar(panel, *bar)
     page.image.paste(Image.fromarray(panel), (x, y))
-    for level, (name_x, name_y) in names.items():
-        page.write_over(x + name_x + 5, y + name_y, level.label, 19, MARK, "lm")
+    for name, (name_x, name_y) in names.items():
+        page.write_over(x + name_x + 5, y + name_y, name, 19, MARK, "lm")
     page.write_over(x + bar[0], y + bar[1] - 8, "5 cm", 16, LIGHT, "ls")
-    for letter, at, anchor in (
-        ("A", (10, height / 2), "lm"),
-        ("P", (width - 10, height / 2), "rm"),
-        ("H", (width / 2, 10), "mt"),
-        ("F", (width / 2, height - 10), "mb"),
-    ):
+    sides = (
+        (10, height / 2, "lm"),
+        (width - 10, height / 2, "rm"),
+        (width / 2, 10, "mt"),
+        (width / 2, height - 10, "mb"),
+    )
+    for letter, (*at, anchor) in zip(LETTERS[marked.header.plane], sides, strict=True):
         page.write_over(x + at[0], y + at[1], letter, 20, LIGHT, anchor)
 
 
@@ -97,16 +99,16 @@ def _map(header: SliceHeader, at: tuple[float, float], mm: float, width: int, he
     return square
 
 
-def _names(places: Mapping[Level, tuple[float, float]], width: int) -> dict[Level, tuple[float, float]]:
-    """Where each name begins: one column behind the spine, level with the marks and clear of each other."""
+def _names(places: Mapping[str, tuple[float, float]], width: int) -> dict[str, tuple[float, float]]:
+    """Where each name begins: one column beside them all, level with the marks and clear of each other."""
     if not places:
         return {}
-    x = min(max(x for x, _ in places.values()) + LABEL_ASIDE, width - 80.0)
-    names: dict[Level, tuple[float, float]] = {}
+    x = min(max(x for x, _ in places.values()) + LABEL_ASIDE, width - LETTER * max(map(len, places)) - 20.0)
+    names: dict[str, tuple[float, float]] = {}
     lowest = -np.inf
-    for level, (_, y) in places.items():
+    for name, (_, y) in places.items():
         lowest = max(y, lowest + LABEL_APART)
-        names[level] = x, lowest
+        names[name] = x, lowest
     return names
 
 
