@@ -17,6 +17,7 @@ CELL_MM = CELL * SAGITTAL.mm
 # Between neighbours from T11/T12 down to S1/S2, mm along the canal; how far it varies; what is no neighbour at all.
 SPACING = (33.0, 34.0, 35.5, 35.5, 34.0, 29.5, 25.0)
 SPACING_SD, NEAREST, FARTHEST = 6.0, 13.0, 58.0
+SIZES, SIZE_SD = (0.74, 0.86, 1.0, 1.16, 1.34), 0.4  # of a patient's spine over the usual one's
 # How much each disc's own map counts: the border to the sacrum is told best.
 WEIGHTS = (0.1, 0.1, 0.15, 0.2, 0.3, 0.6, 2.0, 0.8)
 APART_MM, MOST = 8.0, 40  # of the places that may be a disc
@@ -51,11 +52,14 @@ def best_row(heat: Heat) -> Row | None:
         return None
     own = np.array(WEIGHTS)[:, None] * np.log(blobs[:, at[:, 1], at[:, 0]] + FLOOR)
     absent = LEFT_OUT * np.log(np.clip(1 - heat.sum(axis=(0, 1)), 0, 1) + FLOOR)
-    ends = _ends(own, absent, at)
+    ends = [
+        (score - (np.log(size) / SIZE_SD) ** 2 / 2, path)
+        for size in SIZES
+        for score, path in _ends(own, absent, at, size)
+    ]
     if not ends:
         return None
-    ends.sort(key=lambda end: -end[0])
-    score, path = ends[0]
+    score, path = max(ends, key=lambda end: end[0])
     lowest = at[path[_LOWEST]]
     rivals = [s for s, p in ends if np.linalg.norm(at[p[_LOWEST]] - lowest) * CELL_MM > ANOTHER_MM]
     places = {k: _centre(heat[..., k], at[node]) for k, node in path.items()}
@@ -75,9 +79,10 @@ def _places(strength: Heat) -> NDArray[np.int64]:
 
 
 def _ends(
-    own: NDArray[np.float64], absent: NDArray[np.float64], at: NDArray[np.int64]
+    own: NDArray[np.float64], absent: NDArray[np.float64], at: NDArray[np.int64], size: float
 ) -> list[tuple[float, dict[int, int]]]:
-    """For every place of L5/S1 and every place where the row may end above, the best row between them.
+    """For every place of L5/S1 and every place where the row may end above, the best row between them, its discs apart
+    as in a spine of that ``size``.
 
     The row begins at S1/S2, or at L5/S1 where the former is not in view.
     """
@@ -85,7 +90,7 @@ def _ends(
     distance = np.hypot(apart[..., 0], apart[..., 1])
     upward = apart[..., 1] < -0.35 * distance
     found: list[tuple[float, dict[int, int]]] = []
-    step = _step(distance, upward, _LOWEST)
+    step = _step(distance, upward, size * SPACING[_LOWEST])
     begun = np.concatenate([own[-1][:, None] + step, np.full((1, len(at)), absent[-1])])
     first = begun.argmax(axis=0)
     for start in range(len(at)):
@@ -104,7 +109,7 @@ def _ends(
                     best = total, _trace(below, top, start, int(first[start]), len(at))
             if k < 0:
                 break
-            move = score[:, None] + _step(distance, upward, k)
+            move = score[:, None] + _step(distance, upward, size * SPACING[k])
             below.append(move.argmax(axis=0))
             score = move.max(axis=0) + own[k]
         if np.isfinite(best[0]):
@@ -112,9 +117,9 @@ def _ends(
     return found
 
 
-def _step(distance: NDArray[np.float64], upward: NDArray[np.bool_], upper: int) -> NDArray[np.float64]:
-    """The score of going from a disc's place (rows) up to the next one's, ``upper``."""
-    off = (distance - SPACING[upper]) / SPACING_SD
+def _step(distance: NDArray[np.float64], upward: NDArray[np.bool_], spacing: float) -> NDArray[np.float64]:
+    """The score of going from a disc's place (rows) up to the next one's, usually ``spacing`` mm away."""
+    off = (distance - spacing) / SPACING_SD
     possible = upward & (distance > NEAREST) & (distance < FARTHEST)
     return np.asarray(np.where(possible, -np.square(off) / 4, -np.inf))
 

@@ -77,13 +77,18 @@ class Levels:
 class _Seen:
     """A slice, how far it lies to the patient's left of the series' middle slice (mm), what the network says of it.
 
-    ``heat`` shows the discs; ``canal`` is how present the canal itself is at each.
+    ``canal`` are the maps of the canal at each disc; ``heat`` has the foramina too, which tell the same levels.
     """
 
     picture: Picture
     away: float
     heat: Heat
-    canal: Vector
+    canal: Heat
+
+    @property
+    def shown(self) -> Vector:
+        """How present the canal is at each disc."""
+        return np.asarray(self.canal.sum(axis=(0, 1)), dtype=float)
 
 
 def locate_levels(roles: Roles, read: Read, keypoints: KeypointReader) -> Levels:
@@ -99,16 +104,17 @@ def locate_levels(roles: Roles, read: Read, keypoints: KeypointReader) -> Levels
     lowest = DISCS.index(Level.L5_S1)
     if row is None:
         raise NotAnalysable(NOT_FOUND.format(role.label))
-    presence = {k: _presence(seen, k, place) for k, place in row.places.items()}
+    presence = {k: _presence([s.heat for s in seen], k, place) for k, place in row.places.items()}
     transitional = 0.0
-    midline_known = max(float(s.canal[LUMBAR].mean()) for s in seen) >= MIDLINE
+    midline_known = max(float(s.shown[LUMBAR].mean()) for s in seen) >= MIDLINE
     alone = len(roles.stacks[role][0].slices) <= ALONE
     if presence[lowest].max() < (SEEN / 2 if alone else SEEN):
         raise NotAnalysable(NOT_FOUND.format(role.label) + ": no sacrum is seen from which to count")
     named = {Level(DISCS[k]): k for k in row.places if DISCS[k] in list(Level)}
     if len(named) < FEWEST:
         raise NotAnalysable(NOT_FOUND.format(role.label) + f": only {len(named)} lumbar levels are in view")
-    across = _across(seen, presence, sorted(row.places))
+    canal_there = {k: _presence([s.canal for s in seen], k, place) for k, place in row.places.items()}
+    across = _across(seen, canal_there if midline_known else presence, sorted(row.places))
     middle = seen[int(np.argmin([abs(s.away) for s in seen]))]
     canal = {level: _point(middle, row.places[k], across[k]) for level, k in sorted(named.items())}
     if midline_known:
@@ -142,8 +148,7 @@ def _look(stack: Stack, read: Read, keypoints: KeypointReader) -> list[_Seen]:
         asked = [p.pixels for p in pictures.values()]
         for i, heat in zip(pictures, keypoints.sagittal(np.stack(asked)) if asked else (), strict=True):
             away = float((slices[i].centre - centre) @ to_left)
-            canal = heat[..., : len(DISCS)]
-            seen[i] = _Seen(pictures[i], away, _with_foramina(heat), canal.sum(axis=(0, 1)))
+            seen[i] = _Seen(pictures[i], away, _with_foramina(heat), heat[..., : len(DISCS)])
         wanted = _more(seen, failed, len(slices))
     if not seen:
         raise NotAnalysable(f"no slice of the sagittal series could be read: {next(iter(failed.values()))}")
@@ -159,7 +164,7 @@ def _more(seen: Mapping[int, _Seen], failed: Mapping[int, str], count: int) -> l
     """The next slices beyond an end at which the canal is seen best at some level, or where none could be read."""
     known = sorted({*seen, *failed})
     ends = {known[0]: range(known[0] - 2, known[0]), known[-1]: range(known[-1] + 1, known[-1] + 3)}
-    shown = {i: s.canal[LUMBAR] for i, s in seen.items()}
+    shown = {i: s.shown[LUMBAR] for i, s in seen.items()}
     best = {max(shown, key=lambda i: shown[i][level]) for level in range(len(Level))} if shown else set(ends)
     return [i for end, beyond in ends.items() if end in best or end in failed for i in beyond if 0 <= i < count]
 
@@ -182,24 +187,25 @@ def _together(seen: list[_Seen]) -> Heat:
     return np.asarray(heats.sum(axis=0) * (presence.max(axis=0) / (presence.sum(axis=0) + 1e-6)), dtype=np.float32)
 
 
-def _presence(seen: list[_Seen], disc: int, place: Vector) -> Vector:
+def _presence(maps: list[Heat], disc: int, place: Vector) -> Vector:
     """By slice: how much of the disc's map lies at its place."""
     x, y = np.round(place).astype(int)
     reach = BLOB // 2 + 1
     part = (slice(max(y - reach, 0), y + reach + 1), slice(max(x - reach, 0), x + reach + 1), disc)
-    return np.array([float(s.heat[part].sum()) for s in seen])
+    return np.array([float(heat[part].sum()) for heat in maps])
 
 
 def _across(seen: list[_Seen], presence: Mapping[int, Vector], discs: list[int]) -> dict[int, float]:
-    """How far the middle of the canal lies to the left of the middle slice, mm: smooth from disc to disc."""
+    """How far the middle of the canal lies to the left of the middle slice, mm; between its neighbours where it is
+    hardly seen."""
     away = np.array([s.away for s in seen])
     if len(seen) <= ALONE:
         return dict.fromkeys(
             discs, float(away[np.argmax([sum(presence[k][i] for k in discs) for i in range(len(seen))])])
         )
-    found = np.array([middle_of(away, presence[k], CANAL_SD) for k in discs])
-    smooth = np.convolve(np.pad(found, 1, mode="reflect", reflect_type="odd"), (0.25, 0.5, 0.25), mode="valid")
-    return dict(zip(discs, smooth.tolist(), strict=True))
+    clear = [k for k in discs if presence[k].max() >= SEEN / 2] or discs
+    found = [middle_of(away, presence[k], CANAL_SD) for k in clear]
+    return dict(zip(discs, np.interp(discs, clear, found).tolist(), strict=True))
 
 
 def middle_of(away: Vector, presence: Vector, sd: float) -> float:
