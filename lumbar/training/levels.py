@@ -76,7 +76,8 @@ def summary(outcomes: list[Outcome]) -> list[tuple[str, str, int]]:
     wrong = [o for o in located if not all((o.named or {}).values())]
     right = [o for o in sure if o not in wrong]
     odd = [o for o in outcomes if o.truth.region == "lumbar" and o.truth.numbering != "usual"]
-    elsewhere = [o for o in outcomes if o.truth.region != "lumbar"]
+    cut = [o for o in outcomes if o.truth.region == "cut"]
+    elsewhere = [o for o in outcomes if o.truth.region not in ("lumbar", "cut")]
     rows = [
         ("studies of a usual lumbar spine that were located", _share([o.errors is not None for o in sure]), len(sure)),
         ("level point error, median", _mm(canal, 50), len(canal)),
@@ -92,12 +93,8 @@ def summary(outcomes: list[Outcome]) -> list[tuple[str, str, int]]:
         ("wrongly named studies that are flagged", _share([o.flagged for o in wrong]), len(wrong)),
         ("transitional vertebrae that are flagged", _share([o.flagged for o in odd]), len(odd)),
         ("wrong or transitional, flagged", _share([o.flagged for o in (*wrong, *odd)]), len(wrong) + len(odd)),
-        (
-            "no or not the whole lumbar spine: refused or flagged",
-            _share([o.flagged for o in elsewhere]),
-            len(elsewhere),
-        ),
-        ("of which refused", _share([o.refused is not None for o in elsewhere]), len(elsewhere)),
+        ("thorax, neck, pelvis: refused", _share([o.refused is not None for o in elsewhere]), len(elsewhere)),
+        ("the sacrum not in view: refused or flagged", _share([o.flagged for o in cut]), len(cut)),
     ]
     for part in ("foraminal", "subarticular"):
         errors = [e for c in Condition if part in c for e in _errors(located, c)]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from lumbar.dicom.folder import find_instances
 from lumbar.dicom.reader import SliceReader
 from lumbar.errors import NotAnalysable, NotDicom
 from lumbar.phantoms import PhantomTruth, write_study
-from lumbar.phantoms.chain import Numbering
+from lumbar.phantoms.chain import Build, Numbering
 from lumbar.phantoms.planes import Region
 from lumbar.phantoms.scanner import HELD_OUT
 from lumbar.phantoms.study import Kind
@@ -81,6 +82,18 @@ def test_every_level_is_named_right_and_found_within_five_millimetres(
         assert errors(levels, study).max() <= 5
         assert not levels.numbering_uncertain
         assert 0 < levels.confidence <= 1
+
+
+@pytest.mark.parametrize("seed", [5500020, 5500045, 5500026])
+def test_a_crooked_or_small_spine_is_followed_from_side_to_side(
+    tmp_path: Path, seed: int, locate: Callable[..., Levels]
+) -> None:
+    truth = write_study(tmp_path, seed, kind=Kind(HELD_OUT[seed % 2], build=Build.EXTREME))
+    slices = read_all(tmp_path)
+    study = Study(slices, truth)
+    assert errors(locate(study.roles, slices.read), study).max() <= 6
+    across = [study.point(Condition.SPINAL_CANAL_STENOSIS, level)[0] for level in Level]
+    assert max(across) - min(across) > 10
 
 
 def test_levels_run_from_the_head_downwards(studies: list[Study], locate: Callable[..., Levels]) -> None:
@@ -175,11 +188,31 @@ def noise(image: Picture) -> Picture:
     return np.random.default_rng(int(image.sum()) % 1000).random(image.shape, dtype=np.float32)
 
 
+def clouds(image: Picture) -> Picture:
+    return cv2.GaussianBlur(noise(image), (0, 0), len(image) / 30).astype(np.float32)
+
+
+def ladder(image: Picture) -> Picture:
+    """Rungs as far apart as discs."""
+    rows, columns = np.mgrid[: len(image), : len(image)] / len(image)
+    return ((np.sin(rows * 50) > 0) * (abs(columns - 0.5) < 0.08) + 0.1).astype(np.float32)
+
+
+def quilt(image: Picture) -> Picture:
+    """The picture's own patches in another order."""
+    side = len(image) // 8
+    patches = [image[y : y + side, x : x + side] for y in range(0, 8 * side, side) for x in range(0, 8 * side, side)]
+    order = np.random.default_rng(1).permutation(64)
+    return np.block([[patches[i] for i in row] for row in order.reshape(8, 8)])
+
+
 def nothing(image: Picture) -> Picture:
     return np.zeros_like(image)
 
 
-@pytest.mark.parametrize("change", [mirrored, turned, np.flipud, upper_half, noise, nothing])
+@pytest.mark.parametrize(
+    "change", [mirrored, turned, np.flipud, np.transpose, upper_half, noise, clouds, ladder, quilt, nothing]
+)
 def test_what_is_no_upright_lumbar_spine_is_refused(
     studies: list[Study], change: Callable[[Picture], Picture], locate: Callable[..., Levels]
 ) -> None:
