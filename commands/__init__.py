@@ -14,7 +14,8 @@ def main() -> None:
     try:
         app()
     except LumbarError as error:
-        sys.stderr.write(f"lumbar: {error}\n")
+        told = error.told if isinstance(error, NotAnalysable) else ()
+        sys.stderr.writelines(f"{line}\n" for line in (*told, f"lumbar: {error}"))
         sys.exit(next((status for kind, status in STATUS.items() if isinstance(error, kind)), 1))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -62,7 +62,8 @@ def train(
     views: Annotated[Path, typer.Option(help="Folder for the views to learn from, kept and used again")],
     levels: Annotated[bool, typer.Option("--levels", help="Teach the level locator, on phantoms")] = False,
     data: Annotated[
-        Path | None, typer.Option(help="Also on the labelled points of a data set in the RSNA 2024 layout")
+        Path | None,
+        typer.Option(help="Also on the labelled points of a data set in the RSNA 2024 layout; measure on another"),
     ] = None,
     only: Annotated[list[Kind] | None, typer.Option(help="Only this network; may be given again")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 1,

@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from commands.output import AsFormat, Format, console, print_findings, print_worklist
+from commands.output import (
+    FINDING_COLUMNS,
+    AsFormat,
+    Format,
+    console,
+    finding_record,
+    print_findings,
+    print_how_read,
+    print_records,
+    print_worklist,
+)
 from db import queries, studies
 from db.site import Site
 from lumbar.errors import Permanent, WrongSetting
@@ -53,20 +63,23 @@ def findings(
 
 @app.command(epilog="Example: lumbar study 1.2.840.113619.2.1 --format csv")
 def study(uid: StudyUid, form: AsFormat = Format.TABLE) -> None:
-    """Shows one study: its state, images set aside, its 25 findings, what became of its reports."""
+    """Shows one study: its state, images set aside, how it was read, its 25 findings, what became of its reports."""
     site = Site.open(Settings.load())
     with site.database.reading() as session:
         found = studies.find(session, uid)
         rows = queries.findings(session, study_instance_uid=uid)
         deliveries = queries.deliveries(session, found.id)
         aside = queries.set_aside(session, found.id)
+        read = queries.how_read(session, found.id)
     if form is not Format.TABLE:
-        print_findings(rows, form)
+        records = [finding_record(row) | {"choices": "; ".join(read.choices)} for row in rows]
+        print_records(records, (*FINDING_COLUMNS, "choices"), form)
         return
     reason = f": {found.reason}" if found.reason else ""
     console().print(f"{found.state.replace('_', ' ')}{reason}, revision {found.revision}")
     for why, count in aside.items():
         console().print(f"{count} {'image' if count == 1 else 'images'} set aside: {why}")
+    print_how_read(read.doubts, read.choices)
     print_findings(rows, form)
     for row in deliveries:
         error = f", {row.last_error}" if row.last_error else ""

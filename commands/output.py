@@ -36,11 +36,19 @@ AsFormat = Annotated[Format, typer.Option("--format", help="How to print")]
 def print_findings(rows: Sequence[StudyFinding], form: Format) -> None:
     """25 rows a study; the RSNA row names come first in CSV and JSON."""
     if form is not Format.TABLE:
-        print_records([_finding_record(row) for row in rows], FINDING_COLUMNS, form)
+        print_records([finding_record(row) for row in rows], FINDING_COLUMNS, form)
         return
     for study in dict.fromkeys(row.study_instance_uid for row in rows):
         _print_findings_table(study, [row for row in rows if row.study_instance_uid == study])
     _print_notices(row.bundle for row in rows)
+
+
+def print_how_read(doubts: Iterable[str], choices: Iterable[str]) -> None:
+    """For people: the lines of how a study was read, what is in doubt first."""
+    for doubt in doubts:
+        console().print(f"Caution: {doubt}", style="bold yellow")
+    for line in choices:
+        console().print(line)
 
 
 def print_worklist(rows: Sequence[WorklistRow], form: Format) -> None:
@@ -100,6 +108,7 @@ FINDING_COLUMNS = (
     "sop_instance_uid",
     "column",
     "row",
+    "doubts",
     "bundle",
     "notice",
 )
@@ -118,7 +127,8 @@ WORKLIST_COLUMNS = (
 )
 
 
-def _finding_record(row: StudyFinding) -> dict[str, Any]:
+def finding_record(row: StudyFinding) -> dict[str, Any]:
+    """As programs get it."""
     finding, place = row.finding, row.finding.place
     normal_mild, moderate, severe = finding.probabilities or (None, None, None)
     return {
@@ -132,6 +142,7 @@ def _finding_record(row: StudyFinding) -> dict[str, Any]:
         "sop_instance_uid": place.sop_instance_uid if place else None,
         "column": _rounded(place.column, 2) if place else None,
         "row": _rounded(place.row, 2) if place else None,
+        "doubts": "; ".join(row.doubts),
         "bundle": str(row.bundle) if row.bundle else None,
         "notice": notice(row.bundle),
     }

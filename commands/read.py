@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from commands.output import AsFormat, Format, console, notice, print_findings, print_records
+from commands.output import AsFormat, Format, console, notice, print_findings, print_how_read, print_records
 from commands.system import load_networks
 from db.queries import StudyFinding
 from lumbar.errors import WrongSetting
@@ -40,18 +40,14 @@ def analyse(
         if sr is not None:
             report = report_of(analysis, instances, provenance_of(settings.results_sha256, networks, instances))
     if form is Format.TABLE:
-        for line in analysis.choices:
-            console().print(line)
-        for doubt in analysis.doubts:
-            console().print(f"Caution: {doubt}", style="bold yellow")
+        print_how_read(analysis.doubts, analysis.choices)
         for reason in sorted({file.reason for file in refused}):
             count = sum(file.reason == reason for file in refused)
             console().print(f"{count} files passed over: {reason}")
-    rows = [StudyFinding(analysis.study_instance_uid, finding, networks.identity) for finding in analysis.findings]
-    print_findings(rows, form)
-    if form is Format.TABLE:
-        for reading in analysis.readings:
-            console().print(str(reading))
+    study, doubts = analysis.study_instance_uid, analysis.doubts
+    print_findings([StudyFinding(study, found, networks.identity, doubts) for found in analysis.findings], form)
+    for reading in analysis.readings:
+        typer.echo(str(reading), err=form is not Format.TABLE)  # programs get the findings alone
     if sr is not None and report is not None:
         sr.write_bytes(report.content)
         typer.echo(f"Report written to {sr}", err=True)

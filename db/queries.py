@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Subquery, case, func, select
+from sqlalchemy import ColumnElement, Integer, Select, Subquery, case, func, select
 from sqlalchemy.orm import Session
 
 from db.tables import (
@@ -25,8 +25,8 @@ from db.tables import (
 )
 from db.types import db_now
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Severity
+from lumbar.spine.findings import SHOWN, Place
 from lumbar.spine.findings import Finding as Found
-from lumbar.spine.findings import Place
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.spine.urgency import Standing, Urgency, urgency
 
@@ -48,11 +48,23 @@ class WorklistRow:
 
 @dataclass(frozen=True)
 class StudyFinding:
-    """One of a study's 25 findings; ``bundle`` is None where the study ended without any weights being asked."""
+    """One of a study's 25 findings; ``bundle`` is None where the study ended without any weights being asked.
+
+    ``doubts`` are the study's: for which nobody can vouch for the levels' names.
+    """
 
     study_instance_uid: str
     finding: Found
     bundle: BundleIdentity | None
+    doubts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class HowRead:
+    """In words how a study's newest revision was read: what is in doubt, and what was chosen and refused and why."""
+
+    doubts: tuple[str, ...]
+    choices: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -82,13 +94,7 @@ def worklist(
     """Every study, the most urgent first; within one urgency STAT first, then who has waited longest."""
     now = now or datetime.now(UTC)
     counts = _counts(uncertain_below)
-    doubtful = set(
-        session.scalars(
-            select(Explanation.study_id)
-            .join(Study, (Study.id == Explanation.study_id) & (Study.revision == Explanation.revision))
-            .where(Explanation.doubt.is_(True))
-        )
-    )
+    doubtful = _doubts(session).keys()
     severe: dict[int, list[FindingKey]] = defaultdict(list)
     for study_id, condition, level in session.execute(
         select(Finding.study_id, Finding.condition, Finding.level).where(
@@ -162,13 +168,14 @@ def findings(
         question = question.where(Finding.condition.in_(conditions) | Finding.id.is_(None))
     if levels:
         question = question.where(Finding.level.in_(levels) | Finding.id.is_(None))
+    doubts = _doubts(session)
     rows: dict[str, list[StudyFinding]] = defaultdict(list)
     for study, finding in session.execute(question):
+        uid, doubted = study.study_instance_uid, doubts.get(study.id, ())
         if finding is None:
-            rows[study.study_instance_uid] += _not_assessed(study)
+            rows[uid] += [StudyFinding(uid, found, None, doubted) for found in _not_assessed(study)]
         else:
-            read = StudyFinding(study.study_instance_uid, _assembled(finding), _identity(finding.bundle))
-            rows[study.study_instance_uid].append(read)
+            rows[uid].append(StudyFinding(uid, _assembled(finding), _identity(finding.bundle), doubted))
     order = {key: place for place, key in enumerate(ALL_FINDINGS)}
     return [
         row
@@ -176,6 +183,14 @@ def findings(
         for row in sorted(of_study, key=lambda row: order[row.finding.key])
         if (not conditions or row.finding.condition in conditions) and (not levels or row.finding.level in levels)
     ]
+
+
+def how_read(session: Session, study_id: int) -> HowRead:
+    """Empty until the newest revision's analysis has ended."""
+    lines = session.scalars(_explanations().where(Explanation.study_id == study_id)).all()
+    return HowRead(
+        tuple(line.text for line in lines if line.doubt), tuple(line.text for line in lines if not line.doubt)
+    )
 
 
 def deliveries(session: Session, study_id: int) -> list[DeliveryRow]:
@@ -218,7 +233,7 @@ def in_flight(session: Session) -> InFlight:
 
 def _counts(uncertain_below: float) -> Subquery:
     """Per study, over its current findings: how many are moderate, uncertain and not assessed, and the bundle."""
-    unsure = (
+    unsure = (Finding.shows < SHOWN) | (
         (Finding.normal_mild < uncertain_below)
         & (Finding.moderate < uncertain_below)
         & (Finding.severe < uncertain_below)
@@ -235,6 +250,23 @@ def _counts(uncertain_below: float) -> Subquery:
         .group_by(Finding.study_id)
         .subquery()
     )
+
+
+def _explanations() -> Select[Explanation]:
+    """Of every study's newest revision, in their order."""
+    return (
+        select(Explanation)
+        .join(Study, (Study.id == Explanation.study_id) & (Study.revision == Explanation.revision))
+        .order_by(Explanation.study_id, Explanation.ordinal)
+    )
+
+
+def _doubts(session: Session) -> dict[int, tuple[str, ...]]:
+    """By study, where there are any."""
+    doubts: dict[int, tuple[str, ...]] = {}
+    for line in session.scalars(_explanations().where(Explanation.doubt.is_(True))):
+        doubts[line.study_id] = (*doubts.get(line.study_id, ()), line.text)
+    return doubts
 
 
 def _how_many(condition: ColumnElement[bool]) -> ColumnElement[int]:
@@ -262,10 +294,10 @@ def _assembled(row: Finding) -> Found:
     return Found(row.condition, row.level, probabilities=probabilities, place=place, shows=row.shows)
 
 
-def _not_assessed(study: Study) -> list[StudyFinding]:
-    """25 rows for a study that ended without findings, for its reason."""
+def _not_assessed(study: Study) -> list[Found]:
+    """25 for a study that ended without findings, for its reason."""
     reason = f"{study.state.replace('_', ' ')}: {study.reason}"
-    return [StudyFinding(study.study_instance_uid, Found(*key.parts, reason=reason), None) for key in ALL_FINDINGS]
+    return [Found(*key.parts, reason=reason) for key in ALL_FINDINGS]
 
 
 def _identity(bundle: Bundle | None) -> BundleIdentity | None:

@@ -62,6 +62,16 @@ def duplicated(slices: Sequence[SliceHeader], random: Random) -> Slices:
     return [*slices, *_anew(some, random)]
 
 
+def retimed(slices: Sequence[SliceHeader], random: Random) -> Slices:
+    """Each series with a TR a little longer or shorter, as the scanner fits it to the number of slices."""
+    return [
+        replace(header, repetition_time=header.repetition_time and header.repetition_time * by)
+        for own in series(slices)
+        for by in [random.uniform(0.99, 1.01)]
+        for header in own
+    ]
+
+
 def sent_twice(slices: Sequence[SliceHeader], random: Random) -> Slices:
     """Some instances come once more; of others a copy lies in the same series."""
     same, copies = (random.sample(list(slices), min(5, len(slices))) for _ in range(2))
@@ -76,6 +86,7 @@ CHANGES: tuple[Callable[[Sequence[SliceHeader], Random], Slices], ...] = (
     split,
     duplicated,
     sent_twice,
+    retimed,
 )
 
 

@@ -1,5 +1,7 @@
 """The ANALYSE job: a stored study in; findings, a stored report and its deliveries out, in one transaction."""
 
+from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,13 +36,15 @@ def analyse_study(site: Site, networks: Networks, claimed: Claimed) -> None:
     Raises:
         LeaseLostError: overtaken meanwhile; nothing was written. Transient: disk or database.
     """
+    left_out: tuple[str, ...] = ()
     try:
-        instances = _instances(site, claimed)
+        instances, left_out = _instances(site, claimed)
         analysis = analyse(instances, networks)
         _require_a_finding(analysis)
     except NotAnalysable as error:
         with site.database.transaction() as session:
-            results.end_analysis(session, claimed, StudyEvent.REFUSED, reason=str(error), told=error.told)
+            told = error.told + left_out
+            results.end_analysis(session, claimed, StudyEvent.REFUSED, reason=str(error), told=told)
         return
     row = _stored_report(site, claimed, analysis, instances, networks)
     with site.database.transaction() as session:
@@ -49,7 +53,7 @@ def analyse_study(site: Site, networks: Networks, claimed: Claimed) -> None:
             claimed,
             StudyEvent.ANALYSED,
             found=analysis.findings,
-            told=analysis.choices,
+            told=analysis.choices + left_out,
             doubts=analysis.doubts,
             bundle=networks.identity,
             report=row,
@@ -89,8 +93,8 @@ def report_of(
     )
 
 
-def _instances(site: Site, claimed: Claimed) -> list[Found]:
-    """The study's readable instances. One that is no image we can place is left out; the rest goes on."""
+def _instances(site: Site, claimed: Claimed) -> tuple[list[Found], tuple[str, ...]]:
+    """The study's readable instances. One that is no image we can place is left out, and told of; the rest goes on."""
     with site.database.reading() as session:
         rows = studies.instances_in_use(session, claimed.study_id)
     if removed := sum(row.removed_at is not None for row in rows):
@@ -106,10 +110,16 @@ def _instances(site: Site, claimed: Claimed) -> list[Found]:
             reasons.append(str(error))
     if not instances:
         why = reasons[0] if reasons else "nothing was received"
-        raise NotAnalysable(f"none of the study's {len(rows)} instances can be read: {why}")
+        raise NotAnalysable(f"none of the study's {len(rows)} instances can be read: {why}", _left_out(reasons))
     if reasons:
         log.warning("analysis.left_out", study=claimed.study_id, instances=len(reasons), why=sorted(set(reasons)))
-    return instances
+    return instances, _left_out(reasons)
+
+
+def _left_out(reasons: Sequence[str]) -> tuple[str, ...]:
+    """A line for each reason: how many images it left out."""
+    counts = sorted(Counter(reasons).items())
+    return tuple(f"{count} {'image' if count == 1 else 'images'} left out: {why}" for why, count in counts)
 
 
 def _require_stored(path: Path, size: int) -> None:

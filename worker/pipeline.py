@@ -14,14 +14,14 @@ from lumbar.reports.picture import Cell, Marked, draw
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Severity
 from lumbar.spine.candidates import Candidate, candidates
 from lumbar.spine.crops import CROP_MM, crop
-from lumbar.spine.findings import Finding, Place, Probabilities
+from lumbar.spine.findings import SHOWN, Finding, Place, Probabilities
 from lumbar.spine.keypoints import AXIAL, picture
 from lumbar.spine.levels import SEEN, KeypointReader, Levels, locate_levels
 from lumbar.spine.points import Points, find_points, recesses_on, sac_on, usual_place
 from lumbar.spine.roles import ALONE, Roles, assign_roles, series_numbers
+from lumbar.spine.slices import SliceHeader, Vector
 
 BESIDE = "the dural sac is not seen on the sagittal images, which lie beside the mid-line"
-SHOWN = 0.5  # VGG16's probability from which a crop shows its condition's view
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def analyse(instances: Sequence[Found], networks: Networks) -> Analysis:
         located = locate(slices, roles, networks.keypoints)
         best = best_views(located.views, networks)
         graded = grade(best, networks)
-        if not graded and len(slices.headers) > ALONE:
+        if not graded and len(set(slices.headers)) > ALONE:
             raise NotAnalysable("nothing could be assessed: " + next(iter(located.reasons.values())))
     except NotAnalysable as error:
         raise NotAnalysable(str(error), told) from error
@@ -129,7 +129,8 @@ def _marked(analysis: Analysis, slices: SliceReader) -> Marked | None:
         marks = {level.label: point for level, point in canal.items()}
         return Marked("Disc levels as they were named", slices.read(header), header, marks)
     for reading in analysis.readings:
-        header = next(s for s in slices.headers if s.sop_instance_uid == reading.place.sop_instance_uid)
+        read_on = (reading.place.sop_instance_uid, reading.place.frame)
+        header = next(s for s in slices.headers if (s.sop_instance_uid, s.frame) == read_on)
         marks = {
             str(r.condition.side).capitalize(): np.array([r.place.x, r.place.y, r.place.z]) for r in analysis.readings
         }
@@ -206,25 +207,13 @@ def grade(views: Sequence[View], networks: Networks) -> dict[FindingKey, Finding
 
 def is_loose_axial(slices: SliceReader, roles: Roles) -> bool:
     """A file or two analysed alone, axial: both recesses show, but nothing tells the level."""
-    return len(slices.headers) <= ALONE and set(roles.stacks) == {Role.AXIAL_T2}
+    return len(set(slices.headers)) <= ALONE and set(roles.stacks) == {Role.AXIAL_T2}
 
 
 def read_without_level(slices: SliceReader, roles: Roles, networks: Networks) -> Analysis:
     """What a loose axial slice allows: both recesses of its level, whichever that is."""
-    header = roles.stacks[Role.AXIAL_T2][0].slices[0]
-    try:
-        seen = picture(slices.read(header), header, header.centre, AXIAL)
-    except NotDicom as error:
-        raise NotAnalysable(f"the only slice cannot be read: {error}") from error
-    (heat,) = networks.keypoints.axial(seen.pixels[np.newaxis])
-    shown, sac = sac_on(seen, heat)
-    if shown < SEEN:
-        raise NotAnalysable("no dural sac is seen in the only slice, and no other series tells where to look")
-    # Any level serves as a name here: it is dropped from the readings.
-    level = Level.L3_L4
-    usual = {key: usual_place(key, {level: sac}) for key in ALL_FINDINGS if key.level is level}
-    points = {key: point if mass >= SEEN else usual[key] for key, mass, point in recesses_on(seen, heat, level, usual)}
-    offered, _ = candidates(roles, points)
+    header, points = _loose_recesses(slices, roles, networks.keypoints)
+    offered = [Candidate(key, header, *header.to_pixel(point)) for key, point in points.items()]
     views, _ = cut(offered, slices)
     graded = grade(best_views(views, networks), networks)
     readings = tuple(
@@ -232,13 +221,34 @@ def read_without_level(slices: SliceReader, roles: Roles, networks: Networks) ->
         for finding in graded.values()
         if finding.probabilities and finding.place and finding.shows is not None
     )
-    reasons = {
+    why = {
         Role.AXIAL_T2: "one axial slice does not tell its level",
         Role.SAGITTAL_T1: "no Sagittal T1 series was received",
         Role.SAGITTAL_T2: "no Sagittal T2/STIR series was received",
     }
-    findings = tuple(Finding(*key.parts, reason=reasons[key.condition.role]) for key in ALL_FINDINGS)
+    findings = tuple(Finding(*key.parts, reason=why[key.condition.role]) for key in ALL_FINDINGS)
     return Analysis(header.study_instance_uid, findings, roles.choices, readings=readings)
+
+
+def _loose_recesses(
+    slices: SliceReader, roles: Roles, keypoints: KeypointReader
+) -> tuple[SliceHeader, dict[FindingKey, Vector]]:
+    """The first of the slices on which the sac and a recess are seen, and where, mm (LPS). Raises NotAnalysable."""
+    level, refusals = Level.L3_L4, []  # any level serves as a name here: it is dropped from the readings
+    for header in (header for stack in roles.stacks[Role.AXIAL_T2] for header in stack.slices):
+        try:
+            seen = picture(slices.read(header), header, header.centre, AXIAL)
+        except NotDicom as error:
+            refusals.append(f"the slice cannot be read: {error}")
+            continue
+        (heat,) = keypoints.axial(seen.pixels[np.newaxis])
+        shown, sac = sac_on(seen, heat)
+        usual = {key: usual_place(key, {level: sac}) for key in ALL_FINDINGS if key.level is level}
+        recesses = list(recesses_on(seen, heat, level, usual))
+        if shown >= SEEN and max(mass for _, mass, _ in recesses) >= SEEN:
+            return header, {key: point if mass >= SEEN else usual[key] for key, mass, point in recesses}
+        refusals.append("no lumbar dural sac with its recesses is seen in the slice")
+    raise NotAnalysable(f"{refusals[0]}, and no other series tells where to look")
 
 
 def _finding(view: View, probabilities: Probabilities) -> Finding:

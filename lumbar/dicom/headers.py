@@ -24,6 +24,7 @@ from lumbar.spine.slices import SliceHeader
 
 MAX_SIDE = 4096  # rows or columns
 MAX_FRAMES = 10_000
+SPACING_MM, FARTHEST_MM = (0.02, 50.0), 10_000.0  # of any scanner; beyond it arithmetic runs away
 TOLERANCE = 1e-3  # of the orientation's lengths and of its dot product
 
 MULTI_FRAME = (EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
@@ -47,7 +48,7 @@ def slice_headers(ds: Dataset) -> list[SliceHeader]:
     """One for a single-frame MR instance, one a frame for Enhanced MR.
 
     Raises NotDicom when the instance is not an MR image or its geometry is missing or not sane: orientation unit and
-    orthogonal within ``TOLERANCE`` (then made exactly so), spacing positive, everything finite.
+    orthogonal within ``TOLERANCE`` (then made exactly so), spacing and place within what a scanner has, all finite.
     """
     with refusing("the header cannot be read; it may be damaged"):
         sop_class = text(ds, "SOPClassUID") or text(getattr(ds, "file_meta", Dataset()), "MediaStorageSOPClassUID")
@@ -138,6 +139,10 @@ def _slice_header(places: list[Dataset], sop_class: str, frame: int | None) -> S
     between_rows, between_columns = _geometry(places, "PixelSpacing", 2)
     if min(between_rows, between_columns) <= 0:
         raise NotDicom("PixelSpacing is not positive")
+    if min(between_rows, between_columns) < SPACING_MM[0] or max(between_rows, between_columns) > SPACING_MM[1]:
+        raise NotDicom(f"PixelSpacing is not within {SPACING_MM[0]} to {SPACING_MM[1]} mm")
+    if max(map(abs, (x, y, z))) > FARTHEST_MM:
+        raise NotDicom(f"ImagePositionPatient is farther than {FARTHEST_MM / 1000:.0f} m")
     return SliceHeader(
         study_instance_uid=_required(root, "StudyInstanceUID"),
         series_instance_uid=_required(root, "SeriesInstanceUID"),

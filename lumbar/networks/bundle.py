@@ -18,8 +18,9 @@ from lumbar.networks.classifiers import (
     build_condition_network,
     build_severity_network,
 )
+from lumbar.networks.locator import DAMAGED, FOLDER, shipped_sha256
+from lumbar.networks.locator import described as locator_described
 from lumbar.networks.locator import resident as locator
-from lumbar.networks.locator import shipped_sha256
 from lumbar.spine.crops import PREPROCESSING_VERSION
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 
@@ -107,9 +108,19 @@ def _identity(described: dict[str, Any]) -> BundleIdentity:
         name=str(described["name"]),
         version=str(described["version"]),
         weights_sha256=hashlib.sha256(digests.encode("ascii")).hexdigest(),
-        trained_on=TrainedOn(described["trained_on"]),
+        trained_on=_weakest(TrainedOn(described["trained_on"])),
         preprocessing_version=str(described["preprocessing_version"]),
     )
+
+
+def _weakest(own: TrainedOn) -> TrainedOn:
+    """What the bundle's own networks and the level locator's have all learnt from: a grade at a place that phantoms
+    alone have taught is no clinical one."""
+    try:
+        locators = [TrainedOn(stated["trained_on"]) for stated in locator_described(FOLDER).values()]
+    except (KeyError, ValueError) as error:
+        raise WrongSetting(DAMAGED) from error
+    return min(own, *locators, key=list(TrainedOn).index)
 
 
 def _initial() -> Classifiers:

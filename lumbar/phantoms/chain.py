@@ -43,7 +43,7 @@ class Numbering(StrEnum):
 
 
 class Build(StrEnum):
-    """How far a spine is from the usual: one that is ``EXTREME`` lies outside all that anything is taught on.
+    """One that is ``EXTREME`` lies outside the limits that spines are otherwise drawn within, also those to learn from.
 
     It is smaller or larger, flatter or more curved, or more crooked sideways.
     """

@@ -25,7 +25,7 @@ from lumbar.reports.lettering import (
 )
 from lumbar.reports.marked import Marked, draw_marked
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Role
-from lumbar.spine.findings import Finding
+from lumbar.spine.findings import SHOWN, Finding
 
 __all__ = ["Cell", "Marked", "draw"]
 
@@ -37,10 +37,9 @@ GRID_HEIGHT = len(Level) * (CELL_HEIGHT + GAP) - GAP
 WORDS_TOP = TOP + GRID_HEIGHT + 22
 NOTICES_LEFT = 1090
 MOST_LINES = 40  # of the words below, so that a strange study makes no endless picture
-DOUBTFUL = 0.5  # of ``shows``: below it the crop rather shows something else
 KEY = (
     "In a cell: the most probable severity with its probability (ResNet-50), "
-    "and the probability that the crop shows what the column says (VGG16), yellow where below 0.50"
+    f"and the probability that the crop shows what the column says (VGG16), yellow where below {SHOWN:.2f}"
 )
 HEADINGS = {
     Condition.LEFT_NEURAL_FORAMINAL_NARROWING: "Left foramen",
@@ -146,7 +145,7 @@ def _grade(page: Page, x: int, y: int, cell: Cell) -> None:
         return
     y_below = page.write_all(x, y, severity.label.replace("/", "/ ").split(), 15, OF_SEVERITY[severity])
     y_below = page.write_all(x, y_below, [f"{max(probabilities):.2f}"], 24)
-    word, colour = ("shows only", WARNING) if shows < DOUBTFUL else ("shows", GREY)
+    word, colour = ("shows only", WARNING) if shows < SHOWN else ("shows", GREY)
     page.write_all(x, y_below + 6, [word, f"{shows:.2f}"], 13, colour)
     source = broken(cell.source, 12, CELL_WIDTH - WORDS - EDGE, 3)
     page.write_all(x, y + CROP - len(source) * 12 * LEADING, source, 12, GREY)

@@ -5,6 +5,7 @@ to 0–1. A change here is a change of ``PREPROCESSING_VERSION``, and makes olde
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -37,11 +38,41 @@ def crop(
     ``image`` is (rows, columns), any range; ``column`` and ``row`` are 0-based with integers at pixel centres. The
     image is flipped and transposed to hang upright, never turned by an odd angle.
     """
-    scaled = normalised(image)
-    to_image = crop_to_image(header, column, row, size_mm)
-    turned = cv2.warpAffine(scaled, to_image, (SIDE, SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    hung, upright_header = upright(normalised(image), header)
+    at = upright_header.to_pixel(header.to_patient(column, row))
+    to_image = crop_to_image(upright_header, *at, size_mm)
+    turned = cv2.warpAffine(hung, to_image, (SIDE, SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     denoised = cv2.GaussianBlur(turned, (0, 0), DENOISE_MM * SIDE / size_mm)
     return np.asarray(denoised, dtype=np.float32).clip(0, 1)
+
+
+def upright(image: NDArray[np.float32], header: SliceHeader) -> tuple[NDArray[np.float32], SliceHeader]:
+    """The same slice stored as it hangs: flipped and transposed, no pixel changed.
+
+    So what is made of it is the same, to the last bit, however it was stored.
+    """
+    right, down = _hung(header)
+    transposed = abs(right @ header.along_row) < abs(right @ header.down_column)
+    pixels, (between_rows, between_columns) = (image.T, header.spacing[::-1]) if transposed else (image, header.spacing)
+    position = np.array(header.position)
+    if right @ (header.down_column if transposed else header.along_row) < 0:
+        pixels = pixels[:, ::-1]
+        position = position - right * between_columns * (pixels.shape[1] - 1)
+    if down @ (header.along_row if transposed else header.down_column) < 0:
+        pixels = pixels[::-1]
+        position = position - down * between_rows * (pixels.shape[0] - 1)
+    rows, columns = pixels.shape
+    x, y, z = (float(value) for value in position)
+    (a, b, c), (d, e, f) = right.tolist(), down.tolist()
+    stored = replace(
+        header,
+        rows=rows,
+        columns=columns,
+        spacing=(between_rows, between_columns),
+        position=(x, y, z),
+        orientation=(a, b, c, d, e, f),
+    )
+    return np.ascontiguousarray(pixels), stored
 
 
 def crop_to_image(header: SliceHeader, column: float, row: float, size_mm: float) -> NDArray[np.float64]:

@@ -6,6 +6,8 @@ from lumbar.spine.anatomy import Condition, FindingKey, Level, Severity
 
 Probabilities = tuple[float, float, float]
 
+SHOWN = 0.5  # of ``Finding.shows``: below it the crop rather shows something else, and its grade is worth less
+
 
 @dataclass(frozen=True)
 class Place:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar.spine.anatomy import Level, Side
-from lumbar.spine.crops import SIDE, crop_to_image
+from lumbar.spine.crops import SIDE, crop_to_image, upright
 from lumbar.spine.slices import SliceHeader, Vector
 
 Image = NDArray[np.float32]
@@ -45,20 +45,24 @@ BORDER_AHEAD_MM, BORDER_DOWN_MM = 16.0, 10.0  # its middle, from the canal's at 
 
 @dataclass(frozen=True)
 class Picture:
-    """A slice as the network sees it: ``pixels`` are (side, side), 0–1, about ``centre`` of the slice."""
+    """A slice as the network sees it: ``pixels`` are (side, side), 0–1.
+
+    ``to_image`` (2, 3) maps their (column, row) to those of the slice as it hangs, which ``hung`` describes.
+    """
 
     header: SliceHeader
     pixels: Image
+    hung: SliceHeader
     to_image: NDArray[np.float64]
 
     def to_patient(self, column: float, row: float) -> Vector:
         """The point in mm (LPS) of a picture's pixel (0-based, integers at pixel centres)."""
         x, y = self.to_image @ np.array([column, row, 1.0])
-        return self.header.to_patient(float(x), float(y))
+        return self.hung.to_patient(float(x), float(y))
 
     def to_pixel(self, point: Vector) -> Vector:
         """Where a point in mm (LPS) falls, projected onto the slice: (column, row) of the picture."""
-        on_slice = np.array(self.header.to_pixel(point))
+        on_slice = np.array(self.hung.to_pixel(point))
         return np.asarray(np.linalg.solve(self.to_image[:, :2], on_slice - self.to_image[:, 2]))
 
     def to_cell(self, point: Vector) -> Vector:
@@ -74,12 +78,13 @@ class Picture:
 def picture(image: Image, header: SliceHeader, centre: Vector, framing: Framing) -> Picture:
     """The slice upright around a point in mm (LPS). ``image`` is (rows, columns), any range."""
     side, mm = framing.side, framing.mm
-    to_image = _to_image(header, centre, framing)
+    image, hung = upright(image, header)
+    to_image = _to_image(hung, centre, framing)
     spacing = min(header.spacing)
     if mm > 1.5 * spacing:  # what is finer than the picture's pixels must not alias
         image = cv2.GaussianBlur(image, (0, 0), 0.4 * mm / spacing).astype(np.float32)
     seen = cv2.warpAffine(image, to_image, (side, side), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-    return Picture(header, brightened(np.asarray(seen, dtype=np.float32)), to_image)
+    return Picture(header, brightened(np.asarray(seen, dtype=np.float32)), hung, to_image)
 
 
 def brightened(image: Image) -> Image:

@@ -31,6 +31,7 @@ LUMBAR = slice(DISCS.index(Level.L1_L2), DISCS.index(Level.L5_S1) + 1)
 FORAMEN_AHEAD_CELLS, FORAMEN_UP_CELLS = 1.4, 1.9  # of the canal's middle at the disc
 CANAL_SD = 6.0  # mm across the slices over which the canal fades from sight; as the network was taught
 SACRUM_MM = 32.0  # of the image below L5/S1 that must be there, to see that it is the lowest disc
+SAME_PLACE_MM = 100.0  # between the middles of two fields of view that show the same part of the body
 FEWEST = 3  # lumbar levels, for a study to be one of the lumbar spine
 NOT_FOUND = "no lumbar spine was found on the {} images"
 UNCERTAIN = "the numbering is uncertain"
@@ -94,20 +95,35 @@ class _Seen:
 def locate_levels(roles: Roles, read: Read, keypoints: KeypointReader) -> Levels:
     """The levels of the study whose slices ``read`` gives, (rows, columns) of any range.
 
-    Raises NotAnalysable where there is no sagittal series, no lumbar spine on it, or no slice of it can be read.
+    Every sagittal stack that may show the lumbar spine is tried, the T2/STIR before the T1 and the lowest first.
+    Raises NotAnalysable where there is no sagittal series, no lumbar spine on any, or no slice of it can be read.
     """
-    role = next((role for role in (Role.SAGITTAL_T2, Role.SAGITTAL_T1) if roles.stacks.get(role)), None)
-    if role is None:
+    refusals: list[NotAnalysable] = []
+    judged: list[Vector] = []  # the middles of stacks that could be read
+    for role in (Role.SAGITTAL_T2, Role.SAGITTAL_T1):
+        for stack in roles.stacks.get(role, ()):
+            middle = stack.slices[len(stack.slices) // 2].centre
+            if role is Role.SAGITTAL_T1 and any(np.linalg.norm(middle - place) < SAME_PLACE_MM for place in judged):
+                continue  # another contrast of what was no lumbar spine
+            try:
+                seen, failed = _look(stack, read, keypoints)
+                judged.append(middle)
+                return _located(role, seen, failed, read, keypoints)
+            except NotAnalysable as refusal:
+                refusals.append(refusal)
+    if not refusals:
         raise NotAnalysable("no sagittal T1 or T2/STIR series was received, on which the disc levels are found")
-    seen = _look(roles.stacks[role][0], read, keypoints)
+    raise refusals[0]
+
+
+def _located(role: Role, seen: list[_Seen], failed: int, read: Read, keypoints: KeypointReader) -> Levels:
     row = best_row(_together(seen))
     lowest = DISCS.index(Level.L5_S1)
     if row is None:
         raise NotAnalysable(NOT_FOUND.format(role.label))
     presence = {k: _presence([s.heat for s in seen], k, place) for k, place in row.places.items()}
-    transitional = 0.0
     midline_known = max(float(s.shown[LUMBAR].mean()) for s in seen) >= MIDLINE
-    alone = len(roles.stacks[role][0].slices) <= ALONE
+    alone = len(seen) <= ALONE
     if presence[lowest].max() < (SEEN / 2 if alone else SEEN):
         raise NotAnalysable(NOT_FOUND.format(role.label) + ": no sacrum is seen from which to count")
     named = {Level(DISCS[k]): k for k in row.places if DISCS[k] in list(Level)}
@@ -117,6 +133,7 @@ def locate_levels(roles: Roles, read: Read, keypoints: KeypointReader) -> Levels
     across = _across(seen, canal_there if midline_known else presence, sorted(row.places))
     middle = seen[int(np.argmin([abs(s.away) for s in seen]))]
     canal = {level: _point(middle, row.places[k], across[k]) for level, k in sorted(named.items())}
+    transitional = 0.0
     if midline_known:
         transitional = _transitional(seen, canal[Level.L5_S1], across[lowest], read, keypoints)
     below = _below(middle.picture.header, canal[Level.L5_S1])
@@ -124,12 +141,15 @@ def locate_levels(roles: Roles, read: Read, keypoints: KeypointReader) -> Levels
     centre = float(np.mean(list(across.values())))
     source = min(seen, key=lambda s: abs(s.away - centre)).picture.header
     confidence = float(np.mean([presence[k].max() for k in named.values()])) * min(1.0, row.margin / CERTAIN_MARGIN)
-    notes = tuple(_notes(role, canal, alone, midline_known))
+    notes = tuple(_notes(role, canal, alone, midline_known, failed))
     return Levels(canal, source, notes, doubts, max(0.0, confidence), midline_known)
 
 
-def _look(stack: Stack, read: Read, keypoints: KeypointReader) -> list[_Seen]:
-    """The middle slices, and more to that side on which the canal seems to lie; only these are read."""
+def _look(stack: Stack, read: Read, keypoints: KeypointReader) -> tuple[list[_Seen], int]:
+    """The middle slices, and more to that side on which the canal seems to lie; only these are read.
+
+    Gives those that could be read, from the right or the left onwards, and how many could not.
+    """
     slices = stack.slices
     middle = len(slices) // 2
     centre = slices[middle].centre
@@ -152,7 +172,7 @@ def _look(stack: Stack, read: Read, keypoints: KeypointReader) -> list[_Seen]:
         wanted = _more(seen, failed, len(slices))
     if not seen:
         raise NotAnalysable(f"no slice of the sagittal series could be read: {next(iter(failed.values()))}")
-    return [seen[i] for i in sorted(seen)]
+    return [seen[i] for i in sorted(seen)], len(failed)
 
 
 def leftwards(header: SliceHeader) -> Vector:
@@ -212,7 +232,7 @@ def middle_of(away: Vector, presence: Vector, sd: float) -> float:
     """Where slices at so many mm show it best, if it fades to both sides as a Gaussian of ``sd`` mm."""
     trial = np.arange(away.min() - 4, away.max() + 4.01, 0.25)
     shape = np.exp(-np.square((away[None] - trial[:, None]) / sd) / 2)
-    height = np.clip((shape @ presence) / np.square(shape).sum(axis=1), 0.2, 1.0)
+    height = np.clip((shape @ presence) / (np.square(shape).sum(axis=1) + 1e-9), 0.2, 1.0)
     return float(trial[np.square(height[:, None] * shape - presence).sum(axis=1).argmin()])
 
 
@@ -226,7 +246,7 @@ def _transitional(seen: list[_Seen], lowest: Vector, across: float, read: Read, 
     centre = lowest + np.array([0.0, -BORDER_AHEAD_MM, -BORDER_DOWN_MM])
     nearest = sorted(seen, key=lambda s: abs(s.away - across))[:BORDER_SLICES]
     headers = [s.picture.header for s in nearest]
-    pictures = [picture(read(header), header, centre, BORDER).pixels for header in headers]
+    pictures = [picture(read(header), header, centre, BORDER).pixels for header in headers]  # read before: kept
     return float(np.mean(keypoints.border(np.stack(pictures))))
 
 
@@ -249,11 +269,13 @@ def _doubts(transitional: float, below: float, row: Row, alone: bool) -> list[st
     return doubts
 
 
-def _notes(role: Role, canal: Mapping[Level, Vector], alone: bool, midline_known: bool) -> list[str]:
+def _notes(role: Role, canal: Mapping[Level, Vector], alone: bool, midline_known: bool, failed: int) -> list[str]:
     notes = [f"disc levels found on {role.label}, counted upwards from L5/S1 as the lowest disc above the sacrum"]
     outside = [level.label for level in Level if level not in canal]
     if outside:
         notes.append(f"not seen: {', '.join(outside)}")
+    if failed:
+        notes.append(f"{failed} {role.label} {'slice' if failed == 1 else 'slices'} could not be read")
     if not midline_known:
         notes.append(f"the dural sac is not seen on the {role.label} images; the points lie beside the mid-line")
     elif alone:

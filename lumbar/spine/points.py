@@ -13,7 +13,7 @@ import numpy as np
 from lumbar.errors import NotDicom
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Side
 from lumbar.spine.keypoints import AXIAL, CELL, SAGITTAL, Framing, Heat, Picture, picture
-from lumbar.spine.levels import SEEN, UNCERTAIN, KeypointReader, Levels, Read, middle_of
+from lumbar.spine.levels import SEEN, UNCERTAIN, KeypointReader, Levels, Read, leftwards, middle_of
 from lumbar.spine.roles import Roles
 from lumbar.spine.slices import SliceHeader, Vector
 
@@ -78,8 +78,12 @@ def _foramina(
     """Those seen on parasagittal T1 slices; and how many are seen where another level's should be."""
     wanted = {key: point for key, point in at.items() if key.condition.role is Role.SAGITTAL_T1}
     slices = [s for stack in roles.stacks.get(Role.SAGITTAL_T1, ()) for s in stack.slices]
-    near = [s for s in slices if any(abs(s.distance(point)) <= FORAMEN_SLICES_MM for point in wanted.values())]
     centre = np.mean(list(wanted.values()), axis=0)
+    near = [
+        s
+        for s in slices
+        if s.contains(*s.to_pixel(centre)) and any(abs(s.distance(p)) <= FORAMEN_SLICES_MM for p in wanted.values())
+    ]
     pictures = list(_pictures(((s, centre) for s in near), read, SAGITTAL))
     if not pictures:
         return {}, 0
@@ -95,11 +99,11 @@ def _foramina(
         presence = np.array([mass for mass, _ in places])
         best = int(presence.argmax())
         if presence[best] >= SEEN:
-            away = np.array([float(pictures[i].header.centre[0] - point[0]) for i in beside])
+            to_left = leftwards(pictures[beside[best]].header)
+            away = np.array([(pictures[i].header.centre - point) @ to_left for i in beside])
             place = np.average([where for _, where in places], axis=0, weights=presence)
-            seen = pictures[beside[best]].from_cell(place)
             aside = float(np.clip(middle_of(away, presence, FORAMEN_SD), -FORAMEN_SD, FORAMEN_SD))
-            found[key] = np.array([point[0] + aside, *seen[1:]])
+            found[key] = pictures[beside[best]].from_cell(place) + (aside - away[best]) * to_left
         votes += _elsewhere(maps, [pictures[i] for i in beside], point)
     return found, votes
 

@@ -8,7 +8,7 @@ CLEARS_NOBODY = "Only these five conditions were looked for; a low rank clears n
 
 
 class TrainedOn(StrEnum):
-    """What a bundle's weights have learnt from."""
+    """What weights have learnt from, the weakest first."""
 
     NOTHING = "untrained"
     SYNTHETIC = "synthetic"

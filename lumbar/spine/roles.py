@@ -23,7 +23,8 @@ LISTED = 6  # of many things, before the rest are only counted
 
 @dataclass(frozen=True)
 class Roles:
-    """The stacks to read for each role, one for a sagittal role; for the axial one the largest first.
+    """The stacks to read for each role: of a sagittal one the best of each station, that is of each part of the body,
+    the lowest first, so one in a usual study; of the axial one the largest first.
 
     ``choices`` tells in words what became of every series, one line each, numbered from 1 in the order of their UIDs.
     ``notes`` tell what is odd about how the stacks read lie to each other.
@@ -62,9 +63,11 @@ def assign_roles(slices: Sequence[SliceHeader]) -> Roles:
     stacks: dict[Role, tuple[Stack, ...]] = {}
     for role in Role:
         whole = [a for a in offered[role] if alone or len(a) >= MIN_SLICES]
-        read = _read(role, whole)
-        verdicts |= {a: _verdict(role, a, a in whole, read, series) for a in offered[role]}
-        found = sorted((s for a in read for s in a.stacks), key=lambda s: (-len(s.slices), lying(s.slices[0])))
+        read, left = _read_all(whole) if role is Role.AXIAL_T2 else _best_of_each_station(whole)
+        verdicts |= _verdicts(role, read, left, [a for a in offered[role] if a not in whole], series)
+        found = [stack for a in read for stack in a.stacks]
+        if role is Role.AXIAL_T2:
+            found.sort(key=lambda s: (-len(s.slices), lying(s.slices[0])))
         if found:
             stacks[role] = tuple(found)
     return Roles(stacks, _choices(verdicts, series), tuple(_notes(stacks)))
@@ -80,18 +83,31 @@ def _families(
     slices: Sequence[SliceHeader], alone: bool
 ) -> Mapping[tuple[str | None, tuple[object, ...]], list[SliceHeader]]:
     """By the objection to them, if any, and by what no acquisition mixes: frame of reference, plane and contrast."""
-    planes: defaultdict[str, set[Plane]] = defaultdict(set)
-    for header in slices:
-        planes[header.series_instance_uid].add(header.plane)
+    localizers = _localizers(slices)
     families: defaultdict[tuple[str | None, tuple[object, ...]], list[SliceHeader]] = defaultdict(list)
     for header in slices:
         contrast = weighting(header), fat_suppressed(header), header.contrast_agent, dixon(header)
-        objection = _objection(header, planes[header.series_instance_uid], alone)
+        objection = _objection(header, (header.series_instance_uid, header.plane) in localizers, alone)
         families[objection, (header.frame_of_reference_uid, header.plane, *contrast)].append(header)
     return families
 
 
-def _objection(header: SliceHeader, planes: set[Plane], alone: bool) -> str | None:
+def _localizers(slices: Sequence[SliceHeader]) -> set[tuple[str, Plane]]:
+    """Of the series in several planes, as localizers are, the planes too few slices lie in to be an acquisition."""
+    planes: defaultdict[str, defaultdict[Plane, list[SliceHeader]]] = defaultdict(lambda: defaultdict(list))
+    for header in slices:
+        planes[header.series_instance_uid][header.plane].append(header)
+    return {
+        (uid, plane)
+        for uid, own in planes.items()
+        # A steep L5/S1 block of an axial series may lie nearer to the coronal plane.
+        if len(own) > 1 and set(own) != {Plane.AXIAL, Plane.CORONAL}
+        for plane, held in own.items()
+        if len(Acquisition.of(held)) < MIN_SLICES
+    }
+
+
+def _objection(header: SliceHeader, localizer: bool, alone: bool) -> str | None:
     """Why such a slice cannot be read, or None. Asks only for its plane and weighting where it came ``alone``."""
     unreadable = f"{weighting(header)} in this plane is not read" if role_of(header) is None else None
     if alone:
@@ -99,11 +115,9 @@ def _objection(header: SliceHeader, planes: set[Plane], alone: bool) -> str | No
     kinds = header.image_type
     longer_side = max(header.rows * header.spacing[0], header.columns * header.spacing[1])
     low, high = FIELD_OF_VIEW.get(header.plane, (0.0, np.inf))
-    # A steep L5/S1 block of an axial series may lie nearer to the coronal plane.
-    localizer = "LOCALIZER" in kinds or (len(planes) > 1 and planes != {Plane.AXIAL, Plane.CORONAL})
     reformat = {"DERIVED", "SECONDARY"} & set(kinds[:2]) or {"MPR", "PROJECTION", "PROJECTION IMAGE"} & set(kinds)
     reasons = [
-        (localizer, "a localizer"),
+        (localizer or "LOCALIZER" in kinds, "a localizer"),
         (bool(reformat), "not an original acquisition"),
         (bool(dixon(header) & {"FAT", "OUT_PHASE"}), "a Dixon fat or opposed-phase image"),
         (unreadable is not None, unreadable),
@@ -119,13 +133,26 @@ def _by_series(family: list[SliceHeader]) -> list[Acquisition]:
     return [Acquisition.of(own) for own in by_series.values()]
 
 
-def _read(role: Role, offered: list[Acquisition]) -> list[Acquisition]:
-    """Of a sagittal role the best; for the axial one all that do not show again what a better one shows."""
+def _best_of_each_station(offered: list[Acquisition]) -> tuple[list[Acquisition], list[Acquisition]]:
+    """Of sagittal acquisitions what is read, the lowest first, and what is not."""
     read: list[Acquisition] = []
     for acquisition in sorted(offered, key=_preference):
-        if not read or (role is Role.AXIAL_T2 and not any(acquisition.shows_again(better) for better in read)):
+        if not any(acquisition.shows_station(better) for better in read):
             read.append(acquisition)
-    return read
+    read.sort(key=lambda a: a.stacks[0].extent[0])
+    return read, [a for a in offered if a not in read]
+
+
+def _read_all(offered: list[Acquisition]) -> tuple[list[Acquisition], list[Acquisition]]:
+    """Of axial acquisitions what is read, and what lies where a better one shows it."""
+    read: list[Acquisition] = []
+    left: list[Acquisition] = []
+    for acquisition in sorted(offered, key=_preference):
+        known = list(zip(acquisition.known_from(read), acquisition.slices, strict=True))
+        for again, into in ((False, read), (True, left)):
+            if own := [header for shown, header in known if shown is again]:
+                into.append(Acquisition.of(own))
+    return read, left
 
 
 def _preference(acquisition: Acquisition) -> tuple[object, ...]:
@@ -142,20 +169,24 @@ def _preference(acquisition: Acquisition) -> tuple[object, ...]:
     )
 
 
-def _verdict(
-    role: Role, acquisition: Acquisition, whole: bool, read: list[Acquisition], series: Mapping[str, int]
-) -> str:
-    repeated = next((other for other in read if acquisition.repeats(other)), None)
-    if acquisition in read:
-        verdict = role.label
-    elif repeated is not None:
-        verdict = f"not read, it repeats {_named(repeated, series)}"
-    elif not whole:
-        verdict = f"refused, fewer than {MIN_SLICES} slices"
-    else:
-        verdict = f"not read, another is better for {role.label}"
-    together = _named(acquisition, series)
-    return f"{verdict}; {together} belong together" if " and " in together else verdict
+def _verdicts(
+    role: Role,
+    read: list[Acquisition],
+    left: list[Acquisition],
+    few: list[Acquisition],
+    series: Mapping[str, int],
+) -> Mapping[Acquisition, str]:
+    verdicts = dict.fromkeys(read, role.label)
+    if role is not Role.AXIAL_T2 and len(read) > 1:
+        verdicts = {a: f"{role.label}, station {n} of {len(read)} from below" for n, a in enumerate(read, 1)}
+    verdicts |= dict.fromkeys(left, f"not read, another is better for {role.label}")
+    verdicts |= dict.fromkeys(few, f"refused, fewer than {MIN_SLICES} slices")
+    for acquisition in (*left, *few):
+        repeated = next((other for other in read if acquisition.repeats(other)), None)
+        if repeated is not None:
+            verdicts[acquisition] = f"not read, it repeats {_named(repeated, series)}"
+    together = {a: _named(a, series) for a in verdicts}
+    return {a: f"{v}; {together[a]} belong together" if " and " in together[a] else v for a, v in verdicts.items()}
 
 
 def _named(acquisition: Acquisition, series: Mapping[str, int]) -> str:
@@ -190,17 +221,21 @@ def _description(acquisition: Acquisition) -> str:
 
 
 def _notes(stacks: Mapping[Role, tuple[Stack, ...]]) -> Iterator[str]:
-    """Against the sagittal stack, on which the levels are found: what lies elsewhere, what names another frame."""
+    """Against the sagittal stacks, on which the levels are found: what lies elsewhere, what names another frame."""
     reference = next((role for role in (Role.SAGITTAL_T2, Role.SAGITTAL_T1) if role in stacks), None)
-    if reference is None:
-        return
-    sagittal = stacks[reference][0]
     for role in stacks:
-        apart = [stack for stack in stacks[role] if not sagittal.meets(stack)]
+        if reference is None or role is reference:
+            continue
+        beside = [(stack, _nearest_station(stacks[reference], stack)) for stack in stacks[role]]
+        apart = [stack for stack, station in beside if not station.meets(stack)]
         if apart:
             count = sum(len(stack.slices) for stack in apart)
             yield f"{count} {role.label} slices lie wholly outside the {reference.label} images"
-        frames = {s.slices[0].frame_of_reference_uid for s in (sagittal, *stacks[role]) if s not in apart} - {""}
-        if len(frames) > 1:
+        frames = [{s.slices[0].frame_of_reference_uid for s in pair} - {""} for pair in beside if pair[0] not in apart]
+        if any(len(named) > 1 for named in frames):
             names = f"{role.label} and {reference.label}"
             yield f"{names} name different frames of reference; they overlap and are read together"
+
+
+def _nearest_station(stations: Sequence[Stack], stack: Stack) -> Stack:
+    return min(stations, key=lambda station: abs(station.extent[0] - stack.extent[0]))

@@ -13,6 +13,8 @@ from lumbar.spine.weighting import Weighting, fat_suppressed, weighting
 PARALLEL = 0.01  # greatest angle between the normals of a stack in radians, about half a degree
 SAME_POSITION = 0.1  # mm along the normal
 OVERLAP, MOST_OVERLAP_MM = 0.75, 4.0  # of the thickness: slices closer than that show the same
+HALFWAY = 0.55  # of the usual distance of neighbours: of slices planned anew none lies farther from an earlier one
+EVEN_MM = 0.02  # by which the steps of one acquisition differ, as written
 STATION_MM = 50.0  # between image centres within the plane; farther apart they show another part of the body
 GAP = 2.5  # of the usual distance of neighbours: a larger one parts axial blocks; a missing slice makes it 2
 
@@ -34,6 +36,17 @@ class Stack:
     @property
     def fat_suppressed(self) -> bool:
         return fat_suppressed(self.slices[0])
+
+    @property
+    def steps(self) -> Vector:
+        """From each slice to the next, mm along the normal."""
+        return np.asarray(np.abs(np.diff([s.centre @ self.slices[0].normal for s in self.slices])), dtype=float)
+
+    @property
+    def extent(self) -> tuple[float, float]:
+        """How high the middle of the images lies and how high they are, mm along z."""
+        corners = _corners(self.slices[0])[:, 2]
+        return float(np.mean([s.centre[2] for s in self.slices])), float(np.ptp(corners))
 
     def nearest(self, point: Vector) -> tuple[SliceHeader, float]:
         """The slice whose mid-plane is closest to a point (mm, LPS), and its unsigned distance in mm."""
@@ -59,12 +72,22 @@ class Places:
         """Of each slice: whether it is parallel, whichever way its normal points."""
         return _parallel(self._normals, header.normal)
 
-    def shared(self, header: SliceHeader) -> NDArray[np.bool_]:
-        """Of each slice: whether it shows what this one shows, parallel and less than a thickness away."""
+    def shared(self, header: SliceHeader, step: float) -> NDArray[np.bool_]:
+        """Of each slice: whether it shows what this one shows, parallel and less than a thickness away.
+
+        ``step``: mm, as far as this one usually lies from its own neighbours; about half of it is another place.
+        """
         offsets = self._centres - header.centre
-        reach = max(SAME_POSITION, min(OVERLAP * (header.thickness or 0.0), MOST_OVERLAP_MM))
+        reach = max(SAME_POSITION, min(OVERLAP * (header.thickness or 0.0), MOST_OVERLAP_MM, HALFWAY * step))
         near = (np.abs(offsets @ header.normal) <= reach) & (np.linalg.norm(offsets, axis=1) <= STATION_MM)
         return np.asarray(near & self.parallel(header))
+
+    def even(self, which: NDArray[np.bool_]) -> bool:
+        """Whether these lie at even steps: two halves of one acquisition do together, it and its repeat do not."""
+        normals = self._normals[which]
+        steps = np.diff(np.sort(self._centres[which] @ normals[0]))
+        evenly = steps.min() > SAME_POSITION and np.ptp(steps) <= EVEN_MM
+        return bool(evenly and _parallel(normals, normals[0]).all())
 
 
 def stacks(slices: Sequence[SliceHeader]) -> tuple[Stack, ...]:

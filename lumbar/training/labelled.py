@@ -31,7 +31,7 @@ SAGITTAL_SLICES, AXIAL_SLICES = 7, 4  # as many as in the drawn views
 def write_labelled_views(
     folder: Path, data: Path, stage: Callable[[str, int], Callable[[float], None]]
 ) -> dict[str, list[Path]]:
-    """Writes a file a study and network, and gives them by network; those that are there already are kept.
+    """Writes a file a study and network, and gives them by network.
 
     Raises WrongSetting where it is no data set in the RSNA 2024 layout.
     """
@@ -41,9 +41,8 @@ def write_labelled_views(
     for study in studies:
         for kind, views in labelled_views(study, rows.get(study.name, [])).items():
             file = folder / kind / f"{study.name}.npz"
-            if not file.exists():
-                file.parent.mkdir(parents=True, exist_ok=True)
-                write_file(file, views)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_file(file, views)
             files.setdefault(kind, []).append(file)
         advance(1)
     return files

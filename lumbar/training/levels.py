@@ -4,6 +4,7 @@ import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -125,27 +126,29 @@ def _outcome(
     kinds: list[dict[str, str]],
     keypoints: KeypointReader,
 ) -> Outcome:
-    instances, _ = find_instances(folder, folder)
-    slices = SliceReader(instances)
     kind = kinds[0] if kinds else {}
-    truth = Truth(
-        *_points(labels_of(folder, instances, labels), exact),
-        *(kind[k] for k in ("numbering", "region", "scanner", "build") if kind),
-    )
+    about: dict[str, Any] = {name: kind[name] for name in ("numbering", "region", "scanner", "build") if name in kind}
     try:
+        instances, _ = find_instances(folder, folder)
+        slices = SliceReader(instances)
+        truth = Truth(*_points(labels_of(folder, instances, labels), exact), **about)
         roles = assign_roles(slices.headers)
         levels = locate_levels(roles, slices.read, keypoints)
         points = find_points(levels, roles, slices.read, keypoints)
     except (NotAnalysable, NotDicom) as error:
-        return Outcome(folder.name, truth, refused=str(error))
+        return Outcome(folder.name, Truth(*_points([], exact), **about), refused=str(error))
+    if not levels.midline_known:
+        return Outcome(folder.name, truth, refused="the canal is not seen on the sagittal images")
     errors = {key: _apart(points.at.get(key), point, truth.slices.get(key)) for key, point in truth.points.items()}
     found = levels.canal
     canal = {key.level: point for key, point in truth.points.items() if key.condition.side is None}
     named = {level: level in found and _nearest(found[level], canal) is level for level in canal}
     sides = {
-        key: bool(np.sign(points.at[key][0] - found[key.level][0]) == np.sign(point[0] - canal[key.level][0]))
+        key: bool(
+            np.linalg.norm(points.at[key] - point) < np.linalg.norm(points.at[key] - truth.points[_mirrored(key)])
+        )
         for key, point in truth.points.items()
-        if key.condition.side is not None and key in points.at and key.level in canal
+        if key.condition.side is not None and key in points.at and _mirrored(key) in truth.points
     }
     return Outcome(folder.name, truth, None, levels.doubts + points.doubts, errors, named, sides)
 
@@ -170,6 +173,13 @@ def _apart(found: Vector | None, truth: Vector, on: SliceHeader | None) -> float
     if on is not None:
         off = off - (off @ on.normal) * on.normal
     return float(np.linalg.norm(off))
+
+
+def _mirrored(key: FindingKey) -> FindingKey:
+    """The finding of the other side."""
+    name = str(key.condition)
+    other = name.replace("left", "right") if name.startswith("left") else name.replace("right", "left")
+    return FindingKey(Condition(other), key.level)
 
 
 def _nearest(point: Vector, canal: Mapping[Level, Vector]) -> Level:

@@ -1,5 +1,6 @@
 """Many views for the keypoint networks, made by all cores and kept as NumPy files."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+import lumbar.phantoms
 from lumbar.phantoms.chain import Numbering
 from lumbar.phantoms.views import Views
 
@@ -19,10 +21,11 @@ PATIENTS = 40  # in a file
 def write_views(
     folder: Path, draw: Callable[[int], list[Views]], patients: int, seed: int, advance: Callable[[int], None]
 ) -> list[Path]:
-    """Writes the views of that many patients and gives the files; those that are there already are kept.
+    """Writes the views of that many patients and gives the files; those that this code has made before are kept.
 
     ``advance`` gets the number of patients done.
     """
+    folder = folder / _code_sha256()[:12]
     folder.mkdir(parents=True, exist_ok=True)
     parts = [range(first, min(first + PATIENTS, seed + patients)) for first in range(seed, seed + patients, PATIENTS)]
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
@@ -31,6 +34,12 @@ def write_views(
             files.append(file)
             advance(len(part))
     return files
+
+
+def _code_sha256() -> str:
+    """Of the code that draws phantoms: views of another version are other views."""
+    sources = sorted(Path(lumbar.phantoms.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
 def _write(folder: Path, draw: Callable[[int], list[Views]], seeds: range) -> Path:

@@ -29,11 +29,24 @@ def rows_of(done):
 
 
 def assert_one_line(done, status, said):
+    assert said_before(done, status, said) == []
+
+
+def assert_last_line(done, status, said):
+    """The reason comes last, after what became of each series."""
+    told = said_before(done, status, said)
+    assert told
+    assert all(line.startswith("series ") for line in told), told
+
+
+def said_before(done, status, said):
+    """The lines on standard error before the last, which holds the reason."""
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("lumbar: ")
-    assert said in line
+    *lines, last = done.stderr.strip().splitlines()
+    assert last.startswith("lumbar: ")
+    assert said in last
+    return lines
 
 
 def test_a_whole_phantom_is_read_from_a_folder_or_a_zip_alike(stubbed, phantom, tmp_path):
@@ -68,10 +81,50 @@ def test_a_study_with_one_series_is_read_as_far_as_it_goes(stubbed, phantom):
     }
 
 
+def test_one_slice_alone_is_read_with_its_doubts_in_every_form(stubbed, phantom):
+    middle = str(sorted(phantom(1)[0].glob("1/*.dcm"))[8])
+    said = stubbed.lumbar("analyse", middle).stdout
+    (doubt,) = [line.removeprefix("Caution: ") for line in said.splitlines() if line.startswith("Caution: ")]
+    rows = rows_of(stubbed.lumbar("analyse", middle, "--format", "csv"))
+    records = json.loads(stubbed.lumbar("analyse", middle, "--format", "json").stdout)
+    assert [row["doubts"] for row in rows] == [record["doubts"] for record in records] == [doubt] * 25
+
+
+def test_the_readings_of_a_loose_axial_slice_stand_beside_what_programs_read(stubbed, phantom):
+    loose = str(sorted(phantom(1)[0].glob("3/*.dcm"))[8])
+    said = [line for line in stubbed.lumbar("analyse", loose).stdout.splitlines() if "Without a level" in line]
+    assert len(said) == 2
+    for form in ("csv", "json"):
+        done = stubbed.lumbar("analyse", loose, "--format", form)
+        assert done.stderr.splitlines() == said
+        assert len(rows_of(done) if form == "csv" else json.loads(done.stdout)) == 25
+
+
+def test_how_a_stored_study_was_read_stands_in_every_form_doubts_first(stubbed, phantom):
+    folder, truth = phantom(1)
+    study = truth.study_instance_uid
+    stubbed.start()
+    assert stubbed.dcmsend(sorted(folder.glob("1/*.dcm"))[8]).returncode == 0
+    assert stubbed.lumbar("complete", study).returncode == 0
+    stubbed.wait_for_states({study: "analysed"})
+    stubbed.kill()
+    state, caution, series, *_ = stubbed.lumbar("study", study).stdout.splitlines()
+    assert state == "analysed, revision 1"
+    assert caution.startswith("Caution: the numbering is uncertain")
+    assert series.startswith("series 1 (1 sagittal slice")
+    rows = rows_of(stubbed.lumbar("study", study, "--format", "csv"))
+    records = json.loads(stubbed.lumbar("study", study, "--format", "json").stdout)
+    for row in (*rows, *records, *stubbed.findings()):
+        assert row["doubts"] == caution.removeprefix("Caution: ")
+    for row in (*rows, *records):
+        assert row["choices"].startswith(f"{series}; ")
+
+
 def test_without_the_series_that_shows_the_levels_there_is_a_reason(stubbed, phantom):
     folder, _ = phantom(1)
     done = stubbed.lumbar("analyse", str(folder / "3"))
-    assert_one_line(done, 3, "no sagittal T1 or T2/STIR series was received")
+    assert_last_line(done, 3, "no sagittal T1 or T2/STIR series was received")
+    assert "): Axial T2\n" in done.stderr
 
 
 def test_a_damaged_file_is_passed_over_and_the_rest_is_read(stubbed, phantom, tmp_path):
@@ -99,7 +152,10 @@ def test_a_study_that_lacks_what_is_needed_everywhere_has_a_reason(stubbed, phan
         delattr(ds, missing)
         ds.save_as(stripped / file.name)
     done = stubbed.lumbar("analyse", str(stripped))
-    assert_one_line(done, 3, "pixel" if missing == "PixelData" else missing)
+    if missing == "PixelData":
+        assert_last_line(done, 3, "pixel")
+    else:
+        assert_one_line(done, 3, missing)
 
 
 def test_what_is_no_study_has_a_reason(stubbed, tmp_path):
@@ -210,7 +266,7 @@ def test_a_real_lumbar_slice_is_read_as_far_as_one_slice_allows(tmp_path, real_f
 )
 def test_a_real_study_that_is_not_lumbar_is_refused_with_a_reason(tmp_path, real_files, name, reason):
     done = System(tmp_path / "cli", {}, stubbed=False).lumbar("analyse", str(real_files / "not-lumbar" / name))
-    assert_one_line(done, 3, reason)
+    assert_last_line(done, 3, reason)
 
 
 def test_dcmtk_and_lumbar_send_reach_the_receiver_alike(stubbed, phantom):

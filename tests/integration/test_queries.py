@@ -9,12 +9,15 @@ from db import queries, results, studies
 from db.intake import take_in
 from db.studies import StudyEvent
 from db.tables import Explanation, JobKind, JobState, Report
-from lumbar.errors import Permanent
+from lumbar.errors import NotAnalysable, Permanent
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Severity
 from lumbar.spine.findings import Finding, Place
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.spine.urgency import Urgency
+from tests.faults.reading import by_headers
 from tests.integration.conftest import ROOT, arrival, make_slice
+from tests.stubbed import StubNetworks
+from worker import analysis
 
 PLACE = Place("1.2", "1.3", "1.4", None, 10.5, 20.25, -1, 2, 3)
 CANAL = FindingKey(Condition.SPINAL_CANAL_STENOSIS, Level.L4_L5)
@@ -26,14 +29,19 @@ def bundle(trained_on):
     return BundleIdentity(f"b-{trained_on}", "1", "ab" * 32, trained_on, "1")
 
 
-def analysed(site, number, exceptions=None, trained_on=TrainedOn.CLINICAL, unassessed=(), **words):
+def analysed(site, number, exceptions=None, trained_on=TrainedOn.CLINICAL, unassessed=(), poorly_shown=(), **words):
     """A study whose 25 findings are normal but for the exceptions."""
     take_in(site.database, site.store, arrival(make_slice(study=number)))
     exceptions = exceptions or {}
     found = [
         Finding(*key.parts, reason="no axial T2")
         if key in unassessed
-        else Finding(*key.parts, probabilities=exceptions.get(key, NORMAL), place=PLACE, shows=0.5)
+        else Finding(
+            *key.parts,
+            probabilities=exceptions.get(key, NORMAL),
+            place=PLACE,
+            shows=0.4 if key in poorly_shown else 0.5,
+        )
         for key in ALL_FINDINGS
     ]
     end(site, number, StudyEvent.ANALYSED, found=found, bundle=bundle(trained_on), **words)
@@ -67,6 +75,12 @@ def test_severe_stands_above_moderate_and_uncertain_and_normal_stands_last(site)
     ]
 
 
+def test_a_crop_that_hardly_shows_its_condition_makes_its_grade_uncertain(site):
+    analysed(site, 1)
+    analysed(site, 2, poorly_shown=[CANAL, RECESS])
+    assert order(site) == [(2, Urgency.SOON, "2 uncertain"), (1, Urgency.IN_TURN, "all normal or mild")]
+
+
 def test_a_study_whose_numbering_is_in_doubt_is_read_soon(site):
     analysed(site, 1)
     analysed(site, 2, doubts=["the numbering is uncertain: the border to the sacrum looks transitional"])
@@ -88,6 +102,75 @@ def test_how_a_study_was_read_is_kept_for_each_revision_doubts_first(site):
         (1, "series 2: refused", False),
         (2, "series 1: refused", False),
     ]
+
+
+def test_only_how_the_newest_revision_was_read_is_told(site):
+    analysed(site, 1, doubts=["in doubt", "and again"], told=["series 1: Sagittal T1", "series 2: refused"])
+    analysed(site, 2, doubts=["another's"])
+    assert told(site, 1) == (("in doubt", "and again"), ("series 1: Sagittal T1", "series 2: refused"))
+    take_in(site.database, site.store, arrival(make_slice(study=1, number=2)))
+    assert told(site, 1) == ((), ())
+    end(site, 1, StudyEvent.REFUSED, reason="no lumbar spine was found", told=["series 1: refused"])
+    assert told(site, 1) == ((), ("series 1: refused",))
+
+
+def told(site, number):
+    with site.database.reading() as session:
+        read = queries.how_read(session, studies.find(session, f"{ROOT}.{number}").id)
+    return read.doubts, read.choices
+
+
+def test_every_finding_carries_the_doubts_of_its_revision(site):
+    analysed(site, 1, doubts=["in doubt"])
+    take_in(site.database, site.store, arrival(make_slice(study=1, number=2)))
+    end(site, 1, StudyEvent.REFUSED, reason="no lumbar spine was found", doubts=["not seen", "nor named"])
+    analysed(site, 2, doubts=["in doubt"], told=["series 1: Sagittal T1"])
+    analysed(site, 3, told=["series 1: Sagittal T1"])
+    with site.database.reading() as session:
+        carried = {(row.study_instance_uid[-1], row.doubts) for row in queries.findings(session)}
+    assert carried == {("1", ("not seen", "nor named")), ("2", ("in doubt",)), ("3", ())}
+
+
+def refuse(*_):
+    raise NotAnalysable("no lumbar spine was found", ("series 1: refused",))
+
+
+@pytest.mark.parametrize(("reading", "of_series"), [(by_headers, ()), (refuse, ("series 1: refused",))])
+def test_images_left_out_are_told_by_their_reason_whether_the_study_is_read_or_refused(
+    site, monkeypatch, reading, of_series
+):
+    monkeypatch.setattr(analysis, "analyse", reading)
+    for number, lacking in enumerate(("", "PixelSpacing", "PixelSpacing", "ImagePositionPatient"), 1):
+        ds = make_slice(number=number, PixelSpacing=[10, 10])
+        if lacking:
+            delattr(ds, lacking)
+        take_in(site.database, site.store, arrival(ds))
+    analyse(site)
+    assert told(site, 1)[1] == (
+        *of_series,
+        "1 image left out: ImagePositionPatient is missing",
+        "2 images left out: PixelSpacing is missing",
+    )
+
+
+def test_a_study_of_which_no_image_can_be_read_tells_of_each_reason(site):
+    for number, lacking in enumerate(("PixelSpacing", "ImagePositionPatient"), 1):
+        ds = make_slice(number=number)
+        delattr(ds, lacking)
+        take_in(site.database, site.store, arrival(ds))
+    analyse(site)
+    assert told(site, 1)[1] == (
+        "1 image left out: ImagePositionPatient is missing",
+        "1 image left out: PixelSpacing is missing",
+    )
+
+
+def analyse(site):
+    """The study's ANALYSE job as a worker does it, with stub networks."""
+    with site.database.transaction() as session:
+        studies.complete(session, studies.find(session, f"{ROOT}.1").id)
+        claimed = results.claim(session, JobKind.ANALYSE, lease_s=10)
+    analysis.analyse_study(site, StubNetworks(), claimed)
 
 
 def test_a_study_that_could_not_be_read_stands_above_a_normal_one(site):

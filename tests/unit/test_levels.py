@@ -143,6 +143,54 @@ def test_a_series_damaged_throughout_is_refused_with_the_reason(
         locate(studies[0].roles, read)
 
 
+def test_what_rests_on_one_slice_of_a_damaged_series_is_doubted(
+    studies: list[Study], locate: Callable[..., Levels]
+) -> None:
+    study = studies[0]
+    left = study.sagittal[len(study.sagittal) // 2]
+
+    def read(header: SliceHeader) -> Picture:
+        if header != left:
+            raise NotDicom("the pixels are cut short")
+        return study.slices.read(header)
+
+    levels = locate(study.roles, read)
+    assert any("too few slices" in doubt for doubt in levels.doubts)
+    assert any("could not be read" in note for note in levels.notes)
+
+
+def test_a_t2_series_damaged_throughout_leaves_the_t1(studies: list[Study], locate: Callable[..., Levels]) -> None:
+    study = studies[0]
+
+    def read(header: SliceHeader) -> Picture:
+        if header in study.sagittal:
+            raise NotDicom("the pixels are cut short")
+        return study.slices.read(header)
+
+    levels = locate(study.roles, read)
+    assert errors(levels, study).max() <= 8
+    assert "Sagittal T1" in levels.notes[0]
+
+
+@pytest.mark.parametrize("region", [Region.NECK, Region.THORAX])
+def test_the_lumbar_station_of_a_whole_spine_is_found_among_the_others(
+    studies: list[Study], tmp_path: Path, region: Region, locate: Callable[..., Levels]
+) -> None:
+    write_study(tmp_path, 5, kind=Kind(HELD_OUT[0], region=region))
+    other = read_all(tmp_path)
+    stacks = {
+        role: (*assign_roles(other.headers).stacks[role], *studies[0].roles.stacks[role])
+        for role in (Role.SAGITTAL_T2, Role.SAGITTAL_T1)
+    }
+
+    def read(header: SliceHeader) -> Picture:
+        return (other if header in other.headers else studies[0].slices).read(header)
+
+    levels = locate(Roles(stacks, ()), read)
+    assert levels.source in studies[0].sagittal
+    assert errors(levels, studies[0]).max() <= 5
+
+
 def test_without_sagittal_t2_it_says_so(studies: list[Study], locate: Callable[..., Levels]) -> None:
     with pytest.raises(NotAnalysable, match="no sagittal T1 or T2/STIR series was received"):
         locate(Roles({}, ()), studies[0].slices.read)

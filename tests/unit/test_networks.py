@@ -7,13 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 
 from lumbar.errors import WrongSetting
-from lumbar.networks import Networks
+from lumbar.networks import Networks, bundle
 from lumbar.networks.bundle import DESCRIPTION, load_bundle, read_identity, write_bundle
 from lumbar.networks.classifiers import (
     CONDITION_CLASSES,
@@ -22,6 +23,7 @@ from lumbar.networks.classifiers import (
     build_condition_network,
     build_severity_network,
 )
+from lumbar.networks.locator import FOLDER, described
 from lumbar.spine.anatomy import Condition
 from lumbar.spine.crops import PREPROCESSING_VERSION
 from lumbar.spine.provenance import TrainedOn
@@ -116,6 +118,49 @@ def test_a_bundle_read_back_answers_alike_under_its_own_name(initial: Classifier
     assert read.identity.weights_sha256 != initial.identity.weights_sha256
     np.testing.assert_allclose(read.conditions(CROPS[:2]), initial.conditions(CROPS[:2]), atol=1e-6)
     np.testing.assert_allclose(read.severities(CROPS[:2]), initial.severities(CROPS[:2]), atol=1e-6)
+
+
+NOTHING, SYNTHETIC, CLINICAL = TrainedOn
+
+
+def state_trained_on(copied: Path, monkeypatch: pytest.MonkeyPatch, own: TrainedOn, border: dict[str, Any]) -> None:
+    """Says ``own`` of the bundle; of the locator's networks that they are clinical, but of the border's ``border``."""
+    (copied / DESCRIPTION).write_text(json.dumps(json.loads((copied / DESCRIPTION).read_text()) | {"trained_on": own}))
+    stated = {kind: {"sha256": about["sha256"], "trained_on": CLINICAL} for kind, about in described(FOLDER).items()}
+    stated["border"] = {"sha256": stated["border"]["sha256"], **border}
+    (copied / "locator.json").write_text(json.dumps(stated))
+    monkeypatch.setattr(bundle, "FOLDER", copied)
+
+
+@pytest.mark.parametrize(
+    ("own", "locator", "all_in_all"),
+    [
+        (CLINICAL, CLINICAL, CLINICAL),
+        (CLINICAL, SYNTHETIC, SYNTHETIC),
+        (CLINICAL, NOTHING, NOTHING),
+        (SYNTHETIC, CLINICAL, SYNTHETIC),
+        (NOTHING, CLINICAL, NOTHING),
+    ],
+)
+def test_a_bundle_is_trained_on_no_more_than_the_weakest_network_it_is_read_with(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, own: TrainedOn, locator: TrainedOn, all_in_all: TrainedOn
+) -> None:
+    state_trained_on(copied, monkeypatch, own, {"trained_on": locator})
+    assert read_identity(copied).trained_on is all_in_all
+
+
+@pytest.mark.parametrize("border", [{}, {"trained_on": "hearsay"}])
+def test_a_locator_that_does_not_say_what_it_has_learnt_from_is_refused(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, border: dict[str, str]
+) -> None:
+    state_trained_on(copied, monkeypatch, CLINICAL, border)
+    with pytest.raises(WrongSetting, match="locator: its files are missing or damaged"):
+        read_identity(copied)
+
+
+def test_a_clinical_bundle_says_synthetic_while_the_shipped_locator_has_learnt_from_phantoms(copied: Path) -> None:
+    (copied / DESCRIPTION).write_text((copied / DESCRIPTION).read_text().replace('"synthetic"', '"clinical"'))
+    assert "Trained on synthetic data" in read_identity(copied).trained_on.notices
 
 
 def test_weights_that_are_not_the_bundle_s_are_refused(copied: Path) -> None:

@@ -1,26 +1,31 @@
 """The whole reading of one study: whatever happens to it on its way, the same findings at the same points."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom import Dataset
+from numpy.typing import NDArray
+from pydicom import Dataset, dcmread
 
 from lumbar.dicom.folder import Found, find_instances
+from lumbar.errors import NotAnalysable
 from lumbar.networks import Networks, load
 from lumbar.phantoms import PhantomTruth
+from lumbar.spine.anatomy import Plane, Side
 from lumbar.spine.levels import KeypointReader
 from lumbar.spine.slices import SliceHeader
-from tests.stubbed import StubNetworks
-from tests.studies import duplicated, renamed, renumbered, sent_twice, shuffled, split
+from tests.stubbed import StubKeypoints, StubNetworks
+from tests.studies import CHANGES, duplicated, split, turned
 from worker.pipeline import Analysis, analyse, picture_of
 
-CHANGES = (shuffled, renamed, renumbered, split, duplicated, sent_twice)
 SEED = 21
 
 
@@ -38,6 +43,14 @@ def clean(phantom: Callable[[int], tuple[Path, PhantomTruth]]) -> list[Found]:
 
 
 @pytest.fixture(scope="module")
+def whole(clean: list[Found]) -> dict[object, Dataset]:
+    """The instances with their pixels, by where and how they were taken."""
+    made = {_taken(found.slices[0]): dcmread(found.path) for found in clean}
+    assert len(made) == len(clean)
+    return made
+
+
+@pytest.fixture(scope="module")
 def networks(keypoints: KeypointReader) -> Reading:
     return Reading(keypoints)
 
@@ -47,31 +60,51 @@ def usual(clean: list[Found], networks: Reading) -> Analysis:
     return analyse(clean, networks)
 
 
-def sent(clean: Sequence[Found], slices: Sequence[SliceHeader], random: Random) -> list[Found]:
-    """The instances as they would arrive with these headers, and with wrong descriptions; the pixels stay."""
-    by_place = {(f.slices[0].position, f.slices[0].echo_time, f.slices[0].orientation): f for f in clean}
-    assert len(by_place) == len(clean)
-    arrived = []
-    for header in slices:
-        source = by_place[header.position, header.echo_time, header.orientation]
-        told = Dataset()
-        told.SOPInstanceUID, told.SeriesInstanceUID = header.sop_instance_uid, header.series_instance_uid
-        told.SeriesDescription = random.choice(("AX T1 BRAIN", "SAG T2 C-SPINE", ""))
-        told.BodyPartExamined = random.choice(("BRAIN", "KNEE", "LSPINE"))
-        arrived.append(Found(source.path, told, (header,)))
-    return arrived
+def _taken(header: SliceHeader) -> object:
+    return (*np.round(header.centre, 2).tolist(), header.echo_time)
 
 
-@settings(max_examples=15)
+@contextmanager
+def sent(whole: dict[object, Dataset], slices: Sequence[SliceHeader], random: Random) -> Iterator[list[Found]]:
+    """The files as they would arrive with these headers, the pixels stored as those say, and wrong descriptions."""
+    with TemporaryDirectory() as folder:
+        for n, header in enumerate(random.sample(list(slices), len(slices))):
+            ds = deepcopy(whole[_taken(header)])
+            pixels = ds.pixel_array
+            stored = np.array(ds.ImageOrientationPatient).reshape(2, 3)
+            right, down = header.along_row, header.down_column
+            if abs(stored[0] @ right) < 0.5:
+                pixels, stored = pixels.T, stored[::-1]
+            pixels = pixels[:: 1 if stored[1] @ down > 0 else -1, :: 1 if stored[0] @ right > 0 else -1]
+            ds.PixelData = np.ascontiguousarray(pixels).tobytes()
+            ds.Rows, ds.Columns = pixels.shape
+            ds.ImageOrientationPatient = [*right.tolist(), *down.tolist()]
+            ds.ImagePositionPatient, ds.PixelSpacing = list(header.position), list(header.spacing)
+            ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = header.sop_instance_uid
+            ds.SeriesInstanceUID, ds.InstanceNumber = header.series_instance_uid, header.instance_number
+            ds.RepetitionTime = header.repetition_time
+            ds.SeriesDescription = ds.ProtocolName = random.choice(("AX T1 BRAIN", "SAG T2 C-SPINE", ""))
+            ds.BodyPartExamined = random.choice(("BRAIN", "KNEE", "LSPINE"))
+            ds.save_as(Path(folder) / f"{n}.dcm")
+        yield find_instances(Path(folder), Path(folder))[0]
+
+
+@settings(max_examples=12)
 @given(seed=st.integers(0, 2**32), changes=st.lists(st.sampled_from(CHANGES), min_size=1, max_size=4))
 def test_a_study_in_disorder_is_read_like_the_clean_one(
-    clean: list[Found], usual: Analysis, networks: Reading, seed: int, changes: list[Callable[..., object]]
+    clean: list[Found],
+    whole: dict[object, Dataset],
+    usual: Analysis,
+    networks: Reading,
+    seed: int,
+    changes: list[Callable[..., list[SliceHeader]]],
 ) -> None:
     random = Random(seed)
     slices: list[SliceHeader] = [found.slices[0] for found in clean]
     for change in changes:
-        slices = change(slices, random)  # type: ignore[assignment]
-    analysis = analyse(sent(clean, slices, random), networks)
+        slices = change(slices, random)
+    with sent(whole, slices, random) as arrived:
+        analysis = analyse(arrived, networks)
     assert analysis.doubts == usual.doubts
     for here, there in zip(analysis.findings, usual.findings, strict=True):
         assert (here.key, here.severity, here.reason) == (there.key, there.severity, there.reason)
@@ -81,12 +114,13 @@ def test_a_study_in_disorder_is_read_like_the_clean_one(
             assert np.allclose(here_at, there_at, atol=0.01)
 
 
-def test_the_same_holds_for_the_real_networks(clean: list[Found]) -> None:
+def test_the_same_holds_for_the_real_networks(clean: list[Found], whole: dict[object, Dataset]) -> None:
     networks: Networks = load(None)
     random = Random(5)
     slices = [found.slices[0] for found in clean]
     there = analyse(clean, networks)
-    here = analyse(sent(clean, duplicated(split(renamed(slices, random), random), random), random), networks)
+    with sent(whole, turned(duplicated(split(slices, random), random), random), random) as arrived:
+        here = analyse(arrived, networks)
     for one, other in zip(here.findings, there.findings, strict=True):
         assert one.severity is other.severity
         assert np.allclose(one.probabilities or 0, other.probabilities or 0, atol=1e-5)
@@ -114,3 +148,40 @@ def test_a_picture_can_be_drawn_of_it(clean: list[Found], usual: Analysis) -> No
     png = picture_of(usual, clean, ["Research use only"])
     assert png.startswith(b"\x89PNG")
     assert png != picture_of(replace(usual, levels=None), clean, ["Research use only"])
+
+
+class Chest(StubKeypoints):
+    """An axial slice with a sac but no recesses."""
+
+    def axial(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
+        return super().axial(pictures) * np.array([1.0, 0.4, 0.4], np.float32)
+
+
+def loose_axial(clean: list[Found]) -> Found:
+    return next(found for found in clean if found.slices[0].plane is Plane.AXIAL)
+
+
+def test_a_loose_axial_slice_is_read_without_its_level_however_often_it_came(clean: list[Found]) -> None:
+    found = loose_axial(clean)
+    for instances in ([found], [found] * 3):
+        analysis = analyse(instances, StubNetworks())
+        assert not any(finding.assessed for finding in analysis.findings)
+        assert [r.condition.side for r in analysis.readings] == list(Side)
+
+
+def test_the_second_loose_slice_is_read_where_the_first_is_damaged(clean: list[Found], tmp_path: Path) -> None:
+    axials = [found for found in clean if found.slices[0].plane is Plane.AXIAL][:2]
+    for damaged in axials:
+        content = damaged.path.read_bytes()
+        (tmp_path / "cut.dcm").write_bytes(content[: len(content) // 2])
+        instances = [replace(f, path=tmp_path / "cut.dcm") if f is damaged else f for f in axials]
+        analysis = analyse(instances, StubNetworks())
+        (read,) = {reading.place.sop_instance_uid for reading in analysis.readings}
+        assert read != damaged.slices[0].sop_instance_uid
+
+
+def test_a_loose_axial_slice_without_recesses_is_refused(clean: list[Found]) -> None:
+    networks = StubNetworks()
+    networks.keypoints = Chest()
+    with pytest.raises(NotAnalysable, match="recesses"):
+        analyse([loose_axial(clean)], networks)

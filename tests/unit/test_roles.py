@@ -7,14 +7,14 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumbar.errors import NotAnalysable
 from lumbar.spine.anatomy import Role
 from lumbar.spine.roles import Roles, Weighting, assign_roles, weighting
 from lumbar.spine.slices import SliceHeader
-from tests.studies import CHANGES, Slices, kept_as, series
+from tests.studies import CHANGES, Slices, kept_as, series, shuffled
 from tests.unit.headers import SLICE as HEADER
 
 SLICE = replace(HEADER, rows=384, columns=384, spacing=(0.75, 0.75))
@@ -341,6 +341,30 @@ def test_axial_blocks_of_a_few_slices_each_in_its_own_series_are_put_together() 
     assert all("series 1, 2, 3, 4 and 5 belong together" in choice for choice in roles.choices)
 
 
+def test_series_whose_times_differ_by_little_are_put_together() -> None:
+    """A scanner fits TR to the number of slices, and TE and TI to the gradients."""
+    blocks = [
+        axial(20 + n, 4, 10.0 * n, -60.0 + 30 * n, repetition_time=3500.0 + 17 * n, echo_time=100.0 + 0.7 * n)
+        for n in range(5)
+    ]
+    roles = assign_roles([s for block in blocks for s in block])
+    assert [len(s.slices) for s in roles.stacks[Role.AXIAL_T2]] == [4] * 5
+    other = {**STIR, "inversion_time": 165.0}
+    (stack,) = assign_roles([*sagittal(3, **STIR)[EVEN], *anew(sagittal(3, **other)[ODD], 4)]).stacks[Role.SAGITTAL_T2]
+    assert len(stack.slices) == 15
+
+
+def test_times_that_drift_apart_step_by_step_are_of_no_one_acquisition() -> None:
+    blocks = [axial(20 + n, 7 - n, 10.0 * n, -60.0 + 50 * n, echo_time=80.0 * 1.06**n) for n in range(5)]
+    roles = assign_roles([s for block in blocks for s in block])
+    assert [len(s.slices) for s in roles.stacks[Role.AXIAL_T2]] == [7, 6, 5, 4]
+    assert [choice.split(": ")[1] for choice in roles.choices] == [
+        *["Axial T2; series 1 and 2 belong together"] * 2,
+        *["Axial T2; series 3 and 4 belong together"] * 2,
+        "refused, fewer than 8 slices",
+    ]
+
+
 def test_many_parts_are_counted_not_listed() -> None:
     choices = assign_roles([s for n in range(30) for s in anew(axial(3)[n : n + 1], 20 + n)]).choices
     assert choices[0].endswith("Axial T2; series 1, 2, 3, 4, 5, 6 and 24 more belong together")
@@ -394,6 +418,34 @@ def test_blocks_that_overlap_by_a_few_slices_are_read_without_the_overlap() -> N
     assert np.diff(heights).min() > 4
 
 
+@pytest.mark.parametrize(
+    ("values", "rest"),
+    [
+        ({}, "it repeats series 1"),
+        ({"scan_options": ("FS",)}, "another is better for Axial T2"),
+        ({"echo_time": 80.0}, "another is better for Axial T2"),
+    ],
+)
+def test_axial_slices_at_places_that_nothing_better_shows_are_read(values: dict[str, object], rest: str) -> None:
+    upper = anew(moved(axial(3, 12, **values), z=14 * 4.4), 4)
+    roles = assign_roles([*axial(3, 20), *upper])
+    assert [list(s.slices) for s in roles.stacks[Role.AXIAL_T2]] == [axial(3, 20), upper[6:]]
+    held = f"(6 axial slices, TR 3500 TE {upper[0].echo_time:.0f})"
+    assert roles.choices[1] == f"series 2 {held}: Axial T2; {held}: not read, {rest}"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(EVEN, ODD), (slice(0, 20), slice(20, None)), (slice(0, 31), slice(31, None))]
+)
+@pytest.mark.parametrize("count", [40, 41])
+def test_thin_slices_that_overlap_are_all_read_though_split(one: slice, other: slice, count: int) -> None:
+    thin = [
+        replace(s, position=(-10 + 0.5 * n, *s.position[1:]), thickness=1.0) for n, s in enumerate(sagittal(3, count))
+    ]
+    (stack,) = assign_roles([*anew(thin[one], 5), *anew(thin[other], 4)]).stacks[Role.SAGITTAL_T2]
+    assert [s.position for s in stack.slices] == [s.position for s in thin]
+
+
 def test_a_missing_slice_splits_no_stack_and_a_large_gap_parts_axial_blocks() -> None:
     gappy = [s for s in axial(3, 20) if s.instance_number not in (5, 10, 11, 12)]
     stacks = assign_roles([*gappy, *(s for s in sagittal(4) if s.instance_number not in (3, 4, 5, 9))]).stacks
@@ -419,8 +471,63 @@ def test_slices_of_another_matrix_fill_a_stack_but_never_double_it() -> None:
 def test_two_stations_in_one_series_are_not_mixed() -> None:
     """Parallel, at the same distance from the mid-line, but one shows the thorax."""
     thorax = [replace(s, sop_instance_uid=f"{s.sop_instance_uid}.7") for s in moved(sagittal(3), z=220.0)]
-    (stack,) = assign_roles([*thorax, *sagittal(3)]).stacks[Role.SAGITTAL_T2]
-    assert {s.position[2] for s in stack.slices} == {140.0}
+    stacks = assign_roles([*thorax, *sagittal(3)]).stacks[Role.SAGITTAL_T2]
+    assert [{s.position[2] for s in stack.slices} for stack in stacks] == [{140.0}, {360.0}]
+
+
+@settings(max_examples=20)
+@given(st.permutations(range(5)), st.randoms(use_true_random=False))
+def test_of_a_whole_spine_the_best_of_each_station_is_read_the_lowest_first(order: list[int], random: Random) -> None:
+    """However much finer and fuller the upper ones are."""
+    offered = [
+        sagittal(10 + order[0]),
+        moved(sagittal(10 + order[1], 17, spacing=(0.6, 0.6)), y=28.8, z=180.0),
+        moved(sagittal(10 + order[2], 16, spacing=(0.6, 0.6)), y=28.8, z=371.2),
+        moved(sagittal(10 + order[3], **STIR), z=30.0),
+        moved(sagittal(10 + order[4], **STIR), z=371.2),
+    ]
+    roles = assign_roles(shuffled([s for own in offered for s in own], random))
+    stacks = roles.stacks[Role.SAGITTAL_T2]
+    assert [series_of(stack.slices) for stack in stacks] == [series_of(tuple(own)) for own in offered[:3]]
+    assert [roles.choices[n].split(": ")[1] for n in order] == [
+        *(f"Sagittal T2/STIR, station {n} of 3 from below" for n in (1, 2, 3)),
+        *["not read, another is better for Sagittal T2/STIR"] * 2,
+    ]
+
+
+@pytest.mark.parametrize(("away", "stations"), [(0.0, 1), (143.0, 1), (145.0, 2), (-145.0, 2)])
+def test_sagittal_images_half_their_height_apart_show_another_station(away: float, stations: int) -> None:
+    roles = assign_roles([*sagittal(3), *anew(moved(sagittal(3, **STIR), z=away), 4)])
+    assert len(roles.stacks[Role.SAGITTAL_T2]) == stations
+
+
+def test_stations_in_frames_of_their_own_are_no_reason_for_a_note() -> None:
+    upper = {"frame_of_reference_uid": "1.2.8"}
+    lumbar = [*sagittal(2, **T1), *sagittal(3)]
+    above = [s for n, times in ((5, T1), (6, T2)) for s in moved(sagittal(n, **times, **upper), z=250.0)]  # type: ignore[arg-type]
+    assert assign_roles([*lumbar, *above]).notes == ()
+    assert assign_roles([*lumbar, *above[15:]]).notes == ()
+    assert len(assign_roles([*lumbar[15:], *above[:15]]).notes) == 1
+
+
+@pytest.mark.parametrize("stray", [axial(3, 1), axial(3, 7), [*axial(3, 1), *axial(3, 1, tilt=50)]])
+def test_a_few_stray_slices_make_no_localizer_of_a_whole_series(stray: list[SliceHeader]) -> None:
+    roles = assign_roles([*sagittal(3), *stray])
+    (stack,) = roles.stacks[Role.SAGITTAL_T2]
+    assert len(stack.slices) == 15
+    assert roles.missing == (Role.SAGITTAL_T1, Role.AXIAL_T2)
+    assert "refused, a localizer" in roles.choices[0]
+
+
+def test_a_study_merged_into_one_series_is_read() -> None:
+    assert places(assign_roles(anew(STUDY, 5))) == places(assign_roles(STUDY))
+
+
+def test_copies_make_no_series_of_a_localizer() -> None:
+    localizer = [*sagittal(3, 3), *axial(3, 3)]
+    copies = [replace(s, sop_instance_uid=f"{s.sop_instance_uid}.{n}") for s in localizer for n in range(4)]
+    assert assign_roles(copies).stacks == {}
+    assert "refused, a localizer" in assign_roles(copies).choices[0]
 
 
 def test_an_axial_block_steeper_than_45_degrees_makes_no_localizer_of_its_series() -> None:

@@ -18,6 +18,7 @@ standings = st.builds(
     moderate=st.integers(0, 25),
     uncertain=st.integers(0, 25),
     not_assessed=st.integers(0, 25),
+    numbering_uncertain=st.booleans(),
     unread_because=st.none() | st.just("failed: the worker was lost"),
     ranks=st.booleans(),
     read_again=st.booleans(),
@@ -39,6 +40,7 @@ def test_severe_comes_first_and_names_the_canal():
         (Standing(moderate=2), "2 moderate"),
         (Standing(uncertain=1), "1 uncertain"),
         (Standing(not_assessed=10), "10 not assessed"),
+        (Standing(numbering_uncertain=True), "numbering uncertain"),
         (Standing(unread_because="not analysable: no axial T2"), "not analysable: no axial T2"),
         (Standing(severe=(CANAL,), ranks=False), "not ranked: the weights have not learnt from clinical images"),
     ],
@@ -74,4 +76,5 @@ def test_only_a_study_read_wholly_and_surely_as_normal_is_last(standing):
         assert standing.unread_because is None
         assert standing.ranks
         assert not standing.read_again
+        assert not standing.numbering_uncertain
         assert (standing.severe, standing.moderate, standing.uncertain, standing.not_assessed) == ((), 0, 0, 0)
