@@ -3,6 +3,7 @@
 import csv
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from lumbar.training.labelled import labelled_views, write_labelled_views
 from lumbar.training.labels import COORDINATES, labels_of, rows_by_study, study_folders
 from lumbar.training.levels import Outcome, Truth, evaluate_levels, summary, write_outcomes
 from lumbar.training.locator import heat_loss
-from lumbar.training.rebuild import rebuild_locator
+from lumbar.training.rebuild import COURSES, rebuild_locator
 from lumbar.training.views import write_file
 from tests.stubbed import StubKeypoints
 
@@ -189,6 +190,12 @@ def test_one_network_can_be_made_again_and_the_others_stay(data: Path, tmp_path:
     locator = load_locator(out)
     assert locator.sha256 != load_locator(FOLDER).sha256
     assert locator.border(np.zeros((2, BORDER.side, BORDER.side), np.float32)).shape == (2,)
+
+
+def test_the_shipped_networks_were_made_by_the_recipes_of_this_code() -> None:
+    assert {kind: stated["recipe"] for kind, stated in described(FOLDER).items()} == {
+        kind: asdict(course.recipe) for kind, course in COURSES.items()
+    }
 
 
 def test_labelled_studies_are_learnt_from_beside_the_drawn_ones(data: Path, tmp_path: Path) -> None:
