@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parent / "locator_weights"
 DESCRIPTION = "locator.json"
 DAMAGED = "locator: its files are missing or damaged; install this version again"
 FRAMINGS = {"sagittal": SAGITTAL, "axial": AXIAL, "border": BORDER}
-BATCH = {"sagittal": 5, "axial": 10, "border": 3}  # pictures; always this many, padded: the graph is compiled once
+BATCH = {"sagittal": 5, "axial": 10, "border": 5}  # pictures; always this many, padded: the graph is compiled once
 
 
 class Locator:

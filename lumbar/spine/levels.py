@@ -21,12 +21,12 @@ from lumbar.spine.slices import SliceHeader, Vector
 
 Read = Callable[[SliceHeader], NDArray[np.float32]]
 
-BORDER_SLICES = 3  # on which the border to the sacrum is looked at
+BORDER_SLICES = 5  # on which the border to the sacrum is looked at
 CENTRAL = 5  # slices looked at first
 MIDLINE = 0.35  # presence of the canal, over the levels, from which a slice shows it
 SEEN = 0.5  # presence from which a disc counts as seen
 CERTAIN_MARGIN = 1.0  # of the row's score ahead of every other numbering
-TRANSITIONAL = 0.58  # probability from which the border is called transitional; chosen on phantoms (docs/model-card.md)
+TRANSITIONAL = 0.72  # probability from which the border is called transitional; chosen on phantoms (docs/model-card.md)
 LUMBAR = slice(DISCS.index(Level.L1_L2), DISCS.index(Level.L5_S1) + 1)
 FORAMEN_AHEAD_CELLS, FORAMEN_UP_CELLS = 1.4, 1.9  # of the canal's middle at the disc
 CANAL_SD = 6.0  # mm across the slices over which the canal fades from sight; as the network was taught

@@ -25,7 +25,7 @@ FORAMEN_SD = 4.5  # mm across the slices over which a foramen fades from sight; 
 FORAMEN_SLICES_MM = 8.0  # from the first place: the slices on which a foramen is looked for
 NEAR_MM = 11.0  # from the first place: where the network's word counts; half the way to the next foramen is 16
 AXIAL_MM, PER_LEVEL = 5.0, 2  # the axial slices on which a recess is looked for
-OTHER_LEVEL_MM, VOTES = 16.0, 3  # a foramen seen so far from where it should be names another level; how many may
+OTHER_LEVEL_MM, VOTES = 16.0, 4  # a foramen seen so far from where it should be names another level; how many may
 
 
 @dataclass(frozen=True)
