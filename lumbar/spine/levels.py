@@ -23,7 +23,7 @@ Read = Callable[[SliceHeader], NDArray[np.float32]]
 
 BORDER_SLICES = 5  # on which the border to the sacrum is looked at
 CENTRAL = 5  # slices looked at first
-MIDLINE = 0.35  # presence of the canal, over the levels, from which a slice shows it
+MIDLINE = 0.35  # presence of the canal, over the levels, from which the slices show it
 SEEN = 0.5  # presence from which a disc counts as seen
 CERTAIN_MARGIN = 1.0  # of the row's score ahead of every other numbering
 TRANSITIONAL = 0.72  # probability from which the border is called transitional; chosen on phantoms (docs/model-card.md)
@@ -122,13 +122,14 @@ def _located(role: Role, seen: list[_Seen], failed: int, read: Read, keypoints: 
     if row is None:
         raise NotAnalysable(NOT_FOUND.format(role.label))
     presence = {k: _presence([s.heat for s in seen], k, place) for k, place in row.places.items()}
-    midline_known = max(float(s.shown[LUMBAR].mean()) for s in seen) >= MIDLINE
+    midline_known = float(np.max([s.shown[LUMBAR] for s in seen], axis=0).mean()) >= MIDLINE
     alone = len(seen) <= ALONE
     if presence[lowest].max() < (SEEN / 2 if alone else SEEN):
         raise NotAnalysable(NOT_FOUND.format(role.label) + ": no sacrum is seen from which to count")
     named = {Level(DISCS[k]): k for k in row.places if DISCS[k] in list(Level)}
-    if len(named) < FEWEST:
-        raise NotAnalysable(NOT_FOUND.format(role.label) + f": only {len(named)} lumbar levels are in view")
+    clear = sum(presence[k].max() >= SEEN / 2 for k in named.values())
+    if clear < FEWEST:
+        raise NotAnalysable(NOT_FOUND.format(role.label) + f": only {clear} lumbar levels are seen clearly")
     canal_there = {k: _presence([s.canal for s in seen], k, place) for k, place in row.places.items()}
     across = _across(seen, canal_there if midline_known else presence, sorted(row.places))
     middle = seen[int(np.argmin([abs(s.away) for s in seen]))]

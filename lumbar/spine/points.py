@@ -25,6 +25,7 @@ FORAMEN_SD = 4.5  # mm across the slices over which a foramen fades from sight; 
 FORAMEN_SLICES_MM = 8.0  # from the first place: the slices on which a foramen is looked for
 NEAR_MM = 11.0  # from the first place: where the network's word counts; half the way to the next foramen is 16
 AXIAL_MM, PER_LEVEL = 5.0, 2  # the axial slices on which a recess is looked for
+SAC_OFF_MM = 20.0  # from the canal's middle as found on sagittal slices: where an axial slice's sac is still the same
 OTHER_LEVEL_MM, VOTES = 16.0, 4  # a foramen seen so far from where it should be names another level; how many may
 
 
@@ -44,9 +45,9 @@ def find_points(levels: Levels, roles: Roles, read: Read, keypoints: KeypointRea
     """The points of the findings at the levels that were found."""
     at = {key: usual_place(key, levels.canal) for key in ALL_FINDINGS if key.level in levels.canal}
     foramina, votes = _foramina(at, roles, read, keypoints)
-    recesses = dict(_recesses(at, levels, roles, read, keypoints))
+    recesses, seen = _recesses(at, levels, roles, read, keypoints)
     doubts = (f"{UNCERTAIN}: the foramina on Sagittal T1 count differently",) if votes >= VOTES else ()
-    return Points(at | foramina | recesses, frozenset((*foramina, *recesses)), doubts)
+    return Points(at | foramina | recesses, frozenset((*foramina, *seen)), doubts)
 
 
 def usual_place(key: FindingKey, canal: Mapping[Level, Vector]) -> Vector:
@@ -118,8 +119,11 @@ def _elsewhere(maps: Heat, pictures: list[Picture], point: Vector) -> bool:
 
 def _recesses(
     at: Mapping[FindingKey, Vector], levels: Levels, roles: Roles, read: Read, keypoints: KeypointReader
-) -> Iterator[tuple[FindingKey, Vector]]:
-    """Those seen on the axial slices nearest to the discs."""
+) -> tuple[dict[FindingKey, Vector], set[FindingKey]]:
+    """Those of the levels whose sac or recesses show on the axial slices nearest to the disc; and which are seen.
+
+    One that is not seen itself lies beside the sac that is.
+    """
     slices = [s for stack in roles.stacks.get(Role.AXIAL_T2, ()) for s in stack.slices]
     asked: list[tuple[Level, SliceHeader]] = []
     for level, canal in levels.canal.items():
@@ -131,14 +135,24 @@ def _recesses(
         for seen in _pictures([(s, levels.canal[level])], read, AXIAL)
     }
     if not pictures:
-        return
+        return {}, set()
     heats = keypoints.axial(np.stack([p.pixels for p in pictures.values()]))
     best: dict[FindingKey, tuple[float, Vector]] = {}
     for ((level, _, _), seen), heat in zip(pictures.items(), heats, strict=True):
-        for key, mass, point in recesses_on(seen, heat, level, at):
-            if mass >= SEEN and mass > best.get(key, (0.0, point))[0]:
-                best[key] = mass, point
-    yield from ((key, point) for key, (_, point) in best.items())
+        shift = _sac_off(seen, heat, levels.canal[level])
+        beside = {key: point + shift for key, point in at.items()}
+        for key, mass, point in recesses_on(seen, heat, level, beside):
+            place = point if mass >= SEEN else beside[key]
+            if key not in best or mass > best[key][0]:
+                best[key] = mass, place
+    return {key: place for key, (_, place) in best.items()}, {key for key, (mass, _) in best.items() if mass >= SEEN}
+
+
+def _sac_off(seen: Picture, heat: Heat, canal: Vector) -> Vector:
+    """From where the canal's middle was thought to be to where the sac is seen on the axial slice, mm (LPS)."""
+    mass, sac = sac_on(seen, heat)
+    off = sac - seen.from_cell(seen.to_cell(canal))
+    return off if mass >= SEEN and np.linalg.norm(off) <= SAC_OFF_MM else np.zeros(3)
 
 
 def recesses_on(
