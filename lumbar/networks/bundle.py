@@ -1,31 +1,29 @@
-"""A bundle: a folder with the weights of both networks and ``bundle.json``, which says what they are."""
+"""A bundle: a folder with the weights of both classifiers and ``bundle.json``, which says what they are."""
 
 import hashlib
 import json
 import random
+from collections.abc import Mapping
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import keras
 import numpy as np
 
 from lumbar.errors import WrongSetting
-from lumbar.networks.classifiers import (
-    CONDITION_CLASSES,
-    SEVERITY_CLASSES,
-    Classifiers,
-    build_condition_network,
-    build_severity_network,
-)
+from lumbar.networks.classifiers import BACKBONES, CLASSES, Classifiers, build_classifier
 from lumbar.networks.locator import DAMAGED, FOLDER, shipped_sha256
 from lumbar.networks.locator import described as locator_described
 from lumbar.networks.locator import resident as locator
-from lumbar.spine.crops import PREPROCESSING_VERSION
+from lumbar.spine.crops import PREPROCESSING_VERSION, SIDE
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 
 DESCRIPTION = "bundle.json"
-CLASSES = {"condition": CONDITION_CLASSES, "severity": SEVERITY_CLASSES}
+SHIPPED = Path(__file__).parents[2] / "bundles" / "phantom"
+ARCHITECTURES = {"condition": "vgg16", "severity": "resnet50"}
 INITIAL_SEED = 2024
 
 
@@ -42,52 +40,85 @@ def load_bundle(folder: Path | None) -> Classifiers:
     """
     if folder is None:
         return _initial()
-    described = _described(folder)
-    networks = {"condition": build_condition_network(), "severity": build_severity_network()}
-    for name, network in networks.items():
-        try:
-            network.load_weights(folder / Path(described["networks"][name]["weights"]).name)
-        except (OSError, ValueError, KeyError) as error:
-            raise WrongSetting(f"bundle: the {name} weights do not fit this version's network") from error
+    described = read_description(folder)
+    networks = {kind: load_network(folder, described, kind) for kind in CLASSES}
     return Classifiers(_identity(described), locator(), **networks)
 
 
+def load_network(folder: Path, described: Mapping[str, Any], kind: str) -> keras.Model:
+    """One of a bundle's networks, in single precision. Raises WrongSetting where its weights do not fit."""
+    stated = described["networks"][kind]
+    try:
+        network = build_classifier(kind, stated["architecture"], stated["side"])
+        content = (folder / Path(stated["weights"]).name).read_bytes()
+        with np.load(BytesIO(content)) as arrays:
+            network.set_weights([arrays[name].astype(np.float32) for name in sorted(arrays.files)])
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise WrongSetting(f"bundle: the {kind} weights do not fit this version's network") from error
+    return network
+
+
 def write_bundle(
-    folder: Path, name: str, version: str, trained_on: TrainedOn, condition: keras.Model, severity: keras.Model
+    folder: Path,
+    name: str,
+    version: str,
+    trained_on: TrainedOn,
+    networks: Mapping[str, keras.Model],
+    sides: Mapping[str, int],
+    about: Mapping[str, Any] | None = None,
+    architectures: Mapping[str, str] = ARCHITECTURES,
 ) -> BundleIdentity:
-    """Writes both networks' weights and then ``bundle.json``; the folder is made where it is not there."""
+    """Writes both networks' weights in half precision, and then ``bundle.json`` with what is said ``about`` them.
+
+    ``networks`` and ``sides`` (pixels at which each works) by kind, as in ``CLASSES``. The folder is made where it is
+    not there.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    networks: dict[str, Any] = {}
-    for kind, network in (("condition", condition), ("severity", severity)):
-        file = folder / f"{kind}.weights.h5"
-        network.save_weights(file)
-        networks[kind] = {"weights": file.name, "sha256": _file_sha256(file), "classes": CLASSES[kind]}
+    stated: dict[str, Any] = {}
+    for kind, classes in CLASSES.items():
+        file = folder / f"{kind}.npz"
+        np.savez(file, **{f"{i:04}": _halved(w) for i, w in enumerate(networks[kind].get_weights())})
+        stated[kind] = {
+            "weights": file.name,
+            "sha256": _file_sha256(file),
+            "architecture": architectures[kind],
+            "side": sides[kind],
+            "classes": classes,
+        }
     described = {
         "name": name,
         "version": version,
         "trained_on": trained_on,
         "preprocessing_version": PREPROCESSING_VERSION,
-        "networks": networks,
+        "networks": stated,
+        **(about or {}),
     }
-    (folder / DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    write_description(folder, described)
     return _identity(described)
+
+
+def write_description(folder: Path, described: Mapping[str, Any]) -> None:
+    """``bundle.json``."""
+    (folder / DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
 
 
 def read_identity(folder: Path) -> BundleIdentity:
     """Who a bundle is, its weights' files checked but not loaded. Raises WrongSetting as ``load_bundle`` does."""
-    return _identity(_described(folder))
+    return _identity(read_description(folder))
 
 
-def _described(folder: Path) -> dict[str, Any]:
-    """``bundle.json``, checked against this code and against the files beside it."""
+def read_description(folder: Path) -> dict[str, Any]:
+    """``bundle.json``, checked against this code and against the files beside it. Raises WrongSetting."""
     try:
         described: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         _identity(described)
-        for name, classes in CLASSES.items():
-            stated = described["networks"][name]
+        for kind, classes in CLASSES.items():
+            stated = described["networks"][kind]
             file = folder / Path(stated["weights"]).name
             if tuple(stated["classes"]) != classes:
-                raise WrongSetting(f"bundle: its {name} classes or their order differ; train it again")
+                raise WrongSetting(f"bundle: its {kind} classes or their order differ; train it again")
+            if stated["architecture"] not in BACKBONES or not 32 <= stated["side"] <= SIDE:
+                raise WrongSetting(f"bundle: its {kind} network is none that this version knows; train it again")
             if _file_sha256(file) != stated["sha256"]:
                 raise WrongSetting(f"bundle: {file.name} does not match its sha256; fetch the bundle again")
     except OSError as error:
@@ -101,9 +132,14 @@ def _described(folder: Path) -> dict[str, Any]:
     return described
 
 
+def _halved(weights: np.ndarray) -> np.ndarray:
+    """Vectors, among them the large variances of batch normalisation, stay whole: they take no room."""
+    return weights.astype(np.float16) if weights.ndim > 1 else weights
+
+
 def _identity(described: dict[str, Any]) -> BundleIdentity:
     """``weights_sha256`` is that of the digests of condition's, severity's and the level locator's weights."""
-    digests = "".join(described["networks"][name]["sha256"] for name in CLASSES) + shipped_sha256()
+    digests = "".join(described["networks"][kind]["sha256"] for kind in CLASSES) + shipped_sha256()
     return BundleIdentity(
         name=str(described["name"]),
         version=str(described["version"]),
@@ -125,14 +161,14 @@ def _weakest(own: TrainedOn) -> TrainedOn:
 
 def _initial() -> Classifiers:
     keras.utils.set_random_seed(INITIAL_SEED)
-    condition, severity = build_condition_network(), build_severity_network()
+    networks = {kind: build_classifier(kind, architecture) for kind, architecture in ARCHITECTURES.items()}
     random.seed()  # Keras has seeded the whole process; jitter must not be alike in every worker
     np.random.seed()
     digest = hashlib.sha256(shipped_sha256().encode("ascii"))
-    for weights in (*condition.get_weights(), *severity.get_weights()):
+    for weights in (w for kind in CLASSES for w in networks[kind].get_weights()):
         digest.update(np.ascontiguousarray(weights).tobytes())
     identity = BundleIdentity("initial", "0", digest.hexdigest(), TrainedOn.NOTHING, PREPROCESSING_VERSION)
-    return Classifiers(identity, locator(), condition, severity)
+    return Classifiers(identity, locator(), **networks)
 
 
 def _file_sha256(file: Path) -> str:

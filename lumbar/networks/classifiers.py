@@ -1,6 +1,7 @@
 """VGG16 says which condition a crop shows, ResNet-50 how severe it is; the level locator goes with them."""
 
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -13,32 +14,65 @@ from lumbar.spine.crops import SIDE
 from lumbar.spine.provenance import BundleIdentity
 
 NONE = "none"  # a crop that shows no condition's view
-CONDITION_CLASSES: tuple[str, ...] = (*Condition, NONE)
-SEVERITY_CLASSES: tuple[str, ...] = tuple(Severity)
+CLASSES: Mapping[str, tuple[str, ...]] = {"condition": (*Condition, NONE), "severity": tuple(Severity)}
 
 BATCH = 4  # crops; always this many, padded, so that the graph is compiled once
-IMAGENET_MEAN = (103.939, 116.779, 123.68)  # blue, green, red: what both networks' weights were trained without
 HIDDEN = 256
 DROPOUT = 0.5
+LAST = "probabilities"  # the layer that gives them
+IMAGENET = "imagenet"  # the weights that Keras fetches
 
 
-def build_condition_network(backbone_weights: Path | None = None) -> keras.Model:
-    """VGG16 with a new dense head: crops (n, 224, 224), 0–1, to (n, 6) probabilities of ``CONDITION_CLASSES``.
+@dataclass(frozen=True)
+class Backbone:
+    """A network of ``keras.applications`` and what it wants its input to be: ``scale`` · (0–1) + ``offsets``."""
 
-    ``backbone_weights``: the file of ImageNet weights without top; None starts at random.
+    build: Callable[..., keras.Model]
+    scale: tuple[float, float, float]
+    offsets: tuple[float, float, float]
+
+
+def _caffe(build: Callable[..., keras.Model]) -> Backbone:
+    """0–255 less ImageNet's mean of blue, green and red."""
+    return Backbone(build, (255.0,) * 3, (-103.939, -116.779, -123.68))
+
+
+BACKBONES: Mapping[str, Backbone] = {
+    "vgg16": _caffe(keras.applications.VGG16),
+    "resnet50": _caffe(keras.applications.ResNet50),
+    "densenet121": Backbone(
+        keras.applications.DenseNet121,
+        (1 / 0.229, 1 / 0.224, 1 / 0.225),
+        (-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225),
+    ),
+    "mobilenetv2": Backbone(keras.applications.MobileNetV2, (2.0,) * 3, (-1.0,) * 3),
+    "efficientnetb0": Backbone(keras.applications.EfficientNetB0, (255.0,) * 3, (0.0,) * 3),
+}
+
+
+def build_classifier(kind: str, architecture: str, side: int = SIDE, weights: str | None = None) -> keras.Model:
+    """A backbone with a new dense head: crops (n, 224, 224), 0–1, to (n, classes) probabilities of ``CLASSES[kind]``.
+
+    ``architecture``: of ``BACKBONES``. ``side``: what the crops are brought to inside the network, in pixels; the
+    weights do not depend on it. ``weights``: ``IMAGENET``, or a file of such weights without top; None starts at random,
+    the convolutions as He et al. (2015) do, so that a network without normalisation learns too.
     """
-    backbone = keras.applications.VGG16(
-        weights=_given(backbone_weights), include_top=False, input_shape=(SIDE, SIDE, 3)
-    )
-    return _with_head(backbone, len(CONDITION_CLASSES), "condition")
-
-
-def build_severity_network(backbone_weights: Path | None = None) -> keras.Model:
-    """ResNet-50 with a new dense head: crops (n, 224, 224), 0–1, to (n, 3) probabilities of ``Severity``."""
-    backbone = keras.applications.ResNet50(
-        weights=_given(backbone_weights), include_top=False, input_shape=(SIDE, SIDE, 3)
-    )
-    return _with_head(backbone, len(SEVERITY_CLASSES), "severity")
+    chosen = BACKBONES[architecture]
+    backbone = chosen.build(weights=weights, include_top=False, input_shape=(side, side, 3))
+    if weights is None:
+        _start_as_he(backbone)
+    backbone.name = "backbone"
+    crop = keras.Input((SIDE, SIDE), name="crop")
+    x = keras.layers.Reshape((SIDE, SIDE, 1))(crop)
+    if side != SIDE:
+        x = keras.layers.Resizing(side, side, name="seen")(x)
+    x = keras.layers.Concatenate(name="colour")([x] * 3)
+    x = keras.layers.Rescaling(list(chosen.scale), list(chosen.offsets))(x)
+    x = keras.layers.GlobalAveragePooling2D()(backbone(x))
+    x = keras.layers.Dense(HIDDEN, activation="relu", name="hidden")(x)
+    x = keras.layers.Dropout(DROPOUT)(x)
+    x = keras.layers.Dense(len(CLASSES[kind]), activation="softmax", dtype="float32", name=LAST)(x)
+    return keras.Model(crop, x, name=kind)
 
 
 class Classifiers:
@@ -53,37 +87,28 @@ class Classifiers:
         self._severity = severity
 
     def conditions(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, 224, 224), 0–1, to (n, 6): probabilities of ``CONDITION_CLASSES``."""
-        return _in_batches(self._condition, crops)
+        """(n, 224, 224), 0–1, to (n, 6): probabilities of ``CLASSES["condition"]``."""
+        return in_batches(self._condition, crops)
 
     def severities(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, 224, 224), 0–1, to (n, 3): probabilities of ``SEVERITY_CLASSES``."""
-        return _in_batches(self._severity, crops)
+        """(n, 224, 224), 0–1, to (n, 3): probabilities of ``CLASSES["severity"]``."""
+        return in_batches(self._severity, crops)
 
 
-def _given(weights: Path | None) -> str | None:
-    return None if weights is None else str(weights)
-
-
-def _with_head(backbone: keras.Model, classes: int, name: str) -> keras.Model:
-    """Grey to the three channels the backbone knows, in its own convention; then a small dense head."""
-    grey = keras.Input((SIDE, SIDE), name="crop")
-    channel = keras.layers.Reshape((SIDE, SIDE, 1))(grey)
-    colour = keras.layers.Concatenate()([channel] * 3)
-    centred = keras.layers.Rescaling(255.0, [-mean for mean in IMAGENET_MEAN])(colour)
-    features = keras.layers.GlobalAveragePooling2D()(backbone(centred))
-    hidden = keras.layers.Dense(HIDDEN, activation="relu", name="hidden")(features)
-    dropped = keras.layers.Dropout(DROPOUT)(hidden)
-    probabilities = keras.layers.Dense(classes, activation="softmax", dtype="float32", name="probabilities")(dropped)
-    return keras.Model(grey, probabilities, name=name)
-
-
-def _in_batches(network: keras.Model, crops: NDArray[np.float32]) -> NDArray[np.float32]:
+def in_batches(network: keras.Model, crops: NDArray[np.float32], batch: int = BATCH) -> NDArray[np.float32]:
+    """(n, 224, 224), 0–1, to (n, classes), asked ``batch`` at a time."""
     if crops.ndim != 3 or crops.shape[1:] != (SIDE, SIDE):
         raise ValueError(f"crops are (n, {SIDE}, {SIDE}), not {crops.shape}")
-    padded = np.zeros((-(-len(crops) // BATCH) * BATCH, SIDE, SIDE), np.float32)
+    padded = np.zeros((-(-len(crops) // batch) * batch, SIDE, SIDE), np.float32)
     padded[: len(crops)] = crops
-    answers: list[Any] = [network.predict_on_batch(padded[n : n + BATCH]) for n in range(0, len(padded), BATCH)]
+    answers: list[Any] = [network.predict_on_batch(padded[n : n + batch]) for n in range(0, len(padded), batch)]
     if not answers:
         return np.empty((0, network.output_shape[-1]), np.float32)
     return np.concatenate(answers)[: len(crops)].astype(np.float32)
+
+
+def _start_as_he(backbone: keras.Model) -> None:
+    normal = keras.initializers.HeNormal()
+    for layer in backbone.layers:
+        if type(layer) is keras.layers.Conv2D:
+            layer.kernel.assign(normal(layer.kernel.shape, layer.kernel.dtype))

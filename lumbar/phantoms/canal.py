@@ -135,13 +135,27 @@ def _paint(
     cut = np.where(left, profile.corners[Side.LEFT][index], profile.corners[Side.RIGHT][index])
     corner = (np.abs(u) - v) * 0.707 - (0.707 * np.hypot(width, depth) - cut)
     sac = np.where(depth > 0.8, np.maximum(ellipse(u, v, width + 0.01, depth + 0.01), corner), np.float32(9))
-    csf = signals[Tissue.CSF] + np.clip(profile.crowding[index], 0, 0.95) * (root - signals[Tissue.CSF])
+    csf = signals[Tissue.CSF] * _flowing(v / (depth + 1), index, len(profile.depth), patient)
+    csf = csf + np.clip(profile.crowding[index], 0, 0.95) * (root - csf)
     blend(values, cover(sac - 0.4, pixel), ligament)
     inside = cover(sac, pixel)
     blend(values, inside, csf)
     blend(values, inside * _rootlets(u, v, index, profile, patient, pixel), root)
     cord = profile.cord[index] + np.float32(0.01)
     blend(values, inside * cover(ellipse(u, v - 0.5, cord * 1.15, cord), pixel), signals[Tissue.CORD])
+
+
+def _flowing(behind: Array, index: NDArray[np.int32], length: int, patient: Patient) -> Array:
+    """What flow leaves of the CSF's signal, 0–1: in some patients dark clouds, mostly in the sac's rear.
+
+    ``behind`` is -1 at the sac's front, 1 at its rear.
+    """
+    rng = np.random.default_rng((patient.texture_seed, 5))
+    strength = rng.uniform(0.1, 0.6) if rng.random() < 0.4 else 0.0
+    place = STEP * np.arange(length)
+    clouds = np.clip(np.sin(place / rng.uniform(4, 15) + rng.uniform(0, 6)) + rng.uniform(-0.5, 0.5), 0, 1)
+    left: Array = 1 - strength * clouds.astype(np.float32)[index] * np.clip(0.6 + 0.4 * behind, 0, 1)
+    return left
 
 
 def _rootlets(u: Array, v: Array, index: NDArray[np.int32], profile: _Profile, patient: Patient, pixel: float) -> Array:

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,11 +16,12 @@ from lumbar.errors import WrongSetting
 from lumbar.phantoms.chain import Build, Numbering
 from lumbar.phantoms.dicom import Series
 from lumbar.phantoms.planes import Region
+from lumbar.phantoms.readers import read_by
 from lumbar.phantoms.scanner import HELD_OUT
 from lumbar.phantoms.study import Kind, Plan, draw_plan, write_plan
-from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey
+from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Severity
 
-PHANTOMS, PHANTOM_POINTS = "phantoms.csv", "phantom_points.csv"
+PHANTOMS, PHANTOM_POINTS, PHANTOM_TRUTH = "phantoms.csv", "phantom_points.csv", "phantom_truth.csv"
 _ELSEWHERE = (Region.CUT, Region.THORAX, Region.NECK, Region.PELVIS)
 _PER_SEED = 100_000
 _SEED_LIMIT = 10**9
@@ -33,6 +34,7 @@ class _Rows:
     """One study's lines of the tables."""
 
     labels: Row
+    truth: Row
     descriptions: tuple[Row, ...]
     coordinates: tuple[Row, ...]
     phantom: Row
@@ -54,7 +56,8 @@ def write_data_set(
 
     ``train_images/<study_id>/<series_id>/<instance_number>.dcm``, ``train.csv``, ``train_series_descriptions.csv``,
     ``train_label_coordinates.csv`` (0-based pixels of the slice nearest to the finding) and ``sample_submission.csv``;
-    beside them ``phantoms.csv`` (scanner, numbering, region, build) and ``phantom_points.csv`` (the points in mm, LPS).
+    beside them ``phantoms.csv`` (scanner, numbering, region, build), ``phantom_points.csv`` (the points in mm, LPS)
+    and ``phantom_truth.csv``: as ``train.csv``, which holds what a simulated reader said, but what is true.
 
     ``held_out`` takes the scanner families that nothing has learnt from, and half of the spines from outside what
     anything has learnt from; of ``odd`` studies, some have transitional
@@ -75,6 +78,7 @@ def write_data_set(
         advance()
     findings = [key.row_id("")[1:] for key in _COLUMNS]
     _write_table(out / "train.csv", ("study_id", *findings), (r.labels for r in rows))
+    _write_table(out / PHANTOM_TRUTH, ("study_id", *findings), (r.truth for r in rows))
     _write_table(
         out / "train_series_descriptions.csv",
         ("study_id", "series_id", "series_description"),
@@ -130,8 +134,14 @@ def _write_one(images: Path, held_out: bool, odd: bool, study_id: int) -> _Rows:
     labelled = kind.region is Region.LUMBAR
     write_plan(plan, images / str(study_id), lambda number: str(_series_id(study_id, number)))
     roles = [role for _, role in plan.truth.series]
+    read = read_by(np.random.default_rng((study_id, 4)), plan.patient.burdens)
+
+    def columns(severities: Mapping[FindingKey, Severity]) -> Row:
+        return (study_id, *(severities[key].label if labelled else "" for key in _COLUMNS))
+
     return _Rows(
-        labels=(study_id, *(plan.truth.severities[key].label if labelled else "" for key in _COLUMNS)),
+        labels=columns(read),
+        truth=columns(plan.truth.severities),
         descriptions=tuple(
             (study_id, _series_id(study_id, series.number), role.label)
             for series, role in zip(plan.series, roles, strict=True)

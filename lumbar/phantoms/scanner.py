@@ -1,5 +1,6 @@
 """Imaginary scanners: their sequences, the spin-echo equation, noise, coil and saturation band."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -153,13 +154,28 @@ def acquire(
     pictures = [plane for stack in stacks for plane in render(stack, sequence, patient, ratio, band)]
     top = max(sequence.signals(patient, 1.0)[t] for t in (Tissue.CSF, Tissue.FAT, Tissue.MARROW))
     slices = []
+    moved = _movement(rng.spawn(1)[0])
     for picture in pictures:
-        seen = cv2.GaussianBlur(picture, (0, 0), scanner.blur)
+        seen = moved(cv2.GaussianBlur(picture, (0, 0), scanner.blur))
         sigma = np.float32(noise * 0.6 * top)
         parts = rng.standard_normal((2, *seen.shape), dtype=np.float32) * sigma
         magnitude = np.hypot(seen + parts[0], parts[1]) * np.float32(scanner.scale / top)
         slices.append(np.clip(np.rint(magnitude), 0, 4095).astype(np.uint16))
     return slices
+
+
+def _movement(rng: np.random.Generator) -> Callable[[Array], Array]:
+    """What breathing and shifting do to a series' slices: in every third one weak copies along a row or a column."""
+    strength = float(rng.uniform(0.02, 0.1)) if rng.random() < 0.33 else 0.0
+    axis, shift = int(rng.integers(2)), float(rng.uniform(0.05, 0.3))
+
+    def moved(picture: Array) -> Array:
+        by = round(shift * picture.shape[axis])
+        ghosts = 0.5 * (np.roll(picture, by, axis) + np.roll(picture, -by, axis))
+        blended: Array = (1 - strength) * picture + strength * ghosts
+        return blended
+
+    return moved if strength else lambda picture: picture
 
 
 class Contrast(Protocol):

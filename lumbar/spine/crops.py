@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from lumbar.spine.anatomy import Plane, Role
 from lumbar.spine.slices import SliceHeader, Vector
 
-PREPROCESSING_VERSION = "1"
+PREPROCESSING_VERSION = "2"
 SIDE = 224  # pixels
 PERCENTILES = (1.0, 99.5)  # of the slice's non-zero pixels, to 0 and 1
 DENOISE_MM = 0.3  # standard deviation of the Gaussian
 
-# The canal with the discs above and below; the foramen with both pedicles; both recesses, whichever is in the centre.
-CROP_MM: Mapping[Role, float] = {Role.SAGITTAL_T2: 80.0, Role.SAGITTAL_T1: 60.0, Role.AXIAL_T2: 60.0}
+# The canal from the body above the disc to the one below; the foramen with both pedicles; the recess with the whole sac.
+CROP_MM: Mapping[Role, float] = {Role.SAGITTAL_T2: 64.0, Role.SAGITTAL_T1: 48.0, Role.AXIAL_T2: 48.0}
 
 # LPS directions of the crop's right and bottom: sagittal anterior left and head up, axial seen from the feet.
 HANGING: Mapping[Plane, tuple[Vector, Vector]] = {
@@ -31,17 +31,20 @@ HANGING: Mapping[Plane, tuple[Vector, Vector]] = {
 
 
 def crop(
-    image: NDArray[np.float32], header: SliceHeader, column: float, row: float, size_mm: float
+    image: NDArray[np.float32], header: SliceHeader, column: float, row: float, size_mm: float, margin: int = 0
 ) -> NDArray[np.float32]:
     """The square of ``size_mm`` centred on a pixel: (224, 224), 0–1, black outside the image.
 
     ``image`` is (rows, columns), any range; ``column`` and ``row`` are 0-based with integers at pixel centres. The
-    image is flipped and transposed to hang upright, never turned by an odd angle.
+    image is flipped and transposed to hang upright, never turned by an odd angle. ``margin`` adds so many pixels on
+    each side: the same crop with more around it, from which training cuts turned and shifted ones.
     """
     hung, upright_header = upright(normalised(image), header)
     at = upright_header.to_pixel(header.to_patient(column, row))
     to_image = crop_to_image(upright_header, *at, size_mm)
-    turned = cv2.warpAffine(hung, to_image, (SIDE, SIDE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    to_image[:, 2] -= to_image[:, :2] @ np.full(2, margin)
+    size = (SIDE + 2 * margin,) * 2
+    turned = cv2.warpAffine(hung, to_image, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     denoised = cv2.GaussianBlur(turned, (0, 0), DENOISE_MM * SIDE / size_mm)
     return np.asarray(denoised, dtype=np.float32).clip(0, 1)
 

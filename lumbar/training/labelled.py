@@ -20,7 +20,8 @@ from lumbar.spine.anatomy import FindingKey, Level, Role, Side
 from lumbar.spine.keypoints import DISCS, Framing, picture
 from lumbar.spine.roles import assign_roles
 from lumbar.spine.slices import SliceHeader
-from lumbar.training.labels import COORDINATES, Label, labels_of, rows_by_study, study_folders
+from lumbar.training.data_set import COORDINATES, rows_by_study
+from lumbar.training.labels import Label, labels_of, study_folders
 from lumbar.training.views import write_file
 
 SAGITTAL_VIEW = Framing(drawn.SAGITTAL_SIDE, drawn.SAGITTAL_MM, ())

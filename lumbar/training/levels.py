@@ -17,7 +17,8 @@ from lumbar.spine.levels import KeypointReader, locate_levels
 from lumbar.spine.points import find_points
 from lumbar.spine.roles import assign_roles
 from lumbar.spine.slices import SliceHeader, Vector
-from lumbar.training.labels import COORDINATES, Label, labels_of, rows_by_study, study_folders
+from lumbar.training.data_set import COORDINATES, rows_by_study
+from lumbar.training.labels import Label, labels_of, study_folders
 
 
 @dataclass(frozen=True)

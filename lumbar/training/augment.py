@@ -1,0 +1,73 @@
+"""What training does to a crop at random: what a locator, a patient and a scanner may do to it, and no more.
+
+A sagittal crop is never mirrored: that exchanges front and back, and no patient looks so. A mirrored axial crop is one
+of the other side, and its label is exchanged too.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lumbar.spine.anatomy import Condition, Role
+from lumbar.spine.crops import CROP_MM, SIDE
+from lumbar.training.crops import MARGIN
+
+# Standard deviation in mm along each axis of the level locator's own error (docs/model-card.md).
+LOCATOR_MM = {Role.SAGITTAL_T2: 1.3, Role.SAGITTAL_T1: 1.3, Role.AXIAL_T2: 1.6}
+MOST_MM = 5.0
+MIRRORED = {
+    Condition.LEFT_SUBARTICULAR_STENOSIS: Condition.RIGHT_SUBARTICULAR_STENOSIS,
+    Condition.RIGHT_SUBARTICULAR_STENOSIS: Condition.LEFT_SUBARTICULAR_STENOSIS,
+}
+
+Rng = np.random.Generator
+Crop = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """How much of everything."""
+
+    turn_deg: float = 5.0  # standard deviation of the rotation
+    zoom: float = 0.1  # at most, as a share, either way
+    brightness: float = 0.25  # likewise of the gain, and of the gamma
+    noise: float = 0.04  # at most, of the full range
+    blur: float = 1.2  # pixels, at most
+    flip: bool = True  # mirror axial crops, every second one
+
+
+def augmented(rng: Rng, image: NDArray[np.uint8], condition: Condition, amounts: Amounts) -> tuple[Crop, Condition]:
+    """A kept crop with its margin to one of (224, 224), 0–1, and the condition that it shows then."""
+    role = condition.role
+    angle = np.deg2rad(np.clip(rng.normal(0, amounts.turn_deg), -15, 15))
+    zoom = np.exp(rng.uniform(-amounts.zoom, amounts.zoom))
+    shift = np.clip(rng.normal(0, LOCATOR_MM[role], 2), -MOST_MM, MOST_MM) * SIDE / CROP_MM[role]
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
+    if amounts.flip and role is Role.AXIAL_T2 and rng.random() < 0.5:
+        turn = turn @ np.diag([-1.0, 1.0])
+        condition = MIRRORED[condition]
+    seen = _cut(image, turn, shift)
+    if rng.random() < 0.3:
+        seen = np.asarray(cv2.GaussianBlur(seen, (0, 0), rng.uniform(0.3, max(0.31, amounts.blur))), dtype=np.float32)
+    gain, gamma = np.exp(rng.uniform(-amounts.brightness, amounts.brightness, 2))
+    seen = np.float32(gain) * np.power(seen, np.float32(gamma))
+    if rng.random() < 0.5:
+        grain = rng.standard_normal((SIDE // 2, SIDE // 2), dtype=np.float32) * np.float32(rng.uniform(0, amounts.noise))
+        seen = seen + cv2.resize(grain, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(seen, dtype=np.float32).clip(0, 1), condition
+
+
+def as_read(image: NDArray[np.uint8]) -> Crop:
+    """A kept crop as the worker cuts it, but for the rounding to 8 bits."""
+    return np.ascontiguousarray(image[MARGIN:-MARGIN, MARGIN:-MARGIN]).astype(np.float32) / 255
+
+
+def _cut(image: NDArray[np.uint8], turn: NDArray[np.float64], shift: NDArray[np.float64]) -> Crop:
+    """``turn`` leads from the crop's pixels to the kept image's, both about their middles."""
+    middle = np.full(2, (SIDE - 1) / 2)
+    to_image = np.column_stack([turn, middle + MARGIN + shift - turn @ middle])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    seen = cv2.warpAffine(image, to_image, (SIDE, SIDE), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(seen, dtype=np.float32) / 255

@@ -1,0 +1,203 @@
+"""The crops to learn from: cut by the worker's own code, kept as 8-bit PNG, made by all cores and made once."""
+
+import csv
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lumbar.errors import NotDicom
+from lumbar.spine.anatomy import FindingKey, Role, Severity
+from lumbar.spine.crops import CROP_MM, PREPROCESSING_VERSION, crop
+from lumbar.spine.slices import SliceHeader
+from lumbar.training.data_set import Dropped, Study
+from lumbar.training.marked import MarkedFinding, MarkedStudy, mark
+
+MARGIN = 28  # pixels around a crop that are kept too, an eighth of its side: room to turn and to shift
+MADE_BY = "1"  # of this file: another version makes other crops
+OFF_TARGET_MM = 15.0  # from every finding of the role: nearer than that, a crop still shows it
+ASIDE_MM, FAR_MM = (18.0, 70.0), (12.0, 40.0)  # of a crop off target: within its slice, and across the slices
+PHANTOM = "SYNTHETIC PHANTOM"  # in the InstitutionName of ours
+
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One kept crop. ``rank`` 0 is the labelled slice, 1 and more its neighbours; ``on_target`` False shows none of the
+    conditions. ``patient`` is only a hash; sex, age and scanner are empty where the header does not say."""
+
+    file: str
+    study: str
+    patient: str
+    condition: str
+    level: str
+    severity: str
+    on_target: bool
+    rank: int
+    sex: str
+    age: str
+    scanner: str
+    synthetic: bool
+
+    @property
+    def key(self) -> FindingKey:
+        from lumbar.spine.anatomy import Condition, Level
+
+        return FindingKey(Condition(self.condition), Level(self.level))
+
+
+def cut_crops(
+    studies: Sequence[Study], folder: Path, advance: Callable[[int], None], processes: int | None = None
+) -> tuple[list[Cut], list[Dropped]]:
+    """Crops of all studies, in their order, and what could not be used. What is there already is not cut again."""
+    folder = folder / f"crops-{PREPROCESSING_VERSION}.{MADE_BY}"
+    folder.mkdir(parents=True, exist_ok=True)
+    cuts: list[Cut] = []
+    dropped: list[Dropped] = []
+    workers = min(processes or os.cpu_count() or 1, len(studies))
+    with ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
+        for own, lost in pool.map(partial(_cut_study, folder), studies):
+            cuts += own
+            dropped += lost
+            advance(1)
+    return cuts, dropped
+
+
+def read_cut(folder: Path, cut: Cut) -> NDArray[np.uint8]:
+    """Its pixels with ``MARGIN`` around them."""
+    image = cv2.imread(str(folder / f"crops-{PREPROCESSING_VERSION}.{MADE_BY}" / cut.file), cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise OSError(f"the crop {cut.file} is gone; remove the folder of crops and begin again")
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _cut_study(folder: Path, study: Study) -> tuple[list[Cut], list[Dropped]]:
+    """From the study's table where there is one, else cut now; the table is written last."""
+    said = repr((sorted(study.severities.items()), sorted(study.marks.items()), sorted(study.series.items())))
+    table = folder / f"{study.name}-{hashlib.sha256(said.encode()).hexdigest()[:12]}.csv"
+    if table.exists():
+        return _read_tables(table)
+    marked = mark(study)
+    if isinstance(marked, Dropped):
+        return [], [marked]
+    dropped = list(marked.dropped)
+    cuts = list(_cuts(folder, marked, dropped))
+    _write_tables(table, cuts, dropped)
+    return cuts, dropped
+
+
+def _cuts(folder: Path, marked: MarkedStudy, dropped: list[Dropped]) -> Iterator[Cut]:
+    rng = np.random.default_rng(int(hashlib.sha256(marked.study.name.encode()).hexdigest()[:8], 16))
+    (folder / marked.study.name).mkdir(exist_ok=True)
+    header = marked.header
+    patient = hashlib.sha256(f"{header.get('PatientID') or marked.study.name}".encode()).hexdigest()[:16]
+    about = {
+        "study": marked.study.name,
+        "patient": patient,
+        "sex": str(header.get("PatientSex") or ""),
+        "age": _age(header.get("PatientAge"), header.get("PatientBirthDate"), header.get("StudyDate")),
+        "scanner": f"{header.get('Manufacturer') or ''} {header.get('MagneticFieldStrength') or ''}".strip(),
+        "synthetic": str(header.get("InstitutionName") or "") == PHANTOM,
+    }
+    for finding in marked.findings:
+        reasons = []
+        places = [(rank, s, *s.to_pixel(finding.point)) for rank, s in enumerate(finding.slices)]
+        off = _off_target(rng, finding, marked)
+        for rank, s, column, row in (*places, *off):
+            name = f"{marked.study.name}/{finding.key.row_id('')[1:]}-{rank if rank >= 0 else 'none'}.png"
+            try:
+                seen = crop(marked.reader.read(s), s, column, row, CROP_MM[finding.key.condition.role], MARGIN)
+            except NotDicom as error:
+                reasons.append(f"its image cannot be read: {error}")
+                continue
+            cv2.imwrite(str(folder / name), np.rint(seen * 255).astype(np.uint8))
+            key, on_target = finding.key, rank >= 0
+            yield Cut(
+                file=name,
+                condition=key.condition,
+                level=key.level,
+                severity=finding.severity,
+                on_target=on_target,
+                rank=max(rank, 0),
+                **about,  # type: ignore[arg-type]
+            )
+        if reasons:
+            dropped.append(Dropped(marked.study.name, finding.key.row_id("")[1:], reasons[0]))
+
+
+def _off_target(
+    rng: Rng, finding: MarkedFinding, marked: MarkedStudy
+) -> Iterator[tuple[int, SliceHeader, float, float]]:
+    """At most one place that shows none of the role's findings: beside it on its slice, or on one far from it."""
+    labelled, role = finding.slices[0], finding.key.condition.role
+    points = [f.point for f in marked.findings if f.key.condition.role is role]
+    for _ in range(20):
+        if rng.random() < 0.5:
+            angle, away = rng.uniform(0, 2 * np.pi), rng.uniform(*ASIDE_MM)
+            header = labelled
+            place = finding.point + away * (np.cos(angle) * header.along_row + np.sin(angle) * header.down_column)
+        else:
+            far = [s for s in marked.by_role[role] if FAR_MM[0] <= abs(s.distance(finding.point)) <= FAR_MM[1]]
+            if not far:
+                continue
+            header = far[int(rng.integers(len(far)))]
+            place = header.to_patient(*header.to_pixel(finding.point))
+        near = min(float(np.linalg.norm(place - point)) for point in points)
+        column, row = header.to_pixel(place)
+        if near >= (OFF_TARGET_MM if header is labelled else FAR_MM[0]) and header.contains(column, row):
+            yield -1, header, column, row
+            return
+
+
+def _age(age: object, born: object, taken: object) -> str:
+    """In years, from PatientAge (``063Y``) or from the dates; empty where neither says."""
+    text = str(age or "")
+    if text.endswith("Y") and text[:-1].isdigit():
+        return str(int(text[:-1]))
+    first, last = str(born or ""), str(taken or "")
+    if len(first) == len(last) == 8 and (first + last).isdigit():
+        return str(int(last[:4]) - int(first[:4]) - (last[4:] < first[4:]))
+    return ""
+
+
+def _write_tables(table: Path, cuts: Sequence[Cut], dropped: Sequence[Dropped]) -> None:
+    """One file: the crops, then what was dropped; whole or not at all."""
+    draft = table.with_suffix(".draft")
+    with draft.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([f.name for f in fields(Cut)])
+        writer.writerows(list(asdict(cut).values()) for cut in cuts)
+        writer.writerow([])
+        writer.writerows([lost.study, lost.finding, lost.why] for lost in dropped)
+    draft.replace(table)
+
+
+def _read_tables(table: Path) -> tuple[list[Cut], list[Dropped]]:
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    names, end = rows[0], rows.index([])
+    cuts = []
+    for row in rows[1:end]:
+        said = dict(zip(names, row, strict=True))
+        whole = {"rank": int(said["rank"]), **{n: said[n] == "True" for n in ("on_target", "synthetic")}}
+        cuts.append(Cut(**(said | whole)))  # type: ignore[arg-type]
+    return cuts, [Dropped(*row) for row in rows[end + 1 :]]
+
+
+def severity_index(cut: Cut) -> int:
+    """0, 1 or 2."""
+    return list(Severity).index(Severity(cut.severity))
+
+
+def role_of_cut(cut: Cut) -> Role:
+    """The plane and weighting that it shows."""
+    return cut.key.condition.role

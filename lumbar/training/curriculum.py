@@ -1,0 +1,124 @@
+"""From a data set to a bundle: read, screen, split, cut, teach both classifiers, calibrate, write."""
+
+import csv
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lumbar import VERSION
+from lumbar.errors import WrongSetting
+from lumbar.networks.bundle import write_bundle
+from lumbar.networks.classifiers import CLASSES, in_batches
+from lumbar.spine.anatomy import Severity
+from lumbar.spine.provenance import BundleIdentity, TrainedOn
+from lumbar.training.calibration import calibrate, corrected, expected_calibration_error, fitted_temperature
+from lumbar.training.crops import Cut, cut_crops
+from lumbar.training.data_set import Dropped, read_data_set
+from lumbar.training.figures import draw_counts, draw_history
+from lumbar.training.recipes import Recipe
+from lumbar.training.samples import Kind, Samples
+from lumbar.training.split import Part, split
+from lumbar.training.teach import batches_of, phases_of, teach
+
+Stage = Callable[[str, int], Callable[[int], None]]
+DROPPED, SPLIT = "dropped.csv", "split.csv"
+
+
+def train_bundle(
+    data: Path,
+    out: Path,
+    work: Path,
+    recipe: Recipe,
+    stage: Stage,
+    *,
+    name: str,
+    version: str,
+    imagenet: Mapping[str, str] | None = None,
+) -> BundleIdentity:
+    """Writes a bundle. ``work`` keeps crops, states, logs and plots; run again with it, what is done is not done again.
+
+    ``stage`` gets each stage's name and length, and gives what is called with each step's size. ``imagenet``: what backbones
+    start from, by ``condition`` and ``severity``. Raises WrongSetting where the data are not in the layout.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    cuts, dropped, parts = prepare(data, work, recipe.seed, stage)
+    train, validation = ([cut for cut in cuts if parts[cut.patient] is part] for part in (Part.TRAIN, Part.VALIDATION))
+    if not train or not validation:
+        raise WrongSetting("too few labelled patients: at least ten are needed, eight of them to learn from")
+    networks, sides, measured = {}, {}, {}
+    kinds: tuple[Kind, ...] = ("condition", "severity")
+    for kind in kinds:
+        course = getattr(recipe, kind)
+        own, held = (Samples(kind, part, work, recipe) for part in (train, validation))
+        weights = (imagenet or {}).get(kind)
+        length = sum(batches_of(phase, own) for phase in phases_of(course, weights))
+        advance = stage(f"Teaching {course.architecture}, {kind}", length)
+        network, history = teach(course, own, held, work / kind, advance, weights)
+        draw_history(history, kind, work / f"{kind}.png")
+        seen = np.stack([held.as_read(i) for i in range(len(held))])
+        raw, labels = in_batches(network, seen, 32), np.array(held.labels)
+        temperature = fitted_temperature(raw, own.balance.correction, labels)
+        calibrate(network, own.balance.correction, temperature)
+        probabilities = corrected(raw, own.balance.correction, temperature)
+        networks[kind], sides[kind] = network, course.phases[-1].side
+        measured[kind] = {
+            "temperature": round(temperature, 4),
+            "log_prior_correction": [round(float(c), 4) for c in own.balance.correction],
+            "validation_calibration_error": round(expected_calibration_error(probabilities, labels), 4),
+            "validation_accuracy": round(float((probabilities.argmax(axis=1) == labels).mean()), 4),
+            "epochs": len(history),
+            "started_from": "ImageNet's weights" if weights else "random weights",
+        }
+    synthetic = any(cut.synthetic for cut in cuts)
+    about = {
+        "code_version": VERSION,
+        "command": shlex.join(["lumbar", *sys.argv[1:]]),
+        "data": {
+            "seed": recipe.seed,
+            "patients": dict(Counter(parts.values())),
+            "findings": {part: _counts(cuts, parts, part) for part in Part},
+            "dropped": len(dropped),
+        },
+        "recipe": recipe.model_dump(mode="json"),
+        "training": measured,
+    }
+    architectures = {kind: getattr(recipe, kind).architecture for kind in CLASSES}
+    learnt_from = TrainedOn.SYNTHETIC if synthetic else TrainedOn.CLINICAL
+    return write_bundle(out, name, version, learnt_from, networks, sides, about, architectures)
+
+
+def prepare(data: Path, work: Path, seed: int, stage: Stage) -> tuple[list[Cut], list[Dropped], dict[str, Part]]:
+    """The crops of a data set, what was dropped and why (``dropped.csv``), and each patient's part (``split.csv``)."""
+    found = read_data_set(data)
+    cuts, lost = cut_crops(found.studies, work, stage("Cutting crops", len(found.studies)))
+    dropped = [*found.dropped, *lost]
+    if not cuts:
+        raise WrongSetting(f"nothing in {data} can be learnt from: {(dropped or [Dropped('', '', 'no labels')])[0].why}")
+    grades: dict[str, list[Severity]] = {}
+    for cut in cuts:
+        if cut.on_target and cut.rank == 0:
+            grades.setdefault(cut.patient, []).append(Severity(cut.severity))
+    parts = split(grades, seed)
+    cuts = [cut for cut in cuts if cut.patient in parts]
+    _write(work / DROPPED, ("study_id", "finding", "why"), [(d.study, d.finding, d.why) for d in dropped])
+    patients = dict(sorted({cut.study: parts[cut.patient] for cut in cuts}.items()))
+    _write(work / SPLIT, ("study_id", "part"), list(patients.items()))
+    draw_counts([cut for cut in cuts if cut.on_target and cut.rank == 0], work / "counts.png")
+    return cuts, dropped, parts
+
+
+def _counts(cuts: Sequence[Cut], parts: dict[str, Part], part: Part) -> dict[str, int]:
+    own = [cut.severity for cut in cuts if cut.on_target and cut.rank == 0 and parts[cut.patient] is part]
+    return {severity: own.count(severity) for severity in Severity}
+
+
+def _write(path: Path, header: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(header)
+        table.writerows(rows)

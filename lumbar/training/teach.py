@@ -1,0 +1,169 @@
+"""Teaching one classifier, epoch by epoch. Killed and started again, it goes on after the last whole epoch, and ends
+with the weights it would have had.
+
+Everything here is Keras alone, on whatever backend there is.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from lumbar.networks.classifiers import build_classifier, in_batches
+from lumbar.training.calibration import corrected, log_loss
+from lumbar.training.recipes import Course, Phase
+from lumbar.training.samples import Epoch, Samples
+
+Weights = list[NDArray[np.float32]]
+Row = dict[str, float]
+LOWEST, WARM_UP = 0.01, 0.05  # of the rate, at a phase's end; of a phase's batches
+STATE, BEST, HISTORY = "state.keras", "best.npz", "history.json"
+
+
+def teach(
+    course: Course,
+    train: Samples,
+    validation: Samples,
+    folder: Path,
+    advance: Callable[[int], None],
+    imagenet: str | None = None,
+) -> tuple[keras.Model, list[Row]]:
+    """The network at the best epoch of the last phase, and what was measured after every epoch.
+
+    ``folder`` keeps the state after the last whole epoch, and TensorBoard's logs. ``imagenet``: the backbone's weights
+    to start from (see ``build_classifier``); without them there is no frozen phase. ``advance`` gets the number of batches done.
+    """
+    keras.config.set_dtype_policy(train.recipe.precision)
+    try:
+        teaching = _Teaching(course, train, validation, folder, advance, imagenet)
+        side = teaching.run()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    network = build_classifier(train.kind, course.architecture, side)
+    network.set_weights(teaching.best)
+    return network, teaching.history
+
+
+def phases_of(course: Course, imagenet: str | None) -> list[Phase]:
+    """Those that are gone through: a random backbone is not frozen."""
+    return [phase for phase in course.phases if imagenet or not phase.frozen]
+
+
+def batches_of(phase: Phase, samples: Samples) -> int:
+    """In all its epochs."""
+    return phase.epochs * -(-(phase.crops or len(samples)) // samples.recipe.batch)
+
+
+class _Teaching:
+    def __init__(
+        self,
+        course: Course,
+        train: Samples,
+        validation: Samples,
+        folder: Path,
+        advance: Callable[[int], None],
+        imagenet: str | None,
+    ) -> None:
+        self.course, self.train, self.validation = course, train, validation
+        self.folder, self.advance, self.imagenet = folder, advance, imagenet
+        self.history: list[Row] = []
+        self.best: Weights = []
+        self._seen = np.stack([validation.as_read(i) for i in range(len(validation))])
+        self._labels = np.array(validation.labels)
+
+    def run(self) -> int:
+        """Goes through all phases; the last one's side."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        network = self._resumed()
+        phases = phases_of(self.course, self.imagenet)
+        for number, phase in enumerate(phases):
+            if not self._rows(number) and not self._is_over(number, phase):
+                network = self._begin(phase)
+            while not self._is_over(number, phase):
+                self._epoch(network, number, phase)
+                self._keep(network)
+            left = phase.epochs - len(self._rows(number))
+            self.advance(left * batches_of(phase, self.train) // phase.epochs)
+        return phases[-1].side
+
+    def _rows(self, number: int) -> list[Row]:
+        return [row for row in self.history if row["phase"] == number]
+
+    def _is_over(self, number: int, phase: Phase) -> bool:
+        """All its epochs done, or none better for as long as one waits, or a later one begun."""
+        losses = [row["validation_loss"] for row in self._rows(number)]
+        waited = len(losses) - 1 - int(np.argmin(losses)) if losses else 0
+        later = any(row["phase"] > number for row in self.history)
+        return len(losses) >= phase.epochs or waited >= self.train.recipe.patience or later
+
+    def _begin(self, phase: Phase) -> keras.Model:
+        """The best network so far, or a new one, ready to learn at the phase's size and rate."""
+        keras.utils.set_random_seed(self.train.recipe.seed + len(self.history))
+        weights = None if self.best else self.imagenet
+        network = build_classifier(self.train.kind, self.course.architecture, phase.side, weights)
+        if self.best:
+            network.set_weights(self.best)
+        network.get_layer("backbone").trainable = not phase.frozen
+        steps = batches_of(phase, self.train)
+        warm = round(WARM_UP * steps)
+        rate = keras.optimizers.schedules.CosineDecay(
+            phase.rate * LOWEST, max(steps - warm, 1), LOWEST, warmup_target=phase.rate, warmup_steps=warm
+        )
+        network.compile(keras.optimizers.Adam(rate, clipnorm=1.0), "categorical_crossentropy", metrics=["accuracy"])
+        return network
+
+    def _epoch(self, network: keras.Model, number: int, phase: Phase) -> None:
+        told = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: self.advance(1))
+        epoch = Epoch(self.train, len(self.history), phase.crops)
+        learnt = network.fit(epoch, epochs=1, shuffle=False, verbose=0, callbacks=[told]).history
+        raw = in_batches(network, self._seen, 32)
+        probabilities = corrected(raw, self.train.balance.correction)
+        row: Row = {
+            "phase": number,
+            "loss": float(learnt["loss"][0]),
+            "accuracy": float(learnt["accuracy"][0]),
+            "validation_loss": log_loss(probabilities, self._labels),
+            "validation_accuracy": float((probabilities.argmax(axis=1) == self._labels).mean()),
+        }
+        self.history.append(row)
+        if row["validation_loss"] == min(r["validation_loss"] for r in self._rows(number)):
+            self.best = network.get_weights()
+        self._log(row)
+
+    def _log(self, row: Row) -> None:
+        """For TensorBoard."""
+        from tensorboard.summary import Writer
+
+        writer = Writer(str(self.folder / "logs"))
+        for name, value in row.items():
+            writer.add_scalar(name, value, len(self.history))
+        writer.close()
+
+    def _keep(self, network: keras.Model) -> None:
+        """Whole or not at all: the folder's name is the last thing that is changed."""
+        draft, done = self.folder / "draft", self.folder / f"epoch-{len(self.history):04}"
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        network.save(draft / STATE)
+        np.savez(draft / BEST, **{f"{i:04}": weights for i, weights in enumerate(self.best)})
+        (draft / HISTORY).write_text(json.dumps(self.history, indent=1), encoding="utf-8")
+        draft.rename(done)
+        for earlier in self.folder.glob("epoch-*"):
+            if earlier != done:
+                shutil.rmtree(earlier)
+
+    def _resumed(self) -> Any:
+        kept = sorted(self.folder.glob("epoch-*"))
+        if not kept:
+            return None
+        self.history = json.loads((kept[-1] / HISTORY).read_text(encoding="utf-8"))
+        with np.load(kept[-1] / BEST) as arrays:
+            self.best = [arrays[name] for name in sorted(arrays.files)]
+        for number, phase in enumerate(phases_of(self.course, self.imagenet)):
+            self.advance(len(self._rows(number)) * batches_of(phase, self.train) // phase.epochs)
+        return keras.models.load_model(kept[-1] / STATE)
