@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from lumbar.errors import Permanent
+from lumbar.errors import Permanent, WrongSetting
 
 app = typer.Typer()
 
@@ -21,14 +21,22 @@ def phantom(
     odd: Annotated[
         bool, typer.Option(help="Some with transitional vertebrae, cut short, or of another region")
     ] = False,
+    pitfalls: Annotated[
+        bool, typer.Option(help="Plant each irregularity of the real data in one of the first studies")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes")] = 1,
 ) -> None:
     """Writes a synthetic data set in the RSNA 2024 folder layout, its CSVs included."""
     from lumbar.phantoms import write_data_set
+    from lumbar.phantoms.pitfalls import PITFALLS, plant_pitfalls
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise Permanent(f"{out} is not an empty folder; name a new one")
+    if pitfalls and studies < len(PITFALLS):
+        raise WrongSetting(f"--pitfalls needs at least {len(PITFALLS)} studies")
     with Progress(transient=True) as progress:
         bar = progress.add_task("Phantom studies", total=studies)
         write_data_set(out, studies, seed, held_out=held_out, odd=odd, advance=lambda: progress.advance(bar))
+    for pitfall, study in plant_pitfalls(out).items() if pitfalls else ():
+        typer.echo(f"{study}: {pitfall}")
     typer.echo(f"{studies} studies in {out} (synthetic: no figure on them is a clinical one)")

@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     )
     broker_url: str | None = Field(None, description="Redis URL of Celery's doorbell; unset: no broker (embedded)")
     bundle: Path | None = Field(
-        None, description="Folder of the networks' weights; unset: seeded initial weights, marked untrained"
+        None, description="Folder of the networks' weights; unset: the shipped bundle, trained on phantoms"
     )
 
     host: str = Field("127.0.0.1", description="Address the receiver listens on; `0.0.0.0` for every interface")

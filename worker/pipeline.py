@@ -1,6 +1,6 @@
 """The story: a study's instances in, 25 findings out. It reads files; it knows no queue and no table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,8 @@ from lumbar.spine.points import Points, find_points, recesses_on, sac_on, usual_
 from lumbar.spine.roles import ALONE, Roles, assign_roles, series_numbers
 from lumbar.spine.slices import SliceHeader, Vector
 
+Conditions = Mapping[FindingKey, tuple[float, ...]]
+
 BESIDE = "the dural sac is not seen on the sagittal images, which lie beside the mid-line"
 
 
@@ -40,11 +42,13 @@ class Reading:
 
 @dataclass(frozen=True)
 class View:
-    """A candidate as the networks see it; ``shows`` is VGG16's probability that it shows its condition."""
+    """A candidate as the networks see it; ``shows`` is VGG16's probability that it shows its condition, ``conditions``
+    those of every condition, in order, and of none."""
 
     candidate: Candidate
     crop: NDArray[np.float32]
     shows: float = 0.0
+    conditions: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,16 @@ def analyse(instances: Sequence[Found], networks: Networks) -> Analysis:
         located.levels,
         tuple(best),
     )
+
+
+def read_with(networks: Networks) -> Callable[[Sequence[Found]], tuple[tuple[Finding, ...], Conditions]]:
+    """``analyse``, as an evaluation asks for it: the findings, and VGG16's word on the views that were graded."""
+
+    def read(instances: Sequence[Found]) -> tuple[tuple[Finding, ...], Conditions]:
+        analysis = analyse(instances, networks)
+        return analysis.findings, {view.candidate.key: view.conditions for view in analysis.views}
+
+    return read
 
 
 def picture_of(analysis: Analysis, instances: Sequence[Found], notices: Sequence[str]) -> bytes:
@@ -183,7 +197,7 @@ def best_views(views: Sequence[View], networks: Networks) -> list[View]:
         key = view.candidate.key
         shows = float(sum(probabilities[list(Condition).index(c)] for c in seen_alike(key.condition)))
         if key not in best or shows > best[key].shows:
-            best[key] = View(view.candidate, view.crop, shows)
+            best[key] = View(view.candidate, view.crop, shows, tuple(probabilities.tolist()))
     return list(best.values())
 
 

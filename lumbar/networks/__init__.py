@@ -43,7 +43,7 @@ class Networks(Protocol):
 
 
 def load(folder: Path | None) -> Networks:
-    """A bundle's networks, resident from the first call on; None gives untrained ones. Raises WrongSetting."""
+    """A bundle's networks, resident from the first call on; None is the shipped one. Raises WrongSetting."""
     with _native_start_up_lines_dropped():
         from lumbar.networks.bundle import resident
 

@@ -2,44 +2,41 @@
 
 import hashlib
 import json
-import random
 from collections.abc import Mapping
 from functools import cache
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from lumbar.errors import WrongSetting
 from lumbar.networks.classifiers import BACKBONES, CLASSES, Classifiers, build_classifier
 from lumbar.networks.locator import DAMAGED, FOLDER, shipped_sha256
 from lumbar.networks.locator import described as locator_described
 from lumbar.networks.locator import resident as locator
+from lumbar.networks.weights import read_weights, write_weights
 from lumbar.spine.crops import PREPROCESSING_VERSION, SIDE
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 
 DESCRIPTION = "bundle.json"
-SHIPPED = Path(__file__).parents[2] / "bundles" / "phantom"
+SHIPPED = Path(__file__).parents[2] / "bundles" / "phantom"  # beside the package, in a checkout and where installed
 ARCHITECTURES = {"condition": "vgg16", "severity": "resnet50"}
-INITIAL_SEED = 2024
 
 
 @cache
 def resident(folder: Path | None) -> Classifiers:
-    """``load_bundle``, once a process."""
-    return load_bundle(folder)
+    """``load_bundle``, once a process; None is the shipped one."""
+    return load_bundle(folder or SHIPPED)
 
 
-def load_bundle(folder: Path | None) -> Classifiers:
-    """The classifiers of a bundle's folder; None gives untrained ones, the same on every run.
+def load_bundle(folder: Path) -> Classifiers:
+    """The classifiers of a bundle's folder.
 
     Raises WrongSetting where the bundle is missing, damaged, or made for other classes or another preprocessing.
     """
-    if folder is None:
-        return _initial()
     described = read_description(folder)
     networks = {kind: load_network(folder, described, kind) for kind in CLASSES}
     return Classifiers(_identity(described), locator(), **networks)
@@ -50,9 +47,7 @@ def load_network(folder: Path, described: Mapping[str, Any], kind: str) -> keras
     stated = described["networks"][kind]
     try:
         network = build_classifier(kind, stated["architecture"], stated["side"])
-        content = (folder / Path(stated["weights"]).name).read_bytes()
-        with np.load(BytesIO(content)) as arrays:
-            network.set_weights([arrays[name].astype(np.float32) for name in sorted(arrays.files)])
+        network.set_weights(read_weights((folder / Path(stated["weights"]).name).read_bytes()))
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise WrongSetting(f"bundle: the {kind} weights do not fit this version's network") from error
     return network
@@ -77,7 +72,7 @@ def write_bundle(
     stated: dict[str, Any] = {}
     for kind, classes in CLASSES.items():
         file = folder / f"{kind}.npz"
-        np.savez(file, **{f"{i:04}": _halved(w) for i, w in enumerate(networks[kind].get_weights())})
+        write_weights(file, [_halved(weights) for weights in networks[kind].get_weights()])
         stated[kind] = {
             "weights": file.name,
             "sha256": _file_sha256(file),
@@ -132,7 +127,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     return described
 
 
-def _halved(weights: np.ndarray) -> np.ndarray:
+def _halved(weights: NDArray[Any]) -> NDArray[Any]:
     """Vectors, among them the large variances of batch normalisation, stay whole: they take no room."""
     return weights.astype(np.float16) if weights.ndim > 1 else weights
 
@@ -157,18 +152,6 @@ def _weakest(own: TrainedOn) -> TrainedOn:
     except (KeyError, ValueError) as error:
         raise WrongSetting(DAMAGED) from error
     return min(own, *locators, key=list(TrainedOn).index)
-
-
-def _initial() -> Classifiers:
-    keras.utils.set_random_seed(INITIAL_SEED)
-    networks = {kind: build_classifier(kind, architecture) for kind, architecture in ARCHITECTURES.items()}
-    random.seed()  # Keras has seeded the whole process; jitter must not be alike in every worker
-    np.random.seed()
-    digest = hashlib.sha256(shipped_sha256().encode("ascii"))
-    for weights in (w for kind in CLASSES for w in networks[kind].get_weights()):
-        digest.update(np.ascontiguousarray(weights).tobytes())
-    identity = BundleIdentity("initial", "0", digest.hexdigest(), TrainedOn.NOTHING, PREPROCESSING_VERSION)
-    return Classifiers(identity, locator(), **networks)
 
 
 def _file_sha256(file: Path) -> str:

@@ -54,13 +54,13 @@ def build_classifier(kind: str, architecture: str, side: int = SIDE, weights: st
     """A backbone with a new dense head: crops (n, 224, 224), 0–1, to (n, classes) probabilities of ``CLASSES[kind]``.
 
     ``architecture``: of ``BACKBONES``. ``side``: what the crops are brought to inside the network, in pixels; the
-    weights do not depend on it. ``weights``: ``IMAGENET``, or a file of such weights without top; None starts at random,
-    the convolutions as He et al. (2015) do, so that a network without normalisation learns too.
+    weights do not depend on it. ``weights``: ``IMAGENET``, or a file of such weights without top; None starts at
+    random, the convolutions as He et al. (2015) do, so that a network without normalisation learns too.
     """
     chosen = BACKBONES[architecture]
     backbone = chosen.build(weights=weights, include_top=False, input_shape=(side, side, 3))
     if weights is None:
-        _start_as_he(backbone)
+        _start_as_he(backbone, chosen.scale[0] / 4)  # grey values spread by about a quarter of their range
     backbone.name = "backbone"
     crop = keras.Input((SIDE, SIDE), name="crop")
     x = keras.layers.Reshape((SIDE, SIDE, 1))(crop)
@@ -107,8 +107,10 @@ def in_batches(network: keras.Model, crops: NDArray[np.float32], batch: int = BA
     return np.concatenate(answers)[: len(crops)].astype(np.float32)
 
 
-def _start_as_he(backbone: keras.Model) -> None:
+def _start_as_he(backbone: keras.Model, spread: float) -> None:
+    """Kernels that keep a signal's variance, the first one's so that it comes to 1 from an input spread so far."""
     normal = keras.initializers.HeNormal()
     for layer in backbone.layers:
         if type(layer) is keras.layers.Conv2D:
-            layer.kernel.assign(normal(layer.kernel.shape, layer.kernel.dtype))
+            layer.kernel.assign(normal(layer.kernel.shape, layer.kernel.dtype) / spread)
+            spread = 1.0

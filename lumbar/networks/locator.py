@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import cache
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from lumbar.errors import WrongSetting
 from lumbar.networks.keypoints import build_border_network, build_keypoint_network
+from lumbar.networks.weights import read_weights, write_weights
 from lumbar.spine.keypoints import AXIAL, BORDER, SAGITTAL, Heat
 
 FOLDER = Path(__file__).parent / "locator_weights"
@@ -83,8 +83,8 @@ def load_locator(folder: Path) -> Locator:
                 raise WrongSetting(f"locator: the {kind} weights do not match their sha256; install this version again")
             if stated[kind]["points"] != list(framing.points):
                 raise WrongSetting(f"locator: its {kind} network was made for other points; train it again")
-            with np.load(BytesIO(content)) as arrays:
-                networks[kind] = _network(kind, arrays)
+            networks[kind] = build_network(kind)
+            networks[kind].set_weights(read_weights(content))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, BadZipFile) as error:
             raise WrongSetting(DAMAGED) from error
     return Locator(_sha256(stated), networks)
@@ -103,7 +103,7 @@ def write_network(folder: Path, kind: str, network: keras.Model, about: dict[str
     """Writes one network's weights in half precision, and what is said ``about`` them into ``locator.json``."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{kind}.npz"
-    np.savez(file, **{f"{i:03}": weights.astype(np.float16) for i, weights in enumerate(network.get_weights())})
+    write_weights(file, [weights.astype(np.float16) for weights in network.get_weights()])
     stated = described(folder) if (folder / DESCRIPTION).exists() else {}
     stated[kind] = {
         "weights": file.name,
@@ -125,9 +125,3 @@ def _sha256(stated: dict[str, dict[str, Any]]) -> str:
         return hashlib.sha256("".join(stated[kind]["sha256"] for kind in FRAMINGS).encode("ascii")).hexdigest()
     except KeyError as error:
         raise WrongSetting(DAMAGED) from error
-
-
-def _network(kind: str, arrays: "np.lib.npyio.NpzFile") -> keras.Model:
-    network = build_network(kind)
-    network.set_weights([arrays[name].astype(np.float32) for name in sorted(arrays.files)])
-    return network

@@ -18,8 +18,9 @@ PREPROCESSING_VERSION = "2"
 SIDE = 224  # pixels
 PERCENTILES = (1.0, 99.5)  # of the slice's non-zero pixels, to 0 and 1
 DENOISE_MM = 0.3  # standard deviation of the Gaussian
+RIM = 8  # pixels that are denoised too and cut off, so that a crop with a margin is the same inside
 
-# The canal from the body above the disc to the one below; the foramen with both pedicles; the recess with the whole sac.
+# The canal from the body above the disc to the one below; the foramen with both pedicles; the recess with the sac.
 CROP_MM: Mapping[Role, float] = {Role.SAGITTAL_T2: 64.0, Role.SAGITTAL_T1: 48.0, Role.AXIAL_T2: 48.0}
 
 # LPS directions of the crop's right and bottom: sagittal anterior left and head up, axial seen from the feet.
@@ -42,11 +43,12 @@ def crop(
     hung, upright_header = upright(normalised(image), header)
     at = upright_header.to_pixel(header.to_patient(column, row))
     to_image = crop_to_image(upright_header, *at, size_mm)
-    to_image[:, 2] -= to_image[:, :2] @ np.full(2, margin)
-    size = (SIDE + 2 * margin,) * 2
+    around = margin + RIM
+    to_image[:, 2] -= to_image[:, :2] @ np.full(2, around)
+    size = (SIDE + 2 * around,) * 2
     turned = cv2.warpAffine(hung, to_image, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     denoised = cv2.GaussianBlur(turned, (0, 0), DENOISE_MM * SIDE / size_mm)
-    return np.asarray(denoised, dtype=np.float32).clip(0, 1)
+    return np.ascontiguousarray(denoised[RIM:-RIM, RIM:-RIM], dtype=np.float32).clip(0, 1)
 
 
 def upright(image: NDArray[np.float32], header: SliceHeader) -> tuple[NDArray[np.float32], SliceHeader]:

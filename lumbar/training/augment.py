@@ -54,14 +54,11 @@ def augmented(rng: Rng, image: NDArray[np.uint8], condition: Condition, amounts:
     gain, gamma = np.exp(rng.uniform(-amounts.brightness, amounts.brightness, 2))
     seen = np.float32(gain) * np.power(seen, np.float32(gamma))
     if rng.random() < 0.5:
-        grain = rng.standard_normal((SIDE // 2, SIDE // 2), dtype=np.float32) * np.float32(rng.uniform(0, amounts.noise))
+        grain = rng.standard_normal((SIDE // 2, SIDE // 2), dtype=np.float32) * np.float32(
+            rng.uniform(0, amounts.noise)
+        )
         seen = seen + cv2.resize(grain, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
     return np.asarray(seen, dtype=np.float32).clip(0, 1), condition
-
-
-def as_read(image: NDArray[np.uint8]) -> Crop:
-    """A kept crop as the worker cuts it, but for the rounding to 8 bits."""
-    return np.ascontiguousarray(image[MARGIN:-MARGIN, MARGIN:-MARGIN]).astype(np.float32) / 255
 
 
 def _cut(image: NDArray[np.uint8], turn: NDArray[np.float64], shift: NDArray[np.float64]) -> Crop:
@@ -70,4 +67,4 @@ def _cut(image: NDArray[np.uint8], turn: NDArray[np.float64], shift: NDArray[np.
     to_image = np.column_stack([turn, middle + MARGIN + shift - turn @ middle])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     seen = cv2.warpAffine(image, to_image, (SIDE, SIDE), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(seen, dtype=np.float32) / 255
+    return np.asarray(seen / np.float32(255), dtype=np.float32)

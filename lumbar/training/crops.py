@@ -9,20 +9,26 @@ from dataclasses import asdict, dataclass, fields
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 
-from lumbar.errors import NotDicom
-from lumbar.spine.anatomy import FindingKey, Role, Severity
-from lumbar.spine.crops import CROP_MM, PREPROCESSING_VERSION, crop
+from lumbar.dicom.headers import read_header
+from lumbar.errors import NotDicom, WrongSetting
+from lumbar.spine.anatomy import Condition, FindingKey, Level
+from lumbar.spine.crops import CROP_MM, PREPROCESSING_VERSION, SIDE, crop
 from lumbar.spine.slices import SliceHeader
 from lumbar.training.data_set import Dropped, Study
 from lumbar.training.marked import MarkedFinding, MarkedStudy, mark
+from lumbar.training.split import Part
 
 MARGIN = 28  # pixels around a crop that are kept too, an eighth of its side: room to turn and to shift
 MADE_BY = "1"  # of this file: another version makes other crops
+FOLDER = f"crops-{PREPROCESSING_VERSION}.{MADE_BY}"
+SPLIT = "split.csv"
 OFF_TARGET_MM = 15.0  # from every finding of the role: nearer than that, a crop still shows it
 ASIDE_MM, FAR_MM = (18.0, 70.0), (12.0, 40.0)  # of a crop off target: within its slice, and across the slices
 PHANTOM = "SYNTHETIC PHANTOM"  # in the InstitutionName of ours
@@ -31,27 +37,31 @@ Rng = np.random.Generator
 
 
 @dataclass(frozen=True)
-class Cut:
-    """One kept crop. ``rank`` 0 is the labelled slice, 1 and more its neighbours; ``on_target`` False shows none of the
-    conditions. ``patient`` is only a hash; sex, age and scanner are empty where the header does not say."""
+class Person:
+    """``patient`` is only a hash; sex, age (years) and scanner (manufacturer, tesla) are empty where none is said."""
 
-    file: str
-    study: str
     patient: str
-    condition: str
-    level: str
-    severity: str
-    on_target: bool
-    rank: int
     sex: str
     age: str
     scanner: str
     synthetic: bool
 
+
+@dataclass(frozen=True)
+class Cut(Person):
+    """One kept crop. ``rank`` 0 is the labelled slice, 1 and more its neighbours; ``on_target`` False shows none of the
+    conditions."""
+
+    file: str
+    study: str
+    condition: str
+    level: str
+    severity: str
+    on_target: bool
+    rank: int
+
     @property
     def key(self) -> FindingKey:
-        from lumbar.spine.anatomy import Condition, Level
-
         return FindingKey(Condition(self.condition), Level(self.level))
 
 
@@ -59,7 +69,7 @@ def cut_crops(
     studies: Sequence[Study], folder: Path, advance: Callable[[int], None], processes: int | None = None
 ) -> tuple[list[Cut], list[Dropped]]:
     """Crops of all studies, in their order, and what could not be used. What is there already is not cut again."""
-    folder = folder / f"crops-{PREPROCESSING_VERSION}.{MADE_BY}"
+    folder = folder / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     cuts: list[Cut] = []
     dropped: list[Dropped] = []
@@ -74,7 +84,7 @@ def cut_crops(
 
 def read_cut(folder: Path, cut: Cut) -> NDArray[np.uint8]:
     """Its pixels with ``MARGIN`` around them."""
-    image = cv2.imread(str(folder / f"crops-{PREPROCESSING_VERSION}.{MADE_BY}" / cut.file), cv2.IMREAD_GRAYSCALE)
+    image = cv2.imread(str(folder / FOLDER / cut.file), cv2.IMREAD_GRAYSCALE)
     if image is None:
         raise OSError(f"the crop {cut.file} is gone; remove the folder of crops and begin again")
     return np.asarray(image, dtype=np.uint8)
@@ -98,40 +108,29 @@ def _cut_study(folder: Path, study: Study) -> tuple[list[Cut], list[Dropped]]:
 def _cuts(folder: Path, marked: MarkedStudy, dropped: list[Dropped]) -> Iterator[Cut]:
     rng = np.random.default_rng(int(hashlib.sha256(marked.study.name.encode()).hexdigest()[:8], 16))
     (folder / marked.study.name).mkdir(exist_ok=True)
-    header = marked.header
-    patient = hashlib.sha256(f"{header.get('PatientID') or marked.study.name}".encode()).hexdigest()[:16]
-    about = {
-        "study": marked.study.name,
-        "patient": patient,
-        "sex": str(header.get("PatientSex") or ""),
-        "age": _age(header.get("PatientAge"), header.get("PatientBirthDate"), header.get("StudyDate")),
-        "scanner": f"{header.get('Manufacturer') or ''} {header.get('MagneticFieldStrength') or ''}".strip(),
-        "synthetic": str(header.get("InstitutionName") or "") == PHANTOM,
-    }
+    about: dict[str, Any] = {"study": marked.study.name, **asdict(person_of(marked.header, marked.study.name))}
     for finding in marked.findings:
-        reasons = []
+        name, role = finding.key.row_id("")[1:], finding.key.condition.role
         places = [(rank, s, *s.to_pixel(finding.point)) for rank, s in enumerate(finding.slices)]
-        off = _off_target(rng, finding, marked)
-        for rank, s, column, row in (*places, *off):
-            name = f"{marked.study.name}/{finding.key.row_id('')[1:]}-{rank if rank >= 0 else 'none'}.png"
+        for rank, s, column, row in (*places, *_off_target(rng, finding, marked)):
             try:
-                seen = crop(marked.reader.read(s), s, column, row, CROP_MM[finding.key.condition.role], MARGIN)
+                seen = crop(marked.reader.read(s), s, column, row, CROP_MM[role], MARGIN)
             except NotDicom as error:
-                reasons.append(f"its image cannot be read: {error}")
+                if rank == 0:
+                    dropped.append(Dropped(marked.study.name, name, f"its labelled image cannot be read: {error}"))
+                    break
                 continue
-            cv2.imwrite(str(folder / name), np.rint(seen * 255).astype(np.uint8))
-            key, on_target = finding.key, rank >= 0
+            file = f"{marked.study.name}/{name}-{rank if rank >= 0 else 'none'}.png"
+            cv2.imwrite(str(folder / file), np.rint(seen * 255).astype(np.uint8))
             yield Cut(
-                file=name,
-                condition=key.condition,
-                level=key.level,
+                file=file,
+                condition=finding.key.condition,
+                level=finding.key.level,
                 severity=finding.severity,
-                on_target=on_target,
+                on_target=rank >= 0,
                 rank=max(rank, 0),
-                **about,  # type: ignore[arg-type]
+                **about,
             )
-        if reasons:
-            dropped.append(Dropped(marked.study.name, finding.key.row_id("")[1:], reasons[0]))
 
 
 def _off_target(
@@ -156,6 +155,27 @@ def _off_target(
         if near >= (OFF_TARGET_MM if header is labelled else FAR_MM[0]) and header.contains(column, row):
             yield -1, header, column, row
             return
+
+
+def person_of(header: Dataset, study: str) -> Person:
+    """Of any header of a study; one without PatientID is a patient of its own."""
+    return Person(
+        patient=hashlib.sha256(f"{header.get('PatientID') or study}".encode()).hexdigest()[:16],
+        sex=str(header.get("PatientSex") or ""),
+        age=_age(header.get("PatientAge"), header.get("PatientBirthDate"), header.get("StudyDate")),
+        scanner=f"{header.get('Manufacturer') or ''} {header.get('MagneticFieldStrength') or ''}".strip(),
+        synthetic=str(header.get("InstitutionName") or "") == PHANTOM,
+    )
+
+
+def first_header(study: Study) -> Dataset | None:
+    """Of the first of a study's files that can be read."""
+    for file in sorted(study.folder.rglob("*.dcm")):
+        try:
+            return read_header(file)
+        except NotDicom:
+            continue
+    return None
 
 
 def _age(age: object, born: object, taken: object) -> str:
@@ -193,11 +213,29 @@ def _read_tables(table: Path) -> tuple[list[Cut], list[Dropped]]:
     return cuts, [Dropped(*row) for row in rows[end + 1 :]]
 
 
-def severity_index(cut: Cut) -> int:
-    """0, 1 or 2."""
-    return list(Severity).index(Severity(cut.severity))
+def kept_crops(work: Path, part: Part, most: int) -> NDArray[np.float32]:
+    """Crops of a part of a training, (n, 224, 224), 0–1, evenly from all. Raises WrongSetting where there are none."""
+    split = work / SPLIT
+    if not split.is_file():
+        raise WrongSetting(f"{work} has no {SPLIT}; name a training's work folder")
+    with split.open(newline="", encoding="utf-8") as file:
+        studies = {row["study_id"] for row in csv.DictReader(file) if row["part"] == part}
+    files = sorted(f for study in studies for f in (work / FOLDER / study).glob("*.png"))
+    if not files:
+        raise WrongSetting(f"{work} has no crops of the {part} part any more; train again")
+    chosen = files[:: -(-len(files) // most)]
+    return np.stack([as_read(np.asarray(cv2.imread(str(f), cv2.IMREAD_GRAYSCALE), np.uint8)) for f in chosen])
 
 
-def role_of_cut(cut: Cut) -> Role:
-    """The plane and weighting that it shows."""
-    return cut.key.condition.role
+def noise_crops(count: int) -> NDArray[np.float32]:
+    """Smooth noise, (n, 224, 224), 0–1, where no crops are at hand."""
+    rng = np.random.default_rng(1)
+    grains = [rng.random((int(rng.integers(4, 60)),) * 2, dtype=np.float32) for _ in range(count)]
+    smooth = [np.clip(cv2.resize(grain, (SIDE, SIDE)), 0, 1) for grain in grains]
+    return np.asarray(np.stack(smooth), dtype=np.float32)
+
+
+def as_read(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """A kept crop as the worker cuts it, but for the rounding to 8 bits."""
+    inner = np.ascontiguousarray(image[MARGIN:-MARGIN, MARGIN:-MARGIN])
+    return np.asarray(inner / np.float32(255), dtype=np.float32)

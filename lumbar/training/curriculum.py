@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from lumbar import VERSION
@@ -17,16 +18,16 @@ from lumbar.networks.classifiers import CLASSES, in_batches
 from lumbar.spine.anatomy import Severity
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.training.calibration import calibrate, corrected, expected_calibration_error, fitted_temperature
-from lumbar.training.crops import Cut, cut_crops
+from lumbar.training.crops import SPLIT, Cut, cut_crops
 from lumbar.training.data_set import Dropped, read_data_set
 from lumbar.training.figures import draw_counts, draw_history
 from lumbar.training.recipes import Recipe
 from lumbar.training.samples import Kind, Samples
-from lumbar.training.split import Part, split
+from lumbar.training.split import Part, split_studies
 from lumbar.training.teach import batches_of, phases_of, teach
 
 Stage = Callable[[str, int], Callable[[int], None]]
-DROPPED, SPLIT = "dropped.csv", "split.csv"
+DROPPED = "dropped.csv"
 
 
 def train_bundle(
@@ -40,17 +41,19 @@ def train_bundle(
     version: str,
     imagenet: Mapping[str, str] | None = None,
 ) -> BundleIdentity:
-    """Writes a bundle. ``work`` keeps crops, states, logs and plots; run again with it, what is done is not done again.
+    """Writes a bundle. ``work`` keeps crops, states, logs and plots; what is done is not done again.
 
-    ``stage`` gets each stage's name and length, and gives what is called with each step's size. ``imagenet``: what backbones
-    start from, by ``condition`` and ``severity``. Raises WrongSetting where the data are not in the layout.
+    ``stage`` gets each stage's name and length, and gives what is called with each step's size. ``imagenet``: what
+    backbones start from, by ``condition`` and ``severity``. Raises WrongSetting where the data are not in the layout.
     """
     work.mkdir(parents=True, exist_ok=True)
     cuts, dropped, parts = prepare(data, work, recipe.seed, stage)
     train, validation = ([cut for cut in cuts if parts[cut.patient] is part] for part in (Part.TRAIN, Part.VALIDATION))
     if not train or not validation:
         raise WrongSetting("too few labelled patients: at least ten are needed, eight of them to learn from")
-    networks, sides, measured = {}, {}, {}
+    networks: dict[str, keras.Model] = {}
+    sides: dict[str, int] = {}
+    measured: dict[str, Any] = {}
     kinds: tuple[Kind, ...] = ("condition", "severity")
     for kind in kinds:
         course = getattr(recipe, kind)
@@ -98,16 +101,11 @@ def prepare(data: Path, work: Path, seed: int, stage: Stage) -> tuple[list[Cut],
     cuts, lost = cut_crops(found.studies, work, stage("Cutting crops", len(found.studies)))
     dropped = [*found.dropped, *lost]
     if not cuts:
-        raise WrongSetting(f"nothing in {data} can be learnt from: {(dropped or [Dropped('', '', 'no labels')])[0].why}")
-    grades: dict[str, list[Severity]] = {}
-    for cut in cuts:
-        if cut.on_target and cut.rank == 0:
-            grades.setdefault(cut.patient, []).append(Severity(cut.severity))
-    parts = split(grades, seed)
-    cuts = [cut for cut in cuts if cut.patient in parts]
+        raise WrongSetting(f"nothing in {data} can be learnt from; the first reason: {dropped[0].why}")
+    people = {cut.study: cut.patient for cut in cuts}
+    parts = split_studies([study for study in found.studies if study.name in people], people, seed)
     _write(work / DROPPED, ("study_id", "finding", "why"), [(d.study, d.finding, d.why) for d in dropped])
-    patients = dict(sorted({cut.study: parts[cut.patient] for cut in cuts}.items()))
-    _write(work / SPLIT, ("study_id", "part"), list(patients.items()))
+    _write(work / SPLIT, ("study_id", "part"), [(study, parts[patient]) for study, patient in people.items()])
     draw_counts([cut for cut in cuts if cut.on_target and cut.rank == 0], work / "counts.png")
     return cuts, dropped, parts
 

@@ -10,6 +10,7 @@ from lumbar.spine.anatomy import FindingKey
 from lumbar.spine.slices import SliceHeader, Vector
 from lumbar.training.data_set import COORDINATES, IMAGES, key_of
 
+
 @dataclass(frozen=True)
 class Label:
     """A finding marked on a slice; ``point`` is in mm (LPS)."""

@@ -80,9 +80,7 @@ def mark(study: Study) -> MarkedStudy | Dropped:
     return MarkedStudy(study, SliceReader(instances), instances[0].header, by_role, kept, tuple(dropped))
 
 
-def _beside(
-    labelled: SliceHeader, point: Vector, slices: Iterable[SliceHeader], role: Role
-) -> Sequence[SliceHeader]:
+def _beside(labelled: SliceHeader, point: Vector, slices: Iterable[SliceHeader], role: Role) -> Sequence[SliceHeader]:
     """The nearest others on which the point is within reach, as the worker would be offered them."""
     near = [
         s

@@ -42,6 +42,7 @@ class Recipe(_Strict):
     batch: int = Field(16, ge=1)
     seed: int = Field(1, ge=0)
     patience: int = Field(5, ge=1)  # epochs of a phase without a better validation loss that end it
+    validation: int | None = Field(None, ge=1)  # crops that are looked at after each epoch; all where not said
     oversampling: float = Field(0.5, ge=0, le=1)  # a class is drawn in proportion to (its share) ** (1 - this)
     class_weight: float = Field(0.25, ge=0, le=1)  # and weighs (its share) ** -this
     off_target: float = Field(0.5, ge=0)  # crops off target for each one on target that VGG16 sees

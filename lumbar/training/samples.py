@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from lumbar.networks.classifiers import CLASSES, NONE
 from lumbar.spine.anatomy import Condition
-from lumbar.training.augment import as_read, augmented
+from lumbar.training.augment import augmented
 from lumbar.training.balance import Balance, balance
-from lumbar.training.crops import Cut, read_cut
+from lumbar.training.crops import Cut, as_read, read_cut
 from lumbar.training.recipes import Recipe
 
 Kind = Literal["condition", "severity"]
 
 
 class Samples:
-    """What one network learns from: for each finding its crops, the labelled slice's first; off target, a crop alone."""
+    """What one network learns from: each finding's crops, the labelled slice's first; off target, a crop alone."""
 
     def __init__(self, kind: Kind, cuts: Sequence[Cut], folder: Path, recipe: Recipe) -> None:
         self.kind, self.folder, self.recipe = kind, folder, recipe
@@ -31,7 +31,9 @@ class Samples:
         if kind == "condition":
             off = [[cut] for cut in cuts if not cut.on_target]
             step = len(off) / max(1, round(len(self.items) * recipe.off_target))
-            self.items += [off[int(i * step)] for i in range(len(off)) if int(i * step) < len(off)] if step >= 1 else off
+            self.items += (
+                [off[int(i * step)] for i in range(len(off)) if int(i * step) < len(off)] if step >= 1 else off
+            )
         self.labels = [label_of(kind, own[0]) for own in self.items]
         self.balance: Balance = balance(self.labels, len(CLASSES[kind]), recipe.oversampling, recipe.class_weight)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from lumbar.spine.anatomy import Severity
+from lumbar.training.data_set import Study
 
 
 class Part(StrEnum):
@@ -21,8 +22,8 @@ _TENTHS = (Part.TRAIN,) * 4 + (Part.VALIDATION,) + (Part.TRAIN,) * 4 + (Part.TES
 def split(patients: Mapping[str, Iterable[Severity]], seed: int) -> dict[str, Part]:
     """Each patient's part. ``patients``: all severities that a patient's studies are labelled with.
 
-    In the order of how many severe, then moderate findings they have, and at random where these are equal, every
-    fifth of ten is for validation and every tenth for the test.
+    In the order of how many severe, then moderate findings they have, and at random where these are equal, the fifth
+    of every ten is for validation and the tenth for the test.
     """
 
     def place(patient: str) -> tuple[int, int, str]:
@@ -31,3 +32,11 @@ def split(patients: Mapping[str, Iterable[Severity]], seed: int) -> dict[str, Pa
         return grades.count(Severity.SEVERE), grades.count(Severity.MODERATE), chance
 
     return {patient: _TENTHS[i % 10] for i, patient in enumerate(sorted(patients, key=place))}
+
+
+def split_studies(studies: Iterable[Study], patients: Mapping[str, str], seed: int) -> dict[str, Part]:
+    """Each patient's part by the severities of all studies of theirs; ``patients`` by study."""
+    grades: dict[str, list[Severity]] = {}
+    for study in studies:
+        grades.setdefault(patients[study.name], []).extend(study.severities.values())
+    return split(grades, seed)

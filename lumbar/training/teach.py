@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar.networks.classifiers import build_classifier, in_batches
+from lumbar.networks.weights import read_weights, write_weights
 from lumbar.training.calibration import corrected, log_loss
 from lumbar.training.recipes import Course, Phase
 from lumbar.training.samples import Epoch, Samples
@@ -36,7 +37,8 @@ def teach(
     """The network at the best epoch of the last phase, and what was measured after every epoch.
 
     ``folder`` keeps the state after the last whole epoch, and TensorBoard's logs. ``imagenet``: the backbone's weights
-    to start from (see ``build_classifier``); without them there is no frozen phase. ``advance`` gets the number of batches done.
+    to start from (see ``build_classifier``); without them there is no frozen phase. ``advance`` gets the number of
+    batches done.
     """
     keras.config.set_dtype_policy(train.recipe.precision)
     try:
@@ -69,12 +71,14 @@ class _Teaching:
         advance: Callable[[int], None],
         imagenet: str | None,
     ) -> None:
-        self.course, self.train, self.validation = course, train, validation
+        self.course, self.train = course, train
         self.folder, self.advance, self.imagenet = folder, advance, imagenet
         self.history: list[Row] = []
         self.best: Weights = []
-        self._seen = np.stack([validation.as_read(i) for i in range(len(validation))])
-        self._labels = np.array(validation.labels)
+        every = -(-len(validation) // (train.recipe.validation or len(validation)))
+        looked_at = range(0, len(validation), every)
+        self._seen = np.stack([validation.as_read(i) for i in looked_at])
+        self._labels = np.array([validation.labels[i] for i in looked_at])
 
     def run(self) -> int:
         """Goes through all phases; the last one's side."""
@@ -120,6 +124,7 @@ class _Teaching:
     def _epoch(self, network: keras.Model, number: int, phase: Phase) -> None:
         told = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: self.advance(1))
         epoch = Epoch(self.train, len(self.history), phase.crops)
+        _reseed(network, self.train.recipe.seed, len(self.history))
         learnt = network.fit(epoch, epochs=1, shuffle=False, verbose=0, callbacks=[told]).history
         raw = in_batches(network, self._seen, 32)
         probabilities = corrected(raw, self.train.balance.correction)
@@ -150,7 +155,7 @@ class _Teaching:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
         network.save(draft / STATE)
-        np.savez(draft / BEST, **{f"{i:04}": weights for i, weights in enumerate(self.best)})
+        write_weights(draft / BEST, self.best)
         (draft / HISTORY).write_text(json.dumps(self.history, indent=1), encoding="utf-8")
         draft.rename(done)
         for earlier in self.folder.glob("epoch-*"):
@@ -162,8 +167,14 @@ class _Teaching:
         if not kept:
             return None
         self.history = json.loads((kept[-1] / HISTORY).read_text(encoding="utf-8"))
-        with np.load(kept[-1] / BEST) as arrays:
-            self.best = [arrays[name] for name in sorted(arrays.files)]
+        self.best = read_weights((kept[-1] / BEST).read_bytes())
         for number, phase in enumerate(phases_of(self.course, self.imagenet)):
             self.advance(len(self._rows(number)) * batches_of(phase, self.train) // phase.epochs)
         return keras.models.load_model(kept[-1] / STATE)
+
+
+def _reseed(network: keras.Model, seed: int, epoch: int) -> None:
+    """Dropout of each epoch by itself: Keras does not keep its state in a file."""
+    for number, layer in enumerate((*network.layers, *network.get_layer("backbone").layers)):
+        if (generator := getattr(layer, "seed_generator", None)) is not None:
+            generator.state.assign(np.array([seed + 1000 * epoch, number], np.uint32))

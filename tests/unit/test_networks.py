@@ -1,7 +1,6 @@
 """The two classifiers and the bundles they come in."""
 
 import json
-import random
 import shutil
 import subprocess
 import sys
@@ -15,14 +14,8 @@ import pytest
 
 from lumbar.errors import WrongSetting
 from lumbar.networks import Networks, bundle
-from lumbar.networks.bundle import DESCRIPTION, load_bundle, read_identity, write_bundle
-from lumbar.networks.classifiers import (
-    CONDITION_CLASSES,
-    IMAGENET_MEAN,
-    Classifiers,
-    build_condition_network,
-    build_severity_network,
-)
+from lumbar.networks.bundle import DESCRIPTION, SHIPPED, load_bundle, read_identity, write_bundle
+from lumbar.networks.classifiers import BACKBONES, CLASSES, Classifiers, build_classifier
 from lumbar.networks.locator import FOLDER, described
 from lumbar.spine.anatomy import Condition
 from lumbar.spine.crops import PREPROCESSING_VERSION
@@ -31,36 +24,47 @@ from lumbar.spine.provenance import TrainedOn
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras, saving weights
 
 CROPS = np.random.default_rng(0).random((5, 224, 224), dtype=np.float32)
+SIDES = {"condition": 64, "severity": 96}
 
 
 @pytest.fixture(scope="module")
-def initial() -> Classifiers:
-    return load_bundle(None)
+def built() -> dict[str, keras.Model]:
+    """Both networks as they start without any weights."""
+    keras.utils.set_random_seed(1)
+    return {
+        "condition": build_classifier("condition", "vgg16", SIDES["condition"]),
+        "severity": build_classifier("severity", "resnet50", SIDES["severity"]),
+    }
 
 
 @pytest.fixture(scope="module")
-def written(initial: Classifiers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def written(built: dict[str, keras.Model], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("bundles") / "phantom"
-    write_bundle(folder, "phantom", "3", TrainedOn.SYNTHETIC, initial._condition, initial._severity)
+    write_bundle(folder, "phantom", "3", TrainedOn.SYNTHETIC, built, SIDES)
     yield folder
-    shutil.rmtree(folder)  # 150 MB
+    shutil.rmtree(folder)  # 77 MB
+
+
+@pytest.fixture(scope="module")
+def read(written: Path) -> Classifiers:
+    return load_bundle(written)
 
 
 @pytest.fixture
 def copied(written: Path, tmp_path: Path) -> Path:
     """The same bundle with a description of its own to spoil; its weights are links."""
     (tmp_path / DESCRIPTION).write_text((written / DESCRIPTION).read_text())
-    for weights in written.glob("*.h5"):
+    for weights in written.glob("*.npz"):
         (tmp_path / weights.name).symlink_to(weights)
     return tmp_path
 
 
 def test_classes_are_the_conditions_in_order_and_none() -> None:
-    assert (*Condition, "none") == CONDITION_CLASSES
+    assert CLASSES["condition"] == (*Condition, "none")
 
 
-def test_every_row_is_a_probability_of_every_class(initial: Classifiers) -> None:
-    reader: Networks = initial
+def test_every_row_is_a_probability_of_every_class(read: Classifiers) -> None:
+    reader: Networks = read
     for rows, classes in ((reader.conditions(CROPS), 6), (reader.severities(CROPS), 3)):
         assert rows.shape == (5, classes)
         assert rows.dtype == np.float32
@@ -68,56 +72,78 @@ def test_every_row_is_a_probability_of_every_class(initial: Classifiers) -> None
         np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-5)
 
 
-def test_no_crops_give_no_rows(initial: Classifiers) -> None:
-    assert initial.conditions(CROPS[:0]).shape == (0, 6)
-    assert initial.severities(CROPS[:0]).shape == (0, 3)
+def test_no_crops_give_no_rows(read: Classifiers) -> None:
+    assert read.conditions(CROPS[:0]).shape == (0, 6)
+    assert read.severities(CROPS[:0]).shape == (0, 3)
 
 
-def test_crops_of_another_shape_are_refused(initial: Classifiers) -> None:
+def test_crops_of_another_shape_are_refused(read: Classifiers) -> None:
     with pytest.raises(ValueError, match="224"):
-        initial.conditions(CROPS[:, :100])
+        read.conditions(CROPS[:, :100])
 
 
-def test_a_crop_s_answer_does_not_depend_on_its_neighbours(initial: Classifiers) -> None:
-    together = initial.severities(CROPS)
+def test_a_crop_s_answer_does_not_depend_on_its_neighbours(read: Classifiers) -> None:
+    together = read.severities(CROPS)
     assert np.ptp(together, axis=0).max() > 1e-4  # the crops do differ
     for n in range(len(CROPS)):
-        np.testing.assert_allclose(initial.severities(CROPS[n : n + 1])[0], together[n], atol=1e-6)
-    np.testing.assert_allclose(initial.severities(CROPS[::-1])[::-1], together, atol=1e-6)
+        np.testing.assert_allclose(read.severities(CROPS[n : n + 1])[0], together[n], atol=1e-6)
+    np.testing.assert_allclose(read.severities(CROPS[::-1])[::-1], together, atol=1e-6)
 
 
-def test_both_networks_see_grey_in_their_own_convention() -> None:
-    """0–1 becomes 0–255 less the mean of each of ImageNet's channels, inside the graph."""
-    for build in (build_condition_network, build_severity_network):
-        network = build()
-        centred = next(layer for layer in network.layers if isinstance(layer, keras.layers.Rescaling))
-        channels = keras.Model(network.input, centred.output).predict_on_batch(np.full((1, 224, 224), 0.5, np.float32))
-        np.testing.assert_allclose(channels[0, 100, 100], 127.5 - np.array(IMAGENET_MEAN), atol=1e-3)
+@pytest.mark.parametrize(
+    ("architecture", "white", "black"),
+    [
+        ("vgg16", (151.061, 138.221, 131.32), (-103.939, -116.779, -123.68)),
+        ("resnet50", (151.061, 138.221, 131.32), (-103.939, -116.779, -123.68)),
+        ("densenet121", (2.2489, 2.4286, 2.64), (-2.1179, -2.0357, -1.8044)),
+        ("mobilenetv2", (1, 1, 1), (-1, -1, -1)),
+        ("efficientnetb0", (255, 255, 255), (0, 0, 0)),
+    ],
+)
+def test_every_backbone_sees_grey_in_the_convention_of_its_imagenet_weights(
+    architecture: str, white: tuple[float, ...], black: tuple[float, ...]
+) -> None:
+    """As ``keras.applications`` prepares images for it."""
+    network = build_classifier("severity", architecture, 32)
+    scaled = next(layer for layer in network.layers if isinstance(layer, keras.layers.Rescaling))
+    channels = keras.Model(network.input, scaled.output)
+    for value, expected in ((1.0, white), (0.0, black)):
+        seen = channels.predict_on_batch(np.full((1, 224, 224), value, np.float32))
+        np.testing.assert_allclose(seen[0, 10, 10], expected, atol=2e-3)
 
 
-def test_initial_weights_say_that_they_are_untrained_and_are_the_same_every_time(initial: Classifiers) -> None:
-    assert initial.identity.trained_on == TrainedOn.NOTHING
-    assert initial.identity.preprocessing_version == PREPROCESSING_VERSION
-    again = load_bundle(None)
-    assert again.identity == initial.identity
-    np.testing.assert_allclose(again.severities(CROPS[:1]), initial.severities(CROPS[:1]), atol=1e-6)
+@pytest.mark.parametrize("architecture", BACKBONES)
+def test_weights_do_not_depend_on_the_size_that_a_network_works_at(architecture: str) -> None:
+    small, large = (build_classifier("severity", architecture, side) for side in (32, 64))
+    large.set_weights(small.get_weights())
+    assert small.predict_on_batch(CROPS[:1]).shape == large.predict_on_batch(CROPS[:1]).shape == (1, 3)
 
 
-def test_loading_does_not_leave_the_process_with_known_random_numbers() -> None:
-    load_bundle(None)
-    first = random.random(), np.random.random()
-    load_bundle(None)
-    assert random.random() != first[0]
-    assert np.random.random() != first[1]
+def test_random_weights_let_a_signal_through_a_network_without_normalisation(built: dict[str, keras.Model]) -> None:
+    """As glorot's do not: sixteen layers would leave little of it."""
+    backbone = built["condition"].get_layer("backbone")
+    noise = np.random.default_rng(3).normal(0, 64, (2, 64, 64, 3)).astype(np.float32)
+    assert 0.1 < backbone.predict_on_batch(noise).std() < 10
 
 
-def test_a_bundle_read_back_answers_alike_under_its_own_name(initial: Classifiers, written: Path) -> None:
-    read = load_bundle(written)
+def test_a_bundle_read_back_answers_as_written_but_for_half_precision(
+    built: dict[str, keras.Model], written: Path, read: Classifiers
+) -> None:
     assert str(read.identity) == "phantom 3 (synthetic)"
     assert read.identity == read_identity(written)
-    assert read.identity.weights_sha256 != initial.identity.weights_sha256
-    np.testing.assert_allclose(read.conditions(CROPS[:2]), initial.conditions(CROPS[:2]), atol=1e-6)
-    np.testing.assert_allclose(read.severities(CROPS[:2]), initial.severities(CROPS[:2]), atol=1e-6)
+    for rows, kind in ((read.conditions(CROPS), "condition"), (read.severities(CROPS), "severity")):
+        np.testing.assert_allclose(rows, built[kind].predict_on_batch(CROPS), atol=5e-3)
+    assert sum(file.stat().st_size for file in written.iterdir()) < 95_000_000
+
+
+def test_the_shipped_bundle_is_whole_small_enough_and_has_learnt_from_phantoms() -> None:
+    identity = read_identity(SHIPPED)
+    assert identity.trained_on is TrainedOn.SYNTHETIC
+    assert identity.preprocessing_version == PREPROCESSING_VERSION
+    files = [*SHIPPED.iterdir(), *FOLDER.iterdir()]
+    assert sum(file.stat().st_size for file in files if file.is_file()) <= 100_000_000
+    stated = json.loads((SHIPPED / DESCRIPTION).read_text())
+    assert {"command", "data", "recipe", "training", "figures"} <= stated.keys()
 
 
 NOTHING, SYNTHETIC, CLINICAL = TrainedOn
@@ -164,9 +190,9 @@ def test_a_clinical_bundle_says_synthetic_while_the_shipped_locator_has_learnt_f
 
 
 def test_weights_that_are_not_the_bundle_s_are_refused(copied: Path) -> None:
-    (copied / "severity.weights.h5").unlink()
-    (copied / "severity.weights.h5").write_bytes(b"other weights")
-    with pytest.raises(WrongSetting, match=r"severity\.weights\.h5 does not match"):
+    (copied / "severity.npz").unlink()
+    (copied / "severity.npz").write_bytes(b"other weights")
+    with pytest.raises(WrongSetting, match=r"severity\.npz does not match"):
         load_bundle(copied)
 
 
@@ -175,6 +201,23 @@ def test_other_classes_or_another_order_are_refused(copied: Path) -> None:
     described["networks"]["condition"]["classes"].reverse()
     (copied / DESCRIPTION).write_text(json.dumps(described))
     with pytest.raises(WrongSetting, match="condition classes"):
+        load_bundle(copied)
+
+
+@pytest.mark.parametrize("change", [{"architecture": "vgg19"}, {"side": 225}, {"side": 0}])
+def test_a_network_that_nobody_knows_is_refused(copied: Path, change: dict[str, Any]) -> None:
+    described = json.loads((copied / DESCRIPTION).read_text())
+    described["networks"]["severity"] |= change
+    (copied / DESCRIPTION).write_text(json.dumps(described))
+    with pytest.raises(WrongSetting, match="severity network"):
+        load_bundle(copied)
+
+
+def test_weights_of_another_network_are_refused(copied: Path) -> None:
+    described = json.loads((copied / DESCRIPTION).read_text())
+    described["networks"]["severity"]["architecture"] = "vgg16"
+    (copied / DESCRIPTION).write_text(json.dumps(described))
+    with pytest.raises(WrongSetting, match="severity weights do not fit"):
         load_bundle(copied)
 
 

@@ -42,8 +42,22 @@ def test_more_processes_write_the_same_bytes(data_set: tuple[Path, list[None]], 
     assert digest(tmp_path) == digest(data_set[0])
 
 
-def test_labels_have_a_column_for_every_finding(data_set: tuple[Path, list[None]]) -> None:
-    rows = table(data_set[0], "train.csv")
+def test_labels_are_a_reader_s_and_beside_them_stands_what_is_true(data_set: tuple[Path, list[None]]) -> None:
+    labels, truths = (table(data_set[0], name) for name in ("train.csv", "phantom_truth.csv"))
+    order = ["Normal/Mild", "Moderate", "Severe"]
+    off = [
+        abs(order.index(label[name]) - order.index(truth[name]))
+        for label, truth in zip(labels, truths, strict=True)
+        for name in label
+        if name != "study_id"
+    ]
+    assert max(off) == 1
+    assert 0 < np.mean(off) < 0.4
+
+
+def test_the_truth_has_a_column_for_every_finding(data_set: tuple[Path, list[None]]) -> None:
+    rows = table(data_set[0], "phantom_truth.csv")
+    assert list(rows[0]) == list(table(data_set[0], "train.csv")[0])
     assert len(rows) == STUDIES
     for row in rows:
         plan = draw_plan(int(row["study_id"]))

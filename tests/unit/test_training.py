@@ -21,9 +21,9 @@ from lumbar.phantoms.planes import Region
 from lumbar.phantoms.views import Views
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level
 from lumbar.spine.keypoints import AXIAL, BORDER, CELL, DISCS, SAGITTAL
+from lumbar.training.data_set import COORDINATES, rows_by_study
 from lumbar.training.drill import Album, axial_lesson, sagittal_lesson
 from lumbar.training.labelled import labelled_views, write_labelled_views
-from lumbar.training.data_set import COORDINATES, rows_by_study
 from lumbar.training.labels import labels_of, study_folders
 from lumbar.training.levels import Outcome, Truth, evaluate_levels, summary, write_outcomes
 from lumbar.training.locator import heat_loss

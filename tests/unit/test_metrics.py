@@ -1,0 +1,146 @@
+"""Figures of graded findings, calibration, and the balance of the grades."""
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score
+
+from lumbar.networks.classifiers import LAST
+from lumbar.training.balance import balance
+from lumbar.training.calibration import (
+    calibrate,
+    corrected,
+    expected_calibration_error,
+    fitted_temperature,
+    log_loss,
+)
+from lumbar.training.metrics import Scored, agreement, competition_loss, confusion, figures, interval
+
+RNG = np.random.default_rng(5)
+LABELS = RNG.choice(3, 600, p=(0.7, 0.2, 0.1))
+
+
+def one_hot(answers):
+    return np.eye(3)[answers] * 0.98 + 0.01 * (1 - np.eye(3)[answers])
+
+
+def test_right_answers_throughout_reach_every_figure_s_best():
+    found = figures(one_hot(LABELS), LABELS)
+    for name in ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "quadratic_kappa", "auc"):
+        assert found[name] == pytest.approx(1)
+    assert found["log_loss"] == pytest.approx(-np.log(0.98))
+    assert found["majority_accuracy"] == pytest.approx((LABELS == 0).mean())
+
+
+def test_always_the_majority_is_the_majority_baseline_and_no_better():
+    found = figures(one_hot(np.zeros_like(LABELS)), LABELS)
+    assert found["accuracy"] == found["majority_accuracy"]
+    assert found["balanced_accuracy"] == pytest.approx(1 / 3)
+    assert found["quadratic_kappa"] == pytest.approx(0)
+    assert found["auc"] == pytest.approx(0.5)
+
+
+def test_a_grade_too_far_costs_more_kappa_than_the_next_one():
+    near, far = LABELS.copy(), LABELS.copy()
+    wrong = np.flatnonzero(LABELS == 0)[:60]
+    near[wrong], far[wrong] = 1, 2
+    assert agreement(near, LABELS)["accuracy"] == agreement(far, LABELS)["accuracy"]
+    assert agreement(near, LABELS)["quadratic_kappa"] > agreement(far, LABELS)["quadratic_kappa"] + 0.05
+
+
+def test_a_severity_that_does_not_occur_is_in_no_average():
+    labels = np.array([0, 0, 1, 1])
+    assert figures(one_hot(labels), labels)["balanced_accuracy"] == 1
+
+
+def test_rows_of_the_confusion_matrix_are_the_labels():
+    assert confusion(np.array([1, 1, 2]), np.array([0, 1, 2])).tolist() == [[0, 1, 0], [0, 1, 0], [0, 0, 1]]
+
+
+def scored(group, label, probabilities, study="1"):
+    return Scored(study, group, probabilities, label)
+
+
+def test_the_competition_s_loss_weighs_severe_four_times_and_averages_its_groups():
+    canal = [scored("canal", 0, (0.8, 0.1, 0.1)), scored("canal", 2, (0.2, 0.3, 0.5))]
+    recess = [scored("subarticular", 1, (0.2, 0.6, 0.2))]
+    expected_canal = (-np.log(0.8) - 4 * np.log(0.5)) / 5
+    any_severe = -np.log(0.5)
+    assert competition_loss(canal + recess) == pytest.approx(np.mean([expected_canal, -np.log(0.6), any_severe]))
+
+
+def test_any_severe_canal_is_a_study_s_worst_level_weighed_by_its_worst_label():
+    rows = [
+        scored("canal", 0, (0.9, 0.05, 0.05), "a"),
+        scored("canal", 1, (0.3, 0.4, 0.3), "a"),
+        scored("canal", 2, (0.1, 0.2, 0.7), "b"),
+    ]
+    group = (-np.log(0.9) - 2 * np.log(0.4) - 4 * np.log(0.7)) / 7
+    any_severe = (-2 * np.log(0.7) - 4 * np.log(0.7)) / 6
+    assert competition_loss(rows) == pytest.approx((group + any_severe) / 2)
+
+
+def test_an_interval_is_of_patients_and_holds_the_figure():
+    patients = [str(i // 25) for i in range(600)]
+    right = RNG.random(600) < 0.8
+    low, high = interval(lambda drawn: float(right[drawn].mean()), patients)
+    assert low < right.mean() < high
+    whole = np.repeat(RNG.random(24) < 0.8, 25)  # right or wrong by whole patients: far less is known
+    wide_low, wide_high = interval(lambda drawn: float(whole[drawn].mean()), patients)
+    assert wide_high - wide_low > 2 * (high - low)
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.lists(st.integers(1, 400), min_size=3, max_size=3))
+def test_the_correction_undoes_what_drawing_and_weighing_did(oversampling, class_weight, counts):
+    """Of a classifier that is perfect for the balanced classes, every probability holds for the natural ones."""
+    labels = np.repeat(np.arange(3), counts)
+    own = balance(labels, 3, oversampling, class_weight)
+    assert own.chances.sum() == pytest.approx(1)
+    drawn = np.array([own.chances[labels == c].sum() for c in range(3)])
+    np.testing.assert_allclose(drawn * own.weights, own.learnt, rtol=1e-6)
+    assert (drawn * own.weights).sum() == pytest.approx(1)
+    likelihood = np.array([0.2, 0.5, 0.9])
+    natural, learnt = own.natural * likelihood, own.learnt * likelihood
+    asked = corrected((learnt / learnt.sum())[None], own.correction)[0]
+    np.testing.assert_allclose(asked, natural / natural.sum(), atol=1e-9)
+
+
+def test_oversampling_and_weights_lift_the_rare():
+    own = balance([0] * 90 + [1] * 9 + [2], 3, 0.5, 0.25)
+    assert own.learnt[2] / own.learnt[0] > 10 * own.natural[2] / own.natural[0]
+    assert balance([0] * 9 + [1], 3, 0, 0).correction[:2] == pytest.approx([0, 0])
+
+
+def overconfident(n=4000, temperature=2.5):
+    truth = RNG.dirichlet((1, 1, 1), n)
+    labels = np.array([RNG.choice(3, p=p) for p in truth])
+    sharp = corrected(truth, np.zeros(3), 1 / temperature)
+    return truth, sharp, labels
+
+
+def test_the_fitted_temperature_is_the_one_that_was_applied():
+    truth, sharp, labels = overconfident()
+    fitted = fitted_temperature(sharp, np.zeros(3), labels)
+    assert fitted == pytest.approx(2.5, rel=0.1)
+    calm = corrected(sharp, np.zeros(3), fitted)
+    assert log_loss(calm, labels) < log_loss(sharp, labels)
+    assert expected_calibration_error(calm, labels) < 0.02 < 0.1 < expected_calibration_error(sharp, labels)
+    np.testing.assert_allclose(corrected(truth, np.zeros(3)), truth, atol=1e-9)
+
+
+def test_a_calibrated_network_gives_what_the_correction_makes_of_it():
+    crop = keras.Input((4,))
+    network = keras.Model(crop, keras.layers.Dense(3, activation="softmax", name=LAST)(crop))
+    asked = RNG.random((6, 4), dtype=np.float32)
+    before = network.predict_on_batch(asked)
+    correction = np.array([0.4, -0.3, -1.2])
+    calibrate(network, correction, 1.7)
+    np.testing.assert_allclose(network.predict_on_batch(asked), corrected(before, correction, 1.7), atol=1e-5)
+
+
+def test_quadratic_kappa_is_cohen_s():
+    other = np.clip(LABELS + RNG.integers(-1, 2, len(LABELS)), 0, 2)
+    expected = cohen_kappa_score(LABELS, other, weights="quadratic")
+    assert agreement(other, LABELS)["quadratic_kappa"] == pytest.approx(expected)

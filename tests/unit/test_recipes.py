@@ -1,0 +1,101 @@
+"""Recipes, and the ImageNet weights that they start from."""
+
+import tomllib
+
+import pytest
+
+from lumbar.errors import WrongSetting
+from lumbar.networks import classifiers
+from lumbar.networks.classifiers import BACKBONES, IMAGENET, Backbone, build_classifier
+from lumbar.training.imagenet import imagenet_weights
+from lumbar.training.recipes import FOLDER, read_recipe
+from lumbar.training.teach import phases_of
+from tests import tiny
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras
+
+
+@pytest.mark.parametrize("name", [file.stem for file in FOLDER.glob("*.toml")])
+def test_every_shipped_recipe_can_be_read_and_names_known_networks(name):
+    recipe = read_recipe(name)
+    assert {recipe.condition.architecture, recipe.severity.architecture} <= BACKBONES.keys()
+    assert recipe.batch == 16
+    for course in (recipe.condition, recipe.severity):
+        assert sum(phase.epochs for phase in course.phases) <= 20
+
+
+def test_the_default_is_the_seed_report_s_recipe():
+    recipe = read_recipe("imagenet")
+    assert (recipe.condition.architecture, recipe.severity.architecture) == ("vgg16", "resnet50")
+    for course in (recipe.condition, recipe.severity):
+        assert [phase.frozen for phase in course.phases] == [True, False]
+        assert sum(phase.epochs for phase in course.phases) == 20
+        assert {phase.side for phase in course.phases} == {224}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [("batch = 0", "batch"), ("bacth = 16", "bacth"), ("oversampling = 2", "oversampling"), ("x", "wrong")],
+)
+def test_a_wrong_recipe_names_what_is_wrong(tmp_path, change, named):
+    text = (FOLDER / "cores.toml").read_text().replace("validation = 1200", change)
+    (tmp_path / "own.toml").write_text(text)
+    with pytest.raises(WrongSetting, match=named):
+        read_recipe(str(tmp_path / "own.toml"))
+
+
+def test_a_recipe_that_is_not_there_is_refused_with_those_that_are():
+    with pytest.raises(WrongSetting, match="compare, cores, imagenet"):
+        read_recipe("cors")
+
+
+def test_a_recipe_of_one_s_own_is_read_from_its_file(tmp_path):
+    (tmp_path / "own.toml").write_bytes((FOLDER / "cores.toml").read_bytes())
+    assert read_recipe(str(tmp_path / "own.toml")) == read_recipe("cores")
+    assert tomllib.loads((FOLDER / "cores.toml").read_text())["about"] == read_recipe("cores").about
+
+
+def away(*args, weights=None, **others):
+    if weights == IMAGENET:
+        raise Exception("URL fetch failure")
+    return tiny.build(weights=weights, **others)
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    tiny.register(monkeypatch)
+    course = {
+        "architecture": tiny.TINY,
+        "phases": [{"epochs": 1, "rate": 1e-3, "frozen": True}, {"epochs": 1, "rate": 1e-4}],
+    }
+    return tiny.recipe(condition=course, severity=course)
+
+
+def test_weights_that_cannot_be_fetched_are_told_of_plainly_and_the_training_goes_on_without(recipe, monkeypatch):
+    monkeypatch.setitem(classifiers.BACKBONES, tiny.TINY, Backbone(away, (1.0,) * 3, (0.0,) * 3))
+    start, told = imagenet_weights(recipe, {})
+    assert start == {}
+    assert all("cannot be fetched" in line and "random" in line for line in told)
+    assert len(told) == 2
+    assert [phase.frozen for phase in phases_of(recipe.severity, None)] == [False]
+
+
+def test_weights_in_a_file_are_what_the_backbone_starts_from(recipe, tmp_path):
+    given = tmp_path / "tiny.weights.h5"
+    saved = tiny.build(input_shape=(224, 224, 3))
+    saved.save_weights(given)
+    start, told = imagenet_weights(recipe, {tiny.TINY: given})
+    assert start == dict.fromkeys(("condition", "severity"), str(given))
+    assert told == ()
+    network = build_classifier("severity", tiny.TINY, 64, start["severity"])
+    for own, its in zip(network.get_layer("backbone").get_weights(), saved.get_weights(), strict=True):
+        assert (own == its).all()
+    assert [phase.frozen for phase in phases_of(recipe.severity, str(given))] == [True, False]
+
+
+def test_a_file_that_is_not_there_or_holds_something_else_is_refused(recipe, tmp_path):
+    with pytest.raises(WrongSetting, match="not there"):
+        imagenet_weights(recipe, {tiny.TINY: tmp_path / "nowhere.h5"})
+    (tmp_path / "other.weights.h5").write_bytes(b"no weights")
+    with pytest.raises(WrongSetting, match="holds no ImageNet weights"):
+        imagenet_weights(recipe, {tiny.TINY: tmp_path / "other.weights.h5"})
