@@ -7,7 +7,7 @@ ROUNDS ?=
 SEED ?= 1
 
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test faults hostile bench lint lock clean
+.PHONY: help demo serve test faults hostile bench bundle lint lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -33,6 +33,14 @@ hostile: .venv/dev ## Every hostile input, then COUNT damaged messages (SEED=s)
 
 bench: .venv/dev ## How long things take, side by side
 	$(BIN)/python -m bench.locating
+
+bundle: .venv/dev ## The shipped weights again, from phantoms to measured figures (half a day on two cores)
+	[ -d build/phantoms ] || $(BIN)/lumbar phantom build/phantoms --studies 1000 --seed 5
+	[ -d build/held-out ] || $(BIN)/lumbar phantom build/held-out --studies 80 --held-out --seed 6
+	$(BIN)/lumbar train build/phantoms --out bundles/phantom --work build/bundle --recipe cores --name phantom --version 1
+	$(BIN)/lumbar evaluate build/phantoms --bundle bundles/phantom --out build/report --record held_out_patients
+	$(BIN)/lumbar evaluate build/held-out --bundle bundles/phantom --part all --out build/report-held-out \
+		--record held_out_scanners
 
 lint: .venv/dev ## ruff, mypy, import-linter, the compose file
 	$(BIN)/ruff format --check .

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -24,6 +24,9 @@ from lumbar.peers.destinations import DimseDestination
 from lumbar.peers.pacs import Received, SmallPacs
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Severity
+
+if TYPE_CHECKING:
+    from lumbar.phantoms import PhantomTruth
 
 app = typer.Typer()
 
@@ -71,21 +74,33 @@ def _run(settings: Settings, pacs: SmallPacs, home: Path, studies: int) -> None:
     with _progress() as progress:
         sending = progress.add_task("Phantoms made and sent", total=studies)
         reporting = progress.add_task("Reports in the PACS", total=studies)
-        sent = []
+        sent: dict[str, Severity] = {}  # by study, the worst that is true of it
         for number in range(studies):
-            sent.append(_send_phantom(home / "phantoms" / str(number), number, settings))
+            truth = _send_phantom(home / "phantoms" / str(number), number, settings)
+            sent[truth.study_instance_uid] = max(truth.severities.values(), key=list(Severity).index)
             progress.advance(sending)
         for study in sent:
             pacs.wait_for(partial(_is_of, study), REPORT_WITHIN_S)
             progress.advance(reporting)
     took_s = time.monotonic() - began
-    complete = _show(settings)
+    complete, order = _show(settings)
     console().print(
         f"{len(pacs.received)} of {studies} reports arrived in the PACS and {complete} of {studies} studies have "
-        f"25 findings, {took_s:.0f} s after the first image."
+        f"25 findings, {took_s:.0f} s after the first image. {_agreement([sent[study] for study in order])}"
     )
     if complete < studies:
         raise Permanent("a study lacks findings")
+
+
+def _agreement(worst: list[Severity]) -> str:
+    """How the worklist's order agrees with the truth; ``worst``: each study's, from the top."""
+    severe = [place for place, severity in enumerate(worst) if severity is Severity.SEVERE]
+    normal = [place for place, severity in enumerate(worst) if severity is Severity.NORMAL_MILD]
+    wrong = sum(low < high for high in severe for low in normal)
+    if wrong:
+        pairs = len(severe) * len(normal)
+        return f"In {wrong} of {pairs} pairs a study without a moderate finding stands above one with a severe finding."
+    return "Every study with a severe finding stands above every study without a moderate one."
 
 
 def _is_of(study_instance_uid: str, received: Received) -> bool:
@@ -131,8 +146,8 @@ def _wait_until_listening(port: int, system: subprocess.Popen[bytes]) -> None:
     raise Transient(f"the receiver did not listen within {READY_WITHIN_S:.0f} s")
 
 
-def _send_phantom(folder: Path, number: int, settings: Settings) -> str:
-    """Makes one study and sends it by C-STORE, as a scanner would; its UID."""
+def _send_phantom(folder: Path, number: int, settings: Settings) -> "PhantomTruth":
+    """Makes one study and sends it by C-STORE, as a scanner would; what is true of it."""
     from lumbar.peers.dimse import send_files
     from lumbar.phantoms import write_study
 
@@ -141,11 +156,11 @@ def _send_phantom(folder: Path, number: int, settings: Settings) -> str:
     failed = send_files(receiver, sorted(folder.rglob("*.dcm")))
     if failed:
         raise Permanent(f"{len(failed)} images were not taken: {failed[0].reason}")
-    return truth.study_instance_uid
+    return truth
 
 
-def _show(settings: Settings) -> int:
-    """Prints the worklist and the findings of its first study; how many studies have all 25."""
+def _show(settings: Settings) -> tuple[int, list[str]]:
+    """Prints the worklist and the findings of its first study; how many studies have all 25, and the order of all."""
     from db import queries
     from db.site import Site
 
@@ -157,7 +172,8 @@ def _show(settings: Settings) -> int:
     print_worklist(worklist, Format.TABLE)
     print_findings([row for row in rows if row.study_instance_uid == worklist[0].study_instance_uid], Format.TABLE)
     found = [row.study_instance_uid for row in rows]
-    return sum(found.count(study.study_instance_uid) == len(ALL_FINDINGS) for study in worklist)
+    order = [study.study_instance_uid for study in worklist]
+    return sum(found.count(study) == len(ALL_FINDINGS) for study in order), order
 
 
 def _progress() -> Progress:

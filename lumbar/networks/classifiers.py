@@ -25,21 +25,25 @@ IMAGENET = "imagenet"  # the weights that Keras fetches
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network of ``keras.applications`` and what it wants its input to be: ``scale`` · (0–1) + ``offsets``."""
+    """A network of ``keras.applications`` and what it wants its input to be: ``scale`` · (0–1) + ``offsets``.
+
+    ``branch_end``: how the names of the layers end that end a residual branch.
+    """
 
     build: Callable[..., keras.Model]
     scale: tuple[float, float, float]
     offsets: tuple[float, float, float]
+    branch_end: str | None = None
 
 
-def _caffe(build: Callable[..., keras.Model]) -> Backbone:
+def _caffe(build: Callable[..., keras.Model], branch_end: str | None = None) -> Backbone:
     """0–255 less ImageNet's mean of blue, green and red."""
-    return Backbone(build, (255.0,) * 3, (-103.939, -116.779, -123.68))
+    return Backbone(build, (255.0,) * 3, (-103.939, -116.779, -123.68), branch_end)
 
 
 BACKBONES: Mapping[str, Backbone] = {
     "vgg16": _caffe(keras.applications.VGG16),
-    "resnet50": _caffe(keras.applications.ResNet50),
+    "resnet50": _caffe(keras.applications.ResNet50, "_3_bn"),
     "densenet121": Backbone(
         keras.applications.DenseNet121,
         (1 / 0.229, 1 / 0.224, 1 / 0.225),
@@ -55,12 +59,12 @@ def build_classifier(kind: str, architecture: str, side: int = SIDE, weights: st
 
     ``architecture``: of ``BACKBONES``. ``side``: what the crops are brought to inside the network, in pixels; the
     weights do not depend on it. ``weights``: ``IMAGENET``, or a file of such weights without top; None starts at
-    random, the convolutions as He et al. (2015) do, so that a network without normalisation learns too.
+    random, so that deep networks learn from few crops too (``_start_anew``).
     """
     chosen = BACKBONES[architecture]
     backbone = chosen.build(weights=weights, include_top=False, input_shape=(side, side, 3))
     if weights is None:
-        _start_as_he(backbone, chosen.scale[0] / 4)  # grey values spread by about a quarter of their range
+        _start_anew(backbone, chosen)
     backbone.name = "backbone"
     crop = keras.Input((SIDE, SIDE), name="crop")
     x = keras.layers.Reshape((SIDE, SIDE, 1))(crop)
@@ -107,10 +111,14 @@ def in_batches(network: keras.Model, crops: NDArray[np.float32], batch: int = BA
     return np.concatenate(answers)[: len(crops)].astype(np.float32)
 
 
-def _start_as_he(backbone: keras.Model, spread: float) -> None:
-    """Kernels that keep a signal's variance, the first one's so that it comes to 1 from an input spread so far."""
+def _start_anew(backbone: keras.Model, chosen: Backbone) -> None:
+    """Random kernels that keep a signal's variance (He et al., ICCV 2015), 1 from the first layer on; and residual
+    branches that begin at nothing (Goyal et al., arXiv 1706.02677): without that ResNet-50 learns nothing for long."""
     normal = keras.initializers.HeNormal()
+    spread = chosen.scale[0] / 4  # grey values vary by about a quarter of their range
     for layer in backbone.layers:
         if type(layer) is keras.layers.Conv2D:
             layer.kernel.assign(normal(layer.kernel.shape, layer.kernel.dtype) / spread)
             spread = 1.0
+        if chosen.branch_end and layer.name.endswith(chosen.branch_end):
+            layer.gamma.assign(keras.ops.zeros_like(layer.gamma))

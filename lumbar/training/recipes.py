@@ -30,6 +30,8 @@ class Course(_Strict):
     """One network's teaching."""
 
     architecture: str
+    oversampling: float = Field(0.5, ge=0, le=1)  # a class is drawn in proportion to (its share) ** (1 - this)
+    class_weight: float = Field(0.5, ge=0, le=1)  # and weighs (its share) ** -this; together 1: all count alike
     phases: tuple[Phase, ...] = Field(min_length=1)
 
 
@@ -43,8 +45,6 @@ class Recipe(_Strict):
     seed: int = Field(1, ge=0)
     patience: int = Field(5, ge=1)  # epochs of a phase without a better validation loss that end it
     validation: int | None = Field(None, ge=1)  # crops that are looked at after each epoch; all where not said
-    oversampling: float = Field(0.5, ge=0, le=1)  # a class is drawn in proportion to (its share) ** (1 - this)
-    class_weight: float = Field(0.25, ge=0, le=1)  # and weighs (its share) ** -this
     off_target: float = Field(0.5, ge=0)  # crops off target for each one on target that VGG16 sees
     neighbour: float = Field(0.3, ge=0, lt=1)  # how often a slice beside the labelled one is taken
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"

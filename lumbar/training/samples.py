@@ -13,7 +13,7 @@ from lumbar.spine.anatomy import Condition
 from lumbar.training.augment import augmented
 from lumbar.training.balance import Balance, balance
 from lumbar.training.crops import Cut, as_read, read_cut
-from lumbar.training.recipes import Recipe
+from lumbar.training.recipes import Course, Recipe
 
 Kind = Literal["condition", "severity"]
 
@@ -35,7 +35,8 @@ class Samples:
                 [off[int(i * step)] for i in range(len(off)) if int(i * step) < len(off)] if step >= 1 else off
             )
         self.labels = [label_of(kind, own[0]) for own in self.items]
-        self.balance: Balance = balance(self.labels, len(CLASSES[kind]), recipe.oversampling, recipe.class_weight)
+        course: Course = getattr(recipe, kind)
+        self.balance: Balance = balance(self.labels, len(CLASSES[kind]), course.oversampling, course.class_weight)
 
     def __len__(self) -> int:
         return len(self.items)

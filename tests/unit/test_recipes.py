@@ -35,7 +35,7 @@ def test_the_default_is_the_seed_report_s_recipe():
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [("batch = 0", "batch"), ("bacth = 16", "bacth"), ("oversampling = 2", "oversampling"), ("x", "wrong")],
+    [("batch = 0", "batch"), ("bacth = 16", "bacth"), ("off_target = -1", "off_target"), ("x", "wrong")],
 )
 def test_a_wrong_recipe_names_what_is_wrong(tmp_path, change, named):
     text = (FOLDER / "cores.toml").read_text().replace("validation = 1200", change)

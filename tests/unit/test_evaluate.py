@@ -1,0 +1,163 @@
+"""Whole studies against their labels: what is scored, and what the report says."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from lumbar.errors import NotAnalysable, WrongSetting
+from lumbar.networks.classifiers import CLASSES
+from lumbar.phantoms import write_data_set
+from lumbar.phantoms.dataset import PHANTOM_TRUTH
+from lumbar.spine.anatomy import ALL_FINDINGS, Condition, Severity
+from lumbar.spine.findings import Finding, Place
+from lumbar.spine.provenance import BundleIdentity, TrainedOn
+from lumbar.training.data_set import severities_of
+from lumbar.training.evaluate import evaluate_bundle, write_submission
+from lumbar.training.report import measured, write_report
+from lumbar.training.split import Part
+
+STUDIES = 10
+BUNDLE = BundleIdentity("test", "1", "a" * 64, TrainedOn.SYNTHETIC, "2")
+PLACE = Place("1.2", "1.2", "1.2", None, 1.0, 1.0, 0.0, 0.0, 0.0)
+
+
+def silent(name, length):
+    return lambda done: None
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    out = tmp_path_factory.mktemp("rsna")
+    write_data_set(out, STUDIES, 9)
+    return out
+
+
+def seen_as(condition):
+    """VGG16 sure of a condition, of a sagittal one only that it is of either side."""
+    sides = {condition}
+    if "foraminal" in condition:
+        sides = {c for c in Condition if "foraminal" in c}
+    return tuple(0.96 / len(sides) if name in sides else 0.01 for name in CLASSES["condition"])
+
+
+def answering(severities, shown=seen_as):
+    """Reads a study as if everything were known, by its folder's name."""
+
+    def read(instances):
+        study = instances[0].path.parents[1].name
+        findings = []
+        for key in ALL_FINDINGS:
+            chances = [0.05, 0.05, 0.05]
+            chances[list(Severity).index(severities[study][key])] = 0.9
+            findings.append(Finding(*key.parts, probabilities=tuple(chances), place=PLACE, shows=0.9))
+        return findings, {key: shown(key.condition) for key in ALL_FINDINGS}
+
+    return read
+
+
+def test_right_answers_are_right_and_reach_more_than_the_truth_does(data):
+    judged = evaluate_bundle(data, None, 1, answering(severities_of(data / "train.csv")), silent)
+    overall = measured(judged)["overall"]
+    assert overall["findings"] == 25 * STUDIES
+    assert overall["accuracy"] == overall["condition_accuracy"] == overall["assessed"] == 1
+    assert overall["ceiling"]["accuracy"] < 1
+    assert overall["share_of_ceiling"]["accuracy"] == pytest.approx(1 / overall["ceiling"]["accuracy"])
+
+
+def test_the_truth_itself_reaches_the_ceiling_and_no_more(data):
+    judged = evaluate_bundle(data, None, 1, answering(severities_of(data / PHANTOM_TRUTH)), silent)
+    figures = measured(judged)
+    for own in (figures["overall"], *figures["by"]["group"].values()):
+        assert own["accuracy"] == own["ceiling"]["accuracy"] < 1
+        assert set(own["share_of_ceiling"].values()) == {1.0}
+        assert own["against_truth"]["accuracy"] == 1
+
+
+def test_figures_stand_by_group_condition_level_sex_age_and_scanner(data):
+    judged = evaluate_bundle(data, None, 1, answering(severities_of(data / "train.csv")), silent)
+    by = measured(judged)["by"]
+    assert set(by["group"]) == {"canal", "foraminal", "subarticular"}
+    assert len(by["condition"]) == len(by["level"]) == 5
+    assert set(by["sex"]) == {"F", "M"}
+    assert all(scanner.startswith("Phantom ") for scanner in by["scanner"])
+    for section in by.values():
+        assert sum(own["findings"] for own in section.values()) == 25 * STUDIES
+
+
+def test_only_the_part_asked_for_is_read(data):
+    read = answering(severities_of(data / "train.csv"))
+    studies = {
+        part: {j.study for j in evaluate_bundle(data, part, 1, read, silent)} for part in (Part.TEST, Part.VALIDATION)
+    }
+    assert {part: len(own) for part, own in studies.items()} == {Part.TEST: 1, Part.VALIDATION: 1}
+    assert not studies[Part.TEST] & studies[Part.VALIDATION]
+
+
+def test_a_view_is_right_when_its_condition_is_the_most_probable_and_sagittal_sides_are_summed(data):
+    severities = severities_of(data / "train.csv")
+    wrong = {
+        "a recess seen as the other side's": lambda c: seen_as(
+            Condition.RIGHT_SUBARTICULAR_STENOSIS if c is Condition.LEFT_SUBARTICULAR_STENOSIS else c
+        ),
+        "a canal seen as nothing": lambda c: (
+            (0.02,) * 5 + (0.9,) if c is Condition.SPINAL_CANAL_STENOSIS else seen_as(c)
+        ),
+    }
+    for shown in wrong.values():
+        judged = evaluate_bundle(data, Part.TEST, 1, answering(severities, shown), silent)
+        assert measured(judged)["overall"]["condition_accuracy"] == pytest.approx(0.8)
+    foramina = [j for j in judged if j.group == "foraminal"]
+    assert foramina
+    assert all(j.shown for j in foramina)
+
+
+def test_what_is_not_assessed_is_counted_and_told_and_in_no_other_figure(data, tmp_path):
+    severities = severities_of(data / "train.csv")
+    refused = sorted(severities)[0]
+
+    def read(instances):
+        if instances[0].path.parents[1].name == refused:
+            raise NotAnalysable("no lumbar spine is seen")
+        return answering(severities)(instances)
+
+    judged = evaluate_bundle(data, None, 1, read, silent)
+    figures = measured(judged)
+    assert figures["overall"]["assessed"] == pytest.approx(0.9)
+    assert figures["overall"]["accuracy"] == 1
+    write_report(tmp_path, judged, figures, BUNDLE, "data")
+    assert "| 25 | no lumbar spine is seen |" in (tmp_path / "report.md").read_text()
+    with (tmp_path / "submission.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["row_id"].startswith(f"{refused}_")]
+    assert len(rows) == 25
+    assert {row["severe"] for row in rows} == {"0.333333"}
+
+
+def test_the_submission_has_the_competition_s_rows(data, tmp_path):
+    judged = evaluate_bundle(data, None, 1, answering(severities_of(data / "train.csv")), silent)
+    write_submission(tmp_path / "submission.csv", judged)
+    with (tmp_path / "submission.csv").open() as own, (data / "sample_submission.csv").open() as sample:
+        written, expected = list(csv.DictReader(own)), list(csv.DictReader(sample))
+    assert list(written[0]) == list(expected[0])
+    assert [row["row_id"] for row in written] == [row["row_id"] for row in expected]
+    np.testing.assert_allclose([sum(float(row[s]) for s in Severity) for row in written], 1, atol=1e-5)
+
+
+def test_a_report_on_phantoms_says_that_it_is_no_clinical_one(data, tmp_path):
+    judged = evaluate_bundle(data, None, 1, answering(severities_of(data / PHANTOM_TRUTH)), silent)
+    write_report(tmp_path, judged, measured(judged), BUNDLE, "data")
+    for name in ("report.md", "report.html"):
+        text = (tmp_path / name).read_text()
+        assert "Research use only – not for diagnostic use" in text
+        assert "they are no clinical ones" in text
+        assert "Trained on synthetic data" in text
+        assert "ceiling" in text
+        assert "91.4" not in text
+    assert (tmp_path / "report.html").read_text().count("<table>") >= 6
+    assert all((tmp_path / name).stat().st_size > 2000 for name in ("confusion.png", "calibration.png"))
+
+
+def test_a_part_without_studies_is_refused(data, tmp_path):
+    write_data_set(tmp_path / "few", 2, 3)
+    with pytest.raises(WrongSetting, match="test part"):
+        evaluate_bundle(tmp_path / "few", Part.TEST, 1, answering({}), silent)
