@@ -33,6 +33,7 @@ hostile: .venv/dev ## Every hostile input, then COUNT damaged messages (SEED=s)
 
 bench: .venv/dev ## How long things take, side by side
 	$(BIN)/python -m bench.locating
+	$(BIN)/python -m bench.classifying
 
 bundle: .venv/dev ## The shipped weights again, from phantoms to measured figures (half a day on two cores)
 	[ -d build/phantoms ] || $(BIN)/lumbar phantom build/phantoms --studies 1000 --seed 5

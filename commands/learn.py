@@ -1,6 +1,8 @@
 """Teaching and measuring: `lumbar train`, `lumbar evaluate`, `lumbar compare`, `lumbar export`."""
 
-from collections.abc import Callable, Iterator, Mapping
+import csv
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -68,7 +70,7 @@ def train(
         return
     if data is None:
         raise WrongSetting("name the data set to learn from, or say --levels")
-    from lumbar.training.curriculum import train_bundle
+    from lumbar.training.curriculum import DROPPED, train_bundle
     from lumbar.training.imagenet import imagenet_weights
 
     chosen = _recipe(recipe)
@@ -77,7 +79,10 @@ def train(
         typer.echo(line)
     with _stages() as stage:
         identity = train_bundle(data, out, work, chosen, stage, name=name, version=version, imagenet=weights)
-    typer.echo(f"Bundle {identity} in {out}; plots, logs and what was dropped in {work}")
+    with (work / DROPPED).open(encoding="utf-8") as table:
+        for why, count in Counter(row["why"] for row in csv.DictReader(table)).most_common():
+            typer.echo(f"Dropped, {count}: {why}")
+    typer.echo(f"Bundle {identity} in {out}; plots, logs and {DROPPED} in {work}")
 
 
 @app.command(epilog="Example: lumbar evaluate rsna/ --bundle my-bundle/ --out report/")
@@ -127,8 +132,8 @@ def evaluate(
     if record is not None:
         described["figures"] = {**described.get("figures", {}), record: {"part": part, **figures}}
         write_description(folder, described)
-    rows = {"all": figures["overall"], **figures["by"]["condition"]}
-    print_records([_measured_row(name, row) for name, row in rows.items()], tuple(_measured_row("", {})), form)
+    rows = {"all": figures["overall"], **figures["by"]["group"], **figures["by"]["condition"]}
+    _print_figures([_measured_row(name, row) for name, row in rows.items()], form, 4)
     if any(j.person.synthetic for j in judged):
         typer.echo(PHANTOMS, err=True)
 
@@ -154,8 +159,7 @@ def compare(
     with _stages() as stage:
         cuts, _, parts = prepare(data, work, chosen.seed, stage)
         rows = compare_candidates(cuts, parts, work, chosen, stage, only or CANDIDATES)
-    rounded = [{n: round(v, 4) if isinstance(v, float) else v for n, v in row.items()} for row in rows]
-    print_records(rounded, tuple(rounded[0]), form)
+    _print_figures([_rounded(row) for row in rows], form, len(rows))
     if any(cut.synthetic for cut in cuts):
         typer.echo(PHANTOMS, err=True)
 
@@ -209,7 +213,22 @@ def _measured_row(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
     shown: dict[str, Any] = {"what": name} | {figure: row.get(figure) for figure in MEASURED}
     for figure in ("accuracy", "balanced_accuracy"):
         shown[f"share_of_ceiling_{figure}"] = row.get("share_of_ceiling", {}).get(figure)
-    return {figure: round(value, 4) if isinstance(value, float) else value for figure, value in shown.items()}
+    return _rounded(shown)
+
+
+def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}
+
+
+def _print_figures(rows: Sequence[Mapping[str, Any]], form: Format, shown: int) -> None:
+    """A row each for programs; for people the first ``shown`` side by side, a line a figure."""
+    names = list(rows[0])
+    if form is not Format.TABLE:
+        print_records(rows, names, form)
+        return
+    columns = [str(row[names[0]]) for row in rows[:shown]]
+    lines = [{"": name} | {c: row[name] for c, row in zip(columns, rows, strict=False)} for name in names[1:]]
+    print_records(lines, ["", *columns], form)
 
 
 def _evaluate_levels(data: Path, locator: Path | None, studies: Path | None, form: Format) -> None:

@@ -1,6 +1,7 @@
 """A bundle's networks for other software: Keras, HDF5, ONNX, TensorFlow Lite; each held against the original."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -45,6 +46,16 @@ def export_bundle(
     return told
 
 
+@contextmanager
+def _as_read(network: keras.Model) -> Iterator[None]:
+    """Keras else exports batch normalisation as it is while learning: by the statistics of the crops asked."""
+    network.trainable = False
+    try:
+        yield
+    finally:
+        network.trainable = True
+
+
 def _write_keras(network: keras.Model, file: Path) -> None:
     network.save(file)
 
@@ -55,7 +66,8 @@ def _read_keras(file: Path) -> Ask:
 
 
 def _write_onnx(network: keras.Model, file: Path) -> None:
-    network.export(file, format="onnx", verbose=False)
+    with _as_read(network):
+        network.export(file, format="onnx", verbose=False)
 
 
 def _read_onnx(file: Path) -> Ask:
@@ -69,7 +81,7 @@ def _read_onnx(file: Path) -> Ask:
 def _write_tflite(network: keras.Model, file: Path) -> None:
     import tensorflow
 
-    with TemporaryDirectory() as saved:
+    with TemporaryDirectory() as saved, _as_read(network):
         network.export(saved, format="tf_saved_model", verbose=False)
         file.write_bytes(tensorflow.lite.TFLiteConverter.from_saved_model(saved).convert())
 

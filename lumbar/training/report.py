@@ -33,6 +33,7 @@ def measured(judged: Sequence[Judged]) -> dict[str, Any]:
         "group": lambda j: j.group,
         "condition": lambda j: j.key.condition,
         "level": lambda j: j.key.level,
+        "condition and level": lambda j: f"{j.key.condition.label}, {j.key.level.label}",
         "sex": lambda j: j.person.sex,
         "age": lambda j: _decades(j.person.age),
         "scanner": lambda j: j.person.scanner,

@@ -170,12 +170,12 @@ def test_what_is_no_study_has_a_reason(stubbed, tmp_path):
     assert_one_line(stubbed.lumbar("analyse", str(ct)), 3, "not an MR image")
 
 
-def test_the_networks_own_bundle_says_untrained(tmp_path, phantom):
+def test_the_shipped_bundle_says_that_it_has_learnt_from_phantoms(tmp_path, phantom):
     folder, _ = phantom(1)
     real = System(tmp_path / "cli", {}, stubbed=False)
     rows = rows_of(real.lumbar("analyse", str(folder), "--format", "csv"))
-    assert {row["bundle"] for row in rows} == {"initial 0 (untrained)"}
-    assert all("Untrained" in row["notice"] for row in rows)
+    assert {row["bundle"] for row in rows} == {"phantom 1 (synthetic)"}
+    assert all("Trained on synthetic data" in row["notice"] for row in rows)
     slice_file = str(sorted(folder.glob("1/*.dcm"))[8])
     classes = rows_of(real.lumbar("classify", slice_file, "--format", "csv"))
     for what, count in (("condition", 6), ("severity", 3)):
@@ -240,6 +240,8 @@ def test_the_demo_ends_well(tmp_path):
     done = System(tmp_path / "cli", {}, stubbed=False).lumbar("demo", "--exit")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6 of 6 reports arrived in the PACS and 6 of 6 studies have 25 findings" in done.stdout
+    said = " ".join(done.stdout.split())
+    assert "Every study with a severe finding stands above every study without a moderate one." in said
 
 
 @pytest.mark.parametrize("name", ["hitachi-0.3T-parasagittal-t2.dcm", "siemens-1.5T-axial-t2-jpeg-lossless.dcm"])

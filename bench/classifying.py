@@ -1,0 +1,46 @@
+"""How many crops a second the shipped classifiers answer: ``python -m bench.classifying``.
+
+Side by side: the same networks at the crop's full 224 pixels, as the first plan had them.
+"""
+
+import argparse
+import time
+
+import keras
+import numpy as np
+
+from lumbar.networks.bundle import SHIPPED, load_network, read_description
+from lumbar.networks.classifiers import CLASSES, build_classifier, in_batches
+from lumbar.spine.crops import SIDE
+
+CROPS = 48
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    described = read_description(SHIPPED)
+    crops = np.random.default_rng(0).random((CROPS, SIDE, SIDE), dtype=np.float32)
+    print(f"crops a second, the best of {rounds} rounds of {CROPS}")
+    for kind in CLASSES:
+        stated = described["networks"][kind]
+        whole = build_classifier(kind, stated["architecture"])
+        networks = {stated["side"]: load_network(SHIPPED, described, kind), SIDE: whole}
+        speeds = {side: speed(network, crops, rounds) for side, network in networks.items()}
+        told = ", ".join(f"{speeds[side]:.1f} at {side} pixels" for side in networks)
+        print(f"  {stated['architecture']:10} {told}: {speeds[stated['side']] / speeds[SIDE]:.1f} times as many")
+
+
+def speed(network: keras.Model, crops: np.ndarray, rounds: int) -> float:
+    in_batches(network, crops[:4])
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        in_batches(network, crops)
+        times.append(time.perf_counter() - start)
+    return len(crops) / min(times)
+
+
+if __name__ == "__main__":
+    main()
