@@ -5,6 +5,7 @@ import sys
 from lumbar.errors import LumbarError, NotAnalysable, WrongSetting
 
 STATUS = {NotAnalysable: 3, WrongSetting: 2}
+TRAINING = ("markdown", "matplotlib", "onnx", "onnxruntime", "sklearn", "tensorboard", "tf2onnx")  # the extra `train`
 
 
 def main() -> None:
@@ -17,6 +18,12 @@ def main() -> None:
         told = error.told if isinstance(error, NotAnalysable) else ()
         sys.stderr.writelines(f"{line}\n" for line in (*told, f"lumbar: {error}"))
         sys.exit(next((status for kind, status in STATUS.items() if isinstance(error, kind)), 1))
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in TRAINING:
+            raise
+        lacking = f"{error.name} is not installed; teaching needs `pip install 'lumbar-triage[train]'`"
+        sys.stderr.write(f"lumbar: {lacking}\n")
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # `lumbar … | head`

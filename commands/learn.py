@@ -32,7 +32,7 @@ class Kind(StrEnum):
 
 
 @app.command(
-    epilog="Examples: lumbar train rsna/ --out my-bundle/ --recipe imagenet --vgg16 vgg16.h5 --resnet50 resnet50.h5 · "
+    epilog="Example: lumbar train rsna/ --out my-bundle/ --recipe imagenet --vgg16 vgg16.h5 --resnet50 resnet50.h5 · "
     "lumbar train --levels --out locator/"
 )
 def train(
@@ -60,7 +60,7 @@ def train(
     ] = 1.0,
 ) -> None:
     """Teaches both classifiers and writes a bundle; killed and started again, it goes on. Or the level locator."""
-    work = work or out.with_name(f"{out.name}.work")
+    work = work or _work_of(out)
     if levels:
         from lumbar.training.rebuild import rebuild_locator
 
@@ -123,9 +123,10 @@ def evaluate(
     networks = load_networks(settings)()
     folder = settings.bundle or SHIPPED
     described = read_description(folder)
-    seed = described.get("data", {}).get("seed", 1)
     with _stages() as stage:
-        judged = evaluate_bundle(data, None if part == "all" else Part(part), seed, read_with(networks), stage)
+        judged = evaluate_bundle(
+            data, None if part == "all" else Part(part), described.get("data") or {}, read_with(networks), stage
+        )
     figures = measured(judged)
     if out is not None:
         write_report(out, judged, figures, networks.identity, data.name)
@@ -169,7 +170,8 @@ def export(
     bundle: Annotated[Path, typer.Argument(help="A bundle's folder")],
     out: Annotated[Path, typer.Option(help="Folder to write to")],
     work: Annotated[
-        Path | None, typer.Option(help="The training's work folder: its test crops are what the files are tried on")
+        Path | None,
+        typer.Option(help="A training's work folder, for the test crops to try the files on [BUNDLE.work, else noise]"),
     ] = None,
     formats: Annotated[
         list[str] | None, typer.Option("--as", help="keras, h5, onnx or tflite; may be given again")
@@ -184,10 +186,12 @@ def export(
 
     if unknown := set(formats or ()) - set(FORMATS):
         raise WrongSetting(f"--as is {min(unknown)!r}; it can be {', '.join(FORMATS)}")
-    tried = kept_crops(work, Part.TEST, crops) if work else noise_crops(crops)
-    print_records(
-        export_bundle(bundle, out, formats or list(FORMATS), tried), ("file", "bytes", "differs", "crops"), form
-    )
+    kept = work or _work_of(bundle)
+    tried = kept_crops(kept, Part.TEST, crops) if work or kept.exists() else noise_crops(crops)
+    rows = export_bundle(bundle, out, formats or list(FORMATS), tried)
+    print_records(rows, ("file", "bytes", "differs", "crops"), form)
+    if not (work or kept.exists()):
+        typer.echo("Tried on smooth noise: name a training's work folder for its test crops.", err=True)
 
 
 PHANTOMS = "Phantoms: the figures check the pipeline and are no clinical ones."
@@ -253,6 +257,11 @@ def _evaluate_levels(data: Path, locator: Path | None, studies: Path | None, for
     )
     if studies is not None:
         write_outcomes(studies, outcomes)
+
+
+def _work_of(bundle: Path) -> Path:
+    """Where a bundle's training keeps its work unless told otherwise: beside it."""
+    return bundle.resolve().with_name(f"{bundle.resolve().name}.work")
 
 
 def _recipe(name: str) -> "Recipe":

@@ -20,7 +20,7 @@ def build(weights=None, include_top=False, input_shape=None):
 
 
 def register(monkeypatch):
-    monkeypatch.setitem(BACKBONES, TINY, Backbone(build, (255.0,) * 3, (-128.0,) * 3))
+    monkeypatch.setitem(BACKBONES, TINY, Backbone(build, (255.0,) * 3, (-128.0,) * 3, 64.0))
 
 
 def recipe(**changes):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -93,8 +94,16 @@ def write_bundle(
 
 
 def write_description(folder: Path, described: Mapping[str, Any]) -> None:
-    """``bundle.json``."""
-    (folder / DESCRIPTION).write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    """``bundle.json``; what is not a number is null there, as JSON knows no NaN."""
+    (folder / DESCRIPTION).write_text(json.dumps(_numbers(described), indent=2) + "\n", encoding="utf-8")
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _numbers(of) for name, of in value.items()}
+    if isinstance(value, list | tuple):
+        return [_numbers(of) for of in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def read_identity(folder: Path) -> BundleIdentity:

@@ -27,18 +27,20 @@ IMAGENET = "imagenet"  # the weights that Keras fetches
 class Backbone:
     """A network of ``keras.applications`` and what it wants its input to be: ``scale`` · (0–1) + ``offsets``.
 
+    ``spread``: of what its first convolution sees, where grey values vary by about a quarter of their range.
     ``branch_end``: how the names of the layers end that end a residual branch.
     """
 
     build: Callable[..., keras.Model]
     scale: tuple[float, float, float]
     offsets: tuple[float, float, float]
+    spread: float
     branch_end: str | None = None
 
 
 def _caffe(build: Callable[..., keras.Model], branch_end: str | None = None) -> Backbone:
     """0–255 less ImageNet's mean of blue, green and red."""
-    return Backbone(build, (255.0,) * 3, (-103.939, -116.779, -123.68), branch_end)
+    return Backbone(build, (255.0,) * 3, (-103.939, -116.779, -123.68), 64.0, branch_end)
 
 
 BACKBONES: Mapping[str, Backbone] = {
@@ -48,9 +50,10 @@ BACKBONES: Mapping[str, Backbone] = {
         keras.applications.DenseNet121,
         (1 / 0.229, 1 / 0.224, 1 / 0.225),
         (-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225),
+        1.0,
     ),
-    "mobilenetv2": Backbone(keras.applications.MobileNetV2, (2.0,) * 3, (-1.0,) * 3),
-    "efficientnetb0": Backbone(keras.applications.EfficientNetB0, (255.0,) * 3, (0.0,) * 3),
+    "mobilenetv2": Backbone(keras.applications.MobileNetV2, (2.0,) * 3, (-1.0,) * 3, 0.5),
+    "efficientnetb0": Backbone(keras.applications.EfficientNetB0, (255.0,) * 3, (0.0,) * 3, 0.25),
 }
 
 
@@ -114,10 +117,10 @@ def in_batches(network: keras.Model, crops: NDArray[np.float32], batch: int = BA
 def _start_anew(backbone: keras.Model, chosen: Backbone) -> None:
     """Random kernels that keep a signal's variance (He et al., ICCV 2015), 1 from the first layer on; and residual
     branches that begin at nothing (Goyal et al., arXiv 1706.02677): without that ResNet-50 learns nothing for long."""
-    normal = keras.initializers.HeNormal()
-    spread = chosen.scale[0] / 4  # grey values vary by about a quarter of their range
+    spread = chosen.spread
     for layer in backbone.layers:
         if type(layer) is keras.layers.Conv2D:
+            normal = keras.initializers.HeNormal()  # one gives the same values for the same shape, again and again
             layer.kernel.assign(normal(layer.kernel.shape, layer.kernel.dtype) / spread)
             spread = 1.0
         if chosen.branch_end and layer.name.endswith(chosen.branch_end):

@@ -1,6 +1,7 @@
 """Many phantoms in the layout of the RSNA 2024 lumbar-spine data set."""
 
 import csv
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -12,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from lumbar import VERSION
 from lumbar.errors import WrongSetting
 from lumbar.phantoms.chain import Build, Numbering
 from lumbar.phantoms.dicom import Series
@@ -21,6 +23,7 @@ from lumbar.phantoms.scanner import HELD_OUT
 from lumbar.phantoms.study import Kind, Plan, draw_plan, write_plan
 from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Severity
 
+ORIGIN = "phantoms.json"
 PHANTOMS, PHANTOM_POINTS, PHANTOM_TRUTH = "phantoms.csv", "phantom_points.csv", "phantom_truth.csv"
 _ELSEWHERE = (Region.CUT, Region.THORAX, Region.NECK, Region.PELVIS)
 _PER_SEED = 100_000
@@ -57,7 +60,8 @@ def write_data_set(
     ``train_images/<study_id>/<series_id>/<instance_number>.dcm``, ``train.csv``, ``train_series_descriptions.csv``,
     ``train_label_coordinates.csv`` (0-based pixels of the slice nearest to the finding) and ``sample_submission.csv``;
     beside them ``phantoms.csv`` (scanner, numbering, region, build), ``phantom_points.csv`` (the points in mm, LPS)
-    and ``phantom_truth.csv``: as ``train.csv``, which holds what a simulated reader said, but what is true.
+    and ``phantom_truth.csv``: as ``train.csv``, which holds what a simulated reader said, but what is true. Last of all
+    ``phantoms.json``: what all of it can be made from again.
 
     ``held_out`` takes the scanner families that nothing has learnt from, and half of the spines from outside what
     anything has learnt from; of ``odd`` studies, some have transitional
@@ -100,6 +104,8 @@ def write_data_set(
         ("row_id", "normal_mild", "moderate", "severe"),
         (line for r in rows for line in r.submission),
     )
+    origin = {"seed": seed, "studies": studies, "held_out": held_out, "odd": odd, "code_version": VERSION}
+    (out / ORIGIN).write_text(json.dumps(origin) + "\n", encoding="utf-8")
 
 
 # train.csv has the canal first, then the foramina, then the recesses; left before right.

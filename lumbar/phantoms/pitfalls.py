@@ -1,7 +1,8 @@
 """The irregularities of the RSNA 2024 data, planted in a written data set of phantoms.
 
-Every one was counted in the competition's own files: missing labels, labels and coordinates without each other, several
-axial or T1 series and none, numbers with gaps and in either direction, mixed matrix sizes, levels taken for each other.
+Counted in the competition's own files: missing labels, labels and coordinates without each other, several axial or T1
+series and none, numbers with gaps and in either direction, mixed matrix sizes, levels taken for each other. Met in any
+collection of files: an image that cannot be read, damaged pixels, headers without times, a study without images.
 """
 
 import csv

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
+from lumbar.errors import WrongSetting
 from lumbar.networks.classifiers import BACKBONES, in_batches
 from lumbar.training.calibration import corrected, fitted_temperature
 from lumbar.training.crops import Cut
@@ -38,20 +39,20 @@ def compare(
 ) -> list[dict[str, Any]]:
     """One row a candidate: its figures on the test part's crops, cut at the marked points, its size and its speed.
 
-    All learn from the same crops, drawn alike; of the recipe all but the architecture counts. Their probabilities are
-    corrected and calibrated alike on the validation part. Raises KeyError for an unknown candidate.
+    All learn from the same crops, drawn alike, and start from random weights; of the recipe all but the architecture
+    counts. Their probabilities are corrected and calibrated alike on the validation part. Raises KeyError for an
+    unknown candidate, WrongSetting where a part has no crops.
     """
-    train, validation, test = (
-        Samples("severity", [cut for cut in cuts if parts[cut.patient] is part], work, recipe) for part in Part
-    )
+    crops_of = {part: [cut for cut in cuts if cut.on_target and parts[cut.study] is part] for part in Part}
+    if not all(crops_of.values()):
+        raise WrongSetting("too few labelled patients: at least ten are needed to have some in every part")
+    train, validation, test = (Samples("severity", crops_of[part], work, recipe) for part in Part)
     rows = []
     for name in candidates:
-        began = time.monotonic()
         if name == FOREST:
-            ask, size = _forest(train, stage), 0
+            ask, size, minutes = _forest(train, stage)
         else:
-            ask, size = _network(name, train, validation, work / "compare" / name, stage)
-        took = time.monotonic() - began
+            ask, size, minutes = _network(name, train, validation, work / "compare" / name, stage)
         held, held_labels = ask(_seen(validation)), np.array(validation.labels)
         crops, labels = _seen(test), np.array(test.labels)
         asked = time.monotonic()
@@ -59,7 +60,7 @@ def compare(
         per_second = len(crops) / (time.monotonic() - asked)
         temperature = fitted_temperature(held, train.balance.correction, held_labels)
         own = figures(corrected(raw, train.balance.correction, temperature), labels)
-        about = {"candidate": name, "parameters": size, "minutes": took / 60, "crops_per_second": per_second}
+        about = {"candidate": name, "parameters": size, "minutes": minutes, "crops_per_second": per_second}
         rows.append({**about, "crops": len(crops), **own})
     return rows
 
@@ -68,17 +69,20 @@ def _seen(samples: Samples) -> NDArray[np.float32]:
     return np.stack([samples.as_read(i) for i in range(len(samples))])
 
 
-def _network(name: str, train: Samples, validation: Samples, folder: Path, stage: Stage) -> tuple[Ask, int]:
+def _network(name: str, train: Samples, validation: Samples, folder: Path, stage: Stage) -> tuple[Ask, int, float]:
+    """How to ask it, how many weights it has, and the minutes it learnt for, before a kill too."""
     if name not in BACKBONES:
         raise KeyError(name)
     course = train.recipe.severity.model_copy(update={"architecture": name})
     length = sum(batches_of(phase, train) for phase in phases_of(course, None))
-    network, _ = teach(course, train, validation, folder, stage(f"Teaching {name}", length))
-    return lambda crops: in_batches(network, crops, 32).astype(float), network.count_params()
+    network, history = teach(course, train, validation, folder, stage(f"Teaching {name}", length))
+    minutes = sum(row["minutes"] for row in history)
+    return lambda crops: in_batches(network, crops, 32).astype(float), network.count_params(), minutes
 
 
-def _forest(train: Samples, stage: Stage) -> Ask:
-    """On image features of as many crops as the networks see, drawn and distorted alike."""
+def _forest(train: Samples, stage: Stage) -> tuple[Ask, int, float]:
+    """As ``_network``; on image features of as many crops as the networks see, drawn and distorted alike."""
+    began = time.monotonic()
     count = sum(phase.epochs * (phase.crops or len(train)) for phase in phases_of(train.recipe.severity, None))
     order = np.random.default_rng(train.recipe.seed).choice(len(train), count, p=train.balance.chances)
     advance = stage("Teaching the random forest", count)
@@ -93,7 +97,8 @@ def _forest(train: Samples, stage: Stage) -> Ask:
         TREES, min_samples_leaf=LEAST, class_weight=weights, random_state=train.recipe.seed, n_jobs=-1
     )
     forest.fit(np.stack(features), labels)
-    return lambda crops: np.asarray(forest.predict_proba(np.stack([described(crop) for crop in crops])), float)
+    minutes = (time.monotonic() - began) / 60
+    return lambda crops: np.asarray(forest.predict_proba(np.stack([described(c) for c in crops])), float), 0, minutes
 
 
 def described(crop: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,8 +1,13 @@
-"""The crops to learn from: cut by the worker's own code, kept as 8-bit PNG, made by all cores and made once."""
+"""The crops to learn from: cut by the worker's own code, kept as 8-bit PNG, made by all cores and made once.
+
+A study's crops lie in a folder named by what they were cut from, its labels and its files; the folder's name is the
+last thing that is changed, so it is whole or not there.
+"""
 
 import csv
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
@@ -14,37 +19,24 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
-from lumbar.dicom.headers import read_header
-from lumbar.errors import NotDicom, WrongSetting
+from lumbar.errors import NotDicom, Permanent, WrongSetting
 from lumbar.spine.anatomy import Condition, FindingKey, Level
 from lumbar.spine.crops import CROP_MM, PREPROCESSING_VERSION, SIDE, crop
 from lumbar.spine.slices import SliceHeader
 from lumbar.training.data_set import Dropped, Study
 from lumbar.training.marked import MarkedFinding, MarkedStudy, mark
+from lumbar.training.people import Person, person_of
 from lumbar.training.split import Part
 
 MARGIN = 28  # pixels around a crop that are kept too, an eighth of its side: room to turn and to shift
-MADE_BY = "1"  # of this file: another version makes other crops
+MADE_BY = "2"  # of this file: another version makes other crops
 FOLDER = f"crops-{PREPROCESSING_VERSION}.{MADE_BY}"
-SPLIT = "split.csv"
+SPLIT, CUTS = "split.csv", "crops.csv"
 OFF_TARGET_MM = 15.0  # from every finding of the role: nearer than that, a crop still shows it
 ASIDE_MM, FAR_MM = (18.0, 70.0), (12.0, 40.0)  # of a crop off target: within its slice, and across the slices
-PHANTOM = "SYNTHETIC PHANTOM"  # in the InstitutionName of ours
 
 Rng = np.random.Generator
-
-
-@dataclass(frozen=True)
-class Person:
-    """``patient`` is only a hash; sex, age (years) and scanner (manufacturer, tesla) are empty where none is said."""
-
-    patient: str
-    sex: str
-    age: str
-    scanner: str
-    synthetic: bool
 
 
 @dataclass(frozen=True)
@@ -86,28 +78,42 @@ def read_cut(folder: Path, cut: Cut) -> NDArray[np.uint8]:
     """Its pixels with ``MARGIN`` around them."""
     image = cv2.imread(str(folder / FOLDER / cut.file), cv2.IMREAD_GRAYSCALE)
     if image is None:
-        raise OSError(f"the crop {cut.file} is gone; remove the folder of crops and begin again")
+        raise Permanent(f"the crop {cut.file} in {folder / FOLDER} is gone; remove that folder and begin again")
     return np.asarray(image, dtype=np.uint8)
 
 
 def _cut_study(folder: Path, study: Study) -> tuple[list[Cut], list[Dropped]]:
-    """From the study's table where there is one, else cut now; the table is written last."""
-    said = repr((sorted(study.severities.items()), sorted(study.marks.items()), sorted(study.series.items())))
-    table = folder / f"{study.name}-{hashlib.sha256(said.encode()).hexdigest()[:12]}.csv"
-    if table.exists():
-        return _read_tables(table)
+    """From the study's folder where there is one, else cut now."""
+    done = folder / f"{study.name}-{_origin(study)}"
+    if done.exists():
+        return _read_tables(done / CUTS)
     marked = mark(study)
     if isinstance(marked, Dropped):
         return [], [marked]
+    draft = folder / f"{study.name}.draft"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
     dropped = list(marked.dropped)
-    cuts = list(_cuts(folder, marked, dropped))
-    _write_tables(table, cuts, dropped)
+    cuts = list(_cuts(draft, done.name, marked, dropped))
+    _write_tables(draft / CUTS, cuts, dropped)
+    draft.rename(done)
     return cuts, dropped
 
 
-def _cuts(folder: Path, marked: MarkedStudy, dropped: list[Dropped]) -> Iterator[Cut]:
+def _origin(study: Study) -> str:
+    """Of what is said of a study and of its files, by their names, sizes and times."""
+    files = sorted((str(f.relative_to(study.folder)), f.stat()) for f in study.folder.rglob("*") if f.is_file())
+    said = (
+        sorted(study.severities.items()),
+        sorted(study.marks.items()),
+        sorted(study.series.items()),
+        [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files],
+    )
+    return hashlib.sha256(repr(said).encode()).hexdigest()[:12]
+
+
+def _cuts(draft: Path, folder: str, marked: MarkedStudy, dropped: list[Dropped]) -> Iterator[Cut]:
     rng = np.random.default_rng(int(hashlib.sha256(marked.study.name.encode()).hexdigest()[:8], 16))
-    (folder / marked.study.name).mkdir(exist_ok=True)
     about: dict[str, Any] = {"study": marked.study.name, **asdict(person_of(marked.header, marked.study.name))}
     for finding in marked.findings:
         name, role = finding.key.row_id("")[1:], finding.key.condition.role
@@ -120,10 +126,11 @@ def _cuts(folder: Path, marked: MarkedStudy, dropped: list[Dropped]) -> Iterator
                     dropped.append(Dropped(marked.study.name, name, f"its labelled image cannot be read: {error}"))
                     break
                 continue
-            file = f"{marked.study.name}/{name}-{rank if rank >= 0 else 'none'}.png"
-            cv2.imwrite(str(folder / file), np.rint(seen * 255).astype(np.uint8))
+            file = f"{name}-{rank if rank >= 0 else 'none'}.png"
+            if not cv2.imwrite(str(draft / file), np.rint(seen * 255).astype(np.uint8)):
+                raise Permanent(f"{draft / file} cannot be written; is the disk full?")
             yield Cut(
-                file=file,
+                file=f"{folder}/{file}",
                 condition=finding.key.condition,
                 level=finding.key.level,
                 severity=finding.severity,
@@ -157,48 +164,14 @@ def _off_target(
             return
 
 
-def person_of(header: Dataset, study: str) -> Person:
-    """Of any header of a study; one without PatientID is a patient of its own."""
-    return Person(
-        patient=hashlib.sha256(f"{header.get('PatientID') or study}".encode()).hexdigest()[:16],
-        sex=str(header.get("PatientSex") or ""),
-        age=_age(header.get("PatientAge"), header.get("PatientBirthDate"), header.get("StudyDate")),
-        scanner=f"{header.get('Manufacturer') or ''} {header.get('MagneticFieldStrength') or ''}".strip(),
-        synthetic=str(header.get("InstitutionName") or "") == PHANTOM,
-    )
-
-
-def first_header(study: Study) -> Dataset | None:
-    """Of the first of a study's files that can be read."""
-    for file in sorted(study.folder.rglob("*.dcm")):
-        try:
-            return read_header(file)
-        except NotDicom:
-            continue
-    return None
-
-
-def _age(age: object, born: object, taken: object) -> str:
-    """In years, from PatientAge (``063Y``) or from the dates; empty where neither says."""
-    text = str(age or "")
-    if text.endswith("Y") and text[:-1].isdigit():
-        return str(int(text[:-1]))
-    first, last = str(born or ""), str(taken or "")
-    if len(first) == len(last) == 8 and (first + last).isdigit():
-        return str(int(last[:4]) - int(first[:4]) - (last[4:] < first[4:]))
-    return ""
-
-
 def _write_tables(table: Path, cuts: Sequence[Cut], dropped: Sequence[Dropped]) -> None:
-    """One file: the crops, then what was dropped; whole or not at all."""
-    draft = table.with_suffix(".draft")
-    with draft.open("w", newline="", encoding="utf-8") as file:
+    """One file: the crops, then what was dropped."""
+    with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([f.name for f in fields(Cut)])
         writer.writerows(list(asdict(cut).values()) for cut in cuts)
         writer.writerow([])
         writer.writerows([lost.study, lost.finding, lost.why] for lost in dropped)
-    draft.replace(table)
 
 
 def _read_tables(table: Path) -> tuple[list[Cut], list[Dropped]]:
@@ -220,7 +193,7 @@ def kept_crops(work: Path, part: Part, most: int) -> NDArray[np.float32]:
         raise WrongSetting(f"{work} has no {SPLIT}; name a training's work folder")
     with split.open(newline="", encoding="utf-8") as file:
         studies = {row["study_id"] for row in csv.DictReader(file) if row["part"] == part}
-    files = sorted(f for study in studies for f in (work / FOLDER / study).glob("*.png"))
+    files = sorted(f for study in studies for f in (work / FOLDER).glob(f"{study}-*/*.png"))
     if not files:
         raise WrongSetting(f"{work} has no crops of the {part} part any more; train again")
     chosen = files[:: -(-len(files) // most)]

@@ -1,29 +1,33 @@
 """From a data set to a bundle: read, screen, split, cut, teach both classifiers, calibrate, write."""
 
 import csv
+import json
 import shlex
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from lumbar import VERSION
 from lumbar.errors import WrongSetting
 from lumbar.networks.bundle import write_bundle
 from lumbar.networks.classifiers import CLASSES, in_batches
+from lumbar.phantoms.dataset import ORIGIN
 from lumbar.spine.anatomy import Severity
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.training.calibration import calibrate, corrected, expected_calibration_error, fitted_temperature
 from lumbar.training.crops import SPLIT, Cut, cut_crops
 from lumbar.training.data_set import Dropped, read_data_set
 from lumbar.training.figures import draw_counts, draw_history
+from lumbar.training.metrics import views_right
+from lumbar.training.people import parts_of, people_of, split_sha256
 from lumbar.training.recipes import Recipe
 from lumbar.training.samples import Kind, Samples
-from lumbar.training.split import Part, split_studies
+from lumbar.training.split import Part
 from lumbar.training.teach import batches_of, phases_of, teach
 
 Stage = Callable[[str, int], Callable[[int], None]]
@@ -48,7 +52,7 @@ def train_bundle(
     """
     work.mkdir(parents=True, exist_ok=True)
     cuts, dropped, parts = prepare(data, work, recipe.seed, stage)
-    train, validation = ([cut for cut in cuts if parts[cut.patient] is part] for part in (Part.TRAIN, Part.VALIDATION))
+    train, validation = ([cut for cut in cuts if parts[cut.study] is part] for part in (Part.TRAIN, Part.VALIDATION))
     if not train or not validation:
         raise WrongSetting("too few labelled patients: at least ten are needed, eight of them to learn from")
     networks: dict[str, keras.Model] = {}
@@ -73,7 +77,7 @@ def train_bundle(
             "temperature": round(temperature, 4),
             "log_prior_correction": [round(float(c), 4) for c in own.balance.correction],
             "validation_calibration_error": round(expected_calibration_error(probabilities, labels), 4),
-            "validation_accuracy": round(float((probabilities.argmax(axis=1) == labels).mean()), 4),
+            "validation_accuracy": round(float(_right(kind, probabilities, labels).mean()), 4),
             "epochs": len(history),
             "started_from": "ImageNet's weights" if weights else "random weights",
         }
@@ -82,8 +86,10 @@ def train_bundle(
         "code_version": VERSION,
         "command": shlex.join(["lumbar", *sys.argv[1:]]),
         "data": {
-            "seed": recipe.seed,
-            "patients": dict(Counter(parts.values())),
+            "phantoms": json.loads((data / ORIGIN).read_text(encoding="utf-8")) if (data / ORIGIN).is_file() else None,
+            "split_seed": recipe.seed,
+            "split_sha256": split_sha256(parts),
+            "patients": {part: len({cut.patient for cut in cuts if parts[cut.study] is part}) for part in Part},
             "findings": {part: _counts(cuts, parts, part) for part in Part},
             "dropped": len(dropped),
         },
@@ -96,22 +102,25 @@ def train_bundle(
 
 
 def prepare(data: Path, work: Path, seed: int, stage: Stage) -> tuple[list[Cut], list[Dropped], dict[str, Part]]:
-    """The crops of a data set, what was dropped and why (``dropped.csv``), and each patient's part (``split.csv``)."""
+    """The crops of a data set, what was dropped and why (``dropped.csv``), and each study's part (``split.csv``)."""
     found = read_data_set(data)
     cuts, lost = cut_crops(found.studies, work, stage("Cutting crops", len(found.studies)))
     dropped = [*found.dropped, *lost]
     if not cuts:
         raise WrongSetting(f"nothing in {data} can be learnt from; the first reason: {dropped[0].why}")
-    people = {cut.study: cut.patient for cut in cuts}
-    parts = split_studies([study for study in found.studies if study.name in people], people, seed)
+    parts = parts_of(found.studies, people_of(found.studies), seed)
     _write(work / DROPPED, ("study_id", "finding", "why"), [(d.study, d.finding, d.why) for d in dropped])
-    _write(work / SPLIT, ("study_id", "part"), [(study, parts[patient]) for study, patient in people.items()])
+    _write(work / SPLIT, ("study_id", "part"), list(parts.items()))
     draw_counts([cut for cut in cuts if cut.on_target and cut.rank == 0], work / "counts.png")
     return cuts, dropped, parts
 
 
+def _right(kind: Kind, probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    return views_right(probabilities, labels) if kind == "condition" else probabilities.argmax(axis=1) == labels
+
+
 def _counts(cuts: Sequence[Cut], parts: dict[str, Part], part: Part) -> dict[str, int]:
-    own = [cut.severity for cut in cuts if cut.on_target and cut.rank == 0 and parts[cut.patient] is part]
+    own = [cut.severity for cut in cuts if cut.on_target and cut.rank == 0 and parts[cut.study] is part]
     return {severity: own.count(severity) for severity in Severity}
 
 

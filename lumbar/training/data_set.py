@@ -14,6 +14,8 @@ from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Rol
 
 LABELS, DESCRIPTIONS, COORDINATES = "train.csv", "train_series_descriptions.csv", "train_label_coordinates.csv"
 IMAGES = "train_images"
+PLACED = ("series_id", "instance_number", "condition", "level", "x", "y")  # columns of COORDINATES
+DESCRIBED = ("series_id", "series_description")  # and of DESCRIPTIONS
 SEVERITIES = {severity.label.lower(): severity for severity in Severity}
 ROLES = {role.label.lower(): role for role in Role}
 
@@ -63,11 +65,11 @@ def read_data_set(data: Path) -> DataSet:
     missing = [name for name in (LABELS, DESCRIPTIONS, COORDINATES, IMAGES) if not (data / name).exists()]
     if missing:
         raise WrongSetting(f"{data} has no {missing[0]}; name a data set in the RSNA 2024 layout")
-    marks, series = rows_by_study(data / COORDINATES), rows_by_study(data / DESCRIPTIONS)
+    marks, series = rows_by_study(data / COORDINATES, *PLACED), rows_by_study(data / DESCRIPTIONS, *DESCRIBED)
     studies: list[Study] = []
     dropped: list[Dropped] = []
     seen: set[str] = set()
-    for row in _rows(data / LABELS):
+    for row in _rows(data / LABELS, *(_name(key) for key in ALL_FINDINGS)):
         name = row["study_id"]
         if name in seen:
             dropped.append(Dropped(name, "", "it is labelled twice; its first row counts"))
@@ -89,12 +91,18 @@ def read_data_set(data: Path) -> DataSet:
     return DataSet(tuple(studies), tuple(dropped))
 
 
-def rows_by_study(path: Path) -> dict[str, list[Row]]:
-    """A table's rows by ``study_id``; none where there is no such file."""
+def rows_by_study(path: Path, *columns: str) -> dict[str, list[Row]]:
+    """A table's rows by ``study_id``; none where there is no such file. Raises WrongSetting where a column lacks."""
     rows: dict[str, list[Row]] = {}
-    for row in _rows(path) if path.is_file() else ():
+    for row in _rows(path, *columns) if path.is_file() else ():
         rows.setdefault(row["study_id"], []).append(row)
     return rows
+
+
+def series_by_study(data: Path) -> dict[str, dict[str, Role]]:
+    """What the table of descriptions says each series is read for; nothing where there is no such table."""
+    rows = rows_by_study(data / DESCRIPTIONS, *DESCRIBED)
+    return {study: _series(study, own, []) for study, own in rows.items()}
 
 
 def severities_of(path: Path) -> dict[str, dict[FindingKey, Severity]]:
@@ -109,13 +117,17 @@ def key_of(condition: str, level: str) -> FindingKey:
     )
 
 
-def _rows(path: Path) -> Iterator[Row]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        table = csv.DictReader(file)
-        if "study_id" not in (table.fieldnames or ()):
-            raise WrongSetting(f"{path} has no column study_id; it is no table of the RSNA 2024 layout")
-        for row in table:
-            yield {name: value or "" for name, value in row.items() if name is not None}
+def _rows(path: Path, *columns: str) -> Iterator[Row]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file)
+            missing = [name for name in ("study_id", *columns) if name not in (table.fieldnames or ())]
+            if missing:
+                raise WrongSetting(f"{path} has no column {missing[0]}; it is no table of the RSNA 2024 layout")
+            for row in table:
+                yield {name: value or "" for name, value in row.items() if name is not None}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise WrongSetting(f"{path} cannot be read as a table in UTF-8; save it as such") from error
 
 
 def _severities(row: Row, dropped: list[Dropped]) -> dict[FindingKey, Severity]:

@@ -4,20 +4,21 @@ import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lumbar.dicom.folder import Found, find_instances
 from lumbar.errors import NotAnalysable, WrongSetting
-from lumbar.networks.classifiers import CLASSES
 from lumbar.phantoms.dataset import PHANTOM_TRUTH
-from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Role, Severity
+from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Role, Severity
 from lumbar.spine.findings import Finding
-from lumbar.training.crops import Person, first_header, person_of
 from lumbar.training.data_set import Study, read_data_set, severities_of
-from lumbar.training.metrics import Scored
-from lumbar.training.split import Part, split_studies
+from lumbar.training.metrics import VIEWS, Scored, views_right
+from lumbar.training.people import Person, parts_of, people_of, split_sha256
+from lumbar.training.split import Part
+from lumbar.training.times import with_times
 
 GROUPS: Mapping[Role, str] = {Role.SAGITTAL_T2: "canal", Role.SAGITTAL_T1: "foraminal", Role.AXIAL_T2: "subarticular"}
 # What the pipeline makes of a study: 25 findings, and of the graded ones what VGG16 says of the chosen view, as in
@@ -48,31 +49,37 @@ class Judged:
 
     @property
     def shown(self) -> bool:
-        """Whether VGG16 recognises the view: its most probable class is the condition. A sagittal crop cannot show its
-        side, so there left and right are summed, and geometry has told the side."""
+        """Whether VGG16 recognises the view."""
         if self.conditions is None:
             return False
-        seen = dict(zip(CLASSES["condition"], self.conditions, strict=True))
-        left, right = Condition.LEFT_NEURAL_FORAMINAL_NARROWING, Condition.RIGHT_NEURAL_FORAMINAL_NARROWING
-        seen[left] = seen[right] = seen[left] + seen[right]
-        return seen[self.key.condition] >= max(seen.values())
+        label = np.array([VIEWS.index(self.key.condition)])
+        return bool(views_right(np.array([self.conditions], float), label)[0])
 
 
 def evaluate_bundle(
-    data: Path, part: Part | None, seed: int, read: Read, stage: Callable[[str, int], Callable[[int], None]]
+    data: Path,
+    part: Part | None,
+    learnt: Mapping[str, Any],
+    read: Read,
+    stage: Callable[[str, int], Callable[[int], None]],
 ) -> list[Judged]:
-    """Every labelled finding of the studies of a part, as the split of ``seed`` has them; of all studies where None.
+    """Every labelled finding of the studies of a part; of all studies where None.
 
-    Raises WrongSetting where the data are not in the layout, or the part holds no study.
+    ``learnt``: what the bundle's description says of the data it has learnt from. Raises WrongSetting where the data
+    are not in the layout, or a part is asked for and they are not those data, or the part holds no study.
     """
     found = read_data_set(data)
     truths = severities_of(data / PHANTOM_TRUTH) if (data / PHANTOM_TRUTH).is_file() else {}
-    headers = {study.name: first_header(study) for study in found.studies}
-    people = {name: person_of(header, name) for name, header in headers.items() if header is not None}
+    people = people_of(found.studies)
     studies = [study for study in found.studies if study.name in people]
     if part is not None:
-        parts = split_studies(studies, {name: person.patient for name, person in people.items()}, seed)
-        studies = [study for study in studies if parts[people[study.name].patient] is part]
+        parts = parts_of(found.studies, people, int(learnt.get("split_seed", 0)))
+        if split_sha256(parts) != learnt.get("split_sha256"):
+            raise WrongSetting(
+                f"the bundle has not learnt from {data} as it is now, so it has no {part} part; say --part all, "
+                "if none of its patients was learnt from"
+            )
+        studies = [study for study in studies if parts.get(study.name) is part]
     if not studies:
         raise WrongSetting(f"{data} has no study with labels and images in its {part or 'whole'} part")
     advance = stage("Reading studies", len(studies))
@@ -89,7 +96,7 @@ def _judged(study: Study, person: Person, truth: Mapping[FindingKey, Severity], 
     conditions: Mapping[FindingKey, Sequence[float]] = {}
     try:
         instances, _ = find_instances(study.folder, study.folder)
-        graded, conditions = read(instances)
+        graded, conditions = read(with_times(instances, study.series))
         findings = {finding.key: finding for finding in graded}
     except NotAnalysable as error:
         refused = str(error)

@@ -40,7 +40,8 @@ def export_bundle(
             write(network, file)
             apart = float(np.abs(read(file)(crops) - expected).max())
             if not apart <= TOLERANCE:  # nor where it is no number
-                raise Permanent(f"{file.name} differs from the original by {apart:.1e}; do not use it")
+                file.unlink()
+                raise Permanent(f"{file.name} differs from the original by {apart:.1e} and was removed")
             told.append({"file": file.name, "bytes": file.stat().st_size, "differs": apart, "crops": len(crops)})
             advance(1)
     return told

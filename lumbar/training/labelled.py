@@ -4,7 +4,7 @@ On a series only some points are marked: the canal on sagittal T2/STIR, the fora
 axial T2. The others stay unknown (NaN), and nothing is learnt of them there.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,9 @@ from lumbar.spine.anatomy import FindingKey, Level, Role, Side
 from lumbar.spine.keypoints import DISCS, Framing, picture
 from lumbar.spine.roles import assign_roles
 from lumbar.spine.slices import SliceHeader
-from lumbar.training.data_set import COORDINATES, rows_by_study
+from lumbar.training.data_set import COORDINATES, rows_by_study, series_by_study
 from lumbar.training.labels import Label, labels_of, study_folders
+from lumbar.training.times import with_times
 from lumbar.training.views import write_file
 
 SAGITTAL_VIEW = Framing(drawn.SAGITTAL_SIDE, drawn.SAGITTAL_MM, ())
@@ -36,11 +37,11 @@ def write_labelled_views(
 
     Raises WrongSetting where it is no data set in the RSNA 2024 layout.
     """
-    studies, rows = study_folders(data), rows_by_study(data / COORDINATES)
+    studies, rows, series = study_folders(data), rows_by_study(data / COORDINATES), series_by_study(data)
     advance = stage("Cutting labelled views", len(studies))
     files: dict[str, list[Path]] = {}
     for study in studies:
-        for kind, views in labelled_views(study, rows.get(study.name, [])).items():
+        for kind, views in labelled_views(study, rows.get(study.name, []), series.get(study.name, {})).items():
             file = folder / kind / f"{study.name}.npz"
             file.parent.mkdir(parents=True, exist_ok=True)
             write_file(file, views)
@@ -49,10 +50,13 @@ def write_labelled_views(
     return files
 
 
-def labelled_views(study: Path, rows: Sequence[dict[str, str]]) -> dict[str, list[Views]]:
-    """The views of one study by network; a slice that cannot be read leaves out only its view."""
+def labelled_views(study: Path, rows: Sequence[dict[str, str]], series: Mapping[str, Role]) -> dict[str, list[Views]]:
+    """The views of one study by network; a slice that cannot be read leaves out only its view.
+
+    ``series``: what the tables describe each as, for those whose headers tell no times.
+    """
     try:
-        instances, _ = find_instances(study, study)
+        instances = with_times(find_instances(study, study)[0], series)
         slices = SliceReader(instances)
         roles = assign_roles(slices.headers)
     except NotAnalysable:

@@ -12,13 +12,14 @@ from lumbar.dicom.folder import find_instances
 from lumbar.dicom.reader import SliceReader
 from lumbar.errors import NotAnalysable, NotDicom
 from lumbar.phantoms.dataset import PHANTOM_POINTS, PHANTOMS
-from lumbar.spine.anatomy import Condition, FindingKey, Level
+from lumbar.spine.anatomy import Condition, FindingKey, Level, Role
 from lumbar.spine.levels import KeypointReader, locate_levels
 from lumbar.spine.points import find_points
 from lumbar.spine.roles import assign_roles
 from lumbar.spine.slices import SliceHeader, Vector
-from lumbar.training.data_set import COORDINATES, rows_by_study
+from lumbar.training.data_set import COORDINATES, rows_by_study, series_by_study
 from lumbar.training.labels import Label, labels_of, study_folders
+from lumbar.training.times import with_times
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,13 @@ def evaluate_levels(data: Path, keypoints: KeypointReader, advance: Callable[[in
     """
     folders = study_folders(data)
     labels, exact, kinds = (rows_by_study(data / name) for name in (COORDINATES, PHANTOM_POINTS, PHANTOMS))
+    series = series_by_study(data)
     advance(len(folders))
     outcomes = []
     for folder in folders:
         study = folder.name
-        outcomes.append(_outcome(folder, labels.get(study, []), exact.get(study, []), kinds.get(study, []), keypoints))
+        own, places, kind = (table.get(study, []) for table in (labels, exact, kinds))
+        outcomes.append(_outcome(folder, own, places, kind, series.get(study, {}), keypoints))
         advance(1)
     return outcomes
 
@@ -125,12 +128,13 @@ def _outcome(
     labels: list[dict[str, str]],
     exact: list[dict[str, str]],
     kinds: list[dict[str, str]],
+    series: Mapping[str, Role],
     keypoints: KeypointReader,
 ) -> Outcome:
     kind = kinds[0] if kinds else {}
     about: dict[str, Any] = {name: kind[name] for name in ("numbering", "region", "scanner", "build") if name in kind}
     try:
-        instances, _ = find_instances(folder, folder)
+        instances = with_times(find_instances(folder, folder)[0], series)
         slices = SliceReader(instances)
         truth = Truth(*_points(labels_of(folder, instances, labels), exact), **about)
         roles = assign_roles(slices.headers)

@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from sklearn import metrics
 from sklearn.exceptions import UndefinedMetricWarning
 
-from lumbar.spine.anatomy import Severity
+from lumbar.networks.classifiers import CLASSES as ALL_CLASSES
+from lumbar.spine.anatomy import Condition, Severity
 from lumbar.training.calibration import expected_calibration_error, log_loss
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 CLASSES = tuple(range(len(Severity)))
+VIEWS = ALL_CLASSES["condition"]
+FORAMINA = (Condition.LEFT_NEURAL_FORAMINAL_NARROWING, Condition.RIGHT_NEURAL_FORAMINAL_NARROWING)
 COMPETITION_WEIGHTS = (1.0, 2.0, 4.0)  # of normal/mild, moderate and severe in the competition's loss
 
 
@@ -69,6 +72,18 @@ def confusion(answers: Labels, labels: Labels) -> NDArray[np.int64]:
     return np.asarray(metrics.confusion_matrix(labels, answers, labels=list(CLASSES)))
 
 
+def views_right(probabilities: Floats, labels: Labels) -> NDArray[np.bool_]:
+    """(n, 6) of ``CLASSES["condition"]`` and its indices, to (n,): whether the most probable view is the true one.
+
+    A sagittal crop cannot show its side, which geometry tells: left and right foramen are summed and count as one.
+    """
+    left, right = (VIEWS.index(condition) for condition in FORAMINA)
+    summed = probabilities.copy()
+    summed[:, left] += summed[:, right]
+    summed[:, right] = -1
+    return np.asarray(summed.argmax(axis=1) == np.where(labels == right, left, labels))
+
+
 @dataclass(frozen=True)
 class Scored:
     """One finding's answer and label, as the competition scores it; ``group`` is canal, foraminal or subarticular."""
@@ -103,10 +118,13 @@ def competition_loss(scored: Sequence[Scored]) -> float:
     return float(np.mean(losses))
 
 
-def interval(
-    measure: Callable[[NDArray[np.int64]], float], clusters: Sequence[str], seed: int = 1, rounds: int = 500
-) -> tuple[float, float]:
-    """The middle 95 % of a figure over ``rounds`` bootstrap samples of whole patients.
+def intervals(
+    measure: Callable[[NDArray[np.int64]], Mapping[str, float]],
+    clusters: Sequence[str],
+    seed: int = 1,
+    rounds: int = 500,
+) -> dict[str, tuple[float, float]]:
+    """The middle 95 % of each figure over ``rounds`` bootstrap samples of whole patients; NaN where it has none.
 
     ``measure`` gets the indices of the findings drawn. ``clusters``: each finding's patient.
     """
@@ -118,5 +136,10 @@ def interval(
     for _ in range(rounds):
         drawn = rng.integers(len(names), size=len(names))
         values.append(measure(np.concatenate([own[names[i]] for i in drawn])))
-    low, high = np.nanpercentile(values, (2.5, 97.5))
-    return float(low), float(high)
+    found = {}
+    for name in values[0]:
+        own_values = np.array([value[name] for value in values])
+        counted = own_values[~np.isnan(own_values)]
+        low, high = np.percentile(counted, (2.5, 97.5)) if len(counted) else (np.nan, np.nan)
+        found[name] = (float(low), float(high))
+    return found

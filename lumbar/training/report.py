@@ -13,13 +13,13 @@ from lumbar.spine.anatomy import Condition, Level
 from lumbar.spine.provenance import RESEARCH_USE_ONLY, BundleIdentity
 from lumbar.training.evaluate import Judged, arrays_of, scored, write_submission
 from lumbar.training.figures import draw_confusions, draw_reliability
-from lumbar.training.metrics import Labels, agreement, competition_loss, confusion, figures, interval
+from lumbar.training.metrics import agreement, competition_loss, confusion, figures, intervals
 
 PHANTOMS_ONLY = (
     "These are phantoms, synthetic images of our own making, graded by simulated readers. The figures check the "
     "pipeline; they are no clinical ones, and stand beside none."
 )
-WITH_INTERVALS = ("accuracy", "balanced_accuracy", "quadratic_kappa")
+WITH_INTERVALS = ("group", "condition", "level")  # sections; all findings together have them for every figure
 Figures = dict[str, float]
 
 
@@ -41,21 +41,26 @@ def measured(judged: Sequence[Judged]) -> dict[str, Any]:
     overall: dict[str, Any] = _of(judged)
     probabilities, labels = arrays_of(judged)
     if len(labels):
-        patients = [j.person.patient for j in judged if j.probabilities is not None]
-        answers = probabilities.argmax(axis=1)
-        overall["intervals"] = {
-            name: interval(partial(_drawn, name, answers, labels), patients) for name in WITH_INTERVALS
-        }
+        overall["intervals"] = intervals(lambda drawn: figures(probabilities[drawn], labels[drawn]), _patients(judged))
     overall["competition_loss"] = competition_loss(scored(judged))
     by: dict[str, dict[str, Any]] = {}
     for name, section in sections.items():
         values = sorted({section(j) for j in judged} - {""})
         by[name] = {value: _of([j for j in judged if section(j) == value]) for value in values}
+        for value in values if name in WITH_INTERVALS else ():
+            _add_intervals(by[name][value], [j for j in judged if section(j) == value])
     return {"overall": overall, "by": by}
 
 
-def _drawn(name: str, answers: Labels, labels: Labels, drawn: Labels) -> float:
-    return agreement(answers[drawn], labels[drawn])[name]
+def _add_intervals(found: dict[str, Any], judged: Sequence[Judged]) -> None:
+    probabilities, labels = arrays_of(judged)
+    if len(labels):
+        answers = probabilities.argmax(axis=1)
+        found["intervals"] = intervals(lambda drawn: agreement(answers[drawn], labels[drawn]), _patients(judged))
+
+
+def _patients(judged: Sequence[Judged]) -> list[str]:
+    return [j.person.patient for j in judged if j.probabilities is not None]
 
 
 def _of(judged: Sequence[Judged]) -> dict[str, Any]:
@@ -117,18 +122,14 @@ def _text(
         "",
         f"Weights sha256 {bundle.weights_sha256}. {studies} studies of {patients} patients, {len(judged)} labelled "
         f"findings, {_percent(overall['assessed'])} of them assessed; the others are in no figure but the "
-        "competition's loss. Levels, points and views were found by the pipeline. The majority baseline always "
+        "competition's loss. Levels, points and views were found by the pipeline; where headers tell neither "
+        "repetition nor echo time, the table of descriptions told what a series shows. The majority baseline always "
         "answers the most frequent severity. Intervals are the middle 95 % over bootstrap samples of patients.",
         "",
         *_table("all findings", {"all": overall}, synthetic),
     ]
     if "intervals" in overall:
-        told = (
-            f"{name.replace('_', ' ')} {_percent(low)}–{_percent(high)}"
-            if name != "quadratic_kappa"
-            else f"quadratic kappa {low:.2f}–{high:.2f}"
-            for name, (low, high) in overall["intervals"].items()
-        )
+        told = (f"{name.replace('_', ' ')} {low:.3f}–{high:.3f}" for name, (low, high) in overall["intervals"].items())
         lines += ["", f"95 % intervals: {', '.join(told)}."]
     loss = f"{overall['competition_loss']:.3f}"
     lines += [
@@ -155,9 +156,9 @@ def _table(first: str, rows: Mapping[str, Mapping[str, Any]], synthetic: bool) -
         ("findings", lambda f: str(f["findings"])),
         ("assessed", lambda f: _percent(f["assessed"])),
         ("view right", lambda f: _percent(f["condition_accuracy"])),
-        ("accuracy", lambda f: _percent(f["accuracy"])),
+        ("accuracy", partial(_between, "accuracy")),
         ("majority", lambda f: _percent(f["majority_accuracy"])),
-        ("balanced", lambda f: _percent(f["balanced_accuracy"])),
+        ("balanced", partial(_between, "balanced_accuracy")),
         ("precision", lambda f: _percent(f["precision"])),
         ("recall", lambda f: _percent(f["recall"])),
         ("F1", lambda f: _percent(f["f1"])),
@@ -177,6 +178,12 @@ def _table(first: str, rows: Mapping[str, Mapping[str, Any]], synthetic: bool) -
     for name, row in rows.items():
         cells = [show(row) if i < 2 or "accuracy" in row else "–" for i, (_, show) in enumerate(columns)]
         yield f"| {name} | " + " | ".join(cells) + " |"
+
+
+def _between(name: str, row: Mapping[str, Any]) -> str:
+    """With its interval, where it has one."""
+    low, high = row.get("intervals", {}).get(name, (None, None))
+    return _percent(row[name]) + (f" ({100 * low:.1f}–{100 * high:.1f})" if low is not None else "")
 
 
 def _both(row: Mapping[str, Any], name: str) -> str:

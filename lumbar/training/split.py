@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from lumbar.spine.anatomy import Severity
-from lumbar.training.data_set import Study
 
 
 class Part(StrEnum):
@@ -32,11 +31,3 @@ def split(patients: Mapping[str, Iterable[Severity]], seed: int) -> dict[str, Pa
         return grades.count(Severity.SEVERE), grades.count(Severity.MODERATE), chance
 
     return {patient: _TENTHS[i % 10] for i, patient in enumerate(sorted(patients, key=place))}
-
-
-def split_studies(studies: Iterable[Study], patients: Mapping[str, str], seed: int) -> dict[str, Part]:
-    """Each patient's part by the severities of all studies of theirs; ``patients`` by study."""
-    grades: dict[str, list[Severity]] = {}
-    for study in studies:
-        grades.setdefault(patients[study.name], []).extend(study.severities.values())
-    return split(grades, seed)

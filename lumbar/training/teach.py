@@ -4,8 +4,10 @@ with the weights it would have had.
 Everything here is Keras alone, on whatever backend there is.
 """
 
+import hashlib
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar.networks.classifiers import build_classifier, in_batches
+from lumbar import VERSION
+from lumbar.errors import WrongSetting
+from lumbar.networks.classifiers import CLASSES, build_classifier, in_batches
 from lumbar.networks.weights import read_weights, write_weights
+from lumbar.spine.crops import PREPROCESSING_VERSION
 from lumbar.training.calibration import corrected, log_loss
 from lumbar.training.recipes import Course, Phase
 from lumbar.training.samples import Epoch, Samples
@@ -24,6 +29,7 @@ Weights = list[NDArray[np.float32]]
 Row = dict[str, float]
 LOWEST, WARM_UP = 0.01, 0.05  # of the rate, at a phase's end; of a phase's batches
 STATE, BEST, HISTORY = "state.keras", "best.npz", "history.json"
+ORIGIN = "origin"
 
 
 def teach(
@@ -38,7 +44,7 @@ def teach(
 
     ``folder`` keeps the state after the last whole epoch, and TensorBoard's logs. ``imagenet``: the backbone's weights
     to start from (see ``build_classifier``); without them there is no frozen phase. ``advance`` gets the number of
-    batches done.
+    batches done. Raises WrongSetting where ``folder`` has the state of another teaching.
     """
     keras.config.set_dtype_policy(train.recipe.precision)
     try:
@@ -73,16 +79,24 @@ class _Teaching:
     ) -> None:
         self.course, self.train = course, train
         self.folder, self.advance, self.imagenet = folder, advance, imagenet
+        self.origin = _origin(course, train, validation, imagenet)
         self.history: list[Row] = []
         self.best: Weights = []
-        every = -(-len(validation) // (train.recipe.validation or len(validation)))
-        looked_at = range(0, len(validation), every)
+        drawn = np.random.default_rng(train.recipe.seed).permutation(len(validation))
+        looked_at = np.sort(drawn[: train.recipe.validation])
         self._seen = np.stack([validation.as_read(i) for i in looked_at])
-        self._labels = np.array([validation.labels[i] for i in looked_at])
+        self._labels = np.array(validation.labels)[looked_at]
 
     def run(self) -> int:
         """Goes through all phases; the last one's side."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        kept = self.folder / ORIGIN
+        if kept.exists() and kept.read_text(encoding="utf-8") != self.origin:
+            raise WrongSetting(
+                f"{self.folder} has the state of a teaching by another recipe, from other data or by other code; "
+                "remove it, or name another folder to work in"
+            )
+        kept.write_text(self.origin, encoding="utf-8")
         network = self._resumed()
         phases = phases_of(self.course, self.imagenet)
         for number, phase in enumerate(phases):
@@ -125,6 +139,7 @@ class _Teaching:
         told = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: self.advance(1))
         epoch = Epoch(self.train, len(self.history), phase.crops)
         _reseed(network, self.train.recipe.seed, len(self.history))
+        began = time.monotonic()
         learnt = network.fit(epoch, epochs=1, shuffle=False, verbose=0, callbacks=[told]).history
         raw = in_batches(network, self._seen, 32)
         probabilities = corrected(raw, self.train.balance.correction)
@@ -134,6 +149,7 @@ class _Teaching:
             "accuracy": float(learnt["accuracy"][0]),
             "validation_loss": log_loss(probabilities, self._labels),
             "validation_accuracy": float((probabilities.argmax(axis=1) == self._labels).mean()),
+            "minutes": (time.monotonic() - began) / 60,
         }
         self.history.append(row)
         if row["validation_loss"] == min(r["validation_loss"] for r in self._rows(number)):
@@ -171,6 +187,18 @@ class _Teaching:
         for number, phase in enumerate(phases_of(self.course, self.imagenet)):
             self.advance(len(self._rows(number)) * batches_of(phase, self.train) // phase.epochs)
         return keras.models.load_model(kept[-1] / STATE)
+
+
+def _origin(course: Course, train: Samples, validation: Samples, imagenet: str | None) -> str:
+    """Of everything that decides what is learnt."""
+    said: list[Any] = [VERSION, PREPROCESSING_VERSION, CLASSES[train.kind], course.model_dump(mode="json")]
+    said += [train.recipe.model_dump(mode="json", exclude={"about", "condition", "severity"})]
+    said += [[cut.file for cut in item] for samples in (train, validation) for item in samples.items]
+    said += [train.labels, validation.labels]
+    if imagenet is not None:
+        is_file = Path(imagenet).is_file()
+        said += [hashlib.sha256(Path(imagenet).read_bytes()).hexdigest() if is_file else imagenet]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 def _reseed(network: keras.Model, seed: int, epoch: int) -> None:

@@ -2,10 +2,13 @@
 
 import csv
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +16,17 @@ import pytest
 from typer.testing import CliRunner
 
 from commands.app import app
-from lumbar.errors import WrongSetting
+from lumbar.errors import NotAnalysable, WrongSetting
 from lumbar.networks.bundle import load_bundle, load_network, read_description
 from lumbar.networks.classifiers import CLASSES
 from lumbar.phantoms import write_data_set
 from lumbar.phantoms.pitfalls import PITFALLS, plant_pitfalls
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Role
 from lumbar.training.compare import compare
-from lumbar.training.crops import cut_crops, kept_crops, read_cut
+from lumbar.training.crops import FOLDER, cut_crops, kept_crops, read_cut
 from lumbar.training.curriculum import prepare, train_bundle
 from lumbar.training.data_set import LABELS, read_data_set
+from lumbar.training.evaluate import evaluate_bundle
 from lumbar.training.export import FORMATS, export_bundle
 from lumbar.training.marked import mark
 from lumbar.training.samples import Epoch, Samples
@@ -180,16 +184,17 @@ def test_crops_show_the_marked_place_whichever_way_the_slices_are_numbered(irreg
         for finding in marked.findings:
             assert np.linalg.norm(finding.point - points[planted[pitfall], finding.key]) < 3.5
             places = [abs(header.distance(finding.point)) for header in finding.slices]
-            assert places[0] == pytest.approx(0, abs=1e-3)
             assert places[1:] == sorted(places[1:])
 
 
 def test_off_target_crops_show_another_place_than_every_finding(prepared, work):
     cuts, _, _ = prepared
+    on = {(cut.study, cut.key): cut for cut in cuts if cut.on_target and cut.rank == 0}
     off = [cut for cut in cuts if not cut.on_target]
-    assert len(off) > 0.8 * len([cut for cut in cuts if cut.on_target and cut.rank == 0])
-    on = next(c for c in cuts if c.on_target and c.rank == 0 and (c.study, c.key) == (off[0].study, off[0].key))
-    assert np.abs(read_cut(work, off[0]).astype(int) - read_cut(work, on)).mean() > 5
+    assert len(off) > 0.8 * len(on)
+    for cut in off:
+        beside = read_cut(work, on[cut.study, cut.key]).astype(int)
+        assert np.abs(read_cut(work, cut).astype(int) - beside).mean() > 5
 
 
 def test_what_was_dropped_and_who_is_in_which_part_stand_in_files(prepared, work):
@@ -197,21 +202,33 @@ def test_what_was_dropped_and_who_is_in_which_part_stand_in_files(prepared, work
     with (work / "dropped.csv").open() as file:
         assert [tuple(row.values()) for row in csv.DictReader(file)] == [(d.study, d.finding, d.why) for d in lost]
     with (work / "split.csv").open() as file:
-        assert {row["study_id"]: row["part"] for row in csv.DictReader(file)} == {
-            cut.study: parts[cut.patient] for cut in cuts
-        }
+        assert {row["study_id"]: row["part"] for row in csv.DictReader(file)} == dict(parts.items())
+    assert {cut.study for cut in cuts} <= parts.keys()
     assert (work / "counts.png").stat().st_size > 1000
 
 
-def test_crops_are_cut_once_and_again_when_the_labels_change(irregular, prepared, work, tmp_path):
-    data, _ = irregular
-    studies = read_data_set(data).studies[:1]
-    kept = work / prepared[0][0].file
-    stamps = {file: file.stat().st_mtime_ns for file in work.glob(f"crops-*/{studies[0].name}/*.png")}
-    again, _ = cut_crops(studies, work, lambda done: None)
-    assert {file: file.stat().st_mtime_ns for file in stamps} == stamps
-    assert again == [cut for cut in prepared[0] if cut.study == studies[0].name]
-    assert kept
+def test_crops_are_cut_once_and_again_when_labels_or_images_change(irregular, prepared, work):
+    studies = read_data_set(irregular[0]).studies[:1]
+    folder = (work / FOLDER / prepared[0][0].file).parent
+    stamps = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
+    own, _ = cut_crops(studies, work, lambda done: None)
+    assert own == [cut for cut in prepared[0] if cut.study == studies[0].name]
+    assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == stamps
+    key = own[0].key
+    moved = {**studies[0].marks, key: replace(studies[0].marks[key], x=studies[0].marks[key].x + 15)}
+    others, _ = cut_crops([replace(studies[0], marks=moved)], work, lambda done: None)
+    first, second = (next(c for c in cuts if c.key == key and c.on_target) for cuts in (own, others))
+    assert np.abs(read_cut(work, first).astype(int) - read_cut(work, second)).mean() > 5
+    image = next(studies[0].folder.rglob("*.dcm"))
+    before = image.stat()
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    try:
+        again, _ = cut_crops(studies, work, lambda done: None)
+    finally:
+        os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert {cut.file for cut in again}.isdisjoint(cut.file for cut in own)
+    for one, other in zip(own, again, strict=True):
+        assert (read_cut(work, one) == read_cut(work, other)).all()
 
 
 def test_a_folder_that_is_no_such_data_set_is_refused(tmp_path):
@@ -279,6 +296,24 @@ def test_a_bundle_trained_again_from_what_is_kept_has_the_same_weights(bundle, i
     assert first == second
 
 
+def test_the_part_that_is_tested_is_the_part_that_was_not_learnt_from(bundle, irregular, work):
+    """Whatever of the data could not be used."""
+
+    def refuse(instances):
+        raise NotAnalysable("not read")
+
+    asked = evaluate_bundle(irregular[0], Part.TEST, read_description(bundle[0])["data"], refuse, silent)
+    with (work / "split.csv").open() as file:
+        split = {row["study_id"]: row["part"] for row in csv.DictReader(file)}
+    assert {j.study for j in asked} == {study for study, part in split.items() if part == Part.TEST}
+
+
+@pytest.mark.parametrize("change", [{"seed": 2}, {"batch": 4}, {"neighbour": 0.1}])
+def test_a_teaching_is_not_gone_on_with_by_another_recipe(bundle, irregular, work, tmp_path, change):
+    with pytest.raises(WrongSetting, match="another recipe"):
+        train_bundle(irregular[0], tmp_path, work, tiny.recipe(**change), silent, name="tiny", version="7")
+
+
 def test_every_exported_file_answers_as_the_bundle(bundle, work, tmp_path):
     crops = kept_crops(work, Part.TEST, 12)
     told = export_bundle(bundle[0], tmp_path, list(FORMATS), crops)
@@ -333,7 +368,8 @@ def advance(done):
         os.kill(os.getpid(), signal.SIGKILL)
 network, history = teach(recipe.severity, samples, samples, Path(out), advance)
 import hashlib, json
-print(json.dumps([hashlib.sha256(b"".join(w.tobytes() for w in network.get_weights())).hexdigest(), history]))
+print(json.dumps([hashlib.sha256(b"".join(w.tobytes() for w in network.get_weights())).hexdigest(),
+    [{name: value for name, value in row.items() if name != "minutes"} for row in history]]))
 """
 
 
@@ -366,7 +402,9 @@ def test_the_command_line_trains_measures_compares_and_exports(irregular, work, 
         assert result.exit_code == 0, result.output
         return result.output
 
-    assert "own 1 (synthetic)" in run("train", data, "--out", out, "--work", str(work))
+    shutil.copytree(work / FOLDER, tmp_path / "bundle.work" / FOLDER)
+    assert "own 1 (synthetic)" in run("train", data, "--out", out)
+    assert len(list((tmp_path / "bundle.work").glob("*/epoch-0004"))) == 2
     report = tmp_path / "report"
     rows = run(
         *("evaluate", data, "--bundle", out, "--part", "test", "--out", str(report)),
@@ -377,4 +415,4 @@ def test_the_command_line_trains_measures_compares_and_exports(irregular, work, 
     assert "no clinical ones" in (report / "report.html").read_text()
     table = run("compare", data, "--work", str(work), "--only", "random_forest", "--format", "csv")
     assert "random_forest" in table
-    assert "severity.h5" in run("export", out, "--out", str(tmp_path / "exported"), "--as", "h5", "--work", str(work))
+    assert "severity.h5" in run("export", out, "--out", str(tmp_path / "exported"), "--as", "h5")

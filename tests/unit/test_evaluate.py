@@ -1,21 +1,27 @@
 """Whole studies against their labels: what is scored, and what the report says."""
 
 import csv
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from lumbar.dicom.folder import Found, find_instances
 from lumbar.errors import NotAnalysable, WrongSetting
 from lumbar.networks.classifiers import CLASSES
 from lumbar.phantoms import write_data_set
 from lumbar.phantoms.dataset import PHANTOM_TRUTH
-from lumbar.spine.anatomy import ALL_FINDINGS, Condition, Severity
+from lumbar.spine.anatomy import ALL_FINDINGS, Condition, Role, Severity
 from lumbar.spine.findings import Finding, Place
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
-from lumbar.training.data_set import severities_of
+from lumbar.spine.roles import assign_roles
+from lumbar.training.data_set import read_data_set, series_by_study, severities_of
 from lumbar.training.evaluate import evaluate_bundle, write_submission
+from lumbar.training.people import parts_of, people_of, split_sha256
 from lumbar.training.report import measured, write_report
 from lumbar.training.split import Part
+from lumbar.training.times import with_times
 
 STUDIES = 10
 BUNDLE = BundleIdentity("test", "1", "a" * 64, TrainedOn.SYNTHETIC, "2")
@@ -31,6 +37,12 @@ def data(tmp_path_factory):
     out = tmp_path_factory.mktemp("rsna")
     write_data_set(out, STUDIES, 9)
     return out
+
+
+def learnt_from(data):
+    """What a bundle says that was taught with these data."""
+    studies = read_data_set(data).studies
+    return {"split_seed": 1, "split_sha256": split_sha256(parts_of(studies, people_of(studies), 1))}
 
 
 def seen_as(condition):
@@ -57,7 +69,7 @@ def answering(severities, shown=seen_as):
 
 
 def test_right_answers_are_right_and_reach_more_than_the_truth_does(data):
-    judged = evaluate_bundle(data, None, 1, answering(severities_of(data / "train.csv")), silent)
+    judged = evaluate_bundle(data, None, {}, answering(severities_of(data / "train.csv")), silent)
     overall = measured(judged)["overall"]
     assert overall["findings"] == 25 * STUDIES
     assert overall["accuracy"] == overall["condition_accuracy"] == overall["assessed"] == 1
@@ -66,7 +78,7 @@ def test_right_answers_are_right_and_reach_more_than_the_truth_does(data):
 
 
 def test_the_truth_itself_reaches_the_ceiling_and_no_more(data):
-    judged = evaluate_bundle(data, None, 1, answering(severities_of(data / PHANTOM_TRUTH)), silent)
+    judged = evaluate_bundle(data, None, {}, answering(severities_of(data / PHANTOM_TRUTH)), silent)
     figures = measured(judged)
     for own in (figures["overall"], *figures["by"]["group"].values()):
         assert own["accuracy"] == own["ceiling"]["accuracy"] < 1
@@ -75,7 +87,7 @@ def test_the_truth_itself_reaches_the_ceiling_and_no_more(data):
 
 
 def test_figures_stand_by_group_condition_level_sex_age_and_scanner(data):
-    judged = evaluate_bundle(data, None, 1, answering(severities_of(data / "train.csv")), silent)
+    judged = evaluate_bundle(data, None, {}, answering(severities_of(data / "train.csv")), silent)
     by = measured(judged)["by"]
     assert set(by["group"]) == {"canal", "foraminal", "subarticular"}
     assert len(by["condition"]) == len(by["level"]) == 5
@@ -88,10 +100,45 @@ def test_figures_stand_by_group_condition_level_sex_age_and_scanner(data):
 def test_only_the_part_asked_for_is_read(data):
     read = answering(severities_of(data / "train.csv"))
     studies = {
-        part: {j.study for j in evaluate_bundle(data, part, 1, read, silent)} for part in (Part.TEST, Part.VALIDATION)
+        part: {j.study for j in evaluate_bundle(data, part, learnt_from(data), read, silent)}
+        for part in (Part.TEST, Part.VALIDATION)
     }
     assert {part: len(own) for part, own in studies.items()} == {Part.TEST: 1, Part.VALIDATION: 1}
     assert not studies[Part.TEST] & studies[Part.VALIDATION]
+
+
+def test_data_that_changed_since_the_bundle_learnt_from_them_have_no_test_part(data, tmp_path):
+    """Else the split would be another, and patients who were learnt from would be tested."""
+    learnt = learnt_from(data)
+    for name in ("train_series_descriptions.csv", "train_label_coordinates.csv"):
+        shutil.copy(data / name, tmp_path)
+    lines = (data / "train.csv").read_text().splitlines()
+    (tmp_path / "train.csv").write_text("\n".join(lines[:-1]) + "\n")
+    (tmp_path / "train_images").symlink_to(data / "train_images")
+    read = answering(severities_of(data / "train.csv"))
+    with pytest.raises(WrongSetting, match="--part all"):
+        evaluate_bundle(tmp_path, Part.TEST, learnt, read, silent)
+    assert len(evaluate_bundle(tmp_path, None, learnt, read, silent)) == 25 * (STUDIES - 1)
+
+
+def test_where_headers_tell_no_times_the_table_tells_what_a_series_shows(data):
+    study = next((data / "train_images").iterdir())
+    told = [
+        Found(f.path, f.header, tuple(replace(s, repetition_time=None, echo_time=None) for s in f.slices))
+        for f in find_instances(study, study)[0]
+    ]
+
+    def roles(instances):
+        return set(assign_roles([s for found in instances for s in found.slices]).stacks)
+
+    series = series_by_study(data)[study.name]
+    assert roles(with_times(told, series)) == set(Role)
+    without = {name: role for name, role in series.items() if role is not Role.AXIAL_T2}
+    assert roles(with_times(told, without)) == set(Role) - {Role.AXIAL_T2}
+    assert (
+        with_times(find_instances(study, study)[0], dict.fromkeys(series, Role.AXIAL_T2))
+        == find_instances(study, study)[0]
+    )
 
 
 def test_a_view_is_right_when_its_condition_is_the_most_probable_and_sagittal_sides_are_summed(data):
@@ -105,7 +152,7 @@ def test_a_view_is_right_when_its_condition_is_the_most_probable_and_sagittal_si
         ),
     }
     for shown in wrong.values():
-        judged = evaluate_bundle(data, Part.TEST, 1, answering(severities, shown), silent)
+        judged = evaluate_bundle(data, Part.TEST, learnt_from(data), answering(severities, shown), silent)
         assert measured(judged)["overall"]["condition_accuracy"] == pytest.approx(0.8)
     foramina = [j for j in judged if j.group == "foraminal"]
     assert foramina
@@ -121,7 +168,7 @@ def test_what_is_not_assessed_is_counted_and_told_and_in_no_other_figure(data, t
             raise NotAnalysable("no lumbar spine is seen")
         return answering(severities)(instances)
 
-    judged = evaluate_bundle(data, None, 1, read, silent)
+    judged = evaluate_bundle(data, None, {}, read, silent)
     figures = measured(judged)
     assert figures["overall"]["assessed"] == pytest.approx(0.9)
     assert figures["overall"]["accuracy"] == 1
@@ -134,7 +181,7 @@ def test_what_is_not_assessed_is_counted_and_told_and_in_no_other_figure(data, t
 
 
 def test_the_submission_has_the_competition_s_rows(data, tmp_path):
-    judged = evaluate_bundle(data, None, 1, answering(severities_of(data / "train.csv")), silent)
+    judged = evaluate_bundle(data, None, {}, answering(severities_of(data / "train.csv")), silent)
     write_submission(tmp_path / "submission.csv", judged)
     with (tmp_path / "submission.csv").open() as own, (data / "sample_submission.csv").open() as sample:
         written, expected = list(csv.DictReader(own)), list(csv.DictReader(sample))
@@ -144,7 +191,7 @@ def test_the_submission_has_the_competition_s_rows(data, tmp_path):
 
 
 def test_a_report_on_phantoms_says_that_it_is_no_clinical_one(data, tmp_path):
-    judged = evaluate_bundle(data, None, 1, answering(severities_of(data / PHANTOM_TRUTH)), silent)
+    judged = evaluate_bundle(data, None, {}, answering(severities_of(data / PHANTOM_TRUTH)), silent)
     write_report(tmp_path, judged, measured(judged), BUNDLE, "data")
     for name in ("report.md", "report.html"):
         text = (tmp_path / name).read_text()
@@ -160,4 +207,4 @@ def test_a_report_on_phantoms_says_that_it_is_no_clinical_one(data, tmp_path):
 def test_a_part_without_studies_is_refused(data, tmp_path):
     write_data_set(tmp_path / "few", 2, 3)
     with pytest.raises(WrongSetting, match="test part"):
-        evaluate_bundle(tmp_path / "few", Part.TEST, 1, answering({}), silent)
+        evaluate_bundle(tmp_path / "few", Part.TEST, learnt_from(tmp_path / "few"), answering({}), silent)

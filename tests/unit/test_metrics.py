@@ -16,7 +16,7 @@ from lumbar.training.calibration import (
     fitted_temperature,
     log_loss,
 )
-from lumbar.training.metrics import Scored, agreement, competition_loss, confusion, figures, interval
+from lumbar.training.metrics import Scored, agreement, competition_loss, confusion, figures, intervals
 
 RNG = np.random.default_rng(5)
 LABELS = RNG.choice(3, 600, p=(0.7, 0.2, 0.1))
@@ -85,11 +85,18 @@ def test_any_severe_canal_is_a_study_s_worst_level_weighed_by_its_worst_label():
 def test_an_interval_is_of_patients_and_holds_the_figure():
     patients = [str(i // 25) for i in range(600)]
     right = RNG.random(600) < 0.8
-    low, high = interval(lambda drawn: float(right[drawn].mean()), patients)
+    low, high = intervals(lambda drawn: {"share": float(right[drawn].mean())}, patients)["share"]
     assert low < right.mean() < high
     whole = np.repeat(RNG.random(24) < 0.8, 25)  # right or wrong by whole patients: far less is known
-    wide_low, wide_high = interval(lambda drawn: float(whole[drawn].mean()), patients)
+    wide_low, wide_high = intervals(lambda drawn: {"share": float(whole[drawn].mean())}, patients)["share"]
     assert wide_high - wide_low > 2 * (high - low)
+
+
+def test_a_figure_that_some_samples_do_not_have_is_measured_on_the_others():
+    patients = [str(i) for i in range(20)]
+    found = intervals(lambda drawn: {"some": float("nan") if 0 in drawn else 1.0, "none": float("nan")}, patients)
+    assert found["some"] == (1.0, 1.0)
+    assert np.isnan(found["none"]).all()
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.lists(st.integers(1, 400), min_size=3, max_size=3))

@@ -14,7 +14,7 @@ import pytest
 
 from lumbar.errors import WrongSetting
 from lumbar.networks import Networks, bundle
-from lumbar.networks.bundle import DESCRIPTION, SHIPPED, load_bundle, read_identity, write_bundle
+from lumbar.networks.bundle import DESCRIPTION, SHIPPED, load_bundle, read_identity, write_bundle, write_description
 from lumbar.networks.classifiers import BACKBONES, CLASSES, Classifiers, build_classifier
 from lumbar.networks.locator import FOLDER, described
 from lumbar.spine.anatomy import Condition
@@ -117,6 +117,20 @@ def test_weights_do_not_depend_on_the_size_that_a_network_works_at(architecture:
     small, large = (build_classifier("severity", architecture, side) for side in (32, 64))
     large.set_weights(small.get_weights())
     assert small.predict_on_batch(CROPS[:1]).shape == large.predict_on_batch(CROPS[:1]).shape == (1, 3)
+
+
+@pytest.mark.parametrize("kind", ["condition", "severity"])
+def test_no_two_layers_begin_with_the_same_kernel(built: dict[str, keras.Model], kind: str) -> None:
+    layers = built[kind].get_layer("backbone").layers
+    kernels = [layer.get_weights()[0].tobytes() for layer in layers if type(layer) is keras.layers.Conv2D]
+    assert len(kernels) >= 13
+    assert len(set(kernels)) == len(kernels)
+
+
+def test_what_is_no_number_is_null_in_the_description(tmp_path: Path) -> None:
+    write_description(tmp_path, {"figures": {"kappa": float("nan"), "interval": (0.5, float("nan"))}})
+    text = (tmp_path / DESCRIPTION).read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == {"figures": {"kappa": None, "interval": [0.5, None]}}
 
 
 def test_random_weights_let_a_signal_through_a_network_without_normalisation(built: dict[str, keras.Model]) -> None:

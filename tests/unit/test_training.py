@@ -146,7 +146,7 @@ def test_a_label_on_a_slice_that_is_not_there_is_left_out(data: Path) -> None:
 
 def test_labelled_slices_become_views_with_their_points_known_and_the_others_not(data: Path) -> None:
     (study, _), rows = study_folders(data), rows_by_study(data / COORDINATES)
-    views = labelled_views(study, rows[study.name])
+    views = labelled_views(study, rows[study.name], {})
     assert [len(views[kind]) for kind in ("sagittal", "axial")] == [2, 5]
     known = [set(np.flatnonzero(np.isfinite(view.points).all(axis=1)).tolist()) for view in views["sagittal"]]
     canal, foramina = set(range(2, 7)), set(range(8, 18))
