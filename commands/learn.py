@@ -149,7 +149,7 @@ def compare(
     only: Annotated[list[str] | None, typer.Option(help="Only this candidate; may be given again")] = None,
     form: AsFormat = Format.TABLE,
 ) -> None:
-    """Teaches six candidates for the severity network alike and prints one table. Up to three hours on two cores."""
+    """Teaches six candidates for the severity network alike, from random weights, and prints one table."""
     from lumbar.training.compare import CANDIDATES
     from lumbar.training.compare import compare as compare_candidates
     from lumbar.training.curriculum import prepare

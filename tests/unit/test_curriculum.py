@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import commands
 from commands.app import app
 from lumbar.errors import NotAnalysable, WrongSetting
 from lumbar.networks.bundle import load_bundle, load_network, read_description
@@ -239,6 +240,48 @@ def test_a_folder_that_is_no_such_data_set_is_refused(tmp_path):
         (tmp_path / name).write_text("a,b\n1,2\n")
     with pytest.raises(WrongSetting, match="no column study_id"):
         read_data_set(tmp_path)
+
+
+def test_a_table_that_lacks_a_column_or_is_no_text_is_named(tmp_path):
+    (tmp_path / "train_images").mkdir()
+    columns = ",".join(("study_id", *(key.row_id("")[1:] for key in EVERYTHING)))
+    good = {
+        LABELS: f"{columns}\n",
+        "train_series_descriptions.csv": "study_id,series_id,series_description\n",
+        "train_label_coordinates.csv": "study_id,series_id,instance_number,condition,level,x,y\n",
+    }
+    for spoilt, column in (
+        (LABELS, "left_subarticular_stenosis_l2_l3"),
+        ("train_series_descriptions.csv", "series_description"),
+        ("train_label_coordinates.csv", "instance_number"),
+    ):
+        for name, text in good.items():
+            (tmp_path / name).write_text(text)
+        (tmp_path / spoilt).write_text(good[spoilt].replace(column, "other"))
+        with pytest.raises(WrongSetting, match=rf"{spoilt} has no column {column}"):
+            read_data_set(tmp_path)
+        (tmp_path / spoilt).write_bytes(good[spoilt].encode() + b"\xff\xfe\n")
+        with pytest.raises(WrongSetting, match=rf"{spoilt} cannot be read as a table"):
+            read_data_set(tmp_path)
+
+
+def test_what_teaching_needs_and_is_not_installed_is_named(monkeypatch, capsys):
+    def lacking(name):
+        def run():
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        monkeypatch.setattr("commands.app.app", run)
+
+    lacking("sklearn.ensemble")
+    with pytest.raises(SystemExit, match="2"):
+        commands.main()
+    assert (
+        "sklearn.ensemble is not installed; teaching needs `pip install 'lumbar-triage[train]'`"
+        in capsys.readouterr().err
+    )
+    lacking("lumbar.nowhere")
+    with pytest.raises(ModuleNotFoundError):
+        commands.main()
 
 
 def test_the_competition_s_own_files_are_read_as_they_are(tmp_path):
