@@ -32,9 +32,10 @@ class Amounts:
 
     turn_deg: float = 5.0  # standard deviation of the rotation
     zoom: float = 0.1  # at most, as a share, either way
-    brightness: float = 0.25  # likewise of the gain, and of the gamma
-    noise: float = 0.04  # at most, of the full range
-    blur: float = 1.2  # pixels, at most
+    brightness: float = 0.4  # likewise of the gain, and of the gamma
+    slope: float = 0.4  # at most, of the gain from edge to edge: a coil's
+    noise: float = 0.1  # at most, of the full range
+    blur: float = 4.0  # pixels, at most; a scanner's own pixel is three to four of a crop's
     flip: bool = True  # mirror axial crops, every second one
 
 
@@ -52,13 +53,21 @@ def augmented(rng: Rng, image: NDArray[np.uint8], condition: Condition, amounts:
     if rng.random() < 0.3:
         seen = np.asarray(cv2.GaussianBlur(seen, (0, 0), rng.uniform(0.3, max(0.31, amounts.blur))), dtype=np.float32)
     gain, gamma = np.exp(rng.uniform(-amounts.brightness, amounts.brightness, 2))
-    seen = np.float32(gain) * np.power(seen, np.float32(gamma))
-    if rng.random() < 0.5:
-        grain = rng.standard_normal((SIDE // 2, SIDE // 2), dtype=np.float32) * np.float32(
-            rng.uniform(0, amounts.noise)
-        )
-        seen = seen + cv2.resize(grain, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+    seen = np.float32(gain) * np.power(seen, np.float32(gamma)) * _sloping(rng, amounts.slope)
+    if rng.random() < 0.7:
+        coarse = int(rng.integers(2, 5))  # a scanner's pixel in pixels of the crop
+        grain = rng.standard_normal((SIDE // coarse, SIDE // coarse), dtype=np.float32)
+        grain = cv2.resize(grain, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+        seen = seen + grain * np.float32(rng.uniform(0, amounts.noise))
     return np.asarray(seen, dtype=np.float32).clip(0, 1), condition
+
+
+def _sloping(rng: Rng, most: float) -> Crop:
+    """A gain that rises along a random direction, one in the middle."""
+    along = np.linspace(-0.5, 0.5, SIDE, dtype=np.float32)
+    down, right = np.exp(rng.uniform(-most, most)), np.exp(rng.uniform(-most, most))
+    sloping: Crop = np.power(np.float32(down), along)[:, None] * np.power(np.float32(right), along)
+    return sloping
 
 
 def _cut(image: NDArray[np.uint8], turn: NDArray[np.float64], shift: NDArray[np.float64]) -> Crop:

@@ -1,6 +1,6 @@
-"""Probabilities that can be taken at their word: the priors put right, one temperature, and how far off they are.
+"""Probabilities that can be taken at their word: the priors put right, one temperature, an offset for each class.
 
-Guo et al., On Calibration of Modern Neural Networks, ICML 2017. Both are folded into the network's last layer, so that
+Guo et al., On Calibration of Modern Neural Networks, ICML 2017. All are folded into the network's last layer, so that
 whatever reads the weights, in whatever format, gets calibrated probabilities.
 """
 
@@ -12,7 +12,9 @@ from lumbar.networks.classifiers import LAST
 
 Floats = NDArray[np.floating]
 BINS = 10
-_TEMPERATURES = np.exp(np.linspace(np.log(0.25), np.log(4), 400))
+SHARPEST, FLATTEST = 4.0, 0.25  # of one over the temperature
+OFFSETS_WITHIN = 0.5  # standard deviation that is expected of an offset: a rare class' is not fitted to a few crops
+STEPS = 100
 
 
 def corrected(probabilities: Floats, correction: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
@@ -28,9 +30,34 @@ def log_loss(probabilities: Floats, labels: NDArray[np.integer]) -> float:
     return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12)).mean())
 
 
-def fitted_temperature(probabilities: Floats, correction: Floats, labels: NDArray[np.integer]) -> float:
-    """The temperature, .25 to 4, with the lowest loss after the correction."""
-    return float(min(_TEMPERATURES, key=lambda t: log_loss(corrected(probabilities, correction, t), labels)))
+def fitted(
+    probabilities: Floats, correction: Floats, labels: NDArray[np.integer], *, offsets: bool = True
+) -> tuple[NDArray[np.float64], float]:
+    """The correction with an offset added for each class, and the temperature, .25 to 4, that lose least together.
+
+    Without ``offsets`` the correction stays as it is: of views, the shares of the classes are the data set's making.
+    The priors' correction is where the fit begins; it is a logistic regression on the logarithms, by Newton's method.
+    """
+    logits = np.log(np.maximum(probabilities.astype(float), 1e-12)) + correction
+    count, classes = logits.shape
+    # what each unknown adds to each logit: one over the temperature, then an offset a class
+    adds = np.concatenate([logits[:, None, :], np.broadcast_to(np.eye(classes), (count, classes, classes))], axis=1)
+    expected = np.concatenate([[1.0], np.zeros(classes)])
+    strength = np.diag([1e-6, *[1 / OFFSETS_WITHIN**2 if offsets else 1e12] * classes])
+    unknowns, truth = expected.copy(), np.eye(classes)[labels]
+    for _ in range(STEPS):
+        given = np.einsum("nuc,u->nc", adds, unknowns)
+        given = np.exp(given - given.max(axis=1, keepdims=True))
+        given /= given.sum(axis=1, keepdims=True)
+        mean = np.einsum("nuc,nc->nu", adds, given)
+        slope = np.einsum("nuc,nc->u", adds, given - truth) + strength @ (unknowns - expected)
+        bend = np.einsum("nuc,nvc,nc->uv", adds, adds, given) - mean.T @ mean + strength
+        step = np.linalg.solve(bend, slope)
+        unknowns = unknowns - step
+        unknowns[0] = np.clip(unknowns[0], FLATTEST, SHARPEST)
+        if np.abs(step).max() < 1e-6:
+            break
+    return correction + unknowns[1:] / unknowns[0], float(1 / unknowns[0])
 
 
 def expected_calibration_error(probabilities: Floats, labels: NDArray[np.integer]) -> float:

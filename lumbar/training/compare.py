@@ -12,7 +12,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from lumbar.errors import WrongSetting
 from lumbar.networks.classifiers import BACKBONES, in_batches
-from lumbar.training.calibration import corrected, fitted_temperature
+from lumbar.training.calibration import corrected, fitted
 from lumbar.training.crops import Cut
 from lumbar.training.metrics import figures
 from lumbar.training.recipes import Recipe
@@ -58,8 +58,7 @@ def compare(
         asked = time.monotonic()
         raw = ask(crops)
         per_second = len(crops) / (time.monotonic() - asked)
-        temperature = fitted_temperature(held, train.balance.correction, held_labels)
-        own = figures(corrected(raw, train.balance.correction, temperature), labels)
+        own = figures(corrected(raw, *fitted(held, train.balance.correction, held_labels)), labels)
         about = {"candidate": name, "parameters": size, "minutes": minutes, "crops_per_second": per_second}
         rows.append({**about, "crops": len(crops), **own})
     return rows

@@ -19,7 +19,7 @@ from lumbar.networks.classifiers import CLASSES, in_batches
 from lumbar.phantoms.dataset import ORIGIN
 from lumbar.spine.anatomy import Severity
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
-from lumbar.training.calibration import calibrate, corrected, expected_calibration_error, fitted_temperature
+from lumbar.training.calibration import calibrate, corrected, expected_calibration_error, fitted
 from lumbar.training.crops import SPLIT, Cut, cut_crops
 from lumbar.training.data_set import Dropped, read_data_set
 from lumbar.training.figures import draw_counts, draw_history
@@ -69,13 +69,14 @@ def train_bundle(
         draw_history(history, kind, work / f"{kind}.png")
         seen = np.stack([held.as_read(i) for i in range(len(held))])
         raw, labels = in_batches(network, seen, 32), np.array(held.labels)
-        temperature = fitted_temperature(raw, own.balance.correction, labels)
-        calibrate(network, own.balance.correction, temperature)
-        probabilities = corrected(raw, own.balance.correction, temperature)
+        correction, temperature = fitted(raw, own.balance.correction, labels, offsets=kind == "severity")
+        calibrate(network, correction, temperature)
+        probabilities = corrected(raw, correction, temperature)
         networks[kind], sides[kind] = network, course.phases[-1].side
         measured[kind] = {
             "temperature": round(temperature, 4),
             "log_prior_correction": [round(float(c), 4) for c in own.balance.correction],
+            "log_correction": [round(float(c), 4) for c in correction],
             "validation_calibration_error": round(expected_calibration_error(probabilities, labels), 4),
             "validation_accuracy": round(float(_right(kind, probabilities, labels).mean()), 4),
             "epochs": len(history),

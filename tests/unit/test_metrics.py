@@ -13,7 +13,7 @@ from lumbar.training.calibration import (
     calibrate,
     corrected,
     expected_calibration_error,
-    fitted_temperature,
+    fitted,
     log_loss,
 )
 from lumbar.training.metrics import Scored, agreement, competition_loss, confusion, figures, intervals
@@ -129,12 +129,32 @@ def overconfident(n=4000, temperature=2.5):
 
 def test_the_fitted_temperature_is_the_one_that_was_applied():
     truth, sharp, labels = overconfident()
-    fitted = fitted_temperature(sharp, np.zeros(3), labels)
-    assert fitted == pytest.approx(2.5, rel=0.1)
-    calm = corrected(sharp, np.zeros(3), fitted)
+    correction, temperature = fitted(sharp, np.zeros(3), labels)
+    assert temperature == pytest.approx(2.5, rel=0.1)
+    assert np.ptp(correction) < 0.3
+    calm = corrected(sharp, correction, temperature)
     assert log_loss(calm, labels) < log_loss(sharp, labels)
     assert expected_calibration_error(calm, labels) < 0.02 < 0.1 < expected_calibration_error(sharp, labels)
     np.testing.assert_allclose(corrected(truth, np.zeros(3)), truth, atol=1e-9)
+
+
+def test_the_fitted_offsets_undo_what_favoured_a_class():
+    truth, _, labels = overconfident()
+    skewed = corrected(truth, np.array([0.8, 0.0, -0.6]))
+    correction, temperature = fitted(skewed, np.zeros(3), labels)
+    assert correction - correction[1] == pytest.approx([-0.8, 0, 0.6], abs=0.15)
+    unmoved, _ = fitted(skewed, np.array([0.1, 0.0, 0.2]), labels, offsets=False)
+    assert unmoved == pytest.approx([0.1, 0, 0.2], abs=1e-6)
+    straight = corrected(skewed, correction, temperature)
+    assert expected_calibration_error(straight, labels) < 0.02 < expected_calibration_error(skewed, labels)
+
+
+def test_a_class_of_which_there_is_next_to_nothing_gets_hardly_an_offset():
+    truth, _, labels = overconfident(60)
+    correction, temperature = fitted(truth[labels < 2], np.zeros(3), labels[labels < 2])
+    assert np.isfinite(correction).all()
+    assert np.abs(correction).max() < 3
+    assert 0.25 <= temperature <= 4
 
 
 def test_a_calibrated_network_gives_what_the_correction_makes_of_it():
