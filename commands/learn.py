@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from commands.output import AsFormat, Format, print_records
@@ -240,7 +241,7 @@ def _evaluate_levels(data: Path, locator: Path | None, studies: Path | None, for
     from lumbar.training.levels import evaluate_levels, summary, write_outcomes
 
     keypoints = load_keypoints(locator)
-    with Progress(transient=True) as progress:
+    with Progress(transient=True, console=Console(stderr=True)) as progress:
         bar = progress.add_task("Studies", total=None)
 
         def advance(count: int) -> None:
@@ -272,13 +273,13 @@ def _recipe(name: str) -> "Recipe":
 
 @contextmanager
 def _stages() -> Iterator[Stage]:
-    """A bar for each stage; where nobody looks at a terminal, a line when it begins."""
+    """A bar for each stage, on standard error; where nobody looks at a terminal, a line when it begins."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn()) as progress:
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
 
         def stage(name: str, length: int) -> Callable[[float], None]:
             if not progress.console.is_terminal:
-                typer.echo(f"{name}: {length}")
+                typer.echo(f"{name}: {length}", err=True)
             bar = progress.add_task(name, total=length)
             return lambda done: progress.advance(bar, done)
 
