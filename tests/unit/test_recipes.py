@@ -72,7 +72,7 @@ def recipe(monkeypatch):
 
 
 def test_weights_that_cannot_be_fetched_are_told_of_plainly_and_the_training_goes_on_without(recipe, monkeypatch):
-    monkeypatch.setitem(classifiers.BACKBONES, tiny.TINY, Backbone(away, (1.0,) * 3, (0.0,) * 3))
+    monkeypatch.setitem(classifiers.BACKBONES, tiny.TINY, Backbone(away, (1.0,) * 3, (0.0,) * 3, 0.25))
     start, told = imagenet_weights(recipe, {})
     assert start == {}
     assert all("cannot be fetched" in line and "random" in line for line in told)
