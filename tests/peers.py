@@ -2,8 +2,10 @@
 
 import json
 import os
+import random
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -16,13 +18,23 @@ from lumbar.peers import DicomwebDestination, DimseDestination
 
 DICOMWEB_PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 START_DEADLINE_S = 30.0
+_GIVEN: set[int] = set()
+_LOCK = threading.Lock()
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A TCP port that nobody listens on, below those that outgoing connections are given, never the same twice."""
+    while True:
+        port = random.randint(15_000, 32_000)  # noqa: S311
+        with socket.socket() as listener:
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        with _LOCK:
+            if port not in _GIVEN:
+                _GIVEN.add(port)
+                return port
 
 
 class Peer:
