@@ -2,7 +2,7 @@
 
 import typer
 
-from commands import database, demo, destinations, jobs, learn, look, phantom, read, send, system
+from commands import database, demo, destinations, jobs, learn, look, people, phantom, read, send, system
 from lumbar.spine.provenance import RESEARCH_USE_ONLY
 
 app = typer.Typer(
@@ -18,3 +18,4 @@ for group in (system.app, read.app, look.app, phantom.app, learn.app, send.app, 
 app.add_typer(database.app, name="db")
 app.add_typer(destinations.app, name="destinations")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(people.app, name="users")

@@ -163,11 +163,11 @@ def _show(settings: Settings) -> tuple[int, list[str]]:
     """Prints the worklist and the findings of its first study; how many studies have all 25, and the order of all."""
     from db import queries
     from db.site import Site
+    from db.worklist import worklist as ranked
 
-    with Site.open(settings).database.reading() as session:
-        worklist = queries.worklist(
-            session, uncertain_below=settings.uncertain_below, rank_by_synthetic=settings.rank_by_synthetic
-        )
+    site = Site.open(settings)
+    with site.database.reading() as session:
+        worklist = ranked(session, site.ranking).rows
         rows = queries.findings(session)
     print_worklist(worklist, Format.TABLE)
     print_findings([row for row in rows if row.study_instance_uid == worklist[0].study_instance_uid], Format.TABLE)

@@ -1,12 +1,12 @@
 """`lumbar jobs`: what waits, runs or was given up, and what to do about it by hand."""
 
-import os
 from dataclasses import asdict, fields
 from typing import Annotated
 
 import typer
 
 from commands.output import AsFormat, Format, print_records
+from commands.people import by_command_line
 from db import by_hand
 from db.site import Site
 from db.tables import JobKind, JobState
@@ -46,7 +46,7 @@ def retry(job: JobId) -> None:
     """Makes a waiting job due now and tries a dead one anew; a dead analysis as its study's next revision."""
     site = Site.open(Settings.load())
     with site.database.transaction() as session:
-        by_hand.retry(session, job, _actor())
+        by_hand.retry(session, job, by_command_line())
     typer.echo("The job is due now.")
 
 
@@ -55,10 +55,5 @@ def cancel(job: JobId) -> None:
     """Gives up a waiting or running job; the study of an analysis has then failed. `lumbar requeue` begins again."""
     site = Site.open(Settings.load())
     with site.database.transaction() as session:
-        by_hand.cancel(session, job, _actor())
+        by_hand.cancel(session, job, by_command_line())
     typer.echo("The job is cancelled.")
-
-
-def _actor() -> str:
-    """Who did it, for the audit trail; a container's user may have no name."""
-    return f"command line, user {os.getuid()}"

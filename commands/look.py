@@ -1,4 +1,4 @@
-"""What the database knows: `lumbar worklist`, `lumbar findings`, `lumbar study`; and `complete`, `requeue` by hand."""
+"""What the database knows: `lumbar worklist`, `findings`, `study`; and `mark-read`, `complete`, `requeue` by hand."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -16,8 +16,11 @@ from commands.output import (
     print_records,
     print_worklist,
 )
-from db import queries, studies
+from commands.people import by_command_line
+from db import queries, reviews, studies
+from db import worklist as ranking
 from db.site import Site
+from db.tables import StudyState
 from lumbar.errors import Permanent, WrongSetting
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import Condition, Level, Severity
@@ -27,17 +30,27 @@ app = typer.Typer()
 StudyUid = Annotated[str, typer.Argument(metavar="UID", help="Study Instance UID")]
 
 
-@app.command(epilog="Example: lumbar worklist --format json")
-def worklist(form: AsFormat = Format.TABLE) -> None:
-    """Lists all studies, severe first, each with the reason for its place."""
+@app.command(epilog="Example: lumbar worklist --limit 20 --format json")
+def worklist(
+    search: Annotated[str, typer.Option(help="Beginnings of the patient's name or number, or the accession")] = "",
+    state: Annotated[list[StudyState] | None, typer.Option(help="Only this state; may be repeated")] = None,
+    scanner: Annotated[str, typer.Option(help="Only this scanner, as the worklist names it")] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many")] = None,
+    after: Annotated[str | None, typer.Option(metavar="UID", help="Only what stands behind this study")] = None,
+    read: Annotated[bool, typer.Option("--all", help="All studies, read or not, the newest first")] = False,
+    form: AsFormat = Format.TABLE,
+) -> None:
+    """Lists the studies that wait to be read, severe first, each with the reason for its place."""
     site = Site.open(Settings.load())
+    only = ranking.StudyFilter(search, state or (), scanner)
     with site.database.reading() as session:
-        rows = queries.worklist(
-            session,
-            uncertain_below=site.settings.uncertain_below,
-            rank_by_synthetic=site.settings.rank_by_synthetic,
-        )
-    print_worklist(rows, form)
+        if read:
+            page = ranking.studies(session, site.ranking, limit=limit or 1000, after=after, only=only)
+        else:
+            page = ranking.worklist(session, site.ranking, limit=limit, after=after, only=only)
+    print_worklist(page.rows, form)
+    if page.next_after and form is Format.TABLE:
+        typer.echo(f"There are more: --after {page.next_after}", err=True)
 
 
 @app.command(epilog="Example: lumbar findings --severity severe --level l4_l5 --since 2026-11-16 --format csv")
@@ -85,6 +98,18 @@ def study(uid: StudyUid, form: AsFormat = Format.TABLE) -> None:
         error = f", {row.last_error}" if row.last_error else ""
         status = f" ({row.status})" if row.status else ""
         console().print(f"report to {row.destination}: {row.state}{status}, {row.attempts} attempts{error}")
+
+
+@app.command("mark-read", epilog="Example: lumbar mark-read 1.2.840.113619.2.1")
+def mark_read(
+    uid: StudyUid,
+    undo: Annotated[bool, typer.Option("--undo", help="It waits to be read again")] = False,
+) -> None:
+    """Takes a study off the worklist: somebody has read it. A late image puts it back."""
+    site = Site.open(Settings.load())
+    with site.database.transaction() as session:
+        reviews.mark_read(session, studies.find(session, uid), by_command_line(), read=not undo)
+    typer.echo("The study waits to be read." if undo else "The study is marked as read.")
 
 
 @app.command(epilog="Example: lumbar complete 1.2.840.113619.2.1")

@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from db.queries import StudyFinding, WorklistRow
+from db.queries import StudyFinding
+from db.worklist import WorklistRow
 from lumbar.spine.anatomy import Severity
 from lumbar.spine.provenance import CLEARS_NOBODY, RESEARCH_USE_ONLY, BundleIdentity
 
@@ -120,7 +121,11 @@ WORKLIST_COLUMNS = (
     "patient_identifier",
     "patient_name",
     "accession_number",
+    "study_date",
+    "scanner",
     "state",
+    "images",
+    "flags",
     "waiting_s",
     "bundle",
     "notice",
@@ -153,6 +158,7 @@ def _worklist_record(place: int, row: WorklistRow) -> dict[str, Any]:
     return record | {
         "place": place,
         "urgency": int(row.urgency),
+        "flags": "; ".join(row.flags),
         "waiting_s": round(row.waiting_s),
         "bundle": str(row.bundle) if row.bundle else None,
         "notice": notice(row.bundle),

@@ -1,9 +1,11 @@
-"""The audit trail of what happens at the door (PS3.15 A.5.3: network entry, security alert): ids and addresses only."""
+"""The audit trail (PS3.15 A.5): who did what to which study, and what happened at the door. Ids and addresses only."""
 
 from threading import Lock
 from time import monotonic
+from typing import Any
 
 import structlog
+from sqlalchemy.orm import Session
 
 from db.session import Database
 from db.tables import AuditEvent
@@ -13,6 +15,11 @@ log = structlog.get_logger()
 
 ONCE_IN_S = 60.0  # the same event of the same actor for the same reason
 MOST_KNOWN = 1000
+
+
+def note(session: Session, event: str, actor: str, *, study_id: int | None = None, **detail: Any) -> None:
+    """Adds a row in the transaction of what it tells of: one is not written without the other."""
+    session.add(AuditEvent(event=event, actor=actor[:64], study_id=study_id, detail=detail))
 
 
 class Auditor:

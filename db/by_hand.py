@@ -7,10 +7,10 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db import studies
+from db import audit, studies
 from db.jobs import RELEASED, change
 from db.studies import StudyEvent
-from db.tables import AuditEvent, Job, JobKind, JobState, Study
+from db.tables import Job, JobKind, JobState, Study
 from db.types import db_now
 from lumbar.errors import Permanent
 
@@ -78,7 +78,7 @@ def retry(session: Session, job_id: int, actor: str) -> None:
         session.execute(
             change(Job.id == job_id).values(run_after=db_now(), **(ANEW if job.state is JobState.DEAD else {}))
         )
-    _audit(session, "job.retried", job, actor)
+    audit.note(session, "job.retried", actor, study_id=job.study_id, job=job.id)
 
 
 def cancel(session: Session, job_id: int, actor: str) -> None:
@@ -99,7 +99,7 @@ def cancel(session: Session, job_id: int, actor: str) -> None:
         reason = f"its analysis was {BY_HAND}"
         studies.advance(session, job.study_id, StudyEvent.CANCELLED, revision=job.revision, reason=reason)
         studies.supersede_findings(session, job.study_id)
-    _audit(session, "job.cancelled", job, actor)
+    audit.note(session, "job.cancelled", actor, study_id=job.study_id, job=job.id)
 
 
 def _locked(session: Session, job_id: int) -> Job:
@@ -119,7 +119,3 @@ def _has_successor(session: Session, job: Job) -> bool:
         Job.revision > job.revision,
     )
     return session.scalar(later.limit(1)) is not None
-
-
-def _audit(session: Session, event: str, job: Job, actor: str) -> None:
-    session.add(AuditEvent(event=event, actor=actor, study_id=job.study_id, detail={"job": job.id}))

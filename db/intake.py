@@ -18,7 +18,7 @@ from pydicom.uid import UID, EnhancedMRImageStorage, MRImageStorage
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from db import studies
+from db import search, studies
 from db.session import Conflict, Database, insert_if_new
 from db.tables import AuditEvent, Instance, Patient, Series, Study, Table
 from lumbar.dicom.identity import Identity, identify
@@ -214,7 +214,7 @@ def _study(session: Session, stored: Stored) -> Study:
     patient_key = {"issuer": _issuer(stored), "patient_identifier": identity.patient_identifier}
     patient = {"name": identity.patient_name, "birth_date": identity.birth_date, "sex": identity.sex}
     patient_id = _keep(session, Patient, patient_key, patient)
-    insert_if_new(
+    added = insert_if_new(
         session,
         Study,
         ("study_instance_uid",),
@@ -223,9 +223,13 @@ def _study(session: Session, stored: Stored) -> Study:
         accession_number=identity.accession_number,
         study_date=identity.study_date,
         description=identity.study_description,
+        scanner=identity.scanner,
         stat=identity.stat,
     )
-    return session.scalars(locked).one()
+    study = session.scalars(locked).one()
+    if added:
+        session.add_all(search.keys_of(study))
+    return study
 
 
 def _issuer(stored: Stored) -> str:

@@ -1,12 +1,12 @@
-"""The questions people ask: what to read first, what was found, what became of a study."""
+"""The questions people ask of a study: what was found, how it was read, what became of it."""
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Select, Subquery, case, func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from db.tables import (
@@ -24,26 +24,12 @@ from db.tables import (
     StudyState,
 )
 from db.types import db_now
-from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Severity
-from lumbar.spine.findings import SHOWN, Place
+from lumbar.spine.anatomy import ALL_FINDINGS, Condition, Level, Severity
 from lumbar.spine.findings import Finding as Found
-from lumbar.spine.provenance import BundleIdentity, TrainedOn
-from lumbar.spine.urgency import Standing, Urgency, urgency
+from lumbar.spine.findings import Place
+from lumbar.spine.provenance import BundleIdentity
 
-
-@dataclass(frozen=True)
-class WorklistRow:
-    """A study in the order of reading."""
-
-    urgency: Urgency
-    why: str
-    study_instance_uid: str
-    patient_identifier: str
-    patient_name: str
-    accession_number: str
-    state: StudyState
-    waiting_s: float  # since the last image
-    bundle: BundleIdentity | None
+ASKED_AT_ONCE = 500  # studies in one statement
 
 
 @dataclass(frozen=True)
@@ -88,57 +74,6 @@ class InFlight:
     leases_expired: int
 
 
-def worklist(
-    session: Session, *, uncertain_below: float, rank_by_synthetic: bool, now: datetime | None = None
-) -> list[WorklistRow]:
-    """Every study, the most urgent first; within one urgency STAT first, then who has waited longest."""
-    now = now or datetime.now(UTC)
-    counts = _counts(uncertain_below)
-    doubtful = _doubts(session).keys()
-    severe: dict[int, list[FindingKey]] = defaultdict(list)
-    for study_id, condition, level in session.execute(
-        select(Finding.study_id, Finding.condition, Finding.level).where(
-            Finding.superseded.is_(False), Finding.severity == Severity.SEVERE
-        )
-    ):
-        severe[study_id].append(FindingKey(condition, level))
-    rows = []
-    for study, moderate, uncertain, not_assessed, bundle in session.execute(
-        select(Study, counts.c.moderate, counts.c.uncertain, counts.c.not_assessed, Bundle)
-        .outerjoin(counts, counts.c.study_id == Study.id)
-        .outerjoin(Bundle, Bundle.id == counts.c.bundle_id)
-    ):
-        waiting = now - study.last_received_at
-        read_again = bundle is not None and study.ended_at is None
-        place, why = urgency(
-            Standing(
-                severe=tuple(severe[study.id]),
-                moderate=moderate or 0,
-                uncertain=uncertain or 0,
-                not_assessed=not_assessed or 0,
-                numbering_uncertain=study.id in doubtful,
-                unread_because=None if read_again else _unread_because(study),
-                read_again=read_again,
-                ranks=bundle is None or _may_rank(bundle.trained_on, rank_by_synthetic),
-                stat=study.stat,
-                waiting=waiting,
-            )
-        )
-        row = WorklistRow(
-            urgency=place,
-            why=why,
-            study_instance_uid=study.study_instance_uid,
-            patient_identifier=study.patient.patient_identifier,
-            patient_name=study.patient.name,
-            accession_number=study.accession_number,
-            state=study.state,
-            waiting_s=waiting.total_seconds(),
-            bundle=_identity(bundle),
-        )
-        rows.append(((place, not study.stat, -row.waiting_s), row))
-    return [row for _, row in sorted(rows, key=lambda pair: pair[0])]
-
-
 def findings(
     session: Session,
     *,
@@ -168,14 +103,15 @@ def findings(
         question = question.where(Finding.condition.in_(conditions) | Finding.id.is_(None))
     if levels:
         question = question.where(Finding.level.in_(levels) | Finding.id.is_(None))
-    doubts = _doubts(session)
+    found = session.execute(question).all()
+    doubts = doubts_of(session, {study.id for study, _ in found})
     rows: dict[str, list[StudyFinding]] = defaultdict(list)
-    for study, finding in session.execute(question):
+    for study, finding in found:
         uid, doubted = study.study_instance_uid, doubts.get(study.id, ())
         if finding is None:
             rows[uid] += [StudyFinding(uid, found, None, doubted) for found in _not_assessed(study)]
         else:
-            rows[uid].append(StudyFinding(uid, _assembled(finding), _identity(finding.bundle), doubted))
+            rows[uid].append(StudyFinding(uid, _assembled(finding), identity_of(finding.bundle), doubted))
     order = {key: place for place, key in enumerate(ALL_FINDINGS)}
     return [
         row
@@ -231,27 +167,6 @@ def in_flight(session: Session) -> InFlight:
     )
 
 
-def _counts(uncertain_below: float) -> Subquery:
-    """Per study, over its current findings: how many are moderate, uncertain and not assessed, and the bundle."""
-    unsure = (Finding.shows < SHOWN) | (
-        (Finding.normal_mild < uncertain_below)
-        & (Finding.moderate < uncertain_below)
-        & (Finding.severe < uncertain_below)
-    )
-    return (
-        select(
-            Finding.study_id,
-            _how_many(Finding.severity == Severity.MODERATE).label("moderate"),
-            _how_many(unsure).label("uncertain"),
-            _how_many(Finding.severity.is_(None)).label("not_assessed"),
-            func.max(Finding.bundle_id).label("bundle_id"),
-        )
-        .where(Finding.superseded.is_(False))
-        .group_by(Finding.study_id)
-        .subquery()
-    )
-
-
 def _explanations() -> Select[Explanation]:
     """Of every study's newest revision, in their order."""
     return (
@@ -261,28 +176,19 @@ def _explanations() -> Select[Explanation]:
     )
 
 
-def _doubts(session: Session) -> dict[int, tuple[str, ...]]:
-    """By study, where there are any."""
+def doubts_of(session: Session, ids: Collection[int]) -> dict[int, tuple[str, ...]]:
+    """What is in doubt in the newest revision of these studies, by study; only those with a doubt."""
     doubts: dict[int, tuple[str, ...]] = {}
-    for line in session.scalars(_explanations().where(Explanation.doubt.is_(True))):
-        doubts[line.study_id] = (*doubts.get(line.study_id, ()), line.text)
+    for some in in_parts(list(ids)):
+        asked = _explanations().where(Explanation.doubt.is_(True), Explanation.study_id.in_(some))
+        for line in session.scalars(asked):
+            doubts[line.study_id] = (*doubts.get(line.study_id, ()), line.text)
     return doubts
 
 
-def _how_many(condition: ColumnElement[bool]) -> ColumnElement[int]:
-    return func.sum(case((condition, 1), else_=0)).cast(Integer)
-
-
-def _may_rank(trained_on: TrainedOn, rank_by_synthetic: bool) -> bool:
-    """Weights that have learnt nothing never rank; those trained on phantoms only where a site wants that."""
-    return trained_on is TrainedOn.CLINICAL or (trained_on is TrainedOn.SYNTHETIC and rank_by_synthetic)
-
-
-def _unread_because(study: Study) -> str | None:
-    if study.state is StudyState.ANALYSED:
-        return None
-    words = study.state.replace("_", " ")
-    return f"{words}: {study.reason}" if study.reason else f"not read yet: {words}"
+def in_parts(ids: Sequence[int]) -> list[Sequence[int]]:
+    """As many as one statement may name."""
+    return [ids[first : first + ASKED_AT_ONCE] for first in range(0, len(ids), ASKED_AT_ONCE)]
 
 
 def _assembled(row: Finding) -> Found:
@@ -300,7 +206,8 @@ def _not_assessed(study: Study) -> list[Found]:
     return [Found(*key.parts, reason=reason) for key in ALL_FINDINGS]
 
 
-def _identity(bundle: Bundle | None) -> BundleIdentity | None:
+def identity_of(bundle: Bundle | None) -> BundleIdentity | None:
+    """Which weights a row stands for."""
     if bundle is None:
         return None
     return BundleIdentity(

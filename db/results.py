@@ -10,6 +10,7 @@ from db.jobs import Claimed
 from db.session import insert_if_new
 from db.studies import StudyEvent
 from db.tables import Bundle, Delivery, Explanation, Finding, JobKind, Report, Study
+from lumbar.spine.anatomy import Severity
 from lumbar.spine.findings import Finding as Found
 from lumbar.spine.provenance import BundleIdentity
 
@@ -69,8 +70,10 @@ def end_analysis(
         for n, (text, doubt) in enumerate(lines)
     )
     if bundle is not None:
-        bundle_id = _bundle_id(session, bundle)
+        bundle_id, found = _bundle_id(session, bundle), tuple(found)
         session.add_all(_row(claimed, finding, bundle_id) for finding in found)
+        severe = any(finding.severity is Severity.SEVERE for finding in found)
+        studies.rank(session, claimed.study_id, severe=severe, trained_on=bundle.trained_on)
     if report is not None:
         known = stored_report(session, report.sop_instance_uid)
         if known is None:

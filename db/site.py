@@ -7,6 +7,7 @@ from db import schema
 from db.jobs import Backoff
 from db.session import Database
 from db.studies import Quiet
+from db.worklist import Ranking
 from lumbar.settings import Settings
 from lumbar.store.files import Store
 
@@ -39,6 +40,12 @@ class Site:
     def fault(self) -> Backoff:
         """How a job is tried again after a fault of our own."""
         return Backoff(self.settings.fault_attempts, self.settings.retry_base_s, self.settings.retry_longest_s)
+
+    @property
+    def ranking(self) -> Ranking:
+        """How the reading worklist is ordered."""
+        settings = self.settings
+        return Ranking(settings.uncertain_below, settings.rank_by_synthetic, settings.worklist_days)
 
     @property
     def quiet(self) -> Quiet:

@@ -13,6 +13,7 @@ from db.tables import Finding, Instance, JobKind, Series, Study, StudyState
 from db.types import db_now
 from lumbar.errors import Permanent
 from lumbar.spine.anatomy import Role
+from lumbar.spine.provenance import TrainedOn
 from lumbar.spine.roles import MIN_SLICES
 
 log = structlog.get_logger()
@@ -107,6 +108,7 @@ def instance_arrived(session: Session, study_id: int, *, stat: bool = False) -> 
             reason=None,
             ended_at=None,
             images_removed_at=None,
+            read_at=None,
             stat=or_(Study.stat, literal(stat)),
         )
         .execution_options(synchronize_session=False)
@@ -176,6 +178,7 @@ def requeue(session: Session, study_id: int) -> bool:
         return False
     session.refresh(study)
     study.revision += 1
+    study.read_at = None
     jobs.create(session, JobKind.ANALYSE, study)
     return True
 
@@ -207,10 +210,21 @@ def instances_in_use(session: Session, study_id: int) -> list[Instance]:
 
 
 def supersede_findings(session: Session, study_id: int) -> None:
-    """Marks what earlier revisions (or runs) found."""
+    """Marks what earlier revisions (or runs) found; it ranks the study no more."""
     session.execute(
         update(Finding)
         .where(Finding.study_id == study_id, Finding.superseded.is_(False))
         .values(superseded=True)
+        .execution_options(synchronize_session=False)
+    )
+    rank(session, study_id, severe=False, trained_on=None)
+
+
+def rank(session: Session, study_id: int, *, severe: bool, trained_on: TrainedOn | None) -> None:
+    """Notes on the study what of its findings the worklist is ordered by."""
+    session.execute(
+        update(Study)
+        .where(Study.id == study_id)
+        .values(severe=severe, trained_on=trained_on)
         .execution_options(synchronize_session=False)
     )

@@ -40,6 +40,33 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"  # overtaken by a later revision of its study, or by hand
 
 
+class Permission(StrEnum):
+    """What somebody may do."""
+
+    READ = "read"  # see patients' data
+    REVIEW = "review"  # say what a finding really is
+    OPERATE = "operate"  # requeue, complete, cancel, send again
+    ADMINISTER = "administer"  # users, deletion, the audit trail
+
+
+class UserRole(StrEnum):
+    """What somebody is."""
+
+    VIEWER = "viewer"
+    READER = "reader"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+    @property
+    def permissions(self) -> frozenset[Permission]:
+        return {
+            UserRole.VIEWER: frozenset({Permission.READ}),
+            UserRole.READER: frozenset({Permission.READ, Permission.REVIEW}),
+            UserRole.OPERATOR: frozenset({Permission.READ, Permission.OPERATE}),
+            UserRole.ADMIN: frozenset(Permission),
+        }[self]
+
+
 def _named(kind: type[StrEnum]) -> Enum:
     """Stored as its value, in a plain text column, so that a new member needs no migration of a type."""
     return Enum(kind, native_enum=False, length=64, values_callable=lambda members: [m.value for m in members])
@@ -68,7 +95,19 @@ class Table(DeclarativeBase):
         Level: _named(Level),
         Severity: _named(Severity),
         TrainedOn: _named(TrainedOn),
+        UserRole: _named(UserRole),
     }
+
+
+def _unread(name: str, flag: str | None = None) -> Index:
+    """Of the studies that wait to be read (and have a flag), in the order of waiting."""
+    return Index(
+        name,
+        "last_received_at",
+        "id",
+        sqlite_where=text("read_at IS NULL" + (f" AND {flag} IS 1" if flag else "")),
+        postgresql_where=text("read_at IS NULL" + (f" AND {flag} IS true" if flag else "")),
+    )
 
 
 class Patient(Table):
@@ -92,6 +131,11 @@ class Study(Table):
     __table_args__ = (
         Index("ix_study_state_last_received_at", "state", "last_received_at"),
         Index("ix_study_images_removed_at_ended_at", "images_removed_at", "ended_at"),
+        Index("ix_study_last_received_at_id", "last_received_at", "id"),
+        Index("ix_study_scanner_last_received_at", "scanner", "last_received_at"),
+        _unread("ix_study_unread"),
+        _unread("ix_study_unread_stat", "stat"),
+        _unread("ix_study_unread_severe", "severe"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -100,6 +144,7 @@ class Study(Table):
     accession_number: Mapped[str] = mapped_column(String(64), index=True)
     study_date: Mapped[str] = mapped_column(String(8))  # YYYYMMDD or empty
     description: Mapped[str]
+    scanner: Mapped[str] = mapped_column(String(64), default="")  # of its first image: maker, model, station
     stat: Mapped[bool] = mapped_column(Boolean, default=False)  # ordered as urgent
     state: Mapped[StudyState] = mapped_column(default=StudyState.RECEIVING)
     reason: Mapped[str | None]  # of NOT_ANALYSABLE and FAILED
@@ -108,8 +153,24 @@ class Study(Table):
     last_received_at: Mapped[datetime] = mapped_column(default=db_now())
     ended_at: Mapped[datetime | None]  # when this revision's analysis ended
     images_removed_at: Mapped[datetime | None]  # when retention removed its images
+    # What the worklist is ordered by: of its findings, an earlier revision's until it is read again
+    severe: Mapped[bool] = mapped_column(Boolean, default=False)
+    trained_on: Mapped[TrainedOn | None]
+    read_at: Mapped[datetime | None]  # when a person marked it as read; a late image takes the mark away
 
     patient: Mapped[Patient] = relationship(lazy="joined", innerjoin=True)
+
+
+class SearchKey(Table):
+    """A word by which people look for a study, folded (``db.search``); found by its beginning."""
+
+    __tablename__ = "search_key"
+    __table_args__ = (UniqueConstraint("word", "study_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    # a beginning is a range only where characters sort by their code points
+    word: Mapped[str] = mapped_column(String(64).with_variant(String(64, collation="C"), "postgresql"))
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"), index=True)
 
 
 class Explanation(Table):
@@ -191,19 +252,34 @@ class Bundle(Table):
     first_used_at: Mapped[datetime] = mapped_column(default=db_now())
 
 
+def _current(name: str, *narrowed: str) -> Index:
+    """Of the findings in force, the newest first."""
+    return Index(
+        name,
+        *narrowed,
+        "found_at",
+        "id",
+        sqlite_where=text("superseded IS 0"),
+        postgresql_where=text("superseded IS false"),
+    )
+
+
 class Finding(Table):
     """One of the 25 of a study's revision; earlier revisions' stay, superseded."""
 
     __tablename__ = "finding"
     __table_args__ = (
         UniqueConstraint("study_id", "revision", "condition", "level"),
-        Index("ix_finding_question", "superseded", "severity", "condition", "level"),
+        _current("ix_finding_question", "severity", "condition", "level"),
+        _current("ix_finding_severity_found_at", "severity"),
+        _current("ix_finding_found_at"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     study_id: Mapped[int] = mapped_column(ForeignKey("study.id"), index=True)
     revision: Mapped[int]
     superseded: Mapped[bool] = mapped_column(Boolean, default=False)
+    found_at: Mapped[datetime] = mapped_column(default=db_now())
     condition: Mapped[Condition]
     level: Mapped[Level]
     severity: Mapped[Severity | None]  # None: not assessed, for the reason given
@@ -307,3 +383,59 @@ class AuditEvent(Table):
     actor: Mapped[str] = mapped_column(String(64))
     study_id: Mapped[int | None] = mapped_column(index=True)
     detail: Mapped[dict[str, Any]]
+
+
+class User(Table):
+    """Somebody who may sign in."""
+
+    __tablename__ = "user_account"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), unique=True)
+    password_hash: Mapped[str]  # Argon2id, with its parameters
+    role: Mapped[UserRole]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    disabled_at: Mapped[datetime | None]
+
+
+class WebSession(Table):
+    """A browser in which a user has signed in."""
+
+    __tablename__ = "web_session"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    token_sha256: Mapped[str] = mapped_column(String(64), unique=True)  # the cookie itself is not kept
+    user_id: Mapped[int] = mapped_column(ForeignKey("user_account.id"), index=True)
+    csrf_token: Mapped[str] = mapped_column(String(64))
+    last_used_at: Mapped[datetime] = mapped_column(default=db_now())
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+
+    user: Mapped[User] = relationship(lazy="joined", innerjoin=True)
+
+
+class ApiToken(Table):
+    """What a program signs in with, for a user and no more than ``scopes`` of what that user may do."""
+
+    __tablename__ = "api_token"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    token_sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("user_account.id"), index=True)
+    scopes: Mapped[str] = mapped_column(String(64))  # permissions, comma-separated
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+    user: Mapped[User] = relationship(lazy="joined", innerjoin=True)
+
+
+class SignInFailure(Table):
+    """A refused attempt to sign in; too many of one name or one address in a while are not looked at any more."""
+
+    __tablename__ = "sign_in_failure"
+    __table_args__ = (Index("ix_sign_in_failure_who_happened_at", "who", "happened_at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    who: Mapped[str] = mapped_column(String(64))  # sha256 of the name or address: people mistype passwords as names
+    happened_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)

@@ -103,6 +103,9 @@ class Settings(BaseSettings):
     rank_by_synthetic: bool = Field(
         False, description="Let weights trained on phantoms only rank the worklist (the demo does)"
     )
+    worklist_days: float = Field(
+        7, ge=0, description="Days after its last image that an unread study stays on the worklist; 0: until it is read"
+    )
     uncertain_below: float = Field(
         0.5, ge=0, le=1, description="A finding whose best probability is lower is marked uncertain"
     )

@@ -25,7 +25,7 @@ _LOCK = threading.Lock()
 def free_port() -> int:
     """A TCP port that nobody listens on, below those that outgoing connections are given, never the same twice."""
     while True:
-        port = random.randint(15_000, 32_000)  # noqa: S311
+        port = random.randint(15_000, 32_000)
         with socket.socket() as listener:
             try:
                 listener.bind(("127.0.0.1", port))

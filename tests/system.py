@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sqlalchemy import select
+
 from db import queries, studies
 from db.queries import DeliveryRow
 from db.session import Database
+from db.tables import Study
 from tests.peers import free_port
 
 QUICK = {"LUMBAR_QUIET_S": "0.5", "LUMBAR_SWEEP_EVERY_S": "0.1", "LUMBAR_LEASE_S": "2", "LUMBAR_RETRY_BASE_S": "0.2"}
@@ -147,8 +150,7 @@ class System:
     def states(self) -> dict[str, str]:
         """Study Instance UID → state, as the database has it."""
         with closing_database(self.database_url) as database, database.reading() as session:
-            rows = queries.worklist(session, uncertain_below=0.5, rank_by_synthetic=True)
-        return {row.study_instance_uid: str(row.state) for row in rows}
+            return {study.study_instance_uid: str(study.state) for study in session.scalars(select(Study))}
 
     def deliveries(self, study: str) -> list[DeliveryRow]:
         """What became of a study's reports."""

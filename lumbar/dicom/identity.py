@@ -19,6 +19,8 @@ from lumbar.spine.roles import role_of
 SECONDS = 10  # for one header
 MEMORY = 192 * 2**20  # bytes, for one header
 
+SCANNER = ("Manufacturer", "ManufacturerModelName", "StationName")
+
 child = Child("lumbar.dicom.identity")
 
 
@@ -38,6 +40,7 @@ class Identity:
     accession_number: str  # 64
     study_date: str  # 8
     study_description: str  # 64
+    scanner: str  # 64; maker, model, station
     stat: bool  # ordered as urgent
     series_number: int | None
     series_description: str  # 64
@@ -79,6 +82,7 @@ def identity_of(header: Dataset) -> Identity:
             accession_number=_text(header, "AccessionNumber", 64),
             study_date=_text(header, "StudyDate", 8),
             study_description=_text(header, "StudyDescription", 64),
+            scanner=" ".join(filter(None, (_text(header, word, 64) for word in SCANNER)))[:64],
             stat=_text(header, "RequestedProcedurePriority", 16).upper() in ("STAT", "HIGH"),
             series_number=_whole(header, "SeriesNumber"),
             series_description=_text(header, "SeriesDescription", 64),

@@ -1,7 +1,8 @@
 """The order of the reading worklist. Triage must not bury anyone.
 
 Severe first; then moderate together with everything that nobody can vouch for (failed, not analysable, uncertain, not
-wholly assessed, not yet analysed, not ranked); then normal. A STAT order goes to the top, and waiting raises any study.
+wholly assessed, not yet analysed, not ranked); then normal. A STAT order goes to the top, and waiting raises any study:
+but not above a severe one, or every morning the night's studies would stand in the order of their arrival.
 """
 
 from dataclasses import dataclass

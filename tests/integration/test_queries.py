@@ -9,6 +9,7 @@ from db import queries, results, studies
 from db.intake import take_in
 from db.studies import StudyEvent
 from db.tables import Explanation, JobKind, JobState, Report
+from db.worklist import Ranking, worklist
 from lumbar.errors import NotAnalysable, Permanent
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Severity
 from lumbar.spine.findings import Finding, Place
@@ -54,9 +55,9 @@ def end(site, number, event, **outcome):
         results.end_analysis(session, results.claim(session, JobKind.ANALYSE, lease_s=10), event, **outcome)
 
 
-def order(site, **options):
+def order(site, now=None, **options):
     with site.database.reading() as session:
-        rows = queries.worklist(session, **{"uncertain_below": 0.5, "rank_by_synthetic": False} | options)
+        rows = worklist(session, Ranking(**options), now=now).rows
     return [(int(row.study_instance_uid.split(".")[-1]), row.urgency, row.why) for row in rows]
 
 

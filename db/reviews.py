@@ -1,0 +1,80 @@
+"""What radiologists say: a study was read; a finding is right, or is another severity. Appended, never changed."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from db import audit, studies
+from db.tables import Finding, Review, Study
+from lumbar.errors import Permanent
+from lumbar.spine.anatomy import FindingKey, Severity
+
+LONGEST_COMMENT = 2000
+
+
+@dataclass(frozen=True)
+class Said:
+    """The last word on a finding."""
+
+    finding_id: int
+    severity: Severity
+    agrees: bool  # with what was found
+    reviewer: str
+    comment: str
+    reviewed_at: datetime
+
+
+def mark_read(session: Session, study: Study, actor: str, *, read: bool = True) -> None:
+    """Takes a study off the reading worklist, or puts it back."""
+    studies.lock(session, study.id)
+    study.read_at = datetime.now(UTC) if read else None
+    audit.note(session, "study.read" if read else "study.unread", actor, study_id=study.id)
+
+
+def review(session: Session, finding_id: int, severity: Severity, comment: str, reviewer: str) -> Review:
+    """Notes what a reader says of a finding in force.
+
+    Raises:
+        Permanent: there is no such finding, or a later revision has replaced it.
+    """
+    finding = session.get(Finding, finding_id)
+    if finding is None:
+        raise Permanent(f"there is no finding {finding_id}")
+    if finding.superseded:
+        raise Permanent("a later revision has replaced this finding; look at the study again")
+    if len(comment) > LONGEST_COMMENT:
+        raise Permanent(f"a comment has at most {LONGEST_COMMENT} characters")
+    said = Review(finding_id=finding_id, reviewer=reviewer, severity=severity, comment=comment)
+    session.add(said)
+    session.flush()
+    audit.note(session, "finding.reviewed", reviewer, study_id=finding.study_id, finding=finding_id, review=said.id)
+    return said
+
+
+def last_words(session: Session, study_ids: Collection[int]) -> dict[int, Said]:
+    """By finding, what was said last of the findings in force of these studies."""
+    newest = (
+        select(func.max(Review.id))
+        .join(Finding, Finding.id == Review.finding_id)
+        .where(Finding.study_id.in_(study_ids), Finding.superseded.is_(False))
+        .group_by(Review.finding_id)
+    )
+    return {
+        said.finding_id: Said(
+            said.finding_id, said.severity, said.severity == found, said.reviewer, said.comment, said.reviewed_at
+        )
+        for said, found in session.execute(
+            select(Review, Finding.severity).join(Finding, Finding.id == Review.finding_id).where(Review.id.in_(newest))
+        )
+    }
+
+
+def finding_ids(session: Session, study_id: int) -> dict[FindingKey, int]:
+    """The rows of a study's findings in force."""
+    asked = select(Finding.id, Finding.condition, Finding.level).where(
+        Finding.study_id == study_id, Finding.superseded.is_(False)
+    )
+    return {FindingKey(condition, level): finding_id for finding_id, condition, level in session.execute(asked)}

@@ -1,0 +1,43 @@
+"""Looking for studies by words: names, patient's and accession numbers, each found by its beginning.
+
+The words are kept folded (no case, no accents) beside the study, in one index that sorts by code points: a beginning is
+then a range of it, on SQLite and on PostgreSQL alike, however many studies there are.
+"""
+
+import re
+import unicodedata
+
+from sqlalchemy import intersect, select
+from sqlalchemy.orm import Session
+
+from db.tables import SearchKey, Study
+
+MOST_FOUND = 1000  # studies; whoever finds more has not said whom he looks for
+_BETWEEN = re.compile(r"[\s^=,;]+")  # of a person's name (PS3.5 6.2), and of what people type
+_LAST = "\U0010ffff"
+
+
+def folded(text: str) -> str:
+    """``Müller`` and ``MULLER`` alike; at most 64 characters."""
+    plain = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(c for c in plain if not unicodedata.combining(c))[:64]
+
+
+def keys_of(study: Study) -> list[SearchKey]:
+    """The words a study is found by."""
+    patient = study.patient
+    texts = (study.accession_number, patient.patient_identifier, *_BETWEEN.split(patient.name))
+    return [SearchKey(study_id=study.id, word=word) for word in sorted({folded(t) for t in texts} - {""})]
+
+
+def matching(session: Session, text: str) -> list[int]:
+    """The studies that have a word beginning with each of the text's, or that UID; at most ``MOST_FOUND``."""
+    words = [folded(word) for word in _BETWEEN.split(text.strip()) if folded(word)]
+    if not words:
+        return []
+    by_words = [
+        select(SearchKey.study_id).where(SearchKey.word >= word, SearchKey.word <= word + _LAST) for word in words
+    ]
+    of_words = intersect(*by_words) if len(by_words) > 1 else by_words[0].distinct()
+    by_uid = select(Study.id).where(Study.study_instance_uid == text.strip())
+    return [*session.scalars(by_uid), *session.scalars(of_words.limit(MOST_FOUND))]

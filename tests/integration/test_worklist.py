@@ -1,0 +1,183 @@
+"""The worklist by pages: the order of all at once, whatever the sizes; who leaves it; who is found by words."""
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from db import reviews, search, studies
+from db.intake import take_in
+from db.studies import StudyEvent
+from db.tables import AuditEvent, Bundle, Finding, Patient, Study, StudyState
+from db.worklist import Ranking, StudyFilter, waiting, worklist
+from db.worklist import studies as all_studies
+from lumbar.errors import Permanent
+from lumbar.spine.anatomy import ALL_FINDINGS, Severity
+from lumbar.spine.provenance import TrainedOn
+from lumbar.spine.urgency import Urgency
+from tests.integration.conftest import ROOT, arrival, make_slice
+from tests.integration.test_queries import CANAL, SEVERE, analysed, end
+
+NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
+
+
+def fill(database, seed, count=60):
+    """Studies of every kind, some of the same second, without going through an analysis."""
+    rng = random.Random(seed)
+    with database.transaction() as session:
+        bundles = {
+            trained_on: Bundle(name=trained_on, version="1", weights_sha256="", trained_on=trained_on,
+                               preprocessing_version="1")
+            for trained_on in (TrainedOn.CLINICAL, TrainedOn.SYNTHETIC)
+        }  # fmt: skip
+        session.add_all(bundles.values())
+        for n in range(count):
+            patient = Patient(issuer="A", patient_identifier=f"P{n}", name=f"Name{n}^Given", birth_date="", sex="")
+            session.add(patient)
+            session.flush()
+            state = rng.choice([StudyState.ANALYSED, StudyState.ANALYSED, StudyState.FAILED, StudyState.QUEUED])
+            study = Study(
+                study_instance_uid=f"{ROOT}.{n}", patient_id=patient.id, accession_number=f"A{n}", study_date="",
+                description="", scanner=rng.choice(["one", "two"]), stat=rng.random() < 0.1, state=state,
+                last_received_at=NOW - timedelta(hours=rng.choice([0, 1, 3, 5, 7, 9, 20, 100])),
+                ended_at=NOW, read_at=NOW if rng.random() < 0.2 else None,
+            )  # fmt: skip
+            session.add(study)
+            session.flush()
+            if state is StudyState.ANALYSED:
+                study.trained_on = rng.choice(list(bundles))
+                worst = rng.choice(list(Severity))
+                study.severe = worst is Severity.SEVERE
+                session.add_all(
+                    Finding(
+                        study_id=study.id, revision=1, condition=key.condition, level=key.level,
+                        severity=worst if key == CANAL else Severity.NORMAL_MILD, normal_mild=0.8, moderate=0.1,
+                        severe=0.1, shows=0.9, bundle_id=bundles[study.trained_on].id,
+                    )
+                    for key in ALL_FINDINGS
+                )  # fmt: skip
+
+
+def paged(session, asked, size):
+    rows, after = [], None
+    while True:
+        page = asked(limit=size, after=after)
+        assert len(page.rows) == size or page.next_after is None
+        rows += page.rows
+        if page.next_after is None:
+            return rows
+        after = page.next_after
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("synthetic", [False, True])
+def test_pages_of_any_size_are_the_list_and_the_list_is_in_order(database, seed, synthetic):
+    fill(database, seed)
+    ranking = Ranking(rank_by_synthetic=synthetic, days=4)
+    with database.reading() as session:
+        rows = worklist(session, ranking, now=NOW).rows
+        for size in (1, 7, 100):
+            assert paged(session, lambda **page: worklist(session, ranking, now=NOW, **page), size) == list(rows)
+        unread = session.query(Study).filter(Study.read_at.is_(None)).all()
+    in_time = {s.study_instance_uid for s in unread if NOW - s.last_received_at <= timedelta(days=4)}
+    assert {row.study_instance_uid for row in rows} == in_time
+    may = {TrainedOn.CLINICAL, TrainedOn.SYNTHETIC} if synthetic else {TrainedOn.CLINICAL}
+
+    def place(row):
+        severe = bool(row.severe) and row.bundle.trained_on in may
+        return row.urgency, not row.stat, not (severe or row.stat), -row.waiting_s
+
+    assert [place(row) for row in rows] == sorted(map(place, rows))
+    assert all(row.urgency is Urgency.FIRST for row in rows if row.waiting_s >= 8 * 3600 or row.stat)
+
+
+def test_all_studies_stand_newest_first_read_or_not(database):
+    fill(database, 1)
+    with database.reading() as session:
+        rows = paged(session, lambda **page: all_studies(session, Ranking(), now=NOW, **page), 7)
+    assert len(rows) == 60
+    assert [row.last_received_at for row in rows] == sorted((row.last_received_at for row in rows), reverse=True)
+
+
+def test_filters_narrow_and_do_not_reorder(database):
+    fill(database, 2)
+    with database.reading() as session:
+        rows = worklist(session, Ranking(), now=NOW).rows
+        only = StudyFilter(states=[StudyState.FAILED], scanner="one", since=NOW - timedelta(hours=10))
+        narrowed = worklist(session, Ranking(), only=only, now=NOW).rows
+    assert narrowed == tuple(
+        row for row in rows if row.state is StudyState.FAILED and row.scanner == "one" and row.waiting_s <= 36000
+    )
+    assert narrowed
+
+
+def test_a_severe_study_stands_above_one_that_has_waited_all_night(site):
+    analysed(site, 1)
+    analysed(site, 2, {CANAL: SEVERE})
+    with site.database.transaction() as session:
+        studies.find(session, f"{ROOT}.1").last_received_at = datetime.now(UTC) - timedelta(hours=12)
+    with site.database.reading() as session:
+        rows = worklist(session, Ranking()).rows
+    assert [row.study_instance_uid for row in rows] == [f"{ROOT}.2", f"{ROOT}.1"]
+    assert [row.urgency for row in rows] == [Urgency.FIRST, Urgency.FIRST]
+
+
+def test_a_read_study_leaves_the_list_and_a_late_image_puts_it_back(site):
+    analysed(site, 1, {CANAL: SEVERE})
+    with site.database.transaction() as session:
+        reviews.mark_read(session, studies.find(session, f"{ROOT}.1"), "anna")
+    assert listed(site) == []
+    take_in(site.database, site.store, arrival(make_slice(study=1, number=2)))
+    assert listed(site) == [(f"{ROOT}.1", True)]  # the earlier revision's severe finding still ranks it
+    end(site, 1, StudyEvent.REFUSED, reason="no lumbar spine was found")
+    assert listed(site) == [(f"{ROOT}.1", False)]
+    with site.database.reading() as session:
+        (event,) = session.query(AuditEvent).filter(AuditEvent.event == "study.read")
+    assert (event.actor, event.study_id is None) == ("anna", False)
+
+
+def listed(site):
+    with site.database.reading() as session:
+        return [(row.study_instance_uid, bool(row.severe)) for row in worklist(session, Ranking()).rows]
+
+
+def test_who_left_the_list_unread_is_counted(database):
+    fill(database, 3)
+    with database.reading() as session:
+        everybody, within = waiting(session, Ranking(), NOW), waiting(session, Ranking(days=2), NOW)
+        rows = worklist(session, Ranking(), now=NOW).rows
+    assert (everybody.unread, everybody.left_unread) == (len(rows), 0)
+    assert everybody.severe == sum(bool(r.severe) and r.bundle.trained_on is TrainedOn.CLINICAL for r in rows)
+    assert within.left_unread == sum(row.waiting_s > 2 * 86400 for row in rows) == len(rows) - within.unread > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("muller", [1]),
+        ("MÜL", [1]),
+        ("anna mul", [1]),
+        ("anna", [1, 2]),
+        ("nna", []),
+        ("acc-1", [1]),
+        ("P2", [2]),
+        (f"{ROOT}.2", [2]),
+        (f"{ROOT}", []),
+        ("%", []),
+        ("_uller", []),
+        ("  ", []),
+    ],
+)
+def test_a_study_is_found_by_the_beginnings_of_its_words(site, text, found):
+    for number, name in ((1, "Müller^Anna"), (2, "O'Neill^Anna^Maria")):
+        ds = make_slice(study=number, PatientName=name, AccessionNumber=f"ACC-{number}")
+        ds.SpecificCharacterSet = "ISO_IR 192"
+        take_in(site.database, site.store, arrival(ds))
+    with site.database.reading() as session:
+        ids = sorted(search.matching(session, text))
+    assert ids == found
+
+
+def test_a_page_behind_a_study_that_is_not_there_is_refused_in_words(database):
+    with database.reading() as session, pytest.raises(Permanent, match="no study has the UID"):
+        worklist(session, Ranking(), after="1.2.3")
