@@ -115,6 +115,7 @@ def _own_settings(home: Path, pacs_port: int) -> Settings:
     os.environ |= {
         "LUMBAR_HOME": str(home / "home"),
         "LUMBAR_PORT": str(_free_port()),
+        "LUMBAR_WEB_PORT": str(_free_port()),
         "LUMBAR_QUIET_S": "2",
         "LUMBAR_RANK_BY_SYNTHETIC": "true",
         "LUMBAR_DESTINATIONS": json.dumps({"pacs": f"dicom://DEMOPACS@127.0.0.1:{pacs_port}"}),

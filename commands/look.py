@@ -17,11 +17,11 @@ from commands.output import (
     print_worklist,
 )
 from commands.people import by_command_line
-from db import queries, reviews, studies
+from db import by_hand, queries, reviews, studies
 from db import worklist as ranking
 from db.site import Site
 from db.tables import StudyState
-from lumbar.errors import Permanent, WrongSetting
+from lumbar.errors import WrongSetting
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import Condition, Level, Severity
 
@@ -117,9 +117,7 @@ def complete(uid: StudyUid) -> None:
     """Analyses a study now, without waiting for quiet."""
     site = Site.open(Settings.load())
     with site.database.transaction() as session:
-        found = studies.find(session, uid)
-        if not studies.complete(session, found.id):
-            raise Permanent(f"the study is {found.state.replace('_', ' ')}, not receiving; see `lumbar requeue`")
+        by_hand.complete(session, uid, by_command_line())
     typer.echo("The study is queued.")
 
 
@@ -128,11 +126,7 @@ def requeue(uid: StudyUid) -> None:
     """Analyses a study again that has ended; its earlier findings are superseded."""
     site = Site.open(Settings.load())
     with site.database.transaction() as session:
-        found = studies.find(session, uid)
-        if not studies.requeue(session, found.id):
-            raise Permanent(
-                f"the study is {found.state.replace('_', ' ')}; only one that has ended can be analysed again"
-            )
+        by_hand.requeue(session, uid, by_command_line())
     typer.echo("The study is queued again.")
 
 

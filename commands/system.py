@@ -1,4 +1,4 @@
-"""`lumbar up` and its parts: the receiver, the sweep and Celery's worker."""
+"""`lumbar up` and its parts: the receiver, the sweep, the page and Celery's worker."""
 
 import os
 import signal
@@ -33,10 +33,11 @@ UntilEof = Annotated[
 
 @app.command(epilog='Example: LUMBAR_PORT=11112 LUMBAR_DESTINATIONS=\'{"pacs": "dicom://PACS@pacs:104"}\' lumbar up')
 def up() -> None:
-    """Runs the whole system: database schema, receiver, sweep; with a broker set, a worker too."""
+    """Runs the whole system: database schema, receiver, sweep, the page; with a broker set, a worker too."""
     settings = _start()
     schema.upgrade(Database.connect(settings.effective_database_url))
-    children = [_Part(name) for name in ("scp", "sweep", *(("worker",) if settings.broker_url else ()))]
+    names = ("scp", "sweep", *(("web",) if settings.web else ()), *(("worker",) if settings.broker_url else ()))
+    children = [_Part(name) for name in names]
     stop = _on_signal()
     try:
         while not stop.wait(0.5):
@@ -111,6 +112,16 @@ def sweep(until_eof: UntilEof = False) -> None:
     doorbell = LocalDoorbell(tasks(site, networks))
     sweeping.run(site, doorbell, stop)
     doorbell.close()
+
+
+@app.command(epilog="Example: LUMBAR_WEB_PORT=8080 lumbar web")
+def web(until_eof: UntilEof = False) -> None:
+    """Runs the page and the REST API."""
+    from web.server import serve
+
+    settings = _start()
+    stop = _on_signal(until_eof)
+    serve(_site(settings, stop), stop)
 
 
 @app.command(epilog="Example: LUMBAR_BROKER_URL=redis://localhost:6379/0 lumbar worker --only deliver")

@@ -12,7 +12,7 @@ from db.jobs import RELEASED, change
 from db.studies import StudyEvent
 from db.tables import Job, JobKind, JobState, Study
 from db.types import db_now
-from lumbar.errors import Permanent
+from lumbar.errors import NotThere, Permanent
 
 BY_HAND = "cancelled by hand"
 ANEW = {"state": JobState.PENDING, "attempts": 0, "losses": 0, "ended_at": None}
@@ -35,13 +35,20 @@ class JobRow:
     last_error: str | None
 
 
-def listed(session: Session, *, states: Collection[JobState] = (), kinds: Collection[JobKind] = ()) -> list[JobRow]:
+def listed(
+    session: Session,
+    *,
+    states: Collection[JobState] = (),
+    kinds: Collection[JobKind] = (),
+    limit: int | None = None,
+) -> list[JobRow]:
     """Jobs in the order in which workers take them: the urgent first, then who waited longest."""
     question = select(Job, Study.study_instance_uid).join(Study, Study.id == Job.study_id)
     if states:
         question = question.where(Job.state.in_(states))
     if kinds:
         question = question.where(Job.kind.in_(kinds))
+    ordered = question.order_by(Job.priority.desc(), Job.run_after, Job.id)
     return [
         JobRow(
             job=job.id,
@@ -56,7 +63,7 @@ def listed(session: Session, *, states: Collection[JobState] = (), kinds: Collec
             run_after=job.run_after,
             last_error=job.last_error,
         )
-        for job, study_instance_uid in session.execute(question.order_by(Job.priority.desc(), Job.run_after, Job.id))
+        for job, study_instance_uid in session.execute(ordered.limit(limit))
     ]
 
 
@@ -102,11 +109,40 @@ def cancel(session: Session, job_id: int, actor: str) -> None:
     audit.note(session, "job.cancelled", actor, study_id=job.study_id, job=job.id)
 
 
+def requeue(session: Session, study_instance_uid: str, actor: str) -> None:
+    """Analyses an ended study again, as its next revision. Raises Permanent: it has not ended, or has no images."""
+    study = studies.find(session, study_instance_uid)
+    if not studies.requeue(session, study.id):
+        raise Permanent(f"the study is {study.state.replace('_', ' ')}; only one that has ended can be analysed again")
+    audit.note(session, "study.requeued", actor, study_id=study.id)
+
+
+def complete(session: Session, study_instance_uid: str, actor: str) -> None:
+    """Analyses a study now, without waiting for quiet. Raises Permanent: it is not receiving."""
+    study = studies.find(session, study_instance_uid)
+    if not studies.complete(session, study.id):
+        raise Permanent(f"the study is {study.state.replace('_', ' ')}, not receiving; it can be requeued once it ends")
+    audit.note(session, "study.completed", actor, study_id=study.id)
+
+
+def resend(session: Session, job_id: int, actor: str) -> None:
+    """Delivers a report again that a destination has, or had: the very same bytes under the same UID.
+
+    Raises:
+        NotThere, Permanent: there is no such job, it is no delivery, or it has not ended.
+    """
+    job = _locked(session, job_id)
+    if job.kind is not JobKind.DELIVER or job.state not in (JobState.DONE, JobState.DEAD, JobState.CANCELLED):
+        raise Permanent(f"job {job_id} is a {job.state} {job.kind} job; only a delivery that has ended is sent again")
+    session.execute(change(Job.id == job_id).values(run_after=db_now(), last_error=None, **ANEW))
+    audit.note(session, "report.sent_again", actor, study_id=job.study_id, job=job.id)
+
+
 def _locked(session: Session, job_id: int) -> Job:
     """A job, its study's row held."""
     study_id = session.scalar(select(Job.study_id).where(Job.id == job_id))
     if study_id is None:
-        raise Permanent(f"there is no job {job_id}; `lumbar jobs list` names those there are")
+        raise NotThere(f"there is no job {job_id}; `lumbar jobs list` names those there are")
     studies.lock(session, study_id)
     return session.get_one(Job, job_id, populate_existing=True)
 

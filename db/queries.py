@@ -57,12 +57,15 @@ class HowRead:
 class DeliveryRow:
     """What became of a report at a destination; ``status`` is the peer's word, ``0000`` or ``200`` for instance."""
 
+    job: int
     destination: str
     sop_instance_uid: str
+    revision: int
     state: JobState
     status: str | None
     attempts: int
     last_error: str | None
+    delivered_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ def findings(
         if finding is None:
             rows[uid] += [StudyFinding(uid, found, None, doubted) for found in _not_assessed(study)]
         else:
-            rows[uid].append(StudyFinding(uid, _assembled(finding), identity_of(finding.bundle), doubted))
+            rows[uid].append(StudyFinding(uid, assembled(finding), identity_of(finding.bundle), doubted))
     order = {key: place for place, key in enumerate(ALL_FINDINGS)}
     return [
         row
@@ -132,9 +135,19 @@ def how_read(session: Session, study_id: int) -> HowRead:
 def deliveries(session: Session, study_id: int) -> list[DeliveryRow]:
     """What became of a study's reports, in the order they were made."""
     return [
-        DeliveryRow(job.destination, report.sop_instance_uid, job.state, status, job.attempts, job.last_error)
-        for job, report, status in session.execute(
-            select(Job, Report, Delivery.status)
+        DeliveryRow(
+            job=job.id,
+            destination=job.destination,
+            sop_instance_uid=report.sop_instance_uid,
+            revision=job.revision,
+            state=job.state,
+            status=delivery.status if delivery else None,
+            attempts=job.attempts,
+            last_error=job.last_error,
+            delivered_at=delivery.delivered_at if delivery else None,
+        )
+        for job, report, delivery in session.execute(
+            select(Job, Report, Delivery)
             .join(Report, Report.id == Job.report_id)
             .outerjoin(Delivery, (Delivery.report_id == Report.id) & (Delivery.destination == Job.destination))
             .where(Job.study_id == study_id, Job.kind == JobKind.DELIVER)
@@ -191,7 +204,7 @@ def in_parts(ids: Sequence[int]) -> list[Sequence[int]]:
     return [ids[first : first + ASKED_AT_ONCE] for first in range(0, len(ids), ASKED_AT_ONCE)]
 
 
-def _assembled(row: Finding) -> Found:
+def assembled(row: Finding) -> Found:
     """A row as the value it was made from."""
     if row.severity is None:
         return Found(row.condition, row.level, reason=row.reason)

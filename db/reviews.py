@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from db import audit, studies
 from db.tables import Finding, Review, Study
-from lumbar.errors import Permanent
+from lumbar.errors import NotThere, Permanent
 from lumbar.spine.anatomy import FindingKey, Severity
 
 LONGEST_COMMENT = 2000
@@ -42,7 +42,7 @@ def review(session: Session, finding_id: int, severity: Severity, comment: str, 
     """
     finding = session.get(Finding, finding_id)
     if finding is None:
-        raise Permanent(f"there is no finding {finding_id}")
+        raise NotThere(f"there is no finding {finding_id}")
     if finding.superseded:
         raise Permanent("a later revision has replaced this finding; look at the study again")
     if len(comment) > LONGEST_COMMENT:

@@ -11,7 +11,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from db import jobs
 from db.tables import Finding, Instance, JobKind, Series, Study, StudyState
 from db.types import db_now
-from lumbar.errors import Permanent
+from lumbar.errors import NotThere, Permanent
 from lumbar.spine.anatomy import Role
 from lumbar.spine.provenance import TrainedOn
 from lumbar.spine.roles import MIN_SLICES
@@ -191,7 +191,7 @@ def find(session: Session, study_instance_uid: str) -> Study:
     """
     study = session.scalar(select(Study).where(Study.study_instance_uid == study_instance_uid))
     if study is None:
-        raise Permanent(
+        raise NotThere(
             f"no study with UID {study_instance_uid!r} was received; `lumbar worklist` lists those that were"
         )
     return study

@@ -385,6 +385,19 @@ class AuditEvent(Table):
     detail: Mapped[dict[str, Any]]
 
 
+class Tombstone(Table):
+    """A study that was deleted by hand; sent again, it is a new one."""
+
+    __tablename__ = "tombstone"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
+    study_id: Mapped[int]  # as the audit trail names it
+    reason: Mapped[str]
+    actor: Mapped[str] = mapped_column(String(64))
+    deleted_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
 class User(Table):
     """Somebody who may sign in."""
 

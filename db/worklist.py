@@ -18,7 +18,7 @@ from db import search
 from db.queries import doubts_of, identity_of, in_parts
 from db.tables import Bundle, Finding, Instance, Series, Study, StudyState
 from db.types import UtcDateTime
-from lumbar.errors import Permanent
+from lumbar.errors import NotThere
 from lumbar.spine.anatomy import FindingKey, Severity
 from lumbar.spine.findings import SHOWN
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
@@ -107,7 +107,7 @@ def worklist(
     """The studies that wait to be read, the most urgent first; ``after``: from behind this study, where it stands now.
 
     Raises:
-        Permanent: no study has the UID ``after``.
+        NotThere: no study has the UID ``after``.
     """
     now = now or datetime.now(UTC)
     wanted = [Study.read_at.is_(None), *_narrowed(session, only or StudyFilter())]
@@ -143,7 +143,7 @@ def studies(
     only: StudyFilter | None = None,
     now: datetime | None = None,
 ) -> StudyPage:
-    """All studies, read or not, the newest first. Raises Permanent: no study has the UID ``after``."""
+    """All studies, read or not, the newest first. Raises NotThere: no study has the UID ``after``."""
     now = now or datetime.now(UTC)
     wanted = _narrowed(session, only or StudyFilter())
     if after:
@@ -153,6 +153,11 @@ def studies(
         select(Study).where(*wanted).order_by(Study.last_received_at.desc(), Study.id.desc()).limit(limit + 1)
     ).all()
     return _page(session, found, limit, ranking, now)
+
+
+def row_of(session: Session, study: Study, ranking: Ranking, now: datetime | None = None) -> WorklistRow:
+    """One study as the worklist shows it, wherever it stands."""
+    return _page(session, [study], None, ranking, now or datetime.now(UTC)).rows[0]
 
 
 def waiting(session: Session, ranking: Ranking, now: datetime | None = None) -> Waiting:
@@ -200,7 +205,7 @@ def _behind(study: Study) -> ColumnElement[bool]:
 def _find(session: Session, study_instance_uid: str) -> Study:
     study = session.scalar(select(Study).where(Study.study_instance_uid == study_instance_uid))
     if study is None:
-        raise Permanent(f"no study has the UID {study_instance_uid!r}, after which the next page would begin")
+        raise NotThere(f"no study has the UID {study_instance_uid!r}, after which the next page would begin")
     return study
 
 

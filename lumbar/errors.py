@@ -5,6 +5,7 @@
     LumbarError               one line for a person: what is wrong, what to do
     ├── Transient             the same again may succeed later: a database away, a PACS down, a disk full
     └── Permanent             the same again will fail the same way
+        ├── NotThere         what was asked for by its name or number does not exist
         ├── NotDicom          the bytes are not a DICOM instance we can keep or read
         ├── NotAnalysable     a valid study that cannot be analysed; the reason goes to the reader (exit status 3)
         └── WrongSetting      a setting's value is wrong; the start stops (exit status 2)
@@ -21,6 +22,10 @@ class Transient(LumbarError):
 
 class Permanent(LumbarError):
     """Trying the same again cannot help."""
+
+
+class NotThere(Permanent):
+    """Nothing has the name or the number that was asked for."""
 
 
 class NotDicom(Permanent):

@@ -84,6 +84,22 @@ class Settings(BaseSettings):
         0.95, gt=0, le=1, description="How full (0–1) the store's disk may be before images are refused with 0xA700"
     )
 
+    web: bool = Field(True, description="Let `lumbar up` serve the page and the REST API")
+    web_host: str = Field(
+        "127.0.0.1", description="Address the page listens on; any but a loopback one needs a user and TLS or a proxy"
+    )
+    web_port: int = Field(8080, ge=0, le=65535, description="TCP port of the page; 0: any free one")
+    web_certificate: Path | None = Field(
+        None, description="PEM file of the page's certificate (and its chain); set: it speaks HTTPS only"
+    )
+    web_key: Path | None = Field(None, description="PEM file of that certificate's key")
+    web_proxy: str = Field(
+        "", description="Address of the reverse proxy that speaks HTTPS for the page; its X-Forwarded headers count"
+    )
+    viewer_url: str | None = Field(
+        None, description="Link to a viewer, with `{study}`, `{accession}` and `{patient}`: `https://ohif/viewer?…`"
+    )
+
     destinations: dict[str, str] = Field(
         default_factory=dict,
         description="Where reports go: name → `dicom://AE@host:port` or `https://host/dicom-web`",
@@ -130,9 +146,18 @@ class Settings(BaseSettings):
     def _tls_is_whole(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key belong together; set both or neither")
+        if (self.web_certificate is None) != (self.web_key is None):
+            raise ValueError("web_certificate and web_key belong together; set both or neither")
         if self.tls_client_ca and not self.tls_certificate:
             raise ValueError("tls_client_ca needs tls_certificate and tls_key")
         return self
+
+    @field_validator("viewer_url")
+    @classmethod
+    def _is_a_link(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://", "weasis://")):
+            raise ValueError("viewer_url begins with http://, https:// or weasis://")
+        return value
 
     @model_validator(mode="after")
     def _removes_before_it_refuses(self) -> Self:

@@ -40,6 +40,7 @@ class System:
             "PYTHONPATH": str(Path(__file__).parent.parent),
             "LUMBAR_HOME": str(folder / "home"),
             "LUMBAR_PORT": str(self.port),
+            "LUMBAR_WEB": "false",
             **settings,
         }
         self.echo_options: list[str] = []  # of DCMTK's echoscu, for a receiver that speaks TLS

@@ -82,13 +82,20 @@ def identity_of(header: Dataset) -> Identity:
             accession_number=_text(header, "AccessionNumber", 64),
             study_date=_text(header, "StudyDate", 8),
             study_description=_text(header, "StudyDescription", 64),
-            scanner=" ".join(filter(None, (_text(header, word, 64) for word in SCANNER)))[:64],
+            scanner=_scanner(header),
             stat=_text(header, "RequestedProcedurePriority", 16).upper() in ("STAT", "HIGH"),
             series_number=_whole(header, "SeriesNumber"),
             series_description=_text(header, "SeriesDescription", 64),
             slices=slices,
             role=role,
         )
+
+
+def _scanner(header: Dataset) -> str:
+    """``SIEMENS Aera MRC40123``; the maker's name is left out where the model's begins with it."""
+    maker, model, station = (_text(header, word, 64) for word in SCANNER)
+    parts = ("" if model.lower().startswith(maker.lower()) else maker, model, station)
+    return " ".join(filter(None, parts))[:64].strip()
 
 
 def _slices(header: Dataset) -> tuple[int, Role | None]:

@@ -31,6 +31,17 @@ def upgrade() -> None:
         sa.UniqueConstraint("word", "study_id", name=op.f("uq_search_key_word_study_id")),
     )
     op.create_index(op.f("ix_search_key_study_id"), "search_key", ["study_id"])
+    op.create_table(
+        "tombstone",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("study_instance_uid", sa.String(64), nullable=False),
+        sa.Column("study_id", sa.Integer(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("actor", sa.String(64), nullable=False),
+        sa.Column("deleted_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_tombstone")),
+    )
+    op.create_index(op.f("ix_tombstone_study_instance_uid"), "tombstone", ["study_instance_uid"])
     _people()
     _fill()
     op.drop_index("ix_finding_question", "finding")
@@ -146,7 +157,7 @@ def downgrade() -> None:
     for name in _CURRENT:
         op.drop_index(name, "finding")
     op.create_index("ix_finding_question", "finding", ["superseded", "severity", "condition", "level"])
-    for table in ("sign_in_failure", "api_token", "web_session", "user_account", "search_key"):
+    for table in ("sign_in_failure", "api_token", "web_session", "user_account", "tombstone", "search_key"):
         op.drop_table(table)
     op.drop_column("finding", "found_at")
     for column in ("read_at", "trained_on", "severe", "scanner"):

@@ -1,0 +1,88 @@
+"""Removing a study for good: its files, then its rows; what stays is a tombstone and the audit trail.
+
+Three steps, so that a process killed in between leaves a study that can be deleted again, and no file without a row,
+which the next start would take for an image that was safe (``db.reconcile``).
+"""
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from db import audit, retention, studies
+from db.site import Site
+from db.tables import (
+    Delivery,
+    Explanation,
+    Finding,
+    Instance,
+    Job,
+    Patient,
+    Report,
+    Review,
+    SearchKey,
+    Series,
+    Study,
+    Tombstone,
+)
+from db.types import db_now
+from lumbar.errors import Permanent
+
+LONGEST_REASON = 500
+
+
+def delete_study(site: Site, study_instance_uid: str, reason: str, actor: str) -> None:
+    """Removes a study's images, reports, findings and reviews.
+
+    Raises:
+        NotThere: no such study. Permanent: no reason is given. Transient: disk or database; delete it again.
+    """
+    if not 1 <= len(reason.strip()) <= LONGEST_REASON:
+        raise Permanent(f"say why, in at most {LONGEST_REASON} characters; it stays in the tombstone")
+    with site.database.transaction() as session:
+        study_id = studies.find(session, study_instance_uid).id
+        studies.lock(session, study_id)
+        study = session.get_one(Study, study_id, populate_existing=True)
+        session.execute(delete(Job).where(Job.study_id == study.id))  # a worker on one finds its lease gone
+        reports = list(session.scalars(select(Report.file).where(Report.study_id == study.id)))
+        own = select(Series.id).where(Series.study_id == study.id)
+        session.execute(
+            update(Instance)
+            .where(Instance.series_id.in_(own), Instance.removed_at.is_(None))
+            .values(removed_at=db_now())
+            .execution_options(synchronize_session=False)
+        )
+        study.images_removed_at = db_now()
+        audit.note(session, "study.deletion_begun", actor, study_id=study.id)
+    retention.unlink_removed(site, study_id)
+    for report in reports:
+        site.store.remove(report)
+    with site.database.transaction() as session:
+        _remove_rows(session, study_instance_uid, reason.strip(), actor)
+
+
+def _remove_rows(session: Session, study_instance_uid: str, reason: str, actor: str) -> None:
+    study = studies.find(session, study_instance_uid)
+    studies.lock(session, study.id)
+    came_again = select(Instance.id).join(Series).where(Series.study_id == study.id, Instance.removed_at.is_(None))
+    if session.scalar(came_again.limit(1)) is not None:
+        raise Permanent("an image of the study arrived while it was deleted; delete it again once it is quiet")
+    findings = select(Finding.id).where(Finding.study_id == study.id)
+    reports = select(Report.id).where(Report.study_id == study.id)
+    series = select(Series.id).where(Series.study_id == study.id)
+    for gone in (
+        delete(Review).where(Review.finding_id.in_(findings)),
+        delete(Finding).where(Finding.study_id == study.id),
+        delete(Explanation).where(Explanation.study_id == study.id),
+        delete(Job).where(Job.study_id == study.id),
+        delete(Delivery).where(Delivery.report_id.in_(reports)),
+        delete(Report).where(Report.study_id == study.id),
+        delete(Instance).where(Instance.series_id.in_(series)),
+        delete(Series).where(Series.study_id == study.id),
+        delete(SearchKey).where(SearchKey.study_id == study.id),
+    ):
+        session.execute(gone.execution_options(synchronize_session=False))
+    study_id, patient_id = study.id, study.patient_id
+    session.execute(delete(Study).where(Study.id == study_id).execution_options(synchronize_session=False))
+    if session.scalar(select(Study.id).where(Study.patient_id == patient_id).limit(1)) is None:
+        session.execute(delete(Patient).where(Patient.id == patient_id).execution_options(synchronize_session=False))
+    session.add(Tombstone(study_instance_uid=study_instance_uid, study_id=study_id, reason=reason, actor=actor[:64]))
+    audit.note(session, "study.deleted", actor, study_id=study_id)

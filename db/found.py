@@ -1,0 +1,110 @@
+"""Findings across studies, a page at a time: "all severe L4/L5 canal stenoses of that scanner since Monday"."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, literal, select, tuple_
+from sqlalchemy.orm import Session
+
+from db.queries import assembled, identity_of
+from db.tables import Bundle, Finding, Study
+from db.types import UtcDateTime
+from lumbar.errors import NotThere
+from lumbar.spine.anatomy import Condition, Level, Severity
+from lumbar.spine.findings import Finding as Found
+from lumbar.spine.provenance import BundleIdentity
+
+
+@dataclass(frozen=True)
+class FindingFilter:
+    """Which findings; what is empty narrows nothing. ``since``: found then or later."""
+
+    severities: Collection[Severity] = ()
+    conditions: Collection[Condition] = ()
+    levels: Collection[Level] = ()
+    scanner: str = ""
+    since: datetime | None = None
+
+
+@dataclass(frozen=True)
+class FoundRow:
+    """A finding in force, with the study it belongs to."""
+
+    finding_id: int
+    found_at: datetime
+    study_instance_uid: str
+    patient_identifier: str
+    patient_name: str
+    accession_number: str
+    scanner: str
+    finding: Found
+    bundle: BundleIdentity
+
+
+@dataclass(frozen=True)
+class FoundPage:
+    """Some findings, and the id after which the next ones stand; None at the end."""
+
+    rows: tuple[FoundRow, ...]
+    next_after: int | None
+
+
+def found(session: Session, only: FindingFilter, *, limit: int, after: int | None = None) -> FoundPage:
+    """The findings in force, the newest first. Those of a study that is being read again are left out.
+
+    Raises:
+        NotThere: no finding has the id ``after``.
+    """
+    wanted = [Finding.superseded.is_(False), Study.ended_at.is_not(None), *_narrowed(only)]
+    if after is not None:
+        begin = session.get(Finding, after)
+        if begin is None:
+            raise NotThere(f"no finding has the number {after}, after which the next page would begin")
+        stands = tuple_(literal(begin.found_at, UtcDateTime()), literal(begin.id))
+        wanted.append(tuple_(Finding.found_at, Finding.id) < stands)
+    asked = (
+        select(Finding, Study, Bundle)
+        .join(Study, Study.id == Finding.study_id)
+        .join(Bundle, Bundle.id == Finding.bundle_id)
+        .where(*wanted)
+        .order_by(Finding.found_at.desc(), Finding.id.desc())
+        .limit(limit + 1)
+    )
+    rows = [
+        FoundRow(
+            finding_id=finding.id,
+            found_at=finding.found_at,
+            study_instance_uid=study.study_instance_uid,
+            patient_identifier=study.patient.patient_identifier,
+            patient_name=study.patient.name,
+            accession_number=study.accession_number,
+            scanner=study.scanner,
+            finding=assembled(finding),
+            bundle=_known(bundle),
+        )
+        for finding, study, bundle in session.execute(asked)
+    ]
+    shown = tuple(rows[:limit])
+    return FoundPage(shown, shown[-1].finding_id if len(rows) > limit else None)
+
+
+def _known(bundle: Bundle) -> BundleIdentity:
+    identity = identity_of(bundle)
+    assert identity is not None  # noqa: S101 - the row is there
+    return identity
+
+
+def _narrowed(only: FindingFilter) -> list[ColumnElement[bool]]:
+    wanted: list[ColumnElement[bool]] = []
+    if only.severities:
+        wanted.append(Finding.severity.in_(only.severities))
+    if only.conditions:
+        wanted.append(Finding.condition.in_(only.conditions))
+    if only.levels:
+        wanted.append(Finding.level.in_(only.levels))
+    if only.scanner:
+        wanted.append(Study.scanner == only.scanner)
+    if only.since is not None:
+        wanted.append(Finding.found_at >= only.since)
+    return wanted

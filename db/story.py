@@ -1,0 +1,109 @@
+"""All that is known of one study, for the page and the API that show it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from db import queries, reviews, studies
+from db.queries import DeliveryRow, HowRead
+from db.reviews import Said
+from db.tables import Finding, Report, Study
+from db.worklist import Ranking, WorklistRow, row_of
+from lumbar.spine.anatomy import FindingKey, Severity
+from lumbar.spine.findings import Finding as Found
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One of the 25 findings; ``finding_id`` is None where the study ended without any, ``said`` the last review."""
+
+    finding: Found
+    finding_id: int | None
+    said: Said | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """A finding whose severity another revision's is not; None: not assessed."""
+
+    revision: int
+    key: FindingKey
+    before: Severity | None
+    after: Severity | None
+
+
+@dataclass(frozen=True)
+class ReportRow:
+    """A stored Structured Report."""
+
+    revision: int
+    sop_instance_uid: str
+    sha256: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Story:
+    """A study with everything."""
+
+    study: WorklistRow
+    reason: str | None
+    first_received_at: datetime
+    ended_at: datetime | None
+    images_removed_at: datetime | None
+    cells: tuple[Cell, ...]
+    read: HowRead
+    set_aside: dict[str, int]
+    deliveries: tuple[DeliveryRow, ...]
+    reports: tuple[ReportRow, ...]
+    changes: tuple[Change, ...]
+
+
+def story(session: Session, study_instance_uid: str, ranking: Ranking) -> Story:
+    """Raises NotThere where no such study was received."""
+    study = studies.find(session, study_instance_uid)
+    said, ids = reviews.last_words(session, [study.id]), reviews.finding_ids(session, study.id)
+    rows = queries.findings(session, study_instance_uid=study_instance_uid)
+    return Story(
+        study=row_of(session, study, ranking),
+        reason=study.reason,
+        first_received_at=study.first_received_at,
+        ended_at=study.ended_at,
+        images_removed_at=study.images_removed_at,
+        cells=tuple(
+            Cell(row.finding, ids.get(row.finding.key), said.get(ids.get(row.finding.key, -1))) for row in rows
+        ),
+        read=queries.how_read(session, study.id),
+        set_aside=queries.set_aside(session, study.id),
+        deliveries=tuple(queries.deliveries(session, study.id)),
+        reports=_reports(session, study),
+        changes=_changes(session, study),
+    )
+
+
+def _reports(session: Session, study: Study) -> tuple[ReportRow, ...]:
+    asked = select(Report).where(Report.study_id == study.id).order_by(Report.id)
+    return tuple(
+        ReportRow(report.revision, report.sop_instance_uid, report.sha256, report.created_at)
+        for report in session.scalars(asked)
+    )
+
+
+def _changes(session: Session, study: Study) -> tuple[Change, ...]:
+    """From each revision that has findings to the next one."""
+    asked = select(Finding.revision, Finding.condition, Finding.level, Finding.severity).where(
+        Finding.study_id == study.id
+    )
+    of: dict[int, dict[FindingKey, Severity | None]] = {}
+    for revision, condition, level, severity in session.execute(asked):
+        of.setdefault(revision, {})[FindingKey(condition, level)] = severity
+    order = sorted(of)
+    return tuple(
+        Change(after, key, of[before].get(key), of[after][key])
+        for before, after in pairwise(order)
+        for key in sorted(of[after])
+        if of[before].get(key) != of[after][key]
+    )

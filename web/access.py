@@ -1,0 +1,143 @@
+"""Who asks, whether they may, and the trail of what they saw.
+
+A browser is known by a cookie and proves with every change that the form was ours; a program by a bearer token. What
+shows or changes patients' data is written to the audit trail before it is answered.
+"""
+
+import secrets
+from collections.abc import Callable
+from threading import Lock
+from time import monotonic
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request
+
+from db import accounts, audit
+from db.accounts import Actor
+from db.site import Site
+from db.tables import Permission
+
+COOKIE = "lumbar_session"
+CSRF_FIELD, CSRF_HEADER = "csrf_token", "X-CSRF-Token"
+UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
+SEEN_AGAIN_S = 600.0  # the same person looking at the same thing is one line of the trail
+MOST_SEEN = 10_000
+
+
+class NotSignedIn(Exception):
+    """Nobody is signed in: a browser is led to the sign-in page, a program gets 401."""
+
+
+class NotAllowed(Exception):
+    """Somebody is signed in who may not do this."""
+
+
+class Trail:
+    """The audit trail of looking; one per process."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._seen: dict[tuple[str, str, int | None], float] = {}
+        self._lock = Lock()
+
+    def saw(self, event: str, actor: str, study_id: int | None = None) -> None:
+        """Notes that somebody saw something, once in ten minutes. Raises Transient: it may then not be shown."""
+        key, now = (event, actor, study_id), monotonic()
+        with self._lock:
+            if now - self._seen.get(key, -SEEN_AGAIN_S) < SEEN_AGAIN_S:
+                return
+        with self._site.database.transaction() as session:
+            audit.note(session, event, actor, study_id=study_id)
+        with self._lock:
+            if len(self._seen) >= MOST_SEEN:
+                self._seen.clear()
+            self._seen[key] = now
+
+
+def site_of(request: Request) -> Site:
+    found: Site = request.app.state.site
+    return found
+
+
+def trail_of(request: Request) -> Trail:
+    found: Trail = request.app.state.trail
+    return found
+
+
+TheSite = Annotated[Site, Depends(site_of)]
+TheTrail = Annotated[Trail, Depends(trail_of)]
+
+
+def require_same_origin(request: Request) -> None:
+    """A change asked for by another site's page is refused, even where no session protects it. Raises NotAllowed."""
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        raise NotAllowed("the request comes from another site's page")
+    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        raise NotAllowed("the request comes from another site's page")
+
+
+def address_of(request: Request) -> str:
+    return request.client.host if request.client else "unknown"
+
+
+async def _given_csrf(request: Request) -> str:
+    header = request.headers.get(CSRF_HEADER)
+    if header is not None:
+        return header
+    kind = request.headers.get("content-type", "")
+    if not kind.startswith(("application/x-www-form-urlencoded", "multipart/form-data")):
+        return ""
+    return str((await request.form()).get(CSRF_FIELD, ""))
+
+
+def by_browser(request: Request, site: Site) -> Actor | None:
+    """Who is signed in with this browser."""
+    cookie = request.cookies.get(COOKIE)
+    if not cookie:
+        return None
+    with site.database.reading() as session:
+        actor = accounts.by_cookie(session, cookie)
+    if actor is not None and request.app.state.noted_use(cookie):
+        with site.database.transaction() as session:
+            accounts.used(session, cookie)
+    return actor
+
+
+def by_token(request: Request, site: Site) -> Actor | None:
+    """Whom a program's bearer token stands for (RFC 6750)."""
+    kind, _, token = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() != "bearer" or not token:
+        return None
+    with site.database.reading() as session:
+        return accounts.by_token(session, token.strip())
+
+
+def allowed(permission: Permission) -> Callable[..., Actor]:
+    """A dependency: the actor, once it is sure that they may. Raises NotSignedIn, NotAllowed."""
+
+    def actor(request: Request, site: TheSite, given: Annotated[str, Depends(_csrf)]) -> Actor:
+        found = by_token(request, site) if "authorization" in request.headers else by_browser(request, site)
+        if found is None:
+            raise NotSignedIn
+        if request.method in UNSAFE and found.csrf_token is not None:
+            require_same_origin(request)
+            if not secrets.compare_digest(given.encode(), found.csrf_token.encode()):
+                raise NotAllowed("the form is too old or not ours; open the page again")
+        if not found.may(permission):
+            raise NotAllowed(f"{found.name} may not {permission}; ask an administrator for another role")
+        request.state.actor = found
+        return found
+
+    return actor
+
+
+async def _csrf(request: Request) -> str:
+    return await _given_csrf(request) if request.method in UNSAFE else ""
+
+
+Viewer = Annotated[Actor, Depends(allowed(Permission.READ))]
+Reviewer = Annotated[Actor, Depends(allowed(Permission.REVIEW))]
+Operator = Annotated[Actor, Depends(allowed(Permission.OPERATE))]
+Admin = Annotated[Actor, Depends(allowed(Permission.ADMINISTER))]

@@ -1,0 +1,159 @@
+"""What people do: say what a finding is, mark a study as read, requeue, cancel, send again, delete; users, tokens."""
+
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Form, Request, Response
+from fastapi.responses import RedirectResponse
+
+from db import accounts, by_hand, deletion, reviews, studies
+from db.tables import Permission, UserRole
+from lumbar import peers
+from lumbar.errors import LumbarError, Permanent
+from lumbar.spine.anatomy import Severity
+from web.access import Admin, Operator, Reviewer, TheSite, Viewer
+from web.rendering import page
+
+router = APIRouter(include_in_schema=False)
+
+Words = Annotated[str, Form(max_length=2000)]
+
+
+def _back(path: str, done: str, **more: str) -> Response:
+    return RedirectResponse(f"{path}?{urlencode(more | {'done': done})}", 303)
+
+
+@router.post("/studies/{uid}/findings/{finding_id}/review")
+def review(
+    site: TheSite,
+    actor: Reviewer,
+    uid: str,
+    finding_id: int,
+    severity: Annotated[Severity, Form()],
+    comment: Words = "",
+    at: Words = "",
+) -> Response:
+    with site.database.transaction() as session:
+        studies.find(session, uid)
+        reviews.review(session, finding_id, severity, comment, actor.name)
+    return _back(f"/studies/{uid}", "reviewed", at=at)
+
+
+@router.post("/studies/{uid}/read")
+def mark_read(site: TheSite, actor: Reviewer, uid: str, undo: Annotated[bool, Form()] = False) -> Response:
+    with site.database.transaction() as session:
+        reviews.mark_read(session, studies.find(session, uid), actor.name, read=not undo)
+    return _back(f"/studies/{uid}", "unread") if undo else _back("/", "read")
+
+
+@router.post("/studies/{uid}/requeue")
+def requeue(site: TheSite, actor: Operator, uid: str) -> Response:
+    with site.database.transaction() as session:
+        by_hand.requeue(session, uid, actor.name)
+    return _back(f"/studies/{uid}", "requeued")
+
+
+@router.post("/studies/{uid}/complete")
+def complete(site: TheSite, actor: Operator, uid: str) -> Response:
+    with site.database.transaction() as session:
+        by_hand.complete(session, uid, actor.name)
+    return _back(f"/studies/{uid}", "completed")
+
+
+@router.post("/studies/{uid}/delete")
+def delete(site: TheSite, actor: Admin, uid: str, reason: Words = "") -> Response:
+    deletion.delete_study(site, uid, reason, actor.name)
+    return _back("/studies", "deleted")
+
+
+@router.post("/jobs/{job}/retry")
+def retry(site: TheSite, actor: Operator, job: int) -> Response:
+    with site.database.transaction() as session:
+        by_hand.retry(session, job, actor.name)
+    return _back("/jobs", "retried")
+
+
+@router.post("/jobs/{job}/cancel")
+def cancel(site: TheSite, actor: Operator, job: int) -> Response:
+    with site.database.transaction() as session:
+        by_hand.cancel(session, job, actor.name)
+    return _back("/jobs", "cancelled")
+
+
+@router.post("/jobs/{job}/resend")
+def resend(site: TheSite, actor: Operator, job: int, uid: Words = "") -> Response:
+    with site.database.transaction() as session:
+        by_hand.resend(session, job, actor.name)
+    return _back(f"/studies/{uid}" if uid else "/jobs", "sent")
+
+
+@router.post("/destinations/{name}/echo")
+def echo(request: Request, site: TheSite, actor: Operator, name: str) -> Response:
+    """Asks a destination whether it is there."""
+    if name not in site.settings.destinations:
+        raise Permanent(f"no destination is called {name!r}")
+    try:
+        peers.test(site.settings.destination(name))
+        answer, well = "answers", True
+    except LumbarError as error:
+        answer, well = str(error), False
+    return page(request, "echo.html", name=name, answer=answer, well=well)
+
+
+@router.post("/users")
+def add_user(site: TheSite, actor: Admin, name: Words, password: Words, role: Annotated[UserRole, Form()]) -> Response:
+    with site.database.transaction() as session:
+        accounts.add_user(session, name, password, role, actor.name)
+    return _back("/users", "saved")
+
+
+@router.post("/users/{name}")
+def change_user(
+    site: TheSite,
+    actor: Admin,
+    name: str,
+    role: Annotated[UserRole | None, Form()] = None,
+    disabled: Annotated[bool | None, Form()] = None,
+    password: Words = "",
+) -> Response:
+    with site.database.transaction() as session:
+        user = accounts.user_named(session, name)
+        if user.id == actor.user_id and (disabled or role not in (None, user.role)):
+            raise Permanent("you cannot shut yourself out; another administrator must do it")
+        if role is not None and role != user.role:
+            accounts.set_role(session, user, role, actor.name)
+        if disabled is not None:
+            accounts.set_disabled(session, user, disabled, actor.name)
+        if password:
+            accounts.set_password(session, user, password, actor.name)
+    return _back("/users", "saved")
+
+
+@router.post("/tokens")
+def add_token(
+    request: Request,
+    site: TheSite,
+    actor: Admin,
+    user: Words,
+    name: Words,
+    scopes: Annotated[list[Permission], Form()],
+    days: Annotated[float, Form(gt=0, le=3660)] = 365,
+) -> Response:
+    with site.database.transaction() as session:
+        token = accounts.new_token(session, accounts.user_named(session, user), name, scopes, days, actor.name)
+    return page(request, "token.html", token=token, user=user)
+
+
+@router.post("/tokens/{token}/revoke")
+def revoke(site: TheSite, actor: Admin, token: int) -> Response:
+    with site.database.transaction() as session:
+        accounts.revoke_token(session, token, actor.name)
+    return _back("/users", "saved")
+
+
+@router.post("/password")
+def own_password(site: TheSite, actor: Viewer, password: Words) -> Response:
+    """Everybody sets their own; they have to sign in again."""
+    with site.database.transaction() as session:
+        accounts.set_password(session, accounts.user_named(session, actor.name), password, actor.name)
+    return RedirectResponse("/sign-in", 303)

@@ -1,0 +1,148 @@
+"""The page, the API and what watches them, in one ASGI application."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from pathlib import Path
+from time import monotonic
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from db.accounts import TooManyAttempts
+from db.session import DatabaseAway
+from db.site import Site
+from lumbar import VERSION
+from lumbar.errors import LumbarError, NotAnalysable, NotDicom, NotThere, Permanent, Transient
+from lumbar.spine.provenance import RESEARCH_USE_ONLY
+from web import actions, api, images, pages, signing, watching
+from web.access import NotAllowed, NotSignedIn, Trail
+from web.rendering import page
+
+log = structlog.get_logger()
+
+STATIC = Path(__file__).parent / "static"
+API = "/api/"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+LARGEST_BODY = 2**20  # bytes of a form or of JSON
+NOTED_EVERY_S = 60.0
+
+
+def create_app(site: Site) -> FastAPI:
+    """The application of an open site."""
+    app = FastAPI(
+        title="lumbar-triage",
+        version=VERSION,
+        description=f"Findings of lumbar-spine MR studies. {RESEARCH_USE_ONLY}.",
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.site = site
+    app.state.trail = Trail(site)
+    app.state.noted_use = _Noted().due
+    app.middleware("http")(_guarded)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    for part in (signing, pages, actions, images, watching, api):
+        app.include_router(part.router)
+    for kind, answer in (
+        (NotSignedIn, _not_signed_in),
+        (NotAllowed, _refused),
+        (LumbarError, _failed),
+        (RequestValidationError, _invalid),
+        (HTTPException, _http),
+    ):
+        app.add_exception_handler(kind, answer)  # type: ignore[arg-type]
+    for name in ("uvicorn.access", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # an address may hold a patient's name
+    return app
+
+
+class _Noted:
+    """When each cookie's use was last noted, so that not every request writes."""
+
+    def __init__(self) -> None:
+        self._at: dict[str, float] = {}
+
+    def due(self, cookie: str) -> bool:
+        now = monotonic()
+        if now - self._at.get(cookie, -NOTED_EVERY_S) < NOTED_EVERY_S:
+            return False
+        if len(self._at) > 10_000:
+            self._at.clear()
+        self._at[cookie] = now
+        return True
+
+
+async def _guarded(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+    """Bounds what is read and says how a browser must treat what it gets."""
+    length = request.headers.get("content-length", "0")
+    if (not length.isdecimal() or int(length) > LARGEST_BODY) and not request.url.path.startswith("/upload"):
+        return problem(413, "the request is too large")
+    if "transfer-encoding" in request.headers and not request.url.path.startswith("/upload"):
+        return problem(411, "say how long the request is")
+    response = await call_next(request)
+    headers = response.headers
+    headers.setdefault("Content-Security-Policy", POLICY)
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["Referrer-Policy"] = "same-origin"  # with none, browsers hide their origin from us too
+    headers["Cross-Origin-Opener-Policy"] = "same-origin"
+    headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    headers.setdefault("Cache-Control", "no-store")
+    if request.url.scheme == "https":
+        headers["Strict-Transport-Security"] = "max-age=31536000"
+    return response
+
+
+def problem(status: int, detail: str, **more: str) -> JSONResponse:
+    """An error for a program (RFC 9457)."""
+    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    return JSONResponse(body, status, headers=more, media_type="application/problem+json")
+
+
+def _answer(request: Request, status: int, why: str, **headers: str) -> Response:
+    if request.url.path.startswith(API):
+        return problem(status, why, **headers)
+    response = page(request, "error.html", status=status, title=HTTPStatus(status).phrase, why=why)
+    response.headers.update(headers)
+    return response
+
+
+async def _not_signed_in(request: Request, error: NotSignedIn) -> Response:
+    if request.url.path.startswith(API):
+        return problem(401, "sign in, or send a token as `Authorization: Bearer …`", **{"WWW-Authenticate": "Bearer"})
+    if request.method != "GET" or request.headers.get("sec-fetch-dest") == "empty":
+        return _answer(request, 401, "you are not signed in any more; sign in and try again")
+    return RedirectResponse(signing.address(request), 303)
+
+
+async def _refused(request: Request, error: NotAllowed) -> Response:
+    return _answer(request, 403, str(error))
+
+
+async def _failed(request: Request, error: LumbarError) -> Response:
+    """Our own errors, each of which is one line for a person."""
+    if isinstance(error, Transient):
+        away = isinstance(error, DatabaseAway)
+        log.warning("web.away", why=type(error).__name__)
+        return _answer(request, 503, f"{error}; try again in a moment" if away else str(error), **{"Retry-After": "5"})
+    status = {NotThere: 404, TooManyAttempts: 429, NotDicom: 422, NotAnalysable: 422, Permanent: 409}
+    return _answer(request, next(code for kind, code in status.items() if isinstance(error, kind)), str(error))
+
+
+async def _invalid(request: Request, error: RequestValidationError) -> Response:
+    """What was sent is not what is expected; the values themselves are not repeated."""
+    wrong = "; ".join(f"{'.'.join(str(p) for p in e['loc'][1:])}: {e['msg']}" for e in error.errors()[:5])
+    return _answer(request, 422, wrong)
+
+
+async def _http(request: Request, error: HTTPException) -> Response:
+    why = {404: "there is no such page", 405: "this cannot be done here"}.get(error.status_code, error.detail)
+    return _answer(request, error.status_code, why, **dict(error.headers or {}))

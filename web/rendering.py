@@ -1,0 +1,98 @@
+"""Templates, and the words and forms in which values stand on a page."""
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.templating import Jinja2Templates
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from db.tables import Permission
+from lumbar import VERSION
+from lumbar.spine.anatomy import Condition, Level, Severity
+from lumbar.spine.provenance import CLEARS_NOBODY, RESEARCH_USE_ONLY
+from web.access import CSRF_FIELD
+
+SEVERITY_CLASS = {Severity.SEVERE: "severe", Severity.MODERATE: "moderate", Severity.NORMAL_MILD: "normal"}
+SHORT = {
+    Condition.SPINAL_CANAL_STENOSIS: "Canal",
+    Condition.LEFT_NEURAL_FORAMINAL_NARROWING: "Left foramen",
+    Condition.RIGHT_NEURAL_FORAMINAL_NARROWING: "Right foramen",
+    Condition.LEFT_SUBARTICULAR_STENOSIS: "Left recess",
+    Condition.RIGHT_SUBARTICULAR_STENOSIS: "Right recess",
+}
+ACROSS = tuple(SHORT)  # columns of the grid
+
+
+def page(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
+    """A page for whoever is signed in."""
+    actor = getattr(request.state, "actor", None)
+    hidden = Markup('<input type="hidden" name="{}" value="{}">').format(CSRF_FIELD, actor.csrf_token if actor else "")
+    shared = {
+        "actor": actor,
+        "path": request.url.path,
+        "may": actor.may if actor else lambda permission: False,
+        "csrf": lambda: hidden,
+    }
+    return _templates.TemplateResponse(request, template, shared | values, status_code=status)
+
+
+def person(name: str) -> str:
+    """``Doe^Jane`` as people write it: ``Doe, Jane`` (PS3.5 6.2.1)."""
+    family, _, rest = name.split("=")[0].partition("^")
+    given = " ".join(part for part in rest.split("^") if part)
+    return f"{family}, {given}" if given else family
+
+
+def day(text: str) -> str:
+    """``20261127`` as ``2026-11-27``; anything else as it is."""
+    try:
+        return date.fromisoformat(text).isoformat() if len(text) == 8 else text
+    except ValueError:
+        return text
+
+
+def span(seconds: float) -> str:
+    """``3 h 05 min``; days once there are two."""
+    minutes = int(seconds // 60)
+    if minutes >= 48 * 60:
+        return f"{minutes // 1440} days"
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+
+
+def moment(value: datetime | None) -> str:
+    """UTC to the minute, and it says so."""
+    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC") if value else ""
+
+
+def words(value: str) -> str:
+    return str(value).replace("_", " ")
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"person": person, "day": day, "span": span, "moment": moment, "words": words}
+    environment.globals |= {
+        "RESEARCH_USE_ONLY": RESEARCH_USE_ONLY,
+        "CLEARS_NOBODY": CLEARS_NOBODY,
+        "VERSION": VERSION,
+        "SEVERITY_CLASS": SEVERITY_CLASS,
+        "SHORT": SHORT,
+        "ACROSS": ACROSS,
+        "Severity": Severity,
+        "Condition": Condition,
+        "Level": Level,
+        "Permission": Permission,
+    }
+    return environment
+
+
+_templates = Jinja2Templates(env=_environment())
