@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 READY_WITHIN_S = 60.0
+_USER = "demo"
 REPORT_WITHIN_S = 120.0  # of one study, once the one before it is there
 
 # One study all normal, one with a moderate recess, one with a severe canal, and so on.
@@ -49,17 +51,19 @@ def demo(
     end: Annotated[bool, typer.Option("--exit", help="End when done; status 0 only if everything arrived")] = False,
     studies: Annotated[int, typer.Option(min=6, help="How many phantom studies")] = 6,
 ) -> None:
-    """Sends phantom studies through the whole system and shows the worklist; their reports arrive in a small PACS."""
+    """Sends phantoms through the whole system and shows the worklist, on a page too; reports arrive in a small PACS."""
     home = Path(tempfile.mkdtemp(prefix="lumbar-demo-"))
     try:
         with SmallPacs(home / "pacs", "DEMOPACS") as pacs:
             settings = _own_settings(home, pacs.port)
             with _system(settings, home / "system.log"):
+                page = f"The page: http://127.0.0.1:{settings.web_port} – sign in as {_USER} with {_add_user(settings)}"
+                console().print(page)
                 _run(settings, pacs, home, studies)
                 if not end:
                     console().print(
                         f"The receiver listens at dicom://LUMBAR@127.0.0.1:{settings.port}; "
-                        f"`LUMBAR_HOME={settings.home} lumbar worklist` asks again. Ctrl-C ends the demo."
+                        f"`LUMBAR_HOME={settings.home} lumbar worklist` asks again. Ctrl-C ends the demo.\n{page}"
                     )
                     signal.pause()
     except (Permanent, Transient) as error:
@@ -107,6 +111,18 @@ def _is_of(study_instance_uid: str, received: Received) -> bool:
     return received.study_instance_uid == study_instance_uid
 
 
+def _add_user(settings: Settings) -> str:
+    """Somebody who may do everything in the demo; returns the password, which is another each time."""
+    from db import accounts
+    from db.site import Site
+    from db.tables import UserRole
+
+    password = secrets.token_urlsafe(12)
+    with Site.open(settings).database.transaction() as session:
+        accounts.add_user(session, _USER, password, UserRole.ADMIN, "lumbar demo")
+    return password
+
+
 def _own_settings(home: Path, pacs_port: int) -> Settings:
     """Settings of the demo alone, also for its children: those of a real site must not reach it."""
     for name in [name for name in os.environ if name.startswith("LUMBAR_")]:
@@ -129,7 +145,8 @@ def _system(settings: Settings, log: Path) -> Iterator[None]:
     with log.open("wb") as output:
         system = subprocess.Popen([sys.executable, "-m", "commands", "up"], stdout=output, stderr=output)
     try:
-        _wait_until_listening(settings.port, system)
+        for port in (settings.port, settings.web_port):
+            _wait_until_listening(port, system)
         yield
     finally:
         system.terminate()
@@ -144,7 +161,7 @@ def _wait_until_listening(port: int, system: subprocess.Popen[bytes]) -> None:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.1)
-    raise Transient(f"the receiver did not listen within {READY_WITHIN_S:.0f} s")
+    raise Transient(f"nobody listened on port {port} within {READY_WITHIN_S:.0f} s")
 
 
 def _send_phantom(folder: Path, number: int, settings: Settings) -> "PhantomTruth":

@@ -1,9 +1,14 @@
 """What the database knows: `lumbar worklist`, `findings`, `study`; and `mark-read`, `complete`, `requeue` by hand."""
 
+import json
+import shutil
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import track
 
 from commands.output import (
     FINDING_COLUMNS,
@@ -17,10 +22,12 @@ from commands.output import (
     print_worklist,
 )
 from commands.people import by_command_line
-from db import by_hand, queries, reviews, studies
+from db import audit, by_hand, queries, reviews, studies
 from db import worklist as ranking
+from db.labels import labels
 from db.site import Site
 from db.tables import StudyState
+from lumbar.audit import audit_message
 from lumbar.errors import WrongSetting
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import Condition, Level, Severity
@@ -128,6 +135,56 @@ def requeue(uid: StudyUid) -> None:
     with site.database.transaction() as session:
         by_hand.requeue(session, uid, by_command_line())
     typer.echo("The study is queued again.")
+
+
+@app.command("export-labels", epilog="Example: lumbar export-labels labels/ && lumbar train labels/ --out bundle/")
+def export_labels(
+    out: Annotated[Path, typer.Argument(help="Folder to make: the tables and images of the RSNA 2024 layout")],
+) -> None:
+    """Writes what readers said of findings, with the images (which name their patients), ready for `lumbar train`."""
+    site = Site.open(Settings.load())
+    with site.database.transaction() as session:
+        told = labels(session)
+        audit.note(session, "reviews.exported", by_command_line(), findings=told.findings)
+    try:
+        out.mkdir(parents=True)
+    except FileExistsError:
+        raise WrongSetting(f"{out} is there already; name a new folder") from None
+    for name, text in told.tables.items():
+        (out / name).write_text(text, encoding="utf-8")
+    for place, file in track(told.images.items(), "Images", console=Console(stderr=True)):
+        (out / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(site.store.path(file), out / place)
+    typer.echo(f"{told.findings} reviewed findings of {told.studies} studies, {len(told.images)} images.")
+
+
+@app.command("audit", epilog="Example: lumbar audit --after 1200 --xml > audit.xml")
+def audit_trail(
+    after: Annotated[int, typer.Option(min=0, help="Only lines behind this number")] = 0,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many")] = 1000,
+    xml: Annotated[bool, typer.Option("--xml", help="DICOM audit messages (PS3.15 A.5), one a line")] = False,
+    form: AsFormat = Format.TABLE,
+) -> None:
+    """Prints the audit trail, the oldest line first."""
+    site = Site.open(Settings.load())
+    with site.database.reading() as session:
+        lines = audit.lines_after(session, after, limit)
+    if xml:
+        for _, line in lines:
+            typer.echo(audit_message(line, "lumbar-triage").replace(b"\n", b""))
+        return
+    records = [
+        {
+            "number": number,
+            "happened_at": line.happened_at.isoformat(timespec="seconds"),
+            "event": line.event,
+            "actor": line.actor,
+            "study_instance_uid": line.study_instance_uid,
+            "detail": json.dumps(line.detail),
+        }
+        for number, line in lines
+    ]
+    print_records(records, ("number", "happened_at", "event", "actor", "study_instance_uid", "detail"), form)
 
 
 def _since(value: str | None) -> datetime | None:

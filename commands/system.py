@@ -126,7 +126,7 @@ def web(until_eof: UntilEof = False) -> None:
 
 @app.command(epilog="Example: LUMBAR_BROKER_URL=redis://localhost:6379/0 lumbar worker --only deliver")
 def worker(
-    only: Annotated[str | None, typer.Option(help="Take only jobs of this kind: analyse or deliver")] = None,
+    only: Annotated[str | None, typer.Option(help="Take only these jobs: analyse (uploads too) or deliver")] = None,
     until_eof: UntilEof = False,
 ) -> None:
     """Runs one Celery worker; start one for each accelerator."""
@@ -137,9 +137,10 @@ def worker(
     settings = _start()
     if not settings.broker_url:
         raise WrongSetting("`lumbar worker` needs LUMBAR_BROKER_URL; without a broker `lumbar sweep` does the jobs")
-    if only not in (None, *JobKind):
+    reading, sending = [JobKind.ANALYSE, JobKind.PREVIEW], [JobKind.DELIVER]
+    kinds = {None: [*reading, *sending], "analyse": reading, "deliver": sending}.get(only)
+    if kinds is None:
         raise WrongSetting(f"--only is {only!r}; it can be analyse or deliver")
-    kinds = [JobKind(only)] if only else list(JobKind)
     networks = load_networks(settings)
     if JobKind.ANALYSE in kinds:
         networks()

@@ -3,6 +3,7 @@
 Passwords are kept as Argon2id hashes (RFC 9106); of cookies and tokens, which are random, only their SHA-256.
 """
 
+import re
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ FAILURES, WITHIN_S = 10, 600.0  # refused attempts of one name or address, and f
 TOKEN_STARTS = "lumbar_"  # noqa: S105 - so that secret scanners know one
 
 _hasher = PasswordHasher()
+_NAME = re.compile(r"(?=.*\w)[\w.@+-]+( [\w.@+-]+)*")
 
 
 class Refused(Permanent):
@@ -80,8 +82,8 @@ def user_named(session: Session, name: str) -> User:
 
 def add_user(session: Session, name: str, password: str, role: UserRole, actor: str) -> User:
     """Raises Permanent: the name is taken or no name, the password too short."""
-    if not 1 <= len(name) <= 64 or not name.isprintable() or name != name.strip():
-        raise Permanent("a user's name has 1 to 64 characters, none of them invisible")
+    if len(name) > 64 or not _NAME.fullmatch(name):
+        raise Permanent("a user's name has 1 to 64 letters, digits and . _ @ + -, and single spaces between them")
     if session.scalar(select(User.id).where(User.name == name)) is not None:
         raise Permanent(f"there is a user {name!r} already")
     user = User(name=name, password_hash=_hashed(password), role=role)

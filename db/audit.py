@@ -5,21 +5,61 @@ from time import monotonic
 from typing import Any
 
 import structlog
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.session import Database
-from db.tables import AuditEvent
+from db.tables import AuditEvent, AuditForward, Study
+from db.types import db_now
+from lumbar.audit import AuditLine, Syslog
 from lumbar.errors import Transient
 
 log = structlog.get_logger()
 
 ONCE_IN_S = 60.0  # the same event of the same actor for the same reason
 MOST_KNOWN = 1000
+FORWARDED_AT_ONCE, SETTLED_S = 500, 60.0
 
 
 def note(session: Session, event: str, actor: str, *, study_id: int | None = None, **detail: Any) -> None:
     """Adds a row in the transaction of what it tells of: one is not written without the other."""
     session.add(AuditEvent(event=event, actor=actor[:64], study_id=study_id, detail=detail))
+
+
+def lines_after(session: Session, last_id: int, limit: int, *, settled_s: float = 0) -> list[tuple[int, AuditLine]]:
+    """Rows behind an id, in their order; only such as are older than ``settled_s`` seconds."""
+    asked = (
+        select(AuditEvent, Study.study_instance_uid)
+        .outerjoin(Study, Study.id == AuditEvent.study_id)
+        .where(AuditEvent.id > last_id, AuditEvent.happened_at <= db_now(-settled_s))
+        .order_by(AuditEvent.id)
+        .limit(limit)
+    )
+    return [
+        (row.id, AuditLine(row.happened_at, row.event, row.actor, uid, row.detail))
+        for row, uid in session.execute(asked)
+    ]
+
+
+def forward(database: Database, syslog: Syslog) -> int:
+    """Sends what was not sent yet, each line at least once; how many.
+
+    A row counts once it is a minute old: no transaction lasts longer, so none with a smaller id can still appear.
+
+    Raises:
+        Transient: the database or the server is away; the next call goes on.
+    """
+    sent = 0
+    while True:
+        with database.reading() as session:
+            mark = session.scalar(select(AuditForward.last_id)) or 0
+            rows = lines_after(session, mark, FORWARDED_AT_ONCE, settled_s=SETTLED_S)
+        if not rows:
+            return sent
+        syslog.send([line for _, line in rows])
+        with database.transaction() as session:
+            session.merge(AuditForward(id=1, last_id=rows[-1][0]))
+        sent += len(rows)
 
 
 class Auditor:

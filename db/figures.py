@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from statistics import quantiles
 
-from sqlalchemy import func, select, text
+from sqlalchemy import func, literal, select, text
 from sqlalchemy.orm import Session
 
-from db.tables import Delivery, Instance, Job, JobKind, JobState, Report, Study, StudyState
+from db.queries import NOT_WELL, UNFINISHED
+from db.tables import Delivery, Instance, Job, JobKind, JobState, Preview, Report, Study, StudyState
 from db.types import db_now
 
-HOUR_S = 3600.0
+HOUR = timedelta(hours=1)
 MOST_STUDIES = 2000  # of the last hour that times are told of
-NOT_WELL = (JobState.PENDING, JobState.RUNNING, JobState.DEAD)
 
 
 @dataclass(frozen=True)
@@ -32,44 +33,57 @@ def ping(session: Session) -> None:
 
 
 def figures(session: Session) -> Figures:
-    """A few questions, each of an index."""
-    since = db_now(-HOUR_S)
-    unfinished = (StudyState.RECEIVING, StudyState.QUEUED, StudyState.ANALYSING)
-    by_state = select(Study.state, func.count()).where(Study.state.in_(unfinished)).group_by(Study.state)
+    """A few questions, each of an index.
+
+    The clock is read first: PostgreSQL searches no index for what may change within the statement.
+    """
+    now = session.scalars(select(db_now())).one()
+    since = now - HOUR
+    by_state = select(Study.state, func.count()).where(Study.state.in_(UNFINISHED)).group_by(Study.state)
     ended = (
         select(Study.state, func.count())
-        .where(Study.last_received_at > db_now(-24 * HOUR_S), Study.ended_at > since)
+        .where(Study.last_received_at > now - 24 * HOUR, Study.ended_at > since)
         .group_by(Study.state)
     )
     jobs = select(Job.kind, Job.state, func.count()).where(Job.state.in_(NOT_WELL)).group_by(Job.kind, Job.state)
+    previews = select(Preview.state, func.count()).where(Preview.state.in_(NOT_WELL)).group_by(Preview.state)
     oldest = (
         select(Job.kind, func.min(Job.run_after), db_now())
         .where(Job.state == JobState.PENDING, Job.run_after <= db_now())
         .group_by(Job.kind)
     )
+    oldest_upload = select(literal(JobKind.PREVIEW), func.min(Preview.uploaded_at), db_now()).where(
+        Preview.state == JobState.PENDING
+    )
     received = select(func.count()).where(Instance.received_at > since)
     delivered = select(func.count()).where(Delivery.delivered_at > since)
     return Figures(
-        studies=dict.fromkeys(unfinished, 0) | {s: n for s, n in session.execute(by_state)},  # noqa: C416
-        jobs={(kind, state): count for kind, state, count in session.execute(jobs)},
+        studies=dict.fromkeys(UNFINISHED, 0) | {s: n for s, n in session.execute(by_state)},  # noqa: C416
+        jobs={(kind, state): count for kind, state, count in session.execute(jobs)}
+        | {(JobKind.PREVIEW, state): count for state, count in session.execute(previews)},
         queue_age_s=dict.fromkeys(JobKind, 0.0)
-        | {kind: max(0.0, (now - first).total_seconds()) for kind, first, now in session.execute(oldest)},
+        | {
+            kind: max(0.0, (now - first).total_seconds())
+            for question in (oldest, oldest_upload)
+            for kind, first, now in session.execute(question)
+            if first is not None
+        },
         last_hour={
             "instances_received": session.scalar(received) or 0,
             "reports_delivered": session.scalar(delivered) or 0,
             **{f"studies_{state}": count for state, count in session.execute(ended)},
         },
-        stages_s=_stages(session),
+        stages_s=_stages(session, since),
     )
 
 
-def _stages(session: Session) -> dict[tuple[str, str], float]:
+def _stages(session: Session, since: datetime) -> dict[tuple[str, str], float]:
     """From the last image to the report in the PACS, and its parts, of reports delivered in the last hour."""
     asked = (
         select(Study.last_received_at, Report.created_at, Delivery.delivered_at)
         .join(Report, Report.id == Delivery.report_id)
         .join(Study, Study.id == Report.study_id)
-        .where(Delivery.delivered_at > db_now(-HOUR_S), Report.revision == Study.revision)
+        .where(Delivery.delivered_at > since, Report.revision == Study.revision)
         .limit(MOST_STUDIES)
     )
     rows = session.execute(asked).all()

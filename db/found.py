@@ -2,9 +2,9 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, literal, select, tuple_
+from sqlalchemy import ColumnElement, func, literal, select, tuple_
 from sqlalchemy.orm import Session
 
 from db.queries import assembled, identity_of
@@ -14,6 +14,8 @@ from lumbar.errors import NotThere
 from lumbar.spine.anatomy import Condition, Level, Severity
 from lumbar.spine.findings import Finding as Found
 from lumbar.spine.provenance import BundleIdentity
+
+FOUND_AS_IT_ENDS = timedelta(hours=1)  # a study's findings are written when its analysis ends, or a moment beside
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def found(session: Session, only: FindingFilter, *, limit: int, after: int | Non
     Raises:
         NotThere: no finding has the id ``after``.
     """
-    wanted = [Finding.superseded.is_(False), Study.ended_at.is_not(None), *_narrowed(only)]
+    wanted = [Finding.superseded.is_(False), Study.ended_at.is_not(None), *_narrowed(session, only)]
     if after is not None:
         begin = session.get(Finding, after)
         if begin is None:
@@ -95,7 +97,7 @@ def _known(bundle: Bundle) -> BundleIdentity:
     return identity
 
 
-def _narrowed(only: FindingFilter) -> list[ColumnElement[bool]]:
+def _narrowed(session: Session, only: FindingFilter) -> list[ColumnElement[bool]]:
     wanted: list[ColumnElement[bool]] = []
     if only.severities:
         wanted.append(Finding.severity.in_(only.severities))
@@ -104,7 +106,13 @@ def _narrowed(only: FindingFilter) -> list[ColumnElement[bool]]:
     if only.levels:
         wanted.append(Finding.level.in_(only.levels))
     if only.scanner:
-        wanted.append(Study.scanner == only.scanner)
+        wanted += [Study.scanner == only.scanner, Finding.found_at <= _newest(session, only.scanner)]
     if only.since is not None:
         wanted.append(Finding.found_at >= only.since)
     return wanted
+
+
+def _newest(session: Session, scanner: str) -> datetime:
+    """Nothing of this scanner was found later: of one long gone, what others found since need not be gone through."""
+    ended = session.scalar(select(func.max(Study.ended_at)).where(Study.scanner == scanner))
+    return (ended or datetime(1970, 1, 1, tzinfo=UTC)) + FOUND_AS_IT_ENDS

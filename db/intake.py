@@ -15,12 +15,12 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID, EnhancedMRImageStorage, MRImageStorage
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from db import search, studies
 from db.session import Conflict, Database, insert_if_new
-from db.tables import AuditEvent, Instance, Patient, Series, Study, Table
+from db.tables import AuditEvent, Instance, Patient, Series, Study, Table, Tombstone
 from lumbar.dicom.identity import Identity, identify
 from lumbar.errors import NotDicom, Transient
 from lumbar.store.files import Draft, Store
@@ -225,11 +225,20 @@ def _study(session: Session, stored: Stored) -> Study:
         description=identity.study_description,
         scanner=identity.scanner,
         stat=identity.stat,
+        **_own_number(session),
     )
     study = session.scalars(locked).one()
     if added:
         session.add_all(search.keys_of(study))
     return study
+
+
+def _own_number(session: Session) -> dict[str, int]:
+    """SQLite would give the number of the newest study, once that is deleted, to another; the audit trail knows it."""
+    if session.get_bind().dialect.name != "sqlite":
+        return {}
+    known = func.max(Study.id), func.max(Tombstone.study_id)
+    return {"id": 1 + max(session.scalar(select(one)) or 0 for one in known)}
 
 
 def _issuer(stored: Stored) -> str:

@@ -1,14 +1,15 @@
 """Figures over many studies: what is in flight, which scanners and weights there are, weeks, the audit trail."""
 
-from collections import defaultdict
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from math import ceil
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, literal, select
 from sqlalchemy.orm import Session
 
 from db.queries import InFlight, in_flight
-from db.tables import AuditEvent, Bundle, Finding, Review, Study
+from db.tables import AuditEvent, Bundle, Finding, Review, Study, Tombstone
 from lumbar.errors import NotThere
 from lumbar.spine.anatomy import Severity
 
@@ -16,13 +17,19 @@ __all__ = ["InFlight", "in_flight"]
 
 MOST_SCANNERS = 200
 WEEKS = 26
+MOST_STUDIES = 300  # of a week, whose findings are counted; where more came, those of every second, third, … are
 
 
 @dataclass
 class Week:
-    """Findings of a week by severity, and what readers said of them. ``first`` is a Monday."""
+    """Findings by severity of the studies that came in a week, and what readers said of them. ``first`` is a Monday.
+
+    Counted are the findings of every ``every``-th of its ``studies``; the reviews are counted all.
+    """
 
     first: date
+    studies: int = 0
+    every: int = 1
     counts: dict[Severity, int] = field(default_factory=lambda: dict.fromkeys(Severity, 0))
     reviewed: int = 0
     agreed: int = 0
@@ -57,6 +64,12 @@ def scanners(session: Session) -> list[str]:
     return names
 
 
+def how_many(session: Session, asked: Select[Any], most: int) -> int:
+    """How many rows a question has, counted to ``most``."""
+    some = asked.with_only_columns(literal(1), maintain_column_froms=True).order_by(None).limit(most).subquery()
+    return session.scalar(select(func.count()).select_from(some)) or 0
+
+
 def bundles(session: Session) -> list[Bundle]:
     """All weights that ever made a finding, the newest first."""
     return list(session.scalars(select(Bundle).order_by(Bundle.id.desc())))
@@ -65,49 +78,55 @@ def bundles(session: Session) -> list[Bundle]:
 def by_week(session: Session, *, scanner: str = "", now: datetime | None = None) -> list[Week]:
     """The last half year, the oldest week first; of one scanner or all."""
     now = now or datetime.now(UTC)
-    first = (now - timedelta(days=now.weekday() + 7 * (WEEKS - 1))).date()
-    weeks = {first + timedelta(days=7 * n): Week(first + timedelta(days=7 * n)) for n in range(WEEKS)}
-    for monday in weeks:
-        begins = datetime(monday.year, monday.month, monday.day, tzinfo=UTC)
-        within = (Finding.found_at >= begins, Finding.found_at < begins + timedelta(days=7))
+    monday = now.date() - timedelta(days=now.weekday())
+    weeks = {first: Week(first) for first in (monday - timedelta(weeks=ago) for ago in reversed(range(WEEKS)))}
+    of_scanner = [Study.scanner == scanner] if scanner else []
+    for week in weeks.values():
+        begins = datetime.combine(week.first, time(), UTC)
+        came = (Study.last_received_at >= begins, Study.last_received_at < begins + timedelta(weeks=1), *of_scanner)
+        week.studies = session.scalar(select(func.count()).select_from(Study).where(*came)) or 0
+        week.every = max(1, ceil(week.studies / MOST_STUDIES))
         asked = (
             select(Finding.severity, func.count())
-            .where(Finding.superseded.is_(False), Finding.severity.is_not(None), *within)
+            .join(Study, Study.id == Finding.study_id)
+            .where(*came, Study.id % week.every == 0, Finding.superseded.is_(False), Finding.severity.is_not(None))
             .group_by(Finding.severity)
         )
-        reviews = (
-            select(Finding.severity, Review.severity, Finding.id)
-            .join(Finding, Finding.id == Review.finding_id)
-            .where(*within)
-            .order_by(Review.id)
-        )
-        if scanner:
-            asked = asked.join(Study, Study.id == Finding.study_id).where(Study.scanner == scanner)
-            reviews = reviews.join(Study, Study.id == Finding.study_id).where(Study.scanner == scanner)
-        for severity, count in session.execute(asked):
-            if severity is not None:
-                weeks[monday].counts[severity] = count
-        said: dict[int, bool] = defaultdict(bool)
-        for was, now_said, finding_id in session.execute(reviews):
-            said[finding_id] = was == now_said
-        weeks[monday].reviewed, weeks[monday].agreed = len(said), sum(said.values())
+        week.counts |= {severity: count for severity, count in session.execute(asked) if severity is not None}
+    begins = datetime.combine(min(weeks), time(), UTC)
+    reviews = (
+        select(Finding.id, Study.last_received_at, Finding.severity == Review.severity)
+        .select_from(Review)
+        .join(Finding, Finding.id == Review.finding_id)
+        .join(Study, Study.id == Finding.study_id)
+        .where(Review.reviewed_at >= begins, Study.last_received_at >= begins, *of_scanner)
+        .where(Study.last_received_at < begins + timedelta(weeks=WEEKS))
+        .order_by(Review.id)
+    )
+    said = {finding_id: (came_at.date(), agrees) for finding_id, came_at, agrees in session.execute(reviews)}
+    for day, agrees in said.values():  # the last word on each finding
+        reviewed = weeks[day - timedelta(days=day.weekday())]
+        reviewed.reviewed += 1
+        reviewed.agreed += bool(agrees)
     return list(weeks.values())
 
 
 def audit_trail(
     session: Session, *, event: str, actor: str, study: str, limit: int, after: int | None = None
 ) -> tuple[list[AuditRow], int | None]:
-    """The newest first, and the number after which the next ones stand. Raises NotThere: no study has that UID."""
+    """The newest first, and the number after which more stand. Raises NotThere: no study has, or had, the UID."""
     asked = select(AuditEvent, Study.study_instance_uid).outerjoin(Study, Study.id == AuditEvent.study_id)
     if event:
         asked = asked.where(AuditEvent.event == event)
     if actor:
         asked = asked.where(AuditEvent.actor == actor)
     if study:
-        study_id = session.scalar(select(Study.id).where(Study.study_instance_uid == study))
-        if study_id is None:
-            raise NotThere("no study has this UID")
-        asked = asked.where(AuditEvent.study_id == study_id)
+        here = select(Study.id).where(Study.study_instance_uid == study)
+        deleted = select(Tombstone.study_id).where(Tombstone.study_instance_uid == study)
+        ids = [*session.scalars(here), *session.scalars(deleted)]
+        if not ids:
+            raise NotThere("no study has this UID, or had it")
+        asked = asked.where(AuditEvent.study_id.in_(ids))
     if after is not None:
         asked = asked.where(AuditEvent.id < after)
     rows = [

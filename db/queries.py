@@ -18,6 +18,7 @@ from db.tables import (
     Job,
     JobKind,
     JobState,
+    Preview,
     Report,
     Series,
     Study,
@@ -30,6 +31,8 @@ from lumbar.spine.findings import Place
 from lumbar.spine.provenance import BundleIdentity
 
 ASKED_AT_ONCE = 500  # studies in one statement
+UNFINISHED = (StudyState.RECEIVING, StudyState.QUEUED, StudyState.ANALYSING)
+NOT_WELL = (JobState.PENDING, JobState.RUNNING, JobState.DEAD)
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class DeliveryRow:
 
 @dataclass(frozen=True)
 class InFlight:
-    """How many studies and jobs stand where, and how many leases ran out while nobody swept."""
+    """How many studies and jobs have not ended (well), by state, and how many leases ran out while nobody swept."""
 
     studies: dict[StudyState, int]
     jobs: dict[tuple[JobKind, JobState], int]
@@ -170,13 +173,18 @@ def set_aside(session: Session, study_id: int) -> dict[str, int]:
 
 def in_flight(session: Session) -> InFlight:
     """What a start-up finds."""
-    studies = select(Study.state, func.count()).group_by(Study.state)
-    jobs = select(Job.kind, Job.state, func.count()).group_by(Job.kind, Job.state)
-    expired = select(func.count()).where(Job.state == JobState.RUNNING, Job.lease_expires_at < db_now())
+    studies = select(Study.state, func.count()).where(Study.state.in_(UNFINISHED)).group_by(Study.state)
+    jobs = select(Job.kind, Job.state, func.count()).where(Job.state.in_(NOT_WELL)).group_by(Job.kind, Job.state)
+    previews = select(Preview.state, func.count()).where(Preview.state.in_(NOT_WELL)).group_by(Preview.state)
+    expired = [
+        select(func.count()).where(table.state == JobState.RUNNING, table.lease_expires_at < db_now())
+        for table in (Job, Preview)
+    ]
     return InFlight(
         studies={state: count for state, count in session.execute(studies)},  # noqa: C416
-        jobs={(kind, state): count for kind, state, count in session.execute(jobs)},
-        leases_expired=session.scalar(expired) or 0,
+        jobs={(kind, state): count for kind, state, count in session.execute(jobs)}
+        | {(JobKind.PREVIEW, state): count for state, count in session.execute(previews)},
+        leases_expired=sum(session.scalar(asked) or 0 for asked in expired),
     )
 
 

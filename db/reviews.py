@@ -34,14 +34,16 @@ def mark_read(session: Session, study: Study, actor: str, *, read: bool = True) 
     audit.note(session, "study.read" if read else "study.unread", actor, study_id=study.id)
 
 
-def review(session: Session, finding_id: int, severity: Severity, comment: str, reviewer: str) -> Review:
+def review(
+    session: Session, finding_id: int, severity: Severity, comment: str, reviewer: str, study_id: int | None = None
+) -> Review:
     """Notes what a reader says of a finding in force.
 
     Raises:
-        Permanent: there is no such finding, or a later revision has replaced it.
+        NotThere: there is no such finding, or it is not the study's. Permanent: a later revision has replaced it.
     """
     finding = session.get(Finding, finding_id)
-    if finding is None:
+    if finding is None or study_id not in (None, finding.study_id):
         raise NotThere(f"there is no finding {finding_id}")
     if finding.superseded:
         raise Permanent("a later revision has replaced this finding; look at the study again")

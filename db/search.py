@@ -7,7 +7,7 @@ then a range of it, on SQLite and on PostgreSQL alike, however many studies ther
 import re
 import unicodedata
 
-from sqlalchemy import intersect, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.tables import SearchKey, Study
@@ -31,13 +31,13 @@ def keys_of(study: Study) -> list[SearchKey]:
 
 
 def matching(session: Session, text: str) -> list[int]:
-    """The studies that have a word beginning with each of the text's, or that UID; at most ``MOST_FOUND``."""
+    """The studies that have a word beginning with each of the text's, or that UID; the newest if many."""
     words = [folded(word) for word in _BETWEEN.split(text.strip()) if folded(word)]
     if not words:
         return []
-    by_words = [
-        select(SearchKey.study_id).where(SearchKey.word >= word, SearchKey.word <= word + _LAST) for word in words
-    ]
-    of_words = intersect(*by_words) if len(by_words) > 1 else by_words[0].distinct()
+    first, *others = (SearchKey.word.between(word, word + _LAST) for word in sorted(words, key=len, reverse=True))
+    have_others = (SearchKey.study_id.in_(select(SearchKey.study_id).where(other)) for other in others)
+    by_words = select(SearchKey.study_id).where(first, *have_others).distinct()
     by_uid = select(Study.id).where(Study.study_instance_uid == text.strip())
-    return [*session.scalars(by_uid), *session.scalars(of_words.limit(MOST_FOUND))]
+    newest = by_words.order_by(SearchKey.study_id.desc()).limit(MOST_FOUND)
+    return [*session.scalars(by_uid), *session.scalars(newest)]

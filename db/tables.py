@@ -28,6 +28,7 @@ class JobKind(StrEnum):
 
     ANALYSE = "analyse"
     DELIVER = "deliver"
+    PREVIEW = "preview"  # of an upload; its row is in ``preview``, not in ``job``
 
 
 class JobState(StrEnum):
@@ -133,6 +134,7 @@ class Study(Table):
         Index("ix_study_images_removed_at_ended_at", "images_removed_at", "ended_at"),
         Index("ix_study_last_received_at_id", "last_received_at", "id"),
         Index("ix_study_scanner_last_received_at", "scanner", "last_received_at"),
+        Index("ix_study_scanner_ended_at", "scanner", "ended_at"),
         _unread("ix_study_unread"),
         _unread("ix_study_unread_stat", "stat"),
         _unread("ix_study_unread_severe", "severe"),
@@ -232,7 +234,7 @@ class Instance(Table):
     source: Mapped[str] = mapped_column(String(64))  # calling AE title or other way in
     aside: Mapped[str | None]
     removed_at: Mapped[datetime | None]  # when retention removed the file; the row stays
-    received_at: Mapped[datetime] = mapped_column(default=db_now())
+    received_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)
 
     series: Mapped[Series] = relationship(lazy="joined", innerjoin=True)
 
@@ -356,7 +358,7 @@ class Delivery(Table):
     report_id: Mapped[int] = mapped_column(ForeignKey("report.id"))
     destination: Mapped[str] = mapped_column(String(64))
     status: Mapped[str] = mapped_column(String(16))  # the peer's, as it said it: 0000, B007, 200
-    delivered_at: Mapped[datetime] = mapped_column(default=db_now())
+    delivered_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)
 
 
 class Review(Table):
@@ -383,6 +385,15 @@ class AuditEvent(Table):
     actor: Mapped[str] = mapped_column(String(64))
     study_id: Mapped[int | None] = mapped_column(index=True)
     detail: Mapped[dict[str, Any]]
+
+
+class AuditForward(Table):
+    """How far the audit trail was sent to the syslog server; one row."""
+
+    __tablename__ = "audit_forward"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    last_id: Mapped[int]  # of audit_event
 
 
 class Tombstone(Table):
@@ -452,3 +463,30 @@ class SignInFailure(Table):
     id: Mapped[int] = mapped_column(primary_key=True)
     who: Mapped[str] = mapped_column(String(64))  # sha256 of the name or address: people mistype passwords as names
     happened_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)
+
+
+class Preview(Table):
+    """Uploaded files that are read once for whoever sent them. Files and answer go; only the audit trail remembers."""
+
+    __tablename__ = "preview"
+    # the audit trail names them by their id, which must not be given twice
+    __table_args__ = (Index("ix_preview_state_id", "state", "id"), {"sqlite_autoincrement": True})
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(32), unique=True)  # of its folder and in its address; not to be guessed
+    user_id: Mapped[int] = mapped_column(ForeignKey("user_account.id"), index=True)
+    keep: Mapped[bool] = mapped_column(Boolean)  # the images are taken in as if a scanner had sent them
+    state: Mapped[JobState] = mapped_column(default=JobState.PENDING)
+    attempts: Mapped[int] = mapped_column(default=0)
+    lease_token: Mapped[str | None] = mapped_column(String(32))
+    lease_expires_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    uploaded_at: Mapped[datetime | None]  # when it was wholly there; until then nobody reads it
+    ended_at: Mapped[datetime | None]
+    files: Mapped[int] = mapped_column(default=0)
+    size: Mapped[int] = mapped_column(BigInteger, default=0)  # bytes
+    images: Mapped[int | None]  # slices that were found in it
+    reason: Mapped[str | None]  # why nothing could be read
+    answer: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # ``db.answers``
+
+    user: Mapped[User] = relationship(lazy="joined", innerjoin=True)

@@ -23,6 +23,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from lumbar.audit import Syslog
 from lumbar.errors import WrongSetting
 from lumbar.peers.destinations import Destination, parse_destination
 
@@ -99,6 +100,7 @@ class Settings(BaseSettings):
     viewer_url: str | None = Field(
         None, description="Link to a viewer, with `{study}`, `{accession}` and `{patient}`: `https://ohif/viewer?…`"
     )
+    upload_mib: int = Field(2048, ge=1, description="Largest upload to the page, all its files together, MiB")
 
     destinations: dict[str, str] = Field(
         default_factory=dict,
@@ -124,6 +126,9 @@ class Settings(BaseSettings):
     )
     uncertain_below: float = Field(
         0.5, ge=0, le=1, description="A finding whose best probability is lower is marked uncertain"
+    )
+    syslog: str | None = Field(
+        None, description="Where the audit trail is sent too: `tls://host:6514`, `tcp://host:601` or `udp://host:514`"
     )
     log_format: str = Field("console", pattern="^(console|json)$", description="`console` or `json` log lines")
 
@@ -151,6 +156,16 @@ class Settings(BaseSettings):
         if self.tls_client_ca and not self.tls_certificate:
             raise ValueError("tls_client_ca needs tls_certificate and tls_key")
         return self
+
+    @field_validator("syslog")
+    @classmethod
+    def _is_a_syslog_server(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                Syslog(value)
+            except WrongSetting as error:
+                raise ValueError(str(error)) from error
+        return value
 
     @field_validator("viewer_url")
     @classmethod

@@ -19,7 +19,7 @@ from lumbar.spine.decode import CELL_MM, SPACING
 from lumbar.spine.keypoints import AXIAL, SAGITTAL, Framing
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from tests.faults import reading
-from worker import analysis
+from worker import analysis, preview
 
 HELD = Path("held")
 SIGMA = 1.3  # cells
@@ -79,4 +79,5 @@ if __name__ == "__main__":
     if os.environ.get("TESTS_READING") == "headers":
         reading.replace()
     analysis.analyse = hold(analysis.analyse)
+    preview.analyse = hold(preview.analyse)
     commands.main()

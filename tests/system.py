@@ -131,7 +131,7 @@ class System:
     def tail(self) -> str:
         return self.log.read_text(errors="replace")[-4000:] if self.log.exists() else ""
 
-    def lumbar(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def lumbar(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """The command line with the system's settings."""
         return subprocess.run(
             [*self._program, *arguments],
@@ -139,6 +139,7 @@ class System:
             cwd=self.folder,
             capture_output=True,
             text=True,
+            input=stdin,
             timeout=240,
         )
 

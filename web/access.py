@@ -9,7 +9,6 @@ from collections.abc import Callable
 from threading import Lock
 from time import monotonic
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 
@@ -72,9 +71,8 @@ TheTrail = Annotated[Trail, Depends(trail_of)]
 def require_same_origin(request: Request) -> None:
     """A change asked for by another site's page is refused, even where no session protects it. Raises NotAllowed."""
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-        raise NotAllowed("the request comes from another site's page")
-    if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+    ours = origin is None or origin.partition("://")[2] == request.headers.get("host")
+    if not ours or request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         raise NotAllowed("the request comes from another site's page")
 
 
@@ -114,17 +112,28 @@ def by_token(request: Request, site: Site) -> Actor | None:
         return accounts.by_token(session, token.strip())
 
 
+def signed_in(request: Request, site: Site) -> Actor:
+    """Who asks. Raises NotSignedIn."""
+    found = by_token(request, site) if "authorization" in request.headers else by_browser(request, site)
+    if found is None:
+        raise NotSignedIn
+    return found
+
+
+def require_our_form(actor: Actor, given: str) -> None:
+    """A browser's change must bring the token that stood in our form. Raises NotAllowed."""
+    if actor.csrf_token is not None and not secrets.compare_digest(given.encode(), actor.csrf_token.encode()):
+        raise NotAllowed("the form is too old or not ours; open the page again")
+
+
 def allowed(permission: Permission) -> Callable[..., Actor]:
     """A dependency: the actor, once it is sure that they may. Raises NotSignedIn, NotAllowed."""
 
     def actor(request: Request, site: TheSite, given: Annotated[str, Depends(_csrf)]) -> Actor:
-        found = by_token(request, site) if "authorization" in request.headers else by_browser(request, site)
-        if found is None:
-            raise NotSignedIn
+        found = signed_in(request, site)
         if request.method in UNSAFE and found.csrf_token is not None:
             require_same_origin(request)
-            if not secrets.compare_digest(given.encode(), found.csrf_token.encode()):
-                raise NotAllowed("the form is too old or not ours; open the page again")
+            require_our_form(found, given)
         if not found.may(permission):
             raise NotAllowed(f"{found.name} may not {permission}; ask an administrator for another role")
         request.state.actor = found

@@ -9,14 +9,13 @@ from fastapi.responses import RedirectResponse
 from db import accounts, by_hand, deletion, reviews, studies
 from db.tables import Permission, UserRole
 from lumbar import peers
-from lumbar.errors import LumbarError, Permanent
+from lumbar.errors import LumbarError, NotThere, Permanent
 from lumbar.spine.anatomy import Severity
-from web.access import Admin, Operator, Reviewer, TheSite, Viewer
+from web.access import Admin, NotAllowed, Operator, Reviewer, TheSite, Viewer
+from web.fields import Number, Words
 from web.rendering import page
 
 router = APIRouter(include_in_schema=False)
-
-Words = Annotated[str, Form(max_length=2000)]
 
 
 def _back(path: str, done: str, **more: str) -> Response:
@@ -28,14 +27,14 @@ def review(
     site: TheSite,
     actor: Reviewer,
     uid: str,
-    finding_id: int,
+    finding_id: Number,
     severity: Annotated[Severity, Form()],
     comment: Words = "",
     at: Words = "",
 ) -> Response:
     with site.database.transaction() as session:
-        studies.find(session, uid)
-        reviews.review(session, finding_id, severity, comment, actor.name)
+        study = studies.find(session, uid)
+        reviews.review(session, finding_id, severity, comment, actor.name, study.id)
     return _back(f"/studies/{uid}", "reviewed", at=at)
 
 
@@ -67,31 +66,31 @@ def delete(site: TheSite, actor: Admin, uid: str, reason: Words = "") -> Respons
 
 
 @router.post("/jobs/{job}/retry")
-def retry(site: TheSite, actor: Operator, job: int) -> Response:
+def retry(site: TheSite, actor: Operator, job: Number) -> Response:
     with site.database.transaction() as session:
         by_hand.retry(session, job, actor.name)
     return _back("/jobs", "retried")
 
 
 @router.post("/jobs/{job}/cancel")
-def cancel(site: TheSite, actor: Operator, job: int) -> Response:
+def cancel(site: TheSite, actor: Operator, job: Number) -> Response:
     with site.database.transaction() as session:
         by_hand.cancel(session, job, actor.name)
     return _back("/jobs", "cancelled")
 
 
 @router.post("/jobs/{job}/resend")
-def resend(site: TheSite, actor: Operator, job: int, uid: Words = "") -> Response:
+def resend(site: TheSite, actor: Operator, job: Number, uid: Words = "") -> Response:
     with site.database.transaction() as session:
         by_hand.resend(session, job, actor.name)
     return _back(f"/studies/{uid}" if uid else "/jobs", "sent")
 
 
-@router.post("/destinations/{name}/echo")
+@router.post("/destinations/{name:path}/echo")
 def echo(request: Request, site: TheSite, actor: Operator, name: str) -> Response:
     """Asks a destination whether it is there."""
     if name not in site.settings.destinations:
-        raise Permanent(f"no destination is called {name!r}")
+        raise NotThere(f"no destination is called {name!r}")
     try:
         peers.test(site.settings.destination(name))
         answer, well = "answers", True
@@ -145,7 +144,7 @@ def add_token(
 
 
 @router.post("/tokens/{token}/revoke")
-def revoke(site: TheSite, actor: Admin, token: int) -> Response:
+def revoke(site: TheSite, actor: Admin, token: Number) -> Response:
     with site.database.transaction() as session:
         accounts.revoke_token(session, token, actor.name)
     return _back("/users", "saved")
@@ -154,6 +153,8 @@ def revoke(site: TheSite, actor: Admin, token: int) -> Response:
 @router.post("/password")
 def own_password(site: TheSite, actor: Viewer, password: Words) -> Response:
     """Everybody sets their own; they have to sign in again."""
+    if actor.csrf_token is None:
+        raise NotAllowed("a program's token sets no password; sign in with a browser")
     with site.database.transaction() as session:
         accounts.set_password(session, accounts.user_named(session, actor.name), password, actor.name)
     return RedirectResponse("/sign-in", 303)

@@ -14,13 +14,15 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from db.accounts import TooManyAttempts
+from db.previews import TooManyWaiting
 from db.session import DatabaseAway
 from db.site import Site
 from lumbar import VERSION
 from lumbar.errors import LumbarError, NotAnalysable, NotDicom, NotThere, Permanent, Transient
 from lumbar.spine.provenance import RESEARCH_USE_ONLY
-from web import actions, api, images, pages, signing, watching
+from web import actions, admin, api, images, pages, signing, upload, watching
 from web.access import NotAllowed, NotSignedIn, Trail
+from web.incoming import NotAForm, TooLarge
 from web.rendering import page
 
 log = structlog.get_logger()
@@ -50,14 +52,16 @@ def create_app(site: Site) -> FastAPI:
     app.state.noted_use = _Noted().due
     app.middleware("http")(_guarded)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    for part in (signing, pages, actions, images, watching, api):
+    for part in (signing, pages, actions, images, upload, watching, api):
         app.include_router(part.router)
+    admin.mount(app, site)
     for kind, answer in (
         (NotSignedIn, _not_signed_in),
         (NotAllowed, _refused),
         (LumbarError, _failed),
         (RequestValidationError, _invalid),
         (HTTPException, _http),
+        (Exception, _broken),
     ):
         app.add_exception_handler(kind, answer)  # type: ignore[arg-type]
     for name in ("uvicorn.access", "uvicorn.error"):
@@ -83,14 +87,27 @@ class _Noted:
 
 async def _guarded(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
     """Bounds what is read and says how a browser must treat what it gets."""
+    return _protected(request, _unreadable(request) or await call_next(request))
+
+
+def _unreadable(request: Request) -> Response | None:
+    """The answer to a request that is not even looked into."""
+    if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
+        return _answer(request, 400, "the address holds a character that nothing here has in its name")
+    if request.url.path == upload.ADDRESS:  # which counts what really comes
+        return None
     length = request.headers.get("content-length", "0")
-    if (not length.isdecimal() or int(length) > LARGEST_BODY) and not request.url.path.startswith("/upload"):
-        return problem(413, "the request is too large")
-    if "transfer-encoding" in request.headers and not request.url.path.startswith("/upload"):
-        return problem(411, "say how long the request is")
-    response = await call_next(request)
+    if not length.isdecimal() or int(length) > LARGEST_BODY:
+        return _answer(request, 413, "the request is too large")
+    if "transfer-encoding" in request.headers:
+        return _answer(request, 411, "say how long the request is")
+    return None
+
+
+def _protected(request: Request, response: Response) -> Response:
     headers = response.headers
-    headers.setdefault("Content-Security-Policy", POLICY)
+    policy = admin.POLICY if request.url.path.startswith(admin.ADDRESS) else POLICY
+    headers.setdefault("Content-Security-Policy", policy)
     headers["X-Content-Type-Options"] = "nosniff"
     headers["Referrer-Policy"] = "same-origin"  # with none, browsers hide their origin from us too
     headers["Cross-Origin-Opener-Policy"] = "same-origin"
@@ -133,7 +150,16 @@ async def _failed(request: Request, error: LumbarError) -> Response:
         away = isinstance(error, DatabaseAway)
         log.warning("web.away", why=type(error).__name__)
         return _answer(request, 503, f"{error}; try again in a moment" if away else str(error), **{"Retry-After": "5"})
-    status = {NotThere: 404, TooManyAttempts: 429, NotDicom: 422, NotAnalysable: 422, Permanent: 409}
+    status = {
+        NotThere: 404,
+        TooManyAttempts: 429,
+        TooManyWaiting: 429,
+        TooLarge: 413,
+        NotAForm: 422,
+        NotDicom: 422,
+        NotAnalysable: 422,
+        Permanent: 409,
+    }
     return _answer(request, next(code for kind, code in status.items() if isinstance(error, kind)), str(error))
 
 
@@ -146,3 +172,8 @@ async def _invalid(request: Request, error: RequestValidationError) -> Response:
 async def _http(request: Request, error: HTTPException) -> Response:
     why = {404: "there is no such page", 405: "this cannot be done here"}.get(error.status_code, error.detail)
     return _answer(request, error.status_code, why, **dict(error.headers or {}))
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    """A fault of ours, which goes on to the log: its text may quote what it was about."""
+    return _protected(request, _answer(request, 500, "this failed inside; the log says where"))

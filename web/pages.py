@@ -1,5 +1,7 @@
 """The pages: what to read first and why, one study, findings across studies, the queue, the people."""
 
+import io
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
@@ -10,6 +12,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from db import accounts, by_hand, found, overview, studies, worklist
 from db.found import FindingFilter
+from db.labels import labels
 from db.session import Database
 from db.site import Site
 from db.story import Cell, Story, story
@@ -17,7 +20,8 @@ from db.tables import JobKind, JobState, StudyState, UserRole
 from db.worklist import StudyFilter, StudyPage
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Severity
 from web import tables
-from web.access import Admin, Operator, TheSite, TheTrail, Viewer
+from web.access import Admin, Operator, Reviewer, TheSite, TheTrail, Viewer
+from web.fields import Chosen
 from web.rendering import page
 
 router = APIRouter(include_in_schema=False)
@@ -47,7 +51,7 @@ def reading_worklist(
     trail: TheTrail,
     actor: Viewer,
     q: Text = "",
-    state: Annotated[list[StudyState] | None, Query()] = None,
+    state: Annotated[list[StudyState] | None, Chosen, Query()] = None,
     scanner: Text = "",
     after: Text = "",
     done: Done = "",
@@ -67,7 +71,7 @@ def all_studies(
     trail: TheTrail,
     actor: Viewer,
     q: Text = "",
-    state: Annotated[list[StudyState] | None, Query()] = None,
+    state: Annotated[list[StudyState] | None, Chosen, Query()] = None,
     scanner: Text = "",
     after: Text = "",
     done: Done = "",
@@ -279,7 +283,7 @@ def jobs(
         chosen_states=states,
         chosen_kinds=kind or [],
         states=tuple(JobState),
-        kinds=tuple(JobKind),
+        kinds=(JobKind.ANALYSE, JobKind.DELIVER),  # those that have rows here
         most=ROWS * 4,
         csv=_address("/jobs.csv", {"state": states, "kind": kind or []}),
         said=DEEDS.get(done),
@@ -319,6 +323,20 @@ def quality(request: Request, site: TheSite, trail: TheTrail, actor: Viewer, sca
 
 def _tallest(weeks: Sequence[overview.Week]) -> int:
     return max((week.assessed for week in weeks), default=0)
+
+
+@router.get("/reviews.zip")
+def reviewed_labels(site: TheSite, trail: TheTrail, actor: Reviewer) -> Response:
+    """What readers said, as the tables of the RSNA layout; `lumbar export-labels` adds the images."""
+    trail.saw("reviews.exported", actor.name)
+    with site.database.reading() as session:
+        told = labels(session)
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in told.tables.items():
+            archive.writestr(name, text)
+    headers = {"Content-Disposition": 'attachment; filename="reviews.zip"'}
+    return Response(held.getvalue(), media_type="application/zip", headers=headers)
 
 
 @router.get("/system")

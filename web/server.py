@@ -1,6 +1,7 @@
 """Serving the page: where it may listen, and how it ends."""
 
 import asyncio
+import socket
 import threading
 from contextlib import suppress
 from ipaddress import ip_address
@@ -17,6 +18,7 @@ log = structlog.get_logger()
 
 LONGEST_HEADER = 16 * 2**10  # bytes
 STOP_WITHIN_S = 5
+WAITING = 512  # connections that nobody has taken yet
 
 
 def serve(site: Site, stop: threading.Event) -> None:
@@ -51,8 +53,8 @@ def serve(site: Site, stop: threading.Event) -> None:
 
 
 async def _serve(config: uvicorn.Config, stop: threading.Event) -> None:
-    with config.bind_socket() as listener:
-        listener.listen(2048)
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    with socket.create_server((config.host, config.port), family=family, backlog=WAITING) as listener:
         host, port = listener.getsockname()[:2]
         log.info("web.listening", host=host, port=port, tls=config.is_ssl)
         server = uvicorn.Server(config)

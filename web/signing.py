@@ -1,7 +1,7 @@
 """Signing in and out."""
 
 from typing import Annotated
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
@@ -10,6 +10,7 @@ from db import accounts
 from db.accounts import Refused, SignedIn, TooManyAttempts
 from lumbar.errors import Permanent
 from web.access import COOKIE, TheSite, Viewer, address_of, require_same_origin
+from web.fields import WITHOUT_NUL
 from web.rendering import page
 
 router = APIRouter(include_in_schema=False)
@@ -32,7 +33,7 @@ def sign_in_page(request: Request, site: TheSite, to: str = "/") -> Response:
 def sign_in(
     request: Request,
     site: TheSite,
-    name: Annotated[str, Form(max_length=200)] = "",
+    name: Annotated[str, Form(max_length=200, pattern=WITHOUT_NUL)] = "",
     password: Annotated[str, Form(max_length=5000)] = "",
     to: Annotated[str, Form(max_length=2000)] = "/",
 ) -> Response:
@@ -68,7 +69,5 @@ def sign_out(request: Request, site: TheSite, actor: Viewer) -> Response:
 
 
 def _here(to: str) -> str:
-    """An address of our own, whatever the sign-in page was given."""
-    parts = urlsplit(to)
-    ours = not parts.scheme and not parts.netloc and to.startswith("/") and not to.startswith(("//", "/\\"))
-    return to if ours and to.isprintable() else "/"
+    """An address of our own, whatever the sign-in page was given: what begins otherwise may lead to another host."""
+    return to if to.startswith("/") and to[1:2] not in ("/", "\\") and to.isprintable() else "/"

@@ -39,7 +39,7 @@ FOUND_COLUMNS = (
 JOB_COLUMNS = tuple(field.name for field in fields(JobRow))
 LINES_AT_ONCE = 500
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = re.compile("[\\s\x00-\x1f]*[=+@\uff1d\uff0b\uff0d\uff20-]|[\t\r\n]")  # also in full width
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -97,4 +97,4 @@ def cell(value: object) -> object:
     if not isinstance(value, str):
         return value
     plain = _CONTROL.sub("\ufffd", value)
-    return f"'{plain}" if value.lstrip(" ").startswith(_FORMULA) else plain
+    return f"'{plain}" if _FORMULA.match(value) else plain

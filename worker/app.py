@@ -12,7 +12,7 @@ from db.tables import JobKind
 from lumbar.errors import Transient, WrongSetting
 from worker.local import Task
 
-NAMES = {JobKind.ANALYSE: "analyse_study", JobKind.DELIVER: "deliver"}
+NAMES = {JobKind.ANALYSE: "analyse_study", JobKind.DELIVER: "deliver", JobKind.PREVIEW: "preview"}
 
 # A broker that is away must not hold up the sweep: kombu's own patience is 6 s a round, or for ever.
 QUICKLY = {"max_retries": 1, "interval_start": 0, "socket_connect_timeout": 2, "socket_timeout": 5}
@@ -57,7 +57,7 @@ def create_app(broker_url: str) -> Celery:
 
 
 def bind(app: Celery, tasks: dict[JobKind, Task]) -> None:
-    """Gives the application its two tasks, for a worker to run."""
+    """Gives the application its tasks, for a worker to run."""
     for kind, task in tasks.items():
         app.task(name=NAMES[kind])(task)
 

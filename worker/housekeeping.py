@@ -1,13 +1,18 @@
-"""Beside the sweep, in a thread of its own: files and rows are held against each other once, then old images go."""
+"""Beside the sweep, in a thread of its own: files and rows held against each other once; old images and uploads; audit
+messages.
+"""
 
 from collections.abc import Callable
 from threading import Event, Thread
 
 import structlog
 
+from db import previews
+from db.audit import forward
 from db.reconcile import reconcile
 from db.retention import remove_images
 from db.site import Site
+from lumbar.audit import Syslog
 from lumbar.errors import Transient
 
 log = structlog.get_logger()
@@ -24,11 +29,15 @@ def start(site: Site, stop: Event) -> Thread:
 
 def _run(site: Site, stop: Event) -> None:
     reconciled = False
+    syslog = Syslog(site.settings.syslog) if site.settings.syslog else None
     while not stop.is_set():
         if not reconciled:
             reconciled = _done(lambda: reconcile(site))
         if reconciled:
             _done(lambda: remove_images(site))
+        _done(lambda: previews.tidy(site))
+        if syslog:
+            _done(lambda: forward(site.database, syslog))
         stop.wait(EVERY_S)
 
 

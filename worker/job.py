@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from threading import Event, Thread
 
 import structlog
@@ -14,10 +15,20 @@ from db.jobs import Backoff, Claimed
 from db.site import Site
 from db.tables import JobKind
 from lumbar.errors import Permanent, Transient
+from lumbar.settings import Settings
 
 log = structlog.get_logger()
 
 BEATS_PER_LEASE = 4
+
+
+@dataclass(frozen=True)
+class Held:
+    """Work under a lease: what the log calls it, what extends the lease, and what gives it back as a failed try."""
+
+    ids: dict[str, object]
+    extend: Callable[[], object]
+    give_back: Callable[[str], object]
 
 
 def perform(site: Site, kind: JobKind, work: Callable[[Claimed], None]) -> bool:
@@ -32,7 +43,8 @@ def perform(site: Site, kind: JobKind, work: Callable[[Claimed], None]) -> bool:
         return False
     ids = _ids(claimed)
     log.info("job.started", **ids)
-    with _kept_alive(site, claimed):
+    held = Held(ids, lambda: _extend(site, claimed), lambda why: _give_back(site, claimed, why, site.fault))
+    with kept_alive(site.settings, held):
         try:
             work(claimed)
             log.info("job.done", **ids)
@@ -64,11 +76,16 @@ def _give_back(site: Site, claimed: Claimed, error: str, backoff: Backoff) -> No
         results.release(session, claimed, error, backoff)
 
 
+def _extend(site: Site, claimed: Claimed) -> None:
+    with site.database.transaction() as session:
+        jobs.heartbeat(session, claimed, lease_s=site.settings.lease_s)
+
+
 @contextmanager
-def _kept_alive(site: Site, claimed: Claimed) -> Iterator[None]:
+def kept_alive(settings: Settings, held: Held) -> Iterator[None]:
     """Extends the lease while the work goes on; a worker that is killed stops doing so, and one that is stuck ends."""
     ended = Event()
-    thread = Thread(target=_watch, args=(site, claimed, ended), name=f"lease-{claimed.job_id}", daemon=True)
+    thread = Thread(target=_watch, args=(settings, held, ended), name="lease", daemon=True)
     thread.start()
     try:
         yield
@@ -77,25 +94,24 @@ def _kept_alive(site: Site, claimed: Claimed) -> Iterator[None]:
         thread.join()
 
 
-def _watch(site: Site, claimed: Claimed, ended: Event) -> None:
+def _watch(settings: Settings, held: Held, ended: Event) -> None:
     """Beats until the work has ended or its time is up."""
-    until = time.monotonic() + site.settings.job_limit_s
+    until = time.monotonic() + settings.job_limit_s
     while (left_s := until - time.monotonic()) > 0:
-        if ended.wait(min(left_s, site.settings.lease_s / BEATS_PER_LEASE)):
+        if ended.wait(min(left_s, settings.lease_s / BEATS_PER_LEASE)):
             return
         try:
-            with site.database.transaction() as session:
-                jobs.heartbeat(session, claimed, lease_s=site.settings.lease_s)
+            held.extend()
         except Exception as error:  # noqa: BLE001 - the next beat may get through, whatever this one met
-            log.warning("lease.not_extended", job=claimed.job_id, error=type(error).__name__)
-    _end_stuck(site, claimed)
+            log.warning("lease.not_extended", **held.ids, error=type(error).__name__)
+    _end_stuck(settings, held)
 
 
-def _end_stuck(site: Site, claimed: Claimed) -> None:
+def _end_stuck(settings: Settings, held: Held) -> None:
     """Gives the job back and kills this process: nothing else ends a thread that hangs. Its parent starts another."""
-    log.error("job.stuck", **_ids(claimed), limit_s=site.settings.job_limit_s)
+    log.error("job.stuck", **held.ids, limit_s=settings.job_limit_s)
     try:
-        _give_back(site, claimed, f"it did not end within {site.settings.job_limit_s:g} s", site.fault)
+        held.give_back(f"it did not end within {settings.job_limit_s:g} s")
     except Exception as error:  # noqa: BLE001 - the process ends in any case, and then the lease runs out
-        log.warning("job.not_given_back", job=claimed.job_id, error=type(error).__name__)
+        log.warning("job.not_given_back", **held.ids, error=type(error).__name__)
     os.kill(os.getpid(), signal.SIGKILL)

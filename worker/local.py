@@ -1,7 +1,7 @@
 """The doorbell without a broker: the sweep's own process does the jobs, straight from the job table."""
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 import structlog
@@ -14,32 +14,36 @@ Task = Callable[[], bool]  # does one due job; False when there was none
 
 
 class LocalDoorbell:
-    """One lane a kind of job, so that a slow PACS does not hold up an analysis."""
+    """A lane for what needs the networks and one for what does not, so that a slow PACS does not hold up an analysis.
+
+    The kinds in a lane take turns, a job each.
+    """
 
     def __init__(self, tasks: dict[JobKind, Task]) -> None:
         self._tasks = tasks
-        self._lanes = {kind: ThreadPoolExecutor(1, thread_name_prefix=kind) for kind in tasks}
-        self._busy: dict[JobKind, Future[None]] = {}
+        reading, sending = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("reading", "sending"))
+        self._lanes = {kind: sending if kind is JobKind.DELIVER else reading for kind in tasks}
+        self._busy: set[JobKind] = set()
         self._closing = Event()
 
     def ring(self, kind: JobKind, due: int) -> None:
-        """A free lane starts; it goes on until nothing is due."""
-        if due and (kind not in self._busy or self._busy[kind].done()):
-            self._busy[kind] = self._lanes[kind].submit(self._work, self._tasks[kind])
-            self._busy[kind].add_done_callback(lambda done: _note(done, kind))
+        """The kind gets a place in its lane, unless it has one; it goes on until nothing is due."""
+        if due and kind not in self._busy:
+            self._busy.add(kind)
+            self._lanes[kind].submit(self._turn, kind)
 
-    def _work(self, task: Task) -> None:
-        while not self._closing.is_set() and task():
-            pass
+    def _turn(self, kind: JobKind) -> None:
+        """One job, then the end of the lane."""
+        try:
+            if not self._closing.is_set() and self._tasks[kind]() and not self._closing.is_set():
+                self._lanes[kind].submit(self._turn, kind)
+                return
+        except Exception as error:  # noqa: BLE001 - a job's failure is in its row; this kept it from being written there
+            log.error("lane.broken", kind=str(kind), error=type(error).__name__)
+        self._busy.discard(kind)
 
     def close(self) -> None:
         """Waits for the jobs in hand; takes no other."""
         self._closing.set()
-        for lane in self._lanes.values():
+        for lane in set(self._lanes.values()):
             lane.shutdown(wait=True)
-
-
-def _note(done: Future[None], kind: JobKind) -> None:
-    """A job's failure is in its row; here stands only what kept it from being written there."""
-    if error := done.exception():
-        log.error("lane.broken", kind=str(kind), error=type(error).__name__)

@@ -9,6 +9,7 @@ from lumbar.dicom.folder import Found
 from lumbar.dicom.reader import SliceReader
 from lumbar.errors import NotAnalysable, NotDicom
 from lumbar.networks import Networks
+from lumbar.reports.picture import Marked, draw_slice
 from lumbar.spine.crops import CROP_MM, crop
 from lumbar.spine.findings import Probabilities
 from lumbar.spine.roles import assign_roles, role_of
@@ -52,3 +53,10 @@ def classify(
         raise NotAnalysable(f"the image cannot be read: {error}") from error
     (conditions,), (severities,) = networks.conditions(seen).tolist(), networks.severities(seen).tolist()
     return Classification(header, column, row, tuple(conditions), (severities[0], severities[1], severities[2]))
+
+
+def picture_of(seen: Classification, instances: Sequence[Found], notices: Sequence[str]) -> bytes:
+    """A PNG that shows where the image was looked at."""
+    header = seen.header
+    marks = {"here": header.to_patient(seen.column, seen.row)}
+    return draw_slice(Marked("Where it was looked at", SliceReader(instances).read(header), header, marks), notices)

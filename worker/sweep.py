@@ -9,7 +9,7 @@ from typing import Protocol
 
 import structlog
 
-from db import jobs, queries, results, studies
+from db import jobs, previews, queries, results, studies
 from db.site import Site
 from db.tables import JobKind
 from lumbar.errors import Transient
@@ -38,18 +38,27 @@ def sweep(site: Site, doorbell: Doorbell) -> Counter[str]:
     with site.database.reading() as session:
         quiet = studies.quiet_studies(session, site.quiet)
         lost = jobs.expired(session)
+        lost_previews = previews.expired(session)
     for study_id in quiet:
         with site.database.transaction() as session:
             found["studies_completed"] += studies.complete(session, study_id, site.quiet)
     for claimed in lost:
         with site.database.transaction() as session:
             found["jobs_recovered"] += results.recover(session, claimed, most_losses=site.settings.worker_losses)
+    for upload in lost_previews:
+        found["previews_recovered"] += previews.recover(site, upload)
     for kind in JobKind:
-        with site.database.reading() as session:
-            due = len(jobs.due(session, kind, MOST_WAITING))
+        due = _due(site, kind)
         doorbell.ring(kind, due)
         found[f"jobs_due_{kind}"] = due
     return found
+
+
+def _due(site: Site, kind: JobKind) -> int:
+    with site.database.reading() as session:
+        if kind is JobKind.PREVIEW:
+            return len(previews.due(session, MOST_WAITING))
+        return len(jobs.due(session, kind, MOST_WAITING))
 
 
 def run(site: Site, doorbell: Doorbell, stop: Event) -> None:

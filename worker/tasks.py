@@ -1,4 +1,4 @@
-"""The two tasks, the same with a broker and without: nothing comes in; the job table says what is to be done."""
+"""The tasks, the same with a broker and without: nothing comes in; the job table says what is to be done."""
 
 from collections.abc import Callable
 
@@ -9,6 +9,7 @@ from worker.analysis import analyse_study
 from worker.delivery import deliver
 from worker.job import perform
 from worker.local import Task
+from worker.preview import read_next
 
 
 def tasks(site: Site, networks: Callable[[], Networks]) -> dict[JobKind, Task]:
@@ -20,4 +21,7 @@ def tasks(site: Site, networks: Callable[[], Networks]) -> dict[JobKind, Task]:
     def send() -> bool:
         return perform(site, JobKind.DELIVER, lambda claimed: deliver(site, claimed))
 
-    return {JobKind.ANALYSE: analyse, JobKind.DELIVER: send}
+    def preview() -> bool:
+        return read_next(site, networks)
+
+    return {JobKind.ANALYSE: analyse, JobKind.DELIVER: send, JobKind.PREVIEW: preview}

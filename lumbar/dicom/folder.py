@@ -2,6 +2,7 @@
 
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,17 +36,21 @@ class Refused:
     reason: str
 
 
-def find_instances(path: Path, scratch: Path) -> tuple[list[Found], list[Refused]]:
+def find_instances(
+    path: Path, scratch: Path, check: Callable[[Path], object] = lambda file: None
+) -> tuple[list[Found], list[Refused]]:
     """Every MR instance in a file, a folder with its sub-folders, or a zip, in the order of the files' names. Links
     that lead out of the folder are not followed.
 
     ``scratch`` is an empty folder to unpack a zip into; the caller removes it once the pixels are read. Files
-    inside a zip are numbered, never named by the zip. Raises NotAnalysable where there is nothing to read.
+    inside a zip are numbered, never named by the zip. ``check`` sees each file first and raises NotDicom on one that
+    must not even be opened here. Raises NotAnalysable where there is nothing to read.
     """
     instances: list[Found] = []
     refused: list[Refused] = []
-    for file in _files(path, scratch):
+    for file in files_in(path, scratch):
         try:
+            check(file)
             header = read_header(file)
             instances.append(Found(file, header, tuple(slice_headers(header))))
         except NotDicom as error:
@@ -58,7 +63,8 @@ def find_instances(path: Path, scratch: Path) -> tuple[list[Found], list[Refused
     return instances, refused
 
 
-def _files(path: Path, scratch: Path) -> list[Path]:
+def files_in(path: Path, scratch: Path) -> list[Path]:
+    """Every file, as for ``find_instances``, whatever it holds. Raises NotAnalysable."""
     if path.is_dir():
         here = path.resolve()
         files = sorted(p for p in path.rglob("*") if p.is_file() and p.resolve().is_relative_to(here))

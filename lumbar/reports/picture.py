@@ -27,7 +27,7 @@ from lumbar.reports.marked import Marked, draw_marked
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Role
 from lumbar.spine.findings import SHOWN, Finding
 
-__all__ = ["Cell", "Marked", "draw"]
+__all__ = ["Cell", "Marked", "draw", "draw_slice"]
 
 WIDTH, MARGIN, TOP = 1860, 24, 76
 SLICE_WIDTH, ROWS_LEFT = 488, 582  # the slice's panel; where the grid of cells begins
@@ -82,6 +82,20 @@ def draw(marked: Marked | None, cells: Sequence[Cell], lines: Sequence[str], not
     page.write_all(MARGIN, WORDS_TOP, said, 17)
     page.write_all(NOTICES_LEFT, WORDS_TOP, warned, 22, WARNING)
     page.write(MARGIN, WORDS_TOP + height + 12, KEY, 15, GREY)
+    return _png(page)
+
+
+def draw_slice(marked: Marked, notices: Sequence[str]) -> bytes:
+    """A single slice with its marks, for an image of which no level is known; a PNG."""
+    width = SLICE_WIDTH + 2 * MARGIN
+    warned = [line for text in notices for line in broken(text, 17, SLICE_WIDTH, MOST_LINES)]
+    page = Page(width, round(WORDS_TOP + len(warned) * 17 * LEADING + MARGIN))
+    _slice(page, marked)
+    page.write_all(MARGIN, WORDS_TOP, warned, 17, WARNING)
+    return _png(page)
+
+
+def _png(page: Page) -> bytes:
     png = BytesIO()
     page.image.save(png, "PNG")
     return png.getvalue()

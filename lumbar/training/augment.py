@@ -57,8 +57,8 @@ def augmented(rng: Rng, image: NDArray[np.uint8], condition: Condition, amounts:
     if rng.random() < 0.7:
         coarse = int(rng.integers(2, 5))  # a scanner's pixel in pixels of the crop
         grain = rng.standard_normal((SIDE // coarse, SIDE // coarse), dtype=np.float32)
-        grain = cv2.resize(grain, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
-        seen = seen + grain * np.float32(rng.uniform(0, amounts.noise))
+        spread = cv2.resize(grain, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+        seen = np.asarray(seen + spread * np.float32(rng.uniform(0, amounts.noise)), dtype=np.float32)
     return np.asarray(seen, dtype=np.float32).clip(0, 1), condition
 
 

@@ -32,6 +32,12 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_search_key_study_id"), "search_key", ["study_id"])
     op.create_table(
+        "audit_forward",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("last_id", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_forward")),
+    )
+    op.create_table(
         "tombstone",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("study_instance_uid", sa.String(64), nullable=False),
@@ -53,8 +59,11 @@ def upgrade() -> None:
             sqlite_where=sa.text("superseded IS 0"),
             postgresql_where=sa.text("superseded IS false"),
         )
+    for table, moment in _MOMENTS.items():
+        op.create_index(op.f(f"ix_{table}_{moment}"), table, [moment])
     op.create_index("ix_study_last_received_at_id", "study", ["last_received_at", "id"])
     op.create_index("ix_study_scanner_last_received_at", "study", ["scanner", "last_received_at"])
+    op.create_index("ix_study_scanner_ended_at", "study", ["scanner", "ended_at"])
     for name, flag in _UNREAD.items():
         op.create_index(
             name,
@@ -70,6 +79,7 @@ _CURRENT = {
     "ix_finding_severity_found_at": ["severity"],
     "ix_finding_found_at": [],
 }
+_MOMENTS = {"instance": "received_at", "delivery": "delivered_at"}  # of the last hour's figures
 _UNREAD = {"ix_study_unread": None, "ix_study_unread_stat": "stat", "ix_study_unread_severe": "severe"}
 
 
@@ -123,14 +133,17 @@ def _people() -> None:
 def _fill() -> None:
     """What new columns say of the rows that are there."""
     study, finding, bundle, patient = (
-        sa.table("study", *map(sa.column, ("id", "accession_number", "patient_id", "severe", "trained_on"))),
+        sa.table(
+            "study", *map(sa.column, ("id", "accession_number", "patient_id", "severe", "trained_on", "ended_at"))
+        ),
         sa.table("finding", *map(sa.column, ("study_id", "superseded", "severity", "bundle_id", "found_at"))),
         sa.table("bundle", *map(sa.column, ("id", "trained_on"))),
         sa.table("patient", *map(sa.column, ("id", "name", "patient_identifier"))),
     )
     key = sa.table("search_key", sa.column("word"), sa.column("study_id"))
     with Session(op.get_bind()) as session:
-        session.execute(sa.update(finding).values(found_at=db_now()))
+        ended_at = sa.select(study.c.ended_at).where(study.c.id == finding.c.study_id).scalar_subquery()
+        session.execute(sa.update(finding).values(found_at=sa.func.coalesce(ended_at, db_now())))
         of_study = (finding.c.study_id == study.c.id) & (finding.c.superseded.is_(sa.false()))
         session.execute(
             sa.update(study).values(
@@ -152,12 +165,16 @@ def _fill() -> None:
 def downgrade() -> None:
     for name in _UNREAD:
         op.drop_index(name, "study")
+    op.drop_index("ix_study_scanner_ended_at", "study")
     op.drop_index("ix_study_scanner_last_received_at", "study")
     op.drop_index("ix_study_last_received_at_id", "study")
+    for table, moment in _MOMENTS.items():
+        op.drop_index(op.f(f"ix_{table}_{moment}"), table)
     for name in _CURRENT:
         op.drop_index(name, "finding")
     op.create_index("ix_finding_question", "finding", ["superseded", "severity", "condition", "level"])
-    for table in ("sign_in_failure", "api_token", "web_session", "user_account", "tombstone", "search_key"):
+    people = ("sign_in_failure", "api_token", "web_session", "user_account")
+    for table in (*people, "tombstone", "audit_forward", "search_key"):
         op.drop_table(table)
     op.drop_column("finding", "found_at")
     for column in ("read_at", "trained_on", "severe", "scanner"):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 import subprocess
 import zipfile
@@ -241,6 +242,7 @@ def test_the_demo_ends_well(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6 of 6 reports arrived in the PACS and 6 of 6 studies have 25 findings" in done.stdout
     said = " ".join(done.stdout.split())
+    assert re.match(r"The page: http://127\.0\.0\.1:\d+ – sign in as demo with \S{16}", said)
     assert "Every study with a severe finding stands above every study without a moderate one." in said
 
 

@@ -167,7 +167,9 @@ def test_somebody_elses_token_cannot_be_revoked(database, anna):
         ("anna", PASSWORD, "already"),
         ("ben", "short", "12 to 1024 characters"),
         ("", PASSWORD, "1 to 64"),
-        ("a\nb", PASSWORD, "invisible"),
+        ("a\nb", PASSWORD, "letters, digits"),
+        ("a/b", PASSWORD, "letters, digits"),
+        ("a" * 65, PASSWORD, "1 to 64"),
     ],
 )
 def test_a_user_that_cannot_be_is_refused_in_words(database, anna, name, password, why):

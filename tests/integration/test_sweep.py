@@ -52,4 +52,4 @@ def test_a_start_says_what_it_found_in_flight_and_what_it_resumed(site, monkeypa
     )
     assert said["job.worker_lost"]["job"] == claimed.job_id
     assert said["sweep.resumed"].items() >= {"jobs_recovered": 1, "jobs_due_analyse": 2, "jobs_due_deliver": 0}.items()
-    assert doorbell.rung == {JobKind.ANALYSE: 2, JobKind.DELIVER: 0}
+    assert doorbell.rung == {JobKind.ANALYSE: 2, JobKind.DELIVER: 0, JobKind.PREVIEW: 0}

@@ -1,0 +1,155 @@
+"""The audit trail's events as DICOM audit messages (PS3.15 A.5.2), and as syslog carries them (RFC 5424).
+
+Participants and objects are ids: users' names, AE titles, Study Instance UIDs; nothing else is told of a patient.
+"""
+
+import os
+import socket
+import ssl
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+from xml.etree import ElementTree
+
+from lumbar.errors import Transient, WrongSetting
+
+APP_NAME, MESSAGE_ID = "lumbar-triage", "DICOM+RFC3881"
+PRIORITY = 10 * 8 + 5  # authpriv.notice
+PORTS = {"udp": 514, "tcp": 601, "tls": 6514}
+PATIENCE_S = 10.0
+
+
+@dataclass(frozen=True)
+class AuditLine:
+    """A row of the audit trail."""
+
+    happened_at: datetime
+    event: str
+    actor: str
+    study_instance_uid: str | None = None
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What DICOM calls an event: EventID (PS3.16 CID 400), EventActionCode, and the outcome."""
+
+    code: str
+    meaning: str
+    action: str  # C create, R read, U update, D delete, E execute
+    outcome: int = 0  # 0 success, 4 minor failure
+
+
+_ACCESSED = ("110103", "DICOM Instances Accessed")
+_ALERT = ("110113", "Security Alert")
+_AUTHENTICATED = ("110114", "User Authentication")
+_EXACT = {
+    "study.deleted": _Kind("110105", "DICOM Study Deleted", "D"),
+    "study.deletion_begun": _Kind("110105", "DICOM Study Deleted", "D"),
+    "study.images_removed": _Kind(*_ACCESSED, "D"),
+    "study.seen": _Kind(*_ACCESSED, "R"),
+    "images.seen": _Kind(*_ACCESSED, "R"),
+    "sign_in.done": _Kind(*_AUTHENTICATED, "E"),
+    "sign_in.refused": _Kind(*_AUTHENTICATED, "E", 4),
+    "sign_out": _Kind(*_AUTHENTICATED, "E"),
+    "connection.refused": _Kind(*_ALERT, "E", 4),
+    "association.rejected": _Kind(*_ALERT, "E", 4),
+    "store.missing": _Kind(*_ALERT, "E", 8),
+}
+_BEGINNING = {"user.": _Kind(*_ALERT, "U"), "token.": _Kind(*_ALERT, "U")}
+_ENDING = {".seen": _Kind("110112", "Query", "E"), ".exported": _Kind("110106", "Export", "R")}
+_OTHERWISE = _Kind(*_ACCESSED, "U")
+
+
+def audit_message(line: AuditLine, source: str) -> bytes:
+    """The message in XML; ``source`` names this system."""
+    kind = _kind(line.event)
+    root = ElementTree.Element("AuditMessage")
+    event = ElementTree.SubElement(
+        root,
+        "EventIdentification",
+        EventActionCode=kind.action,
+        EventDateTime=line.happened_at.isoformat(timespec="milliseconds"),
+        EventOutcomeIndicator=str(kind.outcome),
+    )
+    _code(event, "EventID", kind.code, "DCM", kind.meaning)
+    _code(event, "EventTypeCode", line.event, "99LUMBAR", line.event)
+    participant = {"UserID": line.actor or "unknown", "UserIsRequestor": "true"}
+    if peer := line.detail.get("peer"):
+        participant |= {"NetworkAccessPointID": str(peer), "NetworkAccessPointTypeCode": "2"}
+    ElementTree.SubElement(root, "ActiveParticipant", participant)
+    ElementTree.SubElement(root, "AuditSourceIdentification", AuditSourceID=source)
+    if line.study_instance_uid:
+        told = ElementTree.SubElement(
+            root,
+            "ParticipantObjectIdentification",
+            ParticipantObjectID=line.study_instance_uid,
+            ParticipantObjectTypeCode="2",  # a system object
+            ParticipantObjectTypeCodeRole="3",  # a report
+        )
+        _code(told, "ParticipantObjectIDTypeCode", "110180", "DCM", "Study Instance UID")
+    written: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return written
+
+
+def _kind(event: str) -> _Kind:
+    if event in _EXACT:
+        return _EXACT[event]
+    for start, kind in _BEGINNING.items():
+        if event.startswith(start):
+            return kind
+    return next((kind for end, kind in _ENDING.items() if event.endswith(end)), _OTHERWISE)
+
+
+def _code(parent: ElementTree.Element, name: str, code: str, scheme: str, meaning: str) -> None:
+    ElementTree.SubElement(parent, name, {"csd-code": code, "codeSystemName": scheme, "originalText": meaning})
+
+
+class Syslog:
+    """Where audit messages go: ``udp://``, ``tcp://`` or ``tls://`` host and port (RFC 5426, 6587, 5425)."""
+
+    def __init__(self, url: str) -> None:
+        """Raises WrongSetting where the URL is not one of these."""
+        try:
+            parts = urlsplit(url)
+            self._scheme, self._host, port = parts.scheme, parts.hostname or "", parts.port
+        except ValueError:
+            self._scheme, self._host, port = "", "", None
+        if self._scheme not in PORTS or not self._host:
+            raise WrongSetting("LUMBAR_SYSLOG: expected udp://host:port, tcp://host:port or tls://host:port")
+        self._port = port or PORTS[self._scheme]
+
+    def send(self, lines: list[AuditLine]) -> None:
+        """Sends them in their order. Raises Transient: the server is away; some may have arrived."""
+        here = socket.gethostname()
+        try:
+            if self._scheme == "udp":
+                with socket.socket(self._family(), socket.SOCK_DGRAM) as udp:
+                    for line in lines:
+                        udp.sendto(_framed(line, here), (self._host, self._port))
+                return
+            with socket.create_connection((self._host, self._port), PATIENCE_S) as plain:
+                if self._scheme == "tls":
+                    with ssl.create_default_context().wrap_socket(plain, server_hostname=self._host) as secure:
+                        self._stream(secure, lines, here)
+                else:
+                    self._stream(plain, lines, here)
+        except OSError as error:
+            raise Transient(f"the syslog server does not take audit messages ({type(error).__name__})") from error
+
+    def _family(self) -> socket.AddressFamily:
+        return socket.getaddrinfo(self._host, self._port, type=socket.SOCK_DGRAM)[0][0]
+
+    @staticmethod
+    def _stream(connection: socket.socket, lines: list[AuditLine], here: str) -> None:
+        for line in lines:
+            message = _framed(line, here)
+            connection.sendall(f"{len(message)} ".encode() + message)
+
+
+def _framed(line: AuditLine, here: str) -> bytes:
+    """A syslog message: header, no structured data, the XML with the mark of UTF-8 before it."""
+    when = line.happened_at.isoformat(timespec="milliseconds")
+    head = f"<{PRIORITY}>1 {when} {here} {APP_NAME} {os.getpid()} {MESSAGE_ID} - "
+    return head.encode() + b"\xef\xbb\xbf" + audit_message(line, here)

@@ -1,0 +1,86 @@
+"""Who may sign in, what is read and what was said, by the command line."""
+
+import json
+
+import pytest
+
+from db.reviews import finding_ids, review
+from db.site import Site
+from db.studies import find
+from lumbar.settings import Settings
+from lumbar.spine.anatomy import Severity
+from lumbar.store.files import Store
+from tests.acceptance.test_command_line import assert_one_line, rows_of
+from tests.integration.conftest import ROOT
+from tests.integration.test_queries import CANAL, SEVERE, analysed
+from tests.system import System, closing_database
+
+PASSWORD = "correct horse battery\n"
+
+
+@pytest.fixture
+def hospital(tmp_path):
+    """The command line of a site with a severe and two normal studies."""
+    system = System(tmp_path / "cli", {})
+    assert system.lumbar("db", "upgrade").returncode == 0
+    with closing_database(system.database_url) as database:
+        site = Site(Settings(home=system.home), database, Store(system.home / "store"))
+        for number, exceptions in ((1, {}), (2, {CANAL: SEVERE}), (3, {})):
+            analysed(site, number, exceptions)
+        with database.transaction() as session:
+            study = find(session, f"{ROOT}.2")
+            review(session, finding_ids(session, study.id)[CANAL], Severity.MODERATE, "", "anna")
+    return system
+
+
+def test_somebody_is_added_changed_and_shut_out(tmp_path):
+    system = System(tmp_path / "cli", {})
+    assert system.lumbar("db", "upgrade").returncode == 0
+    assert (
+        system.lumbar("users", "add", "anna", "--role", "reader", stdin=PASSWORD).stdout
+        == "anna may sign in as reader.\n"
+    )
+    assert_one_line(system.lumbar("users", "add", "anna", "--role", "reader", stdin=PASSWORD), 1, "already")
+    assert_one_line(
+        system.lumbar("users", "add", "ben", "--role", "reader", stdin="short\n"), 1, "12 to 1024 characters"
+    )
+    assert system.lumbar("users", "role", "anna", "operator").returncode == 0
+    assert system.lumbar("users", "password", "anna", stdin="another good one\n").returncode == 0
+    assert system.lumbar("users", "disable", "anna").returncode == 0
+    (row,) = rows_of(system.lumbar("users", "list", "--format", "csv"))
+    assert (row["name"], row["role"], bool(row["disabled_at"])) == ("anna", "operator", True)
+    assert_one_line(system.lumbar("users", "role", "nobody", "viewer"), 1, "there is no user 'nobody'")
+    events = [row["event"] for row in rows_of(system.lumbar("audit", "--format", "csv"))]
+    assert events == ["user.added", "user.role_set", "user.password_set", "user.disabled"]
+
+
+def test_the_worklist_is_paged_and_a_read_study_leaves_it(hospital):
+    page = hospital.lumbar("worklist", "--limit", "2", "--format", "json")
+    first = [row["study_instance_uid"] for row in json.loads(page.stdout)]
+    assert first[0] == f"{ROOT}.2"
+    rest = rows_of(hospital.lumbar("worklist", "--after", first[-1], "--format", "csv"))
+    assert len(rest) == 1
+    assert hospital.lumbar("mark-read", f"{ROOT}.2").returncode == 0
+    assert len(rows_of(hospital.lumbar("worklist", "--format", "csv"))) == 2
+    assert len(rows_of(hospital.lumbar("worklist", "--all", "--format", "csv"))) == 3
+    assert hospital.lumbar("mark-read", f"{ROOT}.2", "--undo").returncode == 0
+    assert (
+        rows_of(hospital.lumbar("worklist", "--search", "p2", "--format", "csv"))[0]["study_instance_uid"]
+        == f"{ROOT}.2"
+    )
+
+
+def test_the_audit_trail_is_printed_as_dicom_messages(hospital):
+    said = hospital.lumbar("audit", "--xml").stdout.splitlines()
+    assert len(said) == 1
+    assert 'csd-code="finding.reviewed"' in said[0]
+    assert f'ParticipantObjectID="{ROOT}.2"' in said[0]
+
+
+def test_reviewed_findings_are_written_as_labels(hospital, tmp_path):
+    out = tmp_path / "labels"
+    done = hospital.lumbar("export-labels", str(out))
+    assert done.stdout == "1 reviewed findings of 1 studies, 1 images.\n", done.stderr
+    assert f"{ROOT}.2," in (out / "train.csv").read_text()
+    assert len(list(out.rglob("*.dcm"))) == 1
+    assert_one_line(hospital.lumbar("export-labels", str(out)), 2, "is there already; name a new folder")

@@ -1,0 +1,94 @@
+"""A site to look at: a severe phantom whose findings lie on its own slices, and small studies in other states."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from pydicom import dcmread
+
+from commands.demo import MIXTURE
+from db import results, studies
+from db.intake import take_in
+from db.site import Site
+from db.studies import StudyEvent
+from db.tables import JobKind
+from lumbar.dicom.headers import read_header, slice_headers
+from lumbar.phantoms import PhantomTruth, write_study
+from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Severity
+from lumbar.spine.findings import Finding, Place
+from lumbar.spine.provenance import BundleIdentity, TrainedOn
+from lumbar.spine.slices import SliceHeader
+from tests.integration.conftest import ROOT, arrival, make_slice
+from tests.integration.morning import report
+
+BUNDLE = BundleIdentity("phantom", "1", "ab" * 32, TrainedOn.SYNTHETIC, "1")
+CANAL = FindingKey(Condition.SPINAL_CANAL_STENOSIS, Level.L4_L5)
+RECESS = FindingKey(Condition.LEFT_SUBARTICULAR_STENOSIS, Level.L3_L4)
+FAILED, NORMAL, ARRIVING = (f"{ROOT}.{number}" for number in (2, 3, 4))
+LATE = 5  # number of a study that arrives while somebody looks
+
+_SURE = dict(zip(Severity, [(0.9, 0.08, 0.02), (0.1, 0.8, 0.1), (0.02, 0.08, 0.9)], strict=True))
+_READ_ON = {
+    Condition.SPINAL_CANAL_STENOSIS: Role.SAGITTAL_T2,
+    Condition.LEFT_NEURAL_FORAMINAL_NARROWING: Role.SAGITTAL_T1,
+    Condition.RIGHT_NEURAL_FORAMINAL_NARROWING: Role.SAGITTAL_T1,
+    Condition.LEFT_SUBARTICULAR_STENOSIS: Role.AXIAL_T2,
+    Condition.RIGHT_SUBARTICULAR_STENOSIS: Role.AXIAL_T2,
+}
+
+
+def fill(site: Site, folder: Path) -> str:
+    """Returns the severe phantom's Study Instance UID."""
+    truth = write_study(folder, seed=3, severities=MIXTURE[2])
+    for file in sorted(folder.rglob("*.dcm")):
+        take_in(site.database, site.store, arrival(dcmread(file)))
+    _analyse(site, truth.study_instance_uid, truth.severities, _places(folder, truth))
+    for number, name in ((2, "Failed^Fay"), (3, "Normal^Nora"), (4, "Arriving^Ari")):
+        take_in(site.database, site.store, arrival(make_slice(study=number, PatientName=name)))
+    _fail(site, FAILED)
+    _analyse(site, NORMAL, dict.fromkeys(ALL_FINDINGS, Severity.NORMAL_MILD), {})
+    return truth.study_instance_uid
+
+
+def _analyse(
+    site: Site, uid: str, severities: Mapping[FindingKey, Severity], places: Mapping[FindingKey, Place]
+) -> None:
+    somewhere = Place("1.2", "1.3", "1.4", None, 1, 1, 0, 0, 0)
+    found = [
+        Finding(*key.parts, probabilities=_SURE[severities[key]], place=places.get(key, somewhere), shows=0.9)
+        for key in ALL_FINDINGS
+    ]
+    with site.database.transaction() as session:
+        study = studies.find(session, uid)
+        studies.complete(session, study.id)
+        claimed = results.claim(session, JobKind.ANALYSE, lease_s=60)
+        told = {"told": ["the canal was followed"], "bundle": BUNDLE, "found": found}
+        results.end_analysis(
+            session, claimed, StudyEvent.ANALYSED, **told, report=report(site, study.id, 1), destinations=["pacs"]
+        )
+
+
+def _fail(site: Site, uid: str) -> None:
+    with site.database.transaction() as session:
+        studies.complete(session, studies.find(session, uid).id)
+        results.bury(session, results.claim(session, JobKind.ANALYSE, lease_s=60), "the disk is full")
+
+
+def _places(folder: Path, truth: PhantomTruth) -> dict[FindingKey, Place]:
+    """Each finding on the slice that lies nearest to it, of the series that it is read on."""
+    series = {role: uid for uid, role in truth.series}
+    slices = [header for file in sorted(folder.rglob("*.dcm")) for header in slice_headers(read_header(file))]
+    return {
+        key: _on(truth.points[key], [s for s in slices if s.series_instance_uid == series[_READ_ON[key.condition]]])
+        for key in ALL_FINDINGS
+    }
+
+
+def _on(point: tuple[float, float, float], slices: list[SliceHeader]) -> Place:
+    place = np.array(point)
+    nearest = min(slices, key=lambda header: (math.fabs(header.distance(place)), header.sop_instance_uid))
+    column, row = nearest.to_pixel(place)
+    return Place(
+        nearest.series_instance_uid, nearest.sop_class_uid, nearest.sop_instance_uid, None, column, row, *point
+    )

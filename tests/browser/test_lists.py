@@ -1,0 +1,137 @@
+"""Lists: narrowed in the address, renewed by themselves, saved as tables; studies and jobs sent on their way."""
+
+import csv
+import re
+
+import pytest
+from playwright.sync_api import expect
+from sqlalchemy import delete
+
+from db.intake import take_in
+from db.studies import find
+from db.tables import StudyState, UserRole, WebSession
+from tests.browser.filled import ARRIVING, FAILED, LATE, NORMAL
+from tests.integration.conftest import ROOT, arrival, make_slice
+
+FIFTEEN_S = 15_000
+
+
+def rows(page):
+    return page.locator("tr[data-study]")
+
+
+@pytest.mark.parametrize("path", ["/", "/studies"])
+def test_a_search_and_a_state_stay_in_the_address_and_survive_a_reload(page, served, path):
+    page.goto(path)
+    page.get_by_label("Search").fill("norm")
+    page.get_by_role("button", name="Show", exact=True).click()
+    expect(page).to_have_url(re.compile(r"\?q=norm&"))
+    for _ in range(2):
+        expect(rows(page)).to_have_count(1)
+        expect(rows(page)).to_contain_text("Normal, Nora")
+        expect(page.get_by_label("Search")).to_have_value("norm")
+        page.reload()
+    page.get_by_role("link", name="Show all").click()
+    expect(page).to_have_url(f"{served.root}{path}")
+    page.get_by_label("State").select_option("failed")
+    page.get_by_role("button", name="Show", exact=True).click()
+    for _ in range(2):
+        expect(rows(page)).to_have_count(1)
+        expect(rows(page)).to_contain_text("failed: the disk is full" if path == "/" else "Failed, Fay")
+        expect(page.get_by_label("State")).to_have_value("failed")
+        page.reload()
+
+
+def test_findings_are_narrowed_and_saved_as_a_table(page, served):
+    page.goto("/findings")
+    page.get_by_label("Severe").check()
+    page.get_by_label("Moderate").check()
+    page.get_by_role("button", name="Show", exact=True).click()
+    expect(page).to_have_url(re.compile("severity=moderate&severity=severe"))
+    expect(page.locator("tbody tr")).to_have_count(2)
+    page.reload()
+    expect(page.get_by_label("Severe")).to_be_checked()
+    expect(page.get_by_label("Normal/Mild")).not_to_be_checked()
+    with page.expect_download() as saving:
+        page.get_by_role("link", name="Save as CSV").click()
+    assert saving.value.suggested_filename == "findings.csv"
+    with saving.value.path().open(newline="", encoding="utf-8") as file:
+        found = list(csv.DictReader(file))
+    assert [(row["severity"], row["level"]) for row in found] == [("severe", "l4_l5"), ("moderate", "l3_l4")]
+    assert {row["study_instance_uid"] for row in found} == {served.severe}
+    assert "Research use only" in found[0]["notice"]
+    page.get_by_role("row", name="L4/L5").get_by_role("link").click()
+    expect(page.get_by_role("heading", name="L4/L5 Spinal canal stenosis")).to_be_visible()
+
+
+def test_the_worklist_renews_itself_and_keeps_what_is_chosen(page, served):
+    page.clock.install()
+    page.goto("/")
+    page.keyboard.press("j")
+    new = page.locator(f'tr[data-study="{ROOT}.{LATE}"]')
+    expect(new).to_have_count(0)
+    take_in(served.site.database, served.site.store, arrival(make_slice(study=LATE, PatientName="Late^Lea")))
+    before = page.locator("p[aria-live]").inner_text()
+    page.clock.run_for(FIFTEEN_S)
+    expect(new).to_contain_text("Late, Lea")
+    expect(page.locator("tr.here")).to_have_attribute("data-study", served.severe)
+    assert page.locator("p[aria-live]").inner_text() != before
+    expect(page).to_have_url(f"{served.root}/")
+
+
+def test_a_list_whose_session_has_ended_asks_to_sign_in(page, served, complaints):
+    page.clock.install()
+    page.goto("/?q=nor")
+    with served.site.database.transaction() as session:
+        session.execute(delete(WebSession))
+    page.clock.run_for(FIFTEEN_S)
+    expect(page).to_have_url(re.compile(r"/sign-in\?to=%2F%3Fq%3Dnor$"))
+    expect(page.get_by_text("Nora")).to_have_count(0)
+    assert "401" in complaints.pop()
+
+
+def test_an_operator_has_a_failed_study_read_again_and_one_that_arrives_read_now(open_page, served):
+    page = open_page(UserRole.OPERATOR)
+    page.goto(f"/studies/{FAILED}")
+    page.get_by_role("button", name="Analyse again").click()
+    expect(page.get_by_role("status").first).to_have_text("The study is queued again.")
+    page.goto(f"/studies/{ARRIVING}")
+    page.get_by_role("button", name="Analyse now").click()
+    expect(page.get_by_role("status").first).to_have_text("The study is queued.")
+    with served.site.database.reading() as session:
+        assert {find(session, uid).state for uid in (FAILED, ARRIVING)} == {StudyState.QUEUED}
+    page.goto("/jobs")
+    expect(page.locator("tbody tr")).not_to_have_count(0)
+    before = page.locator("tbody tr").count()
+    page.get_by_role("button", name=re.compile("^Cancel job")).first.click()
+    expect(page.get_by_role("status").first).to_have_text("The job is cancelled.")
+    expect(page.locator("tbody tr")).to_have_count(before - 1)
+
+
+def test_what_a_role_may_not_do_is_not_offered(open_page):
+    page = open_page(UserRole.VIEWER)
+    page.goto(f"/studies/{NORMAL}")
+    expect(page.get_by_role("heading", name="Normal, Nora")).to_be_visible()
+    expect(page.locator("main button")).to_have_count(1)  # of the images' window
+    expect(page.get_by_role("navigation").get_by_role("link")).to_have_text(
+        ["lumbar-triage", "Worklist", "Studies", "Findings", "Quality", "viewer"]
+    )
+
+
+def test_an_administrator_adds_somebody_and_makes_a_token(open_page, served):
+    page = open_page(UserRole.ADMIN)
+    page.goto("/users")
+    form = page.locator("form", has=page.get_by_role("heading", name="Somebody new"))
+    form.get_by_label("Name").fill("ben")
+    form.get_by_label("Password").fill("a good long one")
+    form.get_by_role("button").click()
+    expect(page.get_by_role("status").first).to_have_text("The change is saved.")
+    form = page.locator("form", has=page.get_by_role("heading", name="A token for a program"))
+    form.get_by_label("For the user").select_option("ben")
+    form.get_by_label("What for").fill("ris")
+    form.get_by_role("button").click()
+    token = page.locator("#token").inner_text()
+    answer = page.request.get("/api/v1/worklist", headers={"Authorization": f"Bearer {token}"})
+    assert answer.ok
+    page.goto("/users")
+    expect(page.get_by_text(token)).to_have_count(0)

@@ -1,0 +1,65 @@
+"""A site as it may stand one morning: a severe study with its report, one that failed, one refused, one arriving."""
+
+from pathlib import Path
+
+from db import results, schema, studies
+from db.intake import take_in
+from db.jobs import Backoff
+from db.session import Database
+from db.site import Site
+from db.studies import StudyEvent
+from db.tables import Job, JobKind, Report, Table
+from lumbar.settings import Settings
+from lumbar.store.files import Store, digest_of
+from tests.integration.conftest import ROOT, arrival, make_slice
+from tests.integration.test_queries import CANAL, SEVERE, analysed, end
+
+SEVERE_UID, FAILED_UID, REFUSED_UID, ARRIVING_UID = (f"{ROOT}.{number}" for number in (1, 2, 3, 4))
+ANALYSIS, WAITING, DELIVERED, DEAD = 1, 2, 3, 4  # jobs: done, due, done, and one that a person must look at
+
+
+def open_site(home: Path, **settings) -> Site:
+    """A new site on SQLite."""
+    database = Database.connect(f"sqlite:///{home / 'lumbar.sqlite'}")
+    schema.upgrade(database)
+    return Site(Settings(home=home, **settings), database, Store(home / "store"))
+
+
+def fill(site: Site) -> None:
+    """Finding 1 is of the severe study, and a moderate or severe one only its canal's."""
+    told = {"told": ["the canal was followed"], "doubts": ["the border to the sacrum looks transitional"]}
+    analysed(site, 1, {CANAL: SEVERE}, report=report(site, 1, 1), destinations=["pacs", "archive"], **told)
+    with site.database.transaction() as session:
+        for _ in range(2):
+            job = results.claim(session, JobKind.DELIVER, lease_s=10)
+            if job.destination == "archive":
+                results.delivered(session, job, "200")
+            else:
+                results.release(session, job, "the PACS is away", Backoff(2, 0, 0))
+    take_in(site.database, site.store, arrival(make_slice(study=2)))
+    with site.database.transaction() as session:
+        studies.complete(session, studies.find(session, FAILED_UID).id)
+        results.bury(session, results.claim(session, JobKind.ANALYSE, lease_s=10), "the disk is full")
+        assert session.get_one(Job, DEAD).kind is JobKind.ANALYSE
+    take_in(site.database, site.store, arrival(make_slice(study=3)))
+    end(site, 3, StudyEvent.REFUSED, reason="no lumbar spine was found")
+    take_in(site.database, site.store, arrival(make_slice(study=4)))
+
+
+def report(site: Site, study_id: int, revision: int) -> Report:
+    """A report whose bytes lie in the store."""
+    content = f"report {study_id} {revision}".encode()
+    digest = digest_of(content)
+    uids = {"sop_class_uid": "1.2", "series_instance_uid": "1.3", "sop_instance_uid": f"1.4.{study_id}.{revision}"}
+    return Report(
+        study_id=study_id, revision=revision, sha256=digest, file=site.store.put("reports", digest, content), **uids
+    )
+
+
+def everything(site: Site) -> dict[str, list[tuple]]:
+    """All rows of all tables."""
+    with site.database.reading() as session:
+        return {
+            name: sorted(map(tuple, session.execute(table.select())), key=repr)
+            for name, table in Table.metadata.tables.items()
+        }

@@ -1,0 +1,71 @@
+"""What readers said, as labels: in the very layout that `lumbar train` reads."""
+
+from db import labels, reviews, studies
+from db.intake import take_in
+from db.studies import StudyEvent
+from db.tables import Finding
+from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Level, Role, Severity
+from lumbar.spine.findings import Finding as Found
+from lumbar.spine.findings import Place
+from lumbar.spine.provenance import TrainedOn
+from lumbar.training.data_set import read_data_set
+from tests.integration.conftest import ROOT, arrival, make_slice
+from tests.integration.test_queries import CANAL, SEVERE, analysed, bundle, end
+
+UPPER = FindingKey(CANAL.condition, Level.L1_L2)
+
+
+def place(number):
+    return Place(f"{ROOT}.1.1", "1.3", f"{ROOT}.1.1.{number}", None, 3.25, 4.5, 0, 0, 0)
+
+
+def reviewed(site, key, severity):
+    with site.database.transaction() as session:
+        study = studies.find(session, f"{ROOT}.1")
+        reviews.review(session, reviews.finding_ids(session, study.id)[key], severity, "", "anna")
+
+
+def study_with_places(site):
+    for number in (10, 9):
+        take_in(site.database, site.store, arrival(make_slice(number=number)))
+    found = [Found(*key.parts, probabilities=SEVERE, place=place(9), shows=0.9) for key in ALL_FINDINGS]
+    end(site, 1, StudyEvent.ANALYSED, found=found, bundle=bundle(TrainedOn.CLINICAL))
+
+
+def test_only_what_was_reviewed_is_a_label_and_the_last_word_counts(site, tmp_path):
+    study_with_places(site)
+    reviewed(site, CANAL, Severity.SEVERE)
+    reviewed(site, CANAL, Severity.MODERATE)
+    reviewed(site, UPPER, Severity.NORMAL_MILD)
+    with site.database.reading() as session:
+        told = labels.labels(session)
+    for name, text in told.tables.items():
+        (tmp_path / name).write_text(text)
+    for layout, file in told.images.items():
+        (tmp_path / layout).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / layout).write_bytes(site.store.path(file).read_bytes())
+    (study,) = read_data_set(tmp_path).studies
+    assert study.severities == {CANAL: Severity.MODERATE, UPPER: Severity.NORMAL_MILD}
+    assert study.series == {f"{ROOT}.1.1": Role.SAGITTAL_T2}
+    mark = study.marks[CANAL]
+    assert (mark.x, mark.y) == (3.25, 4.5)
+    image = study.folder / mark.series / f"{mark.instance}.dcm"
+    assert f"{ROOT}.1.1.9".encode() in image.read_bytes()
+    assert (told.studies, told.findings, len(told.images)) == (1, 2, 2)
+
+
+def test_a_word_on_an_earlier_revision_stays_a_label(site):
+    study_with_places(site)
+    reviewed(site, CANAL, Severity.MODERATE)
+    take_in(site.database, site.store, arrival(make_slice(number=11)))
+    analysed_again = [Found(*key.parts, probabilities=SEVERE, place=place(9), shows=0.9) for key in ALL_FINDINGS]
+    end(site, 1, StudyEvent.ANALYSED, found=analysed_again, bundle=bundle(TrainedOn.CLINICAL))
+    with site.database.reading() as session:
+        assert session.query(Finding).filter(Finding.superseded.is_(True)).count() == 25
+        assert labels.labels(session).findings == 1
+
+
+def test_without_a_review_there_is_no_label(site):
+    analysed(site, 1)
+    with site.database.reading() as session:
+        assert (labels.labels(session).findings, labels.labels(session).images) == (0, {})

@@ -1,0 +1,156 @@
+"""Who may ask for what: every route against every role, and against nobody."""
+
+from collections.abc import Iterator
+
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
+from starlette.routing import Mount
+
+from db.intake import take_in
+from db.tables import Permission, Study, UserRole
+from tests.integration.conftest import arrival, make_slice
+from tests.integration.visitors import Visitor, by_token, count, in_browser
+from web.app import create_app
+
+READ, REVIEW, OPERATE, ADMINISTER = Permission
+OPEN = None  # nothing of a patient is there
+
+NEEDS: dict[str, Permission | None] = {
+    "GET /": READ,
+    "GET /studies": READ,
+    "GET /studies/{uid}": READ,
+    "GET /studies/{uid}/series": READ,
+    "GET /studies/{uid}/instances/{instance}/frames/{frame}": READ,
+    "GET /findings": READ,
+    "GET /findings.csv": READ,
+    "GET /quality": READ,
+    "GET /me": READ,
+    "POST /password": READ,
+    "POST /sign-out": READ,
+    "GET /reviews.zip": REVIEW,
+    "POST /studies/{uid}/findings/{finding_id}/review": REVIEW,
+    "POST /studies/{uid}/read": REVIEW,
+    "POST /studies/{uid}/requeue": OPERATE,
+    "POST /studies/{uid}/complete": OPERATE,
+    "GET /jobs": OPERATE,
+    "GET /jobs.csv": OPERATE,
+    "POST /jobs/{job}/retry": OPERATE,
+    "POST /jobs/{job}/cancel": OPERATE,
+    "POST /jobs/{job}/resend": OPERATE,
+    "GET /system": OPERATE,
+    "POST /destinations/{name:path}/echo": OPERATE,
+    "POST /studies/{uid}/delete": ADMINISTER,
+    "GET /users": ADMINISTER,
+    "POST /users": ADMINISTER,
+    "POST /users/{name}": ADMINISTER,
+    "POST /tokens": ADMINISTER,
+    "POST /tokens/{token}/revoke": ADMINISTER,
+    "GET /audit": ADMINISTER,
+    "GET /api/v1/worklist": READ,
+    "GET /api/v1/studies": READ,
+    "GET /api/v1/studies/{uid}": READ,
+    "GET /api/v1/studies/{uid}/deliveries": READ,
+    "GET /api/v1/findings": READ,
+    "GET /api/v1/bundles": READ,
+    "PUT /api/v1/studies/{uid}/read": REVIEW,
+    "POST /api/v1/findings/{finding_id}/reviews": REVIEW,
+    "POST /api/v1/studies/{uid}/requeue": OPERATE,
+    "POST /api/v1/studies/{uid}/complete": OPERATE,
+    "GET /api/v1/jobs": OPERATE,
+    "POST /api/v1/jobs/{job}/retry": OPERATE,
+    "POST /api/v1/jobs/{job}/cancel": OPERATE,
+    "POST /api/v1/jobs/{job}/resend": OPERATE,
+    "GET /api/v1/openapi.json": OPEN,
+    "GET /sign-in": OPEN,
+    "POST /sign-in": OPEN,
+    "GET /healthz": OPEN,
+    "GET /readyz": OPEN,
+    "GET /metrics": OPEN,
+}
+MAY = {
+    UserRole.VIEWER: {READ},
+    UserRole.READER: {READ, REVIEW},
+    UserRole.OPERATOR: {READ, OPERATE},
+    UserRole.ADMIN: {READ, REVIEW, OPERATE, ADMINISTER},
+}
+GUARDED = {route: permission for route, permission in NEEDS.items() if permission is not OPEN}
+
+
+@pytest.fixture
+def app(site) -> FastAPI:
+    return create_app(site)
+
+
+def routes(routes_of, prefix: str = "") -> Iterator[str]:
+    """Every method and path; not the files under /static, nor the tables and uploads, which have tests of their own."""
+    for context in iter_route_contexts(routes_of):
+        path = prefix + context.path
+        if path.startswith(("/static", "/admin", "/upload")):
+            continue
+        if isinstance(context.original_route, Mount):
+            yield from routes(context.original_route.routes, path)
+        else:
+            yield from (f"{method} {path}" for method in context.methods - {"HEAD"})
+
+
+def test_every_route_has_its_permission_here(app):
+    assert sorted(routes(app.routes)) == sorted(NEEDS)
+
+
+def ask(visitor: Visitor, route: str):
+    """Asks for what is not there, so that nothing is done to what is."""
+    method, path = route.split()
+    values = {"uid": "1.2.3", "name": "nobody"} | dict.fromkeys(("finding_id", "job", "token"), 4711)
+    path = path.replace(":path", "").format(**values, instance="1.2", frame=0)
+    headers = {} if method == "GET" else {"X-CSRF-Token": visitor.csrf}
+    return visitor.request(method, path, headers=headers)
+
+
+@pytest.mark.parametrize("known_by", ["nothing", "a made-up cookie", "a made-up token"])
+def test_nobody_gets_anything_without_signing_in(app, known_by):
+    visitor = Visitor(app, **({"Authorization": "Bearer lumbar_guessed"} if known_by == "a made-up token" else {}))
+    if known_by == "a made-up cookie":
+        visitor.cookies.set("lumbar_session", "guessed")
+    for route in GUARDED:
+        answer = ask(visitor, route)
+        if route.startswith("GET /api/") or not route.startswith("GET"):
+            assert answer.status_code == 401, route
+        else:
+            assert answer.status_code == 303, route
+            assert answer.headers["location"].startswith("/sign-in"), route
+        assert len(answer.content) < 3000, route
+
+
+@pytest.mark.parametrize("role", UserRole)
+@pytest.mark.parametrize("known_by", [in_browser, by_token])
+def test_a_role_gets_what_it_may_and_403_for_the_rest(app, role, known_by):
+    refused = {route for route in GUARDED if ask(known_by(app, role), route).status_code == 403}
+    assert refused == {route for route, permission in GUARDED.items() if permission not in MAY[role]}
+
+
+def table_routes(app: FastAPI) -> list[str]:
+    """The routes of the tables, each in the table of the studies."""
+    (mount,) = [context.original_route for context in iter_route_contexts(app.routes) if context.path == "/admin"]
+    asked = [route.split() for route in routes(mount.routes)]
+    values = {"identity": "study", "pk": 1, "column_name": "id", "export_type": "csv"}
+    return [
+        f"{method} /admin{path.replace(':path', '').format(**values)}"
+        for method, path in asked
+        if path not in ("/login", "/logout") and not path.startswith("/statics")
+    ]
+
+
+def test_the_tables_are_the_administrators_alone_and_nothing_is_changed_there(app, site):
+    found = table_routes(app)
+    assert len(found) >= 12
+    take_in(site.database, site.store, arrival(make_slice()))
+    for route in found:
+        method, path = route.split()
+        assert Visitor(app).request(method, path).headers["location"].startswith("/sign-in"), route
+        for role in set(UserRole) - {UserRole.ADMIN}:
+            assert in_browser(app, role).request(method, path).status_code == 403, route
+        if method != "GET" or "create" in path or "edit" in path:
+            assert in_browser(app, UserRole.ADMIN).request(method, path, params={"pks": "1"}).status_code >= 400, route
+    assert in_browser(app, UserRole.ADMIN).get("/admin/study/list").status_code == 200
+    assert count(site, Study) == 1

@@ -1,0 +1,310 @@
+"""What people and programs do to studies, findings and jobs: by a page's form and by the API, with the same effect."""
+
+import pytest
+from sqlalchemy import select
+
+from db import deletion, results, studies
+from db.intake import take_in
+from db.tables import (
+    AuditEvent,
+    Finding,
+    Instance,
+    Job,
+    JobKind,
+    JobState,
+    Patient,
+    Report,
+    Review,
+    Study,
+    StudyState,
+    Tombstone,
+    UserRole,
+)
+from lumbar.spine.anatomy import Severity
+from tests.integration.conftest import ROOT, arrival, make_slice
+from tests.integration.morning import ARRIVING_UID, DEAD, DELIVERED, FAILED_UID, SEVERE_UID, WAITING, fill
+from tests.integration.test_queries import end
+from tests.integration.visitors import Visitor, by_token, count, in_browser, row, trail
+from web.app import create_app
+
+SEVERE_STUDY, FAILED_STUDY, ARRIVING_STUDY = 1, 2, 4
+REVIEW = f"/studies/{SEVERE_UID}/findings/1/review"
+
+
+@pytest.fixture
+def app(site):
+    fill(site)
+    return create_app(site)
+
+
+@pytest.fixture
+def admin(app) -> Visitor:
+    return in_browser(app, UserRole.ADMIN)
+
+
+@pytest.fixture(params=["page", "api"])
+def do(request, app):
+    """Does what the page's form does, by one or the other; the answer's status is the API's."""
+    browser, program = in_browser(app, UserRole.ADMIN), by_token(app, UserRole.ADMIN)
+
+    def by_page(path: str) -> int:
+        answer = browser.submit(path)
+        assert answer.status_code != 303 or "done=" in answer.headers["location"]
+        return 200 if answer.status_code == 303 else answer.status_code
+
+    return by_page if request.param == "page" else lambda path: program.post(f"/api/v1{path}").status_code
+
+
+def last(site) -> tuple[str, int | None]:
+    event, _, study = trail(site)[-1]
+    return event, study
+
+
+def test_a_study_that_has_ended_is_analysed_again(site, do):
+    assert do(f"/studies/{SEVERE_UID}/requeue") == 200
+    study = row(site, Study, SEVERE_STUDY)
+    assert (study.state, study.revision) == (StudyState.QUEUED, 2)
+    assert last(site) == ("study.requeued", SEVERE_STUDY)
+    assert do(f"/studies/{SEVERE_UID}/requeue") == 409
+    assert do("/studies/1.2.3/requeue") == 404
+
+
+def test_a_study_is_analysed_without_waiting_for_quiet(site, do):
+    assert do(f"/studies/{ARRIVING_UID}/complete") == 200
+    assert row(site, Study, ARRIVING_STUDY).state is StudyState.QUEUED
+    assert last(site) == ("study.completed", ARRIVING_STUDY)
+    assert do(f"/studies/{ARRIVING_UID}/complete") == 409
+
+
+def test_a_dead_job_is_tried_again(site, do):
+    assert do(f"/jobs/{DEAD}/retry") == 200
+    study = row(site, Study, FAILED_STUDY)
+    assert (study.state, study.revision) == (StudyState.QUEUED, 2)
+    assert last(site) == ("job.retried", FAILED_STUDY)
+    assert do(f"/jobs/{DEAD}/retry") == 409
+    assert do("/jobs/4711/retry") == 404
+
+
+def test_a_waiting_job_is_cancelled_and_sent_again_after_all(site, do):
+    assert do(f"/jobs/{WAITING}/resend") == 409
+    assert do(f"/jobs/{WAITING}/cancel") == 200
+    assert row(site, Job, WAITING).state is JobState.CANCELLED
+    assert last(site) == ("job.cancelled", SEVERE_STUDY)
+    assert do(f"/jobs/{WAITING}/cancel") == 409
+    assert do(f"/jobs/{WAITING}/resend") == 200
+    assert row(site, Job, WAITING).state is JobState.PENDING
+
+
+def test_a_report_that_arrived_is_sent_again_as_it_was(site, do):
+    report = row(site, Job, DELIVERED).report_id
+    assert do(f"/jobs/{DELIVERED}/resend") == 200
+    job = row(site, Job, DELIVERED)
+    assert (job.state, job.attempts, job.report_id) == (JobState.PENDING, 0, report)
+    assert last(site) == ("report.sent_again", SEVERE_STUDY)
+
+
+def test_what_was_done_is_said_on_the_page_it_leads_to(admin):
+    for path, said in {
+        f"/studies/{ARRIVING_UID}/complete": "The study is queued.",
+        f"/jobs/{WAITING}/cancel": "The job is cancelled.",
+        f"/studies/{SEVERE_UID}/read": "marked as read",
+    }.items():
+        assert said in admin.get(admin.submit(path).headers["location"]).text
+
+
+def words_on(site, finding=1):
+    with site.database.reading() as session:
+        asked = select(Review).where(Review.finding_id == finding).order_by(Review.id)
+        return [(said.reviewer, said.severity, said.comment) for said in session.scalars(asked)]
+
+
+def test_reviews_are_added_and_the_last_word_is_shown(site, app):
+    reader, program = in_browser(app, UserRole.READER), by_token(app, UserRole.READER)
+    answer = reader.submit(REVIEW, severity="moderate", comment="seen with <b>Müller</b>", at="here")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/studies/{SEVERE_UID}?at=here&done=reviewed")
+    page = reader.get(answer.headers["location"]).text
+    assert "corrected: Moderate" in page
+    first = row(site, Finding).severity
+    again = program.post("/api/v1/findings/1/reviews", json={"severity": first})
+    assert again.status_code == 201
+    told = program.get(f"/api/v1/studies/{SEVERE_UID}").json()["reviews"]
+    assert [(said["finding_id"], said["severity"], said["agrees"]) for said in told] == [(1, first, True)]
+    assert "<i>agreed</i>" in reader.get(f"/studies/{SEVERE_UID}").text
+    assert words_on(site) == [
+        ("reader", Severity.MODERATE, "seen with <b>Müller</b>"),
+        ("reader (program)", first, ""),
+    ]
+    assert row(site, Finding).severity == first
+    with site.database.reading() as session:
+        told = [one.detail for one in session.scalars(select(AuditEvent)) if one.event == "finding.reviewed"]
+    assert told == [{"finding": 1, "review": 1}, {"finding": 1, "review": 2}]
+
+
+def test_a_review_counts_on_the_quality_page(admin):
+    assert ">0 %<" not in admin.get("/quality").text
+    admin.submit(REVIEW, severity="moderate")
+    page = admin.get("/quality").text
+    assert '<td class="number">1</td><td class="number">0 %</td>' in page
+    admin.submit(REVIEW, severity="normal_mild")
+    assert '<td class="number">1</td><td class="number">100 %</td>' in admin.get("/quality").text
+
+
+def test_a_finding_that_was_replaced_or_is_another_study_s_is_not_reviewed(site, app, admin):
+    program = by_token(app, UserRole.ADMIN)
+    for path in (f"/studies/{FAILED_UID}/findings/1/review", f"/studies/{SEVERE_UID}/findings/4711/review"):
+        assert admin.submit(path, severity="severe").status_code == 404
+    assert program.post("/api/v1/findings/4711/reviews", json={"severity": "severe"}).status_code == 404
+    with site.database.transaction() as session:
+        studies.supersede_findings(session, SEVERE_STUDY)
+    answer = admin.submit(REVIEW, severity="severe")
+    assert answer.status_code == 409
+    assert "A later revision has replaced this finding" in answer.text
+    assert program.post("/api/v1/findings/1/reviews", json={"severity": "severe"}).status_code == 409
+    assert words_on(site) == []
+
+
+@pytest.mark.parametrize(
+    "form",
+    [{}, {"severity": "worst"}, {"severity": "severe", "comment": "a" * 2001}, {"severity": "severe", "comment": "\0"}],
+)
+def test_what_is_no_review_is_refused(site, admin, form):
+    assert admin.submit(REVIEW, **form).status_code == 422
+    assert words_on(site) == []
+
+
+@pytest.mark.parametrize("way", ["page", "api"])
+def test_a_read_study_leaves_the_worklist_and_comes_back(site, app, way):
+    browser, program = in_browser(app, UserRole.READER), by_token(app, UserRole.READER)
+    path = f"/studies/{SEVERE_UID}/read"
+
+    def mark(read: bool) -> None:
+        if way == "api":
+            assert program.put(f"/api/v1{path}", json={"read": read}).json() == {"done": True}
+        else:
+            assert browser.submit(path, **({} if read else {"undo": "true"})).status_code == 303
+
+    def on_list() -> bool:
+        rows = program.get("/api/v1/worklist").json()["rows"]
+        listed = SEVERE_UID in [study["study_instance_uid"] for study in rows]
+        assert listed == (f'data-study="{SEVERE_UID}"' in browser.get("/").text)
+        return listed
+
+    assert on_list()
+    mark(True)
+    assert not on_list()
+    assert f'data-study="{SEVERE_UID}"' in browser.get("/studies").text
+    assert last(site) == ("studies.seen", None)
+    mark(False)
+    assert on_list()
+    assert {"study.read", "study.unread"} <= {event for event, *_ in trail(site)}
+
+
+def stored(site) -> set[str]:
+    return {path.name for path in site.store.root.rglob("*.dcm")}
+
+
+def test_deleting_a_study_leaves_a_tombstone_and_the_trail_and_nothing_else(site, admin):
+    admin.submit(REVIEW, severity="severe", comment="MARKER")
+    before = stored(site)
+    with site.database.reading() as session:
+        own = [i.file for i in studies.instances_in_use(session, SEVERE_STUDY)]
+        own += session.scalars(select(Report.file).where(Report.study_id == SEVERE_STUDY)).all()
+    answer = admin.submit(f"/studies/{SEVERE_UID}/delete", reason=" asked by the patient ")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/studies?done=deleted")
+    assert len(own) == 2
+    assert before - stored(site) == {name.rpartition("/")[2] for name in own}
+    assert admin.get(f"/studies/{SEVERE_UID}").status_code == 404
+    assert [count(site, table) for table in (Study, Patient, Instance, Finding, Report, Review)] == [3, 3, 3, 0, 0, 0]
+    stone = row(site, Tombstone)
+    assert (stone.study_instance_uid, stone.study_id, stone.reason, stone.actor) == (
+        SEVERE_UID, SEVERE_STUDY, "asked by the patient", "admin",
+    )  # fmt: skip
+    acts = [event for event, _, study in trail(site) if study == SEVERE_STUDY]
+    assert acts == ["finding.reviewed", "study.deletion_begun", "study.deleted"]
+    told = admin.get("/audit", params={"uid": SEVERE_UID}).text
+    assert all(act in told for act in acts)
+    assert admin.submit(f"/studies/{SEVERE_UID}/delete", reason="again").status_code == 404
+
+
+@pytest.mark.parametrize("reason", [None, "", "  ", "a" * 501])
+def test_a_study_is_not_deleted_without_a_reason(site, admin, reason):
+    form = {} if reason is None else {"reason": reason}
+    assert admin.submit(f"/studies/{SEVERE_UID}/delete", **form).status_code == 409
+    assert row(site, Study).images_removed_at is None
+    assert count(site, Tombstone) == 0
+
+
+def test_a_patient_goes_with_the_last_study(site, admin):
+    take_in(site.database, site.store, arrival(make_slice(study=5, PatientID="P4")))
+    assert (count(site, Study), count(site, Patient)) == (5, 4)
+    for number, left in ((4, 4), (5, 3)):
+        assert admin.submit(f"/studies/{ROOT}.{number}/delete", reason="a phantom").status_code == 303
+        assert count(site, Patient) == left
+
+
+def test_a_study_that_is_sent_again_after_its_deletion_is_a_new_one(site, admin):
+    admin.submit(f"/studies/{ARRIVING_UID}/delete", reason="a phantom")
+    take_in(site.database, site.store, arrival(make_slice(study=4)))
+    assert admin.get(f"/studies/{ARRIVING_UID}").status_code == 200
+    with site.database.reading() as session:
+        study = studies.find(session, ARRIVING_UID)
+    assert (study.id == ARRIVING_STUDY, study.images_removed_at) == (False, None)
+    assert [event for event, _, of in trail(site) if of == study.id] == ["study.seen"]
+    told = admin.get("/audit", params={"uid": ARRIVING_UID}).text
+    assert told.count("study.deleted") == 1
+
+
+def test_an_image_that_arrives_while_its_study_is_deleted_is_kept(site, admin, monkeypatch):
+    unlink = deletion.retention.unlink_removed
+
+    def meanwhile(site, study_id):
+        unlink(site, study_id)
+        take_in(site.database, site.store, arrival(make_slice(study=1, number=2)))
+
+    monkeypatch.setattr(deletion.retention, "unlink_removed", meanwhile)
+    answer = admin.submit(f"/studies/{SEVERE_UID}/delete", reason="a phantom")
+    assert answer.status_code == 409
+    assert "arrived while it was deleted" in answer.text
+    assert len(stored(site)) == 4
+    monkeypatch.undo()
+    assert admin.submit(f"/studies/{SEVERE_UID}/delete", reason="a phantom").status_code == 303
+    assert len(stored(site)) == 3
+
+
+def test_a_worker_on_a_study_that_is_deleted_writes_nothing(site, admin):
+    admin.submit(f"/studies/{ARRIVING_UID}/complete")
+    with site.database.transaction() as session:
+        claimed = results.claim(session, JobKind.ANALYSE, lease_s=10)
+    assert admin.submit(f"/studies/{ARRIVING_UID}/delete", reason="a phantom").status_code == 303
+    with pytest.raises(results.LeaseLostError), site.database.transaction() as session:
+        results.end_analysis(session, claimed, studies.StudyEvent.REFUSED, reason="none")
+
+
+def test_nothing_that_was_said_or_is_of_a_patient_is_in_the_trail(site, admin):
+    admin.submit(REVIEW, severity="severe", comment="MARKER")
+    admin.submit(f"/studies/{SEVERE_UID}/requeue")
+    admin.submit(f"/jobs/{DEAD}/retry")
+    admin.submit(f"/studies/{FAILED_UID}/read")
+    admin.submit(f"/studies/{FAILED_UID}/delete", reason="MARKER")
+    admin.post("/sign-in", data={"name": "MARKER", "password": "MARKER"})
+    admin.get("/studies?q=MARKER")
+    with site.database.reading() as session:
+        events = session.scalars(select(AuditEvent)).all()
+    assert len(events) >= 8
+    for event in events:
+        assert "MARKER" not in event.actor + str(event.detail)
+        assert "Test" not in str(event.detail)
+        assert all(isinstance(value, int) for value in event.detail.values()), event.event
+
+
+def test_a_destination_is_asked_whether_it_is_there(admin):
+    answer = admin.submit("/destinations/pacs/echo")
+    assert (answer.status_code, 'class="wrong"' in answer.text) == (200, True)
+    assert admin.submit("/destinations/nobody/echo").status_code == 404
+
+
+def test_a_failed_study_that_is_requeued_and_read_is_not_failed_any_more(site, admin):
+    admin.submit(f"/studies/{FAILED_UID}/requeue")
+    assert "disk is full" not in admin.get(f"/studies/{FAILED_UID}").text
+    end(site, 2, studies.StudyEvent.REFUSED, reason="no lumbar spine was found")
+    assert "Not analysable: no lumbar spine was found" in admin.get(f"/studies/{FAILED_UID}").text

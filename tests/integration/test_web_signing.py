@@ -1,0 +1,210 @@
+"""Signing in by the page, and what a cookie and a token are good for, and how long."""
+
+from datetime import UTC, datetime, timedelta
+from html import escape
+
+import pytest
+from sqlalchemy import select
+
+from db import accounts
+from db.accounts import FAILURES, IDLE, LONGEST
+from db.tables import Permission, UserRole, WebSession
+from tests.integration.morning import SEVERE_UID, fill
+from tests.integration.visitors import OURS, Visitor, by_token, in_browser
+from web.access import COOKIE
+from web.app import create_app
+
+PASSWORD = "correct horse battery"
+one_database = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+def app(site):
+    return create_app(site)
+
+
+@pytest.fixture
+def anna(app, site) -> Visitor:
+    """Anna's browser, before she signs in."""
+    with site.database.transaction() as session:
+        accounts.add_user(session, "anna", PASSWORD, UserRole.ADMIN, "test")
+    return Visitor(app)
+
+
+def sign_in(visitor, **form):
+    return visitor.post("/sign-in", data={"name": "anna", "password": PASSWORD} | form)
+
+
+def test_before_the_first_user_the_page_says_how_to_add_one(app):
+    answer = Visitor(app).get("/sign-in")
+    assert "lumbar users add NAME --role admin" in answer.text
+    assert "<input" not in answer.text
+
+
+def test_the_right_password_leads_to_where_one_wanted_to_go(app, anna):
+    refused = anna.get("/studies?q=mul&state=failed")
+    assert refused.status_code == 303
+    page = anna.get(refused.headers["location"])
+    assert 'name="to" value="/studies?q=mul&amp;state=failed"' in page.text
+    answer = sign_in(anna, to="/studies?q=mul&state=failed")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/studies?q=mul&state=failed")
+    assert anna.get("/").status_code == 200
+
+
+@one_database
+def test_the_cookie_is_hidden_from_scripts_and_other_sites_and_over_https_from_eavesdroppers(app, anna):
+    given = sign_in(anna).headers["set-cookie"].lower().split("; ")
+    assert {"httponly", "samesite=lax", "path=/"} <= set(given)
+    assert not any(word.startswith(("domain", "expires", "max-age")) for word in given)
+    assert "secure" not in given
+    https = Visitor(app)
+    https.base_url = OURS.replace("http", "https")
+    assert "secure" in sign_in(https).headers["set-cookie"].lower()
+    assert https.get("/sign-in").headers["strict-transport-security"]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        "//evil.example",
+        "///evil.example",
+        "https://evil.example",
+        "http:evil.example",
+        "/\\evil.example",
+        "\\\\evil.example",
+        "/\t/evil.example",
+        "/\n/evil.example",
+        "\t//evil.example",
+        " //evil.example",
+        "/\u202e/evil.example",
+        "javascript:alert(1)",
+        "//[",
+        "http://[",
+        "evil.example",
+        "",
+    ],
+)
+@one_database
+def test_signing_in_leads_nowhere_else(app, anna, wanted):
+    page = anna.get("/sign-in", params={"to": wanted})
+    assert (page.status_code, 'name="to" value="/"' in page.text) == (200, True)
+    answer = sign_in(anna, to=wanted)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+
+
+@pytest.mark.parametrize(
+    "form",
+    [{"password": "wrong"}, {"name": "nobody"}, {"name": ""}, {"password": "\x00" * 20}, {"password": "x" * 5000}],
+)
+def test_a_wrong_name_or_password_is_refused_in_the_same_words_without_a_cookie(app, anna, form):
+    answer = sign_in(anna, **form)
+    assert answer.status_code == 401
+    assert "The name or the password is wrong." in answer.text
+    assert "set-cookie" not in answer.headers
+
+
+@one_database
+def test_what_was_typed_comes_back_escaped(app, anna):
+    name = '"><script>alert(1)</script>'
+    answer = sign_in(anna, name=name, to='/"><script>')
+    assert "<script>" not in answer.text
+    assert escape(name).replace("&quot;", "&#34;") in answer.text
+
+
+def test_too_many_attempts_are_not_looked_at_any_more_and_the_page_says_for_how_long(app, anna):
+    statuses = [sign_in(anna, password="wrong").status_code for _ in range(FAILURES)]
+    assert statuses == [401] * FAILURES
+    answer = sign_in(anna)
+    assert answer.status_code == 429
+    assert "Too many attempts; try again in 10 minutes." in answer.text
+    assert "set-cookie" not in answer.headers
+
+
+@one_database
+def test_signing_in_again_makes_a_cookie_of_its_own(app, anna):
+    first, second = (sign_in(anna).cookies[COOKIE] for _ in range(2))
+    assert first != second
+
+
+@one_database
+def test_signing_out_ends_the_session_here_and_not_in_another_browser(app, site):
+    here, there = in_browser(app, UserRole.READER), in_browser(app, UserRole.READER)
+    kept = here.cookies[COOKIE]
+    answer = here.submit("/sign-out")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")
+    assert answer.headers["clear-site-data"] == '"cache", "storage"'
+    assert f'{COOKIE}=""; ' in answer.headers["set-cookie"]
+    here.cookies.set(COOKIE, kept)
+    assert here.get("/").status_code == 303
+    assert there.get("/").status_code == 200
+
+
+@pytest.mark.parametrize(("column", "age"), [("last_used_at", IDLE), ("created_at", LONGEST)])
+@one_database
+def test_an_old_session_has_to_sign_in_again(app, site, column, age):
+    browser = in_browser(app, UserRole.READER)
+    assert browser.get("/").status_code == 200
+    with site.database.transaction() as session:
+        setattr(session.scalars(select(WebSession)).one(), column, datetime.now(UTC) - age - timedelta(seconds=1))
+    assert browser.get("/").status_code == 303
+    assert browser.get("/api/v1/worklist").status_code == 401
+    renewing = browser.get("/", headers={"Sec-Fetch-Dest": "empty"})  # a script that asks is not led to the form
+    assert renewing.status_code == 401
+
+
+@one_database
+def test_looking_keeps_a_session_open(app, site):
+    browser = in_browser(app, UserRole.READER)
+    with site.database.transaction() as session:
+        row = session.scalars(select(WebSession)).one()
+        row.last_used_at = before = datetime.now(UTC) - timedelta(minutes=50)
+    assert browser.get("/").status_code == 200
+    with site.database.reading() as session:
+        assert session.scalars(select(WebSession.last_used_at)).one() > before + timedelta(minutes=49)
+
+
+def test_a_new_password_of_ones_own_ends_every_session_and_no_program_can_set_it(app, anna, site):
+    sign_in(anna)
+    form = {"csrf_token": _csrf(anna), "password": "another good one"}
+    program = by_token_of(app, "anna")
+    assert program.post("/password", data=form).status_code == 403
+    assert anna.post("/password", data=form | {"password": "short"}).status_code == 409
+    answer = anna.post("/password", data=form)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")
+    assert anna.get("/").status_code == 303
+    assert sign_in(anna).status_code == 401
+    assert sign_in(anna, password="another good one").status_code == 303
+
+
+def _csrf(browser):
+    return browser.get("/me").text.partition('name="csrf_token" value="')[2].partition('"')[0]
+
+
+def by_token_of(app, name):
+    site = app.state.site
+    with site.database.transaction() as session:
+        token = accounts.new_token(session, accounts.user_named(session, name), "ris", {Permission.READ}, 1, "test")
+    return Visitor(app, Authorization=f"Bearer {token}")
+
+
+@one_database
+def test_a_token_allows_only_its_scopes_on_pages_and_in_the_api(app, site):
+    fill(site)
+    program = by_token(app, UserRole.ADMIN, {Permission.READ})
+    assert program.get(f"/api/v1/studies/{SEVERE_UID}").status_code == 200
+    assert program.get("/").status_code == 200
+    for path in ("/jobs", "/users", "/audit", "/api/v1/jobs"):
+        assert program.get(path).status_code == 403
+    for path in (f"/api/v1/studies/{SEVERE_UID}/requeue", "/api/v1/findings/1/reviews"):
+        assert program.post(path, json={"severity": "severe"}).status_code == 403
+    assert program.get("/admin/").status_code in (303, 403)
+
+
+@pytest.mark.parametrize(
+    "header", ["Bearer", "Bearer ", "Basic YTpi", "bearer lumbar_x", "Bearer \x7f", "lumbar_x", ""]
+)
+@one_database
+def test_what_is_no_token_is_401(app, header):
+    answer = Visitor(app, Authorization=header).get("/api/v1/worklist")
+    assert answer.status_code == 401
+    assert answer.headers["content-type"] == "application/problem+json"

@@ -1,0 +1,192 @@
+"""Texts of strangers on pages, in tables for spreadsheets, and nowhere that watches the system."""
+
+import csv
+import io
+import re
+from collections import Counter
+from html.parser import HTMLParser
+
+import pytest
+from markupsafe import escape
+from sqlalchemy import select, update
+
+from db import accounts, reviews
+from db.tables import Bundle, Explanation, Finding, Instance, Job, Patient, Permission, Series, Study, UserRole
+from lumbar.spine.anatomy import ALL_FINDINGS, Severity
+from tests.integration.morning import ARRIVING_UID, FAILED_UID, REFUSED_UID, SEVERE_UID, fill, open_site
+from tests.integration.visitors import Visitor, in_browser
+from web.app import create_app
+from web.pages import name_of
+from web.tables import cell
+
+PLAIN = "plain words"
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"></td></table><img src onerror>',
+    "'><b onmouseover>",
+    '{{ 7*7 }}{% include "me.html" %}',
+    "</script><!--",
+    "&lt;b&gt;",
+]
+PAGES = [
+    *("/", "/studies", "/findings", "/jobs", "/system", "/users", "/audit", "/quality", "/me"),
+    *(f"/studies/{uid}" for uid in (SEVERE_UID, FAILED_UID, REFUSED_UID, ARRIVING_UID)),
+]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    destinations = dict.fromkeys((PLAIN, *HOSTILE), "dicom://PACS@127.0.0.1:1")
+    viewer = "https://viewer.example/?a={accession}&p={patient}"
+    site = open_site(tmp_path_factory.mktemp("texts"), destinations=destinations, viewer_url=viewer)
+    fill(site)
+    with site.database.transaction() as session:
+        user = accounts.add_user(session, "reader", "a good long one", UserRole.READER, "test")
+        accounts.new_token(session, user, "token", {Permission.READ}, 1, "test")
+    yield site
+    site.database.close()
+
+
+@pytest.fixture(scope="module")
+def admin(site) -> Visitor:
+    return in_browser(create_app(site), UserRole.ADMIN)
+
+
+def write(site, text: str) -> None:
+    """The text, wherever a stranger or a user may have put one."""
+    with site.database.transaction() as session:
+        for table, columns in {
+            Patient: ["name", "birth_date", "sex"],
+            Study: ["accession_number", "study_date", "description", "scanner", "reason"],
+            Series: ["description"],
+            Bundle: ["name", "version", "preprocessing_version"],
+            Explanation: ["text"],
+            Job: ["last_error"],
+        }.items():
+            session.execute(update(table).values(dict.fromkeys(columns, text)))
+        for patient in session.scalars(select(Patient)):
+            patient.patient_identifier = f"{text}{patient.id}"
+        session.execute(update(Instance).where(Instance.id == 1).values(aside=text))
+        session.execute(update(Finding).where(Finding.id == 2).values(severity=None, normal_mild=None, reason=text))
+        session.scalars(select(accounts.User).where(accounts.User.id == 1)).one().name = text
+        session.scalars(select(accounts.ApiToken)).one().name = text
+        reviews.review(session, 1, Severity.SEVERE, text, text)
+
+
+class Elements(HTMLParser):
+    """How many elements of which kind, with which attributes, a page has."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: Counter[object] = Counter()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.found[tag, tuple(name for name, _ in attributes)] += 1
+
+    def handle_endtag(self, tag):
+        self.found[tag] += 1
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_hostile_text_adds_no_element_to_any_page_and_stands_there_as_it_is(site, admin, text):
+    write(site, PLAIN)
+    reviewed, unassessed = (f"/studies/{SEVERE_UID}?at={name_of(key)}" for key in ALL_FINDINGS[:2])
+    addresses = [*PAGES, reviewed, unassessed]
+    plain = {path: admin.get(path).text for path in addresses}
+    write(site, text)
+    for path in addresses:
+        page = admin.get(path).text
+        kinds = set if path == "/audit" else dict  # the trail grows while it is looked at
+        assert kinds(Elements(page).found) == kinds(Elements(plain[path]).found), path
+        if text in PLAIN.join(HOSTILE[:3]):
+            assert text not in page
+        if PLAIN in plain[path]:
+            assert str(escape(text)) in page, path
+    assert sum(PLAIN in page for page in plain.values()) >= 10
+    assert f"{PLAIN} said" in plain[reviewed]
+    assert f"Not assessed: {PLAIN}" in plain[unassessed]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/", "q"),
+        ("/studies", "q"),
+        ("/findings", "since"),
+        ("/audit", "event"),
+        ("/audit", "who"),
+        ("/quality", "scanner"),
+    ],
+)
+def test_what_is_asked_for_comes_back_escaped(admin, path, name, text):
+    page = admin.get(path, params={name: f"{text} nobody"})
+    assert page.status_code == 200
+    assert Elements(page.text).found == Elements(admin.get(path, params={name: "nothing like that"}).text).found
+
+
+@pytest.mark.parametrize("text", [text for text in HOSTILE if "/" not in text])
+def test_an_error_s_page_and_a_destination_s_quote_it_escaped(admin, text):
+    missing = admin.get(f"/studies/{text}")
+    assert missing.status_code == 404
+    assert Elements(missing.text).found == Elements(admin.get("/studies/1.2.3").text).found
+    echo = admin.post(f"/destinations/{text}/echo", data={"csrf_token": admin.csrf})
+    assert echo.status_code == 200
+    assert Elements(echo.text).found == Elements(admin.submit(f"/destinations/{PLAIN}/echo").text).found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1",
+        "+1",
+        "-1",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        " =1",
+        "\xa0=1",
+        "\u3000+1",
+        "\uff1d1",
+        "\uff20A",
+        " \t-1",
+    ],
+)
+def test_no_cell_of_a_table_is_run_by_a_spreadsheet(site, admin, text):
+    write(site, text)
+    for path in ("/findings.csv", "/jobs.csv"):
+        answer = admin.get(path)
+        assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+        assert answer.headers["content-disposition"].startswith("attachment")
+        rows = list(csv.DictReader(io.StringIO(answer.text, newline="")))
+        assert rows
+        cells = [value for row in rows for value in row.values()]
+        assert any(value.startswith("'") for value in cells)
+        assert not [value for value in cells if re.match(r"\s*[=+@\uff1d\uff0b\uff20-]", value)]
+
+
+def test_a_cell_keeps_its_text_within_its_cell(site, admin):
+    text = 'Doe, "Jane"\n=1;2'
+    write(site, text)
+    row = next(csv.DictReader(io.StringIO(admin.get("/findings.csv").text, newline="")))
+    assert row["patient_name"] == row["scanner"] == 'Doe, "Jane"\ufffd=1;2'
+    assert float(row["severe"]) >= 0
+
+
+@pytest.mark.parametrize(("value", "written"), [(-1.5, -1.5), (None, None), ("Doe", "Doe"), ("", ""), ("=1", "'=1")])
+def test_numbers_and_usual_words_are_written_as_they_are(value, written):
+    assert cell(value) == written
+
+
+def test_nothing_of_a_patient_stands_where_the_system_is_watched(site, admin):
+    write(site, "MARKER")
+    assert "MARKER" in admin.get("/").text
+    stranger = Visitor(admin.app)
+    watched = ["/metrics", "/healthz", "/readyz", "/sign-in", "/api/v1/openapi.json", "/static/study.js"]
+    for path in [*watched, *PAGES, "/findings.csv", "/nowhere"]:
+        answer = stranger.get(path)
+        assert "MARKER" not in answer.text + str(answer.headers), path
+        assert SEVERE_UID not in answer.text, path
+        assert (answer.status_code == 200) == (path in watched), path

@@ -1,0 +1,150 @@
+"""Administration of users and their programs' tokens by the page: everything counts at once."""
+
+import pytest
+
+from db.tables import ApiToken, User, UserRole
+from tests.integration.visitors import OURS, Visitor, count, in_browser, row, trail
+from web.app import create_app
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+def app(site):
+    return create_app(site)
+
+
+@pytest.fixture
+def admin(app) -> Visitor:
+    return in_browser(app, UserRole.ADMIN)
+
+
+def add(admin, name="anna", role="reader", password=PASSWORD):
+    return admin.submit("/users", name=name, role=role, password=password)
+
+
+def change(admin, name, **form):
+    """By the form that stands beside the name on the page."""
+    page = admin.get("/users").text
+    beside = page.partition(f'<th scope="row">{name}</th>')[2]
+    return admin.submit(beside.partition('action="')[2].partition('"')[0], **form)
+
+
+def signed_in(app, name="anna", password=PASSWORD) -> Visitor:
+    browser = Visitor(app)
+    assert browser.post("/sign-in", data={"name": name, "password": password}).status_code == 303
+    return browser
+
+
+def test_somebody_new_signs_in_and_may_what_the_role_may(app, site, admin):
+    assert add(admin).status_code == 303
+    anna = signed_in(app)
+    assert "reader and may: read, review" in anna.get("/me").text
+    assert anna.get("/users").status_code == 403
+    assert trail(site)[0][:2] == ("user.added", "admin")
+
+
+@pytest.mark.parametrize(
+    ("form", "status", "why"),
+    [
+        ({"password": "short"}, 409, "12 to 1024 characters"),
+        ({"name": "an\x00na"}, 422, "name"),
+        *(({"name": name}, 409, "1 to 64 letters") for name in ("a" * 65, "a/b", ".", "..", " anna", "<b>", "a (ris)")),
+        ({"name": "admin"}, 409, "already"),
+        ({"role": "king"}, 422, "role"),
+    ],
+)
+def test_a_user_that_cannot_be_is_refused_in_words(site, admin, form, status, why):
+    answer = add(admin, **form)
+    assert (answer.status_code, why in answer.text) == (status, True)
+    assert count(site, User) == 1
+
+
+@pytest.mark.parametrize("name", ["anna", "Anna Müller", "a+b@c.de", "..a", "анна"])
+def test_whatever_the_name_the_role_counts_at_once_and_shutting_out_too(app, admin, name):
+    add(admin, name)
+    anna = signed_in(app, name)
+    assert change(admin, name, role="operator").status_code == 303
+    assert anna.get("/jobs").status_code == 200
+    assert change(admin, name, disabled="true").status_code == 303
+    assert anna.get("/").status_code == 303
+    assert Visitor(app).post("/sign-in", data={"name": name, "password": PASSWORD}).status_code == 401
+    assert change(admin, name, disabled="false").status_code == 303
+    assert anna.get("/").status_code == 303  # the old session is gone for good
+    signed_in(app, name)
+
+
+def test_an_administrator_sets_a_new_password(app, admin):
+    add(admin)
+    anna = signed_in(app)
+    assert change(admin, "anna", password="short").status_code == 409
+    assert change(admin, "anna", password="another good one").status_code == 303
+    assert anna.get("/").status_code == 303
+    signed_in(app, password="another good one")
+
+
+@pytest.mark.parametrize("form", [{"disabled": "true"}, {"role": "viewer"}, {"role": "reader", "disabled": "true"}])
+def test_nobody_shuts_themselves_out(site, admin, form):
+    answer = change(admin, "admin", **form)
+    assert answer.status_code == 409
+    assert "You cannot shut yourself out" in answer.text
+    assert (row(site, User).role, row(site, User).disabled_at) == (UserRole.ADMIN, None)
+    assert change(admin, "admin", role="admin").status_code == 303
+    assert admin.get("/users").status_code == 200
+
+
+def test_a_user_that_is_not_there_is_404(admin):
+    assert admin.submit("/users/4711", role="viewer").status_code == 404
+
+
+def make(admin, **form):
+    return admin.submit("/tokens", **{"user": "anna", "name": "ris", "scopes": "read"} | form)
+
+
+def token_on(page: str) -> str:
+    return page.partition('<pre id="token">')[2].partition("</pre>")[0]
+
+
+def test_a_token_is_shown_once_and_good_until_it_is_revoked(app, site, admin):
+    add(admin)
+    token = token_on(make(admin).text)
+    assert token.startswith("lumbar_")
+    program = Visitor(app, Authorization=f"Bearer {token}")
+    assert program.get("/api/v1/worklist").status_code == 200
+    page = admin.get("/users").text
+    assert "Revoke ris" in page
+    assert token not in page
+    assert token not in "".join(str(vars(row(site, ApiToken))))
+    assert admin.submit("/tokens/1/revoke").status_code == 303
+    assert program.get("/api/v1/worklist").status_code == 401
+    assert "revoked" in admin.get("/users").text
+    assert admin.submit("/tokens/4711/revoke").status_code == 404
+    assert [event for event, *_ in trail(site) if "token" in event] == ["token.made", "token.revoked"]
+
+
+@pytest.mark.parametrize(
+    ("form", "status"),
+    [
+        ({"scopes": "administer"}, 409),
+        ({"scopes": ["read", "operate"]}, 409),
+        ({"scopes": []}, 422),
+        ({"scopes": "everything"}, 422),
+        ({"user": "nobody"}, 404),
+        ({"name": "a" * 65}, 409),
+        ({"days": "0"}, 422),
+        ({"days": "nan"}, 422),
+        ({"days": "1e9"}, 422),
+    ],
+)
+def test_a_token_that_cannot_be_is_refused(site, admin, form, status):
+    add(admin)
+    assert make(admin, **form).status_code == status
+    assert count(site, ApiToken) == 0
+
+
+def test_a_token_ends_with_its_user(app, admin):
+    add(admin)
+    program = Visitor(app, Authorization=f"Bearer {token_on(make(admin).text)}")
+    change(admin, "anna", disabled="true")
+    answer = program.get("/api/v1/worklist", headers={"Origin": OURS})
+    assert answer.status_code == 401

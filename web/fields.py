@@ -1,0 +1,31 @@
+"""What comes in addresses and forms: bounded, and nothing in it that a database would not take."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import Form, Path
+from pydantic import BeforeValidator
+
+LARGEST = 2**31 - 1  # number of a row
+WITHOUT_NUL = r"^[^\x00]*$"  # which PostgreSQL keeps in no text
+
+
+def _chosen(values: object) -> object:
+    """A select's "any" sends an empty word."""
+    return [value for value in values if value != ""] if isinstance(values, list) else values
+
+
+def _moment(value: object) -> object:
+    """A time as ISO 8601 writes it, in UTC; a bare number is none."""
+    if not isinstance(value, str):
+        return value
+    try:
+        given = datetime.fromisoformat(value)
+        return given.astimezone(UTC) if given.tzinfo else given.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("a time as ISO 8601 writes it, like 2026-11-27T12:00:00Z") from None
+
+
+Words = Annotated[str, Form(max_length=2000, pattern=WITHOUT_NUL)]
+Number = Annotated[int, Path(ge=1, le=LARGEST)]
+Chosen, Moment = BeforeValidator(_chosen), BeforeValidator(_moment)
