@@ -75,12 +75,15 @@ def bundles(session: Session) -> list[Bundle]:
     return list(session.scalars(select(Bundle).order_by(Bundle.id.desc())))
 
 
-def by_week(session: Session, *, scanner: str = "", now: datetime | None = None) -> list[Week]:
-    """The last half year, the oldest week first; of one scanner or all."""
+def by_week(
+    session: Session, *, scanner: str = "", bundle_id: int | None = None, now: datetime | None = None
+) -> list[Week]:
+    """The last half year, the oldest week first; of one scanner or all, by one bundle's weights or any."""
     now = now or datetime.now(UTC)
     monday = now.date() - timedelta(days=now.weekday())
     weeks = {first: Week(first) for first in (monday - timedelta(weeks=ago) for ago in reversed(range(WEEKS)))}
     of_scanner = [Study.scanner == scanner] if scanner else []
+    of_bundle = [Finding.bundle_id == bundle_id] if bundle_id is not None else []
     for week in weeks.values():
         begins = datetime.combine(week.first, time(), UTC)
         came = (Study.last_received_at >= begins, Study.last_received_at < begins + timedelta(weeks=1), *of_scanner)
@@ -89,7 +92,8 @@ def by_week(session: Session, *, scanner: str = "", now: datetime | None = None)
         asked = (
             select(Finding.severity, func.count())
             .join(Study, Study.id == Finding.study_id)
-            .where(*came, Study.id % week.every == 0, Finding.superseded.is_(False), Finding.severity.is_not(None))
+            .where(*came, Study.id % week.every == 0, *of_bundle)
+            .where(Finding.superseded.is_(False), Finding.severity.is_not(None))
             .group_by(Finding.severity)
         )
         week.counts |= {severity: count for severity, count in session.execute(asked) if severity is not None}
@@ -99,7 +103,7 @@ def by_week(session: Session, *, scanner: str = "", now: datetime | None = None)
         .select_from(Review)
         .join(Finding, Finding.id == Review.finding_id)
         .join(Study, Study.id == Finding.study_id)
-        .where(Review.reviewed_at >= begins, Study.last_received_at >= begins, *of_scanner)
+        .where(Review.reviewed_at >= begins, Study.last_received_at >= begins, *of_scanner, *of_bundle)
         .where(Study.last_received_at < begins + timedelta(weeks=WEEKS))
         .order_by(Review.id)
     )

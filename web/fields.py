@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import Form, Path
-from pydantic import BeforeValidator
+from fastapi import Form, Path, Query
+from pydantic import BeforeValidator, Field
 
 LARGEST = 2**31 - 1  # number of a row
 WITHOUT_NUL = r"^[^\x00]*$"  # which PostgreSQL keeps in no text
@@ -13,6 +13,11 @@ WITHOUT_NUL = r"^[^\x00]*$"  # which PostgreSQL keeps in no text
 def _chosen(values: object) -> object:
     """A select's "any" sends an empty word."""
     return [value for value in values if value != ""] if isinstance(values, list) else values
+
+
+def _one(value: object) -> object:
+    """Likewise, where one is chosen at most."""
+    return None if value == "" else value
 
 
 def _moment(value: object) -> object:
@@ -29,3 +34,4 @@ def _moment(value: object) -> object:
 Words = Annotated[str, Form(max_length=2000, pattern=WITHOUT_NUL)]
 Number = Annotated[int, Path(ge=1, le=LARGEST)]
 Chosen, Moment = BeforeValidator(_chosen), BeforeValidator(_moment)
+ChosenNumber = Annotated[Annotated[int, Field(ge=1, le=LARGEST)] | None, BeforeValidator(_one), Query()]

@@ -21,7 +21,7 @@ from db.worklist import StudyFilter, StudyPage
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Severity
 from web import tables
 from web.access import Admin, Operator, Reviewer, TheSite, TheTrail, Viewer
-from web.fields import Chosen
+from web.fields import Chosen, ChosenNumber
 from web.rendering import page
 
 router = APIRouter(include_in_schema=False)
@@ -304,10 +304,16 @@ def jobs_csv(
 
 
 @router.get("/quality")
-def quality(request: Request, site: TheSite, trail: TheTrail, actor: Viewer, scanner: Text = "") -> Response:
-    """What was found, and how often readers agreed, by scanner, week and bundle."""
+def quality(
+    request: Request,
+    site: TheSite,
+    actor: Viewer,
+    scanner: Text = "",
+    bundle: ChosenNumber = None,
+) -> Response:
+    """What was found, and how often readers agreed, by week, scanner and bundle: counts, of nobody in particular."""
     with site.database.reading() as session:
-        weeks = overview.by_week(session, scanner=scanner)
+        weeks = overview.by_week(session, scanner=scanner, bundle_id=bundle)
         scanners = overview.scanners(session)
         bundles = overview.bundles(session)
     return page(
@@ -317,6 +323,7 @@ def quality(request: Request, site: TheSite, trail: TheTrail, actor: Viewer, sca
         scanners=scanners,
         scanner=scanner,
         bundles=bundles,
+        bundle=bundle,
         tallest=_tallest(weeks),
     )
 

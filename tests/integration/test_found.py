@@ -160,3 +160,11 @@ def test_a_week_counts_severities_and_the_last_words(site):
     assert weeks[-1].counts == {Severity.NORMAL_MILD: 23, Severity.MODERATE: 1, Severity.SEVERE: 1}
     assert (weeks[-1].reviewed, weeks[-1].agreed) == (2, 1)
     assert sum(week.assessed for week in weeks[:-1]) == 0
+
+
+def test_weeks_are_told_of_one_bundle_alone(site):
+    analysed(site, 1, {CANAL: SEVERE})
+    with site.database.reading() as session:
+        (bundle,) = overview.bundles(session)
+        own, other = (overview.by_week(session, bundle_id=number)[-1] for number in (bundle.id, bundle.id + 1))
+    assert (own.assessed, own.studies, other.assessed) == (25, 1, 0)
