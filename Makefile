@@ -7,7 +7,7 @@ ROUNDS ?=
 SEED ?= 1
 
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test faults hostile bench bundle lint lock clean
+.PHONY: help demo serve test faults hostile bench questions bundle lint lock clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -34,6 +34,10 @@ hostile: .venv/dev ## Every hostile input, then COUNT damaged messages (SEED=s)
 bench: .venv/dev ## How long things take, side by side
 	$(BIN)/python -m bench.locating
 	$(BIN)/python -m bench.classifying
+
+questions: .venv/dev ## The pages' questions, asked of a million studies (half an hour, 15 GB)
+	scripts/install-test-servers
+	$(BIN)/python -m bench.questions --studies 1000000 --sqlite-studies 10000 --keep build/questions
 
 bundle: .venv/dev ## The shipped weights again, from phantoms to measured figures (two hours on two cores)
 	[ -f build/phantoms/phantoms.json ] || rm -rf build/phantoms
