@@ -43,7 +43,7 @@ def worklist(
     state: Annotated[list[StudyState] | None, typer.Option(help="Only this state; may be repeated")] = None,
     scanner: Annotated[str, typer.Option(help="Only this scanner, as the worklist names it")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many")] = None,
-    after: Annotated[str | None, typer.Option(metavar="UID", help="Only what stands behind this study")] = None,
+    after: Annotated[str | None, typer.Option(metavar="PLACE", help="Where the page before ended")] = None,
     read: Annotated[bool, typer.Option("--all", help="All studies, read or not, the newest first")] = False,
     form: AsFormat = Format.TABLE,
 ) -> None:
@@ -56,7 +56,7 @@ def worklist(
         else:
             page = ranking.worklist(session, site.ranking, limit=limit, after=after, only=only)
     print_worklist(page.rows, form)
-    if page.next_after and form is Format.TABLE:
+    if page.next_after:
         typer.echo(f"There are more: --after {page.next_after}", err=True)
 
 

@@ -100,6 +100,13 @@ def set_password(session: Session, user: User, password: str, actor: str) -> Non
     audit.note(session, "user.password_set", actor, user=user.id)
 
 
+def change_password(session: Session, user: User, current: str, password: str) -> None:
+    """As ``set_password``, by the user. Raises Permanent also where the current one is wrong."""
+    if not _right(user.password_hash, current):
+        raise Permanent("the password that you have now is another; nothing was changed")
+    set_password(session, user, password, user.name)
+
+
 def set_role(session: Session, user: User, role: UserRole, actor: str) -> None:
     user.role = role
     audit.note(session, "user.role_set", actor, user=user.id, role=role)

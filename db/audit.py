@@ -5,11 +5,11 @@ from time import monotonic
 from typing import Any
 
 import structlog
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db.session import Database
-from db.tables import AuditEvent, AuditForward, Study
+from db.tables import AuditEvent, AuditForward, Study, Tombstone
 from db.types import db_now
 from lumbar.audit import AuditLine, Syslog
 from lumbar.errors import Transient
@@ -29,8 +29,9 @@ def note(session: Session, event: str, actor: str, *, study_id: int | None = Non
 def lines_after(session: Session, last_id: int, limit: int, *, settled_s: float = 0) -> list[tuple[int, AuditLine]]:
     """Rows behind an id, in their order; only such as are older than ``settled_s`` seconds."""
     asked = (
-        select(AuditEvent, Study.study_instance_uid)
+        select(AuditEvent, func.coalesce(Study.study_instance_uid, Tombstone.study_instance_uid))
         .outerjoin(Study, Study.id == AuditEvent.study_id)
+        .outerjoin(Tombstone, Tombstone.study_id == AuditEvent.study_id)
         .where(AuditEvent.id > last_id, AuditEvent.happened_at <= db_now(-settled_s))
         .order_by(AuditEvent.id)
         .limit(limit)

@@ -134,6 +134,8 @@ def resend(session: Session, job_id: int, actor: str) -> None:
     job = _locked(session, job_id)
     if job.kind is not JobKind.DELIVER or job.state not in (JobState.DONE, JobState.DEAD, JobState.CANCELLED):
         raise Permanent(f"job {job_id} is a {job.state} {job.kind} job; only a delivery that has ended is sent again")
+    if _has_successor(session, job):
+        raise Permanent(f"job {job_id} delivers a report that a later one has replaced; send that one again")
     session.execute(change(Job.id == job_id).values(run_after=db_now(), last_error=None, **ANEW))
     audit.note(session, "report.sent_again", actor, study_id=job.study_id, job=job.id)
 

@@ -21,6 +21,7 @@ from db.tables import (
     SearchKey,
     Series,
     Study,
+    StudyState,
     Tombstone,
 )
 from db.types import db_now
@@ -42,7 +43,6 @@ def delete_study(site: Site, study_instance_uid: str, reason: str, actor: str) -
         studies.lock(session, study_id)
         study = session.get_one(Study, study_id, populate_existing=True)
         session.execute(delete(Job).where(Job.study_id == study.id))  # a worker on one finds its lease gone
-        reports = list(session.scalars(select(Report.file).where(Report.study_id == study.id)))
         own = select(Series.id).where(Series.study_id == study.id)
         session.execute(
             update(Instance)
@@ -50,21 +50,24 @@ def delete_study(site: Site, study_instance_uid: str, reason: str, actor: str) -
             .values(removed_at=db_now())
             .execution_options(synchronize_session=False)
         )
-        study.images_removed_at = db_now()
+        study.images_removed_at = study.ended_at = db_now()
+        study.state, study.reason = StudyState.FAILED, "its deletion was begun"  # from where it can be requeued
         audit.note(session, "study.deletion_begun", actor, study_id=study.id)
     retention.unlink_removed(site, study_id)
+    with site.database.transaction() as session:
+        reports = _remove_rows(session, study_instance_uid, reason.strip(), actor)
     for report in reports:
         site.store.remove(report)
-    with site.database.transaction() as session:
-        _remove_rows(session, study_instance_uid, reason.strip(), actor)
 
 
-def _remove_rows(session: Session, study_instance_uid: str, reason: str, actor: str) -> None:
+def _remove_rows(session: Session, study_instance_uid: str, reason: str, actor: str) -> list[str]:
+    """Returns the files of the reports, which nothing names any more."""
     study = studies.find(session, study_instance_uid)
     studies.lock(session, study.id)
     came_again = select(Instance.id).join(Series).where(Series.study_id == study.id, Instance.removed_at.is_(None))
     if session.scalar(came_again.limit(1)) is not None:
         raise Permanent("an image of the study arrived while it was deleted; delete it again once it is quiet")
+    files = list(session.scalars(select(Report.file).where(Report.study_id == study.id)))
     findings = select(Finding.id).where(Finding.study_id == study.id)
     reports = select(Report.id).where(Report.study_id == study.id)
     series = select(Series.id).where(Series.study_id == study.id)
@@ -86,3 +89,4 @@ def _remove_rows(session: Session, study_instance_uid: str, reason: str, actor: 
         session.execute(delete(Patient).where(Patient.id == patient_id).execution_options(synchronize_session=False))
     session.add(Tombstone(study_instance_uid=study_instance_uid, study_id=study_id, reason=reason, actor=actor[:64]))
     audit.note(session, "study.deleted", actor, study_id=study_id)
+    return files

@@ -174,6 +174,8 @@ def _register(session: Session, store: Store, stored: Stored) -> Taken:
     if not added:
         _restore(session, store, study, stored)
         return Taken.AGAIN
+    if not store.path(stored.file).exists():
+        raise RemovedMeanwhile("the image's file was removed with its study at this moment; send it again")
     if aside:
         session.add(AuditEvent(event="instance.aside", actor=stored.source, study_id=study.id, detail={"why": aside}))
         log.warning("instance.aside", study=study.id, why=aside)

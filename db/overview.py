@@ -104,7 +104,7 @@ def by_week(
         .join(Finding, Finding.id == Review.finding_id)
         .join(Study, Study.id == Finding.study_id)
         .where(Review.reviewed_at >= begins, Study.last_received_at >= begins, *of_scanner, *of_bundle)
-        .where(Study.last_received_at < begins + timedelta(weeks=WEEKS))
+        .where(Study.last_received_at < begins + timedelta(weeks=WEEKS), Finding.severity.is_not(None))
         .order_by(Review.id)
     )
     said = {finding_id: (came_at.date(), agrees) for finding_id, came_at, agrees in session.execute(reviews)}

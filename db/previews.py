@@ -198,13 +198,16 @@ def remove_files(site: Site, name: str) -> None:
 
 
 def tidy(site: Site) -> int:
-    """Forgets what nobody changed for an hour, and removes what killed processes left. Returns how many folders went.
+    """Forgets answers, and uploads that never arrived, after an hour; removes what killed processes left.
+
+    What waits for a worker waits, however long. Returns how many folders went.
 
     Folders are listed before rows: a row is written before its folder is made.
     """
     with site.database.reading() as session:
         last = func.coalesce(Preview.ended_at, Preview.uploaded_at, Preview.created_at)
-        old = select(Preview.name).where(Preview.state != JobState.RUNNING, last < db_now(-KEPT_S))
+        over = Preview.state.in_(ENDED) | Preview.uploaded_at.is_(None)
+        old = select(Preview.name).where(over, last < db_now(-KEPT_S))
         forgotten = list(session.scalars(old))
     for name in forgotten:
         forget(site, name)

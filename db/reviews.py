@@ -27,9 +27,17 @@ class Said:
     reviewed_at: datetime
 
 
-def mark_read(session: Session, study: Study, actor: str, *, read: bool = True) -> None:
-    """Takes a study off the reading worklist, or puts it back."""
+def mark_read(
+    session: Session, study: Study, actor: str, *, read: bool = True, last_received_at: datetime | None = None
+) -> None:
+    """Takes a study off the reading worklist, or puts it back.
+
+    ``last_received_at``: of the study as the reader saw it. Raises Permanent where an image has come since.
+    """
     studies.lock(session, study.id)
+    session.refresh(study)
+    if read and last_received_at not in (None, study.last_received_at):
+        raise Permanent("new images have come since you opened the study; look at it again")
     study.read_at = datetime.now(UTC) if read else None
     audit.note(session, "study.read" if read else "study.unread", actor, study_id=study.id)
 

@@ -26,12 +26,20 @@ def folded(text: str) -> str:
 def keys_of(study: Study) -> list[SearchKey]:
     """The words a study is found by."""
     patient = study.patient
-    texts = (study.accession_number, patient.patient_identifier, *_BETWEEN.split(patient.name))
-    return [SearchKey(study_id=study.id, word=word) for word in sorted({folded(t) for t in texts} - {""})]
+    words = words_of(study.accession_number, patient.patient_identifier, patient.name)
+    return [SearchKey(study_id=study.id, word=word) for word in sorted(words)]
 
 
-def matching(session: Session, text: str) -> list[int]:
-    """The studies that have a word beginning with each of the text's, or that UID; the newest if many."""
+def words_of(*texts: str) -> set[str]:
+    """Folded, each text as a whole and in its parts."""
+    return {folded(word) for text in texts for word in (text, *_BETWEEN.split(text))} - {""}
+
+
+def matching(session: Session, text: str, *, unread: bool = False) -> list[int]:
+    """The studies that have a word beginning with each of the text's, or that UID; the newest if many.
+
+    ``unread``: only of those that wait to be read.
+    """
     words = [folded(word) for word in _BETWEEN.split(text.strip()) if folded(word)]
     if not words:
         return []
@@ -39,5 +47,7 @@ def matching(session: Session, text: str) -> list[int]:
     have_others = (SearchKey.study_id.in_(select(SearchKey.study_id).where(other)) for other in others)
     by_words = select(SearchKey.study_id).where(first, *have_others).distinct()
     by_uid = select(Study.id).where(Study.study_instance_uid == text.strip())
+    if unread:
+        by_words = by_words.join(Study, Study.id == SearchKey.study_id).where(Study.read_at.is_(None))
     newest = by_words.order_by(SearchKey.study_id.desc()).limit(MOST_FOUND)
     return [*session.scalars(by_uid), *session.scalars(newest)]

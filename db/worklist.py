@@ -5,6 +5,7 @@ and the rest. The first three are read straight from indexes of the unread studi
 came within the last hours, are few, and are ranked one by one (``lumbar.spine.urgency``).
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ from lumbar.spine.anatomy import FindingKey, Severity
 from lumbar.spine.findings import SHOWN
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.spine.urgency import WAITED_LONG, Standing, Urgency, urgency
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_WRITTEN = re.compile("([0-9])-([0-9])-([0-9]{1,17})-([0-9]{1,10})")  # a cursor: run, place, microseconds, study
+_LARGEST = 2**31 - 1  # id of a study
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class WorklistRow:
 
 @dataclass(frozen=True)
 class StudyPage:
-    """Some studies, and the UID after which the next ones stand; None at the end."""
+    """Some studies, and the place after which the next ones stand; None at the end."""
 
     rows: tuple[WorklistRow, ...]
     next_after: str | None
@@ -104,34 +109,37 @@ def worklist(
     only: StudyFilter | None = None,
     now: datetime | None = None,
 ) -> StudyPage:
-    """The studies that wait to be read, the most urgent first; ``after``: from behind this study, where it stands now.
+    """The studies that wait to be read, the most urgent first; ``after``: the ``next_after`` of the page before.
 
     Raises:
-        NotThere: no study has the UID ``after``.
+        NotThere: no page ended with ``after``.
     """
     now = now or datetime.now(UTC)
-    wanted = [Study.read_at.is_(None), *_narrowed(session, only or StudyFilter())]
+    wanted = [Study.read_at.is_(None), *_narrowed(session, only or StudyFilter(), unread=True)]
     if ranking.days:
         wanted.append(Study.last_received_at >= now - timedelta(days=ranking.days))
-    begin = _find(session, after) if after else None
+    begin = _Cursor.read(after) if after else None
     runs = _runs(ranking, now)
-    here = _run_of(session, begin, runs) if begin else 0
-    studies: list[Study] = []
+    here = min(begin.run, len(runs)) if begin else 0
+    found: list[tuple[_Cursor, Study]] = []
     more = None if limit is None else limit + 1
     for n, run in enumerate(runs[here:], here):
-        left = None if more is None else more - len(studies)
+        left = None if more is None else more - len(found)
         if left != 0:
-            behind = [_behind(begin)] if begin and n == here else []
+            behind = [_stands() > begin.stands] if begin and n == here else []
             asked = select(Study).where(run, *wanted, *behind).order_by(Study.last_received_at, Study.id)
-            studies += session.scalars(asked.limit(left))
-    if more is None or len(studies) < more:
+            found += [(_Cursor.of(study, n), study) for study in session.scalars(asked.limit(left))]
+    if more is None or len(found) < more:
         rest = [Study.last_received_at > now - 2 * WAITED_LONG, *(~run for run in runs)]
-        ranked = _ranked(session, session.scalars(select(Study).where(*wanted, *rest)).all(), ranking, now)
-        if begin and here == len(runs):
-            places = [study.id for study in ranked]
-            ranked = ranked[places.index(begin.id) + 1 :] if begin.id in places else ranked
-        studies += ranked
-    return _page(session, studies, limit, ranking, now)
+        few = session.scalars(select(Study).where(*wanted, *rest)).all()
+        places = _places(session, few, ranking, now, {})
+        ranked = sorted(((_Cursor.of(study, len(runs), places[study.id][0]), study) for study in few), key=_by_cursor)
+        found += [(cursor, study) for cursor, study in ranked if begin is None or cursor > begin]
+    return _page(session, found, limit, ranking, now)
+
+
+def _by_cursor(found: "tuple[_Cursor, Study]") -> "_Cursor":
+    return found[0]
 
 
 def studies(
@@ -143,21 +151,20 @@ def studies(
     only: StudyFilter | None = None,
     now: datetime | None = None,
 ) -> StudyPage:
-    """All studies, read or not, the newest first. Raises NotThere: no study has the UID ``after``."""
+    """All studies, read or not, the newest first. Raises NotThere: no page ended with ``after``."""
     now = now or datetime.now(UTC)
     wanted = _narrowed(session, only or StudyFilter())
     if after:
-        begin = _find(session, after)
-        wanted.append(tuple_(Study.last_received_at, Study.id) < _stands(begin))
+        wanted.append(_stands() < _Cursor.read(after).stands)
     found = session.scalars(
         select(Study).where(*wanted).order_by(Study.last_received_at.desc(), Study.id.desc()).limit(limit + 1)
-    ).all()
-    return _page(session, found, limit, ranking, now)
+    )
+    return _page(session, [(_Cursor.of(study, 0), study) for study in found], limit, ranking, now)
 
 
 def row_of(session: Session, study: Study, ranking: Ranking, now: datetime | None = None) -> WorklistRow:
     """One study as the worklist shows it, wherever it stands."""
-    return _page(session, [study], None, ranking, now or datetime.now(UTC)).rows[0]
+    return _page(session, [(_Cursor.of(study, 0), study)], None, ranking, now or datetime.now(UTC)).rows[0]
 
 
 def waiting(session: Session, ranking: Ranking, now: datetime | None = None) -> Waiting:
@@ -181,38 +188,46 @@ def _runs(ranking: Ranking, now: datetime) -> tuple[ColumnElement[bool], ...]:
     return stat, Study.stat.is_(False) & severe, Study.stat.is_(False) & ~severe & waited
 
 
-def _run_of(session: Session, study: Study, runs: Sequence[ColumnElement[bool]]) -> int:
-    """Which run a study stands in; their number where in none."""
-    holding = (
-        n for n, run in enumerate(runs) if session.scalar(select(Study.id).where(Study.id == study.id, run)) is not None
-    )
-    return next(holding, len(runs))
-
-
 def _severe(ranking: Ranking) -> ColumnElement[bool]:
     """Has a severe finding by weights that may rank. Never NULL, so that it can be negated."""
     return Study.severe.is_(True) & Study.trained_on.is_not(None) & Study.trained_on.in_(ranking.trusted)
 
 
-def _stands(study: Study) -> Tuple:
-    return tuple_(literal(study.last_received_at, UtcDateTime()), literal(study.id))
+@dataclass(frozen=True, order=True)
+class _Cursor:
+    """Where in the order a page ended: a place, not a study, which may be elsewhere by the time of the next page."""
+
+    run: int
+    place: int  # the urgency, of the last run
+    received_us: int  # since 1970
+    study_id: int
+
+    @classmethod
+    def of(cls, study: Study, run: int, place: int = 0) -> "_Cursor":
+        return cls(run, place, (study.last_received_at - _EPOCH) // timedelta(microseconds=1), study.id)
+
+    @classmethod
+    def read(cls, written: str) -> "_Cursor":
+        if not (parts := _WRITTEN.fullmatch(written)) or int(parts[4]) > _LARGEST:
+            raise NotThere(f"no page ended with {written!r}; take `next_after` as it is")
+        return cls(*map(int, parts.groups()))
+
+    @property
+    def stands(self) -> Tuple:
+        return tuple_(literal(_EPOCH + timedelta(microseconds=self.received_us), UtcDateTime()), literal(self.study_id))
+
+    def __str__(self) -> str:
+        return f"{self.run}-{self.place}-{self.received_us}-{self.study_id}"
 
 
-def _behind(study: Study) -> ColumnElement[bool]:
-    return tuple_(Study.last_received_at, Study.id) > _stands(study)
+def _stands() -> Tuple:
+    return tuple_(Study.last_received_at, Study.id)
 
 
-def _find(session: Session, study_instance_uid: str) -> Study:
-    study = session.scalar(select(Study).where(Study.study_instance_uid == study_instance_uid))
-    if study is None:
-        raise NotThere(f"no study has the UID {study_instance_uid!r}, after which the next page would begin")
-    return study
-
-
-def _narrowed(session: Session, only: StudyFilter) -> list[ColumnElement[bool]]:
+def _narrowed(session: Session, only: StudyFilter, *, unread: bool = False) -> list[ColumnElement[bool]]:
     wanted: list[ColumnElement[bool]] = []
     if only.text.strip():
-        wanted.append(Study.id.in_(search.matching(session, only.text)))
+        wanted.append(Study.id.in_(search.matching(session, only.text, unread=unread)))
     if only.states:
         wanted.append(Study.state.in_(only.states))
     if only.scanner:
@@ -230,11 +245,6 @@ class _Counted:
     uncertain: int = 0
     not_assessed: int = 0
     bundle: Bundle | None = None
-
-
-def _ranked(session: Session, found: Sequence[Study], ranking: Ranking, now: datetime) -> list[Study]:
-    places = _places(session, found, ranking, now, {})
-    return sorted(found, key=lambda study: (places[study.id][0], study.last_received_at, study.id))
 
 
 def _places(
@@ -270,8 +280,10 @@ def _places(
     return places
 
 
-def _page(session: Session, found: Sequence[Study], limit: int | None, ranking: Ranking, now: datetime) -> StudyPage:
-    shown = list(found if limit is None else found[:limit])
+def _page(
+    session: Session, found: Sequence[tuple[_Cursor, Study]], limit: int | None, ranking: Ranking, now: datetime
+) -> StudyPage:
+    shown = [study for _, study in (found if limit is None else found[:limit])]
     ids = [study.id for study in shown]
     severe = _keys(session, ids, Severity.SEVERE)
     moderate = _keys(session, ids, Severity.MODERATE)
@@ -307,7 +319,7 @@ def _page(session: Session, found: Sequence[Study], limit: int | None, ranking: 
                 bundle=identity_of(own.bundle),
             )
         )
-    return StudyPage(tuple(rows), rows[-1].study_instance_uid if len(found) > len(shown) else None)
+    return StudyPage(tuple(rows), str(found[len(shown) - 1][0]) if len(found) > len(shown) else None)
 
 
 def _keys(session: Session, ids: Sequence[int], severity: Severity) -> dict[int, tuple[FindingKey, ...]]:

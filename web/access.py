@@ -19,6 +19,7 @@ from db.tables import Permission
 
 COOKIE = "lumbar_session"
 CSRF_FIELD, CSRF_HEADER = "csrf_token", "X-CSRF-Token"
+RENEWAL = "X-Renew"  # of a page that renews itself: nobody need be there
 UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
 SEEN_AGAIN_S = 600.0  # the same person looking at the same thing is one line of the trail
 MOST_SEEN = 10_000
@@ -97,7 +98,7 @@ def by_browser(request: Request, site: Site) -> Actor | None:
         return None
     with site.database.reading() as session:
         actor = accounts.by_cookie(session, cookie)
-    if actor is not None and request.app.state.noted_use(cookie):
+    if actor is not None and RENEWAL not in request.headers and request.app.state.noted_use(cookie):
         with site.database.transaction() as session:
             accounts.used(session, cookie)
     return actor

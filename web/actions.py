@@ -12,7 +12,7 @@ from lumbar import peers
 from lumbar.errors import LumbarError, NotThere, Permanent
 from lumbar.spine.anatomy import Severity
 from web.access import Admin, NotAllowed, Operator, Reviewer, TheSite, Viewer
-from web.fields import Number, Words
+from web.fields import Number, Seen, Words
 from web.rendering import page
 
 router = APIRouter(include_in_schema=False)
@@ -39,9 +39,11 @@ def review(
 
 
 @router.post("/studies/{uid}/read")
-def mark_read(site: TheSite, actor: Reviewer, uid: str, undo: Annotated[bool, Form()] = False) -> Response:
+def mark_read(
+    site: TheSite, actor: Reviewer, uid: str, undo: Annotated[bool, Form()] = False, seen: Seen = None
+) -> Response:
     with site.database.transaction() as session:
-        reviews.mark_read(session, studies.find(session, uid), actor.name, read=not undo)
+        reviews.mark_read(session, studies.find(session, uid), actor.name, read=not undo, last_received_at=seen)
     return _back(f"/studies/{uid}", "unread") if undo else _back("/", "read")
 
 
@@ -151,10 +153,10 @@ def revoke(site: TheSite, actor: Admin, token: Number) -> Response:
 
 
 @router.post("/password")
-def own_password(site: TheSite, actor: Viewer, password: Words) -> Response:
-    """Everybody sets their own; they have to sign in again."""
+def own_password(site: TheSite, actor: Viewer, current: Words, password: Words) -> Response:
+    """Everybody sets their own, who knows the one in force; they have to sign in again."""
     if actor.csrf_token is None:
         raise NotAllowed("a program's token sets no password; sign in with a browser")
     with site.database.transaction() as session:
-        accounts.set_password(session, accounts.user_named(session, actor.name), password, actor.name)
+        accounts.change_password(session, accounts.user_named(session, actor.name), current, password)
     return RedirectResponse("/sign-in", 303)

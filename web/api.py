@@ -133,7 +133,8 @@ def get_study(site: TheSite, trail: TheTrail, actor: Viewer, uid: Uid) -> StoryM
 @router.put("/studies/{uid}/read", tags=["studies"], summary="Mark a study as read, or not")
 def put_read(site: TheSite, actor: Reviewer, uid: Uid, body: ReadRequest) -> Done:
     with site.database.transaction() as session:
-        reviews.mark_read(session, studies.find(session, uid), actor.name, read=body.read)
+        study = studies.find(session, uid)
+        reviews.mark_read(session, study, actor.name, read=body.read, last_received_at=body.last_received_at)
     return Done()
 
 

@@ -34,4 +34,5 @@ def _moment(value: object) -> object:
 Words = Annotated[str, Form(max_length=2000, pattern=WITHOUT_NUL)]
 Number = Annotated[int, Path(ge=1, le=LARGEST)]
 Chosen, Moment = BeforeValidator(_chosen), BeforeValidator(_moment)
+Seen = Annotated[Annotated[datetime, Moment] | None, Form()]  # the last image's time, as a page showed it
 ChosenNumber = Annotated[Annotated[int, Field(ge=1, le=LARGEST)] | None, BeforeValidator(_one), Query()]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,7 +12,7 @@ from db.worklist import StudyPage, WorklistRow
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Severity
 from lumbar.spine.findings import Finding
 from lumbar.spine.provenance import CLEARS_NOBODY, RESEARCH_USE_ONLY
-from web.fields import WITHOUT_NUL
+from web.fields import WITHOUT_NUL, Moment
 
 
 class _Model(BaseModel):
@@ -173,6 +173,9 @@ class ReadRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     read: bool = True
+    last_received_at: Annotated[datetime, Moment] | None = Field(
+        None, description="As you saw it; if images came since: 409"
+    )
 
 
 class Done(BaseModel):

@@ -21,12 +21,14 @@ from db.worklist import StudyFilter, StudyPage
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Severity
 from web import tables
 from web.access import Admin, Operator, Reviewer, TheSite, TheTrail, Viewer
-from web.fields import Chosen, ChosenNumber
+from web.fields import LARGEST, Chosen, ChosenNumber
 from web.rendering import page
 
 router = APIRouter(include_in_schema=False)
 
 ROWS = 50  # on a page
+MOST_SAVED = 100_000  # jobs in a file
+NOT_OVER = [JobState.DEAD, JobState.RUNNING, JobState.PENDING]
 DEEDS = {
     "requeued": "The study is queued again.",
     "completed": "The study is queued.",
@@ -207,7 +209,7 @@ def findings(
     level: Annotated[list[Level] | None, Query()] = None,
     scanner: Text = "",
     since: Text = "",
-    after: Annotated[int | None, Query(ge=1, le=2**62)] = None,
+    after: Annotated[int | None, Query(ge=1, le=LARGEST)] = None,
 ) -> Response:
     only = FindingFilter(severity or (), condition or (), level or (), scanner, _day(since))
     trail.saw("findings.seen", actor.name)
@@ -271,7 +273,7 @@ def jobs(
     kind: Annotated[list[JobKind] | None, Query()] = None,
     done: Done = "",
 ) -> Response:
-    states = state or [JobState.DEAD, JobState.RUNNING, JobState.PENDING]
+    states = state or NOT_OVER
     with site.database.reading() as session:
         rows = by_hand.listed(session, states=states, kinds=kind or (), limit=ROWS * 4)
         flight = overview.in_flight(session)
@@ -298,7 +300,7 @@ def jobs_csv(
     kind: Annotated[list[JobKind] | None, Query()] = None,
 ) -> Response:
     with site.database.reading() as session:
-        rows = by_hand.listed(session, states=state or (), kinds=kind or ())
+        rows = by_hand.listed(session, states=state or NOT_OVER, kinds=kind or (), limit=MOST_SAVED)
     records = [asdict(row) | {"run_after": row.run_after.isoformat(timespec="seconds")} for row in rows]
     return tables.as_csv("jobs.csv", tables.JOB_COLUMNS, iter(records))
 
@@ -381,7 +383,7 @@ def audit_trail(
     event: Text = "",
     who: Text = "",
     uid: Text = "",
-    after: Annotated[int | None, Query(ge=1, le=2**62)] = None,
+    after: Annotated[int | None, Query(ge=1, le=LARGEST)] = None,
 ) -> Response:
     with site.database.reading() as session:
         rows, following = overview.audit_trail(session, event=event, actor=who, study=uid, limit=ROWS * 2, after=after)

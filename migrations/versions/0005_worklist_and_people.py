@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.orm import Session
 
-from db.search import folded
+from db.search import words_of
 from db.types import UtcDateTime, db_now
 
 revision = "0005"
@@ -155,8 +155,7 @@ def _fill() -> None:
         )
         asked = sa.select(study.c.id, study.c.accession_number, patient.c.patient_identifier, patient.c.name)
         for study_id, accession, number, name in session.execute(asked.where(patient.c.id == study.c.patient_id)).all():
-            words = {folded(word) for word in (accession, number, *name.replace("^", " ").replace("=", " ").split())}
-            rows = [{"study_id": study_id, "word": word} for word in words - {""}]
+            rows = [{"study_id": study_id, "word": word} for word in sorted(words_of(accession, number, name))]
             if rows:
                 session.execute(sa.insert(key), rows)
         session.flush()

@@ -10,8 +10,10 @@ from starlette.routing import Mount
 from db.intake import take_in
 from db.tables import Permission, Study, UserRole
 from tests.integration.conftest import arrival, make_slice
-from tests.integration.visitors import Visitor, by_token, count, in_browser
+from tests.integration.visitors import Visitor, by_token, count, in_browser, one_database
 from web.app import create_app
+
+pytestmark = one_database
 
 READ, REVIEW, OPERATE, ADMINISTER = Permission
 OPEN = None  # nothing of a patient is there

@@ -8,10 +8,10 @@ from db.tables import UserRole
 from tests.integration.conftest import ROOT
 from tests.integration.morning import ARRIVING_UID, DEAD, DELIVERED, REFUSED_UID, SEVERE_UID, WAITING, everything, fill
 from tests.integration.test_web_access import NEEDS, OPEN
-from tests.integration.visitors import OURS, Visitor, by_token, in_browser
+from tests.integration.visitors import OURS, Visitor, by_token, in_browser, one_database
 from web.app import create_app
 
-pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+pytestmark = one_database
 
 FORMS = {
     "/password": {"password": "another good one"},

@@ -10,12 +10,11 @@ from db import accounts
 from db.accounts import FAILURES, IDLE, LONGEST
 from db.tables import Permission, UserRole, WebSession
 from tests.integration.morning import SEVERE_UID, fill
-from tests.integration.visitors import OURS, Visitor, by_token, in_browser
+from tests.integration.visitors import OURS, Visitor, by_token, in_browser, one_database
 from web.access import COOKIE
 from web.app import create_app
 
 PASSWORD = "correct horse battery"
-one_database = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 
 from db.tables import ApiToken, User, UserRole
-from tests.integration.visitors import OURS, Visitor, count, in_browser, row, trail
+from tests.integration.visitors import OURS, Visitor, count, in_browser, one_database, row, trail
 from web.app import create_app
 
 PASSWORD = "correct horse battery"
@@ -60,6 +60,7 @@ def test_a_user_that_cannot_be_is_refused_in_words(site, admin, form, status, wh
     assert count(site, User) == 1
 
 
+@one_database
 @pytest.mark.parametrize("name", ["anna", "Anna Müller", "a+b@c.de", "..a", "анна"])
 def test_whatever_the_name_the_role_counts_at_once_and_shutting_out_too(app, admin, name):
     add(admin, name)
@@ -83,6 +84,7 @@ def test_an_administrator_sets_a_new_password(app, admin):
     signed_in(app, password="another good one")
 
 
+@one_database
 @pytest.mark.parametrize("form", [{"disabled": "true"}, {"role": "viewer"}, {"role": "reader", "disabled": "true"}])
 def test_nobody_shuts_themselves_out(site, admin, form):
     answer = change(admin, "admin", **form)
@@ -122,6 +124,7 @@ def test_a_token_is_shown_once_and_good_until_it_is_revoked(app, site, admin):
     assert [event for event, *_ in trail(site) if "token" in event] == ["token.made", "token.revoked"]
 
 
+@one_database
 @pytest.mark.parametrize(
     ("form", "status"),
     [

@@ -11,7 +11,7 @@ from db.studies import StudyEvent
 from db.tables import AuditEvent, Bundle, Finding, Patient, Study, StudyState
 from db.worklist import Ranking, StudyFilter, waiting, worklist
 from db.worklist import studies as all_studies
-from lumbar.errors import Permanent
+from lumbar.errors import NotThere, Permanent
 from lumbar.spine.anatomy import ALL_FINDINGS, Severity
 from lumbar.spine.provenance import TrainedOn
 from lumbar.spine.urgency import Urgency
@@ -160,6 +160,8 @@ def test_who_left_the_list_unread_is_counted(database):
         ("anna", [1, 2]),
         ("nna", []),
         ("acc-1", [1]),
+        ("ab 123", [2]),
+        ("123", [2]),
         ("P2", [2]),
         (f"{ROOT}.2", [2]),
         (f"{ROOT}", []),
@@ -170,7 +172,7 @@ def test_who_left_the_list_unread_is_counted(database):
 )
 def test_a_study_is_found_by_the_beginnings_of_its_words(site, text, found):
     for number, name in ((1, "Müller^Anna"), (2, "O'Neill^Anna^Maria")):
-        ds = make_slice(study=number, PatientName=name, AccessionNumber=f"ACC-{number}")
+        ds = make_slice(study=number, PatientName=name, AccessionNumber=f"ACC-{number}" if number == 1 else "AB 123")
         ds.SpecificCharacterSet = "ISO_IR 192"
         take_in(site.database, site.store, arrival(ds))
     with site.database.reading() as session:
@@ -178,6 +180,46 @@ def test_a_study_is_found_by_the_beginnings_of_its_words(site, text, found):
     assert ids == found
 
 
-def test_a_page_behind_a_study_that_is_not_there_is_refused_in_words(database):
-    with database.reading() as session, pytest.raises(Permanent, match="no study has the UID"):
-        worklist(session, Ranking(), after="1.2.3")
+@pytest.mark.parametrize("after", ["1.2.3", "1.2.840.113619", "a-b-c-d", "1-0--5-2", "9" * 60, "0-0-1-9999999999"])
+def test_a_page_that_begins_nowhere_is_refused_in_words(database, after):
+    for asked in (worklist, lambda *given, **more: all_studies(*given, **more, limit=1)):
+        with database.reading() as session, pytest.raises(NotThere, match="no page ended with"):
+            asked(session, Ranking(), after=after)
+
+
+@pytest.mark.parametrize("move", ["late image", "read", "stat"])
+def test_a_study_that_moves_between_two_pages_hides_no_other(database, move):
+    fill(database, 5)
+    with database.reading() as session:
+        rows = worklist(session, Ranking(), now=NOW).rows
+        for size in (5, len(rows) - 3):
+            first = worklist(session, Ranking(), limit=size, now=NOW)
+            expected = {row.study_instance_uid for row in rows[size:]}
+            moved = session.query(Study).filter(Study.study_instance_uid == first.rows[-1].study_instance_uid).one()
+            before = moved.last_received_at, moved.read_at, moved.stat
+            if move == "late image":
+                moved.last_received_at = NOW
+            elif move == "read":
+                moved.read_at = NOW
+            else:
+                moved.stat = True
+            session.flush()
+            rest = worklist(session, Ranking(), after=first.next_after, now=NOW).rows
+            assert {row.study_instance_uid for row in rest} >= expected
+            moved.last_received_at, moved.read_at, moved.stat = before
+            session.flush()
+        session.rollback()
+
+
+def test_a_study_is_not_marked_as_read_with_images_that_its_reader_has_not_seen(site):
+    analysed(site, 1)
+    with site.database.reading() as session:
+        seen = studies.find(session, f"{ROOT}.1").last_received_at
+    take_in(site.database, site.store, arrival(make_slice(study=1, number=2)))
+    with site.database.transaction() as session, pytest.raises(Permanent, match="new images have come"):
+        reviews.mark_read(session, studies.find(session, f"{ROOT}.1"), "anna", last_received_at=seen)
+    assert listed(site) == [(f"{ROOT}.1", False)]
+    with site.database.transaction() as session:
+        study = studies.find(session, f"{ROOT}.1")
+        reviews.mark_read(session, study, "anna", last_received_at=study.last_received_at)
+    assert listed(site) == []

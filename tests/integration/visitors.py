@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Collection
 from hashlib import sha256
 
+import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import select
@@ -14,6 +15,8 @@ from db.tables import AuditEvent, Permission, User, UserRole, WebSession
 from web.access import COOKIE, CSRF_FIELD
 
 OURS = "http://127.0.0.1"
+
+one_database = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # where both kinds would do the same
 
 
 class Visitor(TestClient):

@@ -68,7 +68,7 @@ async function gather(entry, held) {
 async function renew() {
   const live = document.getElementById("live");
   try {
-    const answer = await fetch(location.href);
+    const answer = await fetch(location.href, { headers: { "X-Renew": "1" } });
     if (!answer.ok) { location.reload(); return; }
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("live");
     if (!fresh) { location.reload(); return; }

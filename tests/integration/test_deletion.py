@@ -1,0 +1,112 @@
+"""Deleting a study for good, also when a scanner sends it again meanwhile or the process is killed half-way."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import func, select
+
+from db import audit, by_hand, deletion, jobs, retention, studies
+from db.intake import RemovedMeanwhile, Taken, take_in
+from db.tables import Finding, Instance, Job, JobKind, JobState, Patient, SearchKey, Study, StudyState, Tombstone
+from lumbar.errors import NotThere, Permanent
+from lumbar.store.files import Draft
+from tests.integration.conftest import ROOT, arrival, make_slice
+from tests.integration.test_queries import analysed
+
+UID = f"{ROOT}.1"
+
+
+def rows(site, table):
+    with site.database.reading() as session:
+        return session.scalar(select(func.count()).select_from(table))
+
+
+def stored(site):
+    return list((site.store.root / "instances").rglob("*.dcm"))
+
+
+def test_nothing_of_a_deleted_study_stays_but_a_tombstone_that_the_audit_trail_can_name(site):
+    analysed(site, 1)
+    analysed(site, 2)
+    deletion.delete_study(site, UID, "sent by mistake", "admin")
+    assert [rows(site, table) for table in (Study, Patient, Instance, Finding)] == [1, 1, 1, 25]
+    assert rows(site, SearchKey) > 0
+    assert len(stored(site)) == 1
+    with site.database.reading() as session:
+        (tombstone,) = session.scalars(select(Tombstone))
+        told = [(line.event, line.study_instance_uid) for _, line in audit.lines_after(session, 0, 10)]
+    assert (tombstone.study_instance_uid, tombstone.reason, tombstone.actor) == (UID, "sent by mistake", "admin")
+    assert told == [("study.deletion_begun", UID), ("study.deleted", UID)]
+
+
+def test_a_deleted_study_that_is_sent_again_is_a_new_one(site):
+    analysed(site, 1)
+    deletion.delete_study(site, UID, "sent by mistake", "admin")
+    assert take_in(site.database, site.store, arrival(make_slice(study=1))) is Taken.NEW
+    assert len(stored(site)) == 1
+
+
+def test_a_deletion_that_was_killed_half_way_can_be_done_again_or_taken_back(site, monkeypatch):
+    analysed(site, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(retention, "unlink_removed", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            deletion.delete_study(site, UID, "sent by mistake", "admin")
+    with site.database.reading() as session:
+        study = studies.find(session, UID)
+        assert (study.state, study.reason) == (StudyState.FAILED, "its deletion was begun")
+    retention.unlink_removed(site, study.id)
+    assert take_in(site.database, site.store, arrival(make_slice(study=1))) is Taken.AGAIN
+    with site.database.transaction() as session:
+        by_hand.requeue(session, UID, "admin")
+    deletion.delete_study(site, UID, "after all", "admin")
+    assert rows(site, Study) == 0
+
+
+def test_an_image_that_comes_while_its_study_is_deleted_is_asked_for_again(site, monkeypatch):
+    """Its file is found there, then the deletion ends, then its rows are written: to nobody may it be acknowledged."""
+    analysed(site, 1)
+    keep = Draft.keep
+
+    def kept_then_deleted(draft, kind, digest):
+        place = keep(draft, kind, digest)
+        monkeypatch.undo()
+        deletion.delete_study(site, UID, "sent by mistake", "admin")
+        return place
+
+    monkeypatch.setattr(Draft, "keep", kept_then_deleted)
+    with pytest.raises(RemovedMeanwhile, match="send it again"):
+        take_in(site.database, site.store, arrival(make_slice(study=1)))
+    assert rows(site, Instance) == 0
+    assert take_in(site.database, site.store, arrival(make_slice(study=1))) is Taken.NEW
+
+
+@pytest.mark.parametrize("reason", ["", "  ", "x" * 501])
+def test_a_deletion_without_a_reason_is_refused(site, reason):
+    analysed(site, 1)
+    with pytest.raises(Permanent, match="say why"):
+        deletion.delete_study(site, UID, reason, "admin")
+    assert rows(site, Finding) == 25
+
+
+def test_what_is_not_there_cannot_be_deleted(site):
+    with pytest.raises(NotThere):
+        deletion.delete_study(site, UID, "why not", "admin")
+
+
+def test_a_report_that_a_later_one_has_replaced_is_not_sent_again(site):
+    analysed(site, 1)
+    with site.database.transaction() as session:
+        study = studies.find(session, UID)
+        jobs.create(session, JobKind.DELIVER, study, destination="pacs")
+        study.revision += 1
+        session.flush()
+        jobs.create(session, JobKind.DELIVER, study, destination="pacs")
+        old, new = session.scalars(select(Job).where(Job.kind == JobKind.DELIVER).order_by(Job.revision))
+        old.state, new.state = JobState.CANCELLED, JobState.DONE
+        new.ended_at = datetime.now(UTC) - timedelta(hours=1)
+    with site.database.transaction() as session, pytest.raises(Permanent, match="a later one has replaced"):
+        by_hand.resend(session, old.id, "anna")
+    with site.database.transaction() as session:
+        by_hand.resend(session, new.id, "anna")
+        assert session.get_one(Job, new.id, populate_existing=True).state is JobState.PENDING
