@@ -14,7 +14,7 @@ from web.app import create_app
 pytestmark = one_database
 
 FORMS = {
-    "/password": {"password": "another good one"},
+    "/password": {"current": "correct horse battery", "password": "another good one"},
     "/sign-out": {},
     f"/studies/{SEVERE_UID}/findings/1/review": {"severity": "severe"},
     f"/studies/{SEVERE_UID}/read": {},

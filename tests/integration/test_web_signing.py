@@ -162,12 +162,23 @@ def test_looking_keeps_a_session_open(app, site):
         assert session.scalars(select(WebSession.last_used_at)).one() > before + timedelta(minutes=49)
 
 
+def test_a_page_that_renews_itself_keeps_nobody_signed_in(app, site):
+    browser = in_browser(app, UserRole.READER)
+    with site.database.transaction() as session:
+        row = session.scalars(select(WebSession)).one()
+        row.last_used_at = before = datetime.now(UTC) - timedelta(minutes=50)
+    assert browser.get("/", headers={"X-Renew": "1"}).status_code == 200
+    with site.database.reading() as session:
+        assert session.scalars(select(WebSession.last_used_at)).one() == before
+
+
 def test_a_new_password_of_ones_own_ends_every_session_and_no_program_can_set_it(app, anna, site):
     sign_in(anna)
-    form = {"csrf_token": _csrf(anna), "password": "another good one"}
+    form = {"csrf_token": _csrf(anna), "current": PASSWORD, "password": "another good one"}
     program = by_token_of(app, "anna")
     assert program.post("/password", data=form).status_code == 403
     assert anna.post("/password", data=form | {"password": "short"}).status_code == 409
+    assert anna.post("/password", data=form | {"current": "a guess at it"}).status_code == 409
     answer = anna.post("/password", data=form)
     assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")
     assert anna.get("/").status_code == 303
