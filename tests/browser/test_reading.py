@@ -1,6 +1,9 @@
 """A reader's morning: signs in, opens what is severe by keys, looks at the images, corrects a finding, signs out."""
 
+import csv
+import io
 import re
+import zipfile
 
 import cv2
 import numpy as np
@@ -198,6 +201,14 @@ def test_a_corrected_finding_is_shown_so_and_counted(viewer, served):
     week = viewer.locator("table.weeks tbody tr").first
     expect(week.locator("td").nth(-2)).to_have_text("1")
     expect(week.locator("td").nth(-1)).to_have_text("0 %")
+    with viewer.expect_download() as saved:
+        viewer.get_by_role("link", name="Reviewed labels").click()
+    with zipfile.ZipFile(saved.value.path()) as archive:
+        (label,) = csv.DictReader(io.StringIO(archive.read("train.csv").decode()))
+    assert label["study_id"] == served.severe
+    assert {column: severity for column, severity in label.items() if severity and column != "study_id"} == {
+        CANAL.row_id("")[1:]: "Moderate"
+    }
 
 
 def test_a_study_that_is_marked_as_read_leaves_the_list_until_that_is_taken_back(page, served):

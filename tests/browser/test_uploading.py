@@ -1,0 +1,32 @@
+"""Images at hand: a zip is uploaded, a worker reads it, its answer is shown and forgotten."""
+
+import re
+
+from playwright.sync_api import expect
+
+from db import previews
+from tests.integration.uploads import files_of, zipped
+from tests.stubbed import StubNetworks
+from worker.preview import read_next
+
+
+def test_a_zip_is_uploaded_read_shown_and_forgotten(page, served, phantom, tmp_path):
+    folder, _ = phantom(0)
+    archive = tmp_path / "study.zip"
+    archive.write_bytes(zipped({f"{n}.dcm": content for n, content in enumerate(files_of(folder))}))
+    page.goto("/")
+    page.get_by_role("link", name="Upload").click()
+    page.get_by_label("Files").set_input_files(archive)
+    page.get_by_role("button", name="Read them").click()
+    expect(page).to_have_url(re.compile("/upload/[0-9a-f]{32}$"))
+    expect(page.get_by_role("main")).to_contain_text("waits for its turn")
+    name = page.url.rpartition("/")[2]
+    assert read_next(served.site, StubNetworks)
+    expect(page.locator(".cells td .cell")).to_have_count(25)
+    expect(page.get_by_role("main")).to_contain_text("Research use only")
+    expect(page.locator("main img")).to_have_js_property("complete", True)
+    assert page.locator("main img").evaluate("image => image.naturalWidth") > 400
+    assert not (previews.folder(served.site, name) / previews.UPLOAD).exists()
+    page.get_by_role("button", name="Forget").click()
+    expect(page).to_have_url(re.compile("/upload$"))
+    assert not previews.folder(served.site, name).exists()
