@@ -10,11 +10,10 @@ from db import by_hand, found, overview, reviews, studies, worklist
 from db import queries as asked
 from db.found import FindingFilter
 from db.story import story
-from db.tables import JobKind, JobState, StudyState
-from db.worklist import StudyFilter
+from db.tables import JobKind, JobState
 from lumbar.spine.anatomy import Condition, Level, Severity
 from web.access import Operator, Reviewer, TheSite, TheTrail, Viewer
-from web.fields import LARGEST, Moment, Number
+from web.fields import LARGEST, Moment, Number, OfStudies
 from web.models import (
     BundleModel,
     DeliveryModel,
@@ -69,9 +68,6 @@ Limit = Annotated[int, Query(ge=1, le=MOST, description="Rows on a page")]
 After = Annotated[str | None, Query(max_length=64, description="`next_after` of the page before")]
 AfterNumber = Annotated[int | None, Query(ge=1, le=LARGEST, description="`next_after` of the page before")]
 Uid = Annotated[str, Path(max_length=64, description="Study Instance UID")]
-Search = Annotated[
-    str, Query(max_length=200, description="Beginnings of name, patient's or accession number, or a UID")
-]
 Scanner = Annotated[str, Query(max_length=64)]
 Since = Annotated[datetime | None, Moment, Query(description="Then or later; UTC where no zone is given")]
 
@@ -81,16 +77,12 @@ def get_worklist(
     site: TheSite,
     trail: TheTrail,
     actor: Viewer,
-    q: Search = "",
-    state: Annotated[list[StudyState] | None, Query()] = None,
-    scanner: Scanner = "",
-    since: Since = None,
+    only: OfStudies,
     limit: Limit = 50,
     after: After = None,
 ) -> StudiesModel:
     trail.saw("worklist.seen", actor.name)
     with site.database.reading() as session:
-        only = StudyFilter(q, state or (), scanner, since)
         return studies_model(worklist.worklist(session, site.ranking, limit=limit, after=after, only=only))
 
 
@@ -99,16 +91,12 @@ def get_studies(
     site: TheSite,
     trail: TheTrail,
     actor: Viewer,
-    q: Search = "",
-    state: Annotated[list[StudyState] | None, Query()] = None,
-    scanner: Scanner = "",
-    since: Since = None,
+    only: OfStudies,
     limit: Limit = 50,
     after: After = None,
 ) -> StudiesModel:
     trail.saw("studies.seen", actor.name)
     with site.database.reading() as session:
-        only = StudyFilter(q, state or (), scanner, since)
         return studies_model(worklist.studies(session, site.ranking, limit=limit, after=after, only=only))
 
 

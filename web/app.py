@@ -20,7 +20,7 @@ from db.site import Site
 from lumbar import VERSION
 from lumbar.errors import LumbarError, NotAnalysable, NotDicom, NotThere, Permanent, Transient
 from lumbar.spine.provenance import RESEARCH_USE_ONLY
-from web import actions, admin, api, images, pages, signing, upload, watching
+from web import actions, admin, api, images, pages, running, signing, upload, watching
 from web.access import NotAllowed, NotSignedIn, Trail
 from web.incoming import NotAForm, TooLarge
 from web.rendering import page
@@ -52,7 +52,7 @@ def create_app(site: Site) -> FastAPI:
     app.state.noted_use = _Noted().due
     app.middleware("http")(_guarded)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    for part in (signing, pages, actions, images, upload, watching, api):
+    for part in (signing, pages, running, actions, images, upload, watching, api):
         app.include_router(part.router)
     admin.mount(app, site)
     for kind, answer in (

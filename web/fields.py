@@ -3,8 +3,11 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import Form, Path, Query
+from fastapi import Depends, Form, Path, Query
 from pydantic import BeforeValidator, Field
+
+from db.tables import StudyState
+from db.worklist import StudyFilter
 
 LARGEST = 2**31 - 1  # number of a row
 WITHOUT_NUL = r"^[^\x00]*$"  # which PostgreSQL keeps in no text
@@ -31,6 +34,23 @@ def _moment(value: object) -> object:
         raise ValueError("a time as ISO 8601 writes it, like 2026-11-27T12:00:00Z") from None
 
 
+def study_filter(
+    q: Annotated[
+        str, Query(max_length=200, description="Beginnings of name, patient's or accession number, or a UID")
+    ] = "",
+    state: Annotated[list[StudyState] | None, BeforeValidator(_chosen), Query()] = None,
+    scanner: Annotated[str, Query(max_length=64)] = "",
+    since: Annotated[
+        datetime | None, BeforeValidator(_moment), Query(description="Then or later; UTC where no zone is given")
+    ] = None,
+) -> StudyFilter:
+    """Which studies an address asks for."""
+    return StudyFilter(q, state or (), scanner, since)
+
+
+OfStudies = Annotated[StudyFilter, Depends(study_filter)]
+Text = Annotated[str, Query(max_length=200)]
+Done = Annotated[str, Query(max_length=20)]
 Words = Annotated[str, Form(max_length=2000, pattern=WITHOUT_NUL)]
 Number = Annotated[int, Path(ge=1, le=LARGEST)]
 Chosen, Moment = BeforeValidator(_chosen), BeforeValidator(_moment)

@@ -1,49 +1,28 @@
-"""The pages: what to read first and why, one study, findings across studies, the queue, the people."""
+"""The pages of those who read: what to read first and why, one study, findings across studies."""
 
-import io
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Annotated, Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
 
-from db import accounts, by_hand, found, overview, studies, worklist
+from db import found, overview, studies, worklist
 from db.found import FindingFilter
-from db.labels import labels
 from db.session import Database
 from db.site import Site
 from db.story import Cell, Story, story
-from db.tables import JobKind, JobState, StudyState, UserRole
+from db.tables import StudyState
 from db.worklist import StudyFilter, StudyPage
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Severity
 from web import tables
-from web.access import Admin, Operator, Reviewer, TheSite, TheTrail, Viewer
-from web.fields import LARGEST, Chosen, ChosenNumber
-from web.rendering import page
+from web.access import TheSite, TheTrail, Viewer
+from web.fields import LARGEST, Done, OfStudies, Text
+from web.rendering import DEEDS, link, page
 
 router = APIRouter(include_in_schema=False)
 
 ROWS = 50  # on a page
-MOST_SAVED = 100_000  # jobs in a file
-NOT_OVER = [JobState.DEAD, JobState.RUNNING, JobState.PENDING]
-DEEDS = {
-    "requeued": "The study is queued again.",
-    "completed": "The study is queued.",
-    "read": "The study is marked as read and has left the worklist.",
-    "unread": "The study waits to be read.",
-    "reviewed": "Your word on the finding is noted.",
-    "retried": "The job is due now.",
-    "cancelled": "The job is cancelled.",
-    "sent": "The report will be sent again.",
-    "deleted": "The study is deleted.",
-    "saved": "The change is saved.",
-}  # fmt: skip
-
-Text = Annotated[str, Query(max_length=200)]
-Done = Annotated[str, Query(max_length=20)]
 
 
 @router.get("/")
@@ -52,13 +31,10 @@ def reading_worklist(
     site: TheSite,
     trail: TheTrail,
     actor: Viewer,
-    q: Text = "",
-    state: Annotated[list[StudyState] | None, Chosen, Query()] = None,
-    scanner: Text = "",
+    only: OfStudies,
     after: Text = "",
     done: Done = "",
 ) -> Response:
-    only = StudyFilter(q, state or (), scanner)
     trail.saw("worklist.seen", actor.name)
     with site.database.reading() as session:
         shown = worklist.worklist(session, site.ranking, limit=ROWS, after=after or None, only=only)
@@ -72,13 +48,10 @@ def all_studies(
     site: TheSite,
     trail: TheTrail,
     actor: Viewer,
-    q: Text = "",
-    state: Annotated[list[StudyState] | None, Chosen, Query()] = None,
-    scanner: Text = "",
+    only: OfStudies,
     after: Text = "",
     done: Done = "",
 ) -> Response:
-    only = StudyFilter(q, state or (), scanner)
     trail.saw("studies.seen", actor.name)
     with site.database.reading() as session:
         shown = worklist.studies(session, site.ranking, limit=ROWS, after=after or None, only=only)
@@ -97,13 +70,14 @@ def _listed(
 ) -> Response:
     with site.database.reading() as session:
         scanners = overview.scanners(session)
-    asked = {"q": only.text, "state": list(only.states), "scanner": only.scanner}
+    since = only.since.isoformat() if only.since else ""
+    asked = {"q": only.text, "state": list(only.states), "scanner": only.scanner, "since": since}
     return page(
         request,
         template,
         rows=shown.rows,
-        next=_address(request.url.path, asked | {"after": shown.next_after}) if shown.next_after else None,
-        first=_address(request.url.path, asked) if after else None,
+        next=link(request.url.path, asked | {"after": shown.next_after}) if shown.next_after else None,
+        first=link(request.url.path, asked) if after else None,
         only=only,
         states=tuple(StudyState),
         scanners=scanners,
@@ -152,7 +126,7 @@ def one_study(
         chosen=chosen or _gravest(told),
         marks=marks,
         name_of=name_of,
-        viewer=viewer_address(site, told),
+        viewer=viewerlink(site, told),
         said=DEEDS.get(done),
         FindingKey=FindingKey,
     )
@@ -183,7 +157,7 @@ def _gravest(told: Story) -> Cell | None:
     return max((cell for cell in told.cells if cell.finding.assessed), key=grave, default=None)
 
 
-def viewer_address(site: Site, told: Story) -> str | None:
+def viewerlink(site: Site, told: Story) -> str | None:
     """Where the site's own viewer shows the study."""
     template = site.settings.viewer_url
     if template is None:
@@ -230,8 +204,8 @@ def findings(
         only=only,
         since=since if only.since else "",
         scanners=scanners,
-        next=_address("/findings", asked | {"after": shown.next_after}) if shown.next_after else None,
-        csv=_address("/findings.csv", asked),
+        next=link("/findings", asked | {"after": shown.next_after}) if shown.next_after else None,
+        csv=link("/findings.csv", asked),
         name_of=name_of,
     )
 
@@ -264,141 +238,6 @@ def _all_found(database: Database, only: FindingFilter) -> Iterator[dict[str, An
         after = shown.next_after
 
 
-@router.get("/jobs")
-def jobs(
-    request: Request,
-    site: TheSite,
-    actor: Operator,
-    state: Annotated[list[JobState] | None, Query()] = None,
-    kind: Annotated[list[JobKind] | None, Query()] = None,
-    done: Done = "",
-) -> Response:
-    states = state or NOT_OVER
-    with site.database.reading() as session:
-        rows = by_hand.listed(session, states=states, kinds=kind or (), limit=ROWS * 4)
-        flight = overview.in_flight(session)
-    return page(
-        request,
-        "jobs.html",
-        rows=rows,
-        flight=flight,
-        chosen_states=states,
-        chosen_kinds=kind or [],
-        states=tuple(JobState),
-        kinds=(JobKind.ANALYSE, JobKind.DELIVER),  # those that have rows here
-        most=ROWS * 4,
-        csv=_address("/jobs.csv", {"state": states, "kind": kind or []}),
-        said=DEEDS.get(done),
-    )
-
-
-@router.get("/jobs.csv")
-def jobs_csv(
-    site: TheSite,
-    actor: Operator,
-    state: Annotated[list[JobState] | None, Query()] = None,
-    kind: Annotated[list[JobKind] | None, Query()] = None,
-) -> Response:
-    with site.database.reading() as session:
-        rows = by_hand.listed(session, states=state or NOT_OVER, kinds=kind or (), limit=MOST_SAVED)
-    records = [asdict(row) | {"run_after": row.run_after.isoformat(timespec="seconds")} for row in rows]
-    return tables.as_csv("jobs.csv", tables.JOB_COLUMNS, iter(records))
-
-
-@router.get("/quality")
-def quality(
-    request: Request,
-    site: TheSite,
-    actor: Viewer,
-    scanner: Text = "",
-    bundle: ChosenNumber = None,
-) -> Response:
-    """What was found, and how often readers agreed, by week, scanner and bundle: counts, of nobody in particular."""
-    with site.database.reading() as session:
-        weeks = overview.by_week(session, scanner=scanner, bundle_id=bundle)
-        scanners = overview.scanners(session)
-        bundles = overview.bundles(session)
-    return page(
-        request,
-        "quality.html",
-        weeks=weeks,
-        scanners=scanners,
-        scanner=scanner,
-        bundles=bundles,
-        bundle=bundle,
-        tallest=_tallest(weeks),
-    )
-
-
-def _tallest(weeks: Sequence[overview.Week]) -> int:
-    return max((week.assessed for week in weeks), default=0)
-
-
-@router.get("/reviews.zip")
-def reviewed_labels(site: TheSite, trail: TheTrail, actor: Reviewer) -> Response:
-    """What readers said, as the tables of the RSNA layout; `lumbar export-labels` adds the images."""
-    trail.saw("reviews.exported", actor.name)
-    with site.database.reading() as session:
-        told = labels(session)
-    held = io.BytesIO()
-    with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in told.tables.items():
-            archive.writestr(name, text)
-    headers = {"Content-Disposition": 'attachment; filename="reviews.zip"'}
-    return Response(held.getvalue(), media_type="application/zip", headers=headers)
-
-
-@router.get("/system")
-def system(request: Request, site: TheSite, actor: Operator) -> Response:
-    """Destinations, weights and the disk."""
-    with site.database.reading() as session:
-        bundles = overview.bundles(session)
-        flight = overview.in_flight(session)
-    return page(
-        request,
-        "system.html",
-        destinations=sorted(site.settings.destinations),
-        bundles=bundles,
-        flight=flight,
-        fill=site.store.fill(),
-        settings=site.settings,
-    )
-
-
-@router.get("/users")
-def users(request: Request, site: TheSite, actor: Admin, done: Done = "") -> Response:
-    with site.database.reading() as session:
-        people = accounts.users(session)
-        tokens = accounts.tokens(session)
-    return page(
-        request, "users.html", people=people, tokens=tokens, roles=tuple(UserRole), said=DEEDS.get(done), made=None
-    )
-
-
-@router.get("/audit")
-def audit_trail(
-    request: Request,
-    site: TheSite,
-    actor: Admin,
-    event: Text = "",
-    who: Text = "",
-    uid: Text = "",
-    after: Annotated[int | None, Query(ge=1, le=LARGEST)] = None,
-) -> Response:
-    with site.database.reading() as session:
-        rows, following = overview.audit_trail(session, event=event, actor=who, study=uid, limit=ROWS * 2, after=after)
-    asked = {"event": event, "who": who, "uid": uid}
-    return page(
-        request,
-        "audit.html",
-        rows=rows,
-        event=event,
-        who=who,
-        uid=uid,
-        next=_address("/audit", asked | {"after": following}) if following else None,
-    )
-
-
 def _day(text: str) -> datetime | None:
     """Midnight of a date, or so many hours or days ago; None where it is neither."""
     try:
@@ -407,8 +246,3 @@ def _day(text: str) -> datetime | None:
         return datetime.fromisoformat(text).astimezone() if text else None
     except (ValueError, OverflowError):
         return None
-
-
-def _address(path: str, asked: Mapping[str, object]) -> str:
-    given = {name: value for name, value in asked.items() if value not in (None, "", [], ())}
-    return f"{path}?{urlencode(given, doseq=True)}" if given else path

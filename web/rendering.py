@@ -1,8 +1,10 @@
 """Templates, and the words and forms in which values stand on a page."""
 
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import Request, Response
 from fastapi.templating import Jinja2Templates
@@ -15,6 +17,18 @@ from lumbar.spine.anatomy import Condition, Level, Severity
 from lumbar.spine.provenance import CLEARS_NOBODY, RESEARCH_USE_ONLY
 from web.access import CSRF_FIELD
 
+DEEDS = {  # what a page says once it is done
+    "requeued": "The study is queued again.",
+    "completed": "The study is queued.",
+    "read": "The study is marked as read and has left the worklist.",
+    "unread": "The study waits to be read.",
+    "reviewed": "Your word on the finding is noted.",
+    "retried": "The job is due now.",
+    "cancelled": "The job is cancelled.",
+    "sent": "The report will be sent again.",
+    "deleted": "The study is deleted.",
+    "saved": "The change is saved.",
+}  # fmt: skip
 SEVERITY_CLASS = {Severity.SEVERE: "severe", Severity.MODERATE: "moderate", Severity.NORMAL_MILD: "normal"}
 SHORT = {
     Condition.SPINAL_CANAL_STENOSIS: "Canal",
@@ -37,6 +51,12 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
         "csrf": lambda: hidden,
     }
     return _templates.TemplateResponse(request, template, shared | values, status_code=status)
+
+
+def link(path: str, asked: Mapping[str, object]) -> str:
+    """An address of ours; what is empty is left out."""
+    given = {name: value for name, value in asked.items() if value not in (None, "", [], ())}
+    return f"{path}?{urlencode(given, doseq=True)}" if given else path
 
 
 def person(name: str) -> str:

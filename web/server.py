@@ -58,12 +58,11 @@ async def _serve(config: uvicorn.Config, stop: threading.Event) -> None:
         host, port = listener.getsockname()[:2]
         log.info("web.listening", host=host, port=port, tls=config.is_ssl)
         server = uvicorn.Server(config)
-        with suppress(NotImplementedError):
-            server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        while not stop.is_set() and not serving.done():
-            await asyncio.sleep(0.1)
+        told = asyncio.create_task(asyncio.to_thread(stop.wait))
+        await asyncio.wait((serving, told), return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
+        stop.set()  # it ended by itself, of a signal: the thread that waits may end too
         await serving
 
 

@@ -2,8 +2,8 @@
 
 import re
 import threading
-import time
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import select
@@ -35,6 +35,7 @@ from tests.integration.uploads import (
 )
 from tests.integration.visitors import trail
 from tests.stubbed import StubNetworks
+from tests.system import wait_until
 from worker import keeping, preview
 from worker.local import LocalDoorbell
 from worker.sweep import sweep
@@ -253,9 +254,13 @@ def test_a_long_reading_keeps_its_lease(site, monkeypatch):
     swept = []
 
     def slow():
-        for _ in range(25):
+        ends = row(site, name).lease_expires_at + timedelta(seconds=2)
+
+        def kept():
             swept.append(sweep(quick, NoDoorbell())["previews_recovered"])
-            time.sleep(0.1)
+            return row(site, name).lease_expires_at > ends
+
+        wait_until(kept, 20, lambda: "the lease was not extended")
         return StubNetworks()
 
     assert read(quick, slow)
@@ -403,9 +408,7 @@ def test_without_a_broker_uploads_and_studies_take_turns():
         doorbell.ring(JobKind.ANALYSE, 3)
         doorbell.ring(JobKind.PREVIEW, 2)
     started.set()
-    ends = time.monotonic() + 10
-    while sum(left.values()) > 1 and time.monotonic() < ends:
-        time.sleep(0.01)
+    wait_until(lambda: sum(left.values()) <= 1, 10, lambda: f"left: {left}")
     doorbell.close()
     analyse, upload = JobKind.ANALYSE, JobKind.PREVIEW
     assert done == [analyse, upload, analyse, upload, analyse]
