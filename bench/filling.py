@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench.hospital import Hospital
 from db import schema
-from db.session import Database
+from db.database import Database
 
 # Unique constraints before foreign keys; an index that a constraint made goes and comes with it.
 _CONSTRAINTS = """SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint

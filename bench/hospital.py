@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bench.readings import FOUND, readings
-from db.search import keys_of
+from db.read_models.study_search import keys_of
 from lumbar.spine.anatomy import Role, Severity
 
 Batch = tuple[str, tuple[str, ...], list[tuple[Any, ...]]]  # table, columns, rows

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, event
 from sqlalchemy.orm import Session
 
-from db.session import Database
+from db.database import Database
 
 GROWING = {
     "patient",

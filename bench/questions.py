@@ -37,12 +37,13 @@ from sqlalchemy.orm import Session
 
 from bench.filling import fill
 from bench.plans import scanned
-from db import by_hand, figures, found, overview, worklist
-from db.found import FindingFilter
-from db.session import Database
-from db.story import story
-from db.tables import JobState, Study
-from db.worklist import Ranking, StudyFilter
+from db import operator_actions
+from db.database import Database
+from db.models import JobState, Study
+from db.read_models import findings, metrics, statistics, worklist
+from db.read_models.findings import FindingFilter
+from db.read_models.study_detail import story
+from db.read_models.worklist import Ranking, StudyFilter
 from lumbar.spine.anatomy import Condition, Level, Severity
 from tests.servers import Postgres
 
@@ -129,7 +130,7 @@ def questions(database: Database) -> list[Question]:
     with database.reading() as session:
         places = _places(session, ranking)
         third = _third_page(session)
-        scanners = overview.scanners(session)
+        scanners = statistics.scanners(session)
         ids = rng.sample(range(1, (session.scalar(select(func.max(Study.id))) or 0) + 1), 500)
         sought = session.scalars(select(Study).where(Study.id.in_(ids))).all()
 
@@ -142,7 +143,7 @@ def questions(database: Database) -> list[Question]:
     def stenoses(session: Session) -> object:
         since = datetime.now(UTC) - timedelta(days=7)
         only = FindingFilter([SEVERE], [Condition.SPINAL_CANAL_STENOSIS], [Level.L4_L5], rng.choice(scanners), since)
-        return found.found(session, only, limit=ROWS)
+        return findings.found(session, only, limit=ROWS)
 
     asked: list[tuple[str, str, Ask]] = [
         ("1", "worklist, first page", listed),
@@ -154,16 +155,16 @@ def questions(database: Database) -> list[Question]:
         ("5", "a patient number", looked_for(lambda: rng.choice(sought).patient.patient_identifier)),
         ("6", "the beginning of a name", looked_for(lambda: rng.choice(NAMES))),
         ("7", "severe L4/L5 canal, 7 days, a scanner", stenoses),
-        ("8", "severe findings, third page", lambda s: found.found(s, ALL_SEVERE, limit=ROWS, after=third)),
+        ("8", "severe findings, third page", lambda s: findings.found(s, ALL_SEVERE, limit=ROWS, after=third)),
         ("9", "one study", lambda session: story(session, rng.choice(sought).study_instance_uid, ranking)),
-        ("10", "dead jobs", lambda session: by_hand.listed(session, states=[JobState.DEAD], limit=4 * ROWS)),
-        ("10", "in flight", overview.in_flight),
-        ("10", "figures", figures.figures),
-        ("10", "scanners", overview.scanners),
+        ("10", "dead jobs", lambda session: operator_actions.listed(session, states=[JobState.DEAD], limit=4 * ROWS)),
+        ("10", "in flight", statistics.in_flight),
+        ("10", "figures", metrics.figures),
+        ("10", "scanners", statistics.scanners),
     ]
     weeks: list[tuple[str, str, Ask]] = [
-        ("–", "weeks, a scanner", lambda session: overview.by_week(session, scanner=rng.choice(scanners))),
-        ("–", "weeks, all", overview.by_week),
+        ("–", "weeks, a scanner", lambda session: statistics.by_week(session, scanner=rng.choice(scanners))),
+        ("–", "weeks, all", statistics.by_week),
     ]
     return [Question(*one) for one in asked] + [Question(*one, WEEKS_MS) for one in weeks]
 
@@ -179,7 +180,7 @@ def _places(session: Session, ranking: Ranking) -> list[str | None]:
 def _third_page(session: Session) -> int | None:
     after = None
     for _ in range(2):
-        after = found.found(session, ALL_SEVERE, limit=ROWS, after=after).next_after
+        after = findings.found(session, ALL_SEVERE, limit=ROWS, after=after).next_after
     return after
 
 

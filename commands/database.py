@@ -3,7 +3,7 @@
 import typer
 
 from db import schema
-from db.session import Database
+from db.database import Database
 from lumbar.settings import Settings
 
 app = typer.Typer(help="The database.", no_args_is_help=True)

@@ -114,8 +114,8 @@ def _is_of(study_instance_uid: str, received: Received) -> bool:
 def _add_user(settings: Settings) -> str:
     """Somebody who may do everything in the demo; returns the password, which is another each time."""
     from db import accounts
-    from db.site import Site
-    from db.tables import UserRole
+    from db.context import Site
+    from db.models import UserRole
 
     password = secrets.token_urlsafe(12)
     with Site.open(settings).database.transaction() as session:
@@ -179,14 +179,14 @@ def _send_phantom(folder: Path, number: int, settings: Settings) -> "PhantomTrut
 
 def _show(settings: Settings) -> tuple[int, list[str]]:
     """Prints the worklist and the findings of its first study; how many studies have all 25, and the order of all."""
-    from db import queries
-    from db.site import Site
-    from db.worklist import worklist as ranked
+    from db.context import Site
+    from db.read_models import study_queries
+    from db.read_models.worklist import worklist as ranked
 
     site = Site.open(settings)
     with site.database.reading() as session:
         worklist = ranked(session, site.ranking).rows
-        rows = queries.findings(session)
+        rows = study_queries.findings(session)
     print_worklist(worklist, Format.TABLE)
     print_findings([row for row in rows if row.study_instance_uid == worklist[0].study_instance_uid], Format.TABLE)
     found = [row.study_instance_uid for row in rows]

@@ -7,9 +7,9 @@ import typer
 
 from commands.output import AsFormat, Format, print_records
 from commands.people import by_command_line
-from db import by_hand
-from db.site import Site
-from db.tables import JobKind, JobState
+from db import operator_actions
+from db.context import Site
+from db.models import JobKind, JobState
 from lumbar.settings import Settings
 
 app = typer.Typer(help="The jobs: analyses and deliveries.", no_args_is_help=True)
@@ -17,7 +17,7 @@ app = typer.Typer(help="The jobs: analyses and deliveries.", no_args_is_help=Tru
 JobId = Annotated[int, typer.Argument(metavar="ID", help="The job's number, as `lumbar jobs list` shows it", min=1)]
 
 NOT_OVER = (JobState.PENDING, JobState.RUNNING, JobState.DEAD)
-COLUMNS = tuple(field.name for field in fields(by_hand.JobRow))
+COLUMNS = tuple(field.name for field in fields(operator_actions.JobRow))
 
 
 @app.callback()
@@ -36,7 +36,7 @@ def list_(
     """Lists the jobs in the order in which they are taken: the urgent first, then who waited longest."""
     site = Site.open(Settings.load())
     with site.database.reading() as session:
-        rows = by_hand.listed(session, states=state or NOT_OVER, kinds=kind or ())
+        rows = operator_actions.listed(session, states=state or NOT_OVER, kinds=kind or ())
     records = [asdict(row) | {"run_after": row.run_after.isoformat(timespec="seconds")} for row in rows]
     print_records(records, COLUMNS, form)
 
@@ -46,7 +46,7 @@ def retry(job: JobId) -> None:
     """Makes a waiting job due now and tries a dead one anew; a dead analysis as its study's next revision."""
     site = Site.open(Settings.load())
     with site.database.transaction() as session:
-        by_hand.retry(session, job, by_command_line())
+        operator_actions.retry(session, job, by_command_line())
     typer.echo("The job is due now.")
 
 
@@ -55,5 +55,5 @@ def cancel(job: JobId) -> None:
     """Gives up a waiting or running job; the study of an analysis has then failed. `lumbar requeue` begins again."""
     site = Site.open(Settings.load())
     with site.database.transaction() as session:
-        by_hand.cancel(session, job, by_command_line())
+        operator_actions.cancel(session, job, by_command_line())
     typer.echo("The job is cancelled.")

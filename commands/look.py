@@ -22,11 +22,12 @@ from commands.output import (
     print_worklist,
 )
 from commands.people import by_command_line
-from db import audit, by_hand, queries, reviews, studies
-from db import worklist as ranking
-from db.labels import labels
-from db.site import Site
-from db.tables import StudyState
+from db import audit, operator_actions, reviews, studies
+from db.context import Site
+from db.models import StudyState
+from db.read_models import study_queries
+from db.read_models import worklist as ranking
+from db.read_models.reviewed_labels import labels
 from lumbar.audit import audit_message
 from lumbar.errors import WrongSetting
 from lumbar.settings import Settings
@@ -71,7 +72,7 @@ def findings(
     """Lists the current findings of all studies that were analysed or could not be."""
     site = Site.open(Settings.load())
     with site.database.reading() as session:
-        rows = queries.findings(
+        rows = study_queries.findings(
             session,
             severities=severity or (),
             conditions=condition or (),
@@ -87,10 +88,10 @@ def study(uid: StudyUid, form: AsFormat = Format.TABLE) -> None:
     site = Site.open(Settings.load())
     with site.database.reading() as session:
         found = studies.find(session, uid)
-        rows = queries.findings(session, study_instance_uid=uid)
-        deliveries = queries.deliveries(session, found.id)
-        aside = queries.set_aside(session, found.id)
-        read = queries.how_read(session, found.id)
+        rows = study_queries.findings(session, study_instance_uid=uid)
+        deliveries = study_queries.deliveries(session, found.id)
+        aside = study_queries.set_aside(session, found.id)
+        read = study_queries.how_read(session, found.id)
     if form is not Format.TABLE:
         records = [finding_record(row) | {"choices": "; ".join(read.choices)} for row in rows]
         print_records(records, (*FINDING_COLUMNS, "choices"), form)
@@ -124,7 +125,7 @@ def complete(uid: StudyUid) -> None:
     """Analyses a study now, without waiting for quiet."""
     site = Site.open(Settings.load())
     with site.database.transaction() as session:
-        by_hand.complete(session, uid, by_command_line())
+        operator_actions.complete(session, uid, by_command_line())
     typer.echo("The study is queued.")
 
 
@@ -133,7 +134,7 @@ def requeue(uid: StudyUid) -> None:
     """Analyses a study again that has ended; its earlier findings are superseded."""
     site = Site.open(Settings.load())
     with site.database.transaction() as session:
-        by_hand.requeue(session, uid, by_command_line())
+        operator_actions.requeue(session, uid, by_command_line())
     typer.echo("The study is queued again.")
 
 

@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from db.queries import StudyFinding
-from db.worklist import WorklistRow
+from db.read_models.study_queries import StudyFinding
+from db.read_models.worklist import WorklistRow
 from lumbar.spine.anatomy import Severity
 from lumbar.spine.provenance import CLEARS_NOBODY, RESEARCH_USE_ONLY, BundleIdentity
 

@@ -9,8 +9,8 @@ import typer
 
 from commands.output import AsFormat, Format, print_records
 from db import accounts
-from db.site import Site
-from db.tables import UserRole
+from db.context import Site
+from db.models import UserRole
 from lumbar.errors import WrongSetting
 from lumbar.settings import Settings
 

@@ -8,7 +8,7 @@ import typer
 
 from commands.output import AsFormat, Format, console, notice, print_findings, print_how_read, print_records
 from commands.system import load_networks
-from db.queries import StudyFinding
+from db.read_models.study_queries import StudyFinding
 from lumbar.errors import WrongSetting
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import Condition, Severity

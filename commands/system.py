@@ -12,8 +12,8 @@ import structlog
 import typer
 
 from db import schema
-from db.session import Database, DatabaseAway
-from db.site import Site
+from db.context import Site
+from db.database import Database, DatabaseAway
 from lumbar import log as logging
 from lumbar.errors import Permanent, WrongSetting
 from lumbar.networks import Networks, load
@@ -130,7 +130,7 @@ def worker(
     until_eof: UntilEof = False,
 ) -> None:
     """Runs one Celery worker; start one for each accelerator."""
-    from db.tables import JobKind
+    from db.models import JobKind
     from worker.app import bind, create_app, run_worker
     from worker.tasks import tasks
 

@@ -17,7 +17,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from db import audit
-from db.tables import ApiToken, Permission, SignInFailure, User, UserRole, WebSession
+from db.models import ApiToken, Permission, SignInFailure, User, UserRole, WebSession
 from db.types import db_now
 from lumbar.errors import NotThere, Permanent
 

@@ -8,8 +8,8 @@ import structlog
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db.session import Database
-from db.tables import AuditEvent, AuditForward, Study, Tombstone
+from db.database import Database
+from db.models import AuditEvent, AuditForward, Study, Tombstone
 from db.types import db_now
 from lumbar.audit import AuditLine, Syslog
 from lumbar.errors import Transient

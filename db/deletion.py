@@ -8,8 +8,8 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from db import audit, retention, studies
-from db.site import Site
-from db.tables import (
+from db.context import Site
+from db.models import (
     Delivery,
     Explanation,
     Finding,

@@ -13,7 +13,7 @@ from sqlalchemy import Update, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
-from db.tables import Job, JobKind, JobState, Study
+from db.models import Job, JobKind, JobState, Study
 from db.types import db_now
 
 log = structlog.get_logger()

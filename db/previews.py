@@ -15,11 +15,11 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from db import audit, studies
 from db.accounts import Actor
-from db.answers import Answer
+from db.context import Site
+from db.job_lifecycle import LeaseLostError
 from db.jobs import RELEASED
-from db.results import LeaseLostError
-from db.site import Site
-from db.tables import JobState, Permission, Preview, User
+from db.models import JobState, Permission, Preview, User
+from db.preview_results import Answer
 from db.types import db_now
 from lumbar.errors import NotThere, Permanent
 from lumbar.store.files import StoreFull

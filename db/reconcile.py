@@ -13,9 +13,9 @@ from pydicom.filereader import read_file_meta_info
 from sqlalchemy import select
 
 from db import retention
-from db.intake import Stored, Taken, register, require_uids
-from db.site import Site
-from db.tables import AuditEvent, Instance, Report
+from db.context import Site
+from db.ingest import Stored, Taken, register, require_uids
+from db.models import AuditEvent, Instance, Report
 from lumbar.dicom.headers import refusing, text
 from lumbar.dicom.identity import identify
 from lumbar.errors import NotDicom

@@ -2,7 +2,7 @@
 
 A study is finished when it has ended and none of its jobs waits or runs. Removing takes two steps, each under the
 study's lock: the rows say that the files are gone, then the files go. An image that is sent again between the two takes
-its row back and keeps its file; one that finds its file just gone is asked for again (``db.intake``). A kill between
+its row back and keeps its file; one that finds its file just gone is asked for again (``db.ingest``). A kill between
 the two leaves files that ``db.reconcile`` removes.
 """
 
@@ -12,8 +12,8 @@ import structlog
 from sqlalchemy import Select, exists, select, update
 
 from db import studies
-from db.site import Site
-from db.tables import AuditEvent, Instance, Job, JobState, Series, Study
+from db.context import Site
+from db.models import AuditEvent, Instance, Job, JobState, Series, Study
 from db.types import db_now
 
 log = structlog.get_logger()

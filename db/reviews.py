@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db import audit, studies
-from db.tables import Finding, Review, Study
+from db.models import Finding, Review, Study
 from lumbar.errors import NotThere, Permanent
 from lumbar.spine.anatomy import FindingKey, Severity
 

@@ -13,8 +13,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 import migrations
-from db.session import Database, DatabaseAway
-from db.tables import Table
+from db.database import Database, DatabaseAway
+from db.models import Table
 from lumbar.errors import Permanent, WrongSetting
 
 

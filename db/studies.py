@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from db import jobs
-from db.tables import Finding, Instance, JobKind, Series, Study, StudyState
+from db.models import Finding, Instance, JobKind, Series, Study, StudyState
 from db.types import db_now
 from lumbar.errors import NotThere, Permanent
 from lumbar.spine.anatomy import Role

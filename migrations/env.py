@@ -3,8 +3,8 @@
 from alembic import context
 from sqlalchemy import Connection, text
 
-from db.session import Database
-from db.tables import Table
+from db.database import Database
+from db.models import Table
 from lumbar.settings import Settings
 
 

@@ -1,6 +1,6 @@
 """The DICOM receiver: C-ECHO and C-STORE of MR images (PS3.4 annexes A and B). It writes rows and rings no bell.
 
-A sender is told 0x0000 only after ``db.intake.take_in`` has returned.
+A sender is told 0x0000 only after ``db.ingest.take_in`` has returned.
 """
 
 import logging
@@ -14,8 +14,8 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 
 from db.audit import Auditor
-from db.intake import IMAGE_CLASSES, Arrival, HeaderDisagrees, take_in
-from db.session import Database
+from db.database import Database
+from db.ingest import IMAGE_CLASSES, Arrival, HeaderDisagrees, take_in
 from lumbar.dicom.pixels import TRANSFER_SYNTAXES
 from lumbar.errors import NotDicom, Transient, WrongSetting
 from lumbar.settings import Settings

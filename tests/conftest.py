@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 from db import schema
-from db.session import Database
+from db.database import Database
 from lumbar.networks import load_keypoints
 from lumbar.phantoms import PhantomTruth, write_study
 from lumbar.spine.levels import KeypointReader

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from db import queries, studies
-from db.queries import DeliveryRow
-from db.session import Database
-from db.tables import Study
+from db import studies
+from db.database import Database
+from db.models import Study
+from db.read_models import study_queries
+from db.read_models.study_queries import DeliveryRow
 from tests.peers import free_port
 
 QUICK = {"LUMBAR_QUIET_S": "0.5", "LUMBAR_SWEEP_EVERY_S": "0.1", "LUMBAR_LEASE_S": "2", "LUMBAR_RETRY_BASE_S": "0.2"}
@@ -157,7 +158,7 @@ class System:
     def deliveries(self, study: str) -> list[DeliveryRow]:
         """What became of a study's reports."""
         with closing_database(self.database_url) as database, database.reading() as session:
-            return queries.deliveries(session, studies.find(session, study).id)
+            return study_queries.deliveries(session, studies.find(session, study).id)
 
     def wait_for_states(self, wanted: Mapping[str, str], timeout_s: float = 60) -> None:
         """Until the worklist shows just these studies in these states."""

@@ -14,8 +14,8 @@ from fastapi import Depends, Request
 
 from db import accounts, audit
 from db.accounts import Actor
-from db.site import Site
-from db.tables import Permission
+from db.context import Site
+from db.models import Permission
 
 COOKIE = "lumbar_session"
 CSRF_FIELD, CSRF_HEADER = "csrf_token", "X-CSRF-Token"

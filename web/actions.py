@@ -6,8 +6,8 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
-from db import accounts, by_hand, deletion, reviews, studies
-from db.tables import Permission, UserRole
+from db import accounts, deletion, operator_actions, reviews, studies
+from db.models import Permission, UserRole
 from lumbar import peers
 from lumbar.errors import LumbarError, NotThere, Permanent
 from lumbar.spine.anatomy import Severity
@@ -50,14 +50,14 @@ def mark_read(
 @router.post("/studies/{uid}/requeue")
 def requeue(site: TheSite, actor: Operator, uid: str) -> Response:
     with site.database.transaction() as session:
-        by_hand.requeue(session, uid, actor.name)
+        operator_actions.requeue(session, uid, actor.name)
     return _back(f"/studies/{uid}", "requeued")
 
 
 @router.post("/studies/{uid}/complete")
 def complete(site: TheSite, actor: Operator, uid: str) -> Response:
     with site.database.transaction() as session:
-        by_hand.complete(session, uid, actor.name)
+        operator_actions.complete(session, uid, actor.name)
     return _back(f"/studies/{uid}", "completed")
 
 
@@ -70,21 +70,21 @@ def delete(site: TheSite, actor: Admin, uid: str, reason: Words = "") -> Respons
 @router.post("/jobs/{job}/retry")
 def retry(site: TheSite, actor: Operator, job: Number) -> Response:
     with site.database.transaction() as session:
-        by_hand.retry(session, job, actor.name)
+        operator_actions.retry(session, job, actor.name)
     return _back("/jobs", "retried")
 
 
 @router.post("/jobs/{job}/cancel")
 def cancel(site: TheSite, actor: Operator, job: Number) -> Response:
     with site.database.transaction() as session:
-        by_hand.cancel(session, job, actor.name)
+        operator_actions.cancel(session, job, actor.name)
     return _back("/jobs", "cancelled")
 
 
 @router.post("/jobs/{job}/resend")
 def resend(site: TheSite, actor: Operator, job: Number, uid: Words = "") -> Response:
     with site.database.transaction() as session:
-        by_hand.resend(session, job, actor.name)
+        operator_actions.resend(session, job, actor.name)
     return _back(f"/studies/{uid}" if uid else "/jobs", "sent")
 
 

@@ -15,9 +15,8 @@ from sqladmin import Admin, ModelView
 from sqladmin.authentication import AuthenticationBackend
 from sqladmin.filters import StaticValuesFilter
 
-from db import overview
-from db.site import Site
-from db.tables import (
+from db.context import Site
+from db.models import (
     AuditEvent,
     Bundle,
     Delivery,
@@ -34,6 +33,7 @@ from db.tables import (
     Table,
     Tombstone,
 )
+from db.read_models import statistics
 from lumbar.spine.anatomy import Condition, Level, Severity
 from web import signing
 from web.access import Trail, by_browser
@@ -75,7 +75,7 @@ class _Rows(ModelView):
 
 def _count(site: Site, asked: Any) -> int:
     with site.database.reading() as session:
-        return overview.how_many(session, asked, MOST_COUNTED)
+        return statistics.how_many(session, asked, MOST_COUNTED)
 
 
 def _plain(value: object) -> object:

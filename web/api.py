@@ -6,11 +6,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Security
 from fastapi.security import HTTPBearer
 
-from db import by_hand, found, overview, reviews, studies, worklist
-from db import queries as asked
-from db.found import FindingFilter
-from db.story import story
-from db.tables import JobKind, JobState
+from db import operator_actions, reviews, studies
+from db.models import JobKind, JobState
+from db.read_models import findings, statistics, worklist
+from db.read_models import study_queries as asked
+from db.read_models.findings import FindingFilter
+from db.read_models.study_detail import story
 from lumbar.spine.anatomy import Condition, Level, Severity
 from web.access import Operator, Reviewer, TheSite, TheTrail, Viewer
 from web.fields import LARGEST, Moment, Number, OfStudies
@@ -129,14 +130,14 @@ def put_read(site: TheSite, actor: Reviewer, uid: Uid, body: ReadRequest) -> Don
 @router.post("/studies/{uid}/requeue", tags=["studies"], summary="Analyse a study again that has ended")
 def post_requeue(site: TheSite, actor: Operator, uid: Uid) -> Done:
     with site.database.transaction() as session:
-        by_hand.requeue(session, uid, actor.name)
+        operator_actions.requeue(session, uid, actor.name)
     return Done()
 
 
 @router.post("/studies/{uid}/complete", tags=["studies"], summary="Analyse a study now, without waiting for quiet")
 def post_complete(site: TheSite, actor: Operator, uid: Uid) -> Done:
     with site.database.transaction() as session:
-        by_hand.complete(session, uid, actor.name)
+        operator_actions.complete(session, uid, actor.name)
     return Done()
 
 
@@ -156,7 +157,7 @@ def get_findings(
     trail.saw("findings.seen", actor.name)
     only = FindingFilter(severity or (), condition or (), level or (), scanner, since)
     with site.database.reading() as session:
-        page = found.found(session, only, limit=limit, after=after)
+        page = findings.found(session, only, limit=limit, after=after)
     return FoundPageModel(rows=[found_model(row) for row in page.rows], next_after=page.next_after)
 
 
@@ -179,28 +180,28 @@ def get_jobs(
 ) -> list[JobModel]:
     states = state or [JobState.PENDING, JobState.RUNNING, JobState.DEAD]
     with site.database.reading() as session:
-        rows = by_hand.listed(session, states=states, kinds=kind or (), limit=limit)
+        rows = operator_actions.listed(session, states=states, kinds=kind or (), limit=limit)
     return [JobModel.model_validate(row) for row in rows]
 
 
 @router.post("/jobs/{job}/retry", tags=["jobs"], summary="Try a waiting or dead job now")
 def post_retry(site: TheSite, actor: Operator, job: Number) -> Done:
     with site.database.transaction() as session:
-        by_hand.retry(session, job, actor.name)
+        operator_actions.retry(session, job, actor.name)
     return Done()
 
 
 @router.post("/jobs/{job}/cancel", tags=["jobs"], summary="Give a job up that has not ended")
 def post_cancel(site: TheSite, actor: Operator, job: Number) -> Done:
     with site.database.transaction() as session:
-        by_hand.cancel(session, job, actor.name)
+        operator_actions.cancel(session, job, actor.name)
     return Done()
 
 
 @router.post("/jobs/{job}/resend", tags=["jobs"], summary="Deliver a report again")
 def post_resend(site: TheSite, actor: Operator, job: Number) -> Done:
     with site.database.transaction() as session:
-        by_hand.resend(session, job, actor.name)
+        operator_actions.resend(session, job, actor.name)
     return Done()
 
 
@@ -216,4 +217,4 @@ def get_deliveries(site: TheSite, trail: TheTrail, actor: Viewer, uid: Uid) -> l
 @router.get("/bundles", tags=["bundles"], summary="All weights that made a finding")
 def get_bundles(site: TheSite, actor: Viewer) -> list[BundleModel]:
     with site.database.reading() as session:
-        return [BundleModel.model_validate(bundle) for bundle in overview.bundles(session)]
+        return [BundleModel.model_validate(bundle) for bundle in statistics.bundles(session)]

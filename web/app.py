@@ -14,9 +14,9 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from db.accounts import TooManyAttempts
+from db.context import Site
+from db.database import DatabaseAway
 from db.previews import TooManyWaiting
-from db.session import DatabaseAway
-from db.site import Site
 from lumbar import VERSION
 from lumbar.errors import LumbarError, NotAnalysable, NotDicom, NotThere, Permanent, Transient
 from lumbar.spine.provenance import RESEARCH_USE_ONLY

@@ -6,8 +6,8 @@ from typing import Annotated
 from fastapi import Depends, Form, Path, Query
 from pydantic import BeforeValidator, Field
 
-from db.tables import StudyState
-from db.worklist import StudyFilter
+from db.models import StudyState
+from db.read_models.worklist import StudyFilter
 
 LARGEST = 2**31 - 1  # number of a row
 WITHOUT_NUL = r"^[^\x00]*$"  # which PostgreSQL keeps in no text

@@ -7,8 +7,8 @@ import numpy as np
 from fastapi import APIRouter, Response
 
 from db import studies
-from db.site import Site
-from db.tables import Instance
+from db.context import Site
+from db.models import Instance
 from lumbar.dicom.headers import read_header, slice_headers
 from lumbar.dicom.pixels import read_slice
 from lumbar.errors import NotDicom, NotThere

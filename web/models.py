@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from db.found import FoundRow
-from db.tables import JobKind, JobState, StudyState
-from db.worklist import StudyPage, WorklistRow
+from db.models import JobKind, JobState, StudyState
+from db.read_models.findings import FoundRow
+from db.read_models.worklist import StudyPage, WorklistRow
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Severity
 from lumbar.spine.findings import Finding
 from lumbar.spine.provenance import CLEARS_NOBODY, RESEARCH_USE_ONLY

@@ -7,13 +7,14 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
 
-from db import found, overview, studies, worklist
-from db.found import FindingFilter
-from db.session import Database
-from db.site import Site
-from db.story import Cell, Story, story
-from db.tables import StudyState
-from db.worklist import StudyFilter, StudyPage
+from db import studies
+from db.context import Site
+from db.database import Database
+from db.models import StudyState
+from db.read_models import findings, statistics, worklist
+from db.read_models.findings import FindingFilter
+from db.read_models.study_detail import Cell, Story, story
+from db.read_models.worklist import StudyFilter, StudyPage
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Severity
 from web import tables
 from web.access import TheSite, TheTrail, Viewer
@@ -69,7 +70,7 @@ def _listed(
     **more: Any,
 ) -> Response:
     with site.database.reading() as session:
-        scanners = overview.scanners(session)
+        scanners = statistics.scanners(session)
     since = only.since.isoformat() if only.since else ""
     asked = {"q": only.text, "state": list(only.states), "scanner": only.scanner, "since": since}
     return page(
@@ -173,7 +174,7 @@ def viewerlink(site: Site, told: Story) -> str | None:
 
 
 @router.get("/findings")
-def findings(
+def findings_page(
     request: Request,
     site: TheSite,
     trail: TheTrail,
@@ -188,8 +189,8 @@ def findings(
     only = FindingFilter(severity or (), condition or (), level or (), scanner, _day(since))
     trail.saw("findings.seen", actor.name)
     with site.database.reading() as session:
-        shown = found.found(session, only, limit=ROWS, after=after)
-        scanners = overview.scanners(session)
+        shown = findings.found(session, only, limit=ROWS, after=after)
+        scanners = statistics.scanners(session)
     asked = {
         "severity": list(only.severities),
         "condition": list(only.conditions),
@@ -230,7 +231,7 @@ def _all_found(database: Database, only: FindingFilter) -> Iterator[dict[str, An
     after: int | None = None
     while True:
         with database.reading() as session:
-            shown = found.found(session, only, limit=1000, after=after)
+            shown = findings.found(session, only, limit=1000, after=after)
         for row in shown.rows:
             yield tables.found_record(row)
         if shown.next_after is None:

@@ -11,7 +11,7 @@ from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from db.tables import Permission
+from db.models import Permission
 from lumbar import VERSION
 from lumbar.spine.anatomy import Condition, Level, Severity
 from lumbar.spine.provenance import CLEARS_NOBODY, RESEARCH_USE_ONLY

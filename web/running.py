@@ -8,9 +8,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from db import accounts, by_hand, overview
-from db.labels import labels
-from db.tables import JobKind, JobState, UserRole
+from db import accounts, operator_actions
+from db.models import JobKind, JobState, UserRole
+from db.read_models import statistics
+from db.read_models.reviewed_labels import labels
 from web import tables
 from web.access import Admin, Operator, Reviewer, TheSite, TheTrail, Viewer
 from web.fields import LARGEST, ChosenNumber, Done, Text
@@ -34,8 +35,8 @@ def jobs(
 ) -> Response:
     states = state or NOT_OVER
     with site.database.reading() as session:
-        rows = by_hand.listed(session, states=states, kinds=kind or (), limit=ROWS * 4)
-        flight = overview.in_flight(session)
+        rows = operator_actions.listed(session, states=states, kinds=kind or (), limit=ROWS * 4)
+        flight = statistics.in_flight(session)
     return page(
         request,
         "jobs.html",
@@ -59,7 +60,7 @@ def jobs_csv(
     kind: Annotated[list[JobKind] | None, Query()] = None,
 ) -> Response:
     with site.database.reading() as session:
-        rows = by_hand.listed(session, states=state or NOT_OVER, kinds=kind or (), limit=MOST_SAVED)
+        rows = operator_actions.listed(session, states=state or NOT_OVER, kinds=kind or (), limit=MOST_SAVED)
     records = [asdict(row) | {"run_after": row.run_after.isoformat(timespec="seconds")} for row in rows]
     return tables.as_csv("jobs.csv", tables.JOB_COLUMNS, iter(records))
 
@@ -74,9 +75,9 @@ def quality(
 ) -> Response:
     """What was found, and how often readers agreed, by week, scanner and bundle: counts, of nobody in particular."""
     with site.database.reading() as session:
-        weeks = overview.by_week(session, scanner=scanner, bundle_id=bundle)
-        scanners = overview.scanners(session)
-        bundles = overview.bundles(session)
+        weeks = statistics.by_week(session, scanner=scanner, bundle_id=bundle)
+        scanners = statistics.scanners(session)
+        bundles = statistics.bundles(session)
     return page(
         request,
         "quality.html",
@@ -89,7 +90,7 @@ def quality(
     )
 
 
-def _tallest(weeks: Sequence[overview.Week]) -> int:
+def _tallest(weeks: Sequence[statistics.Week]) -> int:
     return max((week.assessed for week in weeks), default=0)
 
 
@@ -111,8 +112,8 @@ def reviewed_labels(site: TheSite, trail: TheTrail, actor: Reviewer) -> Response
 def system(request: Request, site: TheSite, actor: Operator) -> Response:
     """Destinations, weights and the disk."""
     with site.database.reading() as session:
-        bundles = overview.bundles(session)
-        flight = overview.in_flight(session)
+        bundles = statistics.bundles(session)
+        flight = statistics.in_flight(session)
     return page(
         request,
         "system.html",
@@ -145,7 +146,9 @@ def audit_trail(
     after: Annotated[int | None, Query(ge=1, le=LARGEST)] = None,
 ) -> Response:
     with site.database.reading() as session:
-        rows, following = overview.audit_trail(session, event=event, actor=who, study=uid, limit=ROWS * 2, after=after)
+        rows, following = statistics.audit_trail(
+            session, event=event, actor=who, study=uid, limit=ROWS * 2, after=after
+        )
     asked = {"event": event, "who": who, "uid": uid}
     return page(
         request,

@@ -10,7 +10,7 @@ import structlog
 import uvicorn
 
 from db import accounts
-from db.site import Site
+from db.context import Site
 from lumbar.errors import WrongSetting
 from web.app import create_app
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from fastapi.responses import StreamingResponse
 
-from db.by_hand import JobRow
-from db.found import FoundRow
+from db.operator_actions import JobRow
+from db.read_models.findings import FoundRow
 
 FOUND_COLUMNS = (
     "finding_id",

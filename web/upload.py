@@ -16,9 +16,9 @@ from starlette.requests import ClientDisconnect
 
 from db import previews
 from db.accounts import Actor
-from db.answers import Answer
-from db.site import Site
-from db.tables import JobState, Permission, Preview
+from db.context import Site
+from db.models import JobState, Permission, Preview
+from db.preview_results import Answer
 from lumbar.errors import NotThere
 from lumbar.spine.anatomy import FindingKey
 from lumbar.store.files import StoreFull

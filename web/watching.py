@@ -6,8 +6,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-from db import figures
-from db.site import Site
+from db.context import Site
+from db.read_models import metrics
 from lumbar.errors import LumbarError
 from web.access import TheSite
 
@@ -25,7 +25,7 @@ def readyz(site: TheSite) -> Response:
     """The database answers and the store can be written."""
     try:
         with site.database.reading() as session:
-            figures.ping(session)
+            metrics.ping(session)
         if site.store.fill() > site.settings.disk_refuse_above:
             return Response("the disk is full\n", 503, media_type="text/plain")
     except LumbarError as error:
@@ -34,7 +34,7 @@ def readyz(site: TheSite) -> Response:
 
 
 @router.get("/metrics")
-def metrics(site: TheSite) -> Response:
+def prometheus_metrics(site: TheSite) -> Response:
     """For Prometheus; counted in the database, so that every process tells the same."""
     registry = CollectorRegistry()
     registry.register(_Figures(site))
@@ -47,7 +47,7 @@ class _Figures(Collector):
 
     def collect(self):  # type: ignore[no-untyped-def]
         with self._site.database.reading() as session:
-            told = figures.figures(session)
+            told = metrics.figures(session)
         studies = GaugeMetricFamily("lumbar_studies", "Studies by state", labels=["state"])
         for state, count in told.studies.items():
             studies.add_metric([state], count)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import structlog
 
-from db import results, studies
+from db import job_lifecycle, studies
+from db.context import Site
 from db.jobs import Claimed
-from db.site import Site
+from db.models import Report as ReportRow
 from db.studies import StudyEvent
-from db.tables import Report as ReportRow
 from lumbar import VERSION
 from lumbar.dicom.folder import Found
 from lumbar.dicom.headers import read_header, slice_headers
@@ -44,11 +44,11 @@ def analyse_study(site: Site, networks: Networks, claimed: Claimed) -> None:
     except NotAnalysable as error:
         with site.database.transaction() as session:
             told = error.told + left_out
-            results.end_analysis(session, claimed, StudyEvent.REFUSED, reason=str(error), told=told)
+            job_lifecycle.end_analysis(session, claimed, StudyEvent.REFUSED, reason=str(error), told=told)
         return
     row = _stored_report(site, claimed, analysis, instances, networks)
     with site.database.transaction() as session:
-        results.end_analysis(
+        job_lifecycle.end_analysis(
             session,
             claimed,
             StudyEvent.ANALYSED,
@@ -139,10 +139,10 @@ def _stored_report(
     provenance = provenance_of(site.settings.results_sha256, networks, instances)
     sop_instance_uid = report_uid(analysis.study_instance_uid, provenance, OUTPUT)
     with site.database.reading() as session:
-        known = results.stored_report(session, sop_instance_uid)
+        known = job_lifecycle.stored_report(session, sop_instance_uid)
         if known is not None:
             return known
-        before = results.predecessor(session, claimed.study_id, sop_instance_uid)
+        before = job_lifecycle.predecessor(session, claimed.study_id, sop_instance_uid)
     report = report_of(analysis, instances, provenance, _predecessor(analysis.study_instance_uid, before))
     return ReportRow(
         study_id=claimed.study_id,

@@ -8,7 +8,7 @@ from celery.signals import setup_logging
 from kombu import Connection
 from kombu.exceptions import OperationalError
 
-from db.tables import JobKind
+from db.models import JobKind
 from lumbar.errors import Transient, WrongSetting
 from worker.local import Task
 

@@ -2,9 +2,9 @@
 
 import structlog
 
-from db import results
+from db import job_lifecycle
+from db.context import Site
 from db.jobs import Claimed
-from db.site import Site
 from lumbar import peers
 from lumbar.peers.outcomes import NotAuthorised, ProcessingFailed, Refused
 
@@ -21,7 +21,7 @@ def deliver(site: Site, claimed: Claimed) -> None:
     """
     destination = site.settings.destination(claimed.destination)
     with site.database.reading() as session:
-        file = results.report_file(session, claimed)
+        file = job_lifecycle.report_file(session, claimed)
     try:
         sent = peers.send(destination, site.store.path(file).read_bytes())
     except ProcessingFailed as error:
@@ -34,4 +34,4 @@ def deliver(site: Site, claimed: Claimed) -> None:
     if sent.warning:
         log.warning("delivery.warning", job=claimed.job_id, destination=claimed.destination, status=sent.status)
     with site.database.transaction() as session:
-        results.delivered(session, claimed, sent.status)
+        job_lifecycle.delivered(session, claimed, sent.status)

@@ -9,9 +9,9 @@ import structlog
 
 from db import previews
 from db.audit import forward
+from db.context import Site
 from db.reconcile import reconcile
 from db.retention import remove_images
-from db.site import Site
 from lumbar.audit import Syslog
 from lumbar.errors import Transient
 

@@ -10,10 +10,10 @@ from threading import Event, Thread
 
 import structlog
 
-from db import jobs, results
+from db import job_lifecycle, jobs
+from db.context import Site
 from db.jobs import Backoff, Claimed
-from db.site import Site
-from db.tables import JobKind
+from db.models import JobKind
 from lumbar.errors import Permanent, Transient
 from lumbar.settings import Settings
 
@@ -38,7 +38,7 @@ def perform(site: Site, kind: JobKind, work: Callable[[Claimed], None]) -> bool:
     Transient → tried again later; Permanent → given up; anything else is our own fault → tried again, a few times.
     """
     with site.database.transaction() as session:
-        claimed = results.claim(session, kind, lease_s=site.settings.lease_s)
+        claimed = job_lifecycle.claim(session, kind, lease_s=site.settings.lease_s)
     if claimed is None:
         return False
     ids = _ids(claimed)
@@ -48,11 +48,11 @@ def perform(site: Site, kind: JobKind, work: Callable[[Claimed], None]) -> bool:
         try:
             work(claimed)
             log.info("job.done", **ids)
-        except results.LeaseLostError:
+        except job_lifecycle.LeaseLostError:
             log.info("job.overtaken", **ids)
         except Permanent as error:
             with site.database.transaction() as session:
-                results.bury(session, claimed, str(error))
+                job_lifecycle.bury(session, claimed, str(error))
         except Transient as error:
             _give_back(site, claimed, str(error), site.passing)
         except Exception as error:  # the one place where no fault of ours may lose a study
@@ -73,7 +73,7 @@ def _ids(claimed: Claimed) -> dict[str, object]:
 
 def _give_back(site: Site, claimed: Claimed, error: str, backoff: Backoff) -> None:
     with site.database.transaction() as session:
-        results.release(session, claimed, error, backoff)
+        job_lifecycle.release(session, claimed, error, backoff)
 
 
 def _extend(site: Site, claimed: Claimed) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pydicom.filereader import read_partial
 
-from db.answers import Answer
-from db.intake import Arrival, take_in
-from db.site import Site
+from db.context import Site
+from db.ingest import Arrival, take_in
+from db.preview_results import Answer
 from lumbar.dicom.folder import files_in
 from lumbar.dicom.headers import refusing, text
 from lumbar.dicom.identity import Identity

@@ -6,7 +6,7 @@ from threading import Event
 
 import structlog
 
-from db.tables import JobKind
+from db.models import JobKind
 
 log = structlog.get_logger()
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import structlog
 
 from db import previews
-from db.answers import Answer, Grade
+from db.context import Site
+from db.job_lifecycle import LeaseLostError
+from db.preview_results import Answer, Grade
 from db.previews import Claimed
-from db.results import LeaseLostError
-from db.site import Site
 from lumbar.dicom.folder import Found, find_instances
 from lumbar.dicom.identity import Identity, identify
 from lumbar.errors import NotAnalysable, NotDicom, Permanent, Transient

@@ -9,9 +9,10 @@ from typing import Protocol
 
 import structlog
 
-from db import jobs, previews, queries, results, studies
-from db.site import Site
-from db.tables import JobKind
+from db import job_lifecycle, jobs, previews, studies
+from db.context import Site
+from db.models import JobKind
+from db.read_models import study_queries
 from lumbar.errors import Transient
 from worker import housekeeping
 
@@ -44,7 +45,7 @@ def sweep(site: Site, doorbell: Doorbell) -> Counter[str]:
             found["studies_completed"] += studies.complete(session, study_id, site.quiet)
     for claimed in lost:
         with site.database.transaction() as session:
-            found["jobs_recovered"] += results.recover(session, claimed, most_losses=site.settings.worker_losses)
+            found["jobs_recovered"] += job_lifecycle.recover(session, claimed, most_losses=site.settings.worker_losses)
     for upload in lost_previews:
         found["previews_recovered"] += previews.recover(site, upload)
     for kind in JobKind:
@@ -69,7 +70,7 @@ def run(site: Site, doorbell: Doorbell, stop: Event) -> None:
         try:
             if not started:
                 with site.database.reading() as session:
-                    log.info("sweep.started", **_in_flight(queries.in_flight(session)))
+                    log.info("sweep.started", **_in_flight(study_queries.in_flight(session)))
                 started = True
             found = sweep(site, doorbell)
             if not resumed:
@@ -81,7 +82,7 @@ def run(site: Site, doorbell: Doorbell, stop: Event) -> None:
             log.exception("sweep.fault")
 
 
-def _in_flight(found: queries.InFlight) -> dict[str, int]:
+def _in_flight(found: study_queries.InFlight) -> dict[str, int]:
     return (
         {f"studies_{state}": count for state, count in found.studies.items()}
         | {f"jobs_{kind}_{state}": count for (kind, state), count in found.jobs.items()}

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from db.site import Site
-from db.tables import JobKind
+from db.context import Site
+from db.models import JobKind
 from lumbar.networks import Networks
 from worker.analysis import analyse_study
 from worker.delivery import deliver

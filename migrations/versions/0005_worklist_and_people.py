@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.orm import Session
 
-from db.search import words_of
+from db.read_models.study_search import words_of
 from db.types import UtcDateTime, db_now
 
 revision = "0005"

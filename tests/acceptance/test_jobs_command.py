@@ -5,7 +5,7 @@ import json
 import pytest
 
 from db import studies
-from db.intake import take_in
+from db.ingest import take_in
 from lumbar.store.files import Store
 from tests.acceptance.test_command_line import assert_one_line, rows_of
 from tests.integration.conftest import ROOT, arrival, make_slice

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from db.context import Site
 from db.reviews import finding_ids, review
-from db.site import Site
 from db.studies import find
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import Severity

@@ -3,8 +3,8 @@
 import pytest
 
 from db import previews
-from db.site import Site
-from db.tables import JobState
+from db.context import Site
+from db.models import JobState
 from lumbar.settings import Settings
 from tests.integration.conftest import ROOT
 from tests.integration.uploads import files_left, image, row, uploaded

@@ -7,8 +7,8 @@ import time
 import pytest
 from pydicom import dcmread
 
-from db import by_hand
-from db.tables import JobKind, JobState
+from db import operator_actions
+from db.models import JobKind, JobState
 from tests.system import System, closing_database, wait_until
 
 REQUIRED_S = 30  # from a worker's death to the next attempt, with the settings as they come
@@ -78,7 +78,7 @@ def test_a_worker_told_to_stop_ends_the_study_in_its_hands_and_takes_no_other(di
     assert worker.wait(60) == 0
     distributed.wait_for_states({in_hands.study_instance_uid: "analysed", waits.study_instance_uid: "queued"})
     with closing_database(distributed.database_url) as database, database.reading() as session:
-        (job,) = by_hand.listed(session, states=[JobState.PENDING], kinds=[JobKind.ANALYSE])
+        (job,) = operator_actions.listed(session, states=[JobState.PENDING], kinds=[JobKind.ANALYSE])
     assert (job.study_instance_uid, job.attempts) == (waits.study_instance_uid, 0)
     distributed.start("worker")
     distributed.wait_for_states(dict.fromkeys((in_hands.study_instance_uid, waits.study_instance_uid), "analysed"))

@@ -10,8 +10,8 @@ import pytest
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
 from db import accounts
-from db.site import Site
-from db.tables import UserRole
+from db.context import Site
+from db.models import UserRole
 from tests.browser.filled import fill
 from tests.integration.morning import open_site
 from tests.peers import free_port

@@ -8,11 +8,11 @@ import numpy as np
 from pydicom import dcmread
 
 from commands.demo import MIXTURE
-from db import results, studies
-from db.intake import take_in
-from db.site import Site
+from db import job_lifecycle, studies
+from db.context import Site
+from db.ingest import take_in
+from db.models import JobKind
 from db.studies import StudyEvent
-from db.tables import JobKind
 from lumbar.dicom.headers import read_header, slice_headers
 from lumbar.phantoms import PhantomTruth, write_study
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Severity
@@ -62,9 +62,9 @@ def _analyse(
     with site.database.transaction() as session:
         study = studies.find(session, uid)
         studies.complete(session, study.id)
-        claimed = results.claim(session, JobKind.ANALYSE, lease_s=60)
+        claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=60)
         told = {"told": ["the canal was followed"], "bundle": BUNDLE, "found": found}
-        results.end_analysis(
+        job_lifecycle.end_analysis(
             session, claimed, StudyEvent.ANALYSED, **told, report=report(site, study.id, 1), destinations=["pacs"]
         )
 
@@ -72,7 +72,7 @@ def _analyse(
 def _fail(site: Site, uid: str) -> None:
     with site.database.transaction() as session:
         studies.complete(session, studies.find(session, uid).id)
-        results.bury(session, results.claim(session, JobKind.ANALYSE, lease_s=60), "the disk is full")
+        job_lifecycle.bury(session, job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=60), "the disk is full")
 
 
 def _places(folder: Path, truth: PhantomTruth) -> dict[FindingKey, Place]:

@@ -7,9 +7,9 @@ import pytest
 from playwright.sync_api import expect
 from sqlalchemy import delete
 
-from db.intake import take_in
+from db.ingest import take_in
+from db.models import StudyState, UserRole, WebSession
 from db.studies import find
-from db.tables import StudyState, UserRole, WebSession
 from tests.browser.filled import ARRIVING, FAILED, LATE, NORMAL
 from tests.integration.conftest import ROOT, arrival, make_slice
 

@@ -4,7 +4,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from db.tables import UserRole
+from db.models import UserRole
 from tests.browser.conftest import NARROW, WIDE
 from tests.browser.filled import ARRIVING, FAILED, NORMAL
 

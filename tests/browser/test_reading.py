@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from db.story import story
+from db.read_models.study_detail import story
 from db.studies import find, instances_in_use
 from lumbar.dicom.pixels import read_slice
 from tests.browser.conftest import PASSWORD

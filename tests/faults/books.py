@@ -11,8 +11,8 @@ from typing import Self
 
 from sqlalchemy import exists, func, select
 
-from db.session import Database, DatabaseAway
-from db.tables import Delivery, Finding, Instance, Job, JobState, Patient, Report, Series, Study, StudyState
+from db.database import Database, DatabaseAway
+from db.models import Delivery, Finding, Instance, Job, JobState, Patient, Report, Series, Study, StudyState
 from lumbar import VERSION
 from lumbar.reports.identity import report_uid
 from lumbar.reports.sr import OUTPUT

@@ -2,7 +2,7 @@
 
 from sqlalchemy import select
 
-from db.tables import Finding, Study
+from db.models import Finding, Study
 from tests.faults.books import Watch, judge, settle, snapshot
 from tests.faults.outcome import Ground, Outcome
 from tests.faults.sending import Senders, Sent, dealt, make_study, shuffled

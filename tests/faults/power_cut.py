@@ -5,7 +5,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from db.session import DatabaseAway
+from db.database import DatabaseAway
 from tests.faults.books import judge, partial_in, settle, snapshot
 from tests.faults.outcome import SMALL, Clock, Ground, Outcome, ending
 from tests.faults.powercut import PowerCut

@@ -4,7 +4,7 @@ import time
 
 from sqlalchemy import func, select
 
-from db.tables import Job, JobKind
+from db.models import Job, JobKind
 from tests.faults.books import Watch, judge, settle
 from tests.faults.outcome import Clock, Ground, Outcome
 from tests.faults.sending import Senders, dealt, make_studies

@@ -2,7 +2,7 @@
 
 from sqlalchemy import select
 
-from db.tables import Job, JobKind
+from db.models import Job, JobKind
 from tests.faults.books import judge, settle
 from tests.faults.outcome import Clock, Ground, Outcome
 from tests.faults.sending import Senders, make_studies

@@ -5,7 +5,7 @@ import re
 import pytest
 from sqlalchemy import select
 
-from db.tables import Study
+from db.models import Study
 from tests.hostile.datasets import DATASETS
 from tests.system import closing_database, wait_until
 

@@ -9,7 +9,7 @@ from contextlib import closing, suppress
 import pytest
 from sqlalchemy import select
 
-from db.tables import AuditEvent
+from db.models import AuditEvent
 from tests.hostile import wire
 from tests.hostile.watched import Watched
 from tests.system import closing_database, wait_until

@@ -11,9 +11,9 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
-from db.intake import Arrival
-from db.session import Database
-from db.site import Site
+from db.context import Site
+from db.database import Database
+from db.ingest import Arrival
 from lumbar.settings import Settings
 from lumbar.store.files import Store
 

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from db import results, schema, studies
-from db.intake import take_in
+from db import job_lifecycle, schema, studies
+from db.context import Site
+from db.database import Database
+from db.ingest import take_in
 from db.jobs import Backoff
-from db.session import Database
-from db.site import Site
+from db.models import Job, JobKind, Report, Table
 from db.studies import StudyEvent
-from db.tables import Job, JobKind, Report, Table
 from lumbar.settings import Settings
 from lumbar.store.files import Store, digest_of
 from tests.integration.conftest import ROOT, arrival, make_slice
@@ -31,15 +31,15 @@ def fill(site: Site) -> None:
     analysed(site, 1, {CANAL: SEVERE}, report=report(site, 1, 1), destinations=["pacs", "archive"], **told)
     with site.database.transaction() as session:
         for _ in range(2):
-            job = results.claim(session, JobKind.DELIVER, lease_s=10)
+            job = job_lifecycle.claim(session, JobKind.DELIVER, lease_s=10)
             if job.destination == "archive":
-                results.delivered(session, job, "200")
+                job_lifecycle.delivered(session, job, "200")
             else:
-                results.release(session, job, "the PACS is away", Backoff(2, 0, 0))
+                job_lifecycle.release(session, job, "the PACS is away", Backoff(2, 0, 0))
     take_in(site.database, site.store, arrival(make_slice(study=2)))
     with site.database.transaction() as session:
         studies.complete(session, studies.find(session, FAILED_UID).id)
-        results.bury(session, results.claim(session, JobKind.ANALYSE, lease_s=10), "the disk is full")
+        job_lifecycle.bury(session, job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10), "the disk is full")
         assert session.get_one(Job, DEAD).kind is JobKind.ANALYSE
     take_in(site.database, site.store, arrival(make_slice(study=3)))
     end(site, 3, StudyEvent.REFUSED, reason="no lumbar spine was found")

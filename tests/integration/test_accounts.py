@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 
 from db import accounts
 from db.accounts import FAILURES, IDLE, LONGEST, Refused, TooManyAttempts
-from db.tables import ApiToken, AuditEvent, Permission, SignInFailure, User, UserRole, WebSession
+from db.models import ApiToken, AuditEvent, Permission, SignInFailure, User, UserRole, WebSession
 from lumbar.errors import Permanent
 
 PASSWORD = "correct horse battery"

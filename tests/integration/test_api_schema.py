@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, settings
 from schemathesis.checks import CHECKS
 from schemathesis.config import SchemathesisConfig
 
-from db.session import Database
-from db.site import Site
-from db.tables import UserRole
+from db.context import Site
+from db.database import Database
+from db.models import UserRole
 from lumbar.settings import Settings
 from lumbar.store.files import Store
 from tests.integration.morning import ARRIVING_UID, FAILED_UID, REFUSED_UID, SEVERE_UID, fill, open_site

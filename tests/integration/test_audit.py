@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from db import audit
-from db.tables import AuditEvent
+from db.models import AuditEvent
 from lumbar.audit import AuditLine, Syslog, audit_message
 from lumbar.errors import Transient, WrongSetting
 from tests.peers import free_port

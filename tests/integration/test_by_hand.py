@@ -3,12 +3,12 @@
 import pytest
 from sqlalchemy import select, update
 
-from db import by_hand, jobs, results, studies
-from db.by_hand import BY_HAND
-from db.intake import take_in
+from db import job_lifecycle, jobs, operator_actions, studies
+from db.ingest import take_in
 from db.jobs import Backoff
+from db.models import AuditEvent, Job, JobKind, JobState, Report, Study, StudyState
+from db.operator_actions import BY_HAND
 from db.studies import StudyEvent
-from db.tables import AuditEvent, Job, JobKind, JobState, Report, Study, StudyState
 from lumbar.errors import Permanent
 from tests.integration.conftest import ROOT, arrival, make_slice
 
@@ -37,20 +37,20 @@ def next_analysis(site):
 
 def analysed(site, number):
     with site.database.transaction() as session:
-        claimed = results.claim(session, JobKind.ANALYSE, lease_s=10)
+        claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
         report = Report(study_id=1, revision=number, sop_instance_uid=f"1.2.{number}", **REPORT)
-        results.end_analysis(session, claimed, StudyEvent.ANALYSED, report=report, destinations=["pacs"])
+        job_lifecycle.end_analysis(session, claimed, StudyEvent.ANALYSED, report=report, destinations=["pacs"])
         return session.scalars(select(Job.id).order_by(Job.id.desc())).first()
 
 
 def claim(site, kind):
     with site.database.transaction() as session:
-        return results.claim(session, kind, lease_s=10)
+        return job_lifecycle.claim(session, kind, lease_s=10)
 
 
 def give_back(site, claimed, backoff):
     with site.database.transaction() as session:
-        results.release(session, claimed, "the disk is away", backoff)
+        job_lifecycle.release(session, claimed, "the disk is away", backoff)
 
 
 def by_a_person(site, act, job_id):
@@ -76,7 +76,7 @@ def row(site, table, number=1):
 def test_a_job_that_waits_for_its_next_try_is_due_now(site, analysis):
     give_back(site, claim(site, JobKind.ANALYSE), LATER)
     assert claim(site, JobKind.ANALYSE) is None
-    by_a_person(site, by_hand.retry, analysis)
+    by_a_person(site, operator_actions.retry, analysis)
     assert claim(site, JobKind.ANALYSE).job_id == analysis
     assert audited(site) == [("job.retried", "person", 1, {"job": analysis})]
 
@@ -84,7 +84,7 @@ def test_a_job_that_waits_for_its_next_try_is_due_now(site, analysis):
 def test_a_dead_delivery_has_all_its_tries_again(site, delivery):
     give_back(site, claim(site, JobKind.DELIVER), ONCE)
     assert row(site, Job, delivery).state is JobState.DEAD
-    by_a_person(site, by_hand.retry, delivery)
+    by_a_person(site, operator_actions.retry, delivery)
     claimed = claim(site, JobKind.DELIVER)
     assert (claimed.job_id, claimed.attempts, claimed.losses) == (delivery, 1, 0)
 
@@ -92,24 +92,24 @@ def test_a_dead_delivery_has_all_its_tries_again(site, delivery):
 def test_a_dead_analysis_is_made_again_as_the_studys_next_revision(site, analysis):
     give_back(site, claim(site, JobKind.ANALYSE), ONCE)
     assert row(site, Study).state is StudyState.FAILED
-    by_a_person(site, by_hand.retry, analysis)
+    by_a_person(site, operator_actions.retry, analysis)
     assert (row(site, Study).state, row(site, Study).revision) == (StudyState.QUEUED, 2)
     assert claim(site, JobKind.ANALYSE).revision == 2
 
 
 def test_what_was_overtaken_or_has_ended_is_not_tried_again(site, analysis):
-    refused(site, by_hand.retry, 4711, "no job 4711")
+    refused(site, operator_actions.retry, 4711, "no job 4711")
     give_back(site, claim(site, JobKind.ANALYSE), ONCE)
     take_in(site.database, site.store, arrival(make_slice(number=2)))
-    refused(site, by_hand.retry, analysis, "overtaken")
+    refused(site, operator_actions.retry, analysis, "overtaken")
     next_analysis(site)
     early = analysed(site, 2)
     give_back(site, claim(site, JobKind.DELIVER), ONCE)
     take_in(site.database, site.store, arrival(make_slice(number=3)))
     done = next_analysis(site)
     analysed(site, 3)
-    refused(site, by_hand.retry, early, "a later one has replaced")
-    refused(site, by_hand.retry, done, "is done")
+    refused(site, operator_actions.retry, early, "a later one has replaced")
+    refused(site, operator_actions.retry, done, "is done")
     assert audited(site) == []
 
 
@@ -118,14 +118,14 @@ def test_a_cancelled_analysis_leaves_its_study_failed_with_the_reason_and_its_wo
     site, analysis, running
 ):
     claimed = claim(site, JobKind.ANALYSE) if running else None
-    by_a_person(site, by_hand.cancel, analysis)
+    by_a_person(site, operator_actions.cancel, analysis)
     study = row(site, Study)
     assert (study.state, study.reason) == (StudyState.FAILED, f"its analysis was {BY_HAND}")
     assert study.ended_at is not None
     assert (row(site, Job, analysis).state, row(site, Job, analysis).last_error) == (JobState.CANCELLED, BY_HAND)
     if running:
-        with pytest.raises(results.LeaseLostError), site.database.transaction() as session:
-            results.end_analysis(session, claimed, StudyEvent.ANALYSED)
+        with pytest.raises(job_lifecycle.LeaseLostError), site.database.transaction() as session:
+            job_lifecycle.end_analysis(session, claimed, StudyEvent.ANALYSED)
         give_back(site, claimed, LATER)
     assert claim(site, JobKind.ANALYSE) is None
     assert audited(site) == [("job.cancelled", "person", 1, {"job": analysis})]
@@ -135,10 +135,10 @@ def test_a_cancelled_analysis_leaves_its_study_failed_with_the_reason_and_its_wo
 
 
 def test_a_cancelled_delivery_is_not_sent_and_its_study_stays_analysed(site, delivery):
-    by_a_person(site, by_hand.cancel, delivery)
+    by_a_person(site, operator_actions.cancel, delivery)
     assert claim(site, JobKind.DELIVER) is None
     assert row(site, Study).state is StudyState.ANALYSED
-    refused(site, by_hand.cancel, delivery, "is cancelled")
+    refused(site, operator_actions.cancel, delivery, "is cancelled")
 
 
 def test_jobs_are_listed_as_they_are_taken_and_by_state_and_kind(site, analysis):
@@ -150,7 +150,7 @@ def test_jobs_are_listed_as_they_are_taken_and_by_state_and_kind(site, analysis)
 
     def listed(**filters):
         with site.database.reading() as session:
-            return [row.study_instance_uid[-1] for row in by_hand.listed(session, **filters)]
+            return [row.study_instance_uid[-1] for row in operator_actions.listed(session, **filters)]
 
     assert listed() == ["2", "3", "1"]
     claim(site, JobKind.ANALYSE)

@@ -6,9 +6,9 @@ from threading import Barrier, Event
 import pytest
 from sqlalchemy import event, select, update
 
-from db import jobs, results, studies
-from db.intake import take_in
-from db.tables import Job, JobKind, JobState, Study, StudyState
+from db import job_lifecycle, jobs, studies
+from db.ingest import take_in
+from db.models import Job, JobKind, JobState, Study, StudyState
 from tests.integration.conftest import ROOT, arrival, make_slice
 
 
@@ -33,7 +33,7 @@ def study_id(session, number):
 def claim(site):
     """The number of the study whose job is claimed, or None."""
     with site.database.transaction() as session:
-        claimed = results.claim(session, JobKind.ANALYSE, lease_s=10)
+        claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
         return claimed and int(session.get_one(Study, claimed.study_id).study_instance_uid.split(".")[-1])
 
 
@@ -119,7 +119,7 @@ def test_two_sweeps_give_a_lost_job_back_once(site, queue):
     def sweep(_):
         together.wait(10)
         with site.database.transaction() as session:
-            return results.recover(session, lost, most_losses=10)
+            return job_lifecycle.recover(session, lost, most_losses=10)
 
     with ThreadPoolExecutor(2) as sweeps:
         assert sorted(sweeps.map(sweep, range(2))) == [False, True]
@@ -130,13 +130,13 @@ def test_two_sweeps_give_a_lost_job_back_once(site, queue):
 def test_a_worker_that_lost_its_lease_takes_nothing_from_the_one_that_has_it(site, queue):
     queue("routine")
     with site.database.transaction() as session:
-        late = results.claim(session, JobKind.ANALYSE, lease_s=10)
+        late = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
     change(site, 1, lease_expires_at=jobs.db_now(-1))
     with site.database.transaction() as session:
-        assert results.recover(session, late, most_losses=10)
+        assert job_lifecycle.recover(session, late, most_losses=10)
     assert claim(site) == 1
     with site.database.transaction() as session:
-        results.release(session, late, "the disk is away", site.passing)
+        job_lifecycle.release(session, late, "the disk is away", site.passing)
     with site.database.reading() as session:
         assert session.scalars(select(Study.state)).one() is StudyState.ANALYSING
 

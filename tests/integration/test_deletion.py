@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func, select
 
-from db import audit, by_hand, deletion, jobs, retention, studies
-from db.intake import RemovedMeanwhile, Taken, take_in
-from db.tables import Finding, Instance, Job, JobKind, JobState, Patient, SearchKey, Study, StudyState, Tombstone
+from db import audit, deletion, jobs, operator_actions, retention, studies
+from db.ingest import RemovedMeanwhile, Taken, take_in
+from db.models import Finding, Instance, Job, JobKind, JobState, Patient, SearchKey, Study, StudyState, Tombstone
 from lumbar.errors import NotThere, Permanent
 from lumbar.store.files import Draft
 from tests.integration.conftest import ROOT, arrival, make_slice
@@ -58,7 +58,7 @@ def test_a_deletion_that_was_killed_half_way_can_be_done_again_or_taken_back(sit
     retention.unlink_removed(site, study.id)
     assert take_in(site.database, site.store, arrival(make_slice(study=1))) is Taken.AGAIN
     with site.database.transaction() as session:
-        by_hand.requeue(session, UID, "admin")
+        operator_actions.requeue(session, UID, "admin")
     deletion.delete_study(site, UID, "after all", "admin")
     assert rows(site, Study) == 0
 
@@ -106,7 +106,7 @@ def test_a_report_that_a_later_one_has_replaced_is_not_sent_again(site):
         old.state, new.state = JobState.CANCELLED, JobState.DONE
         new.ended_at = datetime.now(UTC) - timedelta(hours=1)
     with site.database.transaction() as session, pytest.raises(Permanent, match="a later one has replaced"):
-        by_hand.resend(session, old.id, "anna")
+        operator_actions.resend(session, old.id, "anna")
     with site.database.transaction() as session:
-        by_hand.resend(session, new.id, "anna")
+        operator_actions.resend(session, new.id, "anna")
         assert session.get_one(Job, new.id, populate_existing=True).state is JobState.PENDING

@@ -5,7 +5,7 @@ import json
 import pytest
 from redis import Redis
 
-from db.tables import JobKind
+from db.models import JobKind
 from tests.peers import free_port
 from worker.app import BrokerAway, CeleryDoorbell, create_app
 

@@ -7,13 +7,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from db import figures, overview, reviews, studies
-from db.found import FindingFilter, found
-from db.intake import take_in
-from db.story import Change, story
+from db import reviews, studies
+from db.ingest import take_in
+from db.models import Finding, JobKind
+from db.read_models import metrics, statistics
+from db.read_models.findings import FindingFilter, found
+from db.read_models.study_detail import Change, story
+from db.read_models.worklist import Ranking
 from db.studies import StudyEvent
-from db.tables import Finding, JobKind
-from db.worklist import Ranking
 from lumbar.errors import NotThere
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, Level, Severity
 from tests.integration.conftest import ROOT, arrival, make_slice
@@ -134,7 +135,7 @@ def test_figures_count_what_waits_and_how_old_it_is(site):
         studies.complete(session, studies.find(session, f"{ROOT}.2").id)
     take_in(site.database, site.store, arrival(make_slice(study=3)))
     with site.database.reading() as session:
-        told = figures.figures(session)
+        told = metrics.figures(session)
     assert {state: count for state, count in told.studies.items() if count} == {"receiving": 1, "queued": 1}
     assert told.jobs == {(JobKind.ANALYSE, "pending"): 1}
     assert 0 <= told.queue_age_s[JobKind.ANALYSE] < 60
@@ -146,7 +147,7 @@ def test_figures_count_what_waits_and_how_old_it_is(site):
 def test_scanners_are_named_once_each(database):
     fill(database, 4)
     with database.reading() as session:
-        assert overview.scanners(session) == ["one", "two"]
+        assert statistics.scanners(session) == ["one", "two"]
 
 
 def test_a_week_counts_severities_and_the_last_words(site):
@@ -156,7 +157,7 @@ def test_a_week_counts_severities_and_the_last_words(site):
         for key, severity in ((CANAL, Severity.MODERATE), (CANAL, Severity.SEVERE), (RECESS, Severity.SEVERE)):
             reviews.review(session, numbers[key], severity, "", "anna")
     with site.database.reading() as session:
-        weeks = overview.by_week(session, now=datetime.now(UTC))
+        weeks = statistics.by_week(session, now=datetime.now(UTC))
     assert weeks[-1].counts == {Severity.NORMAL_MILD: 23, Severity.MODERATE: 1, Severity.SEVERE: 1}
     assert (weeks[-1].reviewed, weeks[-1].agreed) == (2, 1)
     assert sum(week.assessed for week in weeks[:-1]) == 0
@@ -165,6 +166,6 @@ def test_a_week_counts_severities_and_the_last_words(site):
 def test_weeks_are_told_of_one_bundle_alone(site):
     analysed(site, 1, {CANAL: SEVERE})
     with site.database.reading() as session:
-        (bundle,) = overview.bundles(session)
-        own, other = (overview.by_week(session, bundle_id=number)[-1] for number in (bundle.id, bundle.id + 1))
+        (bundle,) = statistics.bundles(session)
+        own, other = (statistics.by_week(session, bundle_id=number)[-1] for number in (bundle.id, bundle.id + 1))
     assert (own.assessed, own.studies, other.assessed) == (25, 1, 0)

@@ -12,9 +12,9 @@ import pytest
 from pydicom import dcmread
 from sqlalchemy import func, select
 
-from db import intake, studies
-from db.intake import HeaderDisagrees, Taken, take_in
-from db.tables import AuditEvent, Instance, Job, JobState, Patient, Study, StudyState
+from db import ingest, studies
+from db.ingest import HeaderDisagrees, Taken, take_in
+from db.models import AuditEvent, Instance, Job, JobState, Patient, Study, StudyState
 from lumbar.errors import NotDicom
 from lumbar.store.files import Store, StoreFull
 from tests.integration.conftest import ROOT, arrival, make_slice
@@ -96,7 +96,7 @@ def test_a_number_too_long_for_its_column_keeps_no_image_out(site):
 
 
 def test_one_uid_in_two_studies_at_once_is_used_once_and_the_other_kept_aside(site, monkeypatch):
-    both_have_looked, look = Barrier(2), intake._contradiction
+    both_have_looked, look = Barrier(2), ingest._contradiction
 
     def look_together(*arguments):
         found = look(*arguments)
@@ -104,7 +104,7 @@ def test_one_uid_in_two_studies_at_once_is_used_once_and_the_other_kept_aside(si
             both_have_looked.wait(0.5)
         return found
 
-    monkeypatch.setattr(intake, "_contradiction", look_together)
+    monkeypatch.setattr(ingest, "_contradiction", look_together)
     one, other = make_slice(study=1), make_slice(study=2, SOPInstanceUID=make_slice(study=1).SOPInstanceUID)
     sent = [arrival(one), arrival(other)]
     with ThreadPoolExecutor(2) as senders:

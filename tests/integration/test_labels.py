@@ -1,9 +1,10 @@
 """What readers said, as labels: in the very layout that `lumbar train` reads."""
 
-from db import labels, reviews, studies
-from db.intake import take_in
+from db import reviews, studies
+from db.ingest import take_in
+from db.models import Finding
+from db.read_models import reviewed_labels
 from db.studies import StudyEvent
-from db.tables import Finding
 from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Level, Role, Severity
 from lumbar.spine.findings import Finding as Found
 from lumbar.spine.findings import Place
@@ -38,7 +39,7 @@ def test_only_what_was_reviewed_is_a_label_and_the_last_word_counts(site, tmp_pa
     reviewed(site, CANAL, Severity.MODERATE)
     reviewed(site, UPPER, Severity.NORMAL_MILD)
     with site.database.reading() as session:
-        told = labels.labels(session)
+        told = reviewed_labels.labels(session)
     for name, text in told.tables.items():
         (tmp_path / name).write_text(text)
     for layout, file in told.images.items():
@@ -62,10 +63,10 @@ def test_a_word_on_an_earlier_revision_stays_a_label(site):
     end(site, 1, StudyEvent.ANALYSED, found=analysed_again, bundle=bundle(TrainedOn.CLINICAL))
     with site.database.reading() as session:
         assert session.query(Finding).filter(Finding.superseded.is_(True)).count() == 25
-        assert labels.labels(session).findings == 1
+        assert reviewed_labels.labels(session).findings == 1
 
 
 def test_without_a_review_there_is_no_label(site):
     analysed(site, 1)
     with site.database.reading() as session:
-        assert (labels.labels(session).findings, labels.labels(session).images) == (0, {})
+        assert (reviewed_labels.labels(session).findings, reviewed_labels.labels(session).images) == (0, {})

@@ -64,7 +64,7 @@ ELSEWHERE = {
 }
 
 IN_A_TASK = """
-from db.tables import JobKind
+from db.models import JobKind
 from worker.app import NAMES, bind, create_app
 from celery.signals import setup_logging
 app = create_app("redis://127.0.0.1:1/0")
@@ -81,7 +81,7 @@ warnings.warn(marker)
 DATABASE = """
 import os
 from sqlalchemy import create_engine, text
-from db.session import Database
+from db.database import Database
 database = Database.connect(os.environ["URL"])
 twice = text("INSERT INTO patient (issuer, patient_identifier, name, birth_date, sex) VALUES ('A', :p, 'x', '', '')")
 for tell in (

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy import select, update
 
-from db import by_hand, jobs, results, retention, schema, studies
-from db.intake import Taken, take_in
+from db import job_lifecycle, jobs, operator_actions, retention, schema, studies
+from db.context import Site
+from db.database import Database
+from db.ingest import Taken, take_in
 from db.jobs import Backoff
-from db.session import Database
-from db.site import Site
+from db.models import Finding, Instance, Job, JobKind, JobState, Series, Study, StudyState
 from db.studies import ENDED, StudyEvent
-from db.tables import Finding, Instance, Job, JobKind, JobState, Series, Study, StudyState
 from lumbar.errors import Permanent
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import ALL_FINDINGS
@@ -76,7 +76,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def a_worker_claims(self) -> None:
         with self.site.database.transaction() as session:
-            claimed = results.claim(session, JobKind.ANALYSE, lease_s=LEASE_S)
+            claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=LEASE_S)
             if claimed is not None:
                 seen = {row.sop_instance_uid for row in studies.instances_in_use(session, claimed.study_id)}
                 self.workers.append((claimed, frozenset(seen)))
@@ -87,8 +87,8 @@ class Machine(RuleBasedStateMachine):
             return
         claimed, seen = self.workers.pop(data.draw(st.integers(0, len(self.workers) - 1)))
         found = NOT_ASSESSED if event is StudyEvent.ANALYSED else []
-        with suppress(results.LeaseLostError), self.site.database.transaction() as session:
-            results.end_analysis(session, claimed, event, reason="a stub", found=found, bundle=BUNDLE)
+        with suppress(job_lifecycle.LeaseLostError), self.site.database.transaction() as session:
+            job_lifecycle.end_analysis(session, claimed, event, reason="a stub", found=found, bundle=BUNDLE)
             self.read[claimed.study_id] = seen
 
     @rule(data=st.data())
@@ -96,7 +96,7 @@ class Machine(RuleBasedStateMachine):
         if self.workers:
             claimed, _ = self.workers.pop(data.draw(st.integers(0, len(self.workers) - 1)))
             with self.site.database.transaction() as session:
-                results.release(session, claimed, "it failed", Backoff(attempts=2, base_s=1e-6, longest_s=1e-6))
+                job_lifecycle.release(session, claimed, "it failed", Backoff(attempts=2, base_s=1e-6, longest_s=1e-6))
 
     @rule()
     def every_lease_runs_out(self) -> None:
@@ -104,7 +104,7 @@ class Machine(RuleBasedStateMachine):
         with self.site.database.transaction() as session:
             session.execute(update(Job).where(Job.state == JobState.RUNNING).values(lease_expires_at=jobs.db_now(-1)))
             for lost in jobs.expired(session):
-                results.recover(session, lost, most_losses=3)
+                job_lifecycle.recover(session, lost, most_losses=3)
 
     @rule(study=study_numbers)
     def somebody_requeues(self, study: int) -> None:
@@ -112,7 +112,7 @@ class Machine(RuleBasedStateMachine):
             if (study_id := self.id_of(session, study)) is not None:
                 studies.requeue(session, study_id)
 
-    @rule(data=st.data(), what=st.sampled_from([by_hand.retry, by_hand.cancel]))
+    @rule(data=st.data(), what=st.sampled_from([operator_actions.retry, operator_actions.cancel]))
     def somebody_takes_a_job_in_hand(self, data: st.DataObject, what: object) -> None:
         with suppress(Permanent), self.site.database.transaction() as session:
             if known := session.scalars(select(Job.id).order_by(Job.id)).all():

@@ -9,11 +9,12 @@ import pytest
 from sqlalchemy import select
 
 from commands import system
-from db import figures, previews, queries
-from db.answers import Answer
-from db.intake import take_in
-from db.results import LeaseLostError
-from db.tables import Instance, JobKind, JobState
+from db import previews
+from db.ingest import take_in
+from db.job_lifecycle import LeaseLostError
+from db.models import Instance, JobKind, JobState
+from db.preview_results import Answer
+from db.read_models import metrics, study_queries
 from db.types import db_now
 from lumbar.errors import NotDicom, NotThere
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition
@@ -377,15 +378,15 @@ def test_uploads_are_counted_among_what_is_in_flight(site):
     name = uploaded(site, [image()])
     change(site, name, uploaded_at=db_now(-60))
     with site.database.reading() as session:
-        told = figures.figures(session)
-        assert queries.in_flight(session).jobs == {(JobKind.PREVIEW, JobState.PENDING): 1}
+        told = metrics.figures(session)
+        assert study_queries.in_flight(session).jobs == {(JobKind.PREVIEW, JobState.PENDING): 1}
     assert told.jobs == {(JobKind.PREVIEW, JobState.PENDING): 1}
     assert 59 < told.queue_age_s[JobKind.PREVIEW] < 120
     with site.database.transaction() as session:
         previews.claim(session, lease_s=10)
     expire(site, name)
     with site.database.reading() as session:
-        assert queries.in_flight(session).leases_expired == 1
+        assert study_queries.in_flight(session).leases_expired == 1
 
 
 def test_without_a_broker_uploads_and_studies_take_turns():

@@ -5,11 +5,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select
 
-from db import queries, results, studies
-from db.intake import take_in
+from db import job_lifecycle, studies
+from db.ingest import take_in
+from db.models import Explanation, JobKind, JobState, Report
+from db.read_models import study_queries
+from db.read_models.worklist import Ranking, worklist
 from db.studies import StudyEvent
-from db.tables import Explanation, JobKind, JobState, Report
-from db.worklist import Ranking, worklist
 from lumbar.errors import NotAnalysable, Permanent
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Severity
 from lumbar.spine.findings import Finding, Place
@@ -52,7 +53,7 @@ def end(site, number, event, **outcome):
     with site.database.transaction() as session:
         study = studies.find(session, f"{ROOT}.{number}")
         studies.complete(session, study.id)
-        results.end_analysis(session, results.claim(session, JobKind.ANALYSE, lease_s=10), event, **outcome)
+        job_lifecycle.end_analysis(session, job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10), event, **outcome)
 
 
 def order(site, now=None, **options):
@@ -117,7 +118,7 @@ def test_only_how_the_newest_revision_was_read_is_told(site):
 
 def told(site, number):
     with site.database.reading() as session:
-        read = queries.how_read(session, studies.find(session, f"{ROOT}.{number}").id)
+        read = study_queries.how_read(session, studies.find(session, f"{ROOT}.{number}").id)
     return read.doubts, read.choices
 
 
@@ -128,7 +129,7 @@ def test_every_finding_carries_the_doubts_of_its_revision(site):
     analysed(site, 2, doubts=["in doubt"], told=["series 1: Sagittal T1"])
     analysed(site, 3, told=["series 1: Sagittal T1"])
     with site.database.reading() as session:
-        carried = {(row.study_instance_uid[-1], row.doubts) for row in queries.findings(session)}
+        carried = {(row.study_instance_uid[-1], row.doubts) for row in study_queries.findings(session)}
     assert carried == {("1", ("not seen", "nor named")), ("2", ("in doubt",)), ("3", ())}
 
 
@@ -170,7 +171,7 @@ def analyse(site):
     """The study's ANALYSE job as a worker does it, with stub networks."""
     with site.database.transaction() as session:
         studies.complete(session, studies.find(session, f"{ROOT}.1").id)
-        claimed = results.claim(session, JobKind.ANALYSE, lease_s=10)
+        claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
     analysis.analyse_study(site, StubNetworks(), claimed)
 
 
@@ -211,7 +212,7 @@ def test_a_severe_study_stays_on_top_while_a_late_image_has_it_read_again_but_is
         (2, Urgency.SOON, "all normal or mild; being read again"),
     ]
     with site.database.reading() as session:
-        assert queries.findings(session) == []
+        assert study_queries.findings(session) == []
 
 
 def test_waiting_raises_a_normal_study(site):
@@ -223,7 +224,7 @@ def test_waiting_raises_a_normal_study(site):
 def test_findings_come_back_as_they_were_written_in_the_order_of_the_rsna_rows(site):
     analysed(site, 1, {CANAL: SEVERE}, unassessed=[RECESS])
     with site.database.reading() as session:
-        rows = queries.findings(session)
+        rows = study_queries.findings(session)
     assert [row.finding.key for row in rows] == list(ALL_FINDINGS)
     by_key = {row.finding.key: row for row in rows}
     assert by_key[CANAL].finding == Finding(*CANAL.parts, probabilities=SEVERE, place=PLACE, shows=0.5)
@@ -235,7 +236,7 @@ def test_a_study_without_findings_still_has_25_rows_with_its_reason(site):
     take_in(site.database, site.store, arrival(make_slice()))
     end(site, 1, StudyEvent.REFUSED, reason="no lumbar spine was found")
     with site.database.reading() as session:
-        rows = queries.findings(session)
+        rows = study_queries.findings(session)
     assert [row.finding.key for row in rows] == list(ALL_FINDINGS)
     assert {row.finding.reason for row in rows} == {"not analysable: no lumbar spine was found"}
 
@@ -246,7 +247,7 @@ def test_findings_are_narrowed_by_every_filter(site):
     with site.database.reading() as session:
 
         def ask(**filters):
-            return {(row.study_instance_uid[-1], row.finding.key) for row in queries.findings(session, **filters)}
+            return {(row.study_instance_uid[-1], row.finding.key) for row in study_queries.findings(session, **filters)}
 
         assert ask(severities=[Severity.SEVERE]) == {("1", CANAL), ("1", RECESS)}
         assert ask(severities=[Severity.SEVERE], levels=[Level.L4_L5]) == {("1", CANAL)}
@@ -261,12 +262,14 @@ def test_a_requeued_studys_earlier_findings_are_superseded_and_kept(site):
     with site.database.transaction() as session:
         study = studies.find(session, f"{ROOT}.1")
         assert studies.requeue(session, study.id)
-        claimed = results.claim(session, JobKind.ANALYSE, lease_s=10)
+        claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
         found = [Finding(*key.parts, probabilities=NORMAL, place=PLACE, shows=0.5) for key in ALL_FINDINGS]
-        results.end_analysis(session, claimed, StudyEvent.ANALYSED, found=found, bundle=bundle(TrainedOn.CLINICAL))
+        job_lifecycle.end_analysis(
+            session, claimed, StudyEvent.ANALYSED, found=found, bundle=bundle(TrainedOn.CLINICAL)
+        )
     with site.database.reading() as session:
-        assert {row.finding.severity for row in queries.findings(session)} == {Severity.NORMAL_MILD}
-        assert session.query(queries.Finding).count() == 50
+        assert {row.finding.severity for row in study_queries.findings(session)} == {Severity.NORMAL_MILD}
+        assert session.query(study_queries.Finding).count() == 50
 
 
 def test_a_report_that_waits_while_its_successor_is_made_is_not_sent_any_more(site):
@@ -279,7 +282,7 @@ def test_a_report_that_waits_while_its_successor_is_made_is_not_sent_any_more(si
     take_in(site.database, site.store, arrival(make_slice(number=2)))
     end(site, 1, StudyEvent.ANALYSED, report=report(2), destinations=["pacs"])
     with site.database.reading() as session:
-        rows = queries.deliveries(session, studies.find(session, f"{ROOT}.1").id)
+        rows = study_queries.deliveries(session, studies.find(session, f"{ROOT}.1").id)
     assert [(row.sop_instance_uid, row.state) for row in rows] == [
         ("1.2.1", JobState.CANCELLED),
         ("1.2.2", JobState.PENDING),
@@ -293,7 +296,7 @@ def test_images_set_aside_are_counted_by_their_reason(site):
         take_in(site.database, site.store, arrival(changed))
     take_in(site.database, site.store, arrival(make_slice(number=2, PatientID="P2")))
     with site.database.reading() as session:
-        assert queries.set_aside(session, studies.find(session, f"{ROOT}.1").id) == {
+        assert study_queries.set_aside(session, studies.find(session, f"{ROOT}.1").id) == {
             "other content under the same SOP Instance UID": 2,
             "the study was first received for another patient": 1,
         }

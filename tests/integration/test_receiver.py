@@ -11,7 +11,7 @@ from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, MRImageStorage
 from pynetdicom import AE
 
 from db import studies
-from db.session import DatabaseAway
+from db.database import DatabaseAway
 from lumbar.peers import DimseDestination
 from lumbar.peers.dimse import send_files
 from lumbar.settings import Settings

@@ -15,7 +15,7 @@ from pynetdicom.sop_class import Verification
 from sqlalchemy import select
 from structlog.testing import capture_logs
 
-from db.tables import AuditEvent
+from db.models import AuditEvent
 from lumbar.errors import WrongSetting
 from lumbar.settings import Settings
 from scp.door import IDLE_S, MAXIMUM_WAITING

@@ -6,10 +6,10 @@ from contextlib import suppress
 import pytest
 from sqlalchemy import select, update
 
-from db import intake, jobs, reconcile, retention, studies
-from db.intake import RemovedMeanwhile, Taken, take_in
-from db.site import Site
-from db.tables import AuditEvent, Instance, JobKind, Study, StudyState
+from db import ingest, jobs, reconcile, retention, studies
+from db.context import Site
+from db.ingest import RemovedMeanwhile, Taken, take_in
+from db.models import AuditEvent, Instance, JobKind, Study, StudyState
 from lumbar.errors import Permanent
 from tests.integration.conftest import ROOT, arrival, make_slice
 from tests.stubbed import StubNetworks
@@ -107,13 +107,13 @@ def test_an_image_sent_again_while_it_is_being_removed_is_never_acknowledged_and
 
 def test_an_image_whose_file_goes_between_its_being_found_and_registered_is_asked_for_again(site, finish, monkeypatch):
     finish(1, days=31)
-    register = intake.register
+    register = ingest.register
 
     def removed_first(*arguments):
         assert retention.remove_images(site) == 1
         return register(*arguments)
 
-    monkeypatch.setattr(intake, "register", removed_first)
+    monkeypatch.setattr(ingest, "register", removed_first)
     with pytest.raises(RemovedMeanwhile):
         take_in(site.database, site.store, arrival(make_slice(study=1, number=1)))
     monkeypatch.undo()
@@ -143,7 +143,7 @@ def test_a_start_up_adopts_files_without_rows_and_reports_rows_without_files(sit
     take_in(site.database, site.store, arrival(make_slice(number=1), source="MR7"))
     take_in(site.database, site.store, arrival(make_slice(number=2)))
     with suppress(Killed), monkeypatch.context() as patch:
-        patch.setattr("db.intake.register", killed)
+        patch.setattr("db.ingest.register", killed)
         take_in(site.database, site.store, arrival(make_slice(number=3), source="MR8"))
     with site.database.reading() as session:
         lost = session.scalars(select(Instance).where(Instance.sop_instance_uid == f"{ROOT}.1.1.1")).one()

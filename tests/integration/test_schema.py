@@ -5,9 +5,9 @@ from alembic import command
 from sqlalchemy import select, text
 
 from db import schema
-from db.session import Database, DatabaseAway
-from db.site import Site
-from db.tables import Job, JobKind, JobState
+from db.context import Site
+from db.database import Database, DatabaseAway
+from db.models import Job, JobKind, JobState
 from lumbar.errors import Permanent, WrongSetting
 from lumbar.settings import Settings
 from tests.peers import free_port

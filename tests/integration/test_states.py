@@ -8,11 +8,11 @@ from itertools import product
 import pytest
 from sqlalchemy import select, update
 
-from db import jobs, results, studies
-from db.intake import take_in
+from db import job_lifecycle, jobs, studies
+from db.ingest import take_in
 from db.jobs import Backoff
+from db.models import Job, JobKind, JobState, Study, StudyState
 from db.studies import TRANSITIONS, Quiet, StudyEvent
-from db.tables import Job, JobKind, JobState, Study, StudyState
 from tests.integration.conftest import ROOT, arrival, make_slice
 from tests.stubbed import StubNetworks
 from worker.analysis import analyse_study
@@ -40,7 +40,9 @@ def state(site, table=Study):
 
 def recover(session, site):
     """As the sweep does."""
-    return [results.recover(session, lost, most_losses=site.settings.worker_losses) for lost in jobs.expired(session)]
+    return [
+        job_lifecycle.recover(session, lost, most_losses=site.settings.worker_losses) for lost in jobs.expired(session)
+    ]
 
 
 def expire(site):
@@ -75,33 +77,33 @@ def test_an_arrival_always_leads_back_to_receiving(site, study_id, before):
 
 def test_a_job_is_claimed_once(site, job_id):
     with site.database.transaction() as session:
-        first = results.claim(session, JobKind.ANALYSE, lease_s=10)
+        first = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
     with site.database.transaction() as session:
-        assert results.claim(session, JobKind.ANALYSE, lease_s=10) is None
+        assert job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10) is None
     assert first is not None
     assert state(site) is StudyState.ANALYSING
 
 
 def test_a_lost_workers_job_goes_to_another_and_its_late_result_is_not_written(site, job_id):
     with site.database.transaction() as session:
-        lost = results.claim(session, JobKind.ANALYSE, lease_s=10)
+        lost = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
     expire(site)
     with site.database.transaction() as session:
         assert recover(session, site) == [True]
     assert state(site) is StudyState.QUEUED
     with site.database.transaction() as session:
-        again = results.claim(session, JobKind.ANALYSE, lease_s=10)
+        again = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
     assert (again.attempts, again.study_id) == (2, lost.study_id)
-    with pytest.raises(results.LeaseLostError), site.database.transaction() as session:
-        results.end_analysis(session, lost, StudyEvent.ANALYSED)
+    with pytest.raises(job_lifecycle.LeaseLostError), site.database.transaction() as session:
+        job_lifecycle.end_analysis(session, lost, StudyEvent.ANALYSED)
     with site.database.transaction() as session:
-        results.end_analysis(session, again, StudyEvent.ANALYSED)
+        job_lifecycle.end_analysis(session, again, StudyEvent.ANALYSED)
     assert state(site) is StudyState.ANALYSED
 
 
 def test_a_heartbeat_keeps_the_lease_and_a_lost_lease_has_none(site, job_id):
     with site.database.transaction() as session:
-        claimed = results.claim(session, JobKind.ANALYSE, lease_s=10)
+        claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
     expire(site)
     with site.database.transaction() as session:
         assert jobs.heartbeat(session, claimed, lease_s=10)
@@ -116,21 +118,21 @@ def test_a_heartbeat_keeps_the_lease_and_a_lost_lease_has_none(site, job_id):
 
 def test_a_worker_heard_of_between_two_looks_keeps_its_job(site, job_id):
     with site.database.transaction() as session:
-        claimed = results.claim(session, JobKind.ANALYSE, lease_s=10)
+        claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
     expire(site)
     with site.database.reading() as session:
         (lost,) = jobs.expired(session)
     with site.database.transaction() as session:
         assert jobs.heartbeat(session, claimed, lease_s=10)
     with site.database.transaction() as session:
-        assert not results.recover(session, lost, most_losses=10)
+        assert not job_lifecycle.recover(session, lost, most_losses=10)
         assert jobs.finish(session, claimed)
 
 
 def test_a_job_lost_too_often_fails_its_study_with_a_reason(site, job_id):
     for _ in range(site.settings.worker_losses):
         with site.database.transaction() as session:
-            assert results.claim(session, JobKind.ANALYSE, lease_s=10)
+            assert job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
         expire(site)
         with site.database.transaction() as session:
             recover(session, site)
@@ -142,7 +144,7 @@ def test_a_job_lost_too_often_fails_its_study_with_a_reason(site, job_id):
 
 def test_a_job_that_fails_too_often_fails_its_study_and_lost_workers_do_not_count(site, job_id):
     with site.database.transaction() as session:
-        results.claim(session, JobKind.ANALYSE, lease_s=10)
+        job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
     expire(site)
     with site.database.transaction() as session:
         recover(session, site)
@@ -151,8 +153,8 @@ def test_a_job_that_fails_too_often_fails_its_study_and_lost_workers_do_not_coun
         with site.database.transaction() as session:
             session.execute(update(Job).values(run_after=jobs.db_now(-1)))
         with site.database.transaction() as session:
-            claimed = results.claim(session, JobKind.ANALYSE, lease_s=10)
-            results.release(session, claimed, "the disk is away", site.fault)
+            claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
+            job_lifecycle.release(session, claimed, "the disk is away", site.fault)
     with site.database.reading() as session:
         study = session.scalars(select(Study)).one()
     assert (study.state, study.reason) == (StudyState.FAILED, "the disk is away")
@@ -200,11 +202,11 @@ def test_an_analysis_whose_stored_images_are_away_waits_for_them(site, job_id):
 
 def test_a_late_image_while_results_are_written_deadlocks_nobody(site, job_id):
     with site.database.transaction() as session:
-        claimed = results.claim(session, JobKind.ANALYSE, lease_s=10)
+        claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
 
     def write(_):
-        with suppress(results.LeaseLostError), site.database.transaction() as session:
-            results.end_analysis(session, claimed, StudyEvent.ANALYSED)
+        with suppress(job_lifecycle.LeaseLostError), site.database.transaction() as session:
+            job_lifecycle.end_analysis(session, claimed, StudyEvent.ANALYSED)
 
     def send(number):
         take_in(site.database, site.store, arrival(make_slice(number=number)))

@@ -5,9 +5,9 @@ from threading import Event
 from sqlalchemy import update
 from structlog.testing import capture_logs
 
-from db import jobs, results, studies
-from db.intake import take_in
-from db.tables import Job, JobKind
+from db import job_lifecycle, jobs, studies
+from db.ingest import take_in
+from db.models import Job, JobKind
 from tests.integration.conftest import ROOT, arrival, make_slice
 from worker import sweep
 
@@ -33,7 +33,7 @@ def test_a_start_says_what_it_found_in_flight_and_what_it_resumed(site, monkeypa
         with site.database.transaction() as session:
             studies.complete(session, studies.find(session, f"{ROOT}.{number}").id)
     with site.database.transaction() as session:
-        claimed = results.claim(session, JobKind.ANALYSE, lease_s=10)
+        claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
         session.execute(update(Job).where(Job.id == claimed.job_id).values(lease_expires_at=jobs.db_now(-1)))
     doorbell = OneRound()
     with capture_logs() as events:

@@ -12,8 +12,8 @@ import uvicorn
 from sqlalchemy import select
 
 from db import previews
-from db.site import Site
-from db.tables import Preview, UserRole
+from db.context import Site
+from db.models import Preview, UserRole
 from tests.integration.conftest import ROOT
 from tests.integration.uploads import files_left, image, read, row, zipped
 from tests.integration.visitors import OURS, Visitor, by_token, count, in_browser, trail

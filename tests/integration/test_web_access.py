@@ -7,8 +7,8 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from starlette.routing import Mount
 
-from db.intake import take_in
-from db.tables import Permission, Study, UserRole
+from db.ingest import take_in
+from db.models import Permission, Study, UserRole
 from tests.integration.conftest import arrival, make_slice
 from tests.integration.visitors import Visitor, by_token, count, in_browser, one_database
 from web.app import create_app

@@ -3,9 +3,9 @@
 import pytest
 from sqlalchemy import select
 
-from db import deletion, results, studies
-from db.intake import take_in
-from db.tables import (
+from db import deletion, job_lifecycle, studies
+from db.ingest import take_in
+from db.models import (
     AuditEvent,
     Finding,
     Instance,
@@ -274,10 +274,10 @@ def test_an_image_that_arrives_while_its_study_is_deleted_is_kept(site, admin, m
 def test_a_worker_on_a_study_that_is_deleted_writes_nothing(site, admin):
     admin.submit(f"/studies/{ARRIVING_UID}/complete")
     with site.database.transaction() as session:
-        claimed = results.claim(session, JobKind.ANALYSE, lease_s=10)
+        claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
     assert admin.submit(f"/studies/{ARRIVING_UID}/delete", reason="a phantom").status_code == 303
-    with pytest.raises(results.LeaseLostError), site.database.transaction() as session:
-        results.end_analysis(session, claimed, studies.StudyEvent.REFUSED, reason="none")
+    with pytest.raises(job_lifecycle.LeaseLostError), site.database.transaction() as session:
+        job_lifecycle.end_analysis(session, claimed, studies.StudyEvent.REFUSED, reason="none")
 
 
 def test_nothing_that_was_said_or_is_of_a_patient_is_in_the_trail(site, admin):

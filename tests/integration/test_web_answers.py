@@ -7,8 +7,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from db import audit
-from db.session import DatabaseAway
-from db.tables import AuditEvent, UserRole
+from db.database import DatabaseAway
+from db.models import AuditEvent, UserRole
 from tests.integration.conftest import ROOT
 from tests.integration.morning import ARRIVING_UID, DEAD, SEVERE_UID, WAITING, everything, fill, open_site
 from tests.integration.visitors import Visitor, by_token, in_browser, trail
@@ -278,7 +278,7 @@ def test_readiness_is_of_the_database_and_the_disk(site, app, monkeypatch):
     def away(session):
         raise DatabaseAway("the database does not answer (OperationalError)")
 
-    monkeypatch.setattr("db.figures.ping", away)
+    monkeypatch.setattr("db.read_models.metrics.ping", away)
     assert (stranger.get("/readyz").status_code, stranger.get("/healthz").status_code) == (503, 200)
-    monkeypatch.setattr("db.figures.figures", away)
+    monkeypatch.setattr("db.read_models.metrics.figures", away)
     assert stranger.get("/metrics").status_code == 503

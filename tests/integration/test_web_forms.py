@@ -4,7 +4,7 @@ import pytest
 from fastapi.routing import iter_route_contexts
 from starlette.routing import Match
 
-from db.tables import UserRole
+from db.models import UserRole
 from tests.integration.conftest import ROOT
 from tests.integration.morning import ARRIVING_UID, DEAD, DELIVERED, REFUSED_UID, SEVERE_UID, WAITING, everything, fill
 from tests.integration.test_web_access import NEEDS, OPEN

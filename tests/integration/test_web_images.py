@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from db import studies
-from db.intake import take_in
-from db.tables import UserRole
+from db.ingest import take_in
+from db.models import UserRole
 from tests.integration.conftest import ROOT, arrival, make_slice
 from tests.integration.morning import open_site
 from tests.integration.visitors import Visitor, in_browser

@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from db import accounts
 from db.accounts import FAILURES, IDLE, LONGEST
-from db.tables import Permission, UserRole, WebSession
+from db.models import Permission, UserRole, WebSession
 from tests.integration.morning import SEVERE_UID, fill
 from tests.integration.visitors import OURS, Visitor, by_token, in_browser, one_database
 from web.access import COOKIE

@@ -11,7 +11,7 @@ from markupsafe import escape
 from sqlalchemy import select, update
 
 from db import accounts, reviews
-from db.tables import Bundle, Explanation, Finding, Instance, Job, Patient, Permission, Series, Study, UserRole
+from db.models import Bundle, Explanation, Finding, Instance, Job, Patient, Permission, Series, Study, UserRole
 from lumbar.spine.anatomy import ALL_FINDINGS, Severity
 from tests.integration.morning import ARRIVING_UID, FAILED_UID, REFUSED_UID, SEVERE_UID, fill, open_site
 from tests.integration.visitors import Visitor, in_browser

@@ -2,7 +2,7 @@
 
 import pytest
 
-from db.tables import ApiToken, User, UserRole
+from db.models import ApiToken, User, UserRole
 from tests.integration.visitors import OURS, Visitor, count, in_browser, one_database, row, trail
 from web.app import create_app
 

@@ -5,12 +5,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from db import reviews, search, studies
-from db.intake import take_in
+from db import reviews, studies
+from db.ingest import take_in
+from db.models import AuditEvent, Bundle, Finding, Patient, Study, StudyState
+from db.read_models import study_search
+from db.read_models.worklist import Ranking, StudyFilter, waiting, worklist
+from db.read_models.worklist import studies as all_studies
 from db.studies import StudyEvent
-from db.tables import AuditEvent, Bundle, Finding, Patient, Study, StudyState
-from db.worklist import Ranking, StudyFilter, waiting, worklist
-from db.worklist import studies as all_studies
 from lumbar.errors import NotThere, Permanent
 from lumbar.spine.anatomy import ALL_FINDINGS, Severity
 from lumbar.spine.provenance import TrainedOn
@@ -176,7 +177,7 @@ def test_a_study_is_found_by_the_beginnings_of_its_words(site, text, found):
         ds.SpecificCharacterSet = "ISO_IR 192"
         take_in(site.database, site.store, arrival(ds))
     with site.database.reading() as session:
-        ids = sorted(search.matching(session, text))
+        ids = sorted(study_search.matching(session, text))
     assert ids == found
 
 

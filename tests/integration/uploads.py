@@ -8,8 +8,8 @@ from pathlib import Path
 from sqlalchemy import select, update
 
 from db import previews
-from db.site import Site
-from db.tables import Preview, User, UserRole
+from db.context import Site
+from db.models import Preview, User, UserRole
 from db.types import db_now
 from tests.integration.conftest import make_slice
 from tests.stubbed import StubNetworks

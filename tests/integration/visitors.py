@@ -10,8 +10,8 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from db import accounts
-from db.site import Site
-from db.tables import AuditEvent, Permission, User, UserRole, WebSession
+from db.context import Site
+from db.models import AuditEvent, Permission, User, UserRole, WebSession
 from web.access import COOKIE, CSRF_FIELD
 
 OURS = "http://127.0.0.1"

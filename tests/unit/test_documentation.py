@@ -6,7 +6,7 @@ import pytest
 from typer.main import get_command
 
 from commands.app import app
-from db.tables import JobState, StudyState, Table
+from db.models import JobState, StudyState, Table
 from lumbar.settings import Settings
 
 DOCS = Path(__file__).parent.parent.parent / "docs"

@@ -7,11 +7,12 @@ from itertools import pairwise
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db import queries, reviews, studies
-from db.queries import DeliveryRow, HowRead
+from db import reviews, studies
+from db.models import Finding, Report, Study
+from db.read_models import study_queries
+from db.read_models.study_queries import DeliveryRow, HowRead
+from db.read_models.worklist import Ranking, WorklistRow, row_of
 from db.reviews import Said
-from db.tables import Finding, Report, Study
-from db.worklist import Ranking, WorklistRow, row_of
 from lumbar.spine.anatomy import FindingKey, Severity
 from lumbar.spine.findings import Finding as Found
 
@@ -66,7 +67,7 @@ def story(session: Session, study_instance_uid: str, ranking: Ranking) -> Story:
     """Raises NotThere where no such study was received."""
     study = studies.find(session, study_instance_uid)
     said, ids = reviews.last_words(session, [study.id]), reviews.finding_ids(session, study.id)
-    rows = queries.findings(session, study_instance_uid=study_instance_uid)
+    rows = study_queries.findings(session, study_instance_uid=study_instance_uid)
     return Story(
         study=row_of(session, study, ranking),
         reason=study.reason,
@@ -76,9 +77,9 @@ def story(session: Session, study_instance_uid: str, ranking: Ranking) -> Story:
         cells=tuple(
             Cell(row.finding, ids.get(row.finding.key), said.get(ids.get(row.finding.key, -1))) for row in rows
         ),
-        read=queries.how_read(session, study.id),
-        set_aside=queries.set_aside(session, study.id),
-        deliveries=tuple(queries.deliveries(session, study.id)),
+        read=study_queries.how_read(session, study.id),
+        set_aside=study_queries.set_aside(session, study.id),
+        deliveries=tuple(study_queries.deliveries(session, study.id)),
         reports=_reports(session, study),
         changes=_changes(session, study),
     )

@@ -15,9 +15,9 @@ from sqlalchemy import ColumnElement, Integer, case, func, literal, select, tupl
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import Tuple
 
-from db import search
-from db.queries import doubts_of, identity_of, in_parts
-from db.tables import Bundle, Finding, Instance, Series, Study, StudyState
+from db.models import Bundle, Finding, Instance, Series, Study, StudyState
+from db.read_models import study_search
+from db.read_models.study_queries import doubts_of, identity_of, in_parts
 from db.types import UtcDateTime
 from lumbar.errors import NotThere
 from lumbar.spine.anatomy import FindingKey, Severity
@@ -49,7 +49,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class StudyFilter:
-    """Which studies; what is empty narrows nothing. ``text``: see ``db.search``."""
+    """Which studies; what is empty narrows nothing. ``text``: see ``db.read_models.study_search``."""
 
     text: str = ""
     states: Collection[StudyState] = ()
@@ -227,7 +227,7 @@ def _stands() -> Tuple:
 def _narrowed(session: Session, only: StudyFilter, *, unread: bool = False) -> list[ColumnElement[bool]]:
     wanted: list[ColumnElement[bool]] = []
     if only.text.strip():
-        wanted.append(Study.id.in_(search.matching(session, only.text, unread=unread)))
+        wanted.append(Study.id.in_(study_search.matching(session, only.text, unread=unread)))
     if only.states:
         wanted.append(Study.state.in_(only.states))
     if only.scanner:

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Select, func, literal, select
 from sqlalchemy.orm import Session
 
-from db.queries import InFlight, in_flight
-from db.tables import AuditEvent, Bundle, Finding, Review, Study, Tombstone
+from db.models import AuditEvent, Bundle, Finding, Review, Study, Tombstone
+from db.read_models.study_queries import InFlight, in_flight
 from lumbar.errors import NotThere
 from lumbar.spine.anatomy import Severity
 

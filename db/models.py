@@ -164,7 +164,7 @@ class Study(Table):
 
 
 class SearchKey(Table):
-    """A word by which people look for a study, folded (``db.search``); found by its beginning."""
+    """A word by which people look for a study, folded (``db.read_models.study_search``); found by its beginning."""
 
     __tablename__ = "search_key"
     __table_args__ = (UniqueConstraint("word", "study_id"),)
@@ -487,6 +487,6 @@ class Preview(Table):
     size: Mapped[int] = mapped_column(BigInteger, default=0)  # bytes
     images: Mapped[int | None]  # slices that were found in it
     reason: Mapped[str | None]  # why nothing could be read
-    answer: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # ``db.answers``
+    answer: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # ``db.preview_results``
 
     user: Mapped[User] = relationship(lazy="joined", innerjoin=True)

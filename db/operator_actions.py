@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from db import audit, studies
 from db.jobs import RELEASED, change
+from db.models import Job, JobKind, JobState, Study
 from db.studies import StudyEvent
-from db.tables import Job, JobKind, JobState, Study
 from db.types import db_now
 from lumbar.errors import NotThere, Permanent
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from db.tables import (
+from db.models import (
     Bundle,
     Delivery,
     Explanation,

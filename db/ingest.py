@@ -18,9 +18,10 @@ from pydicom.uid import UID, EnhancedMRImageStorage, MRImageStorage
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from db import search, studies
-from db.session import Conflict, Database, insert_if_new
-from db.tables import AuditEvent, Instance, Patient, Series, Study, Table, Tombstone
+from db import studies
+from db.database import Conflict, Database, insert_if_new
+from db.models import AuditEvent, Instance, Patient, Series, Study, Table, Tombstone
+from db.read_models import study_search
 from lumbar.dicom.identity import Identity, identify
 from lumbar.errors import NotDicom, Transient
 from lumbar.store.files import Draft, Store
@@ -231,7 +232,7 @@ def _study(session: Session, stored: Stored) -> Study:
     )
     study = session.scalars(locked).one()
     if added:
-        session.add_all(search.keys_of(study))
+        session.add_all(study_search.keys_of(study))
     return study
 
 

@@ -10,7 +10,7 @@ import unicodedata
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db.tables import SearchKey, Study
+from db.models import SearchKey, Study
 
 MOST_FOUND = 1000  # studies; whoever finds more has not said whom he looks for
 _BETWEEN = re.compile(r"[\s^=,;]+")  # of a person's name (PS3.5 6.2), and of what people type

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import ColumnElement, func, literal, select, tuple_
 from sqlalchemy.orm import Session
 
-from db.queries import assembled, identity_of
-from db.tables import Bundle, Finding, Study
+from db.models import Bundle, Finding, Study
+from db.read_models.study_queries import assembled, identity_of
 from db.types import UtcDateTime
 from lumbar.errors import NotThere
 from lumbar.spine.anatomy import Condition, Level, Severity

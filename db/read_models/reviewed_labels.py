@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db.tables import Finding, Instance, Review, Series, Study
+from db.models import Finding, Instance, Review, Series, Study
 from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Severity
 
 LABELS, DESCRIPTIONS, COORDINATES = "train.csv", "train_series_descriptions.csv", "train_label_coordinates.csv"

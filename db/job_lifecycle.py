@@ -6,10 +6,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db import jobs, studies
+from db.database import insert_if_new
 from db.jobs import Claimed
-from db.session import insert_if_new
+from db.models import Bundle, Delivery, Explanation, Finding, JobKind, Report, Study
 from db.studies import StudyEvent
-from db.tables import Bundle, Delivery, Explanation, Finding, JobKind, Report, Study
 from lumbar.spine.anatomy import Severity
 from lumbar.spine.findings import Finding as Found
 from lumbar.spine.provenance import BundleIdentity

@@ -8,8 +8,8 @@ from statistics import quantiles
 from sqlalchemy import func, literal, select, text
 from sqlalchemy.orm import Session
 
-from db.queries import NOT_WELL, UNFINISHED
-from db.tables import Delivery, Instance, Job, JobKind, JobState, Preview, Report, Study, StudyState
+from db.models import Delivery, Instance, Job, JobKind, JobState, Preview, Report, Study, StudyState
+from db.read_models.study_queries import NOT_WELL, UNFINISHED
 from db.types import db_now
 
 HOUR = timedelta(hours=1)

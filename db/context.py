@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from db import schema
+from db.database import Database
 from db.jobs import Backoff
-from db.session import Database
+from db.read_models.worklist import Ranking
 from db.studies import Quiet
-from db.worklist import Ranking
 from lumbar.settings import Settings
 from lumbar.store.files import Store
 
