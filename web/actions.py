@@ -11,8 +11,8 @@ from db.models import Permission, UserRole
 from lumbar import peers
 from lumbar.errors import LumbarError, NotThere, Permanent
 from lumbar.spine.anatomy import Severity
-from web.access import Admin, NotAllowed, Operator, Reviewer, TheSite, Viewer
-from web.fields import Number, Seen, Words
+from web.auth import Admin, NotAllowed, Operator, Reviewer, TheSite, Viewer
+from web.params import Number, Seen, Words
 from web.rendering import page
 
 router = APIRouter(include_in_schema=False)

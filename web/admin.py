@@ -35,9 +35,9 @@ from db.models import (
 )
 from db.read_models import statistics
 from lumbar.spine.anatomy import Condition, Level, Severity
-from web import signing
-from web.access import Trail, by_browser
-from web.tables import as_csv
+from web import login
+from web.auth import Trail, by_browser
+from web.csv_export import as_csv
 
 ADDRESS = "/admin"
 MOST_SAVED = 100_000  # rows of one file
@@ -134,7 +134,7 @@ class _OurUsers(AuthenticationBackend):
         trail: Trail = request.app.state.trail
         actor = await run_in_threadpool(by_browser, request, site)
         if actor is None:
-            return RedirectResponse(signing.address(request), 303)
+            return RedirectResponse(login.address(request), 303)
         if not actor.may(Permission.ADMINISTER):
             return Response("Only administrators may look at the tables.\n", 403, media_type="text/plain")
         await run_in_threadpool(trail.saw, "tables.seen", actor.name)

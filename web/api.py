@@ -13,9 +13,9 @@ from db.read_models import study_queries as asked
 from db.read_models.findings import FindingFilter
 from db.read_models.study_detail import story
 from lumbar.spine.anatomy import Condition, Level, Severity
-from web.access import Operator, Reviewer, TheSite, TheTrail, Viewer
-from web.fields import LARGEST, Moment, Number, OfStudies
-from web.models import (
+from web.auth import Operator, Reviewer, TheSite, TheTrail, Viewer
+from web.params import LARGEST, Moment, Number, OfStudies
+from web.schemas import (
     BundleModel,
     DeliveryModel,
     Done,
@@ -63,7 +63,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 BEARER = HTTPBearer(auto_error=False, description="An administrator makes tokens on the page, under Users")
-router = APIRouter(prefix="/api/v1", responses=RESPONSES, dependencies=[Security(BEARER)])  # looked at in `web.access`
+router = APIRouter(prefix="/api/v1", responses=RESPONSES, dependencies=[Security(BEARER)])  # looked at in `web.auth`
 
 Limit = Annotated[int, Query(ge=1, le=MOST, description="Rows on a page")]
 After = Annotated[str | None, Query(max_length=64, description="`next_after` of the page before")]

@@ -20,9 +20,9 @@ from db.previews import TooManyWaiting
 from lumbar import VERSION
 from lumbar.errors import LumbarError, NotAnalysable, NotDicom, NotThere, Permanent, Transient
 from lumbar.spine.provenance import RESEARCH_USE_ONLY
-from web import actions, admin, api, images, pages, running, signing, upload, watching
-from web.access import NotAllowed, NotSignedIn, Trail
-from web.incoming import NotAForm, TooLarge
+from web import actions, admin, api, images, login, monitoring, operations, pages, upload
+from web.auth import NotAllowed, NotSignedIn, Trail
+from web.multipart import NotAForm, TooLarge
 from web.rendering import page
 
 log = structlog.get_logger()
@@ -52,7 +52,7 @@ def create_app(site: Site) -> FastAPI:
     app.state.noted_use = _Noted().due
     app.middleware("http")(_guarded)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    for part in (signing, pages, running, actions, images, upload, watching, api):
+    for part in (login, pages, operations, actions, images, upload, monitoring, api):
         app.include_router(part.router)
     admin.mount(app, site)
     for kind, answer in (
@@ -137,7 +137,7 @@ async def _not_signed_in(request: Request, error: NotSignedIn) -> Response:
         return problem(401, "sign in, or send a token as `Authorization: Bearer …`", **{"WWW-Authenticate": "Bearer"})
     if request.method != "GET" or request.headers.get("sec-fetch-dest") == "empty":
         return _answer(request, 401, "you are not signed in any more; sign in and try again")
-    return RedirectResponse(signing.address(request), 303)
+    return RedirectResponse(login.address(request), 303)
 
 
 async def _refused(request: Request, error: NotAllowed) -> Response:

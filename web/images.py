@@ -13,7 +13,7 @@ from lumbar.dicom.headers import read_header, slice_headers
 from lumbar.dicom.pixels import read_slice
 from lumbar.errors import NotDicom, NotThere
 from lumbar.spine.slices import SliceHeader
-from web.access import TheSite, TheTrail, Viewer
+from web.auth import TheSite, TheTrail, Viewer
 
 router = APIRouter(include_in_schema=False)
 

@@ -16,9 +16,9 @@ from db.read_models.findings import FindingFilter
 from db.read_models.study_detail import Cell, Story, story
 from db.read_models.worklist import StudyFilter, StudyPage
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Severity
-from web import tables
-from web.access import TheSite, TheTrail, Viewer
-from web.fields import LARGEST, Done, OfStudies, Text
+from web import csv_export
+from web.auth import TheSite, TheTrail, Viewer
+from web.params import LARGEST, Done, OfStudies, Text
 from web.rendering import DEEDS, link, page
 
 router = APIRouter(include_in_schema=False)
@@ -224,7 +224,7 @@ def findings_csv(
 ) -> Response:
     only = FindingFilter(severity or (), condition or (), level or (), scanner, _day(since))
     trail.saw("findings.exported", actor.name)
-    return tables.as_csv("findings.csv", tables.FOUND_COLUMNS, _all_found(site.database, only))
+    return csv_export.as_csv("findings.csv", csv_export.FOUND_COLUMNS, _all_found(site.database, only))
 
 
 def _all_found(database: Database, only: FindingFilter) -> Iterator[dict[str, Any]]:
@@ -233,7 +233,7 @@ def _all_found(database: Database, only: FindingFilter) -> Iterator[dict[str, An
         with database.reading() as session:
             shown = findings.found(session, only, limit=1000, after=after)
         for row in shown.rows:
-            yield tables.found_record(row)
+            yield csv_export.found_record(row)
         if shown.next_after is None:
             return
         after = shown.next_after

@@ -15,7 +15,7 @@ from db.models import Permission
 from lumbar import VERSION
 from lumbar.spine.anatomy import Condition, Level, Severity
 from lumbar.spine.provenance import CLEARS_NOBODY, RESEARCH_USE_ONLY
-from web.access import CSRF_FIELD
+from web.auth import CSRF_FIELD
 
 DEEDS = {  # what a page says once it is done
     "requeued": "The study is queued again.",

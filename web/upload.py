@@ -22,7 +22,7 @@ from db.preview_results import Answer
 from lumbar.errors import NotThere
 from lumbar.spine.anatomy import FindingKey
 from lumbar.store.files import StoreFull
-from web.access import (
+from web.auth import (
     CSRF_FIELD,
     CSRF_HEADER,
     UNSAFE,
@@ -34,7 +34,7 @@ from web.access import (
     require_same_origin,
     signed_in,
 )
-from web.incoming import MOST_FILES, Incoming, NotAForm, TooLarge
+from web.multipart import MOST_FILES, Incoming, NotAForm, TooLarge
 from web.rendering import page
 
 router = APIRouter(include_in_schema=False)

@@ -16,8 +16,8 @@ from lumbar.settings import Settings
 from lumbar.store.files import Store
 from tests.integration.morning import ARRIVING_UID, FAILED_UID, REFUSED_UID, SEVERE_UID, fill, open_site
 from tests.integration.visitors import Visitor, by_token
-from web.access import Trail
 from web.app import create_app
+from web.auth import Trail
 
 DESCRIPTION = "/api/v1/openapi.json"
 QUESTIONS = 40  # of each kind to each operation

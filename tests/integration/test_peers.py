@@ -363,7 +363,7 @@ def test_an_http_answer_says_whether_to_try_again(
 ) -> None:
     web = Web(status, None if reason is None else failed(report, reason))
 
-    with web.running() as destination, pytest.raises(error, match=f"^web .*{says}"):
+    with web.operations() as destination, pytest.raises(error, match=f"^web .*{says}"):
         peers.send(destination, report.content)
 
     assert len(web.requests) == 1
@@ -385,7 +385,7 @@ def test_the_file_goes_as_one_part_with_its_credentials(
 ) -> None:
     web = Web(200)
 
-    with web.running(**login) as destination:
+    with web.operations(**login) as destination:
         assert peers.send(destination, report.content) == Delivered("200")
 
     ((path, headers, body),) = web.requests

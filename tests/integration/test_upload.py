@@ -19,9 +19,9 @@ from tests.integration.uploads import files_left, image, read, row, zipped
 from tests.integration.visitors import OURS, Visitor, by_token, count, in_browser, trail
 from tests.peers import free_port
 from tests.system import wait_until
-from web.access import COOKIE
 from web.app import create_app
-from web.incoming import MOST_FILES
+from web.auth import COOKIE
+from web.multipart import MOST_FILES
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 

@@ -11,8 +11,8 @@ from db.accounts import FAILURES, IDLE, LONGEST
 from db.models import Permission, UserRole, WebSession
 from tests.integration.morning import SEVERE_UID, fill
 from tests.integration.visitors import OURS, Visitor, by_token, in_browser, one_database
-from web.access import COOKIE
 from web.app import create_app
+from web.auth import COOKIE
 
 PASSWORD = "correct horse battery"
 

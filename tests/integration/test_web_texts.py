@@ -16,8 +16,8 @@ from lumbar.spine.anatomy import ALL_FINDINGS, Severity
 from tests.integration.morning import ARRIVING_UID, FAILED_UID, REFUSED_UID, SEVERE_UID, fill, open_site
 from tests.integration.visitors import Visitor, in_browser
 from web.app import create_app
+from web.csv_export import cell
 from web.pages import name_of
-from web.tables import cell
 
 PLAIN = "plain words"
 HOSTILE = [

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from db import accounts
 from db.context import Site
 from db.models import AuditEvent, Permission, User, UserRole, WebSession
-from web.access import COOKIE, CSRF_FIELD
+from web.auth import COOKIE, CSRF_FIELD
 
 OURS = "http://127.0.0.1"
 

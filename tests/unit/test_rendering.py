@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from web.csv_export import as_csv, cell
 from web.rendering import day, person, span
-from web.tables import as_csv, cell
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 from db.context import Site
 from db.read_models import metrics
 from lumbar.errors import LumbarError
-from web.access import TheSite
+from web.auth import TheSite
 
 router = APIRouter(include_in_schema=False)
 

@@ -12,9 +12,9 @@ from db import accounts, operator_actions
 from db.models import JobKind, JobState, UserRole
 from db.read_models import statistics
 from db.read_models.reviewed_labels import labels
-from web import tables
-from web.access import Admin, Operator, Reviewer, TheSite, TheTrail, Viewer
-from web.fields import LARGEST, ChosenNumber, Done, Text
+from web import csv_export
+from web.auth import Admin, Operator, Reviewer, TheSite, TheTrail, Viewer
+from web.params import LARGEST, ChosenNumber, Done, Text
 from web.rendering import DEEDS, link, page
 
 router = APIRouter(include_in_schema=False)
@@ -62,7 +62,7 @@ def jobs_csv(
     with site.database.reading() as session:
         rows = operator_actions.listed(session, states=state or NOT_OVER, kinds=kind or (), limit=MOST_SAVED)
     records = [asdict(row) | {"run_after": row.run_after.isoformat(timespec="seconds")} for row in rows]
-    return tables.as_csv("jobs.csv", tables.JOB_COLUMNS, iter(records))
+    return csv_export.as_csv("jobs.csv", csv_export.JOB_COLUMNS, iter(records))
 
 
 @router.get("/quality")

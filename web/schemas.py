@@ -12,7 +12,7 @@ from db.read_models.worklist import StudyPage, WorklistRow
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Severity
 from lumbar.spine.findings import Finding
 from lumbar.spine.provenance import CLEARS_NOBODY, RESEARCH_USE_ONLY
-from web.fields import WITHOUT_NUL, Moment
+from web.params import WITHOUT_NUL, Moment
 
 
 class _Model(BaseModel):

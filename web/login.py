@@ -9,8 +9,8 @@ from fastapi.responses import RedirectResponse
 from db import accounts
 from db.accounts import Refused, SignedIn, TooManyAttempts
 from lumbar.errors import Permanent
-from web.access import COOKIE, TheSite, Viewer, address_of, require_same_origin
-from web.fields import WITHOUT_NUL
+from web.auth import COOKIE, TheSite, Viewer, address_of, require_same_origin
+from web.params import WITHOUT_NUL
 from web.rendering import page
 
 router = APIRouter(include_in_schema=False)
