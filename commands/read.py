@@ -64,7 +64,7 @@ def classify(
 ) -> None:
     """Says of one image which condition it shows and how severe it is, with probabilities."""
     from lumbar.dicom.folder import find_instances
-    from worker.single import classify as classify_image
+    from worker.single_image import classify as classify_image
 
     point = _point(at)
     with tempfile.TemporaryDirectory() as scratch:

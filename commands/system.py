@@ -100,11 +100,11 @@ def sweep(until_eof: UntilEof = False) -> None:
     stop = _on_signal(until_eof)
     site = _site(settings, stop)
     if settings.broker_url:
-        from worker.app import CeleryDoorbell, create_app
+        from worker.celery_app import CeleryDoorbell, create_app
 
         sweeping.run(site, CeleryDoorbell(create_app(settings.broker_url)), stop)
         return
-    from worker.local import LocalDoorbell
+    from worker.inline import LocalDoorbell
     from worker.tasks import tasks
 
     networks = load_networks(settings)
@@ -131,7 +131,7 @@ def worker(
 ) -> None:
     """Runs one Celery worker; start one for each accelerator."""
     from db.models import JobKind
-    from worker.app import bind, create_app, run_worker
+    from worker.celery_app import bind, create_app, run_worker
     from worker.tasks import tasks
 
     settings = _start()

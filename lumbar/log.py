@@ -85,7 +85,7 @@ def _tell_exception(_: object, __: str, event: MutableMapping[str, Any]) -> Muta
 
 
 def _place(file: str, line: int | None, function: str | None) -> str:
-    """`worker/job.py:40 perform`: enough to find it, and nothing of the machine."""
+    """`worker/runner.py:40 perform`: enough to find it, and nothing of the machine."""
     return f"{'/'.join(PurePath(file).parts[-2:])}:{line} {function or ''}".rstrip()
 
 

@@ -19,9 +19,9 @@ from lumbar.errors import NotAnalysable, NotDicom, Permanent, Transient
 from lumbar.networks import Networks
 from lumbar.spine.findings import Finding
 from lumbar.store.files import StoreFull
-from worker import keeping, single
-from worker.job import Held, kept_alive
+from worker import single_image, store_upload
 from worker.pipeline import Analysis, analyse, picture_of
+from worker.runner import Held, kept_alive
 
 log = structlog.get_logger()
 
@@ -91,7 +91,7 @@ def _answer(site: Site, networks: Callable[[], Networks], claimed: Claimed, scra
     given = uploaded[0] if len(uploaded) == 1 else folder / previews.UPLOAD
     check = _confined(site)
     if claimed.keep:
-        return keeping.keep(site, given, scratch, check)
+        return store_upload.keep(site, given, scratch, check)
     instances, refused = find_instances(given, scratch, check)
     with site.database.transaction() as session:
         previews.tell_images(session, claimed, sum(len(found.slices) for found in instances))
@@ -132,7 +132,7 @@ def _read(instances: Sequence[Found], networks: Networks) -> tuple[Answer, bytes
 
 def _read_alone(instances: Sequence[Found], networks: Networks, refusal: NotAnalysable) -> tuple[Answer, bytes]:
     """One image that shows no place to look at is classified by its middle, whatever that shows."""
-    seen = single.classify(instances, networks)
+    seen = single_image.classify(instances, networks)
     notices = networks.identity.trained_on.notices
     nothing_seen = max(seen.conditions) == seen.conditions[-1]
     answer = Answer(
@@ -143,7 +143,7 @@ def _read_alone(instances: Sequence[Found], networks: Networks, refusal: NotAnal
         notices=notices,
         weights=str(networks.identity),
     )
-    return answer, single.picture_of(seen, instances, notices)
+    return answer, single_image.picture_of(seen, instances, notices)
 
 
 def _of_study(analysis: Analysis, networks: Networks) -> Answer:

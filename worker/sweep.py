@@ -14,7 +14,7 @@ from db.context import Site
 from db.models import JobKind
 from db.read_models import study_queries
 from lumbar.errors import Transient
-from worker import housekeeping
+from worker import maintenance
 
 log = structlog.get_logger()
 
@@ -64,7 +64,7 @@ def _due(site: Site, kind: JobKind) -> int:
 
 def run(site: Site, doorbell: Doorbell, stop: Event) -> None:
     """Sweeps until told to stop; says what it found in flight, and what its first round made of it."""
-    housekeeping.start(site, stop)
+    maintenance.start(site, stop)
     started = resumed = False
     while not stop.wait(site.settings.sweep_every_s):
         try:

@@ -7,9 +7,9 @@ from db.models import JobKind
 from lumbar.networks import Networks
 from worker.analysis import analyse_study
 from worker.delivery import deliver
-from worker.job import perform
-from worker.local import Task
+from worker.inline import Task
 from worker.preview import read_next
+from worker.runner import perform
 
 
 def tasks(site: Site, networks: Callable[[], Networks]) -> dict[JobKind, Task]:

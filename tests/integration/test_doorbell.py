@@ -7,7 +7,7 @@ from redis import Redis
 
 from db.models import JobKind
 from tests.peers import free_port
-from worker.app import BrokerAway, CeleryDoorbell, create_app
+from worker.celery_app import BrokerAway, CeleryDoorbell, create_app
 
 
 @pytest.fixture

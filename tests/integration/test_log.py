@@ -65,7 +65,7 @@ ELSEWHERE = {
 
 IN_A_TASK = """
 from db.models import JobKind
-from worker.app import NAMES, bind, create_app
+from worker.celery_app import NAMES, bind, create_app
 from celery.signals import setup_logging
 app = create_app("redis://127.0.0.1:1/0")
 def fails():

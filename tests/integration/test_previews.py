@@ -37,8 +37,8 @@ from tests.integration.uploads import (
 from tests.integration.visitors import trail
 from tests.stubbed import StubNetworks
 from tests.system import wait_until
-from worker import keeping, preview
-from worker.local import LocalDoorbell
+from worker import preview, store_upload
+from worker.inline import LocalDoorbell
 from worker.sweep import sweep
 
 HOSTILE_ZIPS = [one for one in INPUTS if "zip" in one.name and "a folder" not in one.name]
@@ -274,7 +274,7 @@ def test_a_reading_that_hangs_is_given_back_and_its_worker_ended(site, monkeypat
     stuck = replace(site, settings=site.settings.model_copy(update={"job_limit_s": 0.2}))
     uploaded(site, [image()])
     ended = threading.Event()
-    monkeypatch.setattr("worker.job.os.kill", lambda *_: ended.set())
+    monkeypatch.setattr("worker.runner.os.kill", lambda *_: ended.set())
     assert read(stuck, lambda: ended.wait(10) and StubNetworks())
     assert ended.is_set()
 
@@ -325,7 +325,7 @@ def test_kept_images_are_those_that_a_scanner_would_have_sent(site):
 def test_keeping_what_was_half_kept_before_a_kill_is_no_harm(site, monkeypatch):
     monkeypatch.setattr(previews, "AGAIN_S", -1)
     name = uploaded(site, [image(number=1), image(number=2)], keep=True)
-    take, taken = keeping.take_in, []
+    take, taken = store_upload.take_in, []
 
     def dies(*arguments):
         if taken:
@@ -333,7 +333,7 @@ def test_keeping_what_was_half_kept_before_a_kill_is_no_harm(site, monkeypatch):
         taken.append(take(*arguments))
         return taken[-1]
 
-    monkeypatch.setattr(keeping, "take_in", dies)
+    monkeypatch.setattr(store_upload, "take_in", dies)
     read(site)
     monkeypatch.undo()
     monkeypatch.setattr(previews, "AGAIN_S", -1)
@@ -425,6 +425,6 @@ def test_the_worker_that_has_the_networks_reads_uploads_too(monkeypatch, tmp_pat
     monkeypatch.setattr(system, "load_networks", lambda settings: StubNetworks)
     monkeypatch.setattr(system, "_site", lambda *_: None)
     monkeypatch.setattr(system.logging, "configure", lambda *_: None)
-    monkeypatch.setattr("worker.app.run_worker", lambda app, kinds: taken.extend(kinds))
+    monkeypatch.setattr("worker.celery_app.run_worker", lambda app, kinds: taken.extend(kinds))
     system.worker(only=only)
     assert set(taken) == kinds

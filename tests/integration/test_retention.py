@@ -14,7 +14,7 @@ from lumbar.errors import Permanent
 from tests.integration.conftest import ROOT, arrival, make_slice
 from tests.stubbed import StubNetworks
 from worker.analysis import analyse_study
-from worker.job import perform
+from worker.runner import perform
 
 DAY_S = 86400
 

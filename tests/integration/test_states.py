@@ -16,7 +16,7 @@ from db.studies import TRANSITIONS, Quiet, StudyEvent
 from tests.integration.conftest import ROOT, arrival, make_slice
 from tests.stubbed import StubNetworks
 from worker.analysis import analyse_study
-from worker.job import perform
+from worker.runner import perform
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from kombu.exceptions import OperationalError
 
 from db.models import JobKind
 from lumbar.errors import Transient, WrongSetting
-from worker.local import Task
+from worker.inline import Task
 
 NAMES = {JobKind.ANALYSE: "analyse_study", JobKind.DELIVER: "deliver", JobKind.PREVIEW: "preview"}
 
