@@ -20,8 +20,8 @@ from lumbar.dicom.pixels import TRANSFER_SYNTAXES
 from lumbar.errors import NotDicom, Transient, WrongSetting
 from lumbar.settings import Settings
 from lumbar.store.files import Store, StoreFull
-from scp.door import Connection, Door
-from scp.guard import MAXIMUM_PDU, Limits, Spool
+from scp.admission import Connection, Door
+from scp.limits import MAXIMUM_PDU, Limits, Spool
 from scp.server import Server
 from scp.tls import server_context
 

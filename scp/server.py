@@ -16,8 +16,8 @@ from typing import Any
 import structlog
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
-from scp.door import Connection, Door
-from scp.guard import ABORT, Limits, guard, read_request
+from scp.admission import Connection, Door
+from scp.limits import ABORT, Limits, guard, read_request
 
 log = structlog.get_logger()
 

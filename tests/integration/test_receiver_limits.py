@@ -18,8 +18,8 @@ from structlog.testing import capture_logs
 from db.models import AuditEvent
 from lumbar.errors import WrongSetting
 from lumbar.settings import Settings
-from scp.door import IDLE_S, MAXIMUM_WAITING
-from scp.guard import LONGEST_PDU
+from scp.admission import IDLE_S, MAXIMUM_WAITING
+from scp.limits import LONGEST_PDU
 from scp.receiver import Receiver
 from tests.integration.conftest import make_slice
 from tests.system import wait_until

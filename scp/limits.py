@@ -21,7 +21,7 @@ from pynetdicom.fsm import StateMachine
 from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.transport import AssociationSocket
 
-from scp.door import Connection
+from scp.admission import Connection
 
 MAXIMUM_PDU = 131072  # bytes, as we announce it; fewer, larger PDUs than pynetdicom's 16 KiB
 LONGEST_PDU = (
