@@ -2,7 +2,7 @@
 
 import typer
 
-from commands import database, demo, destinations, jobs, learn, look, people, phantom, read, send, system
+from commands import analyse, database, demo, destinations, jobs, phantom, query, send, services, train, users
 from lumbar.spine.provenance import RESEARCH_USE_ONLY
 
 app = typer.Typer(
@@ -13,9 +13,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
 )
-for group in (system.app, read.app, look.app, phantom.app, learn.app, send.app, demo.app):
+for group in (services.app, analyse.app, query.app, phantom.app, train.app, send.app, demo.app):
     app.registered_commands += group.registered_commands
 app.add_typer(database.app, name="db")
 app.add_typer(destinations.app, name="destinations")
 app.add_typer(jobs.app, name="jobs")
-app.add_typer(people.app, name="users")
+app.add_typer(users.app, name="users")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from commands.output import AsFormat, Format, print_records
-from commands.people import by_command_line
+from commands.users import by_command_line
 from db import operator_actions
 from db.context import Site
 from db.models import JobKind, JobState

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import commands
-from commands import system
+from commands import services
 from lumbar.spine.decode import CELL_MM, SPACING
 from lumbar.spine.keypoints import AXIAL, SAGITTAL, Framing
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
@@ -74,8 +74,8 @@ def hold(analyse):
 
 
 if __name__ == "__main__":
-    system.PROGRAM = (sys.executable, "-m", "tests.stubbed")
-    system.load_networks = lambda settings: StubNetworks  # type: ignore[assignment]
+    services.PROGRAM = (sys.executable, "-m", "tests.stubbed")
+    services.load_networks = lambda settings: StubNetworks  # type: ignore[assignment]
     if os.environ.get("TESTS_READING") == "headers":
         reading.replace()
     analysis.analyse = hold(analysis.analyse)

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
-from commands import system
+from commands import services
 from db import previews
 from db.ingest import take_in
 from db.job_lifecycle import LeaseLostError
@@ -422,9 +422,9 @@ def test_without_a_broker_uploads_and_studies_take_turns():
 def test_the_worker_that_has_the_networks_reads_uploads_too(monkeypatch, tmp_path, only, kinds):
     taken = []
     monkeypatch.setenv("LUMBAR_BROKER_URL", "redis://127.0.0.1:1/0")
-    monkeypatch.setattr(system, "load_networks", lambda settings: StubNetworks)
-    monkeypatch.setattr(system, "_site", lambda *_: None)
-    monkeypatch.setattr(system.logging, "configure", lambda *_: None)
+    monkeypatch.setattr(services, "load_networks", lambda settings: StubNetworks)
+    monkeypatch.setattr(services, "_site", lambda *_: None)
+    monkeypatch.setattr(services.logging, "configure", lambda *_: None)
     monkeypatch.setattr("worker.celery_app.run_worker", lambda app, kinds: taken.extend(kinds))
-    system.worker(only=only)
+    services.worker(only=only)
     assert set(taken) == kinds

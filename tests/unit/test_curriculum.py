@@ -360,7 +360,7 @@ def test_a_training_that_is_killed_and_started_again_ends_with_the_same_weights(
 
 def test_the_command_line_trains_measures_compares_and_exports(irregular, prepared, work, tmp_path, monkeypatch):
     tiny.register(monkeypatch)
-    monkeypatch.setattr("commands.learn._recipe", lambda name: tiny.recipe(), raising=True)
+    monkeypatch.setattr("commands.train._recipe", lambda name: tiny.recipe(), raising=True)
     data, out = str(irregular[0]), str(tmp_path / "bundle")
 
     def run(*arguments):

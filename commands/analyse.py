@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from commands.output import AsFormat, Format, console, notice, print_findings, print_how_read, print_records
-from commands.system import load_networks
+from commands.services import load_networks
 from db.read_models.study_queries import StudyFinding
 from lumbar.errors import WrongSetting
 from lumbar.settings import Settings

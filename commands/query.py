@@ -21,7 +21,7 @@ from commands.output import (
     print_records,
     print_worklist,
 )
-from commands.people import by_command_line
+from commands.users import by_command_line
 from db import audit, operator_actions, reviews, studies
 from db.context import Site
 from db.models import StudyState

@@ -110,7 +110,7 @@ def evaluate(
     if levels:
         _evaluate_levels(data, locator, studies, form)
         return
-    from commands.system import load_networks
+    from commands.services import load_networks
     from lumbar.networks.bundle import SHIPPED, read_description, write_description
     from lumbar.settings import Settings
     from lumbar.training.evaluate import evaluate_bundle
