@@ -14,8 +14,8 @@ import numpy as np
 from pydicom import dcmread
 from pydicom.uid import generate_uid
 
-from lumbar.dicom.folder import find_instances
-from lumbar.dicom.reader import SliceReader
+from lumbar.dicom.discover import find_instances
+from lumbar.dicom.slice_reader import SliceReader
 from lumbar.networks import load_keypoints
 from lumbar.phantoms import write_study
 from lumbar.spine.levels import KeypointReader

@@ -24,7 +24,7 @@ def analyse(
     png: Annotated[Path | None, typer.Option(help="Write a picture to check it by: the levels and every crop")] = None,
 ) -> None:
     """Reads one study: 25 findings, each graded or with the reason why not."""
-    from lumbar.dicom.folder import find_instances
+    from lumbar.dicom.discover import find_instances
     from worker.analysis import provenance_of, report_of
     from worker.pipeline import analyse as analyse_instances
     from worker.pipeline import picture_of
@@ -63,7 +63,7 @@ def classify(
     form: AsFormat = Format.TABLE,
 ) -> None:
     """Says of one image which condition it shows and how severe it is, with probabilities."""
-    from lumbar.dicom.folder import find_instances
+    from lumbar.dicom.discover import find_instances
     from worker.single_image import classify as classify_image
 
     point = _point(at)

@@ -21,8 +21,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from commands.output import Format, console, print_findings, print_worklist
 from lumbar.errors import Permanent, Transient
+from lumbar.peers.demo_pacs import Received, SmallPacs
 from lumbar.peers.destinations import DimseDestination
-from lumbar.peers.pacs import Received, SmallPacs
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Severity
 

@@ -28,7 +28,7 @@ from db.models import StudyState
 from db.read_models import study_queries
 from db.read_models import worklist as ranking
 from db.read_models.reviewed_labels import labels
-from lumbar.audit import audit_message
+from lumbar.audit_messages import audit_message
 from lumbar.errors import WrongSetting
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import Condition, Level, Severity

@@ -63,7 +63,7 @@ def train(
     """Teaches both classifiers and writes a bundle; killed and started again, it goes on. Or the level locator."""
     work = work or _work_of(out)
     if levels:
-        from lumbar.training.rebuild import rebuild_locator
+        from lumbar.training.train_locator import rebuild_locator
 
         with _stages() as stage:
             rebuild_locator(out, work, stage, kinds=[*(only or Kind)], data=data, share=share, seed=seed)
@@ -71,8 +71,8 @@ def train(
         return
     if data is None:
         raise WrongSetting("name the data set to learn from, or say --levels")
-    from lumbar.training.curriculum import DROPPED, train_bundle
     from lumbar.training.imagenet import imagenet_weights
+    from lumbar.training.train_bundle import DROPPED, train_bundle
 
     chosen = _recipe(recipe)
     weights, told = imagenet_weights(chosen, {"vgg16": vgg16, "resnet50": resnet50})
@@ -113,8 +113,8 @@ def evaluate(
     from commands.services import load_networks
     from lumbar.networks.bundle import SHIPPED, read_description, write_description
     from lumbar.settings import Settings
-    from lumbar.training.evaluate import evaluate_bundle
-    from lumbar.training.report import measured, write_report
+    from lumbar.training.evaluate_bundle import evaluate_bundle
+    from lumbar.training.evaluation_report import measured, write_report
     from lumbar.training.split import Part
     from worker.pipeline import read_with
 
@@ -153,7 +153,7 @@ def compare(
     """Teaches six candidates for the severity network alike, from random weights, and prints one table."""
     from lumbar.training.compare import CANDIDATES
     from lumbar.training.compare import compare as compare_candidates
-    from lumbar.training.curriculum import prepare
+    from lumbar.training.train_bundle import prepare
 
     if unknown := set(only or ()) - set(CANDIDATES):
         raise WrongSetting(f"--only is {min(unknown)!r}; it can be {', '.join(CANDIDATES)}")
@@ -181,7 +181,7 @@ def export(
     form: AsFormat = Format.TABLE,
 ) -> None:
     """Writes both networks for other software, and refuses a file that answers otherwise than the original."""
-    from lumbar.training.crops import kept_crops, noise_crops
+    from lumbar.training.crop_files import kept_crops, noise_crops
     from lumbar.training.export import FORMATS, export_bundle
     from lumbar.training.split import Part
 
@@ -238,7 +238,7 @@ def _print_figures(rows: Sequence[Mapping[str, Any]], form: Format, shown: int) 
 
 def _evaluate_levels(data: Path, locator: Path | None, studies: Path | None, form: Format) -> None:
     from lumbar.networks import load_keypoints
-    from lumbar.training.levels import evaluate_levels, summary, write_outcomes
+    from lumbar.training.evaluate_locator import evaluate_levels, summary, write_outcomes
 
     keypoints = load_keypoints(locator)
     with Progress(transient=True, console=Console(stderr=True)) as progress:

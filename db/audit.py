@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from db.database import Database
 from db.models import AuditEvent, AuditForward, Study, Tombstone
 from db.types import db_now
-from lumbar.audit import AuditLine, Syslog
+from lumbar.audit_messages import AuditLine, Syslog
 from lumbar.errors import Transient
 
 log = structlog.get_logger()

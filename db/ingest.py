@@ -22,7 +22,7 @@ from db import studies
 from db.database import Conflict, Database, insert_if_new
 from db.models import AuditEvent, Instance, Patient, Series, Study, Table, Tombstone
 from db.read_models import study_search
-from lumbar.dicom.identity import Identity, identify
+from lumbar.dicom.instance_identity import Identity, identify
 from lumbar.errors import NotDicom, Transient
 from lumbar.store.files import Draft, Store
 

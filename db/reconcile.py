@@ -17,7 +17,7 @@ from db.context import Site
 from db.ingest import Stored, Taken, register, require_uids
 from db.models import AuditEvent, Instance, Report
 from lumbar.dicom.headers import refusing, text
-from lumbar.dicom.identity import identify
+from lumbar.dicom.instance_identity import identify
 from lumbar.errors import NotDicom
 
 log = structlog.get_logger()

@@ -23,7 +23,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from lumbar.audit import Syslog
+from lumbar.audit_messages import Syslog
 from lumbar.errors import WrongSetting
 from lumbar.peers.destinations import Destination, parse_destination
 

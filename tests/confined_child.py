@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 
-from lumbar.dicom.confined import serve
+from lumbar.dicom.sandbox import serve
 
 
 def answer(request):

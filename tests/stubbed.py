@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 import commands
 from commands import services
-from lumbar.spine.decode import CELL_MM, SPACING
-from lumbar.spine.keypoints import AXIAL, SAGITTAL, Framing
+from lumbar.spine.keypoint_input import AXIAL, SAGITTAL, Framing
+from lumbar.spine.label_discs import CELL_MM, SPACING
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from tests.faults import reading
 from worker import analysis, preview

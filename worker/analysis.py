@@ -13,12 +13,12 @@ from db.jobs import Claimed
 from db.models import Report as ReportRow
 from db.studies import StudyEvent
 from lumbar import VERSION
-from lumbar.dicom.folder import Found
+from lumbar.dicom.discover import Found
 from lumbar.dicom.headers import read_header, slice_headers
 from lumbar.errors import NotAnalysable, NotDicom, Transient
 from lumbar.networks import Networks
-from lumbar.reports.identity import report_uid
 from lumbar.reports.report import Predecessor, Report
+from lumbar.reports.report_uids import report_uid
 from lumbar.reports.sr import OUTPUT, build_sr
 from lumbar.spine.provenance import Provenance
 from worker.pipeline import Analysis, analyse

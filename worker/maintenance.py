@@ -12,7 +12,7 @@ from db.audit import forward
 from db.context import Site
 from db.reconcile import reconcile
 from db.retention import remove_images
-from lumbar.audit import Syslog
+from lumbar.audit_messages import Syslog
 from lumbar.errors import Transient
 
 log = structlog.get_logger()

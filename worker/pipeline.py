@@ -6,18 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar.dicom.folder import Found
-from lumbar.dicom.reader import SliceReader
+from lumbar.dicom.discover import Found
+from lumbar.dicom.slice_reader import SliceReader
 from lumbar.errors import NotAnalysable, NotDicom
 from lumbar.networks import Networks
 from lumbar.reports.picture import Cell, Marked, draw
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Severity
 from lumbar.spine.candidates import Candidate, candidates
 from lumbar.spine.crops import CROP_MM, crop
+from lumbar.spine.finding_points import Points, find_points, recesses_on, sac_on, usual_place
 from lumbar.spine.findings import SHOWN, Finding, Place, Probabilities
-from lumbar.spine.keypoints import AXIAL, picture
+from lumbar.spine.keypoint_input import AXIAL, picture
 from lumbar.spine.levels import SEEN, KeypointReader, Levels, locate_levels
-from lumbar.spine.points import Points, find_points, recesses_on, sac_on, usual_place
 from lumbar.spine.roles import ALONE, Roles, assign_roles, series_numbers
 from lumbar.spine.slices import SliceHeader, Vector
 

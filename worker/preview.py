@@ -13,8 +13,8 @@ from db.context import Site
 from db.job_lifecycle import LeaseLostError
 from db.preview_results import Answer, Grade
 from db.previews import Claimed
-from lumbar.dicom.folder import Found, find_instances
-from lumbar.dicom.identity import Identity, identify
+from lumbar.dicom.discover import Found, find_instances
+from lumbar.dicom.instance_identity import Identity, identify
 from lumbar.errors import NotAnalysable, NotDicom, Permanent, Transient
 from lumbar.networks import Networks
 from lumbar.spine.findings import Finding

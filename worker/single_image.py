@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lumbar.dicom.folder import Found
-from lumbar.dicom.reader import SliceReader
+from lumbar.dicom.discover import Found
+from lumbar.dicom.slice_reader import SliceReader
 from lumbar.errors import NotAnalysable, NotDicom
 from lumbar.networks import Networks
 from lumbar.reports.picture import Marked, draw_slice

@@ -9,9 +9,9 @@ from pydicom.filereader import read_partial
 from db.context import Site
 from db.ingest import Arrival, take_in
 from db.preview_results import Answer
-from lumbar.dicom.folder import files_in
+from lumbar.dicom.discover import files_in
 from lumbar.dicom.headers import refusing, text
-from lumbar.dicom.identity import Identity
+from lumbar.dicom.instance_identity import Identity
 from lumbar.dicom.pixels import TRANSFER_SYNTAXES
 from lumbar.errors import NotAnalysable, NotDicom
 

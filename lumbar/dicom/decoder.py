@@ -22,8 +22,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from lumbar.dicom.confined import Answer, Child, Died, serve
 from lumbar.dicom.headers import refusing
+from lumbar.dicom.sandbox import Answer, Child, Died, serve
 from lumbar.errors import NotDicom
 
 DECODERS = {  # one each: the next one would only be handed the bytes that the first has refused

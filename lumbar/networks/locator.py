@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar.errors import WrongSetting
-from lumbar.networks.keypoints import build_border_network, build_keypoint_network
+from lumbar.networks.keypoint_network import build_border_network, build_keypoint_network
 from lumbar.networks.weights import read_weights, write_weights
-from lumbar.spine.keypoints import AXIAL, BORDER, SAGITTAL, Heat
+from lumbar.spine.keypoint_input import AXIAL, BORDER, SAGITTAL, Heat
 
 FOLDER = Path(__file__).parent / "locator_weights"
 DESCRIPTION = "locator.json"

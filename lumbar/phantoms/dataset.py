@@ -16,10 +16,10 @@ import numpy as np
 from lumbar import VERSION
 from lumbar.errors import WrongSetting
 from lumbar.phantoms.chain import Build, Numbering
-from lumbar.phantoms.dicom import Series
+from lumbar.phantoms.dicom_files import Series
 from lumbar.phantoms.planes import Region
-from lumbar.phantoms.readers import read_by
 from lumbar.phantoms.scanner import HELD_OUT
+from lumbar.phantoms.simulated_readers import read_by
 from lumbar.phantoms.study import Kind, Plan, draw_plan, write_plan
 from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Severity
 

@@ -14,7 +14,7 @@ import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import FileDataset
 
-from lumbar.phantoms.dicom import derive_uid
+from lumbar.phantoms.dicom_files import derive_uid
 from lumbar.spine.anatomy import Role
 
 LABELS, DESCRIPTIONS, COORDINATES = "train.csv", "train_series_descriptions.csv", "train_label_coordinates.csv"

@@ -8,7 +8,7 @@ import numpy as np
 
 from lumbar.errors import WrongSetting
 from lumbar.phantoms.chain import Build, Numbering
-from lumbar.phantoms.dicom import Examination, Series, derive_uid, write_series
+from lumbar.phantoms.dicom_files import Examination, Series, derive_uid, write_series
 from lumbar.phantoms.patient import Patient, draw_patient
 from lumbar.phantoms.planes import Region, axial, elsewhere, sagittal
 from lumbar.phantoms.scanner import SCANNERS, Scanner, acquire, draw_sequence

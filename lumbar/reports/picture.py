@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lumbar.reports.lettering import (
+from lumbar.reports.slice_panel import Marked, draw_marked
+from lumbar.reports.text_drawing import (
     GREY,
     GROUND,
     LEADING,
@@ -23,7 +24,6 @@ from lumbar.reports.lettering import (
     Page,
     broken,
 )
-from lumbar.reports.marked import Marked, draw_marked
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Role
 from lumbar.spine.findings import SHOWN, Finding
 

@@ -36,8 +36,8 @@ from pydicom.uid import Comprehensive3DSRStorage
 from pydicom.valuerep import DT
 
 from lumbar.reports import codes
-from lumbar.reports.identity import device_uid, report_uid, series_uid, tracking_uid
 from lumbar.reports.report import Predecessor, Report
+from lumbar.reports.report_uids import device_uid, report_uid, series_uid, tracking_uid
 from lumbar.reports.sources import identify, is_mr_image, library_entries, reference
 from lumbar.spine.anatomy import ALL_FINDINGS, Severity
 from lumbar.spine.findings import Finding, Place, Probabilities

@@ -1,7 +1,7 @@
 """Where the five lumbar disc levels are, and how surely they are named.
 
 The keypoint network sees the slices in the middle of a sagittal series, of whatever weighting; what it says of all
-discs and slices is put together into one row of discs (``lumbar.spine.decode``), counted upwards from the sacrum.
+discs and slices is put together into one row of discs (``lumbar.spine.label_discs``), counted upwards from the sacrum.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from lumbar.errors import NotAnalysable, NotDicom
 from lumbar.spine.anatomy import Level, Role
-from lumbar.spine.decode import BLOB, Row, best_row
-from lumbar.spine.keypoints import BORDER, BORDER_AHEAD_MM, BORDER_DOWN_MM, DISCS, SAGITTAL, Heat, Picture, picture
+from lumbar.spine.keypoint_input import BORDER, BORDER_AHEAD_MM, BORDER_DOWN_MM, DISCS, SAGITTAL, Heat, Picture, picture
+from lumbar.spine.label_discs import BLOB, Row, best_row
 from lumbar.spine.roles import ALONE, Roles, Stack
 from lumbar.spine.slices import SliceHeader, Vector
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lumbar.spine.anatomy import Condition, Role
 from lumbar.spine.crops import CROP_MM, SIDE
-from lumbar.training.crops import MARGIN
+from lumbar.training.crop_files import MARGIN
 
 # Standard deviation in mm along each axis of the level locator's own error (docs/model-card.md).
 LOCATOR_MM = {Role.SAGITTAL_T2: 1.3, Role.SAGITTAL_T1: 1.3, Role.AXIAL_T2: 1.6}

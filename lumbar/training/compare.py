@@ -13,12 +13,12 @@ from sklearn.ensemble import RandomForestClassifier
 from lumbar.errors import WrongSetting
 from lumbar.networks.classifiers import BACKBONES, in_batches
 from lumbar.training.calibration import corrected, fitted
-from lumbar.training.crops import Cut
+from lumbar.training.crop_batches import Samples
+from lumbar.training.crop_files import Cut
 from lumbar.training.metrics import figures
 from lumbar.training.recipes import Recipe
-from lumbar.training.samples import Samples
 from lumbar.training.split import Part
-from lumbar.training.teach import batches_of, phases_of, teach
+from lumbar.training.trainer import batches_of, phases_of, teach
 
 FOREST = "random_forest"
 CANDIDATES = (FOREST, "densenet121", "mobilenetv2", "efficientnetb0", "vgg16", "resnet50")

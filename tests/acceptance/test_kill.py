@@ -13,8 +13,8 @@ from redis import Redis
 from db import studies
 from lumbar.errors import LumbarError
 from lumbar.peers import DimseDestination
+from lumbar.peers.demo_pacs import SmallPacs
 from lumbar.peers.dimse import send_files
-from lumbar.peers.pacs import SmallPacs
 from tests.servers import Postgres
 from tests.system import System, closing_database, wait_until
 

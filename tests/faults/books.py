@@ -14,7 +14,7 @@ from sqlalchemy import exists, func, select
 from db.database import Database, DatabaseAway
 from db.models import Delivery, Finding, Instance, Job, JobState, Patient, Report, Series, Study, StudyState
 from lumbar import VERSION
-from lumbar.reports.identity import report_uid
+from lumbar.reports.report_uids import report_uid
 from lumbar.reports.sr import OUTPUT
 from lumbar.settings import Settings
 from lumbar.spine.provenance import Provenance

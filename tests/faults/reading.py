@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 from lumbar import peers
-from lumbar.dicom.folder import Found
+from lumbar.dicom.discover import Found
 from lumbar.spine.anatomy import ALL_FINDINGS, Level
 from lumbar.spine.findings import Finding, Place
 from worker import analysis

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from lumbar.dicom.folder import find_instances
+from lumbar.dicom.discover import find_instances
 from lumbar.errors import NotAnalysable
 from tests.hostile.archives import INPUTS
 

@@ -212,5 +212,5 @@ def test_what_was_searched_is_what_happened(evidence):
     assert [event for event in events if event not in evidence.log] == []
     assert b"lumbar" in evidence.broker
     assert b"BRPOP" in evidence.broker
-    assert all(part in evidence.arguments for part in (b"scp", b"sweep", b"worker", b"lumbar.dicom.identity"))
+    assert all(part in evidence.arguments for part in (b"scp", b"sweep", b"worker", b"lumbar.dicom.instance_identity"))
     assert b".dcm" in evidence.names

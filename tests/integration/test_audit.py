@@ -9,7 +9,7 @@ import pytest
 
 from db import audit
 from db.models import AuditEvent
-from lumbar.audit import AuditLine, Syslog, audit_message
+from lumbar.audit_messages import AuditLine, Syslog, audit_message
 from lumbar.errors import Transient, WrongSetting
 from tests.peers import free_port
 from tests.system import wait_until

@@ -9,7 +9,7 @@ from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Level, Role, Severity
 from lumbar.spine.findings import Finding as Found
 from lumbar.spine.findings import Place
 from lumbar.spine.provenance import TrainedOn
-from lumbar.training.data_set import read_data_set
+from lumbar.training.rsna_dataset import read_data_set
 from tests.integration.conftest import ROOT, arrival, make_slice
 from tests.integration.test_queries import CANAL, SEVERE, analysed, bundle, end
 

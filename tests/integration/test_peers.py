@@ -27,9 +27,9 @@ from pynetdicom.sop_class import (
 from lumbar import peers
 from lumbar.errors import Permanent, Transient
 from lumbar.peers import Delivered, DicomwebDestination, DimseDestination, parse_destination
+from lumbar.peers.demo_pacs import SmallPacs
 from lumbar.peers.dimse import send_files
 from lumbar.peers.outcomes import Busy, NotAuthorised, ProcessingFailed, Refused, Unreachable
-from lumbar.peers.pacs import SmallPacs
 from lumbar.reports.report import Report
 from lumbar.reports.sr import build_sr
 from lumbar.spine.anatomy import ALL_FINDINGS

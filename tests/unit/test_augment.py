@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lumbar.spine.anatomy import Condition, Role
 from lumbar.spine.crops import CROP_MM, SIDE, crop
 from lumbar.training.augment import LOCATOR_MM, MOST_MM, Amounts, augmented
-from lumbar.training.crops import MARGIN, as_read
+from lumbar.training.crop_files import MARGIN, as_read
 from tests.unit.headers import SLICE as HEADER
 
 NOTHING = Amounts(turn_deg=0, zoom=0, brightness=0, noise=0, blur=0, flip=False)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lumbar.phantoms.study import draw_plan
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Side
 from lumbar.spine.candidates import PER_FINDING, Candidate, candidates
-from lumbar.spine.points import FORAMEN_ASIDE_MM, RECESS_AHEAD_MM, RECESS_ASIDE_MM, usual_place
+from lumbar.spine.finding_points import FORAMEN_ASIDE_MM, RECESS_AHEAD_MM, RECESS_ASIDE_MM, usual_place
 from lumbar.spine.roles import Roles, Stack, Weighting, assign_roles
 from lumbar.spine.slices import SliceHeader, Vector
 from tests.studies import CHANGES, Slices

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lumbar.dicom.confined import Child, Died
+from lumbar.dicom.sandbox import Child, Died
 
 
 @pytest.fixture

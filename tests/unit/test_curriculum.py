@@ -22,15 +22,15 @@ from lumbar.networks.classifiers import CLASSES
 from lumbar.phantoms import write_data_set
 from lumbar.phantoms.pitfalls import PITFALLS, plant_pitfalls
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Role
+from lumbar.training.annotations import mark
 from lumbar.training.compare import compare
-from lumbar.training.crops import FOLDER, cut_crops, kept_crops, read_cut
-from lumbar.training.curriculum import prepare, train_bundle
-from lumbar.training.data_set import read_data_set
-from lumbar.training.evaluate import evaluate_bundle
+from lumbar.training.crop_batches import Epoch, Samples
+from lumbar.training.crop_files import FOLDER, cut_crops, kept_crops, read_cut
+from lumbar.training.evaluate_bundle import evaluate_bundle
 from lumbar.training.export import FORMATS, export_bundle
-from lumbar.training.marked import mark
-from lumbar.training.samples import Epoch, Samples
+from lumbar.training.rsna_dataset import read_data_set
 from lumbar.training.split import Part
+from lumbar.training.train_bundle import prepare, train_bundle
 from tests import tiny
 
 pytestmark = [
@@ -316,10 +316,10 @@ import os, signal, sys
 from pathlib import Path
 import pytest
 from tests import tiny
-from lumbar.training.crops import cut_crops
-from lumbar.training.data_set import read_data_set
-from lumbar.training.samples import Samples
-from lumbar.training.teach import teach
+from lumbar.training.crop_files import cut_crops
+from lumbar.training.rsna_dataset import read_data_set
+from lumbar.training.crop_batches import Samples
+from lumbar.training.trainer import teach
 data, work, out, last = sys.argv[1:]
 monkeypatch = pytest.MonkeyPatch()
 tiny.register(monkeypatch)

@@ -5,7 +5,7 @@ import pytest
 import commands
 from lumbar.errors import WrongSetting
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role
-from lumbar.training.data_set import LABELS, read_data_set
+from lumbar.training.rsna_dataset import LABELS, read_data_set
 
 
 def test_a_folder_that_is_no_such_data_set_is_refused(tmp_path):

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lumbar.spine.decode import CELL_MM, SPACING, best_row
-from lumbar.spine.keypoints import DISCS, SAGITTAL
+from lumbar.spine.keypoint_input import DISCS, SAGITTAL
+from lumbar.spine.label_discs import CELL_MM, SPACING, best_row
 from tests.stubbed import seen_at
 
 Heat = NDArray[np.float32]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lumbar.dicom.folder import Found, find_instances
+from lumbar.dicom.discover import Found, find_instances
 from lumbar.errors import NotAnalysable, WrongSetting
 from lumbar.networks.classifiers import CLASSES
 from lumbar.phantoms import write_data_set
@@ -16,12 +16,12 @@ from lumbar.spine.anatomy import ALL_FINDINGS, Condition, Role, Severity
 from lumbar.spine.findings import Finding, Place
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.spine.roles import assign_roles
-from lumbar.training.data_set import read_data_set, series_by_study, severities_of
-from lumbar.training.evaluate import evaluate_bundle, write_submission
-from lumbar.training.people import parts_of, people_of, split_sha256
-from lumbar.training.report import measured, write_report
+from lumbar.training.default_timing import with_times
+from lumbar.training.demographics import parts_of, people_of, split_sha256
+from lumbar.training.evaluate_bundle import evaluate_bundle, write_submission
+from lumbar.training.evaluation_report import measured, write_report
+from lumbar.training.rsna_dataset import read_data_set, series_by_study, severities_of
 from lumbar.training.split import Part
-from lumbar.training.times import with_times
 
 STUDIES = 10
 BUNDLE = BundleIdentity("test", "1", "a" * 64, TrainedOn.SYNTHETIC, "2")

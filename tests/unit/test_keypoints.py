@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lumbar.spine.keypoints import AXIAL, CELL, SAGITTAL, Framing, brightened, picture
+from lumbar.spine.keypoint_input import AXIAL, CELL, SAGITTAL, Framing, brightened, picture
 from lumbar.spine.slices import SliceHeader
 from tests.unit.headers import SLICE
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lumbar.dicom.folder import find_instances
-from lumbar.dicom.reader import SliceReader
+from lumbar.dicom.discover import find_instances
+from lumbar.dicom.slice_reader import SliceReader
 from lumbar.errors import NotAnalysable, NotDicom
 from lumbar.phantoms import PhantomTruth, write_study
 from lumbar.phantoms.chain import Build, Numbering

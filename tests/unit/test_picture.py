@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from lumbar.reports import lettering, picture
-from lumbar.reports.lettering import GREY, GROUND, LIGHT, MARK, OF_SEVERITY, WARNING, broken, length
-from lumbar.reports.marked import RING
+from lumbar.reports import picture, text_drawing
 from lumbar.reports.picture import Cell, Marked, draw
+from lumbar.reports.slice_panel import RING
+from lumbar.reports.text_drawing import GREY, GROUND, LIGHT, MARK, OF_SEVERITY, WARNING, broken, length
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Severity
 from lumbar.spine.findings import Finding, Place
 from lumbar.spine.provenance import TrainedOn
@@ -195,7 +195,7 @@ def test_lines_are_drawn_and_a_great_many_make_no_endless_picture():
 
 
 def test_the_en_dash_is_drawn_as_one():
-    page = lettering.Page(100, 60)
+    page = text_drawing.Page(100, 60)
     page.write(20, 20, "–", 22)
     rows, columns = np.nonzero((np.asarray(page.image) != GROUND).any(axis=-1))
     assert np.ptp(columns) > 8
@@ -208,7 +208,7 @@ def test_the_font_has_every_other_character_that_is_written():
     missing = bytes(font.getmask("\uffff"))
     written = "".join([*NOTICES, picture.KEY, "·/…", *(level.label for level in Level), *picture.HEADINGS.values()])
     lacking = {letter for letter in written if letter != " " and bytes(font.getmask(letter)) == missing}
-    assert lacking == {lettering.DASH}
+    assert lacking == {text_drawing.DASH}
 
 
 @pytest.mark.parametrize("colour", [LIGHT, GREY, MARK, WARNING, *OF_SEVERITY.values()])

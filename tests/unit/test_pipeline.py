@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 
-from lumbar.dicom.folder import Found, find_instances
+from lumbar.dicom.discover import Found, find_instances
 from lumbar.errors import NotAnalysable
 from lumbar.networks import Networks, load
 from lumbar.phantoms import PhantomTruth
@@ -136,10 +136,10 @@ def test_only_slices_that_are_used_are_decoded(
     clean: list[Found], networks: Reading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = []
-    from lumbar.dicom import reader
+    from lumbar.dicom import slice_reader
 
-    read = reader.read_slice
-    monkeypatch.setattr(reader, "read_slice", lambda path, frame: decoded.append(path) or read(path, frame))
+    read = slice_reader.read_slice
+    monkeypatch.setattr(slice_reader, "read_slice", lambda path, frame: decoded.append(path) or read(path, frame))
     analyse(clean, networks)
     assert len(decoded) == len(set(decoded)) < 0.6 * len(clean)
 

@@ -15,7 +15,7 @@ from pydicom.data import get_testdata_file
 
 from lumbar.dicom import decoder, pixels
 from lumbar.dicom.codestreams import declared_size
-from lumbar.dicom.folder import find_instances
+from lumbar.dicom.discover import find_instances
 from lumbar.dicom.pixels import read_slice
 from lumbar.errors import LumbarError, NotAnalysable, NotDicom
 
@@ -251,7 +251,7 @@ def test_a_zip_is_read_within_the_scratch_folder_whatever_its_names(tmp_path: Pa
 def test_a_zip_beyond_the_limits_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, reason: str
 ) -> None:
-    monkeypatch.setattr(f"lumbar.dicom.folder.{limit}", value)
+    monkeypatch.setattr(f"lumbar.dicom.discover.{limit}", value)
     with zipfile.ZipFile(tmp_path / "z.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(SMALL, "1.dcm")
         archive.write(SMALL, "2.dcm")

@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Level, Role
-from lumbar.spine.keypoints import SAGITTAL, picture
+from lumbar.spine.finding_points import FORAMEN_SD, find_points, usual_place
+from lumbar.spine.keypoint_input import SAGITTAL, picture
 from lumbar.spine.levels import Levels
-from lumbar.spine.points import FORAMEN_SD, find_points, usual_place
 from lumbar.spine.roles import Roles, Stack, Weighting
 from lumbar.spine.slices import SliceHeader, Vector
 from tests.stubbed import seen_at

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from lumbar.phantoms.readers import KAPPA, read_by
+from lumbar.phantoms.simulated_readers import KAPPA, read_by
 from lumbar.phantoms.truth import draw_burdens, severity
 from lumbar.spine.anatomy import ALL_FINDINGS, Role, Severity
 

@@ -9,7 +9,7 @@ from lumbar.networks import classifiers
 from lumbar.networks.classifiers import BACKBONES, IMAGENET, Backbone, build_classifier
 from lumbar.training.imagenet import imagenet_weights
 from lumbar.training.recipes import FOLDER, read_recipe
-from lumbar.training.teach import phases_of
+from lumbar.training.trainer import phases_of
 from tests import tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras

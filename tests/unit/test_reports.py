@@ -12,8 +12,8 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
 
 from lumbar.reports import codes
-from lumbar.reports.identity import report_uid, series_uid
 from lumbar.reports.report import Predecessor, Report
+from lumbar.reports.report_uids import report_uid, series_uid
 from lumbar.reports.sr import build_sr
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level
 from lumbar.spine.findings import Finding, Place

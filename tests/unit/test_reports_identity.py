@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from lumbar.reports.identity import device_uid, report_uid, series_uid, tracking_uid
+from lumbar.reports.report_uids import device_uid, report_uid, series_uid, tracking_uid
 from lumbar.spine.anatomy import ALL_FINDINGS
 from lumbar.spine.provenance import BundleIdentity, Provenance, TrainedOn
 

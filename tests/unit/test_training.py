@@ -10,25 +10,25 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lumbar.dicom.folder import find_instances
+from lumbar.dicom.discover import find_instances
 from lumbar.errors import WrongSetting
 from lumbar.networks.locator import FOLDER, FRAMINGS, described, load_locator
-from lumbar.phantoms import views as drawn
+from lumbar.phantoms import locator_views as drawn
 from lumbar.phantoms import write_data_set
 from lumbar.phantoms.chain import Numbering
 from lumbar.phantoms.dataset import PHANTOM_POINTS
+from lumbar.phantoms.locator_views import Views
 from lumbar.phantoms.planes import Region
-from lumbar.phantoms.views import Views
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level
-from lumbar.spine.keypoints import AXIAL, BORDER, CELL, DISCS, SAGITTAL
-from lumbar.training.data_set import COORDINATES, rows_by_study
-from lumbar.training.drill import Album, axial_lesson, sagittal_lesson
-from lumbar.training.labelled import labelled_views, write_labelled_views
-from lumbar.training.labels import labels_of, study_folders
-from lumbar.training.levels import Outcome, Truth, evaluate_levels, summary, write_outcomes
-from lumbar.training.locator import heat_loss
-from lumbar.training.rebuild import COURSES, rebuild_locator
-from lumbar.training.views import write_file
+from lumbar.spine.keypoint_input import AXIAL, BORDER, CELL, DISCS, SAGITTAL
+from lumbar.training.annotated_views import labelled_views, write_labelled_views
+from lumbar.training.evaluate_locator import Outcome, Truth, evaluate_levels, summary, write_outcomes
+from lumbar.training.keypoint_dataset import Album, axial_lesson, sagittal_lesson
+from lumbar.training.locator_trainer import heat_loss
+from lumbar.training.rsna_dataset import COORDINATES, rows_by_study
+from lumbar.training.rsna_tables import labels_of, study_folders
+from lumbar.training.train_locator import COURSES, rebuild_locator
+from lumbar.training.view_files import write_file
 from tests.stubbed import StubKeypoints
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from lumbar.dicom.folder import Found
+from lumbar.dicom.discover import Found
 from lumbar.spine.anatomy import Role
 
 # Usual repetition and echo times, ms.

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from lumbar.dicom.folder import find_instances
-from lumbar.dicom.reader import SliceReader
+from lumbar.dicom.discover import find_instances
+from lumbar.dicom.slice_reader import SliceReader
 from lumbar.errors import NotAnalysable, NotDicom
 from lumbar.phantoms.dataset import PHANTOM_POINTS, PHANTOMS
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Role
+from lumbar.spine.finding_points import find_points
 from lumbar.spine.levels import KeypointReader, locate_levels
-from lumbar.spine.points import find_points
 from lumbar.spine.roles import assign_roles
 from lumbar.spine.slices import SliceHeader, Vector
-from lumbar.training.data_set import COORDINATES, rows_by_study, series_by_study
-from lumbar.training.labels import Label, labels_of, study_folders
-from lumbar.training.times import with_times
+from lumbar.training.default_timing import with_times
+from lumbar.training.rsna_dataset import COORDINATES, rows_by_study, series_by_study
+from lumbar.training.rsna_tables import Label, labels_of, study_folders
 
 
 @dataclass(frozen=True)

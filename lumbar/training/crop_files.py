@@ -24,9 +24,9 @@ from lumbar.errors import NotDicom, Permanent, WrongSetting
 from lumbar.spine.anatomy import Condition, FindingKey, Level
 from lumbar.spine.crops import CROP_MM, PREPROCESSING_VERSION, SIDE, crop
 from lumbar.spine.slices import SliceHeader
-from lumbar.training.data_set import Dropped, Study
-from lumbar.training.marked import MarkedFinding, MarkedStudy, mark
-from lumbar.training.people import Person, person_of
+from lumbar.training.annotations import MarkedFinding, MarkedStudy, mark
+from lumbar.training.demographics import Person, person_of
+from lumbar.training.rsna_dataset import Dropped, Study
 from lumbar.training.split import Part
 
 MARGIN = 28  # pixels around a crop that are kept too, an eighth of its side: room to turn and to shift

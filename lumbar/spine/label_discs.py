@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar.spine.keypoints import CELL, DISCS, SAGITTAL, Heat
+from lumbar.spine.keypoint_input import CELL, DISCS, SAGITTAL, Heat
 from lumbar.spine.slices import Vector
 
 CELL_MM = CELL * SAGITTAL.mm

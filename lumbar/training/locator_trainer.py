@@ -12,8 +12,8 @@ from keras import ops
 from numpy.typing import NDArray
 
 from lumbar.networks.locator import FRAMINGS, build_network
-from lumbar.spine.keypoints import Framing
-from lumbar.training.drill import Album, Lessons
+from lumbar.spine.keypoint_input import Framing
+from lumbar.training.keypoint_dataset import Album, Lessons
 
 RATE, WARM_UP, DECAY = 2e-3, 300, 1e-4
 SIGMA = 1.3  # cells: how wide a target's blob is

@@ -22,8 +22,8 @@ from lumbar.networks.classifiers import CLASSES, build_classifier, in_batches
 from lumbar.networks.weights import read_weights, write_weights
 from lumbar.spine.crops import PREPROCESSING_VERSION
 from lumbar.training.calibration import corrected, log_loss
+from lumbar.training.crop_batches import Epoch, Samples
 from lumbar.training.recipes import Course, Phase
-from lumbar.training.samples import Epoch, Samples
 
 Weights = list[NDArray[np.float32]]
 Row = dict[str, float]

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lumbar.dicom.folder import Found
+from lumbar.dicom.discover import Found
 from lumbar.errors import WrongSetting
 from lumbar.spine.anatomy import FindingKey
 from lumbar.spine.slices import SliceHeader, Vector
-from lumbar.training.data_set import COORDINATES, IMAGES, key_of
+from lumbar.training.rsna_dataset import COORDINATES, IMAGES, key_of
 
 
 @dataclass(frozen=True)

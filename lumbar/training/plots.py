@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lumbar.spine.anatomy import Condition, Severity
-from lumbar.training.crops import Cut
+from lumbar.training.crop_files import Cut
 
 COLOURS = ("#4c9f70", "#e0a030", "#c0392b")  # normal or mild, moderate, severe
 

@@ -16,7 +16,7 @@ from lumbar.phantoms.scanner import Sequence, render
 from lumbar.phantoms.shapes import Tissue
 from lumbar.phantoms.truth import Point, draw_burdens
 from lumbar.spine.anatomy import Level, Side
-from lumbar.spine.keypoints import BORDER_AHEAD_MM, BORDER_DOWN_MM
+from lumbar.spine.keypoint_input import BORDER_AHEAD_MM, BORDER_DOWN_MM
 
 SAGITTAL_MM, SAGITTAL_SIDE = 1.6, 256
 AXIAL_MM, AXIAL_SIDE = 1.25, 176

@@ -9,21 +9,21 @@ from pathlib import Path
 
 import numpy as np
 
-from lumbar.dicom.folder import find_instances
-from lumbar.dicom.reader import SliceReader
+from lumbar.dicom.discover import find_instances
+from lumbar.dicom.slice_reader import SliceReader
 from lumbar.errors import NotAnalysable, NotDicom
-from lumbar.phantoms import views as drawn
+from lumbar.phantoms import locator_views as drawn
 from lumbar.phantoms.chain import Numbering
+from lumbar.phantoms.locator_views import Views
 from lumbar.phantoms.planes import Region
-from lumbar.phantoms.views import Views
 from lumbar.spine.anatomy import FindingKey, Level, Role, Side
-from lumbar.spine.keypoints import DISCS, Framing, picture
+from lumbar.spine.keypoint_input import DISCS, Framing, picture
 from lumbar.spine.roles import assign_roles
 from lumbar.spine.slices import SliceHeader
-from lumbar.training.data_set import COORDINATES, rows_by_study, series_by_study
-from lumbar.training.labels import Label, labels_of, study_folders
-from lumbar.training.times import with_times
-from lumbar.training.views import write_file
+from lumbar.training.default_timing import with_times
+from lumbar.training.rsna_dataset import COORDINATES, rows_by_study, series_by_study
+from lumbar.training.rsna_tables import Label, labels_of, study_folders
+from lumbar.training.view_files import write_file
 
 SAGITTAL_VIEW = Framing(drawn.SAGITTAL_SIDE, drawn.SAGITTAL_MM, ())
 AXIAL_VIEW = Framing(drawn.AXIAL_SIDE, drawn.AXIAL_MM, ())

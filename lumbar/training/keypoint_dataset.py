@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar.phantoms import views
+from lumbar.phantoms import locator_views
 from lumbar.spine.anatomy import Level
-from lumbar.spine.keypoints import (
+from lumbar.spine.keypoint_input import (
     AXIAL,
     BORDER,
     BORDER_AHEAD_MM,
@@ -76,10 +76,10 @@ def sagittal_lesson(rng: Rng, album: Album) -> Lesson:
     presence = np.r_[_fade(across[canal], CANAL_SD), _fade(across[nearer], FORAMEN_SD)]
     if album.lumbar[view]:
         away = np.array([rng.uniform(-30, 45), rng.uniform(-62, 70)])
-        centre = _middle(points, L3_L4) + away / views.SAGITTAL_MM
+        centre = _middle(points, L3_L4) + away / locator_views.SAGITTAL_MM
     else:
-        centre = np.full(2, (views.SAGITTAL_SIDE - 1) / 2) + rng.uniform(-40, 40, 2)
-    picture, warp = _warped(rng, image, centre, views.SAGITTAL_MM, SAGITTAL)
+        centre = np.full(2, (locator_views.SAGITTAL_SIDE - 1) / 2) + rng.uniform(-40, 40, 2)
+    picture, warp = _warped(rng, image, centre, locator_views.SAGITTAL_MM, SAGITTAL)
     places = points[order, :2] @ warp[:, :2].T + warp[:, 2]
     picture, inside = _framed(rng, picture, places, SAGITTAL)
     weight = np.isfinite(presence).astype(float)
@@ -101,11 +101,11 @@ def axial_lesson(rng: Rng, album: Album) -> Lesson:
     weight = np.isfinite(across).astype(float)
     if rng.random() < 0.5:
         image = image[:, ::-1]
-        points[:, 0] = views.AXIAL_SIDE - 1 - points[:, 0]
+        points[:, 0] = locator_views.AXIAL_SIDE - 1 - points[:, 0]
         points[[1, 2]] = points[[2, 1]]
     reach = 45 if rng.random() < 0.3 else 20
-    centre = _middle(points, 0) + rng.uniform(-reach, reach, 2) / views.AXIAL_MM
-    picture, warp = _warped(rng, image, centre, views.AXIAL_MM, AXIAL)
+    centre = _middle(points, 0) + rng.uniform(-reach, reach, 2) / locator_views.AXIAL_MM
+    picture, warp = _warped(rng, image, centre, locator_views.AXIAL_MM, AXIAL)
     places = points[:, :2] @ warp[:, :2].T + warp[:, 2]
     picture, inside = _framed(rng, picture, places, AXIAL)
     presence = np.where(inside, presence, 0)
@@ -118,8 +118,8 @@ def border_lesson(rng: Rng, album: Album) -> Lesson:
     """A middle slice about the lumbosacral border."""
     view, index = int(rng.integers(len(album))), int(rng.integers(album.images.shape[1]))
     offset = np.array([-BORDER_AHEAD_MM, BORDER_DOWN_MM]) + rng.normal(0, 4, 2)
-    centre = album.points[view, 0, :2] + offset / views.BORDER_MM
-    picture, _ = _warped(rng, album.images[view, index], centre, views.BORDER_MM, BORDER)
+    centre = album.points[view, 0, :2] + offset / locator_views.BORDER_MM
+    picture, _ = _warped(rng, album.images[view, index], centre, locator_views.BORDER_MM, BORDER)
     return Lesson(_spoilt(rng, picture), np.array([float(album.transitional[view])], np.float32))
 
 

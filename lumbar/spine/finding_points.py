@@ -12,7 +12,7 @@ import numpy as np
 
 from lumbar.errors import NotDicom
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Side
-from lumbar.spine.keypoints import AXIAL, CELL, SAGITTAL, Framing, Heat, Picture, picture
+from lumbar.spine.keypoint_input import AXIAL, CELL, SAGITTAL, Framing, Heat, Picture, picture
 from lumbar.spine.levels import SEEN, UNCERTAIN, KeypointReader, Levels, Read, leftwards, middle_of
 from lumbar.spine.roles import Roles
 from lumbar.spine.slices import SliceHeader, Vector

@@ -7,7 +7,7 @@ Ronneberger et al., U-Net, MICCAI 2015. Each point's map is a softmax over the c
 import keras
 from keras import layers
 
-from lumbar.spine.keypoints import BORDER, Framing
+from lumbar.spine.keypoint_input import BORDER, Framing
 
 WIDTHS = (32, 48, 64, 96, 128)
 STEM, FINE = 16, 16

@@ -20,15 +20,15 @@ from lumbar.phantoms.dataset import ORIGIN
 from lumbar.spine.anatomy import Severity
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.training.calibration import calibrate, corrected, expected_calibration_error, fitted
-from lumbar.training.crops import SPLIT, Cut, cut_crops
-from lumbar.training.data_set import Dropped, read_data_set
-from lumbar.training.figures import draw_counts, draw_history
+from lumbar.training.crop_batches import Kind, Samples
+from lumbar.training.crop_files import SPLIT, Cut, cut_crops
+from lumbar.training.demographics import parts_of, people_of, split_sha256
 from lumbar.training.metrics import views_right
-from lumbar.training.people import parts_of, people_of, split_sha256
+from lumbar.training.plots import draw_counts, draw_history
 from lumbar.training.recipes import Recipe
-from lumbar.training.samples import Kind, Samples
+from lumbar.training.rsna_dataset import Dropped, read_data_set
 from lumbar.training.split import Part
-from lumbar.training.teach import batches_of, phases_of, teach
+from lumbar.training.trainer import batches_of, phases_of, teach
 
 Stage = Callable[[str, int], Callable[[int], None]]
 DROPPED = "dropped.csv"

@@ -12,7 +12,7 @@ from lumbar.networks.classifiers import CLASSES, NONE
 from lumbar.spine.anatomy import Condition
 from lumbar.training.augment import augmented
 from lumbar.training.balance import Balance, balance
-from lumbar.training.crops import Cut, as_read, read_cut
+from lumbar.training.crop_files import Cut, as_read, read_cut
 from lumbar.training.recipes import Course, Recipe
 
 Kind = Literal["condition", "severity"]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar.dicom.folder import Found
+from lumbar.dicom.discover import Found
 from lumbar.dicom.pixels import read_slice
 from lumbar.spine.slices import SliceHeader
 

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from pydicom.dataset import Dataset
 
-from lumbar.dicom.folder import find_instances
-from lumbar.dicom.reader import SliceReader
+from lumbar.dicom.discover import find_instances
+from lumbar.dicom.slice_reader import SliceReader
 from lumbar.errors import NotAnalysable
 from lumbar.spine.anatomy import FindingKey, Level, Role, Severity
 from lumbar.spine.candidates import REACH_MM
 from lumbar.spine.slices import SliceHeader, Vector
-from lumbar.training.data_set import Dropped, Study
+from lumbar.training.rsna_dataset import Dropped, Study
 
 NEIGHBOURS = 2  # slices beside the labelled one, of those within reach
 MISNAMED_MM = 12.0  # by which a mark lies nearer to the marks of another level than to those of its own

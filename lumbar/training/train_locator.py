@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lumbar.networks.locator import write_network
-from lumbar.phantoms.views import Views, axial_views, border_views, sagittal_views
+from lumbar.phantoms.locator_views import Views, axial_views, border_views, sagittal_views
 from lumbar.spine.provenance import TrainedOn
-from lumbar.training.drill import Album, Lessons, axial_lesson, border_lesson, sagittal_lesson
-from lumbar.training.labelled import write_labelled_views
-from lumbar.training.locator import teach
-from lumbar.training.views import write_views
+from lumbar.training.annotated_views import write_labelled_views
+from lumbar.training.keypoint_dataset import Album, Lessons, axial_lesson, border_lesson, sagittal_lesson
+from lumbar.training.locator_trainer import teach
+from lumbar.training.view_files import write_views
 
 Stage = Callable[[str, int], Callable[[float], None]]
 

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar.dicom.folder import Found, find_instances
+from lumbar.dicom.discover import Found, find_instances
 from lumbar.errors import NotAnalysable, WrongSetting
 from lumbar.phantoms.dataset import PHANTOM_TRUTH
 from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Role, Severity
 from lumbar.spine.findings import Finding
-from lumbar.training.data_set import Study, read_data_set, severities_of
+from lumbar.training.default_timing import with_times
+from lumbar.training.demographics import Person, parts_of, people_of, split_sha256
 from lumbar.training.metrics import VIEWS, Scored, views_right
-from lumbar.training.people import Person, parts_of, people_of, split_sha256
+from lumbar.training.rsna_dataset import Study, read_data_set, severities_of
 from lumbar.training.split import Part
-from lumbar.training.times import with_times
 
 GROUPS: Mapping[Role, str] = {Role.SAGITTAL_T2: "canal", Role.SAGITTAL_T1: "foraminal", Role.AXIAL_T2: "subarticular"}
 # What the pipeline makes of a study: 25 findings, and of the graded ones what VGG16 says of the chosen view, as in

@@ -13,7 +13,7 @@ import numpy as np
 
 import lumbar.phantoms
 from lumbar.phantoms.chain import Numbering
-from lumbar.phantoms.views import Views
+from lumbar.phantoms.locator_views import Views
 
 PATIENTS = 40  # in a file
 

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 from lumbar.dicom.headers import read_header
 from lumbar.errors import NotDicom
 from lumbar.spine.anatomy import Severity
-from lumbar.training.data_set import Study
+from lumbar.training.rsna_dataset import Study
 from lumbar.training.split import Part, split
 
 PHANTOM = "SYNTHETIC PHANTOM"  # in the InstitutionName of ours

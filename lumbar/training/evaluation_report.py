@@ -11,9 +11,9 @@ import numpy as np
 
 from lumbar.spine.anatomy import Condition, Level
 from lumbar.spine.provenance import RESEARCH_USE_ONLY, BundleIdentity
-from lumbar.training.evaluate import Judged, arrays_of, scored, write_submission
-from lumbar.training.figures import draw_confusions, draw_reliability
+from lumbar.training.evaluate_bundle import Judged, arrays_of, scored, write_submission
 from lumbar.training.metrics import agreement, competition_loss, confusion, figures, intervals
+from lumbar.training.plots import draw_confusions, draw_reliability
 
 PHANTOMS_ONLY = (
     "These are phantoms, synthetic images of our own making, graded by simulated readers. The figures check the "

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lumbar.reports.lettering import GROUND, LIGHT, MARK, Page
+from lumbar.reports.text_drawing import GROUND, LIGHT, MARK, Page
 from lumbar.spine.anatomy import Plane
 from lumbar.spine.crops import SIDE, crop_to_image, normalised
 from lumbar.spine.slices import SliceHeader, Vector

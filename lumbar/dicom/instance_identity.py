@@ -1,7 +1,7 @@
 """What an instance says it is and whom it belongs to, read from its header in a child process.
 
-``python -m lumbar.dicom.identity`` is the child. What it could read within its limits, a worker can read within them
-too.
+``python -m lumbar.dicom.instance_identity`` is the child process. What it could read within its limits, a worker can
+read within them too.
 """
 
 from dataclasses import asdict, dataclass
@@ -10,8 +10,8 @@ from typing import Any
 
 from pydicom import Dataset
 
-from lumbar.dicom.confined import Answer, Child, Died, serve
 from lumbar.dicom.headers import read_header, refusing, slice_headers, text
+from lumbar.dicom.sandbox import Answer, Child, Died, serve
 from lumbar.errors import NotDicom
 from lumbar.spine.anatomy import Role
 from lumbar.spine.roles import role_of
@@ -21,7 +21,7 @@ MEMORY = 192 * 2**20  # bytes, for one header
 
 SCANNER = ("Manufacturer", "ManufacturerModelName", "StationName")
 
-child = Child("lumbar.dicom.identity")
+child = Child("lumbar.dicom.instance_identity")
 
 
 @dataclass(frozen=True)
