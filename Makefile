@@ -32,12 +32,12 @@ hostile: .venv/dev ## Every hostile input, then COUNT damaged messages (SEED=s)
 	$(BIN)/python -m tests.hostile.fuzzer --seed $(SEED) --count $(COUNT)
 
 bench: .venv/dev ## How long things take, side by side
-	$(BIN)/python -m bench.locating
-	$(BIN)/python -m bench.classifying
+	$(BIN)/python -m bench.locator
+	$(BIN)/python -m bench.classifiers
 
 questions: .venv/dev ## The pages' questions, asked of a million studies (half an hour, 15 GB)
 	scripts/install-test-servers
-	$(BIN)/python -m bench.questions --studies 1000000 --sqlite-studies 10000 --keep build/questions
+	$(BIN)/python -m bench.queries --studies 1000000 --sqlite-studies 10000 --keep build/questions
 
 bundle: .venv/dev ## The shipped weights again, from phantoms to measured figures (two hours on two cores)
 	[ -f build/phantoms/phantoms.json ] || rm -rf build/phantoms

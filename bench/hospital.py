@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.readings import FOUND, readings
+from bench.synthetic_findings import FOUND, readings
 from db.read_models.study_search import keys_of
 from lumbar.spine.anatomy import Role, Severity
 

@@ -33,7 +33,7 @@ class System:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.port = free_port()
-        self._program = [sys.executable, "-m", "tests.stubbed" if stubbed else "commands"]
+        self._program = [sys.executable, "-m", "tests.stub_program" if stubbed else "commands"]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("LUMBAR_")}
         self._environment = {
             **inherited,

@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 
 from db import previews
 from tests.integration.uploads import files_of, zipped
-from tests.stubbed import StubNetworks
+from tests.stub_program import StubNetworks
 from worker.preview import read_next
 
 

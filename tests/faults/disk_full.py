@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.faults.books import Watch, judge, settle
+from tests.faults.accounting import Watch, judge, settle
 from tests.faults.outcome import Ground, Outcome
 from tests.faults.sending import Senders, dealt, make_studies
 from tests.system import wait_until

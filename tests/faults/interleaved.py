@@ -3,7 +3,7 @@
 from sqlalchemy import select
 
 from db.models import Finding, Study
-from tests.faults.books import Watch, judge, settle, snapshot
+from tests.faults.accounting import Watch, judge, settle, snapshot
 from tests.faults.outcome import Ground, Outcome
 from tests.faults.sending import Senders, Sent, dealt, make_study, shuffled
 from tests.system import System, closing_database, wait_until

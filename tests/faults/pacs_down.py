@@ -9,7 +9,7 @@ from pynetdicom.sop_class import Comprehensive3DSRStorage, Verification
 from sqlalchemy import select
 
 from db.models import Delivery, Job, JobKind, Report, Study
-from tests.faults.books import Watch, judge, reports_in, settle, snapshot
+from tests.faults.accounting import Watch, judge, reports_in, settle, snapshot
 from tests.faults.outcome import Ground, Outcome
 from tests.faults.sending import Senders, make_studies
 from tests.integration.conftest import ROOT

@@ -2,7 +2,7 @@
 
 import time
 
-from tests.faults.books import Watch, judge, settle
+from tests.faults.accounting import Watch, judge, settle
 from tests.faults.outcome import Clock, Ground, Outcome
 from tests.faults.sending import Senders, dealt, make_studies
 from tests.system import wait_until

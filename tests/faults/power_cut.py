@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from db.database import DatabaseAway
-from tests.faults.books import judge, partial_in, settle, snapshot
+from tests.faults.accounting import judge, partial_in, settle, snapshot
 from tests.faults.outcome import SMALL, Clock, Ground, Outcome, ending
 from tests.faults.powercut import PowerCut
 from tests.faults.sending import Senders, dealt, make_studies

@@ -2,7 +2,7 @@
 
 import time
 
-from tests.faults.books import Watch, ended, judge, settle
+from tests.faults.accounting import Watch, ended, judge, settle
 from tests.faults.outcome import Ground, Outcome
 from tests.faults.sending import Senders, dealt, make_studies
 from tests.system import closing_database, wait_until

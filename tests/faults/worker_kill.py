@@ -5,7 +5,7 @@ import time
 from sqlalchemy import func, select
 
 from db.models import Job, JobKind
-from tests.faults.books import Watch, judge, settle
+from tests.faults.accounting import Watch, judge, settle
 from tests.faults.outcome import Clock, Ground, Outcome
 from tests.faults.sending import Senders, dealt, make_studies
 from tests.system import System, closing_database, wait_until

@@ -3,7 +3,7 @@
 from sqlalchemy import select
 
 from db.models import Job, JobKind
-from tests.faults.books import judge, settle
+from tests.faults.accounting import judge, settle
 from tests.faults.outcome import Clock, Ground, Outcome
 from tests.faults.sending import Senders, make_studies
 from tests.system import System, closing_database, wait_until

@@ -35,7 +35,7 @@ from tests.integration.uploads import (
     zipped,
 )
 from tests.integration.visitors import trail
-from tests.stubbed import StubNetworks
+from tests.stub_program import StubNetworks
 from tests.system import wait_until
 from worker import preview, store_upload
 from worker.inline import LocalDoorbell

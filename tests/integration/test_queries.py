@@ -16,9 +16,9 @@ from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Sev
 from lumbar.spine.findings import Finding, Place
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.spine.urgency import Urgency
-from tests.faults.reading import by_headers
+from tests.faults.stub_reading import by_headers
 from tests.integration.conftest import ROOT, arrival, make_slice
-from tests.stubbed import StubNetworks
+from tests.stub_program import StubNetworks
 from worker import analysis
 
 PLACE = Place("1.2", "1.3", "1.4", None, 10.5, 20.25, -1, 2, 3)

@@ -12,7 +12,7 @@ from db.ingest import RemovedMeanwhile, Taken, take_in
 from db.models import AuditEvent, Instance, JobKind, Study, StudyState
 from lumbar.errors import Permanent
 from tests.integration.conftest import ROOT, arrival, make_slice
-from tests.stubbed import StubNetworks
+from tests.stub_program import StubNetworks
 from worker.analysis import analyse_study
 from worker.runner import perform
 

@@ -7,7 +7,7 @@ from starlette.routing import Match
 from db.models import UserRole
 from tests.integration.conftest import ROOT
 from tests.integration.morning import ARRIVING_UID, DEAD, DELIVERED, REFUSED_UID, SEVERE_UID, WAITING, everything, fill
-from tests.integration.test_web_access import NEEDS, OPEN
+from tests.integration.test_web_auth import NEEDS, OPEN
 from tests.integration.visitors import OURS, Visitor, by_token, in_browser, one_database
 from web.app import create_app
 

@@ -12,7 +12,7 @@ from db.context import Site
 from db.models import Preview, User, UserRole
 from db.types import db_now
 from tests.integration.conftest import make_slice
-from tests.stubbed import StubNetworks
+from tests.stub_program import StubNetworks
 from worker.preview import read_next
 
 

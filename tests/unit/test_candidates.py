@@ -15,7 +15,7 @@ from lumbar.spine.candidates import PER_FINDING, Candidate, candidates
 from lumbar.spine.finding_points import FORAMEN_ASIDE_MM, RECESS_AHEAD_MM, RECESS_ASIDE_MM, usual_place
 from lumbar.spine.roles import Roles, Stack, Weighting, assign_roles
 from lumbar.spine.slices import SliceHeader, Vector
-from tests.studies import CHANGES, Slices
+from tests.study_factory import CHANGES, Slices
 from tests.unit.headers import SLICE
 
 HEADER = replace(SLICE, rows=300, columns=300, position=(0.0, 0.0, 0.0))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lumbar.spine.anatomy import Plane, Role
 from lumbar.spine.crops import CROP_MM, SIDE, crop, crop_to_image, normalised
 from lumbar.spine.slices import SliceHeader, Vector
-from tests.studies import Storage, kept_as
+from tests.study_factory import Storage, kept_as
 from tests.unit.headers import SLICE
 from tests.unit.planes import oblique
 

@@ -22,8 +22,8 @@ from lumbar.phantoms import PhantomTruth
 from lumbar.spine.anatomy import Plane, Side
 from lumbar.spine.levels import KeypointReader
 from lumbar.spine.slices import SliceHeader
-from tests.stubbed import StubKeypoints, StubNetworks
-from tests.studies import CHANGES, duplicated, split, turned
+from tests.stub_program import StubKeypoints, StubNetworks
+from tests.study_factory import CHANGES, duplicated, split, turned
 from worker.pipeline import Analysis, analyse, picture_of
 
 SEED = 21

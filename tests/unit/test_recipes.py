@@ -10,7 +10,7 @@ from lumbar.networks.classifiers import BACKBONES, IMAGENET, Backbone, build_cla
 from lumbar.training.imagenet import imagenet_weights
 from lumbar.training.recipes import FOLDER, read_recipe
 from lumbar.training.trainer import phases_of
-from tests import tiny
+from tests import tiny_network
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras
 
@@ -58,21 +58,21 @@ def test_a_recipe_of_one_s_own_is_read_from_its_file(tmp_path):
 def away(*args, weights=None, **others):
     if weights == IMAGENET:
         raise Exception("URL fetch failure")
-    return tiny.build(weights=weights, **others)
+    return tiny_network.build(weights=weights, **others)
 
 
 @pytest.fixture
 def recipe(monkeypatch):
-    tiny.register(monkeypatch)
+    tiny_network.register(monkeypatch)
     course = {
-        "architecture": tiny.TINY,
+        "architecture": tiny_network.TINY,
         "phases": [{"epochs": 1, "rate": 1e-3, "frozen": True}, {"epochs": 1, "rate": 1e-4}],
     }
-    return tiny.recipe(condition=course, severity=course)
+    return tiny_network.recipe(condition=course, severity=course)
 
 
 def test_weights_that_cannot_be_fetched_are_told_of_plainly_and_the_training_goes_on_without(recipe, monkeypatch):
-    monkeypatch.setitem(classifiers.BACKBONES, tiny.TINY, Backbone(away, (1.0,) * 3, (0.0,) * 3, 0.25))
+    monkeypatch.setitem(classifiers.BACKBONES, tiny_network.TINY, Backbone(away, (1.0,) * 3, (0.0,) * 3, 0.25))
     start, told = imagenet_weights(recipe, {})
     assert start == {}
     assert all("cannot be fetched" in line and "random" in line for line in told)
@@ -82,12 +82,12 @@ def test_weights_that_cannot_be_fetched_are_told_of_plainly_and_the_training_goe
 
 def test_weights_in_a_file_are_what_the_backbone_starts_from(recipe, tmp_path):
     given = tmp_path / "tiny.weights.h5"
-    saved = tiny.build(input_shape=(224, 224, 3))
+    saved = tiny_network.build(input_shape=(224, 224, 3))
     saved.save_weights(given)
-    start, told = imagenet_weights(recipe, {tiny.TINY: given})
+    start, told = imagenet_weights(recipe, {tiny_network.TINY: given})
     assert start == dict.fromkeys(("condition", "severity"), str(given))
     assert told == ()
-    network = build_classifier("severity", tiny.TINY, 64, start["severity"])
+    network = build_classifier("severity", tiny_network.TINY, 64, start["severity"])
     for own, its in zip(network.get_layer("backbone").get_weights(), saved.get_weights(), strict=True):
         assert (own == its).all()
     assert [phase.frozen for phase in phases_of(recipe.severity, str(given))] == [True, False]
@@ -95,7 +95,7 @@ def test_weights_in_a_file_are_what_the_backbone_starts_from(recipe, tmp_path):
 
 def test_a_file_that_is_not_there_or_holds_something_else_is_refused(recipe, tmp_path):
     with pytest.raises(WrongSetting, match="not there"):
-        imagenet_weights(recipe, {tiny.TINY: tmp_path / "nowhere.h5"})
+        imagenet_weights(recipe, {tiny_network.TINY: tmp_path / "nowhere.h5"})
     (tmp_path / "other.weights.h5").write_bytes(b"no weights")
     with pytest.raises(WrongSetting, match="holds no ImageNet weights"):
-        imagenet_weights(recipe, {tiny.TINY: tmp_path / "other.weights.h5"})
+        imagenet_weights(recipe, {tiny_network.TINY: tmp_path / "other.weights.h5"})

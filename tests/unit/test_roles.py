@@ -14,7 +14,7 @@ from lumbar.errors import NotAnalysable
 from lumbar.spine.anatomy import Role
 from lumbar.spine.roles import Roles, Weighting, assign_roles, weighting
 from lumbar.spine.slices import SliceHeader
-from tests.studies import CHANGES, Slices, kept_as, series, shuffled
+from tests.study_factory import CHANGES, Slices, kept_as, series, shuffled
 from tests.unit.headers import SLICE as HEADER
 
 SLICE = replace(HEADER, rows=384, columns=384, spacing=(0.75, 0.75))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lumbar.spine.anatomy import Plane
 from lumbar.spine.slices import SliceHeader
-from tests.studies import Storage, kept_as
+from tests.study_factory import Storage, kept_as
 from tests.unit.headers import SLICE
 
 AXIAL = replace(

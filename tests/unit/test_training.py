@@ -29,7 +29,7 @@ from lumbar.training.rsna_dataset import COORDINATES, rows_by_study
 from lumbar.training.rsna_tables import labels_of, study_folders
 from lumbar.training.train_locator import COURSES, rebuild_locator
 from lumbar.training.view_files import write_file
-from tests.stubbed import StubKeypoints
+from tests.stub_program import StubKeypoints
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras
 

@@ -10,7 +10,7 @@ from lumbar.dicom.sandbox import Child, Died
 
 @pytest.fixture
 def child() -> Iterator[Child]:
-    started = Child("tests.confined_child")
+    started = Child("tests.sandbox_child")
     yield started
     started.end()
 

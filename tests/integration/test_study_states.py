@@ -14,7 +14,7 @@ from db.jobs import Backoff
 from db.models import Job, JobKind, JobState, Study, StudyState
 from db.studies import TRANSITIONS, Quiet, StudyEvent
 from tests.integration.conftest import ROOT, arrival, make_slice
-from tests.stubbed import StubNetworks
+from tests.stub_program import StubNetworks
 from worker.analysis import analyse_study
 from worker.runner import perform
 

@@ -1,4 +1,4 @@
-"""How many crops a second the shipped classifiers answer: ``python -m bench.classifying``.
+"""How many crops a second the shipped classifiers answer: ``python -m bench.classifiers``.
 
 Side by side: the same networks at the crop's full 224 pixels, as the first plan had them.
 """

@@ -1,4 +1,4 @@
-"""How long a whole study of 90 slices takes up to its crops, decoding included: ``python -m bench.locating``.
+"""How long a whole study of 90 slices takes up to its crops, decoding included: ``python -m bench.locator``.
 
 Side by side: the time it takes to read and decode every one of its slices, which a reader without roles would need.
 """

@@ -22,7 +22,7 @@ from lumbar.store.files import Store
 from tests.faults.outcome import Clock, Outcome
 from tests.faults.sending import Sent, dataset_of
 from tests.peers import Orthanc
-from tests.stubbed import StubNetworks
+from tests.stub_program import StubNetworks
 from tests.system import System, closing_database
 
 

@@ -1,7 +1,7 @@
-"""`lumbar` with stub networks, for its child processes too: ``python -m tests.stubbed up``.
+"""`lumbar` with stub networks, for its child processes too: ``python -m tests.stub_program up``.
 
 The analysis of a study whose UID names a file in the folder ``held`` waits until the file is gone.
-``TESTS_READING=headers`` stubs the whole reading (``tests.faults.reading``).
+``TESTS_READING=headers`` stubs the whole reading (``tests.faults.stub_reading``).
 """
 
 import os
@@ -18,7 +18,7 @@ from commands import services
 from lumbar.spine.keypoint_input import AXIAL, SAGITTAL, Framing
 from lumbar.spine.label_discs import CELL_MM, SPACING
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
-from tests.faults import reading
+from tests.faults import stub_reading
 from worker import analysis, preview
 
 HELD = Path("held")
@@ -74,10 +74,10 @@ def hold(analyse):
 
 
 if __name__ == "__main__":
-    services.PROGRAM = (sys.executable, "-m", "tests.stubbed")
+    services.PROGRAM = (sys.executable, "-m", "tests.stub_program")
     services.load_networks = lambda settings: StubNetworks  # type: ignore[assignment]
     if os.environ.get("TESTS_READING") == "headers":
-        reading.replace()
+        stub_reading.replace()
     analysis.analyse = hold(analysis.analyse)
     preview.analyse = hold(preview.analyse)
     commands.main()

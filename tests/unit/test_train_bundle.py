@@ -31,7 +31,7 @@ from lumbar.training.export import FORMATS, export_bundle
 from lumbar.training.rsna_dataset import read_data_set
 from lumbar.training.split import Part
 from lumbar.training.train_bundle import prepare, train_bundle
-from tests import tiny
+from tests import tiny_network
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras, saving weights
@@ -234,9 +234,9 @@ def test_crops_are_cut_once_and_again_when_labels_or_images_change(irregular, pr
 @pytest.fixture(scope="module")
 def bundle(irregular, work, tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
-        tiny.register(monkeypatch)
+        tiny_network.register(monkeypatch)
         out = tmp_path_factory.mktemp("bundles") / "tiny"
-        identity = train_bundle(irregular[0], out, work, tiny.recipe(), silent, name="tiny", version="7")
+        identity = train_bundle(irregular[0], out, work, tiny_network.recipe(), silent, name="tiny", version="7")
         yield out, identity
 
 
@@ -257,7 +257,7 @@ def test_a_bundle_is_trained_from_the_tables_as_they_are(bundle, work):
 
 def test_a_bundle_trained_again_from_what_is_kept_has_the_same_weights(bundle, irregular, work, tmp_path):
     out, _ = bundle
-    train_bundle(irregular[0], tmp_path / "again", work, tiny.recipe(), silent, name="tiny", version="7")
+    train_bundle(irregular[0], tmp_path / "again", work, tiny_network.recipe(), silent, name="tiny", version="7")
     first, second = (read_description(folder)["networks"] for folder in (out, tmp_path / "again"))
     assert first == second
 
@@ -277,7 +277,7 @@ def test_the_part_that_is_tested_is_the_part_that_was_not_learnt_from(bundle, ir
 @pytest.mark.parametrize("change", [{"seed": 2}, {"batch": 4}, {"neighbour": 0.1}])
 def test_a_teaching_is_not_gone_on_with_by_another_recipe(bundle, irregular, work, tmp_path, change):
     with pytest.raises(WrongSetting, match="another recipe"):
-        train_bundle(irregular[0], tmp_path, work, tiny.recipe(**change), silent, name="tiny", version="7")
+        train_bundle(irregular[0], tmp_path, work, tiny_network.recipe(**change), silent, name="tiny", version="7")
 
 
 def test_every_exported_file_answers_as_the_bundle(bundle, work, tmp_path):
@@ -291,7 +291,7 @@ def test_every_exported_file_answers_as_the_bundle(bundle, work, tmp_path):
 
 def test_candidates_are_compared_on_the_same_crops_in_one_table(bundle, prepared, work):
     cuts, _, parts = prepared
-    rows = compare(cuts, parts, work, tiny.recipe(), silent, ["random_forest", tiny.TINY])
+    rows = compare(cuts, parts, work, tiny_network.recipe(), silent, ["random_forest", tiny_network.TINY])
     assert [row["candidate"] for row in rows] == ["random_forest", "tiny"]
     assert rows[0]["crops"] == rows[1]["crops"] > 0
     assert rows[0]["majority_accuracy"] == rows[1]["majority_accuracy"]
@@ -301,7 +301,7 @@ def test_candidates_are_compared_on_the_same_crops_in_one_table(bundle, prepared
 
 
 def test_batches_are_the_same_every_time_and_balanced(prepared, work):
-    recipe = tiny.recipe(batch=32)
+    recipe = tiny_network.recipe(batch=32)
     samples = Samples("severity", prepared[0], work, recipe)
     one, other = (Epoch(samples, 3, 64)[1] for _ in range(2))
     for mine, its in zip(one, other, strict=True):
@@ -359,8 +359,8 @@ def test_a_training_that_is_killed_and_started_again_ends_with_the_same_weights(
 
 
 def test_the_command_line_trains_measures_compares_and_exports(irregular, prepared, work, tmp_path, monkeypatch):
-    tiny.register(monkeypatch)
-    monkeypatch.setattr("commands.train._recipe", lambda name: tiny.recipe(), raising=True)
+    tiny_network.register(monkeypatch)
+    monkeypatch.setattr("commands.train._recipe", lambda name: tiny_network.recipe(), raising=True)
     data, out = str(irregular[0]), str(tmp_path / "bundle")
 
     def run(*arguments):

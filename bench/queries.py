@@ -1,4 +1,4 @@
-"""How fast the pages' questions are answered over a million studies: ``python -m bench.questions``.
+"""How fast the pages' questions are answered over a million studies: ``python -m bench.queries``.
 
 Ten questions, asked through the functions that the pages use, each time with other studies, names and scanners:
 
@@ -35,8 +35,8 @@ from rich.table import Table
 from sqlalchemy import func, inspect, select
 from sqlalchemy.orm import Session
 
-from bench.filling import fill
-from bench.plans import scanned
+from bench.bulk_load import fill
+from bench.query_plans import scanned
 from db import operator_actions
 from db.database import Database
 from db.models import JobState, Study
@@ -47,7 +47,7 @@ from db.read_models.worklist import Ranking, StudyFilter
 from lumbar.spine.anatomy import Condition, Level, Severity
 from tests.servers import Postgres
 
-EXAMPLE = "example: python -m bench.questions --studies 1000000 --keep build/questions  # 15 GB, 20 minutes at first"
+EXAMPLE = "example: python -m bench.queries --studies 1000000 --keep build/questions  # 15 GB, 20 minutes at first"
 ROWS = 50  # of a page
 WARM, ROUNDS = 10, 50
 TARGET_MS, WEEKS_MS = 100.0, 1000.0
