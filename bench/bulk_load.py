@@ -5,7 +5,14 @@ from datetime import UTC, datetime
 
 import psycopg
 from psycopg import sql
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from bench.hospital import Hospital
 from db import schema
@@ -30,7 +37,9 @@ def fill(database: Database, studies: int) -> None:
         if database.engine.dialect.name == "sqlite":
             _fill_sqlite(str(database.engine.url.database), hospital, progress)
         else:
-            url = database.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+            url = database.engine.url.set(drivername="postgresql").render_as_string(
+                hide_password=False
+            )
             _fill_postgresql(url, hospital, progress)
 
 
@@ -49,7 +58,11 @@ def _fill_sqlite(file: str, hospital: Hospital, progress: Progress) -> None:
 
 def _fill_postgresql(url: str, hospital: Hospital, progress: Progress) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
-        for setting in ("timezone = 'UTC'", "synchronous_commit = off", "maintenance_work_mem = '1GB'"):
+        for setting in (
+            "timezone = 'UTC'",
+            "synchronous_commit = off",
+            "maintenance_work_mem = '1GB'",
+        ):
             connection.execute(f"SET {setting}")
         constraints = connection.execute(_CONSTRAINTS).fetchall()
         for table, name, _ in constraints:
@@ -67,10 +80,15 @@ def _fill_postgresql(url: str, hospital: Hospital, progress: Progress) -> None:
                     for row in rows:
                         copy.write_row(row)
             progress.advance(task, count)
-        after = [f'ALTER TABLE {table} ADD CONSTRAINT "{name}" {definition}' for table, name, definition in constraints]
+        after = [
+            f'ALTER TABLE {table} ADD CONSTRAINT "{name}" {definition}'
+            for table, name, definition in constraints
+        ]
         after = [definition for _, definition in indexes] + after
         for (table,) in connection.execute(_SEQUENCES).fetchall():
-            after.append(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT max(id) + 1 FROM {table}))")
+            after.append(
+                f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT max(id) + 1 FROM {table}))"
+            )
         after += ["VACUUM (ANALYZE)", "CHECKPOINT"]
         task = progress.add_task("PostgreSQL: indexes", total=len(after))
         for statement in after:

@@ -29,7 +29,9 @@ def main() -> None:
         networks = {stated["side"]: load_network(SHIPPED, described, kind), SIDE: whole}
         speeds = {side: speed(network, crops, rounds) for side, network in networks.items()}
         told = ", ".join(f"{speeds[side]:.1f} at {side} pixels" for side in networks)
-        print(f"  {stated['architecture']:10} {told}: {speeds[stated['side']] / speeds[SIDE]:.1f} times as many")
+        print(
+            f"  {stated['architecture']:10} {told}: {speeds[stated['side']] / speeds[SIDE]:.1f} times as many"
+        )
 
 
 def speed(network: keras.Model, crops: np.ndarray, rounds: int) -> float:

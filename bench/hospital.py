@@ -22,11 +22,31 @@ Batch = tuple[str, tuple[str, ...], list[tuple[Any, ...]]]  # table, columns, ro
 DAYS = 3 * 365
 RECENT, RECENT_S = 400, 8 * 3600  # studies of the last hours, most of them unread
 LEFT, LEFT_AMONG = 300, 90_000  # older ones that nobody has read
-REPORTED, REVIEWED, PICTURED = 20_000, 100_000, 3_000  # newest studies; every 20th of the reviewed has a review
+REPORTED, REVIEWED, PICTURED = (
+    20_000,
+    100_000,
+    3_000,
+)  # newest studies; every 20th of the reviewed has a review
 AT_ONCE = 2_000
 ROOT = "1.2.276.0.7230010.3.1"
 MR, SR, IMPLICIT = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.88.22", "1.2.840.10008.1.2"
-HOURS = [1, 1, 1, 1, 1, 2, 6, *[20] * 10, 12, 8, 4, 3, 2, 1, 1]  # how many studies come, over the day
+HOURS = [
+    1,
+    1,
+    1,
+    1,
+    1,
+    2,
+    6,
+    *[20] * 10,
+    12,
+    8,
+    4,
+    3,
+    2,
+    1,
+    1,
+]  # how many studies come, over the day
 SCANNERS = [
     f"{maker} {station}"
     for maker, stations in {
@@ -45,10 +65,22 @@ Vogel Friedrich Keller Günther Frank Berger Winkler Roth Beck Lorenz Baumann Y�
 GIVEN = """Anna Maria Peter Michael Thomas Ursula Andreas Monika Stefan Petra Klaus Sabine Hans Renate Jürgen Helga
 Karin Wolfgang Brigitte Christian Ingrid Frank Erika Markus Andrea Uwe Gisela Daniel Claudia Matthias Julia Alexander
 Sophie Lukas Emma Mehmet Ayşe Olga Piotr Đức"""
-RARE_BEGINNINGS = "Acker Birken Dorn Eich Felsen Gries Hasel Linden Ober Quast Rosen Thal Unter Wald Zell"
-RARE_ENDINGS = "bach berg brink burg dorf feld hagen haus heim hof horst kamp meier mann rath roth stein wald"
+RARE_BEGINNINGS = (
+    "Acker Birken Dorn Eich Felsen Gries Hasel Linden Ober Quast Rosen Thal Unter Wald Zell"
+)
+RARE_ENDINGS = (
+    "bach berg brink burg dorf feld hagen haus heim hof horst kamp meier mann rath roth stein wald"
+)
 
-BUNDLE = ("id", "name", "version", "weights_sha256", "trained_on", "preprocessing_version", "first_used_at")
+BUNDLE = (
+    "id",
+    "name",
+    "version",
+    "weights_sha256",
+    "trained_on",
+    "preprocessing_version",
+    "first_used_at",
+)
 PATIENT = ("id", "issuer", "patient_identifier", "name", "birth_date", "sex")
 STUDY = ("id", "patient_id", "study_instance_uid", "accession_number", "study_date", "description", "scanner", "stat",
          "state", "reason", "revision", "first_received_at", "last_received_at", "ended_at", "images_removed_at",
@@ -95,13 +127,21 @@ class Hospital:
     def rows(self) -> Iterator[tuple[int, list[Batch]]]:
         """How many studies a part tells, and its rows."""
         began = _text(self._now - timedelta(days=DAYS))
-        weights = (("phantom", "1", "synthetic"), ("ours", "1", "clinical"), ("ours", "2", "clinical"))
-        bundles = [(n, *name, f"{n:064x}", on, "1", began) for n, (*name, on) in enumerate(weights, 1)]
+        weights = (
+            ("phantom", "1", "synthetic"),
+            ("ours", "1", "clinical"),
+            ("ours", "2", "clinical"),
+        )
+        bundles = [
+            (n, *name, f"{n:064x}", on, "1", began) for n, (*name, on) in enumerate(weights, 1)
+        ]
         yield 0, [("bundle", BUNDLE, bundles), ("patient", PATIENT, self._people)]
         received = self._arrivals()
         recent = min(RECENT, self.studies // 5)
         older = np.arange(max(0, self.studies - LEFT_AMONG), self.studies - recent)
-        self._left = set(self._rng.choice(older, min(LEFT, len(older) // 5), replace=False).tolist())
+        self._left = set(
+            self._rng.choice(older, min(LEFT, len(older) // 5), replace=False).tolist()
+        )
         for first in range(0, self.studies, AT_ONCE):
             batches: dict[str, Batch] = {}
             of = received[first : first + AT_ONCE]
@@ -116,7 +156,10 @@ class Hospital:
         older = self.studies - recent
         hour = rng.choice(24, older, p=np.array(HOURS) / sum(HOURS)) + rng.random(older)
         ago_s = np.concatenate(
-            [86400 * rng.integers(1, DAYS + 1, older) + 3600 * (17 - hour), rng.random(recent) * RECENT_S]
+            [
+                86400 * rng.integers(1, DAYS + 1, older) + 3600 * (17 - hour),
+                rng.random(recent) * RECENT_S,
+            ]
         )
         return [self._now - timedelta(seconds=ago) for ago in np.sort(ago_s)[::-1].tolist()]
 
@@ -127,7 +170,9 @@ class Hospital:
         names = [*common, *(a + b for a in RARE_BEGINNINGS.split() for b in RARE_ENDINGS.split())]
         often = 1 / np.arange(3, len(common) + 3)
         rare = len(names) - len(common)
-        family = rng.choice(len(names), count, p=np.concatenate([often / often.sum(), np.full(rare, 1 / rare)]) / 2)
+        family = rng.choice(
+            len(names), count, p=np.concatenate([often / often.sum(), np.full(rare, 1 / rare)]) / 2
+        )
         first = (len(given) * rng.random(count) ** 1.5).astype(int)
         return [
             (n + 1, "HOSPITAL", f"{10_000_000 + 7 * n}", f"{names[f]}^{given[g]}",
@@ -167,11 +212,17 @@ class Hospital:
             if newest <= REVIEWED and newest % 20 == 0:
                 k = n % len(reading)
                 word = reading[k][2] if again < 0.9 else "moderate"
-                yield "review", REVIEW, [(self._findings - 24 + k, "anna", word or "moderate", "", done)]
+                yield (
+                    "review",
+                    REVIEW,
+                    [(self._findings - 24 + k, "anna", word or "moderate", "", done)],
+                )
         yield from self._work(own)
         yield from _pictures(own)
 
-    def _found(self, own: _Study, revision: int, bundle: int, reading: list[tuple[Any, ...]]) -> Batch:
+    def _found(
+        self, own: _Study, revision: int, bundle: int, reading: list[tuple[Any, ...]]
+    ) -> Batch:
         at = _text(own.done_at - timedelta(minutes=9 * (own.revision - revision)))
         shared = (own.id, revision, revision < own.revision, at, bundle)
         first = self._findings + 1
@@ -186,7 +237,9 @@ class Hospital:
         received, done = _text(own.received_at), _text(own.done_at)
         if own.state != "receiving":
             given_up = "dead" if own.newest <= REPORTED else "cancelled"
-            how = {"queued": "pending", "analysing": "running", "failed": given_up}.get(own.state, "done")
+            how = {"queued": "pending", "analysing": "running", "failed": given_up}.get(
+                own.state, "done"
+            )
             error, ended = own.state if how == given_up else None, done if own.ended else None
             told = (int(own.stat), how, received, 1, 0, error, received, ended)
             yield "job", JOB, [("analyse", "", own.id, own.revision, None, *told)]
@@ -194,23 +247,42 @@ class Hospital:
             return
         self._reports += 1
         report, uid, key = self._reports, f"{ROOT}.5.{own.id}", f"{self._reports:064x}"
-        yield "report", REPORT, [(report, own.id, own.revision, SR, uid, f"{uid}.1", key, f"reports/{key}", done)]
+        yield (
+            "report",
+            REPORT,
+            [(report, own.id, own.revision, SR, uid, f"{uid}.1", key, f"reports/{key}", done)],
+        )
         how = "dead" if own.newest % 500 == 0 else "pending" if own.newest % 300 == 0 else "done"
         sent = _text(own.done_at + timedelta(seconds=3))
         told = (int(own.stat), how, sent, 1, 0, None if how == "done" else "0122", done, sent)
         yield "job", JOB, [("deliver", "pacs", own.id, own.revision, report, *told)]
         if how == "done":
-            yield "delivery", ("report_id", "destination", "status", "delivered_at"), [(report, "pacs", "0000", sent)]
-        lines = [(own.id, own.revision, line, f"series {line}: read as sagittal T2", False) for line in range(8)]
+            yield (
+                "delivery",
+                ("report_id", "destination", "status", "delivered_at"),
+                [(report, "pacs", "0000", sent)],
+            )
+        lines = [
+            (own.id, own.revision, line, f"series {line}: read as sagittal T2", False)
+            for line in range(8)
+        ]
         if own.newest % 12 == 0:
-            lines.append((own.id, own.revision, 8, "the border to the sacrum looks transitional", True))
+            lines.append(
+                (own.id, own.revision, 8, "the border to the sacrum looks transitional", True)
+            )
         yield "explanation", ("study_id", "revision", "ordinal", "text", "doubt"), lines
 
 
 def _pictures(own: _Study) -> Iterator[Batch]:
-    for number, (role, images) in enumerate({Role.SAGITTAL_T1: 16, Role.SAGITTAL_T2: 16, Role.AXIAL_T2: 30}.items(), 1):
+    for number, (role, images) in enumerate(
+        {Role.SAGITTAL_T1: 16, Role.SAGITTAL_T2: 16, Role.AXIAL_T2: 30}.items(), 1
+    ):
         series = 3 * own.id + number
-        yield "series", SERIES, [(series, own.id, f"{ROOT}.3.{own.id}.{number}", number, role.label)]
+        yield (
+            "series",
+            SERIES,
+            [(series, own.id, f"{ROOT}.3.{own.id}.{number}", number, role.label)],
+        )
         keys = [f"{series:056x}{k:08x}" for k in range(images if own.newest <= PICTURED else 0)]
         yield "instance", INSTANCE, [
             (series, f"{ROOT}.4.{series}.{k}", MR, IMPLICIT, key, 300_000, f"{key[-2:]}/{key}", 1, role.value, "MR1",
@@ -224,7 +296,11 @@ def _state(chance: float, newest: int) -> tuple[str, str | None]:
         return ("receiving", "analysing", "queued")[min(2, newest // 4)], None
     if chance < 0.97:
         return "analysed", None
-    return ("failed", "SomeError") if chance < 0.985 else ("not_analysable", "no lumbar spine was found")
+    return (
+        ("failed", "SomeError")
+        if chance < 0.985
+        else ("not_analysable", "no lumbar spine was found")
+    )
 
 
 def _text(moment: datetime) -> str:

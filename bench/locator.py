@@ -41,7 +41,9 @@ def main() -> None:
             for name, seconds in taken.items() if turn else ():
                 stages.setdefault(name, []).append(seconds)
     every = stages.pop("decode every slice")
-    print(f"{SLICES} slices, {decoded} of them decoded; {chosen.rounds} rounds, median (worst), seconds")
+    print(
+        f"{SLICES} slices, {decoded} of them decoded; {chosen.rounds} rounds, median (worst), seconds"
+    )
     for name, times in stages.items():
         print(f"  {name:32} {np.median(times):.3f} ({max(times):.3f})")
     total = np.sum(list(stages.values()), axis=0)
@@ -75,7 +77,9 @@ def study(folder: Path, seed: int) -> None:
     for extra in range(SLICES - len(files)):
         again = dcmread(files[extra])
         again.SeriesInstanceUID = f"{again.SeriesInstanceUID}.9"
-        again.SOPInstanceUID = again.file_meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[str(extra)])
+        again.SOPInstanceUID = again.file_meta.MediaStorageSOPInstanceUID = generate_uid(
+            entropy_srcs=[str(extra)]
+        )
         again.ScanOptions = "FS"
         again.save_as(folder / f"again-{extra}.dcm")
 

@@ -51,7 +51,18 @@ EXAMPLE = "example: python -m bench.queries --studies 1000000 --keep build/quest
 ROWS = 50  # of a page
 WARM, ROUNDS = 10, 50
 TARGET_MS, WEEKS_MS = 100.0, 1000.0
-NAMES = ("Müller", "schm", "mey", "Schneider", "anna m", "weber^p", "fisch", "wagner", "beck", "thomas")
+NAMES = (
+    "Müller",
+    "schm",
+    "mey",
+    "Schneider",
+    "anna m",
+    "weber^p",
+    "fisch",
+    "wagner",
+    "beck",
+    "thomas",
+)
 SEVERE = Severity.SEVERE
 ALL_SEVERE = FindingFilter([SEVERE])
 Ask = Callable[[Session], object]
@@ -80,11 +91,20 @@ def main() -> None:
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--studies", type=int, default=1_000_000, help="in PostgreSQL, 25 findings each; 0: leave it out"
+        "--studies",
+        type=int,
+        default=1_000_000,
+        help="in PostgreSQL, 25 findings each; 0: leave it out",
     )
-    parser.add_argument("--sqlite-studies", type=int, default=10_000, help="in SQLite; 0: leave it out")
-    parser.add_argument("--keep", type=Path, help="folder for the databases, which a run on the same day finds")
-    parser.add_argument("--database-url", help="an empty PostgreSQL database instead of a server of its own")
+    parser.add_argument(
+        "--sqlite-studies", type=int, default=10_000, help="in SQLite; 0: leave it out"
+    )
+    parser.add_argument(
+        "--keep", type=Path, help="folder for the databases, which a run on the same day finds"
+    )
+    parser.add_argument(
+        "--database-url", help="an empty PostgreSQL database instead of a server of its own"
+    )
     chosen = parser.parse_args()
     told: dict[str, dict[tuple[str, str], Answered]] = {}
     with _folder(chosen.keep) as folder:
@@ -92,9 +112,15 @@ def main() -> None:
             with _postgresql(folder, chosen.database_url) as url:
                 told["PostgreSQL"] = answers(url, chosen.studies)
         if chosen.sqlite_studies:
-            told["SQLite"] = answers(f"sqlite:///{folder / 'questions.sqlite'}", chosen.sqlite_studies)
+            told["SQLite"] = answers(
+                f"sqlite:///{folder / 'questions.sqlite'}", chosen.sqlite_studies
+            )
     show(told)
-    sys.exit(0 if all(one.in_time and not one.scanned for of in told.values() for one in of.values()) else 1)
+    sys.exit(
+        0
+        if all(one.in_time and not one.scanned for of in told.values() for one in of.values())
+        else 1
+    )
 
 
 def answers(url: str, studies: int) -> dict[tuple[str, str], Answered]:
@@ -105,7 +131,8 @@ def answers(url: str, studies: int) -> dict[tuple[str, str], Answered]:
             fill(database, studies)
         asked = questions(database)
         return {
-            (q.number, q.words): answered(database, q) for q in track(asked, f"{database.engine.dialect.name}: asks")
+            (q.number, q.words): answered(database, q)
+            for q in track(asked, f"{database.engine.dialect.name}: asks")
         }
     finally:
         database.close()
@@ -138,11 +165,15 @@ def questions(database: Database) -> list[Question]:
         return worklist.worklist(session, ranking, limit=ROWS, after=after)
 
     def looked_for(text: Callable[[], str]) -> Ask:
-        return lambda session: worklist.studies(session, ranking, limit=ROWS, only=StudyFilter(text()))
+        return lambda session: worklist.studies(
+            session, ranking, limit=ROWS, only=StudyFilter(text())
+        )
 
     def stenoses(session: Session) -> object:
         since = datetime.now(UTC) - timedelta(days=7)
-        only = FindingFilter([SEVERE], [Condition.SPINAL_CANAL_STENOSIS], [Level.L4_L5], rng.choice(scanners), since)
+        only = FindingFilter(
+            [SEVERE], [Condition.SPINAL_CANAL_STENOSIS], [Level.L4_L5], rng.choice(scanners), since
+        )
         return findings.found(session, only, limit=ROWS)
 
     asked: list[tuple[str, str, Ask]] = [
@@ -152,18 +183,40 @@ def questions(database: Database) -> list[Question]:
         ("2", "worklist, last page", lambda session: listed(session, places[-1])),
         ("3", "all studies, newest page", looked_for(lambda: "")),
         ("4", "an accession number", looked_for(lambda: rng.choice(sought).accession_number)),
-        ("5", "a patient number", looked_for(lambda: rng.choice(sought).patient.patient_identifier)),
+        (
+            "5",
+            "a patient number",
+            looked_for(lambda: rng.choice(sought).patient.patient_identifier),
+        ),
         ("6", "the beginning of a name", looked_for(lambda: rng.choice(NAMES))),
         ("7", "severe L4/L5 canal, 7 days, a scanner", stenoses),
-        ("8", "severe findings, third page", lambda s: findings.found(s, ALL_SEVERE, limit=ROWS, after=third)),
-        ("9", "one study", lambda session: story(session, rng.choice(sought).study_instance_uid, ranking)),
-        ("10", "dead jobs", lambda session: operator_actions.listed(session, states=[JobState.DEAD], limit=4 * ROWS)),
+        (
+            "8",
+            "severe findings, third page",
+            lambda s: findings.found(s, ALL_SEVERE, limit=ROWS, after=third),
+        ),
+        (
+            "9",
+            "one study",
+            lambda session: story(session, rng.choice(sought).study_instance_uid, ranking),
+        ),
+        (
+            "10",
+            "dead jobs",
+            lambda session: operator_actions.listed(
+                session, states=[JobState.DEAD], limit=4 * ROWS
+            ),
+        ),
         ("10", "in flight", statistics.in_flight),
         ("10", "figures", metrics.figures),
         ("10", "scanners", statistics.scanners),
     ]
     weeks: list[tuple[str, str, Ask]] = [
-        ("–", "weeks, a scanner", lambda session: statistics.by_week(session, scanner=rng.choice(scanners))),
+        (
+            "–",
+            "weeks, a scanner",
+            lambda session: statistics.by_week(session, scanner=rng.choice(scanners)),
+        ),
         ("–", "weeks, all", statistics.by_week),
     ]
     return [Question(*one) for one in asked] + [Question(*one, WEEKS_MS) for one in weeks]
@@ -172,7 +225,9 @@ def questions(database: Database) -> list[Question]:
 def _places(session: Session, ranking: Ranking) -> list[str | None]:
     """After which study each page of the worklist begins."""
     places: list[str | None] = [None]
-    while (after := worklist.worklist(session, ranking, limit=ROWS, after=places[-1]).next_after) is not None:
+    while (
+        after := worklist.worklist(session, ranking, limit=ROWS, after=places[-1]).next_after
+    ) is not None:
         places.append(after)
     return places
 
@@ -186,14 +241,21 @@ def _third_page(session: Session) -> int | None:
 
 def show(told: dict[str, dict[tuple[str, str], Answered]]) -> None:
     """A row a question, a column a database: the median and the 95th percentile."""
-    table = Table(caption=f"milliseconds, median and p95 of {ROUNDS}; in red what is late or reads a big table whole")
+    table = Table(
+        caption=f"milliseconds, median and p95 of {ROUNDS}; in red what is late or reads a big table whole"
+    )
     for title in ("", "question", *told):
         table.add_column(title, justify="left" if title in ("", "question") else "right")
     for key in next(iter(told.values()), ()):
         cells = []
         for of in told.values():
             one = of[key]
-            text = " ".join([f"{one.median_ms:.1f} {one.p95_ms:7.1f}", *(f"scans {name}" for name in one.scanned)])
+            text = " ".join(
+                [
+                    f"{one.median_ms:.1f} {one.p95_ms:7.1f}",
+                    *(f"scans {name}" for name in one.scanned),
+                ]
+            )
             cells.append(text if one.in_time and not one.scanned else f"[red]{text}[/red]")
         table.add_row(*key, *cells)
     Console().print(table)

@@ -27,7 +27,9 @@ def scanned(database: Database, ask: Callable[[Session], object]) -> list[str]:
     """Of the tables that grow with every study, those that some statement of the question scans, by name."""
     asked: list[tuple[str, Any]] = []
 
-    def note(_connection: Connection, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
+    def note(
+        _connection: Connection, _cursor: object, statement: str, parameters: Any, *_: object
+    ) -> None:
         asked.append((statement, parameters))
 
     event.listen(database.engine, "before_cursor_execute", note)
@@ -39,9 +41,15 @@ def scanned(database: Database, ask: Callable[[Session], object]) -> list[str]:
     found: set[str] = set()
     with database.engine.connect() as connection:
         for statement, parameters in asked:
-            told = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", parameters).scalar_one()
+            told = connection.exec_driver_sql(
+                f"EXPLAIN (FORMAT JSON) {statement}", parameters
+            ).scalar_one()
             plan = json.loads(told) if isinstance(told, str) else told
-            found |= {node["Relation Name"] for node in _nodes(plan[0]["Plan"]) if node["Node Type"] == "Seq Scan"}
+            found |= {
+                node["Relation Name"]
+                for node in _nodes(plan[0]["Plan"])
+                if node["Node Type"] == "Seq Scan"
+            }
     return sorted(found & GROWING)
 
 

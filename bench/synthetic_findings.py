@@ -27,14 +27,19 @@ def readings(rng: np.random.Generator, count: int) -> list[Reading]:
         np.sqrt(share) * rng.standard_normal((count, *shape))
         for share, shape in ((OF_STUDY, (1, 1)), (OF_LEVEL, (1, 5)), (own, (5, 5)))
     ).reshape(count, 25)
-    grades = np.stack([np.digitize(hidden[:, k], _borders(key)) for k, key in enumerate(ALL_FINDINGS)], axis=1)
+    grades = np.stack(
+        [np.digitize(hidden[:, k], _borders(key)) for k, key in enumerate(ALL_FINDINGS)], axis=1
+    )
     sure = np.round(rng.uniform(0.45, 0.99, (count, 25)), 4)
-    shows = np.round(np.where(rng.random((count, 25)) < DOUBTED, 0.4, rng.uniform(0.5, 1, (count, 25))), 4)
+    shows = np.round(
+        np.where(rng.random((count, 25)) < DOUBTED, 0.4, rng.uniform(0.5, 1, (count, 25))), 4
+    )
     missed = rng.random((count, 25)) < MISSED
     places = np.round(rng.normal(0, 60, (count, 25, 5)), 2)
     columns = (part.tolist() for part in (missed, grades, sure, shows, places))
     return [
-        [_one(*told) for told in zip(ALL_FINDINGS, *of_study, strict=True)] for of_study in zip(*columns, strict=True)
+        [_one(*told) for told in zip(ALL_FINDINGS, *of_study, strict=True)]
+        for of_study in zip(*columns, strict=True)
     ]
 
 
@@ -45,7 +50,9 @@ def _borders(key: FindingKey) -> list[float]:
     return [NormalDist().inv_cdf(1 - share / 100) for share in (moderate + severe, severe)]
 
 
-def _one(key: FindingKey, missed: bool, grade: int, sure: float, shows: float, place: list[float]) -> tuple[Any, ...]:
+def _one(
+    key: FindingKey, missed: bool, grade: int, sure: float, shows: float, place: list[float]
+) -> tuple[Any, ...]:
     of = key.condition.value, key.level.value
     if missed:
         return (*of, None, None, None, None, None, "no axial slice there", *[None] * 6)

@@ -5,7 +5,15 @@ import sys
 from lumbar.errors import LumbarError, NotAnalysable, WrongSetting
 
 STATUS = {NotAnalysable: 3, WrongSetting: 2}
-TRAINING = ("markdown", "matplotlib", "onnx", "onnxruntime", "sklearn", "tensorboard", "tf2onnx")  # the extra `train`
+TRAINING = (
+    "markdown",
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "sklearn",
+    "tensorboard",
+    "tf2onnx",
+)  # the extra `train`
 
 
 def main() -> None:
@@ -21,7 +29,9 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in TRAINING:
             raise
-        lacking = f"{error.name} is not installed; teaching needs `pip install 'lumbar-triage[train]'`"
+        lacking = (
+            f"{error.name} is not installed; teaching needs `pip install 'lumbar-triage[train]'`"
+        )
         sys.stderr.write(f"lumbar: {lacking}\n")
         sys.exit(2)
     except KeyboardInterrupt:

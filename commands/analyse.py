@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from commands.output import AsFormat, Format, console, notice, print_findings, print_how_read, print_records
+from commands.output import (
+    AsFormat,
+    Format,
+    console,
+    notice,
+    print_findings,
+    print_how_read,
+    print_records,
+)
 from commands.services import load_networks
 from db.read_models.study_queries import StudyFinding
 from lumbar.errors import WrongSetting
@@ -20,8 +28,12 @@ app = typer.Typer()
 def analyse(
     path: Annotated[Path, typer.Argument(help="A folder, zip or file of DICOM")],
     form: AsFormat = Format.TABLE,
-    sr: Annotated[Path | None, typer.Option(help="Write the Structured Report to this file")] = None,
-    png: Annotated[Path | None, typer.Option(help="Write a picture to check it by: the levels and every crop")] = None,
+    sr: Annotated[
+        Path | None, typer.Option(help="Write the Structured Report to this file")
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Write a picture to check it by: the levels and every crop")
+    ] = None,
 ) -> None:
     """Reads one study: 25 findings, each graded or with the reason why not."""
     from lumbar.dicom.discover import find_instances
@@ -38,14 +50,18 @@ def analyse(
         if png is not None:
             picture = picture_of(analysis, instances, networks.identity.trained_on.notices)
         if sr is not None:
-            report = report_of(analysis, instances, provenance_of(settings.results_sha256, networks, instances))
+            report = report_of(
+                analysis, instances, provenance_of(settings.results_sha256, networks, instances)
+            )
     if form is Format.TABLE:
         print_how_read(analysis.doubts, analysis.choices)
         for reason in sorted({file.reason for file in refused}):
             count = sum(file.reason == reason for file in refused)
             console().print(f"{count} files passed over: {reason}")
     study, doubts = analysis.study_instance_uid, analysis.doubts
-    print_findings([StudyFinding(study, found, networks.identity, doubts) for found in analysis.findings], form)
+    print_findings(
+        [StudyFinding(study, found, networks.identity, doubts) for found in analysis.findings], form
+    )
     for reading in analysis.readings:
         typer.echo(str(reading), err=form is not Format.TABLE)  # programs get the findings alone
     if sr is not None and report is not None:
@@ -58,8 +74,13 @@ def analyse(
 
 @app.command(epilog="Example: lumbar classify slice.dcm --at 160,142 --format json")
 def classify(
-    file: Annotated[Path, typer.Argument(help="One DICOM image: sagittal T1, sagittal T2/STIR or axial T2")],
-    at: Annotated[str | None, typer.Option(metavar="COLUMN,ROW", help="Crop around this pixel, not the centre")] = None,
+    file: Annotated[
+        Path, typer.Argument(help="One DICOM image: sagittal T1, sagittal T2/STIR or axial T2")
+    ],
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN,ROW", help="Crop around this pixel, not the centre"),
+    ] = None,
     form: AsFormat = Format.TABLE,
 ) -> None:
     """Says of one image which condition it shows and how severe it is, with probabilities."""
@@ -80,7 +101,10 @@ def classify(
         for name, probability in zip(Severity, seen.severities, strict=True)
     ]
     print_records(
-        [{**record, "bundle": str(networks.identity), "notice": notice(networks.identity)} for record in records],
+        [
+            {**record, "bundle": str(networks.identity), "notice": notice(networks.identity)}
+            for record in records
+        ],
         ("what", "class", "probability", "bundle", "notice"),
         form,
     )
@@ -92,5 +116,7 @@ def _point(at: str | None) -> tuple[float, float] | None:
     try:
         column, row = (float(part) for part in at.split(","))
     except ValueError as error:
-        raise WrongSetting(f"--at is {at!r}; write COLUMN,ROW in pixels, such as 160,142") from error
+        raise WrongSetting(
+            f"--at is {at!r}; write COLUMN,ROW in pixels, such as 160,142"
+        ) from error
     return column, row

@@ -2,7 +2,19 @@
 
 import typer
 
-from commands import analyse, database, demo, destinations, jobs, phantom, query, send, services, train, users
+from commands import (
+    analyse,
+    database,
+    demo,
+    destinations,
+    jobs,
+    phantom,
+    query,
+    send,
+    services,
+    train,
+    users,
+)
 from lumbar.spine.provenance import RESEARCH_USE_ONLY
 
 app = typer.Typer(

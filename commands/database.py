@@ -14,7 +14,9 @@ def _group() -> None:
     """The database."""
 
 
-@app.command(epilog="Example: LUMBAR_DATABASE_URL=postgresql+psycopg://lumbar@localhost/lumbar lumbar db upgrade")
+@app.command(
+    epilog="Example: LUMBAR_DATABASE_URL=postgresql+psycopg://lumbar@localhost/lumbar lumbar db upgrade"
+)
 def upgrade() -> None:
     """Brings the database to this version's schema; a new one is made."""
     database = Database.connect(Settings.load().effective_database_url)

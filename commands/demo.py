@@ -48,7 +48,9 @@ MIXTURE: tuple[Mapping[FindingKey, Severity], ...] = (
 
 @app.command(epilog="Example: lumbar demo --exit")
 def demo(
-    end: Annotated[bool, typer.Option("--exit", help="End when done; status 0 only if everything arrived")] = False,
+    end: Annotated[
+        bool, typer.Option("--exit", help="End when done; status 0 only if everything arrived")
+    ] = False,
     studies: Annotated[int, typer.Option(min=6, help="How many phantom studies")] = 6,
 ) -> None:
     """Sends phantoms through the whole system and shows the worklist, on a page too; reports arrive in a small PACS."""
@@ -67,7 +69,9 @@ def demo(
                     )
                     signal.pause()
     except (Permanent, Transient) as error:
-        raise Permanent(f"the demo is not complete: {error}\n{_tail(home / 'system.log')}") from error
+        raise Permanent(
+            f"the demo is not complete: {error}\n{_tail(home / 'system.log')}"
+        ) from error
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
@@ -81,7 +85,9 @@ def _run(settings: Settings, pacs: SmallPacs, home: Path, studies: int) -> None:
         sent: dict[str, Severity] = {}  # by study, the worst that is true of it
         for number in range(studies):
             truth = _send_phantom(home / "phantoms" / str(number), number, settings)
-            sent[truth.study_instance_uid] = max(truth.severities.values(), key=list(Severity).index)
+            sent[truth.study_instance_uid] = max(
+                truth.severities.values(), key=list(Severity).index
+            )
             progress.advance(sending)
         for study in sent:
             pacs.wait_for(partial(_is_of, study), REPORT_WITHIN_S)
@@ -143,7 +149,9 @@ def _own_settings(home: Path, pacs_port: int) -> Settings:
 def _system(settings: Settings, log: Path) -> Iterator[None]:
     """`lumbar up`, once its receiver listens."""
     with log.open("wb") as output:
-        system = subprocess.Popen([sys.executable, "-m", "commands", "up"], stdout=output, stderr=output)
+        system = subprocess.Popen(
+            [sys.executable, "-m", "commands", "up"], stdout=output, stderr=output
+        )
     try:
         for port in (settings.port, settings.web_port):
             _wait_until_listening(port, system)
@@ -188,14 +196,19 @@ def _show(settings: Settings) -> tuple[int, list[str]]:
         worklist = ranked(session, site.ranking).rows
         rows = study_queries.findings(session)
     print_worklist(worklist, Format.TABLE)
-    print_findings([row for row in rows if row.study_instance_uid == worklist[0].study_instance_uid], Format.TABLE)
+    print_findings(
+        [row for row in rows if row.study_instance_uid == worklist[0].study_instance_uid],
+        Format.TABLE,
+    )
     found = [row.study_instance_uid for row in rows]
     order = [study.study_instance_uid for study in worklist]
     return sum(found.count(study) == len(ALL_FINDINGS) for study in order), order
 
 
 def _progress() -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    )
 
 
 def _free_port() -> int:

@@ -15,12 +15,16 @@ def _group() -> None:
     """Where reports go."""
 
 
-@app.command(epilog='Example: LUMBAR_DESTINATIONS=\'{"pacs": "dicom://PACS@pacs:104"}\' lumbar destinations test')
+@app.command(
+    epilog='Example: LUMBAR_DESTINATIONS=\'{"pacs": "dicom://PACS@pacs:104"}\' lumbar destinations test'
+)
 def test() -> None:
     """Asks every destination whether it is there: by C-ECHO, or by its DICOMweb root."""
     settings = Settings.load()
     if not settings.destinations:
-        raise Permanent("no destination is set; set LUMBAR_DESTINATIONS or [destinations] in lumbar.toml")
+        raise Permanent(
+            "no destination is set; set LUMBAR_DESTINATIONS or [destinations] in lumbar.toml"
+        )
     away = 0
     for name in sorted(settings.destinations):
         try:
@@ -30,4 +34,6 @@ def test() -> None:
             away += 1
             console().print(f"{name}: {error}")
     if away:
-        raise Permanent(f"{away} of {len(settings.destinations)} destinations do not answer as they should")
+        raise Permanent(
+            f"{away} of {len(settings.destinations)} destinations do not answer as they should"
+        )

@@ -14,7 +14,10 @@ from lumbar.settings import Settings
 
 app = typer.Typer(help="The jobs: analyses and deliveries.", no_args_is_help=True)
 
-JobId = Annotated[int, typer.Argument(metavar="ID", help="The job's number, as `lumbar jobs list` shows it", min=1)]
+JobId = Annotated[
+    int,
+    typer.Argument(metavar="ID", help="The job's number, as `lumbar jobs list` shows it", min=1),
+]
 
 NOT_OVER = (JobState.PENDING, JobState.RUNNING, JobState.DEAD)
 COLUMNS = tuple(field.name for field in fields(operator_actions.JobRow))
@@ -28,16 +31,21 @@ def _group() -> None:
 @app.command("list", epilog="Example: lumbar jobs list --state dead --kind deliver --format csv")
 def list_(
     state: Annotated[
-        list[JobState] | None, typer.Option(help="Only this state; may be repeated. Else pending, running and dead")
+        list[JobState] | None,
+        typer.Option(help="Only this state; may be repeated. Else pending, running and dead"),
     ] = None,
-    kind: Annotated[list[JobKind] | None, typer.Option(help="Only this kind; may be repeated")] = None,
+    kind: Annotated[
+        list[JobKind] | None, typer.Option(help="Only this kind; may be repeated")
+    ] = None,
     form: AsFormat = Format.TABLE,
 ) -> None:
     """Lists the jobs in the order in which they are taken: the urgent first, then who waited longest."""
     site = Site.open(Settings.load())
     with site.database.reading() as session:
         rows = operator_actions.listed(session, states=state or NOT_OVER, kinds=kind or ())
-    records = [asdict(row) | {"run_after": row.run_after.isoformat(timespec="seconds")} for row in rows]
+    records = [
+        asdict(row) | {"run_after": row.run_after.isoformat(timespec="seconds")} for row in rows
+    ]
     print_records(records, COLUMNS, form)
 
 

@@ -17,7 +17,11 @@ from db.read_models.worklist import WorklistRow
 from lumbar.spine.anatomy import Severity
 from lumbar.spine.provenance import CLEARS_NOBODY, RESEARCH_USE_ONLY, BundleIdentity
 
-SEVERITY_STYLES = {Severity.SEVERE: "bold red", Severity.MODERATE: "yellow", Severity.NORMAL_MILD: "green"}
+SEVERITY_STYLES = {
+    Severity.SEVERE: "bold red",
+    Severity.MODERATE: "yellow",
+    Severity.NORMAL_MILD: "green",
+}
 
 # Control characters (C0 but the line's end, C1), line separators, and marks that turn a text's direction.
 COMMANDING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -165,7 +169,9 @@ def _worklist_record(place: int, row: WorklistRow) -> dict[str, Any]:
     }
 
 
-def print_records(records: Sequence[Mapping[str, Any]], columns: Sequence[str], form: Format) -> None:
+def print_records(
+    records: Sequence[Mapping[str, Any]], columns: Sequence[str], form: Format
+) -> None:
     """Records as they are: a table, a JSON list, or CSV with a header."""
     ordered = [{name: record[name] for name in columns} for record in records]
     if form is Format.JSON:
@@ -174,14 +180,18 @@ def print_records(records: Sequence[Mapping[str, Any]], columns: Sequence[str], 
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows({name: _cell(value) for name, value in record.items()} for record in ordered)
+        writer.writerows(
+            {name: _cell(value) for name, value in record.items()} for record in ordered
+        )
         typer.echo(text.getvalue(), nl=False)
     else:
         table = Table()
         for name in columns:
             table.add_column(name, overflow="fold")
         for record in ordered:
-            table.add_row(*("" if value is None else as_text(str(value)) for value in record.values()))
+            table.add_row(
+                *("" if value is None else as_text(str(value)) for value in record.values())
+            )
         console().print(table)
 
 
@@ -191,7 +201,9 @@ def _cell(value: object) -> object:
         return str(value).lower()
     if not isinstance(value, str):
         return value
-    return f"'{as_text(value)}" if value.lstrip().startswith(("=", "+", "-", "@")) else as_text(value)
+    return (
+        f"'{as_text(value)}" if value.lstrip().startswith(("=", "+", "-", "@")) else as_text(value)
+    )
 
 
 def _print_findings_table(study: str, rows: Sequence[StudyFinding]) -> None:
@@ -207,9 +219,15 @@ def _print_findings_table(study: str, rows: Sequence[StudyFinding]) -> None:
             finding.condition.label,
             finding.level.label,
             severity.label if severity else "not assessed",
-            *([f"{p:.2f}" for p in finding.probabilities] if finding.probabilities else ["", "", ""]),
+            *(
+                [f"{p:.2f}" for p in finding.probabilities]
+                if finding.probabilities
+                else ["", "", ""]
+            ),
             f"{finding.shows:.2f}" if finding.shows is not None else "",
-            f"…{place.sop_instance_uid[-12:]} ({place.column:.0f}, {place.row:.0f})" if place else finding.reason,
+            f"…{place.sop_instance_uid[-12:]} ({place.column:.0f}, {place.row:.0f})"
+            if place
+            else finding.reason,
             style=SEVERITY_STYLES[severity] if severity else "dim",
         )
     console().print(table)
@@ -230,4 +248,8 @@ def _rounded(value: float | None, digits: int) -> float | None:
 
 def _waiting(seconds: float) -> str:
     minutes = int(seconds // 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min {int(seconds % 60):02d} s"
+    return (
+        f"{minutes // 60} h {minutes % 60:02d} min"
+        if minutes >= 60
+        else f"{minutes} min {int(seconds % 60):02d} s"
+    )

@@ -16,13 +16,17 @@ def phantom(
     out: Annotated[Path, typer.Argument(help="New or empty folder to write to")],
     studies: Annotated[int, typer.Option(min=1, help="How many studies")] = 10,
     held_out: Annotated[
-        bool, typer.Option(help="Of scanner families and spines unlike all that anything shipped has learnt from")
+        bool,
+        typer.Option(
+            help="Of scanner families and spines unlike all that anything shipped has learnt from"
+        ),
     ] = False,
     odd: Annotated[
         bool, typer.Option(help="Some with transitional vertebrae, cut short, or of another region")
     ] = False,
     pitfalls: Annotated[
-        bool, typer.Option(help="Plant each irregularity of the real data in one of the first studies")
+        bool,
+        typer.Option(help="Plant each irregularity of the real data in one of the first studies"),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes")] = 1,
 ) -> None:
@@ -36,7 +40,9 @@ def phantom(
         raise WrongSetting(f"--pitfalls needs at least {len(PITFALLS)} studies")
     with Progress(transient=True) as progress:
         bar = progress.add_task("Phantom studies", total=studies)
-        write_data_set(out, studies, seed, held_out=held_out, odd=odd, advance=lambda: progress.advance(bar))
+        write_data_set(
+            out, studies, seed, held_out=held_out, odd=odd, advance=lambda: progress.advance(bar)
+        )
     for pitfall, study in plant_pitfalls(out).items() if pitfalls else ():
         typer.echo(f"{study}: {pitfall}")
     typer.echo(f"{studies} studies in {out} (synthetic: no figure on them is a clinical one)")

@@ -40,12 +40,20 @@ StudyUid = Annotated[str, typer.Argument(metavar="UID", help="Study Instance UID
 
 @app.command(epilog="Example: lumbar worklist --limit 20 --format json")
 def worklist(
-    search: Annotated[str, typer.Option(help="Beginnings of the patient's name or number, or the accession")] = "",
-    state: Annotated[list[StudyState] | None, typer.Option(help="Only this state; may be repeated")] = None,
+    search: Annotated[
+        str, typer.Option(help="Beginnings of the patient's name or number, or the accession")
+    ] = "",
+    state: Annotated[
+        list[StudyState] | None, typer.Option(help="Only this state; may be repeated")
+    ] = None,
     scanner: Annotated[str, typer.Option(help="Only this scanner, as the worklist names it")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many")] = None,
-    after: Annotated[str | None, typer.Option(metavar="PLACE", help="Where the page before ended")] = None,
-    read: Annotated[bool, typer.Option("--all", help="All studies, read or not, the newest first")] = False,
+    after: Annotated[
+        str | None, typer.Option(metavar="PLACE", help="Where the page before ended")
+    ] = None,
+    read: Annotated[
+        bool, typer.Option("--all", help="All studies, read or not, the newest first")
+    ] = False,
     form: AsFormat = Format.TABLE,
 ) -> None:
     """Lists the studies that wait to be read, severe first, each with the reason for its place."""
@@ -53,7 +61,9 @@ def worklist(
     only = ranking.StudyFilter(search, state or (), scanner)
     with site.database.reading() as session:
         if read:
-            page = ranking.studies(session, site.ranking, limit=limit or 1000, after=after, only=only)
+            page = ranking.studies(
+                session, site.ranking, limit=limit or 1000, after=after, only=only
+            )
         else:
             page = ranking.worklist(session, site.ranking, limit=limit, after=after, only=only)
     print_worklist(page.rows, form)
@@ -61,12 +71,22 @@ def worklist(
         typer.echo(f"There are more: --after {page.next_after}", err=True)
 
 
-@app.command(epilog="Example: lumbar findings --severity severe --level l4_l5 --since 2026-11-16 --format csv")
+@app.command(
+    epilog="Example: lumbar findings --severity severe --level l4_l5 --since 2026-11-16 --format csv"
+)
 def findings(
-    severity: Annotated[list[Severity] | None, typer.Option(help="Only this severity; may be repeated")] = None,
-    condition: Annotated[list[Condition] | None, typer.Option(help="Only this condition; may be repeated")] = None,
-    level: Annotated[list[Level] | None, typer.Option(help="Only this disc level; may be repeated")] = None,
-    since: Annotated[str | None, typer.Option(help="Received since: a date (2026-11-16), or 24h, 7d")] = None,
+    severity: Annotated[
+        list[Severity] | None, typer.Option(help="Only this severity; may be repeated")
+    ] = None,
+    condition: Annotated[
+        list[Condition] | None, typer.Option(help="Only this condition; may be repeated")
+    ] = None,
+    level: Annotated[
+        list[Level] | None, typer.Option(help="Only this disc level; may be repeated")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Received since: a date (2026-11-16), or 24h, 7d")
+    ] = None,
     form: AsFormat = Format.TABLE,
 ) -> None:
     """Lists the current findings of all studies that were analysed or could not be."""
@@ -105,7 +125,9 @@ def study(uid: StudyUid, form: AsFormat = Format.TABLE) -> None:
     for row in deliveries:
         error = f", {row.last_error}" if row.last_error else ""
         status = f" ({row.status})" if row.status else ""
-        console().print(f"report to {row.destination}: {row.state}{status}, {row.attempts} attempts{error}")
+        console().print(
+            f"report to {row.destination}: {row.state}{status}, {row.attempts} attempts{error}"
+        )
 
 
 @app.command("mark-read", epilog="Example: lumbar mark-read 1.2.840.113619.2.1")
@@ -138,9 +160,14 @@ def requeue(uid: StudyUid) -> None:
     typer.echo("The study is queued again.")
 
 
-@app.command("export-labels", epilog="Example: lumbar export-labels labels/ && lumbar train labels/ --out bundle/")
+@app.command(
+    "export-labels",
+    epilog="Example: lumbar export-labels labels/ && lumbar train labels/ --out bundle/",
+)
 def export_labels(
-    out: Annotated[Path, typer.Argument(help="Folder to make: the tables and images of the RSNA 2024 layout")],
+    out: Annotated[
+        Path, typer.Argument(help="Folder to make: the tables and images of the RSNA 2024 layout")
+    ],
 ) -> None:
     """Writes what readers said of findings, with the images (which name their patients), ready for `lumbar train`."""
     site = Site.open(Settings.load())
@@ -156,14 +183,18 @@ def export_labels(
     for place, file in track(told.images.items(), "Images", console=Console(stderr=True)):
         (out / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(site.store.path(file), out / place)
-    typer.echo(f"{told.findings} reviewed findings of {told.studies} studies, {len(told.images)} images.")
+    typer.echo(
+        f"{told.findings} reviewed findings of {told.studies} studies, {len(told.images)} images."
+    )
 
 
 @app.command("audit", epilog="Example: lumbar audit --after 1200 --xml > audit.xml")
 def audit_trail(
     after: Annotated[int, typer.Option(min=0, help="Only lines behind this number")] = 0,
     limit: Annotated[int, typer.Option(min=1, help="At most so many")] = 1000,
-    xml: Annotated[bool, typer.Option("--xml", help="DICOM audit messages (PS3.15 A.5), one a line")] = False,
+    xml: Annotated[
+        bool, typer.Option("--xml", help="DICOM audit messages (PS3.15 A.5), one a line")
+    ] = False,
     form: AsFormat = Format.TABLE,
 ) -> None:
     """Prints the audit trail, the oldest line first."""
@@ -185,7 +216,9 @@ def audit_trail(
         }
         for number, line in lines
     ]
-    print_records(records, ("number", "happened_at", "event", "actor", "study_instance_uid", "detail"), form)
+    print_records(
+        records, ("number", "happened_at", "event", "actor", "study_instance_uid", "detail"), form
+    )
 
 
 def _since(value: str | None) -> datetime | None:
@@ -193,7 +226,11 @@ def _since(value: str | None) -> datetime | None:
         return None
     try:
         if value[-1:] in ("h", "d"):
-            return datetime.now(UTC) - timedelta(hours=float(value[:-1]) * (24 if value[-1] == "d" else 1))
+            return datetime.now(UTC) - timedelta(
+                hours=float(value[:-1]) * (24 if value[-1] == "d" else 1)
+            )
         return datetime.fromisoformat(value).astimezone()
     except (ValueError, OverflowError) as error:
-        raise WrongSetting(f"--since is {value!r}; write a date such as 2026-11-16, or 24h, or 7d") from error
+        raise WrongSetting(
+            f"--since is {value!r}; write a date such as 2026-11-16, or 24h, or 7d"
+        ) from error

@@ -16,14 +16,18 @@ app = typer.Typer()
 @app.command(epilog="Example: lumbar send study/ --to dicom://LUMBAR@127.0.0.1:11112")
 def send(
     path: Annotated[Path, typer.Argument(exists=True, help="A DICOM file, or a folder of them")],
-    to: Annotated[str, typer.Option(help="A destination's name from the settings, or dicom://AE@host:port")],
+    to: Annotated[
+        str, typer.Option(help="A destination's name from the settings, or dicom://AE@host:port")
+    ],
 ) -> None:
     """Sends DICOM files as they are, over one association."""
     from lumbar.peers.dimse import send_files
 
     destination = parse_destination(to, to) if "://" in to else Settings.load().destination(to)
     if not isinstance(destination, DimseDestination):
-        raise WrongSetting(f"{to} is a DICOMweb destination; `lumbar send` sends by C-STORE, to dicom://AE@host:port")
+        raise WrongSetting(
+            f"{to} is a DICOMweb destination; `lumbar send` sends by C-STORE, to dicom://AE@host:port"
+        )
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     with Progress(transient=True) as progress:
         bar = progress.add_task("Sending", total=len(files))

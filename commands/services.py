@@ -27,16 +27,26 @@ ASK_AGAIN_S = 1.0  # for a database that is away
 ENDS_WITHIN_S = 60.0  # a study in hand is ended; nothing acknowledged is lost by a kill
 
 UntilEof = Annotated[
-    bool, typer.Option("--until-eof", hidden=True, help="Stop when standard input closes: the parent is gone")
+    bool,
+    typer.Option(
+        "--until-eof", hidden=True, help="Stop when standard input closes: the parent is gone"
+    ),
 ]
 
 
-@app.command(epilog='Example: LUMBAR_PORT=11112 LUMBAR_DESTINATIONS=\'{"pacs": "dicom://PACS@pacs:104"}\' lumbar up')
+@app.command(
+    epilog='Example: LUMBAR_PORT=11112 LUMBAR_DESTINATIONS=\'{"pacs": "dicom://PACS@pacs:104"}\' lumbar up'
+)
 def up() -> None:
     """Runs the whole system: database schema, receiver, sweep, the page; with a broker set, a worker too."""
     settings = _start()
     schema.upgrade(Database.connect(settings.effective_database_url))
-    names = ("scp", "sweep", *(("web",) if settings.web else ()), *(("worker",) if settings.broker_url else ()))
+    names = (
+        "scp",
+        "sweep",
+        *(("web",) if settings.web else ()),
+        *(("worker",) if settings.broker_url else ()),
+    )
     children = [_Part(name) for name in names]
     stop = _on_signal()
     try:
@@ -58,7 +68,9 @@ class _Part:
         self._start()
 
     def _start(self) -> None:
-        self.process = subprocess.Popen([*PROGRAM, self._name, "--until-eof"], stdin=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            [*PROGRAM, self._name, "--until-eof"], stdin=subprocess.PIPE
+        )
 
     def keep_running(self) -> None:
         """Starts it again when it was killed. Raises Permanent when it ended by itself: it has said why."""
@@ -66,7 +78,9 @@ class _Part:
         if status is None:
             return
         if status >= 0:
-            raise Permanent(f"`lumbar {self._name}` ended with status {status}; its words above say why")
+            raise Permanent(
+                f"`lumbar {self._name}` ended with status {status}; its words above say why"
+            )
         log.error("part.restarted", part=self._name, status=status)
         self._start()
 
@@ -124,9 +138,13 @@ def web(until_eof: UntilEof = False) -> None:
     serve(_site(settings, stop), stop)
 
 
-@app.command(epilog="Example: LUMBAR_BROKER_URL=redis://localhost:6379/0 lumbar worker --only deliver")
+@app.command(
+    epilog="Example: LUMBAR_BROKER_URL=redis://localhost:6379/0 lumbar worker --only deliver"
+)
 def worker(
-    only: Annotated[str | None, typer.Option(help="Take only these jobs: analyse (uploads too) or deliver")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Take only these jobs: analyse (uploads too) or deliver")
+    ] = None,
     until_eof: UntilEof = False,
 ) -> None:
     """Runs one Celery worker; start one for each accelerator."""
@@ -136,7 +154,9 @@ def worker(
 
     settings = _start()
     if not settings.broker_url:
-        raise WrongSetting("`lumbar worker` needs LUMBAR_BROKER_URL; without a broker `lumbar sweep` does the jobs")
+        raise WrongSetting(
+            "`lumbar worker` needs LUMBAR_BROKER_URL; without a broker `lumbar sweep` does the jobs"
+        )
     reading, sending = [JobKind.ANALYSE, JobKind.PREVIEW], [JobKind.DELIVER]
     kinds = {None: [*reading, *sending], "analyse": reading, "deliver": sending}.get(only)
     if kinds is None:

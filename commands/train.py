@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from commands.output import AsFormat, Format, print_records
 from lumbar.errors import WrongSetting
@@ -37,27 +44,42 @@ class Kind(StrEnum):
     "lumbar train --levels --out locator/"
 )
 def train(
-    out: Annotated[Path, typer.Option(help="Folder to write the bundle, or the locator's weights, to")],
+    out: Annotated[
+        Path, typer.Option(help="Folder to write the bundle, or the locator's weights, to")
+    ],
     data: Annotated[Path | None, typer.Argument(help="A data set in the RSNA 2024 layout")] = None,
     work: Annotated[
-        Path | None, typer.Option(help="Folder for crops, states, logs and plots, kept and used again [OUT.work]")
+        Path | None,
+        typer.Option(
+            help="Folder for crops, states, logs and plots, kept and used again [OUT.work]"
+        ),
     ] = None,
-    recipe: Annotated[str, typer.Option(help="imagenet, cores, compare, or a TOML file")] = "imagenet",
-    vgg16: Annotated[Path | None, typer.Option(help="ImageNet weights of VGG16 without top; else fetched")] = None,
+    recipe: Annotated[
+        str, typer.Option(help="imagenet, cores, compare, or a TOML file")
+    ] = "imagenet",
+    vgg16: Annotated[
+        Path | None, typer.Option(help="ImageNet weights of VGG16 without top; else fetched")
+    ] = None,
     resnet50: Annotated[
         Path | None, typer.Option(help="ImageNet weights of ResNet-50 without top; else fetched")
     ] = None,
     name: Annotated[str, typer.Option(help="The bundle's name")] = "own",
     version: Annotated[str, typer.Option(help="The bundle's version")] = "1",
     levels: Annotated[
-        bool, typer.Option("--levels", help="Teach the level locator instead: on phantoms, and on DATA if named")
+        bool,
+        typer.Option(
+            "--levels", help="Teach the level locator instead: on phantoms, and on DATA if named"
+        ),
     ] = False,
     only: Annotated[
         list[Kind] | None, typer.Option(help="Only this network of the locator; may be given again")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the locator's teaching; a recipe has its own")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the locator's teaching; a recipe has its own")
+    ] = 1,
     share: Annotated[
-        float, typer.Option(min=0.001, max=1, help="Of the locator's usual number of patients and steps")
+        float,
+        typer.Option(min=0.001, max=1, help="Of the locator's usual number of patients and steps"),
     ] = 1.0,
 ) -> None:
     """Teaches both classifiers and writes a bundle; killed and started again, it goes on. Or the level locator."""
@@ -66,7 +88,9 @@ def train(
         from lumbar.training.train_locator import rebuild_locator
 
         with _stages() as stage:
-            rebuild_locator(out, work, stage, kinds=[*(only or Kind)], data=data, share=share, seed=seed)
+            rebuild_locator(
+                out, work, stage, kinds=[*(only or Kind)], data=data, share=share, seed=seed
+            )
         typer.echo(f"Weights in {out}")
         return
     if data is None:
@@ -79,7 +103,9 @@ def train(
     for line in told:
         typer.echo(line)
     with _stages() as stage:
-        identity = train_bundle(data, out, work, chosen, stage, name=name, version=version, imagenet=weights)
+        identity = train_bundle(
+            data, out, work, chosen, stage, name=name, version=version, imagenet=weights
+        )
     with (work / DROPPED).open(encoding="utf-8") as table:
         for why, count in Counter(row["why"] for row in csv.DictReader(table)).most_common():
             typer.echo(f"Dropped, {count}: {why}")
@@ -89,18 +115,31 @@ def train(
 @app.command(epilog="Example: lumbar evaluate rsna/ --bundle my-bundle/ --out report/")
 def evaluate(
     data: Data,
-    bundle: Annotated[Path | None, typer.Option(help="A bundle's folder [the configured one]")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="A bundle's folder [the configured one]")
+    ] = None,
     part: Annotated[
-        str, typer.Option(help="test, validation or train: as the bundle's data were split; or all, of other data")
+        str,
+        typer.Option(
+            help="test, validation or train: as the bundle's data were split; or all, of other data"
+        ),
     ] = "test",
     out: Annotated[
-        Path | None, typer.Option(help="Write the report, its pictures and the submission's rows here")
+        Path | None,
+        typer.Option(help="Write the report, its pictures and the submission's rows here"),
     ] = None,
     record: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Keep the figures in the bundle's description under this name")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Keep the figures in the bundle's description under this name"
+        ),
     ] = None,
-    levels: Annotated[bool, typer.Option("--levels", help="Measure the level locator instead")] = False,
-    locator: Annotated[Path | None, typer.Option(help="With --levels: a folder instead of the shipped one")] = None,
+    levels: Annotated[
+        bool, typer.Option("--levels", help="Measure the level locator instead")
+    ] = False,
+    locator: Annotated[
+        Path | None, typer.Option(help="With --levels: a folder instead of the shipped one")
+    ] = None,
     studies: Annotated[
         Path | None, typer.Option(help="With --levels: also write a line a study to this CSV file")
     ] = None,
@@ -126,7 +165,11 @@ def evaluate(
     described = read_description(folder)
     with _stages() as stage:
         judged = evaluate_bundle(
-            data, None if part == "all" else Part(part), described.get("data") or {}, read_with(networks), stage
+            data,
+            None if part == "all" else Part(part),
+            described.get("data") or {},
+            read_with(networks),
+            stage,
         )
     figures = measured(judged)
     if out is not None:
@@ -143,11 +186,17 @@ def evaluate(
 @app.command(epilog="Example: lumbar compare phantoms/ --work compare/ --format csv")
 def compare(
     data: Data,
-    work: Annotated[Path, typer.Option(help="Folder for crops and states, kept and used again; a training's will do")],
+    work: Annotated[
+        Path,
+        typer.Option(help="Folder for crops and states, kept and used again; a training's will do"),
+    ],
     recipe: Annotated[
-        str, typer.Option(help="compare, or a TOML file: of its severity part all but the architecture")
+        str,
+        typer.Option(help="compare, or a TOML file: of its severity part all but the architecture"),
     ] = "compare",
-    only: Annotated[list[str] | None, typer.Option(help="Only this candidate; may be given again")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only this candidate; may be given again")
+    ] = None,
     form: AsFormat = Format.TABLE,
 ) -> None:
     """Teaches six candidates for the severity network alike, from random weights, and prints one table."""
@@ -172,7 +221,9 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder to write to")],
     work: Annotated[
         Path | None,
-        typer.Option(help="A training's work folder, for the test crops to try the files on [BUNDLE.work, else noise]"),
+        typer.Option(
+            help="A training's work folder, for the test crops to try the files on [BUNDLE.work, else noise]"
+        ),
     ] = None,
     formats: Annotated[
         list[str] | None, typer.Option("--as", help="keras, h5, onnx or tflite; may be given again")
@@ -192,7 +243,9 @@ def export(
     rows = export_bundle(bundle, out, formats or list(FORMATS), tried)
     print_records(rows, ("file", "bytes", "differs", "crops"), form)
     if not (work or kept.exists()):
-        typer.echo("Tried on smooth noise: name a training's work folder for its test crops.", err=True)
+        typer.echo(
+            "Tried on smooth noise: name a training's work folder for its test crops.", err=True
+        )
 
 
 PHANTOMS = "Phantoms: the figures check the pipeline and are no clinical ones."
@@ -222,7 +275,9 @@ def _measured_row(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}
+    return {
+        name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()
+    }
 
 
 def _print_figures(rows: Sequence[Mapping[str, Any]], form: Format, shown: int) -> None:
@@ -232,7 +287,10 @@ def _print_figures(rows: Sequence[Mapping[str, Any]], form: Format, shown: int) 
         print_records(rows, names, form)
         return
     columns = [str(row[names[0]]) for row in rows[:shown]]
-    lines = [{"": name} | {c: row[name] for c, row in zip(columns, rows, strict=False)} for name in names[1:]]
+    lines = [
+        {"": name} | {c: row[name] for c, row in zip(columns, rows, strict=False)}
+        for name in names[1:]
+    ]
     print_records(lines, ["", *columns], form)
 
 
@@ -274,7 +332,12 @@ def _recipe(name: str) -> "Recipe":
 @contextmanager
 def _stages() -> Iterator[Stage]:
     """A bar for each stage, on standard error; where nobody looks at a terminal, a line when it begins."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
 
         def stage(name: str, length: int) -> Callable[[float], None]:

@@ -28,7 +28,10 @@ def _group() -> None:
 @app.command(epilog="Example: lumbar users add anna --role reader")
 def add(
     name: Name,
-    role: Annotated[UserRole, typer.Option(help="viewer: sees; reader: also reviews; operator: runs; admin: all")],
+    role: Annotated[
+        UserRole,
+        typer.Option(help="viewer: sees; reader: also reviews; operator: runs; admin: all"),
+    ],
 ) -> None:
     """Adds somebody; the password is asked for, or read from standard input."""
     site = Site.open(Settings.load())
@@ -58,11 +61,15 @@ def role(name: Name, role: Annotated[UserRole, typer.Argument(help="The new role
 
 
 @app.command(epilog="Example: lumbar users disable anna")
-def disable(name: Name, undo: Annotated[bool, typer.Option("--undo", help="May sign in again")] = False) -> None:
+def disable(
+    name: Name, undo: Annotated[bool, typer.Option("--undo", help="May sign in again")] = False
+) -> None:
     """Ends somebody's access at once, in browsers and for tokens; nothing that they did is removed."""
     site = Site.open(Settings.load())
     with site.database.transaction() as session:
-        accounts.set_disabled(session, accounts.user_named(session, name), not undo, by_command_line())
+        accounts.set_disabled(
+            session, accounts.user_named(session, name), not undo, by_command_line()
+        )
     typer.echo(f"{name} may {'' if undo else 'not '}sign in.")
 
 
@@ -77,7 +84,9 @@ def list_(form: AsFormat = Format.TABLE) -> None:
             "name": user.name,
             "role": user.role,
             "created_at": user.created_at.isoformat(timespec="seconds"),
-            "disabled_at": user.disabled_at.isoformat(timespec="seconds") if user.disabled_at else None,
+            "disabled_at": user.disabled_at.isoformat(timespec="seconds")
+            if user.disabled_at
+            else None,
         }
         for user in people
     ]

@@ -25,7 +25,10 @@ SHORTEST_PASSWORD, LONGEST_PASSWORD = 12, 1024
 IDLE = timedelta(hours=1)  # after which a browser has to sign in again
 LONGEST = timedelta(hours=12)
 NOTED_EVERY = timedelta(minutes=1)
-FAILURES, WITHIN_S = 10, 600.0  # refused attempts of one name or address, and for how many seconds they count
+FAILURES, WITHIN_S = (
+    10,
+    600.0,
+)  # refused attempts of one name or address, and for how many seconds they count
 TOKEN_STARTS = "lumbar_"  # noqa: S105 - so that secret scanners know one
 
 _hasher = PasswordHasher()
@@ -83,7 +86,9 @@ def user_named(session: Session, name: str) -> User:
 def add_user(session: Session, name: str, password: str, role: UserRole, actor: str) -> User:
     """Raises Permanent: the name is taken or no name, the password too short."""
     if len(name) > 64 or not _NAME.fullmatch(name):
-        raise Permanent("a user's name has 1 to 64 letters, digits and . _ @ + -, and single spaces between them")
+        raise Permanent(
+            "a user's name has 1 to 64 letters, digits and . _ @ + -, and single spaces between them"
+        )
     if session.scalar(select(User.id).where(User.name == name)) is not None:
         raise Permanent(f"there is a user {name!r} already")
     user = User(name=name, password_hash=_hashed(password), role=role)
@@ -130,9 +135,15 @@ def sign_in(session: Session, name: str, password: str, address: str) -> SignedI
     """
     who = [sha256(text.encode()).hexdigest() for text in (f"name {name}", f"address {address}")]
     since = db_now(-WITHIN_S)
-    counted = select(SignInFailure.who).where(SignInFailure.who.in_(who), SignInFailure.happened_at > since)
+    counted = select(SignInFailure.who).where(
+        SignInFailure.who.in_(who), SignInFailure.happened_at > since
+    )
     most = session.scalar(
-        select(func.count()).select_from(counted.subquery()).group_by("who").order_by(func.count().desc()).limit(1)
+        select(func.count())
+        .select_from(counted.subquery())
+        .group_by("who")
+        .order_by(func.count().desc())
+        .limit(1)
     )
     if (most or 0) >= FAILURES:
         raise TooManyAttempts(f"too many attempts; try again in {WITHIN_S / 60:.0f} minutes")
@@ -147,7 +158,11 @@ def sign_in(session: Session, name: str, password: str, address: str) -> SignedI
     session.execute(delete(SignInFailure).where(SignInFailure.who == who[0]))
     session.execute(delete(WebSession).where(WebSession.created_at < datetime.now(UTC) - LONGEST))
     cookie = secrets.token_urlsafe(32)
-    session.add(WebSession(token_sha256=_digest(cookie), user_id=user.id, csrf_token=secrets.token_urlsafe(32)))
+    session.add(
+        WebSession(
+            token_sha256=_digest(cookie), user_id=user.id, csrf_token=secrets.token_urlsafe(32)
+        )
+    )
     audit.note(session, "sign_in.done", user.name, user=user.id)
     return SignedIn(cookie, user.name)
 
@@ -179,16 +194,24 @@ def sign_out(session: Session, cookie: str, actor: str) -> None:
     audit.note(session, "sign_out", actor)
 
 
-def new_token(session: Session, user: User, name: str, scopes: Collection[Permission], days: float, actor: str) -> str:
+def new_token(
+    session: Session, user: User, name: str, scopes: Collection[Permission], days: float, actor: str
+) -> str:
     """A program's token, told this once. Raises Permanent: it would allow more than its user may, or no name."""
     if not 1 <= len(name) <= 64 or not name.isprintable():
         raise Permanent("a token's name has 1 to 64 characters: what it is for")
     if not scopes or not set(scopes) <= user.role.permissions:
-        raise Permanent(f"a token of {user.name} may have: {', '.join(sorted(user.role.permissions))}")
+        raise Permanent(
+            f"a token of {user.name} may have: {', '.join(sorted(user.role.permissions))}"
+        )
     token = TOKEN_STARTS + secrets.token_urlsafe(32)
     ends = datetime.now(UTC) + timedelta(days=days)
     row = ApiToken(
-        name=name, token_sha256=_digest(token), user_id=user.id, scopes=",".join(sorted(scopes)), expires_at=ends
+        name=name,
+        token_sha256=_digest(token),
+        user_id=user.id,
+        scopes=",".join(sorted(scopes)),
+        expires_at=ends,
     )
     session.add(row)
     session.flush()
@@ -205,13 +228,17 @@ def by_token(session: Session, token: str) -> Actor | None:
         return None
     scopes = {Permission(scope) for scope in found.scopes.split(",")}
     user = found.user
-    return Actor(user.id, f"{user.name} ({found.name})"[:64], user.role, user.role.permissions & scopes)
+    return Actor(
+        user.id, f"{user.name} ({found.name})"[:64], user.role, user.role.permissions & scopes
+    )
 
 
 def tokens(session: Session, user_id: int | None = None) -> list[ApiToken]:
     """A user's, or everybody's; also those that are no good any more."""
     asked = select(ApiToken).order_by(ApiToken.id)
-    return list(session.scalars(asked if user_id is None else asked.where(ApiToken.user_id == user_id)))
+    return list(
+        session.scalars(asked if user_id is None else asked.where(ApiToken.user_id == user_id))
+    )
 
 
 def revoke_token(session: Session, token_id: int, actor: str, user_id: int | None = None) -> None:

@@ -21,12 +21,16 @@ MOST_KNOWN = 1000
 FORWARDED_AT_ONCE, SETTLED_S = 500, 60.0
 
 
-def note(session: Session, event: str, actor: str, *, study_id: int | None = None, **detail: Any) -> None:
+def note(
+    session: Session, event: str, actor: str, *, study_id: int | None = None, **detail: Any
+) -> None:
     """Adds a row in the transaction of what it tells of: one is not written without the other."""
     session.add(AuditEvent(event=event, actor=actor[:64], study_id=study_id, detail=detail))
 
 
-def lines_after(session: Session, last_id: int, limit: int, *, settled_s: float = 0) -> list[tuple[int, AuditLine]]:
+def lines_after(
+    session: Session, last_id: int, limit: int, *, settled_s: float = 0
+) -> list[tuple[int, AuditLine]]:
     """Rows behind an id, in their order; only such as are older than ``settled_s`` seconds."""
     asked = (
         select(AuditEvent, func.coalesce(Study.study_instance_uid, Tombstone.study_instance_uid))
@@ -82,6 +86,8 @@ class Auditor:
             self._noted[key] = now
         try:
             with self._database.transaction() as session:
-                session.add(AuditEvent(event=event, actor=actor[:64], detail={"why": why, "peer": peer}))
+                session.add(
+                    AuditEvent(event=event, actor=actor[:64], detail={"why": why, "peer": peer})
+                )
         except Transient as error:
             log.warning("audit.not_written", missed=event, why=str(error))

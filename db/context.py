@@ -34,12 +34,16 @@ class Site:
     @property
     def passing(self) -> Backoff:
         """How a job is tried again after what may pass: a PACS away, a disk full."""
-        return Backoff(self.settings.attempts, self.settings.retry_base_s, self.settings.retry_longest_s)
+        return Backoff(
+            self.settings.attempts, self.settings.retry_base_s, self.settings.retry_longest_s
+        )
 
     @property
     def fault(self) -> Backoff:
         """How a job is tried again after a fault of our own."""
-        return Backoff(self.settings.fault_attempts, self.settings.retry_base_s, self.settings.retry_longest_s)
+        return Backoff(
+            self.settings.fault_attempts, self.settings.retry_base_s, self.settings.retry_longest_s
+        )
 
     @property
     def ranking(self) -> Ranking:

@@ -65,7 +65,9 @@ class Database:
                 event.listen(engine, "connect", _prepare_sqlite)
                 event.listen(engine, "begin", _begin_sqlite)
             else:
-                engine = create_engine(parsed, hide_parameters=True, pool_pre_ping=True, **_POSTGRESQL)
+                engine = create_engine(
+                    parsed, hide_parameters=True, pool_pre_ping=True, **_POSTGRESQL
+                )
         except (ArgumentError, NoSuchModuleError) as error:
             raise WrongSetting(
                 "LUMBAR_DATABASE_URL is not a database URL; use postgresql+psycopg://user@host/name or sqlite:///file"
@@ -101,12 +103,16 @@ class Database:
         self.engine.dispose()
 
 
-def insert_if_new(session: Session, table: type[DeclarativeBase], key: tuple[str, ...], **values: Any) -> bool:
+def insert_if_new(
+    session: Session, table: type[DeclarativeBase], key: tuple[str, ...], **values: Any
+) -> bool:
     """Adds a row unless one of its (unique) key is there; whether it was added."""
     dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
     insert = dialect.insert(table.__table__).values(**values)
     return (
-        session.execute(insert.on_conflict_do_nothing(index_elements=key).returning(table.__table__.c.id)).first()
+        session.execute(
+            insert.on_conflict_do_nothing(index_elements=key).returning(table.__table__.c.id)
+        ).first()
         is not None
     )
 

@@ -37,12 +37,16 @@ def delete_study(site: Site, study_instance_uid: str, reason: str, actor: str) -
         NotThere: no such study. Permanent: no reason is given. Transient: disk or database; delete it again.
     """
     if not 1 <= len(reason.strip()) <= LONGEST_REASON:
-        raise Permanent(f"say why, in at most {LONGEST_REASON} characters; it stays in the tombstone")
+        raise Permanent(
+            f"say why, in at most {LONGEST_REASON} characters; it stays in the tombstone"
+        )
     with site.database.transaction() as session:
         study_id = studies.find(session, study_instance_uid).id
         studies.lock(session, study_id)
         study = session.get_one(Study, study_id, populate_existing=True)
-        session.execute(delete(Job).where(Job.study_id == study.id))  # a worker on one finds its lease gone
+        session.execute(
+            delete(Job).where(Job.study_id == study.id)
+        )  # a worker on one finds its lease gone
         own = select(Series.id).where(Series.study_id == study.id)
         session.execute(
             update(Instance)
@@ -51,7 +55,10 @@ def delete_study(site: Site, study_instance_uid: str, reason: str, actor: str) -
             .execution_options(synchronize_session=False)
         )
         study.images_removed_at = study.ended_at = db_now()
-        study.state, study.reason = StudyState.FAILED, "its deletion was begun"  # from where it can be requeued
+        study.state, study.reason = (
+            StudyState.FAILED,
+            "its deletion was begun",
+        )  # from where it can be requeued
         audit.note(session, "study.deletion_begun", actor, study_id=study.id)
     retention.unlink_removed(site, study_id)
     with site.database.transaction() as session:
@@ -64,9 +71,15 @@ def _remove_rows(session: Session, study_instance_uid: str, reason: str, actor: 
     """Returns the files of the reports, which nothing names any more."""
     study = studies.find(session, study_instance_uid)
     studies.lock(session, study.id)
-    came_again = select(Instance.id).join(Series).where(Series.study_id == study.id, Instance.removed_at.is_(None))
+    came_again = (
+        select(Instance.id)
+        .join(Series)
+        .where(Series.study_id == study.id, Instance.removed_at.is_(None))
+    )
     if session.scalar(came_again.limit(1)) is not None:
-        raise Permanent("an image of the study arrived while it was deleted; delete it again once it is quiet")
+        raise Permanent(
+            "an image of the study arrived while it was deleted; delete it again once it is quiet"
+        )
     files = list(session.scalars(select(Report.file).where(Report.study_id == study.id)))
     findings = select(Finding.id).where(Finding.study_id == study.id)
     reports = select(Report.id).where(Report.study_id == study.id)
@@ -84,9 +97,22 @@ def _remove_rows(session: Session, study_instance_uid: str, reason: str, actor: 
     ):
         session.execute(gone.execution_options(synchronize_session=False))
     study_id, patient_id = study.id, study.patient_id
-    session.execute(delete(Study).where(Study.id == study_id).execution_options(synchronize_session=False))
+    session.execute(
+        delete(Study).where(Study.id == study_id).execution_options(synchronize_session=False)
+    )
     if session.scalar(select(Study.id).where(Study.patient_id == patient_id).limit(1)) is None:
-        session.execute(delete(Patient).where(Patient.id == patient_id).execution_options(synchronize_session=False))
-    session.add(Tombstone(study_instance_uid=study_instance_uid, study_id=study_id, reason=reason, actor=actor[:64]))
+        session.execute(
+            delete(Patient)
+            .where(Patient.id == patient_id)
+            .execution_options(synchronize_session=False)
+        )
+    session.add(
+        Tombstone(
+            study_instance_uid=study_instance_uid,
+            study_id=study_id,
+            reason=reason,
+            actor=actor[:64],
+        )
+    )
     audit.note(session, "study.deleted", actor, study_id=study_id)
     return files

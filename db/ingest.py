@@ -87,7 +87,11 @@ def take_in(database: Database, store: Store, arrival: Arrival) -> Taken:
         digest, size = _write(arrival, draft)
         identity = _identify(draft, arrival)
         file = draft.keep("instances", digest)
-    return register(database, store, Stored(identity, arrival.transfer_syntax_uid, digest, file, size, arrival.source))
+    return register(
+        database,
+        store,
+        Stored(identity, arrival.transfer_syntax_uid, digest, file, size, arrival.source),
+    )
 
 
 def register(database: Database, store: Store, stored: Stored) -> Taken:
@@ -95,7 +99,9 @@ def register(database: Database, store: Store, stored: Stored) -> Taken:
     try:
         with database.transaction() as session:
             return _register(session, store, stored)
-    except Conflict:  # another association registered the same SOP Instance UID just now: look again
+    except (
+        Conflict
+    ):  # another association registered the same SOP Instance UID just now: look again
         with database.transaction() as session:
             return _register(session, store, stored)
 
@@ -130,7 +136,10 @@ def _identify(draft: Draft, arrival: Arrival) -> Identity:
     """The header, once it is sure that it names this instance and that the names are real UIDs (PS3.5 9.1)."""
     identity = identify(draft.path)
     require_uids(identity)
-    if (identity.sop_class_uid, identity.sop_instance_uid) != (arrival.sop_class_uid, arrival.sop_instance_uid):
+    if (identity.sop_class_uid, identity.sop_instance_uid) != (
+        arrival.sop_class_uid,
+        arrival.sop_instance_uid,
+    ):
         raise HeaderDisagrees("the dataset's SOP class or instance is not the one announced")
     if identity.sop_class_uid not in IMAGE_CLASSES:
         raise HeaderDisagrees("not an MR image")
@@ -176,9 +185,18 @@ def _register(session: Session, store: Store, stored: Stored) -> Taken:
         _restore(session, store, study, stored)
         return Taken.AGAIN
     if not store.path(stored.file).exists():
-        raise RemovedMeanwhile("the image's file was removed with its study at this moment; send it again")
+        raise RemovedMeanwhile(
+            "the image's file was removed with its study at this moment; send it again"
+        )
     if aside:
-        session.add(AuditEvent(event="instance.aside", actor=stored.source, study_id=study.id, detail={"why": aside}))
+        session.add(
+            AuditEvent(
+                event="instance.aside",
+                actor=stored.source,
+                study_id=study.id,
+                detail={"why": aside},
+            )
+        )
         log.warning("instance.aside", study=study.id, why=aside)
         return Taken.ASIDE
     studies.instance_arrived(session, study.id, stat=identity.stat)
@@ -191,14 +209,19 @@ def _restore(session: Session, store: Store, study: Study, stored: Stored) -> No
     """
     restored = session.execute(
         update(Instance)
-        .where(Instance.sop_instance_uid == stored.identity.sop_instance_uid, Instance.sha256 == stored.digest)
+        .where(
+            Instance.sop_instance_uid == stored.identity.sop_instance_uid,
+            Instance.sha256 == stored.digest,
+        )
         .where(Instance.removed_at.is_not(None))
         .values(removed_at=None, size=stored.size)
     )
     if not restored.rowcount:  # type: ignore[attr-defined]
         return
     if not store.path(stored.file).exists():
-        raise RemovedMeanwhile("the image's earlier file was being removed at this moment; send it again")
+        raise RemovedMeanwhile(
+            "the image's earlier file was being removed at this moment; send it again"
+        )
     study.images_removed_at = None
 
 
@@ -215,7 +238,11 @@ def _study(session: Session, stored: Stored) -> Study:
     if study is not None:
         return study
     patient_key = {"issuer": _issuer(stored), "patient_identifier": identity.patient_identifier}
-    patient = {"name": identity.patient_name, "birth_date": identity.birth_date, "sex": identity.sex}
+    patient = {
+        "name": identity.patient_name,
+        "birth_date": identity.birth_date,
+        "sex": identity.sex,
+    }
     patient_id = _keep(session, Patient, patient_key, patient)
     added = insert_if_new(
         session,
@@ -269,7 +296,9 @@ def _contradiction(session: Session, study: Study, stored: Stored) -> str | None
     return "other content under the same SOP Instance UID"
 
 
-def _keep(session: Session, table: type[Table], key: dict[str, Any], first_values: dict[str, Any]) -> int:
+def _keep(
+    session: Session, table: type[Table], key: dict[str, Any], first_values: dict[str, Any]
+) -> int:
     """The row of a key, made with these values if it is not there yet."""
     insert_if_new(session, table, tuple(key), **key, **first_values)
     return int(session.execute(select(table.id).filter_by(**key)).scalar_one())  # type: ignore[attr-defined]

@@ -61,12 +61,16 @@ def end_analysis(
     studies.lock(session, claimed.study_id)
     if not jobs.finish(session, claimed):
         raise LeaseLostError
-    if not studies.advance(session, claimed.study_id, event, revision=claimed.revision, reason=reason):
+    if not studies.advance(
+        session, claimed.study_id, event, revision=claimed.revision, reason=reason
+    ):
         raise LeaseLostError
     studies.supersede_findings(session, claimed.study_id)
     lines = [*((text, True) for text in doubts), *((text, False) for text in told)]
     session.add_all(
-        Explanation(study_id=claimed.study_id, revision=claimed.revision, ordinal=n, text=text, doubt=doubt)
+        Explanation(
+            study_id=claimed.study_id, revision=claimed.revision, ordinal=n, text=text, doubt=doubt
+        )
         for n, (text, doubt) in enumerate(lines)
     )
     if bundle is not None:
@@ -101,7 +105,9 @@ def bury(session: Session, claimed: Claimed, error: str) -> None:
     """Gives a job up; a study whose analysis is given up has failed, for this reason."""
     studies.lock(session, claimed.study_id)
     if jobs.bury(session, claimed, error) and claimed.kind is JobKind.ANALYSE:
-        studies.advance(session, claimed.study_id, StudyEvent.EXHAUSTED, revision=claimed.revision, reason=error)
+        studies.advance(
+            session, claimed.study_id, StudyEvent.EXHAUSTED, revision=claimed.revision, reason=error
+        )
         studies.supersede_findings(session, claimed.study_id)
 
 
@@ -153,10 +159,14 @@ def delivered(session: Session, claimed: Claimed, status: str) -> None:
     if not jobs.finish(session, claimed):
         raise LeaseLostError
     known = session.scalar(
-        select(Delivery).where(Delivery.report_id == claimed.report_id, Delivery.destination == claimed.destination)
+        select(Delivery).where(
+            Delivery.report_id == claimed.report_id, Delivery.destination == claimed.destination
+        )
     )
     if known is None:
-        session.add(Delivery(report_id=claimed.report_id, destination=claimed.destination, status=status))
+        session.add(
+            Delivery(report_id=claimed.report_id, destination=claimed.destination, status=status)
+        )
 
 
 def _bundle_id(session: Session, bundle: BundleIdentity) -> int:

@@ -49,7 +49,12 @@ class Backoff:
 
 
 def create(
-    session: Session, kind: JobKind, study: Study, *, destination: str = "", report_id: int | None = None
+    session: Session,
+    kind: JobKind,
+    study: Study,
+    *,
+    destination: str = "",
+    report_id: int | None = None,
 ) -> None:
     """Adds a job to do now; those of a study that was ordered as urgent go first."""
     session.add(
@@ -107,7 +112,9 @@ def heartbeat(session: Session, claimed: Claimed, *, lease_s: float) -> bool:
 
 def finish(session: Session, claimed: Claimed) -> bool:
     """Ends a job well; False when the lease was lost, and then nothing of this transaction may be kept."""
-    return _write(session, claimed, state=JobState.DONE, last_error=None, ended_at=db_now(), **RELEASED)
+    return _write(
+        session, claimed, state=JobState.DONE, last_error=None, ended_at=db_now(), **RELEASED
+    )
 
 
 def retry(session: Session, claimed: Claimed, error: str, backoff: Backoff) -> bool:
@@ -118,7 +125,9 @@ def retry(session: Session, claimed: Claimed, error: str, backoff: Backoff) -> b
     wait_s = backoff.wait_s(tries)
     put_back = {"state": JobState.PENDING, "last_error": error, "run_after": db_now(wait_s)}
     if _write(session, claimed, **put_back, **RELEASED):
-        log.warning("job.retry", job=claimed.job_id, attempts=claimed.attempts, wait_s=round(wait_s, 1))
+        log.warning(
+            "job.retry", job=claimed.job_id, attempts=claimed.attempts, wait_s=round(wait_s, 1)
+        )
     return True
 
 
@@ -129,7 +138,11 @@ def replace_worker(session: Session, claimed: Claimed, most_losses: int) -> bool
     """
     if claimed.losses + 1 >= most_losses:
         return False
-    put_back = {"state": JobState.PENDING, "last_error": "the worker was lost", "run_after": db_now()}
+    put_back = {
+        "state": JobState.PENDING,
+        "last_error": "the worker was lost",
+        "run_after": db_now(),
+    }
     if _write(session, claimed, **put_back, losses=claimed.losses + 1, **RELEASED):
         log.warning("job.worker_lost", job=claimed.job_id, losses=claimed.losses + 1)
     return True
@@ -137,7 +150,9 @@ def replace_worker(session: Session, claimed: Claimed, most_losses: int) -> bool
 
 def bury(session: Session, claimed: Claimed, error: str) -> bool:
     """Ends a job as a dead letter with its last error; False when the lease was lost."""
-    buried = _write(session, claimed, state=JobState.DEAD, last_error=error, ended_at=db_now(), **RELEASED)
+    buried = _write(
+        session, claimed, state=JobState.DEAD, last_error=error, ended_at=db_now(), **RELEASED
+    )
     if buried:
         log.error("job.dead", job=claimed.job_id, kind=str(claimed.kind), attempts=claimed.attempts)
     return buried
@@ -153,7 +168,11 @@ def expired(session: Session, job_id: int | None = None) -> list[Claimed]:
 
     A row that somebody else has locked is left out: it is being written, and the next look finds what became of it.
     """
-    lost = select(Job).where(Job.state == JobState.RUNNING, Job.lease_expires_at < db_now()).order_by(Job.id)
+    lost = (
+        select(Job)
+        .where(Job.state == JobState.RUNNING, Job.lease_expires_at < db_now())
+        .order_by(Job.id)
+    )
     if job_id is not None:
         lost = lost.where(Job.id == job_id).with_for_update(skip_locked=True)
     return [_claimed(job) for job in session.scalars(lost)]
@@ -164,11 +183,16 @@ def cancel_overtaken(session: Session, study_id: int, kind: JobKind) -> None:
     under way ends, since the peer may have the report already.
     """
     current = select(Study.revision).where(Study.id == study_id).scalar_subquery()
-    cancelled = [JobState.PENDING, JobState.RUNNING] if kind is JobKind.ANALYSE else [JobState.PENDING]
+    cancelled = (
+        [JobState.PENDING, JobState.RUNNING] if kind is JobKind.ANALYSE else [JobState.PENDING]
+    )
     session.execute(
-        change(Job.study_id == study_id, Job.kind == kind, Job.revision < current, Job.state.in_(cancelled)).values(
-            state=JobState.CANCELLED, ended_at=db_now(), **RELEASED
-        )
+        change(
+            Job.study_id == study_id,
+            Job.kind == kind,
+            Job.revision < current,
+            Job.state.in_(cancelled),
+        ).values(state=JobState.CANCELLED, ended_at=db_now(), **RELEASED)
     )
 
 
@@ -194,7 +218,11 @@ def change(*where: object) -> Update:
 
 
 def _held(claimed: Claimed) -> tuple[ColumnElement[bool], ...]:
-    return Job.id == claimed.job_id, Job.state == JobState.RUNNING, Job.lease_token == claimed.lease_token
+    return (
+        Job.id == claimed.job_id,
+        Job.state == JobState.RUNNING,
+        Job.lease_token == claimed.lease_token,
+    )
 
 
 def _write(session: Session, claimed: Claimed, **values: object) -> bool:

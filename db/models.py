@@ -4,7 +4,18 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, Enum, ForeignKey, Index, MetaData, String, UniqueConstraint, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Enum,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from db.types import UtcDateTime, db_now
@@ -70,7 +81,12 @@ class UserRole(StrEnum):
 
 def _named(kind: type[StrEnum]) -> Enum:
     """Stored as its value, in a plain text column, so that a new member needs no migration of a type."""
-    return Enum(kind, native_enum=False, length=64, values_callable=lambda members: [m.value for m in members])
+    return Enum(
+        kind,
+        native_enum=False,
+        length=64,
+        values_callable=lambda members: [m.value for m in members],
+    )
 
 
 class Table(DeclarativeBase):
@@ -146,7 +162,9 @@ class Study(Table):
     accession_number: Mapped[str] = mapped_column(String(64), index=True)
     study_date: Mapped[str] = mapped_column(String(8))  # YYYYMMDD or empty
     description: Mapped[str]
-    scanner: Mapped[str] = mapped_column(String(64), default="")  # of its first image: maker, model, station
+    scanner: Mapped[str] = mapped_column(
+        String(64), default=""
+    )  # of its first image: maker, model, station
     stat: Mapped[bool] = mapped_column(Boolean, default=False)  # ordered as urgent
     state: Mapped[StudyState] = mapped_column(default=StudyState.RECEIVING)
     reason: Mapped[str | None]  # of NOT_ANALYSABLE and FAILED
@@ -158,7 +176,9 @@ class Study(Table):
     # What the worklist is ordered by: of its findings, an earlier revision's until it is read again
     severe: Mapped[bool] = mapped_column(Boolean, default=False)
     trained_on: Mapped[TrainedOn | None]
-    read_at: Mapped[datetime | None]  # when a person marked it as read; a late image takes the mark away
+    read_at: Mapped[
+        datetime | None
+    ]  # when a person marked it as read; a late image takes the mark away
 
     patient: Mapped[Patient] = relationship(lazy="joined", innerjoin=True)
 
@@ -171,7 +191,9 @@ class SearchKey(Table):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     # a beginning is a range only where characters sort by their code points
-    word: Mapped[str] = mapped_column(String(64).with_variant(String(64, collation="C"), "postgresql"))
+    word: Mapped[str] = mapped_column(
+        String(64).with_variant(String(64, collation="C"), "postgresql")
+    )
     study_id: Mapped[int] = mapped_column(ForeignKey("study.id"), index=True)
 
 
@@ -243,7 +265,9 @@ class Bundle(Table):
     """Which weights made a finding."""
 
     __tablename__ = "bundle"
-    __table_args__ = (UniqueConstraint("weights_sha256", "name", "version", "preprocessing_version"),)
+    __table_args__ = (
+        UniqueConstraint("weights_sha256", "name", "version", "preprocessing_version"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(64))
@@ -340,7 +364,9 @@ class Job(Table):
     state: Mapped[JobState] = mapped_column(default=JobState.PENDING)
     run_after: Mapped[datetime] = mapped_column(default=db_now())
     attempts: Mapped[int] = mapped_column(default=0)
-    losses: Mapped[int] = mapped_column(default=0)  # attempts that ended because the worker was lost
+    losses: Mapped[int] = mapped_column(
+        default=0
+    )  # attempts that ended because the worker was lost
     lease_token: Mapped[str | None] = mapped_column(String(32))
     lease_expires_at: Mapped[datetime | None]
     last_error: Mapped[str | None]
@@ -428,7 +454,9 @@ class WebSession(Table):
     __tablename__ = "web_session"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    token_sha256: Mapped[str] = mapped_column(String(64), unique=True)  # the cookie itself is not kept
+    token_sha256: Mapped[str] = mapped_column(
+        String(64), unique=True
+    )  # the cookie itself is not kept
     user_id: Mapped[int] = mapped_column(ForeignKey("user_account.id"), index=True)
     csrf_token: Mapped[str] = mapped_column(String(64))
     last_used_at: Mapped[datetime] = mapped_column(default=db_now())
@@ -461,7 +489,9 @@ class SignInFailure(Table):
     __table_args__ = (Index("ix_sign_in_failure_who_happened_at", "who", "happened_at"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    who: Mapped[str] = mapped_column(String(64))  # sha256 of the name or address: people mistype passwords as names
+    who: Mapped[str] = mapped_column(
+        String(64)
+    )  # sha256 of the name or address: people mistype passwords as names
     happened_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)
 
 
@@ -473,9 +503,13 @@ class Preview(Table):
     __table_args__ = (Index("ix_preview_state_id", "state", "id"), {"sqlite_autoincrement": True})
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(String(32), unique=True)  # of its folder and in its address; not to be guessed
+    name: Mapped[str] = mapped_column(
+        String(32), unique=True
+    )  # of its folder and in its address; not to be guessed
     user_id: Mapped[int] = mapped_column(ForeignKey("user_account.id"), index=True)
-    keep: Mapped[bool] = mapped_column(Boolean)  # the images are taken in as if a scanner had sent them
+    keep: Mapped[bool] = mapped_column(
+        Boolean
+    )  # the images are taken in as if a scanner had sent them
     state: Mapped[JobState] = mapped_column(default=JobState.PENDING)
     attempts: Mapped[int] = mapped_column(default=0)
     lease_token: Mapped[str | None] = mapped_column(String(32))
@@ -487,6 +521,8 @@ class Preview(Table):
     size: Mapped[int] = mapped_column(BigInteger, default=0)  # bytes
     images: Mapped[int | None]  # slices that were found in it
     reason: Mapped[str | None]  # why nothing could be read
-    answer: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # ``db.preview_results``
+    answer: Mapped[dict[str, Any] | None] = mapped_column(
+        JSON(none_as_null=True)
+    )  # ``db.preview_results``
 
     user: Mapped[User] = relationship(lazy="joined", innerjoin=True)

@@ -75,15 +75,25 @@ def retry(session: Session, job_id: int, actor: str) -> None:
     """
     job = _locked(session, job_id)
     if job.state not in (JobState.PENDING, JobState.DEAD):
-        raise Permanent(f"job {job_id} is {job.state}; only a pending or dead one can be tried again")
+        raise Permanent(
+            f"job {job_id} is {job.state}; only a pending or dead one can be tried again"
+        )
     if job.kind is JobKind.DELIVER and _has_successor(session, job):
-        raise Permanent(f"job {job_id} delivers a report that a later one has replaced; that one has a job of its own")
+        raise Permanent(
+            f"job {job_id} delivers a report that a later one has replaced; that one has a job of its own"
+        )
     if job.kind is JobKind.ANALYSE and job.state is JobState.DEAD:
-        if session.get_one(Study, job.study_id).revision != job.revision or not studies.requeue(session, job.study_id):
-            raise Permanent(f"job {job_id} was overtaken: its study has gone on to a later revision")
+        if session.get_one(Study, job.study_id).revision != job.revision or not studies.requeue(
+            session, job.study_id
+        ):
+            raise Permanent(
+                f"job {job_id} was overtaken: its study has gone on to a later revision"
+            )
     else:
         session.execute(
-            change(Job.id == job_id).values(run_after=db_now(), **(ANEW if job.state is JobState.DEAD else {}))
+            change(Job.id == job_id).values(
+                run_after=db_now(), **(ANEW if job.state is JobState.DEAD else {})
+            )
         )
     audit.note(session, "job.retried", actor, study_id=job.study_id, job=job.id)
 
@@ -101,10 +111,14 @@ def cancel(session: Session, job_id: int, actor: str) -> None:
         )
     )
     if ended.rowcount != 1:  # type: ignore[attr-defined]
-        raise Permanent(f"job {job_id} is {job.state}; only a pending or running one can be cancelled")
+        raise Permanent(
+            f"job {job_id} is {job.state}; only a pending or running one can be cancelled"
+        )
     if job.kind is JobKind.ANALYSE:
         reason = f"its analysis was {BY_HAND}"
-        studies.advance(session, job.study_id, StudyEvent.CANCELLED, revision=job.revision, reason=reason)
+        studies.advance(
+            session, job.study_id, StudyEvent.CANCELLED, revision=job.revision, reason=reason
+        )
         studies.supersede_findings(session, job.study_id)
     audit.note(session, "job.cancelled", actor, study_id=job.study_id, job=job.id)
 
@@ -113,7 +127,9 @@ def requeue(session: Session, study_instance_uid: str, actor: str) -> None:
     """Analyses an ended study again, as its next revision. Raises Permanent: it has not ended, or has no images."""
     study = studies.find(session, study_instance_uid)
     if not studies.requeue(session, study.id):
-        raise Permanent(f"the study is {study.state.replace('_', ' ')}; only one that has ended can be analysed again")
+        raise Permanent(
+            f"the study is {study.state.replace('_', ' ')}; only one that has ended can be analysed again"
+        )
     audit.note(session, "study.requeued", actor, study_id=study.id)
 
 
@@ -121,7 +137,9 @@ def complete(session: Session, study_instance_uid: str, actor: str) -> None:
     """Analyses a study now, without waiting for quiet. Raises Permanent: it is not receiving."""
     study = studies.find(session, study_instance_uid)
     if not studies.complete(session, study.id):
-        raise Permanent(f"the study is {study.state.replace('_', ' ')}, not receiving; it can be requeued once it ends")
+        raise Permanent(
+            f"the study is {study.state.replace('_', ' ')}, not receiving; it can be requeued once it ends"
+        )
     audit.note(session, "study.completed", actor, study_id=study.id)
 
 
@@ -132,10 +150,18 @@ def resend(session: Session, job_id: int, actor: str) -> None:
         NotThere, Permanent: there is no such job, it is no delivery, or it has not ended.
     """
     job = _locked(session, job_id)
-    if job.kind is not JobKind.DELIVER or job.state not in (JobState.DONE, JobState.DEAD, JobState.CANCELLED):
-        raise Permanent(f"job {job_id} is a {job.state} {job.kind} job; only a delivery that has ended is sent again")
+    if job.kind is not JobKind.DELIVER or job.state not in (
+        JobState.DONE,
+        JobState.DEAD,
+        JobState.CANCELLED,
+    ):
+        raise Permanent(
+            f"job {job_id} is a {job.state} {job.kind} job; only a delivery that has ended is sent again"
+        )
     if _has_successor(session, job):
-        raise Permanent(f"job {job_id} delivers a report that a later one has replaced; send that one again")
+        raise Permanent(
+            f"job {job_id} delivers a report that a later one has replaced; send that one again"
+        )
     session.execute(change(Job.id == job_id).values(run_after=db_now(), last_error=None, **ANEW))
     audit.note(session, "report.sent_again", actor, study_id=job.study_id, job=job.id)
 

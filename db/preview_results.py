@@ -20,7 +20,9 @@ class Grade:
     @property
     def severity(self) -> Severity | None:
         """The most probable one; the graver where two are equal."""
-        graver_last = sorted(zip(self.probabilities, Severity, strict=False), key=lambda pair: pair[0])
+        graver_last = sorted(
+            zip(self.probabilities, Severity, strict=False), key=lambda pair: pair[0]
+        )
         return graver_last[-1][1] if graver_last else None
 
 
@@ -33,7 +35,9 @@ class Answer:
 
     findings: Sequence[Grade] = ()
     readings: Sequence[Grade] = ()
-    conditions: Sequence[float] = ()  # of one image, in the order of ``Condition``, then none of them
+    conditions: Sequence[
+        float
+    ] = ()  # of one image, in the order of ``Condition``, then none of them
     severities: Sequence[float] = ()  # of one image
     doubts: Sequence[str] = ()
     choices: Sequence[str] = ()
@@ -56,7 +60,11 @@ class Answer:
     @property
     def cells(self) -> dict[FindingKey, Grade]:
         """The findings by condition and level."""
-        return {FindingKey(grade.condition, grade.level): grade for grade in self.findings if grade.level}
+        return {
+            FindingKey(grade.condition, grade.level): grade
+            for grade in self.findings
+            if grade.level
+        }
 
 
 def _grade(stored: Mapping[str, Any]) -> Grade:

@@ -59,10 +59,14 @@ def create(site: Site, user_id: int, *, keep: bool) -> str:
     """A new preview to upload to; returns its name. Raises TooManyWaiting, StoreFull, DatabaseAway."""
     name = secrets.token_hex(16)
     with site.database.transaction() as session:
-        session.execute(select(User.id).where(User.id == user_id).with_for_update())  # two at once are counted in turn
+        session.execute(
+            select(User.id).where(User.id == user_id).with_for_update()
+        )  # two at once are counted in turn
         unfinished = (Preview.user_id == user_id, Preview.state.not_in(ENDED))
         if (session.scalar(select(func.count()).where(*unfinished)) or 0) >= MOST_WAITING:
-            raise TooManyWaiting(f"{MOST_WAITING} of your uploads are not read yet; wait for one, or forget one")
+            raise TooManyWaiting(
+                f"{MOST_WAITING} of your uploads are not read yet; wait for one, or forget one"
+            )
         session.add(Preview(name=name, user_id=user_id, keep=keep))
     place = folder(site, name)
     try:
@@ -78,7 +82,9 @@ def create(site: Site, user_id: int, *, keep: bool) -> str:
 def arrived(session: Session, name: str, *, files: int, size: int) -> None:
     """The upload is whole: from now on it is due. Raises NotThere where it was forgotten meanwhile."""
     values = {"uploaded_at": db_now(), "files": files, "size": size}
-    if not _changed(session, _change(Preview.name == name, Preview.uploaded_at.is_(None)).values(**values)):
+    if not _changed(
+        session, _change(Preview.name == name, Preview.uploaded_at.is_(None)).values(**values)
+    ):
         raise NotThere("the upload was forgotten before it had arrived; try it again")
 
 
@@ -92,13 +98,19 @@ def find(session: Session, name: str, actor: Actor) -> Preview:
 
 def of_user(session: Session, user_id: int) -> list[Preview]:
     """A user's, the newest first."""
-    return list(session.scalars(select(Preview).where(Preview.user_id == user_id).order_by(Preview.id.desc())))
+    return list(
+        session.scalars(
+            select(Preview).where(Preview.user_id == user_id).order_by(Preview.id.desc())
+        )
+    )
 
 
 def due(session: Session, limit: int) -> list[int]:
     """Those that wait for a worker, the oldest first."""
     waiting = (Preview.state == JobState.PENDING, Preview.uploaded_at.is_not(None))
-    return list(session.scalars(select(Preview.id).where(*waiting).order_by(Preview.id).limit(limit)))
+    return list(
+        session.scalars(select(Preview.id).where(*waiting).order_by(Preview.id).limit(limit))
+    )
 
 
 def claim(session: Session, *, lease_s: float) -> Claimed | None:
@@ -140,7 +152,12 @@ def finish(session: Session, claimed: Claimed, answer: Answer) -> None:
 
 def refuse(session: Session, claimed: Claimed, reason: str, told: tuple[str, ...]) -> bool:
     """Ends it well, with the reason why nothing can be read; False, and nothing is written, where the lease is lost."""
-    ended = {"state": JobState.DONE, "ended_at": db_now(), "reason": reason, "answer": Answer(choices=told).stored()}
+    ended = {
+        "state": JobState.DONE,
+        "ended_at": db_now(),
+        "reason": reason,
+        "answer": Answer(choices=told).stored(),
+    }
     written = _write(session, claimed, **ended, **RELEASED)
     if written:
         audit.note(session, "upload.not_analysable", claimed.user, preview=claimed.id)
@@ -149,7 +166,9 @@ def refuse(session: Session, claimed: Claimed, reason: str, told: tuple[str, ...
 
 def bury(session: Session, claimed: Claimed, reason: str) -> bool:
     """Ends it after too many tries; False where the lease is lost."""
-    buried = _write(session, claimed, state=JobState.DEAD, ended_at=db_now(), reason=reason, **RELEASED)
+    buried = _write(
+        session, claimed, state=JobState.DEAD, ended_at=db_now(), reason=reason, **RELEASED
+    )
     if buried:
         audit.note(session, "upload.failed", claimed.user, preview=claimed.id)
         log.error("preview.dead", preview=claimed.id, attempts=claimed.attempts)
@@ -160,13 +179,17 @@ def give_back(session: Session, claimed: Claimed, reason: str) -> bool:
     """Another try in a moment, or the end of it after as many as there may be; whether it ended."""
     if claimed.attempts >= ATTEMPTS:
         return bury(session, claimed, reason)
-    _write(session, claimed, lease_expires_at=db_now(AGAIN_S))  # then the sweep finds it as it finds a lost one
+    _write(
+        session, claimed, lease_expires_at=db_now(AGAIN_S)
+    )  # then the sweep finds it as it finds a lost one
     return False
 
 
 def expired(session: Session) -> list[Claimed]:
     """Those whose worker was not heard of until the lease ended."""
-    lost = select(Preview).where(Preview.state == JobState.RUNNING, Preview.lease_expires_at < db_now())
+    lost = select(Preview).where(
+        Preview.state == JobState.RUNNING, Preview.lease_expires_at < db_now()
+    )
     return [_claimed(preview) for preview in session.scalars(lost.order_by(Preview.id))]
 
 
@@ -178,7 +201,9 @@ def recover(site: Site, lost: Claimed) -> bool:
         if again:
             return _changed(session, _change(*held).values(state=JobState.PENDING, **RELEASED))
         still = session.scalar(select(Preview.id).where(*held)) is not None
-        ended = still and bury(session, lost, f"its worker was lost {ATTEMPTS} times; it may be too large")
+        ended = still and bury(
+            session, lost, f"its worker was lost {ATTEMPTS} times; it may be too large"
+        )
     if ended:
         remove_files(site, lost.name)
     return ended
@@ -216,7 +241,9 @@ def tidy(site: Site) -> int:
     except FileNotFoundError:
         return len(forgotten)
     with site.database.reading() as session:
-        states = {name: state for name, state in session.execute(select(Preview.name, Preview.state))}  # noqa: C416
+        states = {
+            name: state for name, state in session.execute(select(Preview.name, Preview.state))
+        }  # noqa: C416
     for name in there:
         if name not in states:
             shutil.rmtree(folder(site, name), ignore_errors=True)

@@ -58,7 +58,9 @@ def _instances(site: Site, account: Account) -> None:
                 retention.unlink_removed(site, rows[file].series.study_id)
                 account.removed += 1
         lost = [rows[file].id for file in sorted(rows.keys() - files)]
-        with site.database.reading() as session:  # retention may have removed some of them meanwhile
+        with (
+            site.database.reading() as session
+        ):  # retention may have removed some of them meanwhile
             still = select(Instance.id).where(Instance.id.in_(lost), Instance.removed_at.is_(None))
             _report_missing(site, "instance", list(session.scalars(still)), account)
 
@@ -67,7 +69,9 @@ def _reports(site: Site, account: Account) -> None:
     """Reports are named by rows only after they are stored; one without a row is built again, to the same bytes."""
     with site.database.reading() as session:
         rows = session.execute(select(Report.id, Report.file)).all()
-    _report_missing(site, "report", [row.id for row in rows if not site.store.path(row.file).exists()], account)
+    _report_missing(
+        site, "report", [row.id for row in rows if not site.store.path(row.file).exists()], account
+    )
 
 
 def _adopt(site: Site, file: str, account: Account) -> None:
@@ -77,7 +81,10 @@ def _adopt(site: Site, file: str, account: Account) -> None:
         require_uids(identity)
         with refusing("the file meta information cannot be read"):
             meta = read_file_meta_info(path)
-            syntax, source = text(meta, "TransferSyntaxUID"), text(meta, "SourceApplicationEntityTitle")
+            syntax, source = (
+                text(meta, "TransferSyntaxUID"),
+                text(meta, "SourceApplicationEntityTitle"),
+            )
     except NotDicom as error:
         log.warning("store.unreadable", file=file, why=str(error))
         account.unreadable += 1

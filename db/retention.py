@@ -55,8 +55,14 @@ def remove(site: Site, study_id: int, why: str) -> bool:
             .where(Instance.series_id.in_(series), Instance.removed_at.is_(None))
             .values(removed_at=db_now())
         )
-        session.execute(update(Study).where(Study.id == study_id).values(images_removed_at=db_now()))
-        session.add(AuditEvent(event="study.images_removed", actor="sweep", study_id=study_id, detail={"why": why}))
+        session.execute(
+            update(Study).where(Study.id == study_id).values(images_removed_at=db_now())
+        )
+        session.add(
+            AuditEvent(
+                event="study.images_removed", actor="sweep", study_id=study_id, detail={"why": why}
+            )
+        )
     unlink_removed(site, study_id)
     log.info("retention.removed", study=study_id, why=why)
     return True
@@ -67,18 +73,26 @@ def unlink_removed(site: Site, study_id: int) -> None:
     with site.database.transaction() as session:
         studies.lock(session, study_id)
         for file in session.scalars(
-            select(Instance.file).join(Series).where(Series.study_id == study_id, Instance.removed_at.is_not(None))
+            select(Instance.file)
+            .join(Series)
+            .where(Series.study_id == study_id, Instance.removed_at.is_not(None))
         ):
             site.store.remove(file)
 
 
 def _finished(site: Site, older_than_s: float = 0) -> list[int]:
     """Finished studies that have images, the first that ended first."""
-    question = _finished_studies().where(Study.ended_at < db_now(-older_than_s)).order_by(Study.ended_at)
+    question = (
+        _finished_studies().where(Study.ended_at < db_now(-older_than_s)).order_by(Study.ended_at)
+    )
     with site.database.reading() as session:
         return list(session.scalars(question.limit(AT_ONCE)))
 
 
 def _finished_studies() -> Select[Any]:
-    unfinished = exists().where(Job.study_id == Study.id, Job.state.in_((JobState.PENDING, JobState.RUNNING)))
-    return select(Study.id).where(Study.state.in_(studies.ENDED), Study.images_removed_at.is_(None), ~unfinished)
+    unfinished = exists().where(
+        Job.study_id == Study.id, Job.state.in_((JobState.PENDING, JobState.RUNNING))
+    )
+    return select(Study.id).where(
+        Study.state.in_(studies.ENDED), Study.images_removed_at.is_(None), ~unfinished
+    )

@@ -28,7 +28,12 @@ class Said:
 
 
 def mark_read(
-    session: Session, study: Study, actor: str, *, read: bool = True, last_received_at: datetime | None = None
+    session: Session,
+    study: Study,
+    actor: str,
+    *,
+    read: bool = True,
+    last_received_at: datetime | None = None,
 ) -> None:
     """Takes a study off the reading worklist, or puts it back.
 
@@ -43,7 +48,12 @@ def mark_read(
 
 
 def review(
-    session: Session, finding_id: int, severity: Severity, comment: str, reviewer: str, study_id: int | None = None
+    session: Session,
+    finding_id: int,
+    severity: Severity,
+    comment: str,
+    reviewer: str,
+    study_id: int | None = None,
 ) -> Review:
     """Notes what a reader says of a finding in force.
 
@@ -60,7 +70,14 @@ def review(
     said = Review(finding_id=finding_id, reviewer=reviewer, severity=severity, comment=comment)
     session.add(said)
     session.flush()
-    audit.note(session, "finding.reviewed", reviewer, study_id=finding.study_id, finding=finding_id, review=said.id)
+    audit.note(
+        session,
+        "finding.reviewed",
+        reviewer,
+        study_id=finding.study_id,
+        finding=finding_id,
+        review=said.id,
+    )
     return said
 
 
@@ -74,10 +91,17 @@ def last_words(session: Session, study_ids: Collection[int]) -> dict[int, Said]:
     )
     return {
         said.finding_id: Said(
-            said.finding_id, said.severity, said.severity == found, said.reviewer, said.comment, said.reviewed_at
+            said.finding_id,
+            said.severity,
+            said.severity == found,
+            said.reviewer,
+            said.comment,
+            said.reviewed_at,
         )
         for said, found in session.execute(
-            select(Review, Finding.severity).join(Finding, Finding.id == Review.finding_id).where(Review.id.in_(newest))
+            select(Review, Finding.severity)
+            .join(Finding, Finding.id == Review.finding_id)
+            .where(Review.id.in_(newest))
         )
     }
 
@@ -87,4 +111,7 @@ def finding_ids(session: Session, study_id: int) -> dict[FindingKey, int]:
     asked = select(Finding.id, Finding.condition, Finding.level).where(
         Finding.study_id == study_id, Finding.superseded.is_(False)
     )
-    return {FindingKey(condition, level): finding_id for finding_id, condition, level in session.execute(asked)}
+    return {
+        FindingKey(condition, level): finding_id
+        for finding_id, condition, level in session.execute(asked)
+    }

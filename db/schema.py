@@ -29,7 +29,9 @@ def upgrade(database: Database) -> str:
         try:
             Path(folder).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise WrongSetting(f"LUMBAR_HOME: cannot make {Path(folder).parent} ({error.strerror})") from error
+            raise WrongSetting(
+                f"LUMBAR_HOME: cannot make {Path(folder).parent} ({error.strerror})"
+            ) from error
     config = _config()
     with _connection(database) as connection:
         config.attributes["connection"] = connection

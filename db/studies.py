@@ -59,11 +59,18 @@ TRANSITIONS: dict[tuple[StudyState, StudyEvent], StudyState] = {
 
 ENDED = (StudyState.ANALYSED, StudyState.NOT_ANALYSABLE, StudyState.FAILED)
 _ENDINGS = {event for (_, event), after in TRANSITIONS.items() if after in ENDED}
-_LATE = tuple(state for state, event in TRANSITIONS if event is _E.ARRIVED and state is not _S.RECEIVING)
+_LATE = tuple(
+    state for state, event in TRANSITIONS if event is _E.ARRIVED and state is not _S.RECEIVING
+)
 
 
 def advance(
-    session: Session, study_id: int, event: StudyEvent, *, revision: int | None = None, reason: str | None = None
+    session: Session,
+    study_id: int,
+    event: StudyEvent,
+    *,
+    revision: int | None = None,
+    reason: str | None = None,
 ) -> bool:
     """Moves a study by one conditional UPDATE; False when its state or revision does not allow the event."""
     allowed = {state: after for (state, of), after in TRANSITIONS.items() if of is event}
@@ -71,7 +78,9 @@ def advance(
         update(Study)
         .where(Study.id == study_id, Study.state.in_(allowed))
         .values(
-            state=case({state.value: after.value for state, after in allowed.items()}, value=Study.state),
+            state=case(
+                {state.value: after.value for state, after in allowed.items()}, value=Study.state
+            ),
             reason=reason,
             ended_at=db_now() if event in _ENDINGS else None,
         )
@@ -92,7 +101,12 @@ def lock(session: Session, study_id: int) -> None:
 
 def try_lock(session: Session, study_id: int) -> bool:
     """As ``lock``, but False at once when somebody else holds the row. On SQLite a writer holds the whole database."""
-    return session.scalar(select(Study.id).where(Study.id == study_id).with_for_update(skip_locked=True)) is not None
+    return (
+        session.scalar(
+            select(Study.id).where(Study.id == study_id).with_for_update(skip_locked=True)
+        )
+        is not None
+    )
 
 
 def instance_arrived(session: Session, study_id: int, *, stat: bool = False) -> None:
@@ -131,7 +145,11 @@ class Quiet:
 
 def quiet_studies(session: Session, quiet: Quiet) -> list[int]:
     """Studies whose images have all come, it seems."""
-    return list(session.scalars(select(Study.id).where(Study.state == _S.RECEIVING, quiet.holds()).order_by(Study.id)))
+    return list(
+        session.scalars(
+            select(Study.id).where(Study.state == _S.RECEIVING, quiet.holds()).order_by(Study.id)
+        )
+    )
 
 
 def _roles_present() -> ColumnElement[int]:
@@ -173,7 +191,9 @@ def requeue(session: Session, study_id: int) -> bool:
     lock(session, study_id)
     study = session.get_one(Study, study_id, populate_existing=True)
     if study.images_removed_at is not None:
-        raise Permanent("the study's images were removed to make room; send the study again, then requeue it")
+        raise Permanent(
+            "the study's images were removed to make room; send the study again, then requeue it"
+        )
     if not advance(session, study_id, _E.REQUEUED):
         return False
     session.refresh(study)

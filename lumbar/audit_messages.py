@@ -103,7 +103,9 @@ def _kind(event: str) -> _Kind:
 
 
 def _code(parent: ElementTree.Element, name: str, code: str, scheme: str, meaning: str) -> None:
-    ElementTree.SubElement(parent, name, {"csd-code": code, "codeSystemName": scheme, "originalText": meaning})
+    ElementTree.SubElement(
+        parent, name, {"csd-code": code, "codeSystemName": scheme, "originalText": meaning}
+    )
 
 
 class Syslog:
@@ -117,7 +119,9 @@ class Syslog:
         except ValueError:
             self._scheme, self._host, port = "", "", None
         if self._scheme not in PORTS or not self._host:
-            raise WrongSetting("LUMBAR_SYSLOG: expected udp://host:port, tcp://host:port or tls://host:port")
+            raise WrongSetting(
+                "LUMBAR_SYSLOG: expected udp://host:port, tcp://host:port or tls://host:port"
+            )
         self._port = port or PORTS[self._scheme]
 
     def send(self, lines: list[AuditLine]) -> None:
@@ -131,12 +135,16 @@ class Syslog:
                 return
             with socket.create_connection((self._host, self._port), PATIENCE_S) as plain:
                 if self._scheme == "tls":
-                    with ssl.create_default_context().wrap_socket(plain, server_hostname=self._host) as secure:
+                    with ssl.create_default_context().wrap_socket(
+                        plain, server_hostname=self._host
+                    ) as secure:
                         self._stream(secure, lines, here)
                 else:
                     self._stream(plain, lines, here)
         except OSError as error:
-            raise Transient(f"the syslog server does not take audit messages ({type(error).__name__})") from error
+            raise Transient(
+                f"the syslog server does not take audit messages ({type(error).__name__})"
+            ) from error
 
     def _family(self) -> socket.AddressFamily:
         return socket.getaddrinfo(self._host, self._port, type=socket.SOCK_DGRAM)[0][0]

@@ -27,7 +27,9 @@ def configure(log_format: str = "console", level: int = logging.INFO) -> None:
     render = (
         structlog.processors.JSONRenderer()
         if log_format == "json"
-        else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False)
+        else structlog.processors.LogfmtRenderer(
+            key_order=["timestamp", "level", "event"], bool_as_flag=False
+        )
     )
     structlog.configure(
         processors=[
@@ -44,7 +46,9 @@ def configure(log_format: str = "console", level: int = logging.INFO) -> None:
     logging.basicConfig(handlers=[_Others()], level=logging.WARNING, force=True)
     logging.captureWarnings(True)  # so that no library does, and takes the next line's effect away
     warnings.showwarning = _tell_warning
-    sys.excepthook = lambda kind, error, trace: log.critical("process.fault", exc_info=(kind, error, trace))
+    sys.excepthook = lambda kind, error, trace: log.critical(
+        "process.fault", exc_info=(kind, error, trace)
+    )
     threading.excepthook = lambda failed: log.error("thread.fault", exc_info=failed.exc_value)
     sys.unraisablehook = lambda failed: log.error("object.fault", exc_info=failed.exc_value)
 
@@ -56,16 +60,25 @@ class _Others(logging.Handler):
         tell = log.error if record.levelno >= logging.ERROR else log.warning
         template = {"text": record.msg} if record.args and isinstance(record.msg, str) else {}
         place = _place(record.pathname, record.lineno, record.funcName)
-        tell("library.record", library=record.name, place=place, **template, exc_info=record.exc_info)
+        tell(
+            "library.record", library=record.name, place=place, **template, exc_info=record.exc_info
+        )
 
 
 def _tell_warning(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object, **__: object
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    *_: object,
+    **__: object,
 ) -> None:
     log.warning("library.warning", category=category.__name__, place=_place(filename, lineno, None))
 
 
-def _tell_exception(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _tell_exception(
+    _: object, __: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
     """Puts an exception's type, those of its causes, and its places in the stead of its text."""
     given = event.pop("exc_info", None)
     error = sys.exc_info()[1] if given is True else given[1] if isinstance(given, tuple) else given
@@ -92,4 +105,6 @@ def _place(file: str, line: int | None, function: str | None) -> str:
 def _escape(line: str | bytes) -> str:
     """One line an event, whatever a field holds: a line break, a terminal's control sequence, text turned around."""
     text = line if isinstance(line, str) else line.decode()
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )

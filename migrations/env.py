@@ -12,9 +12,16 @@ def migrate(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         # Rather fail than block the receivers behind a lock that does not come.
         connection.execute(text("SET lock_timeout = '10s'"))
-        connection.execute(text("SET statement_timeout = 0"))  # a large table's index takes its time
+        connection.execute(
+            text("SET statement_timeout = 0")
+        )  # a large table's index takes its time
         connection.commit()
-    context.configure(connection=connection, target_metadata=Table.metadata, render_as_batch=True, compare_type=True)
+    context.configure(
+        connection=connection,
+        target_metadata=Table.metadata,
+        render_as_batch=True,
+        compare_type=True,
+    )
     with context.begin_transaction():
         context.run_migrations()
 

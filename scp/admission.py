@@ -39,7 +39,11 @@ class Connection:
         """Ends the connection from any thread and says why; who reads from it wakes up and finds it ended."""
         if not self.closed:
             self.closed = True
-            log.warning("association.aborted" if self.associated else "connection.refused", peer=self.peer, why=why)
+            log.warning(
+                "association.aborted" if self.associated else "connection.refused",
+                peer=self.peer,
+                why=why,
+            )
         self.hang_up()
 
     def hang_up(self) -> None:
@@ -51,7 +55,9 @@ class Connection:
 class Door:
     """Bounds what strangers can occupy, so that a peer that has something to say is heard."""
 
-    def __init__(self, maximum_associations: int, known_addresses: Sequence[IPv4Network | IPv6Network]) -> None:
+    def __init__(
+        self, maximum_associations: int, known_addresses: Sequence[IPv4Network | IPv6Network]
+    ) -> None:
         self._maximum_associations = maximum_associations
         self._known = tuple(known_addresses)
         self._lock = Lock()
@@ -67,7 +73,9 @@ class Door:
         """Lets a connection in. Where too many are no associations yet, the oldest of these is closed."""
         with self._lock:
             waiting = [c for c in self._connections if not c.associated]
-            oldest = min(waiting, key=lambda c: c.opened_at) if len(waiting) >= MAXIMUM_WAITING else None
+            oldest = (
+                min(waiting, key=lambda c: c.opened_at) if len(waiting) >= MAXIMUM_WAITING else None
+            )
             self._connections.add(connection)
             if oldest is not None:
                 self._connections.discard(oldest)

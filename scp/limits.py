@@ -29,11 +29,15 @@ LONGEST_PDU = (
 )  # as we take it: senders count headers differently, and an association request has no limit
 IN_MEMORY = 262144  # bytes of a dataset before it goes to disk
 LONGEST_ASIDE = 2**20  # bytes of a command set, or of a dataset of anything but a C-STORE
-MOST_WAITING = 4  # messages without an answer yet; unless negotiated there may be one (PS3.7 D.3.3.3)
+MOST_WAITING = (
+    4  # messages without an answer yet; unless negotiated there may be one (PS3.7 D.3.3.3)
+)
 HEAD = 6  # bytes of a PDU before its variable part (PS3.8 9.3)
 NAP_S = 0.05  # an answer of ours to an idle peer may come so much later
 PDU_TYPES = range(0x01, 0x08)
-ABORT = bytes.fromhex("07 00 00000004 00 00 02 00")  # A-ABORT by the service provider, no reason given (PS3.8 9.3.8)
+ABORT = bytes.fromhex(
+    "07 00 00000004 00 00 02 00"
+)  # A-ABORT by the service provider, no reason given (PS3.8 9.3.8)
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,9 @@ class GuardedSocket(AssociationSocket):
         try:
             taken = read_exactly(self.socket, nr_bytes, min(self._deadline, ends))
         except TimeoutError:
-            return self.abort("PDU too slow" if self._deadline < ends else "association lasted too long")
+            return self.abort(
+                "PDU too slow" if self._deadline < ends else "association lasted too long"
+            )
         self._in_pdu = not self._in_pdu
         if self._in_pdu and taken and taken[0] not in PDU_TYPES:
             return self.abort("not a PDU")
@@ -177,7 +183,9 @@ class Messages(DIMSEServiceProvider):
 
     def _refusal(self, message: DIMSEMessage, spool: "Spool") -> str | None:
         """Why what has arrived so far is too much, or of the wrong kind."""
-        if type(message) is not DIMSEMessage and not isinstance(message, (C_ECHO_RQ, C_STORE_RQ, C_CANCEL_RQ)):
+        if type(message) is not DIMSEMessage and not isinstance(
+            message, (C_ECHO_RQ, C_STORE_RQ, C_CANCEL_RQ)
+        ):
             return "message not supported"
         longest = self._limits.instance if isinstance(message, C_STORE_RQ) else LONGEST_ASIDE
         if message.encoded_command_set.tell() > LONGEST_ASIDE or spool.size > longest:

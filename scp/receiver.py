@@ -34,9 +34,18 @@ CANNOT_UNDERSTAND = 0xC000
 PROCESSING_FAILURE = 0x0110
 NOT_SUPPORTED = 0x0122
 
-UNDERSTOOD_WITHIN_S = 3.0  # an association request is whole when pynetdicom gets it: else it is none
-SECURITY = ("address not allowed", "TLS handshake failed")  # of the refusals, those that an auditor asks for
-TOO_MANY = (0x02, 0x03, 0x02)  # rejected for now, by the presentation layer: local limit exceeded (PS3.8 table 9-21)
+UNDERSTOOD_WITHIN_S = (
+    3.0  # an association request is whole when pynetdicom gets it: else it is none
+)
+SECURITY = (
+    "address not allowed",
+    "TLS handshake failed",
+)  # of the refusals, those that an auditor asks for
+TOO_MANY = (
+    0x02,
+    0x03,
+    0x02,
+)  # rejected for now, by the presentation layer: local limit exceeded (PS3.8 table 9-21)
 
 
 class Receiver:
@@ -131,7 +140,11 @@ class Receiver:
             source=str(event.assoc.requestor.ae_title).strip(),
         )
         if event.context.abstract_syntax != arrival.sop_class_uid:
-            return _refuse(NOT_SUPPORTED, arrival, HeaderDisagrees("the SOP class is not the presentation context's"))
+            return _refuse(
+                NOT_SUPPORTED,
+                arrival,
+                HeaderDisagrees("the SOP class is not the presentation context's"),
+            )
         try:
             self._require_room(spool.failure)
             take_in(self._database, self._store, arrival)
@@ -151,13 +164,18 @@ class Receiver:
         if failure is not None:
             raise StoreFull(f"the disk refused a part of the image ({failure.strerror})")
         if (fill := self._store.fill()) > self._refuse_above:
-            raise StoreFull(f"the disk is {fill:.0%} full; LUMBAR_DISK_REFUSE_ABOVE is {self._refuse_above:.0%}")
+            raise StoreFull(
+                f"the disk is {fill:.0%} full; LUMBAR_DISK_REFUSE_ABOVE is {self._refuse_above:.0%}"
+            )
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._server.stop()
         log.info("receiver.stopped")
@@ -167,7 +185,9 @@ def _entity(settings: Settings) -> AE:
     _config.LOG_REQUEST_IDENTIFIERS = False  # they hold patient data
     _config.LOG_RESPONSE_IDENTIFIERS = False
     _config.LOG_HANDLER_LEVEL = "none"
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)  # our events say what happened; its texts quote values
+    logging.getLogger("pynetdicom").setLevel(
+        logging.CRITICAL
+    )  # our events say what happened; its texts quote values
     ae = AE(ae_title=settings.ae_title)
     ae.require_called_aet = True
     ae.require_calling_aet = list(settings.known_aes)

@@ -40,7 +40,9 @@ class Server(ThreadedAssociationServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection that could not even be given a thread."""
-        log.error("connection.fault", peer=str(client_address[0]), error=type(sys.exception()).__name__)
+        log.error(
+            "connection.fault", peer=str(client_address[0]), error=type(sys.exception()).__name__
+        )
 
     def stop(self) -> None:
         """Ends listening and every connection: nothing in them was acknowledged."""
@@ -66,7 +68,9 @@ class Server(ThreadedAssociationServer):
         if association.is_released or association.is_rejected or connection.closed:
             return
         if connection.associated:
-            log.info("association.aborted", peer=connection.peer, why="by the peer, or for what it sent")
+            log.info(
+                "association.aborted", peer=connection.peer, why="by the peer, or for what it sent"
+            )
         else:
             connection.close("association request cannot be read")
 
@@ -100,7 +104,9 @@ class Server(ThreadedAssociationServer):
 class Visitor(RequestHandler):
     """Makes a connection an association, guarded and not started yet."""
 
-    def __init__(self, connection: Connection, asked: bytes, client_address: Any, server: Server) -> None:
+    def __init__(
+        self, connection: Connection, asked: bytes, client_address: Any, server: Server
+    ) -> None:
         self._connection = connection
         self._asked = asked
         self._limits = server.limits

@@ -29,7 +29,9 @@ def server_context(certificate: Path, key: Path, client_ca: Path | None) -> ssl.
         try:
             context.load_verify_locations(client_ca)
         except (OSError, ssl.SSLError) as error:
-            raise WrongSetting(f"LUMBAR_TLS_CLIENT_CA: {client_ca} is no PEM certificate ({_reason(error)})") from error
+            raise WrongSetting(
+                f"LUMBAR_TLS_CLIENT_CA: {client_ca} is no PEM certificate ({_reason(error)})"
+            ) from error
     return context
 
 

@@ -16,7 +16,9 @@ from tests.peers import Orthanc
 from tests.servers import Postgres, Redis
 from tests.system import System
 
-settings.register_profile("any machine", deadline=None)  # how long a test takes depends on what else runs
+settings.register_profile(
+    "any machine", deadline=None
+)  # how long a test takes depends on what else runs
 settings.load_profile("any machine")
 
 

@@ -50,12 +50,16 @@ class Peer:
         # without TCP_NODELAY, DCMTK and Orthanc wait 40 ms before each answer
         environment = os.environ | {"TCP_NODELAY": "1"}
         with self._log.open("wb") as log:
-            self._child = subprocess.Popen(self._command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+            self._child = subprocess.Popen(
+                self._command, stdout=log, stderr=subprocess.STDOUT, env=environment
+            )
         deadline = time.monotonic() + START_DEADLINE_S
         while not self._ready():
             if self._child.poll() is not None or time.monotonic() > deadline:
                 self.__exit__(None, None, None)
-                raise RuntimeError(f"{self._command[0]} did not start:\n{self._log.read_text()[-2000:]}")
+                raise RuntimeError(
+                    f"{self._command[0]} did not start:\n{self._log.read_text()[-2000:]}"
+                )
             time.sleep(0.05)
         return self
 
@@ -66,7 +70,10 @@ class Peer:
         self._child.wait()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._child is None:
             return
@@ -125,11 +132,15 @@ class Orthanc(Peer):
 
     def download(self, path: str) -> bytes:
         """What its REST API answers, as bytes: ``/instances/<its id>/file``."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{self.http_port}{path}", timeout=10
+        ) as answer:
             return bytes(answer.read())
 
     def delete(self, path: str) -> None:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}{path}", method="DELETE")
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.http_port}{path}", method="DELETE"
+        )
         urllib.request.urlopen(request, timeout=10).close()
 
     def _answers(self) -> bool:
@@ -148,7 +159,16 @@ class Storescp(Peer):
         self.folder = folder / "received"
         self.folder.mkdir(parents=True)
         self.dicom_port = free_port()
-        command = ["storescp", "-aet", self.ae_title, "-od", str(self.folder), "+xa", "+B", str(self.dicom_port)]
+        command = [
+            "storescp",
+            "-aet",
+            self.ae_title,
+            "-od",
+            str(self.folder),
+            "+xa",
+            "+B",
+            str(self.dicom_port),
+        ]
         super().__init__(command, self._answers, folder / "storescp.log")
 
     @property
@@ -156,4 +176,9 @@ class Storescp(Peer):
         return DimseDestination("dcmtk", "127.0.0.1", self.dicom_port, self.ae_title)
 
     def _answers(self) -> bool:
-        return subprocess.run(["echoscu", "127.0.0.1", str(self.dicom_port)], capture_output=True).returncode == 0
+        return (
+            subprocess.run(
+                ["echoscu", "127.0.0.1", str(self.dicom_port)], capture_output=True
+            ).returncode
+            == 0
+        )

@@ -24,12 +24,28 @@ class Postgres(Peer):
         self._cluster = cluster = self._place / "cluster"
         if os.geteuid() == 0:  # the server refuses to run as root
             shutil.chown(self._place, "postgres")
-        initialise = [str(self._programs / "initdb"), "-D", str(cluster), "-A", "trust", "-U", "lumbar", "-E", "UTF8"]
+        initialise = [
+            str(self._programs / "initdb"),
+            "-D",
+            str(cluster),
+            "-A",
+            "trust",
+            "-U",
+            "lumbar",
+            "-E",
+            "UTF8",
+        ]
         subprocess.run([*_as_postgres(), *initialise], check=True, capture_output=True, cwd="/")
-        settings = (f"unix_socket_directories={self._place}", "listen_addresses=127.0.0.1", "max_connections=200")
+        settings = (
+            f"unix_socket_directories={self._place}",
+            "listen_addresses=127.0.0.1",
+            "max_connections=200",
+        )
         command = [str(self._programs / "postgres"), "-D", str(cluster), "-p", str(self.port)]
         options = [word for setting in settings for word in ("-c", setting)]
-        super().__init__([*_as_postgres(), *command, *options], self._answers, folder / "postgres.log")
+        super().__init__(
+            [*_as_postgres(), *command, *options], self._answers, folder / "postgres.log"
+        )
 
     def url(self, database: str = "postgres") -> str:
         return f"postgresql+psycopg://lumbar@127.0.0.1:{self.port}/{database}"
@@ -42,7 +58,10 @@ class Postgres(Peer):
         return self.url(name)
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         super().__exit__(kind, error, trace)
         shutil.rmtree(self._place, ignore_errors=True)
@@ -59,7 +78,19 @@ class Postgres(Peer):
         self._child.wait(60)
 
     def _psql(self, statement: str) -> subprocess.CompletedProcess[bytes]:
-        command = ["psql", "-h", "127.0.0.1", "-p", str(self.port), "-U", "lumbar", "-d", "postgres", "-c", statement]
+        command = [
+            "psql",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(self.port),
+            "-U",
+            "lumbar",
+            "-d",
+            "postgres",
+            "-c",
+            statement,
+        ]
         return subprocess.run(command, capture_output=True)
 
     def _answers(self) -> bool:
@@ -72,7 +103,17 @@ class Redis(Peer):
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
         folder.mkdir(parents=True, exist_ok=True)
-        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)]
+        command = [
+            "redis-server",
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--dir",
+            str(folder),
+        ]
         super().__init__(command, self._answers, folder / "redis.log")
 
     @property
@@ -81,11 +122,15 @@ class Redis(Peer):
 
     def flush(self) -> None:
         """FLUSHALL: every message is gone."""
-        subprocess.run(["redis-cli", "-p", str(self.port), "flushall"], check=True, capture_output=True)
+        subprocess.run(
+            ["redis-cli", "-p", str(self.port), "flushall"], check=True, capture_output=True
+        )
 
     def waiting(self) -> int:
         """How many workers wait for a message."""
-        clients = subprocess.run(["redis-cli", "-p", str(self.port), "client", "list"], capture_output=True, text=True)
+        clients = subprocess.run(
+            ["redis-cli", "-p", str(self.port), "client", "list"], capture_output=True, text=True
+        )
         return clients.stdout.count("cmd=brpop ")
 
     def _answers(self) -> bool:

@@ -23,7 +23,9 @@ from worker import analysis, preview
 
 HELD = Path("held")
 SIGMA = 1.3  # cells
-DETAIL = 0.012  # mean difference of neighbouring pixels, 0–1; a phantom's is .02, a smooth ramp's .006
+DETAIL = (
+    0.012  # mean difference of neighbouring pixels, 0–1; a phantom's is .02, a smooth ramp's .006
+)
 
 
 class StubKeypoints:
@@ -42,7 +44,9 @@ class StubKeypoints:
         return seen_at([(32, 32), (36, 30), (28, 30)], AXIAL, len(pictures))
 
 
-def seen_at(places: Sequence[tuple[float, float]], framing: Framing, count: int) -> NDArray[np.float32]:
+def seen_at(
+    places: Sequence[tuple[float, float]], framing: Framing, count: int
+) -> NDArray[np.float32]:
     """Every point surely there, as a blob about its (column, row) in cells."""
     rows, columns = np.mgrid[: framing.cells, : framing.cells]
     blobs = [np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * SIGMA**2)) for x, y in places]

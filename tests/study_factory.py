@@ -26,13 +26,19 @@ def shuffled(slices: Sequence[SliceHeader], random: Random) -> Slices:
 
 def renamed(slices: Sequence[SliceHeader], random: Random) -> Slices:
     """New series and SOP Instance UIDs, whose order says nothing."""
-    return [header for own in random.sample(series(slices), len(series(slices))) for header in _anew(own, random)]
+    return [
+        header
+        for own in random.sample(series(slices), len(series(slices)))
+        for header in _anew(own, random)
+    ]
 
 
 def renumbered(slices: Sequence[SliceHeader], random: Random) -> Slices:
     """Each series counted from its other end, with gaps."""
     step, start = random.randint(1, 7), random.randint(-5, 2000)
-    return [replace(header, instance_number=start - step * header.instance_number) for header in slices]
+    return [
+        replace(header, instance_number=start - step * header.instance_number) for header in slices
+    ]
 
 
 def turned(slices: Sequence[SliceHeader], random: Random) -> Slices:
@@ -116,7 +122,10 @@ def _anew(slices: Sequence[SliceHeader], random: Random) -> Slices:
     """As one series with a new UID; the frames of an instance stay together."""
     uid = _uid(random)
     instances = {header.sop_instance_uid: _uid(random) for header in slices}
-    return [replace(s, series_instance_uid=uid, sop_instance_uid=instances[s.sop_instance_uid]) for s in slices]
+    return [
+        replace(s, series_instance_uid=uid, sop_instance_uid=instances[s.sop_instance_uid])
+        for s in slices
+    ]
 
 
 def _uid(random: Random) -> str:

@@ -20,7 +20,12 @@ from db.read_models import study_queries
 from db.read_models.study_queries import DeliveryRow
 from tests.peers import free_port
 
-QUICK = {"LUMBAR_QUIET_S": "0.5", "LUMBAR_SWEEP_EVERY_S": "0.1", "LUMBAR_LEASE_S": "2", "LUMBAR_RETRY_BASE_S": "0.2"}
+QUICK = {
+    "LUMBAR_QUIET_S": "0.5",
+    "LUMBAR_SWEEP_EVERY_S": "0.1",
+    "LUMBAR_LEASE_S": "2",
+    "LUMBAR_RETRY_BASE_S": "0.2",
+}
 
 
 class System:
@@ -34,7 +39,9 @@ class System:
         self.folder = folder
         self.port = free_port()
         self._program = [sys.executable, "-m", "tests.stub_program" if stubbed else "commands"]
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("LUMBAR_")}
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith("LUMBAR_")
+        }
         self._environment = {
             **inherited,
             **QUICK,
@@ -88,7 +95,9 @@ class System:
                 os.killpg(process.pid, signal.SIGKILL)
         for process in self._running:
             process.wait()
-            wait_until(lambda group=process.pid: not _alive(group), 10, lambda: "a killed process lives")
+            wait_until(
+                lambda group=process.pid: not _alive(group), 10, lambda: "a killed process lives"
+            )
         self._running.clear()
 
     def replace(self, part: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
@@ -123,7 +132,9 @@ class System:
 
     @property
     def database_url(self) -> str:
-        return self._environment.get("LUMBAR_DATABASE_URL", f"sqlite:///{self.home / 'lumbar.sqlite'}")
+        return self._environment.get(
+            "LUMBAR_DATABASE_URL", f"sqlite:///{self.home / 'lumbar.sqlite'}"
+        )
 
     @property
     def log(self) -> Path:
@@ -153,7 +164,10 @@ class System:
     def states(self) -> dict[str, str]:
         """Study Instance UID → state, as the database has it."""
         with closing_database(self.database_url) as database, database.reading() as session:
-            return {study.study_instance_uid: str(study.state) for study in session.scalars(select(Study))}
+            return {
+                study.study_instance_uid: str(study.state)
+                for study in session.scalars(select(Study))
+            }
 
     def deliveries(self, study: str) -> list[DeliveryRow]:
         """What became of a study's reports."""
@@ -162,7 +176,9 @@ class System:
 
     def wait_for_states(self, wanted: Mapping[str, str], timeout_s: float = 60) -> None:
         """Until the worklist shows just these studies in these states."""
-        wait_until(lambda: self.states() == wanted, timeout_s, lambda: f"{self.states()}\n{self.tail()}")
+        wait_until(
+            lambda: self.states() == wanted, timeout_s, lambda: f"{self.states()}\n{self.tail()}"
+        )
 
     def dcmsend(self, *paths: Path, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
         """DCMTK's sender, as a scanner; +sd reads folders, +r sub-folders."""
@@ -211,7 +227,9 @@ def closing_database(url: str) -> Iterator[Database]:
         database.close()
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float, otherwise: Callable[[], str]) -> None:
+def wait_until(
+    condition: Callable[[], bool], timeout_s: float, otherwise: Callable[[], str]
+) -> None:
     """Polls a condition; fails with ``otherwise`` when time is up."""
     ends = time.monotonic() + timeout_s
     while not condition():

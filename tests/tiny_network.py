@@ -31,4 +31,6 @@ def recipe(**changes):
             {"epochs": 2, "rate": 1e-3, "side": 48, "crops": 32},
         ],
     }
-    return Recipe.model_validate({"about": "tiny", "condition": course, "severity": course, "batch": 8, **changes})
+    return Recipe.model_validate(
+        {"about": "tiny", "condition": course, "severity": course, "batch": 8, **changes}
+    )

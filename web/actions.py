@@ -40,10 +40,16 @@ def review(
 
 @router.post("/studies/{uid}/read")
 def mark_read(
-    site: TheSite, actor: Reviewer, uid: str, undo: Annotated[bool, Form()] = False, seen: Seen = None
+    site: TheSite,
+    actor: Reviewer,
+    uid: str,
+    undo: Annotated[bool, Form()] = False,
+    seen: Seen = None,
 ) -> Response:
     with site.database.transaction() as session:
-        reviews.mark_read(session, studies.find(session, uid), actor.name, read=not undo, last_received_at=seen)
+        reviews.mark_read(
+            session, studies.find(session, uid), actor.name, read=not undo, last_received_at=seen
+        )
     return _back(f"/studies/{uid}", "unread") if undo else _back("/", "read")
 
 
@@ -102,7 +108,9 @@ def echo(request: Request, site: TheSite, actor: Operator, name: str) -> Respons
 
 
 @router.post("/users")
-def add_user(site: TheSite, actor: Admin, name: Words, password: Words, role: Annotated[UserRole, Form()]) -> Response:
+def add_user(
+    site: TheSite, actor: Admin, name: Words, password: Words, role: Annotated[UserRole, Form()]
+) -> Response:
     with site.database.transaction() as session:
         accounts.add_user(session, name, password, role, actor.name)
     return _back("/users", "saved")
@@ -141,7 +149,9 @@ def add_token(
     days: Annotated[float, Form(gt=0, le=3660)] = 365,
 ) -> Response:
     with site.database.transaction() as session:
-        token = accounts.new_token(session, accounts.user_named(session, user), name, scopes, days, actor.name)
+        token = accounts.new_token(
+            session, accounts.user_named(session, user), name, scopes, days, actor.name
+        )
     return page(request, "token.html", token=token, user=user)
 
 
@@ -158,5 +168,7 @@ def own_password(site: TheSite, actor: Viewer, current: Words, password: Words) 
     if actor.csrf_token is None:
         raise NotAllowed("a program's token sets no password; sign in with a browser")
     with site.database.transaction() as session:
-        accounts.change_password(session, accounts.user_named(session, actor.name), current, password)
+        accounts.change_password(
+            session, accounts.user_named(session, actor.name), current, password
+        )
     return RedirectResponse("/sign-in", 303)

@@ -67,7 +67,9 @@ class _Rows(ModelView):
         site: Site = request.app.state.site
         return await run_in_threadpool(_count, site, asked)
 
-    async def export_data(self, data: list[Any], export_type: str = "csv", request: Request | None = None) -> Any:
+    async def export_data(
+        self, data: list[Any], export_type: str = "csv", request: Request | None = None
+    ) -> Any:
         names = self._export_prop_names
         records = ({name: _plain(getattr(row, name)) for name in names} for row in data)
         return as_csv(f"{self.identity}.csv", names, records)
@@ -109,7 +111,9 @@ def _view(table: type[Table]) -> type[ModelView]:
         "column_export_list": columns,
         "column_default_sort": ("id", True),
         "column_sortable_list": ["id"],
-        "column_filters": [StaticValuesFilter(column, _values(kind)) for column, kind in _FILTERS[table]],
+        "column_filters": [
+            StaticValuesFilter(column, _values(kind)) for column, kind in _FILTERS[table]
+        ],
     }
     made: type[ModelView] = new_class(
         f"{table.__name__}Rows", (_Rows,), {"model": table}, lambda own: own.update(described)
@@ -136,7 +140,9 @@ class _OurUsers(AuthenticationBackend):
         if actor is None:
             return RedirectResponse(login.address(request), 303)
         if not actor.may(Permission.ADMINISTER):
-            return Response("Only administrators may look at the tables.\n", 403, media_type="text/plain")
+            return Response(
+                "Only administrators may look at the tables.\n", 403, media_type="text/plain"
+            )
         await run_in_threadpool(trail.saw, "tables.seen", actor.name)
         return True
 

@@ -62,18 +62,28 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         503: "The database is away; try again",
     }.items()
 }
-BEARER = HTTPBearer(auto_error=False, description="An administrator makes tokens on the page, under Users")
-router = APIRouter(prefix="/api/v1", responses=RESPONSES, dependencies=[Security(BEARER)])  # looked at in `web.auth`
+BEARER = HTTPBearer(
+    auto_error=False, description="An administrator makes tokens on the page, under Users"
+)
+router = APIRouter(
+    prefix="/api/v1", responses=RESPONSES, dependencies=[Security(BEARER)]
+)  # looked at in `web.auth`
 
 Limit = Annotated[int, Query(ge=1, le=MOST, description="Rows on a page")]
 After = Annotated[str | None, Query(max_length=64, description="`next_after` of the page before")]
-AfterNumber = Annotated[int | None, Query(ge=1, le=LARGEST, description="`next_after` of the page before")]
+AfterNumber = Annotated[
+    int | None, Query(ge=1, le=LARGEST, description="`next_after` of the page before")
+]
 Uid = Annotated[str, Path(max_length=64, description="Study Instance UID")]
 Scanner = Annotated[str, Query(max_length=64)]
-Since = Annotated[datetime | None, Moment, Query(description="Then or later; UTC where no zone is given")]
+Since = Annotated[
+    datetime | None, Moment, Query(description="Then or later; UTC where no zone is given")
+]
 
 
-@router.get("/worklist", tags=["studies"], summary="The studies that wait to be read, the most urgent first")
+@router.get(
+    "/worklist", tags=["studies"], summary="The studies that wait to be read, the most urgent first"
+)
 def get_worklist(
     site: TheSite,
     trail: TheTrail,
@@ -84,7 +94,9 @@ def get_worklist(
 ) -> StudiesModel:
     trail.saw("worklist.seen", actor.name)
     with site.database.reading() as session:
-        return studies_model(worklist.worklist(session, site.ranking, limit=limit, after=after, only=only))
+        return studies_model(
+            worklist.worklist(session, site.ranking, limit=limit, after=after, only=only)
+        )
 
 
 @router.get("/studies", tags=["studies"], summary="All studies, the newest first")
@@ -98,10 +110,16 @@ def get_studies(
 ) -> StudiesModel:
     trail.saw("studies.seen", actor.name)
     with site.database.reading() as session:
-        return studies_model(worklist.studies(session, site.ranking, limit=limit, after=after, only=only))
+        return studies_model(
+            worklist.studies(session, site.ranking, limit=limit, after=after, only=only)
+        )
 
 
-@router.get("/studies/{uid}", tags=["studies"], summary="One study with its findings, reviews and deliveries")
+@router.get(
+    "/studies/{uid}",
+    tags=["studies"],
+    summary="One study with its findings, reviews and deliveries",
+)
 def get_study(site: TheSite, trail: TheTrail, actor: Viewer, uid: Uid) -> StoryModel:
     with site.database.reading() as session:
         study_id = studies.find(session, uid).id
@@ -110,7 +128,10 @@ def get_study(site: TheSite, trail: TheTrail, actor: Viewer, uid: Uid) -> StoryM
     return StoryModel(
         study=study_model(told.study),
         reason=told.reason,
-        findings=[FindingModel(finding_id=cell.finding_id, **finding_values(cell.finding)) for cell in told.cells],
+        findings=[
+            FindingModel(finding_id=cell.finding_id, **finding_values(cell.finding))
+            for cell in told.cells
+        ],
         reviews=[ReviewModel.model_validate(cell.said) for cell in told.cells if cell.said],
         doubts=list(told.read.doubts),
         choices=list(told.read.choices),
@@ -123,18 +144,26 @@ def get_study(site: TheSite, trail: TheTrail, actor: Viewer, uid: Uid) -> StoryM
 def put_read(site: TheSite, actor: Reviewer, uid: Uid, body: ReadRequest) -> Done:
     with site.database.transaction() as session:
         study = studies.find(session, uid)
-        reviews.mark_read(session, study, actor.name, read=body.read, last_received_at=body.last_received_at)
+        reviews.mark_read(
+            session, study, actor.name, read=body.read, last_received_at=body.last_received_at
+        )
     return Done()
 
 
-@router.post("/studies/{uid}/requeue", tags=["studies"], summary="Analyse a study again that has ended")
+@router.post(
+    "/studies/{uid}/requeue", tags=["studies"], summary="Analyse a study again that has ended"
+)
 def post_requeue(site: TheSite, actor: Operator, uid: Uid) -> Done:
     with site.database.transaction() as session:
         operator_actions.requeue(session, uid, actor.name)
     return Done()
 
 
-@router.post("/studies/{uid}/complete", tags=["studies"], summary="Analyse a study now, without waiting for quiet")
+@router.post(
+    "/studies/{uid}/complete",
+    tags=["studies"],
+    summary="Analyse a study now, without waiting for quiet",
+)
 def post_complete(site: TheSite, actor: Operator, uid: Uid) -> Done:
     with site.database.transaction() as session:
         operator_actions.complete(session, uid, actor.name)
@@ -162,7 +191,10 @@ def get_findings(
 
 
 @router.post(
-    "/findings/{finding_id}/reviews", tags=["findings"], summary="Say what a finding really is", status_code=201
+    "/findings/{finding_id}/reviews",
+    tags=["findings"],
+    summary="Say what a finding really is",
+    status_code=201,
 )
 def post_review(site: TheSite, actor: Reviewer, finding_id: Number, body: ReviewRequest) -> Done:
     with site.database.transaction() as session:

@@ -85,7 +85,9 @@ class _Noted:
         return True
 
 
-async def _guarded(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+async def _guarded(
+    request: Request, call_next: Callable[[Request], Awaitable[Response]]
+) -> Response:
     """Bounds what is read and says how a browser must treat what it gets."""
     return _protected(request, _unreadable(request) or await call_next(request))
 
@@ -93,7 +95,9 @@ async def _guarded(request: Request, call_next: Callable[[Request], Awaitable[Re
 def _unreadable(request: Request) -> Response | None:
     """The answer to a request that is not even looked into."""
     if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
-        return _answer(request, 400, "the address holds a character that nothing here has in its name")
+        return _answer(
+            request, 400, "the address holds a character that nothing here has in its name"
+        )
     if request.url.path == upload.ADDRESS:  # which counts what really comes
         return None
     length = request.headers.get("content-length", "0")
@@ -120,7 +124,12 @@ def _protected(request: Request, response: Response) -> Response:
 
 def problem(status: int, detail: str, **more: str) -> JSONResponse:
     """An error for a program (RFC 9457)."""
-    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
     return JSONResponse(body, status, headers=more, media_type="application/problem+json")
 
 
@@ -134,7 +143,11 @@ def _answer(request: Request, status: int, why: str, **headers: str) -> Response
 
 async def _not_signed_in(request: Request, error: NotSignedIn) -> Response:
     if request.url.path.startswith(API):
-        return problem(401, "sign in, or send a token as `Authorization: Bearer …`", **{"WWW-Authenticate": "Bearer"})
+        return problem(
+            401,
+            "sign in, or send a token as `Authorization: Bearer …`",
+            **{"WWW-Authenticate": "Bearer"},
+        )
     if request.method != "GET" or request.headers.get("sec-fetch-dest") == "empty":
         return _answer(request, 401, "you are not signed in any more; sign in and try again")
     return RedirectResponse(login.address(request), 303)
@@ -149,7 +162,12 @@ async def _failed(request: Request, error: LumbarError) -> Response:
     if isinstance(error, Transient):
         away = isinstance(error, DatabaseAway)
         log.warning("web.away", why=type(error).__name__)
-        return _answer(request, 503, f"{error}; try again in a moment" if away else str(error), **{"Retry-After": "5"})
+        return _answer(
+            request,
+            503,
+            f"{error}; try again in a moment" if away else str(error),
+            **{"Retry-After": "5"},
+        )
     status = {
         NotThere: 404,
         TooManyAttempts: 429,
@@ -160,17 +178,23 @@ async def _failed(request: Request, error: LumbarError) -> Response:
         NotAnalysable: 422,
         Permanent: 409,
     }
-    return _answer(request, next(code for kind, code in status.items() if isinstance(error, kind)), str(error))
+    return _answer(
+        request, next(code for kind, code in status.items() if isinstance(error, kind)), str(error)
+    )
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> Response:
     """What was sent is not what is expected; the values themselves are not repeated."""
-    wrong = "; ".join(f"{'.'.join(str(p) for p in e['loc'][1:])}: {e['msg']}" for e in error.errors()[:5])
+    wrong = "; ".join(
+        f"{'.'.join(str(p) for p in e['loc'][1:])}: {e['msg']}" for e in error.errors()[:5]
+    )
     return _answer(request, 422, wrong)
 
 
 async def _http(request: Request, error: HTTPException) -> Response:
-    why = {404: "there is no such page", 405: "this cannot be done here"}.get(error.status_code, error.detail)
+    why = {404: "there is no such page", 405: "this cannot be done here"}.get(
+        error.status_code, error.detail
+    )
     return _answer(request, error.status_code, why, **dict(error.headers or {}))
 
 

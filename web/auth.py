@@ -73,7 +73,10 @@ def require_same_origin(request: Request) -> None:
     """A change asked for by another site's page is refused, even where no session protects it. Raises NotAllowed."""
     origin = request.headers.get("origin")
     ours = origin is None or origin.partition("://")[2] == request.headers.get("host")
-    if not ours or request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+    if not ours or request.headers.get("sec-fetch-site", "same-origin") not in (
+        "same-origin",
+        "none",
+    ):
         raise NotAllowed("the request comes from another site's page")
 
 
@@ -115,7 +118,9 @@ def by_token(request: Request, site: Site) -> Actor | None:
 
 def signed_in(request: Request, site: Site) -> Actor:
     """Who asks. Raises NotSignedIn."""
-    found = by_token(request, site) if "authorization" in request.headers else by_browser(request, site)
+    found = (
+        by_token(request, site) if "authorization" in request.headers else by_browser(request, site)
+    )
     if found is None:
         raise NotSignedIn
     return found
@@ -123,7 +128,9 @@ def signed_in(request: Request, site: Site) -> Actor:
 
 def require_our_form(actor: Actor, given: str) -> None:
     """A browser's change must bring the token that stood in our form. Raises NotAllowed."""
-    if actor.csrf_token is not None and not secrets.compare_digest(given.encode(), actor.csrf_token.encode()):
+    if actor.csrf_token is not None and not secrets.compare_digest(
+        given.encode(), actor.csrf_token.encode()
+    ):
         raise NotAllowed("the form is too old or not ours; open the page again")
 
 
@@ -136,7 +143,9 @@ def allowed(permission: Permission) -> Callable[..., Actor]:
             require_same_origin(request)
             require_our_form(found, given)
         if not found.may(permission):
-            raise NotAllowed(f"{found.name} may not {permission}; ask an administrator for another role")
+            raise NotAllowed(
+                f"{found.name} may not {permission}; ask an administrator for another role"
+            )
         request.state.actor = found
         return found
 

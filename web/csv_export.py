@@ -39,7 +39,9 @@ FOUND_COLUMNS = (
 JOB_COLUMNS = tuple(field.name for field in fields(JobRow))
 LINES_AT_ONCE = 500
 
-_FORMULA = re.compile("[\\s\x00-\x1f]*[=+@\uff1d\uff0b\uff0d\uff20-]|[\t\r\n]")  # also in full width
+_FORMULA = re.compile(
+    "[\\s\x00-\x1f]*[=+@\uff1d\uff0b\uff0d\uff20-]|[\t\r\n]"
+)  # also in full width
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
@@ -73,10 +75,14 @@ def found_record(row: FoundRow) -> dict[str, Any]:
     }
 
 
-def as_csv(name: str, columns: Sequence[str], records: Iterator[Mapping[str, Any]]) -> StreamingResponse:
+def as_csv(
+    name: str, columns: Sequence[str], records: Iterator[Mapping[str, Any]]
+) -> StreamingResponse:
     """A file to save, written while it is read."""
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(_lines(columns, records), media_type="text/csv; charset=utf-8", headers=headers)
+    return StreamingResponse(
+        _lines(columns, records), media_type="text/csv; charset=utf-8", headers=headers
+    )
 
 
 def _lines(columns: Sequence[str], records: Iterator[Mapping[str, Any]]) -> Iterator[str]:

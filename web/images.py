@@ -55,7 +55,9 @@ def series(site: TheSite, trail: TheTrail, actor: Viewer, uid: str) -> list[dict
 
 
 @router.get("/studies/{uid}/instances/{instance}/frames/{frame}")
-def pixels(site: TheSite, trail: TheTrail, actor: Viewer, uid: str, instance: str, frame: int) -> Response:
+def pixels(
+    site: TheSite, trail: TheTrail, actor: Viewer, uid: str, instance: str, frame: int
+) -> Response:
     """A slice as unsigned 16-bit little-endian values, row by row; ``frame`` is 0 in a single-frame instance.
 
     Headers: ``X-Rows``, ``X-Columns``; ``X-Low`` and ``X-High``, what 0 and 65535 stand for; ``X-Dark`` and

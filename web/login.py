@@ -46,7 +46,15 @@ def sign_in(
             done = error
     if isinstance(done, Permanent):
         status = 429 if isinstance(done, TooManyAttempts) else 401
-        return page(request, "sign_in.html", status=status, to=_here(to), anybody=True, why=str(done), name=name)
+        return page(
+            request,
+            "sign_in.html",
+            status=status,
+            to=_here(to),
+            anybody=True,
+            why=str(done),
+            name=name,
+        )
     response = RedirectResponse(_here(to), 303)
     secure = request.url.scheme == "https"
     response.set_cookie(COOKIE, done.cookie, httponly=True, samesite="lax", secure=secure, path="/")

@@ -52,11 +52,15 @@ class _Figures(Collector):
         for state, count in told.studies.items():
             studies.add_metric([state], count)
         yield studies
-        jobs = GaugeMetricFamily("lumbar_jobs", "Jobs that have not ended well", labels=["kind", "state"])
+        jobs = GaugeMetricFamily(
+            "lumbar_jobs", "Jobs that have not ended well", labels=["kind", "state"]
+        )
         for (kind, job_state), count in told.jobs.items():
             jobs.add_metric([kind, job_state], count)
         yield jobs
-        age = GaugeMetricFamily("lumbar_queue_age_seconds", "Age of the oldest due job", labels=["kind"])
+        age = GaugeMetricFamily(
+            "lumbar_queue_age_seconds", "Age of the oldest due job", labels=["kind"]
+        )
         for kind, seconds in told.queue_age_s.items():
             age.add_metric([kind], seconds)
         yield age
@@ -65,9 +69,13 @@ class _Figures(Collector):
             hour.add_metric([what], count)
         yield hour
         stages = GaugeMetricFamily(
-            "lumbar_stage_seconds", "Of studies ended in the last hour", labels=["stage", "quantile"]
+            "lumbar_stage_seconds",
+            "Of studies ended in the last hour",
+            labels=["stage", "quantile"],
         )
         for (stage, quantile), seconds in told.stages_s.items():
             stages.add_metric([stage, quantile], seconds)
         yield stages
-        yield GaugeMetricFamily("lumbar_disk_fill_ratio", "How full the store's disk is, 0-1", self._site.store.fill())
+        yield GaugeMetricFamily(
+            "lumbar_disk_fill_ratio", "How full the store's disk is, 0-1", self._site.store.fill()
+        )

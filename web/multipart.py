@@ -31,7 +31,9 @@ class Incoming:
     it may raise what it likes.
     """
 
-    def __init__(self, content_type: str, most_bytes: int, begin: Callable[[Mapping[str, str]], Path]) -> None:
+    def __init__(
+        self, content_type: str, most_bytes: int, begin: Callable[[Mapping[str, str]], Path]
+    ) -> None:
         kind, options = parse_options_header(content_type)
         if kind != b"multipart/form-data" or not options.get(b"boundary"):
             raise NotAForm("files are sent as a form: multipart/form-data")
@@ -67,7 +69,9 @@ class Incoming:
         """The next piece. Raises TooLarge, NotAForm, OSError, and what ``begin`` raises."""
         self.size += len(chunk)
         if self.size > self._most_bytes:
-            raise TooLarge(f"an upload may have {self._most_bytes // 2**20} MiB; an administrator may allow more")
+            raise TooLarge(
+                f"an upload may have {self._most_bytes // 2**20} MiB; an administrator may allow more"
+            )
         try:
             self._parser.write(chunk)
         except FormParserError as error:
@@ -110,7 +114,9 @@ class Incoming:
 
     def _next_file(self) -> None:
         if self._folder is None:
-            self._folder = self._begin({name: value.decode("utf-8", "replace") for name, value in self._fields.items()})
+            self._folder = self._begin(
+                {name: value.decode("utf-8", "replace") for name, value in self._fields.items()}
+            )
         self.files += 1
         if self.files > MOST_FILES:
             raise TooLarge(f"an upload may have {MOST_FILES} files; put them into a zip")

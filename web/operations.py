@@ -60,8 +60,12 @@ def jobs_csv(
     kind: Annotated[list[JobKind] | None, Query()] = None,
 ) -> Response:
     with site.database.reading() as session:
-        rows = operator_actions.listed(session, states=state or NOT_OVER, kinds=kind or (), limit=MOST_SAVED)
-    records = [asdict(row) | {"run_after": row.run_after.isoformat(timespec="seconds")} for row in rows]
+        rows = operator_actions.listed(
+            session, states=state or NOT_OVER, kinds=kind or (), limit=MOST_SAVED
+        )
+    records = [
+        asdict(row) | {"run_after": row.run_after.isoformat(timespec="seconds")} for row in rows
+    ]
     return csv_export.as_csv("jobs.csv", csv_export.JOB_COLUMNS, iter(records))
 
 
@@ -131,7 +135,13 @@ def users(request: Request, site: TheSite, actor: Admin, done: Done = "") -> Res
         people = accounts.users(session)
         tokens = accounts.tokens(session)
     return page(
-        request, "users.html", people=people, tokens=tokens, roles=tuple(UserRole), said=DEEDS.get(done), made=None
+        request,
+        "users.html",
+        people=people,
+        tokens=tokens,
+        roles=tuple(UserRole),
+        said=DEEDS.get(done),
+        made=None,
     )
 
 

@@ -77,7 +77,9 @@ def _listed(
         request,
         template,
         rows=shown.rows,
-        next=link(request.url.path, asked | {"after": shown.next_after}) if shown.next_after else None,
+        next=link(request.url.path, asked | {"after": shown.next_after})
+        if shown.next_after
+        else None,
         first=link(request.url.path, asked) if after else None,
         only=only,
         states=tuple(StudyState),
@@ -224,7 +226,9 @@ def findings_csv(
 ) -> Response:
     only = FindingFilter(severity or (), condition or (), level or (), scanner, _day(since))
     trail.saw("findings.exported", actor.name)
-    return csv_export.as_csv("findings.csv", csv_export.FOUND_COLUMNS, _all_found(site.database, only))
+    return csv_export.as_csv(
+        "findings.csv", csv_export.FOUND_COLUMNS, _all_found(site.database, only)
+    )
 
 
 def _all_found(database: Database, only: FindingFilter) -> Iterator[dict[str, Any]]:
@@ -243,7 +247,9 @@ def _day(text: str) -> datetime | None:
     """Midnight of a date, or so many hours or days ago; None where it is neither."""
     try:
         if text[-1:] in ("h", "d"):
-            return datetime.now().astimezone() - timedelta(hours=float(text[:-1]) * (24 if text[-1] == "d" else 1))
+            return datetime.now().astimezone() - timedelta(
+                hours=float(text[:-1]) * (24 if text[-1] == "d" else 1)
+            )
         return datetime.fromisoformat(text).astimezone() if text else None
     except (ValueError, OverflowError):
         return None

@@ -36,12 +36,18 @@ def _moment(value: object) -> object:
 
 def study_filter(
     q: Annotated[
-        str, Query(max_length=200, description="Beginnings of name, patient's or accession number, or a UID")
+        str,
+        Query(
+            max_length=200,
+            description="Beginnings of name, patient's or accession number, or a UID",
+        ),
     ] = "",
     state: Annotated[list[StudyState] | None, BeforeValidator(_chosen), Query()] = None,
     scanner: Annotated[str, Query(max_length=64)] = "",
     since: Annotated[
-        datetime | None, BeforeValidator(_moment), Query(description="Then or later; UTC where no zone is given")
+        datetime | None,
+        BeforeValidator(_moment),
+        Query(description="Then or later; UTC where no zone is given"),
     ] = None,
 ) -> StudyFilter:
     """Which studies an address asks for."""
@@ -54,5 +60,9 @@ Done = Annotated[str, Query(max_length=20)]
 Words = Annotated[str, Form(max_length=2000, pattern=WITHOUT_NUL)]
 Number = Annotated[int, Path(ge=1, le=LARGEST)]
 Chosen, Moment = BeforeValidator(_chosen), BeforeValidator(_moment)
-Seen = Annotated[Annotated[datetime, Moment] | None, Form()]  # the last image's time, as a page showed it
-ChosenNumber = Annotated[Annotated[int, Field(ge=1, le=LARGEST)] | None, BeforeValidator(_one), Query()]
+Seen = Annotated[
+    Annotated[datetime, Moment] | None, Form()
+]  # the last image's time, as a page showed it
+ChosenNumber = Annotated[
+    Annotated[int, Field(ge=1, le=LARGEST)] | None, BeforeValidator(_one), Query()
+]

@@ -29,7 +29,11 @@ DEEDS = {  # what a page says once it is done
     "deleted": "The study is deleted.",
     "saved": "The change is saved.",
 }  # fmt: skip
-SEVERITY_CLASS = {Severity.SEVERE: "severe", Severity.MODERATE: "moderate", Severity.NORMAL_MILD: "normal"}
+SEVERITY_CLASS = {
+    Severity.SEVERE: "severe",
+    Severity.MODERATE: "moderate",
+    Severity.NORMAL_MILD: "normal",
+}
 SHORT = {
     Condition.SPINAL_CANAL_STENOSIS: "Canal",
     Condition.LEFT_NEURAL_FORAMINAL_NARROWING: "Left foramen",
@@ -43,7 +47,9 @@ ACROSS = tuple(SHORT)  # columns of the grid
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
     """A page for whoever is signed in."""
     actor = getattr(request.state, "actor", None)
-    hidden = Markup('<input type="hidden" name="{}" value="{}">').format(CSRF_FIELD, actor.csrf_token if actor else "")
+    hidden = Markup('<input type="hidden" name="{}" value="{}">').format(
+        CSRF_FIELD, actor.csrf_token if actor else ""
+    )
     shared = {
         "actor": actor,
         "path": request.url.path,
@@ -99,7 +105,13 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"person": person, "day": day, "span": span, "moment": moment, "words": words}
+    environment.filters |= {
+        "person": person,
+        "day": day,
+        "span": span,
+        "moment": moment,
+        "words": words,
+    }
     environment.globals |= {
         "RESEARCH_USE_ONLY": RESEARCH_USE_ONLY,
         "CLEARS_NOBODY": CLEARS_NOBODY,

@@ -49,12 +49,16 @@ def serve(site: Site, stop: threading.Event) -> None:
         asyncio.run(_serve(config, stop))
     except OSError as error:
         where = f"{settings.web_host}:{settings.web_port}"
-        raise WrongSetting(f"the page cannot listen on {where} ({error.strerror}); set LUMBAR_WEB_PORT") from error
+        raise WrongSetting(
+            f"the page cannot listen on {where} ({error.strerror}); set LUMBAR_WEB_PORT"
+        ) from error
 
 
 async def _serve(config: uvicorn.Config, stop: threading.Event) -> None:
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    with socket.create_server((config.host, config.port), family=family, backlog=WAITING) as listener:
+    with socket.create_server(
+        (config.host, config.port), family=family, backlog=WAITING
+    ) as listener:
         host, port = listener.getsockname()[:2]
         log.info("web.listening", host=host, port=port, tls=config.is_ssl)
         server = uvicorn.Server(config)
@@ -78,7 +82,9 @@ def _require_safety(site: Site) -> None:
         )
     with site.database.reading() as session:
         if not accounts.anybody(session):
-            raise WrongSetting("LUMBAR_WEB_HOST: no user is set yet; run `lumbar users add NAME --role admin` first")
+            raise WrongSetting(
+                "LUMBAR_WEB_HOST: no user is set yet; run `lumbar users add NAME --role admin` first"
+            )
 
 
 def _is_loopback(host: str) -> bool:

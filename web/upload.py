@@ -65,7 +65,9 @@ def upload_page(request: Request, site: TheSite, actor: Uploader) -> Response:
     with site.database.reading() as session:
         own = previews.of_user(session, actor.user_id)
     most_mib = site.settings.upload_mib
-    return page(request, "upload.html", own=own, stage=_stage, most_mib=most_mib, most_files=MOST_FILES)
+    return page(
+        request, "upload.html", own=own, stage=_stage, most_mib=most_mib, most_files=MOST_FILES
+    )
 
 
 @router.post(ADDRESS)
@@ -78,7 +80,9 @@ async def upload(request: Request, site: TheSite, actor: Uploader) -> Response:
     except ClientDisconnect:
         return Response(status_code=400)  # nobody is there to read it
     except TimeoutError as error:
-        raise HTTPException(408, "the upload took too long or came to a stop; try it again") from error
+        raise HTTPException(
+            408, "the upload took too long or came to a stop; try it again"
+        ) from error
     except OSError as error:
         raise StoreFull(f"the upload cannot be written: {error.strerror}") from error
     finally:
@@ -124,7 +128,9 @@ class _Upload:
 
     def _begin(self, fields: Mapping[str, str]) -> File:
         """The first file comes: is the form ours, and may they?"""
-        require_our_form(self._actor, self._request.headers.get(CSRF_HEADER, fields.get(CSRF_FIELD, "")))
+        require_our_form(
+            self._actor, self._request.headers.get(CSRF_HEADER, fields.get(CSRF_FIELD, ""))
+        )
         keep = bool(fields.get("keep"))
         if keep and not self._actor.may(Permission.OPERATE):
             raise NotAllowed(f"{self._actor.name} may not have images kept; upload them without")
@@ -133,7 +139,9 @@ class _Upload:
 
     def _require_room(self) -> None:
         if (fill := self._site.store.fill()) > self._site.settings.disk_refuse_above:
-            raise StoreFull(f"the disk is {fill:.0%} full; nothing can be uploaded until there is room")
+            raise StoreFull(
+                f"the disk is {fill:.0%} full; nothing can be uploaded until there is room"
+            )
 
     def _finish(self, form: Incoming) -> None:
         form.end()
@@ -151,7 +159,9 @@ class _Upload:
 
 
 @router.get(ADDRESS + "/{name}")
-def preview_page(request: Request, site: TheSite, trail: TheTrail, actor: Uploader, name: Name) -> Response:
+def preview_page(
+    request: Request, site: TheSite, trail: TheTrail, actor: Uploader, name: Name
+) -> Response:
     preview = _find(site, name, actor)
     if preview.answer is not None:
         trail.saw("upload.seen", actor.name)

@@ -44,7 +44,9 @@ def analyse_study(site: Site, networks: Networks, claimed: Claimed) -> None:
     except NotAnalysable as error:
         with site.database.transaction() as session:
             told = error.told + left_out
-            job_lifecycle.end_analysis(session, claimed, StudyEvent.REFUSED, reason=str(error), told=told)
+            job_lifecycle.end_analysis(
+                session, claimed, StudyEvent.REFUSED, reason=str(error), told=told
+            )
         return
     row = _stored_report(site, claimed, analysis, instances, networks)
     with site.database.transaction() as session:
@@ -64,7 +66,9 @@ def analyse_study(site: Site, networks: Networks, claimed: Claimed) -> None:
 def _require_a_finding(analysis: Analysis) -> None:
     """A report of 25 times "not assessed" tells a reader nothing: the study's state and its reason do."""
     if not any(finding.assessed for finding in analysis.findings):
-        raise NotAnalysable(f"nothing could be assessed: {analysis.findings[0].reason}", analysis.choices)
+        raise NotAnalysable(
+            f"nothing could be assessed: {analysis.findings[0].reason}", analysis.choices
+        )
 
 
 def provenance_of(settings_sha256: str, networks: Networks, instances: list[Found]) -> Provenance:
@@ -73,16 +77,23 @@ def provenance_of(settings_sha256: str, networks: Networks, instances: list[Foun
         bundle=networks.identity,
         code_version=VERSION,
         settings_sha256=settings_sha256,
-        input_sop_instance_uids=tuple(sorted(str(found.header.SOPInstanceUID) for found in instances)),
+        input_sop_instance_uids=tuple(
+            sorted(str(found.header.SOPInstanceUID) for found in instances)
+        ),
     )
 
 
 def report_of(
-    analysis: Analysis, instances: list[Found], provenance: Provenance, predecessor: Predecessor | None = None
+    analysis: Analysis,
+    instances: list[Found],
+    provenance: Provenance,
+    predecessor: Predecessor | None = None,
 ) -> Report:
     """The Structured Report of an analysis, stamped with this moment."""
     used = {finding.place.sop_instance_uid for finding in analysis.findings if finding.place}
-    sources = [found.header for found in instances if found.header.SOPInstanceUID in used] or [instances[0].header]
+    sources = [found.header for found in instances if found.header.SOPInstanceUID in used] or [
+        instances[0].header
+    ]
     return build_sr(
         sources,
         analysis.findings,
@@ -98,7 +109,9 @@ def _instances(site: Site, claimed: Claimed) -> tuple[list[Found], tuple[str, ..
     with site.database.reading() as session:
         rows = studies.instances_in_use(session, claimed.study_id)
     if removed := sum(row.removed_at is not None for row in rows):
-        raise NotAnalysable(f"{removed} of its {len(rows)} images were removed to make room; send the study again")
+        raise NotAnalysable(
+            f"{removed} of its {len(rows)} images were removed to make room; send the study again"
+        )
     instances, reasons = [], []
     for row in rows:
         path = site.store.path(row.file)
@@ -110,16 +123,25 @@ def _instances(site: Site, claimed: Claimed) -> tuple[list[Found], tuple[str, ..
             reasons.append(str(error))
     if not instances:
         why = reasons[0] if reasons else "nothing was received"
-        raise NotAnalysable(f"none of the study's {len(rows)} instances can be read: {why}", _left_out(reasons))
+        raise NotAnalysable(
+            f"none of the study's {len(rows)} instances can be read: {why}", _left_out(reasons)
+        )
     if reasons:
-        log.warning("analysis.left_out", study=claimed.study_id, instances=len(reasons), why=sorted(set(reasons)))
+        log.warning(
+            "analysis.left_out",
+            study=claimed.study_id,
+            instances=len(reasons),
+            why=sorted(set(reasons)),
+        )
     return instances, _left_out(reasons)
 
 
 def _left_out(reasons: Sequence[str]) -> tuple[str, ...]:
     """A line for each reason: how many images it left out."""
     counts = sorted(Counter(reasons).items())
-    return tuple(f"{count} {'image' if count == 1 else 'images'} left out: {why}" for why, count in counts)
+    return tuple(
+        f"{count} {'image' if count == 1 else 'images'} left out: {why}" for why, count in counts
+    )
 
 
 def _require_stored(path: Path, size: int) -> None:
@@ -127,9 +149,13 @@ def _require_stored(path: Path, size: int) -> None:
     try:
         there = path.stat().st_size
     except OSError as error:
-        raise StoreAway(f"a stored image cannot be read ({error.strerror}); is the store mounted?") from error
+        raise StoreAway(
+            f"a stored image cannot be read ({error.strerror}); is the store mounted?"
+        ) from error
     if there != size:
-        raise StoreAway(f"a stored image has {there} bytes and was stored with {size}; restore it from a copy")
+        raise StoreAway(
+            f"a stored image has {there} bytes and was stored with {size}; restore it from a copy"
+        )
 
 
 def _stored_report(
@@ -143,7 +169,9 @@ def _stored_report(
         if known is not None:
             return known
         before = job_lifecycle.predecessor(session, claimed.study_id, sop_instance_uid)
-    report = report_of(analysis, instances, provenance, _predecessor(analysis.study_instance_uid, before))
+    report = report_of(
+        analysis, instances, provenance, _predecessor(analysis.study_instance_uid, before)
+    )
     return ReportRow(
         study_id=claimed.study_id,
         revision=claimed.revision,
@@ -158,4 +186,6 @@ def _stored_report(
 def _predecessor(study_instance_uid: str, row: ReportRow | None) -> Predecessor | None:
     if row is None:
         return None
-    return Predecessor(study_instance_uid, row.series_instance_uid, row.sop_class_uid, row.sop_instance_uid)
+    return Predecessor(
+        study_instance_uid, row.series_instance_uid, row.sop_class_uid, row.sop_instance_uid
+    )

@@ -29,7 +29,9 @@ def create_app(broker_url: str) -> Celery:
         WrongSetting: a broker that is not Redis.
     """
     if not broker_url.startswith(("redis://", "rediss://", "redis+socket://", "unix://")):
-        raise WrongSetting("LUMBAR_BROKER_URL must be a Redis URL, for instance redis://localhost:6379/0")
+        raise WrongSetting(
+            "LUMBAR_BROKER_URL must be a Redis URL, for instance redis://localhost:6379/0"
+        )
     app = Celery("lumbar", broker=broker_url)
     app.conf.update(
         task_ignore_result=True,
@@ -99,5 +101,11 @@ def _keep_ours(**_: object) -> None:
 def run_worker(app: Celery, kinds: list[JobKind]) -> None:
     """Takes jobs until told to stop; one process, one job at a time (TensorFlow does not survive a fork)."""
     queues = ",".join(map(_queue, kinds))
-    options = ["--pool=solo", "--without-gossip", "--without-mingle", "--loglevel=warning", f"--queues={queues}"]
+    options = [
+        "--pool=solo",
+        "--without-gossip",
+        "--without-mingle",
+        "--loglevel=warning",
+        f"--queues={queues}",
+    ]
     app.worker_main(["--quiet", "worker", *options])

@@ -32,6 +32,11 @@ def deliver(site: Site, claimed: Claimed) -> None:
         log.error("delivery.not_authorised", job=claimed.job_id, destination=claimed.destination)
         raise
     if sent.warning:
-        log.warning("delivery.warning", job=claimed.job_id, destination=claimed.destination, status=sent.status)
+        log.warning(
+            "delivery.warning",
+            job=claimed.job_id,
+            destination=claimed.destination,
+            status=sent.status,
+        )
     with site.database.transaction() as session:
         job_lifecycle.delivered(session, claimed, sent.status)

@@ -21,7 +21,9 @@ class LocalDoorbell:
 
     def __init__(self, tasks: dict[JobKind, Task]) -> None:
         self._tasks = tasks
-        reading, sending = (ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("reading", "sending"))
+        reading, sending = (
+            ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("reading", "sending")
+        )
         self._lanes = {kind: sending if kind is JobKind.DELIVER else reading for kind in tasks}
         self._busy: set[JobKind] = set()
         self._closing = Event()

@@ -36,7 +36,9 @@ class Reading:
     place: Place
 
     def __str__(self) -> str:
-        figures = ", ".join(f"{s.label} {p:.2f}" for s, p in zip(Severity, self.probabilities, strict=True))
+        figures = ", ".join(
+            f"{s.label} {p:.2f}" for s, p in zip(Severity, self.probabilities, strict=True)
+        )
         return f"Without a level: {self.condition.label}: {figures}"
 
 
@@ -95,10 +97,14 @@ def analyse(instances: Sequence[Found], networks: Networks) -> Analysis:
         best = best_views(located.views, networks)
         graded = grade(best, networks)
         if not graded and len(set(slices.headers)) > ALONE:
-            raise NotAnalysable("nothing could be assessed: " + next(iter(located.reasons.values())))
+            raise NotAnalysable(
+                "nothing could be assessed: " + next(iter(located.reasons.values()))
+            )
     except NotAnalysable as error:
         raise NotAnalysable(str(error), told) from error
-    findings = tuple(graded.get(key) or Finding(*key.parts, reason=located.reasons[key]) for key in ALL_FINDINGS)
+    findings = tuple(
+        graded.get(key) or Finding(*key.parts, reason=located.reasons[key]) for key in ALL_FINDINGS
+    )
     return Analysis(
         slices.headers[0].study_instance_uid,
         findings,
@@ -109,7 +115,9 @@ def analyse(instances: Sequence[Found], networks: Networks) -> Analysis:
     )
 
 
-def read_with(networks: Networks) -> Callable[[Sequence[Found]], tuple[tuple[Finding, ...], Conditions]]:
+def read_with(
+    networks: Networks,
+) -> Callable[[Sequence[Found]], tuple[tuple[Finding, ...], Conditions]]:
     """``analyse``, as an evaluation asks for it: the findings, and VGG16's word on the views that were graded."""
 
     def read(instances: Sequence[Found]) -> tuple[tuple[Finding, ...], Conditions]:
@@ -132,7 +140,11 @@ def picture_of(analysis: Analysis, instances: Sequence[Found], notices: Sequence
             header = view.candidate.header
             source = f"series {series[header.series_instance_uid]}, image {header.instance_number}"
         cells.append(Cell(finding, view.crop if view else None, source))
-    lines = (*(f"Caution: {doubt}" for doubt in analysis.doubts), *map(str, analysis.readings), *analysis.choices)
+    lines = (
+        *(f"Caution: {doubt}" for doubt in analysis.doubts),
+        *map(str, analysis.readings),
+        *analysis.choices,
+    )
     return draw(_marked(analysis, slices), cells, lines, notices)
 
 
@@ -146,7 +158,8 @@ def _marked(analysis: Analysis, slices: SliceReader) -> Marked | None:
         read_on = (reading.place.sop_instance_uid, reading.place.frame)
         header = next(s for s in slices.headers if (s.sop_instance_uid, s.frame) == read_on)
         marks = {
-            str(r.condition.side).capitalize(): np.array([r.place.x, r.place.y, r.place.z]) for r in analysis.readings
+            str(r.condition.side).capitalize(): np.array([r.place.x, r.place.y, r.place.z])
+            for r in analysis.readings
         }
         return Marked("A slice whose level is not known", slices.read(header), header, marks)
     return None
@@ -158,7 +171,9 @@ def locate(slices: SliceReader, roles: Roles, keypoints: KeypointReader) -> Loca
     points = find_points(levels, roles, slices.read, keypoints)
     offered, no_candidate = candidates(roles, points.at if levels.midline_known else {})
     if not levels.midline_known:
-        no_candidate = {key: BESIDE if "not found" in why else why for key, why in no_candidate.items()}
+        no_candidate = {
+            key: BESIDE if "not found" in why else why for key, why in no_candidate.items()
+        }
     views, unreadable = cut(offered, slices)
     return Located(slices, roles, levels, points, tuple(views), unreadable | no_candidate)
 
@@ -174,7 +189,9 @@ def _poorly_shown(findings: Sequence[Finding]) -> tuple[str, ...]:
     return (f"VGG16 does not recognise the view of {'; '.join(told)}",) if told else ()
 
 
-def cut(offered: Sequence[Candidate], slices: SliceReader) -> tuple[list[View], dict[FindingKey, str]]:
+def cut(
+    offered: Sequence[Candidate], slices: SliceReader
+) -> tuple[list[View], dict[FindingKey, str]]:
     """The candidates' crops, and for damaged slices the reason by finding; the others go on."""
     views, unreadable = [], {}
     for candidate in offered:
@@ -184,7 +201,9 @@ def cut(offered: Sequence[Candidate], slices: SliceReader) -> tuple[list[View], 
             unreadable[candidate.key] = str(error)
             continue
         size_mm = CROP_MM[candidate.key.condition.role]
-        views.append(View(candidate, crop(image, candidate.header, candidate.column, candidate.row, size_mm)))
+        views.append(
+            View(candidate, crop(image, candidate.header, candidate.column, candidate.row, size_mm))
+        )
     return views, unreadable
 
 
@@ -193,9 +212,13 @@ def best_views(views: Sequence[View], networks: Networks) -> list[View]:
     if not views:
         return []
     best: dict[FindingKey, View] = {}
-    for view, probabilities in zip(views, networks.conditions(np.stack([v.crop for v in views])), strict=True):
+    for view, probabilities in zip(
+        views, networks.conditions(np.stack([v.crop for v in views])), strict=True
+    ):
         key = view.candidate.key
-        shows = float(sum(probabilities[list(Condition).index(c)] for c in seen_alike(key.condition)))
+        shows = float(
+            sum(probabilities[list(Condition).index(c)] for c in seen_alike(key.condition))
+        )
         if key not in best or shows > best[key].shows:
             best[key] = View(view.candidate, view.crop, shows, tuple(probabilities.tolist()))
     return list(best.values())
@@ -204,7 +227,10 @@ def best_views(views: Sequence[View], networks: Networks) -> list[View]:
 def seen_alike(condition: Condition) -> tuple[Condition, ...]:
     """The conditions a crop cannot tell apart: a sagittal one does not show its side, so left and right are summed."""
     if condition.role is Role.SAGITTAL_T1:
-        return (Condition.LEFT_NEURAL_FORAMINAL_NARROWING, Condition.RIGHT_NEURAL_FORAMINAL_NARROWING)
+        return (
+            Condition.LEFT_NEURAL_FORAMINAL_NARROWING,
+            Condition.RIGHT_NEURAL_FORAMINAL_NARROWING,
+        )
     return (condition,)
 
 
@@ -248,7 +274,10 @@ def _loose_recesses(
     slices: SliceReader, roles: Roles, keypoints: KeypointReader
 ) -> tuple[SliceHeader, dict[FindingKey, Vector]]:
     """The first of the slices on which the sac and a recess are seen, and where, mm (LPS). Raises NotAnalysable."""
-    level, refusals = Level.L3_L4, []  # any level serves as a name here: it is dropped from the readings
+    level, refusals = (
+        Level.L3_L4,
+        [],
+    )  # any level serves as a name here: it is dropped from the readings
     for header in (header for stack in roles.stacks[Role.AXIAL_T2] for header in stack.slices):
         try:
             seen = picture(slices.read(header), header, header.centre, AXIAL)
@@ -260,7 +289,9 @@ def _loose_recesses(
         usual = {key: usual_place(key, {level: sac}) for key in ALL_FINDINGS if key.level is level}
         recesses = list(recesses_on(seen, heat, level, usual))
         if shown >= SEEN and max(mass for _, mass, _ in recesses) >= SEEN:
-            return header, {key: point if mass >= SEEN else usual[key] for key, mass, point in recesses}
+            return header, {
+                key: point if mass >= SEEN else usual[key] for key, mass, point in recesses
+            }
         refusals.append("no lumbar dural sac with its recesses is seen in the slice")
     raise NotAnalysable(f"{refusals[0]}, and no other series tells where to look")
 

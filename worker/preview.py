@@ -82,7 +82,9 @@ def _end(site: Site, networks: Callable[[], Networks], claimed: Claimed) -> bool
     return ended
 
 
-def _answer(site: Site, networks: Callable[[], Networks], claimed: Claimed, scratch: Path) -> Answer:
+def _answer(
+    site: Site, networks: Callable[[], Networks], claimed: Claimed, scratch: Path
+) -> Answer:
     if (fill := site.store.fill()) > site.settings.disk_refuse_above:
         raise StoreFull(f"the disk is {fill:.0%} full")
     folder = previews.folder(site, claimed.name)
@@ -98,7 +100,10 @@ def _answer(site: Site, networks: Callable[[], Networks], claimed: Claimed, scra
     answer, picture = _read(instances, networks())
     (folder / previews.PICTURE).write_bytes(picture)
     counts = Counter(file.reason for file in refused)
-    passed_over = (f"{count} {'file' if count == 1 else 'files'} passed over: {why}" for why, count in counts.items())
+    passed_over = (
+        f"{count} {'file' if count == 1 else 'files'} passed over: {why}"
+        for why, count in counts.items()
+    )
     return Answer(**(vars(answer) | {"choices": (*answer.choices, *passed_over)}))
 
 
@@ -122,15 +127,21 @@ def _read(instances: Sequence[Found], networks: Networks) -> tuple[Answer, bytes
     try:
         analysis = analyse(instances, networks)
         if not analysis.readings and not any(finding.assessed for finding in analysis.findings):
-            raise NotAnalysable(f"nothing could be assessed: {analysis.findings[0].reason}", analysis.choices)
+            raise NotAnalysable(
+                f"nothing could be assessed: {analysis.findings[0].reason}", analysis.choices
+            )
     except NotAnalysable as refusal:
         if sum(len(found.slices) for found in instances) != 1:
             raise
         return _read_alone(instances, networks, refusal)
-    return _of_study(analysis, networks), picture_of(analysis, instances, networks.identity.trained_on.notices)
+    return _of_study(analysis, networks), picture_of(
+        analysis, instances, networks.identity.trained_on.notices
+    )
 
 
-def _read_alone(instances: Sequence[Found], networks: Networks, refusal: NotAnalysable) -> tuple[Answer, bytes]:
+def _read_alone(
+    instances: Sequence[Found], networks: Networks, refusal: NotAnalysable
+) -> tuple[Answer, bytes]:
     """One image that shows no place to look at is classified by its middle, whatever that shows."""
     seen = single_image.classify(instances, networks)
     notices = networks.identity.trained_on.notices
@@ -138,7 +149,9 @@ def _read_alone(instances: Sequence[Found], networks: Networks, refusal: NotAnal
     answer = Answer(
         conditions=seen.conditions,
         severities=seen.severities,
-        doubts=("VGG16 sees none of the conditions in it, so the severity means nothing",) if nothing_seen else (),
+        doubts=("VGG16 sees none of the conditions in it, so the severity means nothing",)
+        if nothing_seen
+        else (),
         choices=(f"The middle of the image was looked at, for {refusal}",),
         notices=notices,
         weights=str(networks.identity),
@@ -149,7 +162,9 @@ def _read_alone(instances: Sequence[Found], networks: Networks, refusal: NotAnal
 def _of_study(analysis: Analysis, networks: Networks) -> Answer:
     return Answer(
         findings=() if analysis.readings else tuple(map(_grade, analysis.findings)),
-        readings=tuple(Grade(r.condition, None, r.probabilities, r.shows) for r in analysis.readings),
+        readings=tuple(
+            Grade(r.condition, None, r.probabilities, r.shows) for r in analysis.readings
+        ),
         doubts=analysis.doubts,
         choices=analysis.choices,
         notices=networks.identity.trained_on.notices,
@@ -158,4 +173,6 @@ def _of_study(analysis: Analysis, networks: Networks) -> Answer:
 
 
 def _grade(finding: Finding) -> Grade:
-    return Grade(finding.condition, finding.level, finding.probabilities or (), finding.shows, finding.reason)
+    return Grade(
+        finding.condition, finding.level, finding.probabilities or (), finding.shows, finding.reason
+    )

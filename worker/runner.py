@@ -43,7 +43,9 @@ def perform(site: Site, kind: JobKind, work: Callable[[Claimed], None]) -> bool:
         return False
     ids = _ids(claimed)
     log.info("job.started", **ids)
-    held = Held(ids, lambda: _extend(site, claimed), lambda why: _give_back(site, claimed, why, site.fault))
+    held = Held(
+        ids, lambda: _extend(site, claimed), lambda why: _give_back(site, claimed, why, site.fault)
+    )
     with kept_alive(site.settings, held):
         try:
             work(claimed)
@@ -57,7 +59,9 @@ def perform(site: Site, kind: JobKind, work: Callable[[Claimed], None]) -> bool:
             _give_back(site, claimed, str(error), site.passing)
         except Exception as error:  # the one place where no fault of ours may lose a study
             log.exception("job.fault", **ids)
-            error_named = f"an internal fault ({type(error).__name__}); see the log of job {claimed.job_id}"
+            error_named = (
+                f"an internal fault ({type(error).__name__}); see the log of job {claimed.job_id}"
+            )
             _give_back(site, claimed, error_named, site.fault)
     return True
 

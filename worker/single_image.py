@@ -46,17 +46,27 @@ def classify(
         raise NotAnalysable(f"{assign_roles(slices.headers).choices[0]}")
     column, row = point or ((header.columns - 1) / 2, (header.rows - 1) / 2)
     if not header.contains(column, row):
-        raise NotAnalysable(f"the point lies outside the image of {header.columns} × {header.rows} pixels")
+        raise NotAnalysable(
+            f"the point lies outside the image of {header.columns} × {header.rows} pixels"
+        )
     try:
         seen = crop(slices.read(header), header, column, row, CROP_MM[role])[np.newaxis]
     except NotDicom as error:
         raise NotAnalysable(f"the image cannot be read: {error}") from error
-    (conditions,), (severities,) = networks.conditions(seen).tolist(), networks.severities(seen).tolist()
-    return Classification(header, column, row, tuple(conditions), (severities[0], severities[1], severities[2]))
+    (conditions,), (severities,) = (
+        networks.conditions(seen).tolist(),
+        networks.severities(seen).tolist(),
+    )
+    return Classification(
+        header, column, row, tuple(conditions), (severities[0], severities[1], severities[2])
+    )
 
 
 def picture_of(seen: Classification, instances: Sequence[Found], notices: Sequence[str]) -> bytes:
     """A PNG that shows where the image was looked at."""
     header = seen.header
     marks = {"here": header.to_patient(seen.column, seen.row)}
-    return draw_slice(Marked("Where it was looked at", SliceReader(instances).read(header), header, marks), notices)
+    return draw_slice(
+        Marked("Where it was looked at", SliceReader(instances).read(header), header, marks),
+        notices,
+    )

@@ -37,15 +37,25 @@ def keep(site: Site, path: Path, scratch: Path, check: Callable[[Path], Identity
     told = tuple(f"{_counted(count)} not taken: {why}" for why, count in refused.items())
     if not studies:
         raise NotAnalysable("there is no MR image that could be kept", told)
-    words = {"new": "new", "again": "there already", "aside": "set aside, for it contradicts what came first"}
-    kept = (f"{_counted(taken[outcome])}: {meaning}" for outcome, meaning in words.items() if taken[outcome])
+    words = {
+        "new": "new",
+        "again": "there already",
+        "aside": "set aside, for it contradicts what came first",
+    }
+    kept = (
+        f"{_counted(taken[outcome])}: {meaning}"
+        for outcome, meaning in words.items()
+        if taken[outcome]
+    )
     return Answer(studies=tuple(studies), choices=(*kept, *told))
 
 
 def _take_in(site: Site, file: Path, identity: Identity) -> str:
     with file.open("rb") as stream:
         with refusing("the file meta information cannot be read"):
-            head = read_partial(stream, stop_when=lambda *_: True)  # leaves the stream where the dataset begins
+            head = read_partial(
+                stream, stop_when=lambda *_: True
+            )  # leaves the stream where the dataset begins
             syntax = text(head.file_meta, "TransferSyntaxUID")
         if syntax not in TRANSFER_SYNTAXES:
             raise NotDicom("a transfer syntax that is not read")

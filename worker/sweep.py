@@ -45,7 +45,9 @@ def sweep(site: Site, doorbell: Doorbell) -> Counter[str]:
             found["studies_completed"] += studies.complete(session, study_id, site.quiet)
     for claimed in lost:
         with site.database.transaction() as session:
-            found["jobs_recovered"] += job_lifecycle.recover(session, claimed, most_losses=site.settings.worker_losses)
+            found["jobs_recovered"] += job_lifecycle.recover(
+                session, claimed, most_losses=site.settings.worker_losses
+            )
     for upload in lost_previews:
         found["previews_recovered"] += previews.recover(site, upload)
     for kind in JobKind:

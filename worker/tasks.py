@@ -16,7 +16,9 @@ def tasks(site: Site, networks: Callable[[], Networks]) -> dict[JobKind, Task]:
     """What to do for each kind of job. ``networks`` is called at the first analysis and should keep its result."""
 
     def analyse() -> bool:
-        return perform(site, JobKind.ANALYSE, lambda claimed: analyse_study(site, networks(), claimed))
+        return perform(
+            site, JobKind.ANALYSE, lambda claimed: analyse_study(site, networks(), claimed)
+        )
 
     def send() -> bool:
         return perform(site, JobKind.DELIVER, lambda claimed: deliver(site, claimed))

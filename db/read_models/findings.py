@@ -15,7 +15,9 @@ from lumbar.spine.anatomy import Condition, Level, Severity
 from lumbar.spine.findings import Finding as Found
 from lumbar.spine.provenance import BundleIdentity
 
-FOUND_AS_IT_ENDS = timedelta(hours=1)  # a study's findings are written when its analysis ends, or a moment beside
+FOUND_AS_IT_ENDS = timedelta(
+    hours=1
+)  # a study's findings are written when its analysis ends, or a moment beside
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ class FoundPage:
     next_after: int | None
 
 
-def found(session: Session, only: FindingFilter, *, limit: int, after: int | None = None) -> FoundPage:
+def found(
+    session: Session, only: FindingFilter, *, limit: int, after: int | None = None
+) -> FoundPage:
     """The findings in force, the newest first. Those of a study that is being read again are left out.
 
     Raises:
@@ -62,7 +66,9 @@ def found(session: Session, only: FindingFilter, *, limit: int, after: int | Non
     if after is not None:
         begin = session.get(Finding, after)
         if begin is None:
-            raise NotThere(f"no finding has the number {after}, after which the next page would begin")
+            raise NotThere(
+                f"no finding has the number {after}, after which the next page would begin"
+            )
         stands = tuple_(literal(begin.found_at, UtcDateTime()), literal(begin.id))
         wanted.append(tuple_(Finding.found_at, Finding.id) < stands)
     asked = (
@@ -106,7 +112,10 @@ def _narrowed(session: Session, only: FindingFilter) -> list[ColumnElement[bool]
     if only.levels:
         wanted.append(Finding.level.in_(only.levels))
     if only.scanner:
-        wanted += [Study.scanner == only.scanner, Finding.found_at <= _newest(session, only.scanner)]
+        wanted += [
+            Study.scanner == only.scanner,
+            Finding.found_at <= _newest(session, only.scanner),
+        ]
     if only.since is not None:
         wanted.append(Finding.found_at >= only.since)
     return wanted

@@ -39,14 +39,24 @@ def figures(session: Session) -> Figures:
     """
     now = session.scalars(select(db_now())).one()
     since = now - HOUR
-    by_state = select(Study.state, func.count()).where(Study.state.in_(UNFINISHED)).group_by(Study.state)
+    by_state = (
+        select(Study.state, func.count()).where(Study.state.in_(UNFINISHED)).group_by(Study.state)
+    )
     ended = (
         select(Study.state, func.count())
         .where(Study.last_received_at > now - 24 * HOUR, Study.ended_at > since)
         .group_by(Study.state)
     )
-    jobs = select(Job.kind, Job.state, func.count()).where(Job.state.in_(NOT_WELL)).group_by(Job.kind, Job.state)
-    previews = select(Preview.state, func.count()).where(Preview.state.in_(NOT_WELL)).group_by(Preview.state)
+    jobs = (
+        select(Job.kind, Job.state, func.count())
+        .where(Job.state.in_(NOT_WELL))
+        .group_by(Job.kind, Job.state)
+    )
+    previews = (
+        select(Preview.state, func.count())
+        .where(Preview.state.in_(NOT_WELL))
+        .group_by(Preview.state)
+    )
     oldest = (
         select(Job.kind, func.min(Job.run_after), db_now())
         .where(Job.state == JobState.PENDING, Job.run_after <= db_now())

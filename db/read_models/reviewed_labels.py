@@ -15,7 +15,11 @@ from sqlalchemy.orm import Session
 from db.models import Finding, Instance, Review, Series, Study
 from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Severity
 
-LABELS, DESCRIPTIONS, COORDINATES = "train.csv", "train_series_descriptions.csv", "train_label_coordinates.csv"
+LABELS, DESCRIPTIONS, COORDINATES = (
+    "train.csv",
+    "train_series_descriptions.csv",
+    "train_label_coordinates.csv",
+)
 IMAGES = "train_images"
 
 
@@ -50,22 +54,34 @@ def labels(session: Session) -> Labels:
         severities.setdefault(uid, {})[key] = severity
         if study_id not in held:
             held[study_id] = _numbered(session, study_id)
-            images |= {f"{IMAGES}/{uid}/{place}.dcm": file for place, file in held[study_id].values() if file}
+            images |= {
+                f"{IMAGES}/{uid}/{place}.dcm": file
+                for place, file in held[study_id].values()
+                if file
+            }
         place, _ = held[study_id].get(finding.sop_instance_uid or "", ("", ""))
         if not place or finding.frame is not None:
             continue  # the layout has single-frame images only
         series, number = place.split("/")
         described[uid, series] = key.condition.role.label
         condition = key.condition.value.replace("_", " ").title()
-        marked.append((uid, series, number, condition, key.level.label, finding.column, finding.row))
+        marked.append(
+            (uid, series, number, condition, key.level.label, finding.column, finding.row)
+        )
     columns = [key.row_id("")[1:] for key in ALL_FINDINGS]
-    grades = [(uid, *(own[key].label if key in own else "" for key in ALL_FINDINGS)) for uid, own in severities.items()]
+    grades = [
+        (uid, *(own[key].label if key in own else "" for key in ALL_FINDINGS))
+        for uid, own in severities.items()
+    ]
     tables = {
         LABELS: _table(("study_id", *columns), grades),
         DESCRIPTIONS: _table(
-            ("study_id", "series_id", "series_description"), [(*of, role) for of, role in sorted(described.items())]
+            ("study_id", "series_id", "series_description"),
+            [(*of, role) for of, role in sorted(described.items())],
         ),
-        COORDINATES: _table(("study_id", "series_id", "instance_number", "condition", "level", "x", "y"), marked),
+        COORDINATES: _table(
+            ("study_id", "series_id", "instance_number", "condition", "level", "x", "y"), marked
+        ),
     }
     return Labels(tables, images, len(severities), sum(map(len, severities.values())))
 
@@ -76,7 +92,12 @@ def _numbered(session: Session, study_id: int) -> dict[str, tuple[str, str]]:
     Numbers are ours, in the order of the UIDs: a scanner's InstanceNumber need not be unique in a series.
     """
     asked = (
-        select(Series.series_instance_uid, Instance.sop_instance_uid, Instance.file, Instance.removed_at)
+        select(
+            Series.series_instance_uid,
+            Instance.sop_instance_uid,
+            Instance.file,
+            Instance.removed_at,
+        )
         .join(Series)
         .where(Series.study_id == study_id, Instance.aside.is_(None))
         .order_by(Series.series_instance_uid, Instance.sop_instance_uid)

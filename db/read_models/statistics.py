@@ -66,7 +66,12 @@ def scanners(session: Session) -> list[str]:
 
 def how_many(session: Session, asked: Select[Any], most: int) -> int:
     """How many rows a question has, counted to ``most``."""
-    some = asked.with_only_columns(literal(1), maintain_column_froms=True).order_by(None).limit(most).subquery()
+    some = (
+        asked.with_only_columns(literal(1), maintain_column_froms=True)
+        .order_by(None)
+        .limit(most)
+        .subquery()
+    )
     return session.scalar(select(func.count()).select_from(some)) or 0
 
 
@@ -76,17 +81,28 @@ def bundles(session: Session) -> list[Bundle]:
 
 
 def by_week(
-    session: Session, *, scanner: str = "", bundle_id: int | None = None, now: datetime | None = None
+    session: Session,
+    *,
+    scanner: str = "",
+    bundle_id: int | None = None,
+    now: datetime | None = None,
 ) -> list[Week]:
     """The last half year, the oldest week first; of one scanner or all, by one bundle's weights or any."""
     now = now or datetime.now(UTC)
     monday = now.date() - timedelta(days=now.weekday())
-    weeks = {first: Week(first) for first in (monday - timedelta(weeks=ago) for ago in reversed(range(WEEKS)))}
+    weeks = {
+        first: Week(first)
+        for first in (monday - timedelta(weeks=ago) for ago in reversed(range(WEEKS)))
+    }
     of_scanner = [Study.scanner == scanner] if scanner else []
     of_bundle = [Finding.bundle_id == bundle_id] if bundle_id is not None else []
     for week in weeks.values():
         begins = datetime.combine(week.first, time(), UTC)
-        came = (Study.last_received_at >= begins, Study.last_received_at < begins + timedelta(weeks=1), *of_scanner)
+        came = (
+            Study.last_received_at >= begins,
+            Study.last_received_at < begins + timedelta(weeks=1),
+            *of_scanner,
+        )
         week.studies = session.scalar(select(func.count()).select_from(Study).where(*came)) or 0
         week.every = max(1, ceil(week.studies / MOST_STUDIES))
         asked = (
@@ -96,18 +112,27 @@ def by_week(
             .where(Finding.superseded.is_(False), Finding.severity.is_not(None))
             .group_by(Finding.severity)
         )
-        week.counts |= {severity: count for severity, count in session.execute(asked) if severity is not None}
+        week.counts |= {
+            severity: count for severity, count in session.execute(asked) if severity is not None
+        }
     begins = datetime.combine(min(weeks), time(), UTC)
     reviews = (
         select(Finding.id, Study.last_received_at, Finding.severity == Review.severity)
         .select_from(Review)
         .join(Finding, Finding.id == Review.finding_id)
         .join(Study, Study.id == Finding.study_id)
-        .where(Review.reviewed_at >= begins, Study.last_received_at >= begins, *of_scanner, *of_bundle)
-        .where(Study.last_received_at < begins + timedelta(weeks=WEEKS), Finding.severity.is_not(None))
+        .where(
+            Review.reviewed_at >= begins, Study.last_received_at >= begins, *of_scanner, *of_bundle
+        )
+        .where(
+            Study.last_received_at < begins + timedelta(weeks=WEEKS), Finding.severity.is_not(None)
+        )
         .order_by(Review.id)
     )
-    said = {finding_id: (came_at.date(), agrees) for finding_id, came_at, agrees in session.execute(reviews)}
+    said = {
+        finding_id: (came_at.date(), agrees)
+        for finding_id, came_at, agrees in session.execute(reviews)
+    }
     for day, agrees in said.values():  # the last word on each finding
         reviewed = weeks[day - timedelta(days=day.weekday())]
         reviewed.reviewed += 1
@@ -119,7 +144,9 @@ def audit_trail(
     session: Session, *, event: str, actor: str, study: str, limit: int, after: int | None = None
 ) -> tuple[list[AuditRow], int | None]:
     """The newest first, and the number after which more stand. Raises NotThere: no study has, or had, the UID."""
-    asked = select(AuditEvent, Study.study_instance_uid).outerjoin(Study, Study.id == AuditEvent.study_id)
+    asked = select(AuditEvent, Study.study_instance_uid).outerjoin(
+        Study, Study.id == AuditEvent.study_id
+    )
     if event:
         asked = asked.where(AuditEvent.event == event)
     if actor:

@@ -75,7 +75,8 @@ def story(session: Session, study_instance_uid: str, ranking: Ranking) -> Story:
         ended_at=study.ended_at,
         images_removed_at=study.images_removed_at,
         cells=tuple(
-            Cell(row.finding, ids.get(row.finding.key), said.get(ids.get(row.finding.key, -1))) for row in rows
+            Cell(row.finding, ids.get(row.finding.key), said.get(ids.get(row.finding.key, -1)))
+            for row in rows
         ),
         read=study_queries.how_read(session, study.id),
         set_aside=study_queries.set_aside(session, study.id),

@@ -117,13 +117,16 @@ def findings(
         if finding is None:
             rows[uid] += [StudyFinding(uid, found, None, doubted) for found in _not_assessed(study)]
         else:
-            rows[uid].append(StudyFinding(uid, assembled(finding), identity_of(finding.bundle), doubted))
+            rows[uid].append(
+                StudyFinding(uid, assembled(finding), identity_of(finding.bundle), doubted)
+            )
     order = {key: place for place, key in enumerate(ALL_FINDINGS)}
     return [
         row
         for of_study in rows.values()
         for row in sorted(of_study, key=lambda row: order[row.finding.key])
-        if (not conditions or row.finding.condition in conditions) and (not levels or row.finding.level in levels)
+        if (not conditions or row.finding.condition in conditions)
+        and (not levels or row.finding.level in levels)
     ]
 
 
@@ -131,7 +134,8 @@ def how_read(session: Session, study_id: int) -> HowRead:
     """Empty until the newest revision's analysis has ended."""
     lines = session.scalars(_explanations().where(Explanation.study_id == study_id)).all()
     return HowRead(
-        tuple(line.text for line in lines if line.doubt), tuple(line.text for line in lines if not line.doubt)
+        tuple(line.text for line in lines if line.doubt),
+        tuple(line.text for line in lines if not line.doubt),
     )
 
 
@@ -152,7 +156,10 @@ def deliveries(session: Session, study_id: int) -> list[DeliveryRow]:
         for job, report, delivery in session.execute(
             select(Job, Report, Delivery)
             .join(Report, Report.id == Job.report_id)
-            .outerjoin(Delivery, (Delivery.report_id == Report.id) & (Delivery.destination == Job.destination))
+            .outerjoin(
+                Delivery,
+                (Delivery.report_id == Report.id) & (Delivery.destination == Job.destination),
+            )
             .where(Job.study_id == study_id, Job.kind == JobKind.DELIVER)
             .order_by(Job.id)
         )
@@ -173,11 +180,23 @@ def set_aside(session: Session, study_id: int) -> dict[str, int]:
 
 def in_flight(session: Session) -> InFlight:
     """What a start-up finds."""
-    studies = select(Study.state, func.count()).where(Study.state.in_(UNFINISHED)).group_by(Study.state)
-    jobs = select(Job.kind, Job.state, func.count()).where(Job.state.in_(NOT_WELL)).group_by(Job.kind, Job.state)
-    previews = select(Preview.state, func.count()).where(Preview.state.in_(NOT_WELL)).group_by(Preview.state)
+    studies = (
+        select(Study.state, func.count()).where(Study.state.in_(UNFINISHED)).group_by(Study.state)
+    )
+    jobs = (
+        select(Job.kind, Job.state, func.count())
+        .where(Job.state.in_(NOT_WELL))
+        .group_by(Job.kind, Job.state)
+    )
+    previews = (
+        select(Preview.state, func.count())
+        .where(Preview.state.in_(NOT_WELL))
+        .group_by(Preview.state)
+    )
     expired = [
-        select(func.count()).where(table.state == JobState.RUNNING, table.lease_expires_at < db_now())
+        select(func.count()).where(
+            table.state == JobState.RUNNING, table.lease_expires_at < db_now()
+        )
         for table in (Job, Preview)
     ]
     return InFlight(
@@ -218,7 +237,9 @@ def assembled(row: Finding) -> Found:
         return Found(row.condition, row.level, reason=row.reason)
     place = Place(**{part.name: getattr(row, part.name) for part in fields(Place)})
     probabilities: tuple[Any, Any, Any] = (row.normal_mild, row.moderate, row.severe)
-    return Found(row.condition, row.level, probabilities=probabilities, place=place, shows=row.shows)
+    return Found(
+        row.condition, row.level, probabilities=probabilities, place=place, shows=row.shows
+    )
 
 
 def _not_assessed(study: Study) -> list[Found]:
@@ -232,5 +253,9 @@ def identity_of(bundle: Bundle | None) -> BundleIdentity | None:
     if bundle is None:
         return None
     return BundleIdentity(
-        bundle.name, bundle.version, bundle.weights_sha256, bundle.trained_on, bundle.preprocessing_version
+        bundle.name,
+        bundle.version,
+        bundle.weights_sha256,
+        bundle.trained_on,
+        bundle.preprocessing_version,
     )

@@ -43,11 +43,17 @@ def matching(session: Session, text: str, *, unread: bool = False) -> list[int]:
     words = [folded(word) for word in _BETWEEN.split(text.strip()) if folded(word)]
     if not words:
         return []
-    first, *others = (SearchKey.word.between(word, word + _LAST) for word in sorted(words, key=len, reverse=True))
-    have_others = (SearchKey.study_id.in_(select(SearchKey.study_id).where(other)) for other in others)
+    first, *others = (
+        SearchKey.word.between(word, word + _LAST) for word in sorted(words, key=len, reverse=True)
+    )
+    have_others = (
+        SearchKey.study_id.in_(select(SearchKey.study_id).where(other)) for other in others
+    )
     by_words = select(SearchKey.study_id).where(first, *have_others).distinct()
     by_uid = select(Study.id).where(Study.study_instance_uid == text.strip())
     if unread:
-        by_words = by_words.join(Study, Study.id == SearchKey.study_id).where(Study.read_at.is_(None))
+        by_words = by_words.join(Study, Study.id == SearchKey.study_id).where(
+            Study.read_at.is_(None)
+        )
     newest = by_words.order_by(SearchKey.study_id.desc()).limit(MOST_FOUND)
     return [*session.scalars(by_uid), *session.scalars(newest)]

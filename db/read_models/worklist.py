@@ -26,7 +26,9 @@ from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.spine.urgency import WAITED_LONG, Standing, Urgency, urgency
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_WRITTEN = re.compile("([0-9])-([0-9])-([0-9]{1,17})-([0-9]{1,10})")  # a cursor: run, place, microseconds, study
+_WRITTEN = re.compile(
+    "([0-9])-([0-9])-([0-9]{1,17})-([0-9]{1,10})"
+)  # a cursor: run, place, microseconds, study
 _LARGEST = 2**31 - 1  # id of a study
 
 
@@ -44,7 +46,11 @@ class Ranking:
 
     @property
     def trusted(self) -> tuple[TrainedOn, ...]:
-        return (TrainedOn.CLINICAL, TrainedOn.SYNTHETIC) if self.rank_by_synthetic else (TrainedOn.CLINICAL,)
+        return (
+            (TrainedOn.CLINICAL, TrainedOn.SYNTHETIC)
+            if self.rank_by_synthetic
+            else (TrainedOn.CLINICAL,)
+        )
 
 
 @dataclass(frozen=True)
@@ -127,13 +133,20 @@ def worklist(
         left = None if more is None else more - len(found)
         if left != 0:
             behind = [_stands() > begin.stands] if begin and n == here else []
-            asked = select(Study).where(run, *wanted, *behind).order_by(Study.last_received_at, Study.id)
+            asked = (
+                select(Study)
+                .where(run, *wanted, *behind)
+                .order_by(Study.last_received_at, Study.id)
+            )
             found += [(_Cursor.of(study, n), study) for study in session.scalars(asked.limit(left))]
     if more is None or len(found) < more:
         rest = [Study.last_received_at > now - 2 * WAITED_LONG, *(~run for run in runs)]
         few = session.scalars(select(Study).where(*wanted, *rest)).all()
         places = _places(session, few, ranking, now, {})
-        ranked = sorted(((_Cursor.of(study, len(runs), places[study.id][0]), study) for study in few), key=_by_cursor)
+        ranked = sorted(
+            ((_Cursor.of(study, len(runs), places[study.id][0]), study) for study in few),
+            key=_by_cursor,
+        )
         found += [(cursor, study) for cursor, study in ranked if begin is None or cursor > begin]
     return _page(session, found, limit, ranking, now)
 
@@ -157,26 +170,38 @@ def studies(
     if after:
         wanted.append(_stands() < _Cursor.read(after).stands)
     found = session.scalars(
-        select(Study).where(*wanted).order_by(Study.last_received_at.desc(), Study.id.desc()).limit(limit + 1)
+        select(Study)
+        .where(*wanted)
+        .order_by(Study.last_received_at.desc(), Study.id.desc())
+        .limit(limit + 1)
     )
     return _page(session, [(_Cursor.of(study, 0), study) for study in found], limit, ranking, now)
 
 
-def row_of(session: Session, study: Study, ranking: Ranking, now: datetime | None = None) -> WorklistRow:
+def row_of(
+    session: Session, study: Study, ranking: Ranking, now: datetime | None = None
+) -> WorklistRow:
     """One study as the worklist shows it, wherever it stands."""
-    return _page(session, [(_Cursor.of(study, 0), study)], None, ranking, now or datetime.now(UTC)).rows[0]
+    return _page(
+        session, [(_Cursor.of(study, 0), study)], None, ranking, now or datetime.now(UTC)
+    ).rows[0]
 
 
 def waiting(session: Session, ranking: Ranking, now: datetime | None = None) -> Waiting:
     """How long the list is. ``left_unread`` counts to a thousand at most."""
     now = now or datetime.now(UTC)
-    oldest = now - timedelta(days=ranking.days) if ranking.days else datetime(1970, 1, 1, tzinfo=UTC)
+    oldest = (
+        now - timedelta(days=ranking.days) if ranking.days else datetime(1970, 1, 1, tzinfo=UTC)
+    )
     unread, in_time = Study.read_at.is_(None), Study.last_received_at >= oldest
     severe = _severe(ranking)
     gone = select(Study.id).where(unread, Study.last_received_at < oldest).limit(1000).subquery()
     return Waiting(
         unread=session.scalar(select(func.count()).select_from(Study).where(unread, in_time)) or 0,
-        severe=session.scalar(select(func.count()).select_from(Study).where(unread, in_time, severe)) or 0,
+        severe=session.scalar(
+            select(func.count()).select_from(Study).where(unread, in_time, severe)
+        )
+        or 0,
         left_unread=session.scalar(select(func.count()).select_from(gone)) or 0,
     )
 
@@ -190,7 +215,11 @@ def _runs(ranking: Ranking, now: datetime) -> tuple[ColumnElement[bool], ...]:
 
 def _severe(ranking: Ranking) -> ColumnElement[bool]:
     """Has a severe finding by weights that may rank. Never NULL, so that it can be negated."""
-    return Study.severe.is_(True) & Study.trained_on.is_not(None) & Study.trained_on.in_(ranking.trusted)
+    return (
+        Study.severe.is_(True)
+        & Study.trained_on.is_not(None)
+        & Study.trained_on.in_(ranking.trusted)
+    )
 
 
 @dataclass(frozen=True, order=True)
@@ -204,7 +233,9 @@ class _Cursor:
 
     @classmethod
     def of(cls, study: Study, run: int, place: int = 0) -> "_Cursor":
-        return cls(run, place, (study.last_received_at - _EPOCH) // timedelta(microseconds=1), study.id)
+        return cls(
+            run, place, (study.last_received_at - _EPOCH) // timedelta(microseconds=1), study.id
+        )
 
     @classmethod
     def read(cls, written: str) -> "_Cursor":
@@ -214,7 +245,10 @@ class _Cursor:
 
     @property
     def stands(self) -> Tuple:
-        return tuple_(literal(_EPOCH + timedelta(microseconds=self.received_us), UtcDateTime()), literal(self.study_id))
+        return tuple_(
+            literal(_EPOCH + timedelta(microseconds=self.received_us), UtcDateTime()),
+            literal(self.study_id),
+        )
 
     def __str__(self) -> str:
         return f"{self.run}-{self.place}-{self.received_us}-{self.study_id}"
@@ -224,7 +258,9 @@ def _stands() -> Tuple:
     return tuple_(Study.last_received_at, Study.id)
 
 
-def _narrowed(session: Session, only: StudyFilter, *, unread: bool = False) -> list[ColumnElement[bool]]:
+def _narrowed(
+    session: Session, only: StudyFilter, *, unread: bool = False
+) -> list[ColumnElement[bool]]:
     wanted: list[ColumnElement[bool]] = []
     if only.text.strip():
         wanted.append(Study.id.in_(study_search.matching(session, only.text, unread=unread)))
@@ -281,7 +317,11 @@ def _places(
 
 
 def _page(
-    session: Session, found: Sequence[tuple[_Cursor, Study]], limit: int | None, ranking: Ranking, now: datetime
+    session: Session,
+    found: Sequence[tuple[_Cursor, Study]],
+    limit: int | None,
+    ranking: Ranking,
+    now: datetime,
 ) -> StudyPage:
     shown = [study for _, study in (found if limit is None else found[:limit])]
     ids = [study.id for study in shown]
@@ -319,10 +359,14 @@ def _page(
                 bundle=identity_of(own.bundle),
             )
         )
-    return StudyPage(tuple(rows), str(found[len(shown) - 1][0]) if len(found) > len(shown) else None)
+    return StudyPage(
+        tuple(rows), str(found[len(shown) - 1][0]) if len(found) > len(shown) else None
+    )
 
 
-def _keys(session: Session, ids: Sequence[int], severity: Severity) -> dict[int, tuple[FindingKey, ...]]:
+def _keys(
+    session: Session, ids: Sequence[int], severity: Severity
+) -> dict[int, tuple[FindingKey, ...]]:
     keys: dict[int, list[FindingKey]] = defaultdict(list)
     for some in in_parts(ids):
         asked = select(Finding.study_id, Finding.condition, Finding.level).where(

@@ -4,7 +4,11 @@ from struct import unpack_from
 
 JPEG_START = b"\xff\xd8"
 JPEG2000_START = b"\xff\x4f\xff\x51"
-FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOF0–15 (ITU-T T.81), SOF55 (T.87)
+FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {
+    0xC4,
+    0xC8,
+    0xCC,
+}  # SOF0–15 (ITU-T T.81), SOF55 (T.87)
 STANDALONE = {0x01, *range(0xD0, 0xD9)}
 
 

@@ -49,7 +49,9 @@ def decode(path: Path, index: int, syntax: UID) -> NDArray[Any]:
     Whoever calls this has checked the file's sizes: see ``lumbar.dicom.pixels``.
     """
     try:
-        described, pixels = child.ask({"path": str(path.resolve()), "index": index, "plugin": DECODERS[syntax]})
+        described, pixels = child.ask(
+            {"path": str(path.resolve()), "index": index, "plugin": DECODERS[syntax]}
+        )
         if pixels:
             return np.frombuffer(pixels, described["dtype"]).reshape(described["shape"])
     except Died:
@@ -60,7 +62,9 @@ def decode(path: Path, index: int, syntax: UID) -> NDArray[Any]:
 def _answer(request: dict[str, Any]) -> Answer:
     try:
         with refusing("it cannot be decoded"):
-            frame = pixel_array(request["path"], index=request["index"], raw=True, decoding_plugin=request["plugin"])
+            frame = pixel_array(
+                request["path"], index=request["index"], raw=True, decoding_plugin=request["plugin"]
+            )
     except NotDicom:
         return {}, b""
     return {"dtype": frame.dtype.str, "shape": frame.shape}, frame.tobytes()

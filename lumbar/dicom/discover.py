@@ -59,7 +59,9 @@ def find_instances(
         reasons = Counter(r.reason for r in refused if r.reason != "not a DICOM file")
         if not reasons:
             raise NotAnalysable("the input holds no DICOM files")
-        raise NotAnalysable(f"the input holds no MR slice that can be read: {reasons.most_common(1)[0][0]}")
+        raise NotAnalysable(
+            f"the input holds no MR slice that can be read: {reasons.most_common(1)[0][0]}"
+        )
     return instances, refused
 
 
@@ -67,12 +69,16 @@ def files_in(path: Path, scratch: Path) -> list[Path]:
     """Every file, as for ``find_instances``, whatever it holds. Raises NotAnalysable."""
     if path.is_dir():
         here = path.resolve()
-        files = sorted(p for p in path.rglob("*") if p.is_file() and p.resolve().is_relative_to(here))
+        files = sorted(
+            p for p in path.rglob("*") if p.is_file() and p.resolve().is_relative_to(here)
+        )
         if len(files) > MAX_FILES:
             raise NotAnalysable(f"the folder holds more than {MAX_FILES} files")
         return files
     if path.exists() and not path.is_file():
-        raise NotAnalysable("the input is neither a file nor a folder")  # a pipe would be waited for without end
+        raise NotAnalysable(
+            "the input is neither a file nor a folder"
+        )  # a pipe would be waited for without end
     try:
         with path.open("rb") as stream:
             start = stream.read(4)
@@ -86,7 +92,9 @@ def _unpack(path: Path, scratch: Path) -> list[Path]:
     left = MAX_BYTES
     try:
         with zipfile.ZipFile(path) as archive:
-            members = sorted((m for m in archive.infolist() if not m.is_dir()), key=lambda m: m.filename)
+            members = sorted(
+                (m for m in archive.infolist() if not m.is_dir()), key=lambda m: m.filename
+            )
             if len(members) > MAX_FILES:
                 raise NotAnalysable(f"the zip holds more than {MAX_FILES} files")
             if sum(member.file_size for member in members) > MAX_BYTES:

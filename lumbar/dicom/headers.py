@@ -51,8 +51,13 @@ def slice_headers(ds: Dataset) -> list[SliceHeader]:
     orthogonal within ``TOLERANCE`` (then made exactly so), spacing and place within what a scanner has, all finite.
     """
     with refusing("the header cannot be read; it may be damaged"):
-        sop_class = text(ds, "SOPClassUID") or text(getattr(ds, "file_meta", Dataset()), "MediaStorageSOPClassUID")
-        if text(ds, "Modality") not in ("MR", "") or sop_class not in (MRImageStorage, *MULTI_FRAME):
+        sop_class = text(ds, "SOPClassUID") or text(
+            getattr(ds, "file_meta", Dataset()), "MediaStorageSOPClassUID"
+        )
+        if text(ds, "Modality") not in ("MR", "") or sop_class not in (
+            MRImageStorage,
+            *MULTI_FRAME,
+        ):
             raise NotDicom("not an MR image")
         frames = frame_count(ds)
         if sop_class not in MULTI_FRAME:
@@ -62,7 +67,9 @@ def slice_headers(ds: Dataset) -> list[SliceHeader]:
         groups = ds.get("PerFrameFunctionalGroupsSequence")
         if not groups or len(groups) != frames:
             raise NotDicom("PerFrameFunctionalGroupsSequence does not fit NumberOfFrames")
-        return [_slice_header(frame_places(ds, n), sop_class, frame=n) for n in range(1, frames + 1)]
+        return [
+            _slice_header(frame_places(ds, n), sop_class, frame=n) for n in range(1, frames + 1)
+        ]
 
 
 def frame_count(ds: Dataset) -> int:
@@ -82,7 +89,9 @@ def frame_places(ds: Dataset, frame: int | None) -> list[Dataset]:
         return [ds]
     own = ds.PerFrameFunctionalGroupsSequence[frame - 1]
     shared = ds.get("SharedFunctionalGroupsSequence") or [Dataset()]
-    macros = (element.value for group in (own, shared[0]) for element in group if element.VR == "SQ")
+    macros = (
+        element.value for group in (own, shared[0]) for element in group if element.VR == "SQ"
+    )
     return [*(macro[0] for macro in macros if macro), ds]
 
 
@@ -139,7 +148,10 @@ def _slice_header(places: list[Dataset], sop_class: str, frame: int | None) -> S
     between_rows, between_columns = _geometry(places, "PixelSpacing", 2)
     if min(between_rows, between_columns) <= 0:
         raise NotDicom("PixelSpacing is not positive")
-    if min(between_rows, between_columns) < SPACING_MM[0] or max(between_rows, between_columns) > SPACING_MM[1]:
+    if (
+        min(between_rows, between_columns) < SPACING_MM[0]
+        or max(between_rows, between_columns) > SPACING_MM[1]
+    ):
         raise NotDicom(f"PixelSpacing is not within {SPACING_MM[0]} to {SPACING_MM[1]} mm")
     if max(map(abs, (x, y, z))) > FARTHEST_MM:
         raise NotDicom(f"ImagePositionPatient is farther than {FARTHEST_MM / 1000:.0f} m")
@@ -163,7 +175,9 @@ def _slice_header(places: list[Dataset], sop_class: str, frame: int | None) -> S
         scanning_sequence=_scanning_sequence(places),
         image_type=_words(places, "FrameType", "ImageType"),
         scan_options=_scan_options(places),
-        contrast_agent=bool(text(root, "ContrastBolusAgent") or root.get("ContrastBolusAgentSequence")),
+        contrast_agent=bool(
+            text(root, "ContrastBolusAgent") or root.get("ContrastBolusAgentSequence")
+        ),
     )
 
 
@@ -192,7 +206,11 @@ def _orientation(cosines: tuple[float, ...]) -> tuple[Triple, Triple]:
     row = row / lengths[0]
     column = column - (column @ row) * row
     column = column / np.linalg.norm(column)
-    return (float(row[0]), float(row[1]), float(row[2])), (float(column[0]), float(column[1]), float(column[2]))
+    return (float(row[0]), float(row[1]), float(row[2])), (
+        float(column[0]),
+        float(column[1]),
+        float(column[2]),
+    )
 
 
 def _side(root: Dataset, keyword: str) -> int:
@@ -235,4 +253,6 @@ def _scan_options(places: Sequence[Dataset]) -> tuple[str, ...]:
 def _listed(value: Any) -> list[Any]:
     if value is None or value == "":
         return []
-    return [value] if isinstance(value, str | bytes) or not hasattr(value, "__iter__") else list(value)
+    return (
+        [value] if isinstance(value, str | bytes) or not hasattr(value, "__iter__") else list(value)
+    )

@@ -32,7 +32,9 @@ class Identity:
     sop_instance_uid: str
     series_instance_uid: str
     study_instance_uid: str
-    patient_identifier: str  # 64; may be empty (type 2): then nothing but the study tells whose it is
+    patient_identifier: (
+        str  # 64; may be empty (type 2): then nothing but the study tells whose it is
+    )
     issuer: str  # 64; of the patient's identifier
     patient_name: str  # 320
     birth_date: str  # 8

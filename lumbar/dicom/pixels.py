@@ -12,7 +12,15 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 
 from lumbar.dicom.codestreams import declared_size
 from lumbar.dicom.decoder import DECODERS, decode
-from lumbar.dicom.headers import frame_count, frame_places, number, read_header, read_up_to_pixels, refusing, text
+from lumbar.dicom.headers import (
+    frame_count,
+    frame_places,
+    number,
+    read_header,
+    read_up_to_pixels,
+    refusing,
+    text,
+)
 from lumbar.errors import NotDicom
 
 MAX_PIXELS = 2048 * 2048  # in one slice; MR matrices reach 1024
@@ -38,7 +46,11 @@ def read_slice(path: Path, frame: int | None) -> NDArray[np.float32]:
     with refusing(f"the pixels cannot be decoded ({syntax.name})"), path.open("rb") as stream:
         _check_bytes(stream, header, syntax)
         index = (frame or 1) - 1
-        stored = decode(path, index, syntax) if syntax in DECODERS else pixel_array(stream, index=index, raw=True)
+        stored = (
+            decode(path, index, syntax)
+            if syntax in DECODERS
+            else pixel_array(stream, index=index, raw=True)
+        )
         if stored.shape != (header.Rows, header.Columns):
             raise NotDicom("the decoded pixels do not have the header's rows and columns")
         return _rescaled(stored, places)
@@ -58,13 +70,18 @@ def _rescaled(stored: NDArray[Any], places: list[Dataset]) -> NDArray[np.float32
 
 def _check_kind(header: Dataset, syntax: UID, frame: int | None) -> None:
     if syntax not in TRANSFER_SYNTAXES:
-        raise NotDicom(f"the transfer syntax is not read: {syntax.name if syntax.is_transfer_syntax else 'unknown'}")
+        raise NotDicom(
+            f"the transfer syntax is not read: {syntax.name if syntax.is_transfer_syntax else 'unknown'}"
+        )
     if header.get("SamplesPerPixel", 1) != 1 or header.get("PhotometricInterpretation") not in (
         "MONOCHROME1",
         "MONOCHROME2",
     ):
         raise NotDicom("not a greyscale image")
-    if header.get("BitsAllocated") not in (8, 16) or not 1 <= header.BitsStored <= header.BitsAllocated:
+    if (
+        header.get("BitsAllocated") not in (8, 16)
+        or not 1 <= header.BitsStored <= header.BitsAllocated
+    ):
         raise NotDicom("BitsAllocated is not 8 or 16, or BitsStored does not fit it")
     if not 1 <= header.Rows * header.Columns <= MAX_PIXELS:
         raise NotDicom(f"the image is empty or larger than {MAX_PIXELS} pixels")
@@ -101,7 +118,9 @@ def _check_bytes(stream: BinaryIO, header: Dataset, syntax: UID) -> None:
 def _pixel_element(stream: BinaryIO, syntax: UID) -> tuple[int, int, int]:
     """The pixel element's declared length, its value's offset and the end of the file."""
     read_up_to_pixels(stream)
-    element = Struct(("<" if syntax.is_little_endian else ">") + ("HHL" if syntax.is_implicit_VR else "HH4xL"))
+    element = Struct(
+        ("<" if syntax.is_little_endian else ">") + ("HHL" if syntax.is_implicit_VR else "HH4xL")
+    )
     head = stream.read(element.size)
     start = stream.tell()
     end = stream.seek(0, 2)

@@ -19,7 +19,10 @@ from typing import Any
 
 Answer = tuple[dict[str, Any], bytes]
 
-_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # threads' stacks would count as memory
+_ONE_THREAD = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+}  # threads' stacks would count as memory
 
 
 class Died(Exception):
@@ -90,11 +93,15 @@ def serve(answer: Callable[[dict[str, Any]], Answer], *, seconds: int, memory: i
             signal.alarm(seconds)
             described, content = answer(json.loads(line))
             signal.alarm(0)
-            answers.write(json.dumps(described | {"bytes": len(content)}).encode("ascii") + b"\n" + content)
+            answers.write(
+                json.dumps(described | {"bytes": len(content)}).encode("ascii") + b"\n" + content
+            )
             answers.flush()
 
 
 def _private_bytes() -> int:
     """What RLIMIT_DATA counts (Linux 4.7): the process's private writable mappings."""
     status = Path("/proc/self/status").read_text()
-    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData:"))
+    return 1024 * next(
+        int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData:")
+    )

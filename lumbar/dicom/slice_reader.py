@@ -16,7 +16,9 @@ class SliceReader:
     """All slices of the given instances; only those that are read are decoded, and those read last are kept."""
 
     def __init__(self, instances: Sequence[Found]) -> None:
-        self.headers: tuple[SliceHeader, ...] = tuple(header for found in instances for header in found.slices)
+        self.headers: tuple[SliceHeader, ...] = tuple(
+            header for found in instances for header in found.slices
+        )
         self._paths = {found.header.SOPInstanceUID: found.path for found in instances}
         self._kept: dict[tuple[str, int | None], NDArray[np.float32]] = {}  # the oldest first
         self._decoded = 0
@@ -32,7 +34,10 @@ class SliceReader:
         if wanted not in self._kept:
             self._decoded += 1
             image = read_slice(self._paths[header.sop_instance_uid], header.frame)
-            while self._kept and sum(kept.nbytes for kept in self._kept.values()) + image.nbytes > KEPT:
+            while (
+                self._kept
+                and sum(kept.nbytes for kept in self._kept.values()) + image.nbytes > KEPT
+            ):
                 del self._kept[next(iter(self._kept))]
             self._kept[wanted] = image
         return self._kept[wanted]

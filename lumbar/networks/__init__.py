@@ -16,7 +16,9 @@ from lumbar.spine.levels import KeypointReader
 from lumbar.spine.provenance import BundleIdentity
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # also on AMD: training there is up to twice as fast
+os.environ.setdefault(
+    "TF_ENABLE_ONEDNN_OPTS", "1"
+)  # also on AMD: training there is up to twice as fast
 
 
 class Networks(Protocol):

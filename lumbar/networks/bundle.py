@@ -23,7 +23,9 @@ from lumbar.spine.crops import PREPROCESSING_VERSION, SIDE
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 
 DESCRIPTION = "bundle.json"
-SHIPPED = Path(__file__).parents[2] / "bundles" / "phantom"  # beside the package, in a checkout and where installed
+SHIPPED = (
+    Path(__file__).parents[2] / "bundles" / "phantom"
+)  # beside the package, in a checkout and where installed
 ARCHITECTURES = {"condition": "vgg16", "severity": "resnet50"}
 
 
@@ -50,7 +52,9 @@ def load_network(folder: Path, described: Mapping[str, Any], kind: str) -> keras
         network = build_classifier(kind, stated["architecture"], stated["side"])
         network.set_weights(read_weights((folder / Path(stated["weights"]).name).read_bytes()))
     except (OSError, ValueError, KeyError, BadZipFile) as error:
-        raise WrongSetting(f"bundle: the {kind} weights do not fit this version's network") from error
+        raise WrongSetting(
+            f"bundle: the {kind} weights do not fit this version's network"
+        ) from error
     return network
 
 
@@ -95,7 +99,9 @@ def write_bundle(
 
 def write_description(folder: Path, described: Mapping[str, Any]) -> None:
     """``bundle.json``; what is not a number is null there, as JSON knows no NaN."""
-    (folder / DESCRIPTION).write_text(json.dumps(_numbers(described), indent=2) + "\n", encoding="utf-8")
+    (folder / DESCRIPTION).write_text(
+        json.dumps(_numbers(described), indent=2) + "\n", encoding="utf-8"
+    )
 
 
 def _numbers(value: Any) -> Any:
@@ -120,15 +126,25 @@ def read_description(folder: Path) -> dict[str, Any]:
             stated = described["networks"][kind]
             file = folder / Path(stated["weights"]).name
             if tuple(stated["classes"]) != classes:
-                raise WrongSetting(f"bundle: its {kind} classes or their order differ; train it again")
+                raise WrongSetting(
+                    f"bundle: its {kind} classes or their order differ; train it again"
+                )
             if stated["architecture"] not in BACKBONES or not 32 <= stated["side"] <= SIDE:
-                raise WrongSetting(f"bundle: its {kind} network is none that this version knows; train it again")
+                raise WrongSetting(
+                    f"bundle: its {kind} network is none that this version knows; train it again"
+                )
             if _file_sha256(file) != stated["sha256"]:
-                raise WrongSetting(f"bundle: {file.name} does not match its sha256; fetch the bundle again")
+                raise WrongSetting(
+                    f"bundle: {file.name} does not match its sha256; fetch the bundle again"
+                )
     except OSError as error:
-        raise WrongSetting(f"bundle: {Path(error.filename).name} cannot be read: {error.strerror}") from error
+        raise WrongSetting(
+            f"bundle: {Path(error.filename).name} cannot be read: {error.strerror}"
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WrongSetting(f"bundle: {DESCRIPTION} is damaged or lacks an entry; fetch the bundle again") from error
+        raise WrongSetting(
+            f"bundle: {DESCRIPTION} is damaged or lacks an entry; fetch the bundle again"
+        ) from error
     if (version := described["preprocessing_version"]) != PREPROCESSING_VERSION:
         raise WrongSetting(
             f"bundle: made for preprocessing version {version}, this is {PREPROCESSING_VERSION}; train it again"
@@ -157,7 +173,9 @@ def _weakest(own: TrainedOn) -> TrainedOn:
     """What the bundle's own networks and the level locator's have all learnt from: a grade at a place that phantoms
     alone have taught is no clinical one."""
     try:
-        locators = [TrainedOn(stated["trained_on"]) for stated in locator_described(FOLDER).values()]
+        locators = [
+            TrainedOn(stated["trained_on"]) for stated in locator_described(FOLDER).values()
+        ]
     except (KeyError, ValueError) as error:
         raise WrongSetting(DAMAGED) from error
     return min(own, *locators, key=list(TrainedOn).index)

@@ -14,7 +14,10 @@ from lumbar.spine.crops import SIDE
 from lumbar.spine.provenance import BundleIdentity
 
 NONE = "none"  # a crop that shows no condition's view
-CLASSES: Mapping[str, tuple[str, ...]] = {"condition": (*Condition, NONE), "severity": tuple(Severity)}
+CLASSES: Mapping[str, tuple[str, ...]] = {
+    "condition": (*Condition, NONE),
+    "severity": tuple(Severity),
+}
 
 BATCH = 4  # crops; always this many, padded, so that the graph is compiled once
 HIDDEN = 256
@@ -57,7 +60,9 @@ BACKBONES: Mapping[str, Backbone] = {
 }
 
 
-def build_classifier(kind: str, architecture: str, side: int = SIDE, weights: str | None = None) -> keras.Model:
+def build_classifier(
+    kind: str, architecture: str, side: int = SIDE, weights: str | None = None
+) -> keras.Model:
     """A backbone with a new dense head: crops (n, 224, 224), 0–1, to (n, classes) probabilities of ``CLASSES[kind]``.
 
     ``architecture``: of ``BACKBONES``. ``side``: what the crops are brought to inside the network, in pixels; the
@@ -86,7 +91,11 @@ class Classifiers:
     """Both classifiers and the locator, resident. A crop's answer does not depend on the crops it is asked with."""
 
     def __init__(
-        self, identity: BundleIdentity, keypoints: Locator, condition: keras.Model, severity: keras.Model
+        self,
+        identity: BundleIdentity,
+        keypoints: Locator,
+        condition: keras.Model,
+        severity: keras.Model,
     ) -> None:
         self.identity = identity
         self.keypoints = keypoints
@@ -102,13 +111,17 @@ class Classifiers:
         return in_batches(self._severity, crops)
 
 
-def in_batches(network: keras.Model, crops: NDArray[np.float32], batch: int = BATCH) -> NDArray[np.float32]:
+def in_batches(
+    network: keras.Model, crops: NDArray[np.float32], batch: int = BATCH
+) -> NDArray[np.float32]:
     """(n, 224, 224), 0–1, to (n, classes), asked ``batch`` at a time."""
     if crops.ndim != 3 or crops.shape[1:] != (SIDE, SIDE):
         raise ValueError(f"crops are (n, {SIDE}, {SIDE}), not {crops.shape}")
     padded = np.zeros((-(-len(crops) // batch) * batch, SIDE, SIDE), np.float32)
     padded[: len(crops)] = crops
-    answers: list[Any] = [network.predict_on_batch(padded[n : n + batch]) for n in range(0, len(padded), batch)]
+    answers: list[Any] = [
+        network.predict_on_batch(padded[n : n + batch]) for n in range(0, len(padded), batch)
+    ]
     if not answers:
         return np.empty((0, network.output_shape[-1]), np.float32)
     return np.concatenate(answers)[: len(crops)].astype(np.float32)
@@ -120,7 +133,9 @@ def _start_anew(backbone: keras.Model, chosen: Backbone) -> None:
     spread = chosen.spread
     for layer in backbone.layers:
         if type(layer) is keras.layers.Conv2D:
-            normal = keras.initializers.HeNormal()  # one gives the same values for the same shape, again and again
+            normal = (
+                keras.initializers.HeNormal()
+            )  # one gives the same values for the same shape, again and again
             layer.kernel.assign(normal(layer.kernel.shape, layer.kernel.dtype) / spread)
             spread = 1.0
         if chosen.branch_end and layer.name.endswith(chosen.branch_end):

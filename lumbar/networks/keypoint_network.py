@@ -26,7 +26,9 @@ def build_keypoint_network(framing: Framing) -> keras.Model:
         skips.append(x)
         x = layers.MaxPooling2D()(x)
     x = _convolved(_convolved(x, WIDTHS[-1]), WIDTHS[-1])
-    whole = layers.Concatenate()([layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)])
+    whole = layers.Concatenate()(
+        [layers.GlobalAveragePooling2D()(x), layers.GlobalMaxPooling2D()(x)]
+    )
     for skip in reversed(skips):
         x = layers.UpSampling2D(interpolation="bilinear")(x)
         x = layers.Concatenate()([x, skip])
@@ -47,9 +49,13 @@ def build_border_network() -> keras.Model:
     for width in BORDER_WIDTHS:
         x = layers.MaxPooling2D()(_convolved(_convolved(x, width), width))
     x = layers.Dense(64, activation="relu")(layers.Flatten()(x))
-    return keras.Model(picture, layers.Dense(1, dtype="float32")(layers.Dropout(0.3)(x)), name="border")
+    return keras.Model(
+        picture, layers.Dense(1, dtype="float32")(layers.Dropout(0.3)(x)), name="border"
+    )
 
 
-def _convolved(x: keras.KerasTensor, width: int, kernel: int = 3, stride: int = 1) -> keras.KerasTensor:
+def _convolved(
+    x: keras.KerasTensor, width: int, kernel: int = 3, stride: int = 1
+) -> keras.KerasTensor:
     x = layers.Conv2D(width, kernel, strides=stride, padding="same", use_bias=False)(x)
     return layers.ReLU()(layers.BatchNormalization()(x))

@@ -21,7 +21,11 @@ FOLDER = Path(__file__).parent / "locator_weights"
 DESCRIPTION = "locator.json"
 DAMAGED = "locator: its files are missing or damaged; install this version again"
 FRAMINGS = {"sagittal": SAGITTAL, "axial": AXIAL, "border": BORDER}
-BATCH = {"sagittal": 5, "axial": 10, "border": 5}  # pictures; always this many, padded: the graph is compiled once
+BATCH = {
+    "sagittal": 5,
+    "axial": 10,
+    "border": 5,
+}  # pictures; always this many, padded: the graph is compiled once
 
 
 class Locator:
@@ -57,8 +61,12 @@ class Locator:
         side, batch, network = FRAMINGS[kind].side, BATCH[kind], self._networks[kind]
         padded = np.zeros((-(-len(pictures) // batch) * batch, side, side), np.float32)
         padded[: len(pictures)] = pictures
-        answers = [network.predict_on_batch(padded[n : n + batch]) for n in range(0, len(padded), batch)]
-        return np.concatenate([np.asarray(answer, np.float32) for answer in answers])[: len(pictures)]
+        answers = [
+            network.predict_on_batch(padded[n : n + batch]) for n in range(0, len(padded), batch)
+        ]
+        return np.concatenate([np.asarray(answer, np.float32) for answer in answers])[
+            : len(pictures)
+        ]
 
 
 @cache
@@ -80,9 +88,13 @@ def load_locator(folder: Path) -> Locator:
         try:
             content = (folder / Path(stated[kind]["weights"]).name).read_bytes()
             if hashlib.sha256(content).hexdigest() != stated[kind]["sha256"]:
-                raise WrongSetting(f"locator: the {kind} weights do not match their sha256; install this version again")
+                raise WrongSetting(
+                    f"locator: the {kind} weights do not match their sha256; install this version again"
+                )
             if stated[kind]["points"] != list(framing.points):
-                raise WrongSetting(f"locator: its {kind} network was made for other points; train it again")
+                raise WrongSetting(
+                    f"locator: its {kind} network was made for other points; train it again"
+                )
             networks[kind] = build_network(kind)
             networks[kind].set_weights(read_weights(content))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, BadZipFile) as error:
@@ -94,7 +106,11 @@ def described(folder: Path) -> dict[str, dict[str, Any]]:
     """By network: its weights' file and sha256, its points, what it has learnt from and by what recipe."""
     try:
         stated = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        return {kind: {**stated[kind], "sha256": str(stated[kind]["sha256"])} for kind in FRAMINGS if kind in stated}
+        return {
+            kind: {**stated[kind], "sha256": str(stated[kind]["sha256"])}
+            for kind in FRAMINGS
+            if kind in stated
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WrongSetting(DAMAGED) from error
 
@@ -122,6 +138,8 @@ def build_network(kind: str) -> keras.Model:
 def _sha256(stated: dict[str, dict[str, Any]]) -> str:
     """That of the networks' digests, in the order of ``FRAMINGS``."""
     try:
-        return hashlib.sha256("".join(stated[kind]["sha256"] for kind in FRAMINGS).encode("ascii")).hexdigest()
+        return hashlib.sha256(
+            "".join(stated[kind]["sha256"] for kind in FRAMINGS).encode("ascii")
+        ).hexdigest()
     except KeyError as error:
         raise WrongSetting(DAMAGED) from error

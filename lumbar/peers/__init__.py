@@ -1,10 +1,23 @@
 """Going out: results and files to other systems, by DIMSE or DICOMweb with the same meaning."""
 
 from lumbar.peers import dicomweb, dimse
-from lumbar.peers.destinations import Destination, DicomwebDestination, DimseDestination, parse_destination
+from lumbar.peers.destinations import (
+    Destination,
+    DicomwebDestination,
+    DimseDestination,
+    parse_destination,
+)
 from lumbar.peers.outcomes import Delivered
 
-__all__ = ["Delivered", "Destination", "DicomwebDestination", "DimseDestination", "parse_destination", "send", "test"]
+__all__ = [
+    "Delivered",
+    "Destination",
+    "DicomwebDestination",
+    "DimseDestination",
+    "parse_destination",
+    "send",
+    "test",
+]
 
 
 def send(destination: Destination, content: bytes, *, timeout_s: float = 30) -> Delivered:

@@ -56,7 +56,9 @@ def parse_destination(name: str, url: str) -> Destination:
             return _dicomweb(name, parts)
     except ValueError:
         kind = "http" if url.startswith("http") else "dicom"
-        raise WrongSetting(f"destination {name}: not a usable URL; expected {_EXPECTED[kind]}") from None
+        raise WrongSetting(
+            f"destination {name}: not a usable URL; expected {_EXPECTED[kind]}"
+        ) from None
     raise WrongSetting(f"destination {name}: expected {_EXPECTED['dicom']}, or {_EXPECTED['http']}")
 
 
@@ -66,7 +68,11 @@ def _dimse(name: str, parts: SplitResult) -> DimseDestination:
     if options or parts.password is not None or parts.path not in ("", "/") or not parts.port:
         raise ValueError
     return DimseDestination(
-        name, parts.hostname or "", parts.port, _ae_title(unquote(parts.username or "")), _ae_title(calling)
+        name,
+        parts.hostname or "",
+        parts.port,
+        _ae_title(unquote(parts.username or "")),
+        _ae_title(calling),
     )
 
 

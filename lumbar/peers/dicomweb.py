@@ -27,7 +27,14 @@ class _Bearer(AuthBase):
 
 def probe(destination: DicomwebDestination, *, timeout_s: float = 10) -> None:
     """Ask for one study. Raises Unreachable, Busy, NotAuthorised or Refused."""
-    answer = _request(destination, "GET", "/studies?limit=1", {"Accept": "application/dicom+json"}, None, timeout_s)
+    answer = _request(
+        destination,
+        "GET",
+        "/studies?limit=1",
+        {"Accept": "application/dicom+json"},
+        None,
+        timeout_s,
+    )
     if answer.status_code not in (200, 204):
         raise _failure(destination, answer.status_code)
 
@@ -40,7 +47,9 @@ def send(destination: DicomwebDestination, content: bytes, *, timeout_s: float =
 
     Raises Unreachable, Busy, ProcessingFailed, NotAuthorised; Refused.
     """
-    sop_instance_uid = str(dcmread(BytesIO(content), specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
+    sop_instance_uid = str(
+        dcmread(BytesIO(content), specific_tags=["SOPInstanceUID"]).SOPInstanceUID
+    )
     boundary = uuid4().hex
     headers = {
         "Accept": "application/dicom+json",
@@ -60,7 +69,9 @@ def send(destination: DicomwebDestination, content: bytes, *, timeout_s: float =
             return judge(reason, destination.name)
         raise Refused(f"{destination.name} failed to store it and gives no reason (HTTP {code})")
     if code == 409:
-        raise Refused(f"{destination.name} stored nothing and gives no reason (HTTP 409); its log says why")
+        raise Refused(
+            f"{destination.name} stored nothing and gives no reason (HTTP 409); its log says why"
+        )
     warning = _value(_item(stored, _STORED, sop_instance_uid) or {}, _WARNING)
     if isinstance(warning, int):
         return Delivered(str(code), f"stored, with warning {warning:04X}")
@@ -91,17 +102,25 @@ def _request(
             allow_redirects=False,  # a redirected POST becomes a GET that stores nothing and answers 200
         )
     except requests.exceptions.SSLError:
-        raise Unreachable(f"{destination.name}: its TLS certificate is not trusted; check the URL and it") from None
+        raise Unreachable(
+            f"{destination.name}: its TLS certificate is not trusted; check the URL and it"
+        ) from None
     except requests.RequestException:
-        raise Unreachable(f"{destination.name} does not answer; check its URL and that it is running") from None
+        raise Unreachable(
+            f"{destination.name} does not answer; check its URL and that it is running"
+        ) from None
 
 
 def _failure(destination: DicomwebDestination, code: int) -> Exception:
     if code in (401, 403):
-        return NotAuthorised(f"{destination.name} does not allow it (HTTP {code}); check the credentials")
+        return NotAuthorised(
+            f"{destination.name} does not allow it (HTTP {code}); check the credentials"
+        )
     if code in (408, 425, 429) or code >= 500:
         return Busy(f"{destination.name} cannot at the moment (HTTP {code}); try again later")
-    return Refused(f"{destination.name} refused it (HTTP {code}); check that its URL is the DICOMweb root")
+    return Refused(
+        f"{destination.name} refused it (HTTP {code}); check that its URL is the DICOMweb root"
+    )
 
 
 def _json(answer: requests.Response) -> dict[str, Any]:

@@ -27,7 +27,9 @@ from lumbar.errors import LumbarError, Permanent
 from lumbar.peers.destinations import DimseDestination
 from lumbar.peers.outcomes import DUPLICATE, Delivered, Refused, Unreachable, judge
 
-_config.STORE_SEND_CHUNKED_DATASET = True  # stream from the file instead of decoding and encoding it
+_config.STORE_SEND_CHUNKED_DATASET = (
+    True  # stream from the file instead of decoding and encoding it
+)
 _MOST_CONTEXTS = 128  # PS3.8 section 9.3.2.2: odd numbers from 1 to 255
 _KEYS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 
@@ -100,7 +102,9 @@ def send_files(
                 if lost:
                     raise lost
                 if kind not in offered:
-                    raise Refused("too many kinds of files for one association; send them in smaller groups")
+                    raise Refused(
+                        "too many kinds of files for one association; send them in smaller groups"
+                    )
                 judge(_store(association, path, destination), destination.name)
             except LumbarError as error:
                 lost = error if isinstance(error, Unreachable) else lost
@@ -144,7 +148,9 @@ class _Entity(AE):
 
 
 @contextmanager
-def _association(destination: DimseDestination, contexts: list[Any], timeout_s: float) -> Iterator[Any]:
+def _association(
+    destination: DimseDestination, contexts: list[Any], timeout_s: float
+) -> Iterator[Any]:
     entity = _Entity(ae_title=destination.calling_ae_title)
     entity.acse_timeout = entity.dimse_timeout = timeout_s
     entity.network_timeout = entity.connection_timeout = timeout_s
@@ -154,10 +160,15 @@ def _association(destination: DimseDestination, contexts: list[Any], timeout_s: 
             destination.port,
             contexts=contexts,
             ae_title=destination.called_ae_title,
-            evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once), (evt.EVT_PDU_RECV, entity.note_rejection)],
+            evt_handlers=[
+                (evt.EVT_CONN_OPEN, send_at_once),
+                (evt.EVT_PDU_RECV, entity.note_rejection),
+            ],
         )
     except OSError:
-        raise Unreachable(f"{destination.name}: the host {destination.host} is not known; check its name") from None
+        raise Unreachable(
+            f"{destination.name}: the host {destination.host} is not known; check its name"
+        ) from None
     try:
         if not association.is_established:
             raise _why_not(association, entity.rejection, destination)
@@ -178,14 +189,18 @@ def send_at_once(event: Any) -> None:
 def _why_not(association: Any, rejection: str | None, destination: DimseDestination) -> LumbarError:
     where = f"{destination.name} ({destination.called_ae_title} at {destination.host}:{destination.port})"
     if rejection:
-        return Unreachable(f"{where} rejected the association: {rejection}; check the AE titles on both sides")
+        return Unreachable(
+            f"{where} rejected the association: {rejection}; check the AE titles on both sides"
+        )
     if association.acceptor.primitive is not None:
         return Refused(f"{where} accepts nothing of what was proposed: {_names(association)}")
     return Unreachable(f"{where} does not answer; check host, port and that it is running")
 
 
 def _names(association: Any) -> str:
-    return ", ".join(dict.fromkeys(cx.abstract_syntax.name for cx in association.requestor.requested_contexts))
+    return ", ".join(
+        dict.fromkeys(cx.abstract_syntax.name for cx in association.requestor.requested_contexts)
+    )
 
 
 def _store(association: Any, path: Path, destination: DimseDestination) -> int:
@@ -196,7 +211,9 @@ def _store(association: Any, path: Path, destination: DimseDestination) -> int:
         answer = association.send_c_store(path)
     except ValueError:
         sop_class, transfer_syntax = _kind(path)
-        raise Refused(f"{destination.name} does not accept {sop_class.name} in {transfer_syntax.name}") from None
+        raise Refused(
+            f"{destination.name} does not accept {sop_class.name} in {transfer_syntax.name}"
+        ) from None
     return _status(answer, destination)
 
 
@@ -215,9 +232,13 @@ def _confirm(destination: DimseDestination, header: Dataset, timeout_s: float) -
     context = build_context(StudyRootQueryRetrieveInformationModelFind)
     try:
         with _association(destination, [context], timeout_s) as association:
-            answers = list(association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind))
+            answers = list(
+                association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind)
+            )
     except LumbarError:
         return Delivered("0111", "the peer says that it was stored already, and cannot be asked")
     if not any(identifier is not None for _, identifier in answers):
-        raise Refused(f"{destination.name} says that it was stored already (status 0111), yet does not list it")
+        raise Refused(
+            f"{destination.name} says that it was stored already (status 0111), yet does not list it"
+        )
     return Delivered("0111", "it was stored already")

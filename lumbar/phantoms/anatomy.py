@@ -31,7 +31,9 @@ def shapes(patient: Patient) -> Iterator[Shape]:
     for body in chain.vertebrae:
         yield from _body(body, square=True)
     yield from patient.blemishes
-    yield from _posterior_elements(chain.endplate, "S1", chain.vertebrae[0].depths[0], PEDICLES_S1, s)
+    yield from _posterior_elements(
+        chain.endplate, "S1", chain.vertebrae[0].depths[0], PEDICLES_S1, s
+    )
     for i, body in enumerate(chain.vertebrae):
         aside = PEDICLES[i] if i < len(PEDICLES) else PEDICLES_ABOVE
         yield from _posterior_elements(
@@ -58,7 +60,12 @@ def _body(body: Vertebra, *, square: bool) -> Iterator[Shape]:
     if not body.name.startswith("S"):  # the basivertebral vein
         back = body.depths[0] * 0.92
         yield Capsule(
-            body.frame, Tissue.VEIN, blur=2.0, start=(0, back - 8, 0), end=(0, back - 1, 0), radii=(4, 1.5, 1.6)
+            body.frame,
+            Tissue.VEIN,
+            blur=2.0,
+            start=(0, back - 8, 0),
+            end=(0, back - 1, 0),
+            radii=(4, 1.5, 1.6),
         )
 
 
@@ -144,7 +151,9 @@ def _foramen(patient: Patient, level: Level, side: Side, sign: int) -> Iterator[
     inner, outer, back = sign * (middle - 4 * s), sign * (middle + 6 * s), disc.depth + 4.8 * s
 
     def tube(tissue: Tissue, back: float, up: float, radii: tuple[float, float, float]) -> Shape:
-        return Capsule(disc.frame, tissue, start=(inner, back, up), end=(outer, back, up), radii=radii)
+        return Capsule(
+            disc.frame, tissue, start=(inner, back, up), end=(outer, back, up), radii=radii
+        )
 
     yield tube(Tissue.LIGAMENT, back, 8 * s, (3 * s, 5.6 * s, 9 * s))
     yield tube(Tissue.ANNULUS, back - 1.5 * s, -1 * s, (3 * s, 4.5 * s, 7 * s))
@@ -161,11 +170,15 @@ def _foramen(patient: Patient, level: Level, side: Side, sign: int) -> Iterator[
     )
 
 
-def _posterior_elements(frame: Frame, name: str, depth: float, aside: float, s: float) -> Iterator[Shape]:
+def _posterior_elements(
+    frame: Frame, name: str, depth: float, aside: float, s: float
+) -> Iterator[Shape]:
     """Pedicles, laminae, joint processes, transverse and spinous process of a vertebra; depth is its body's half."""
 
     def bone(
-        start: tuple[float, float, float], end: tuple[float, float, float], radii: tuple[float, float, float]
+        start: tuple[float, float, float],
+        end: tuple[float, float, float],
+        radii: tuple[float, float, float],
     ) -> Shape:
         (a, b, c), (d, e, f) = start, end
         return Capsule(
@@ -182,11 +195,18 @@ def _posterior_elements(frame: Frame, name: str, depth: float, aside: float, s: 
         if name != "S1":
             yield bone((far + sign * 3, 5, 4), (sign * 40, 12, 4), (3, 3.5, 5))
             yield bone((far, 9, 4), (sign * (aside - 4), 18, -7), (3.5, 3.5, 4))
-            yield bone((sign * (aside - 4), 18.5, -10), (sign * (aside - 4), 19.5, -20), (5.4, 4.6, 5))
+            yield bone(
+                (sign * (aside - 4), 18.5, -10), (sign * (aside - 4), 19.5, -20), (5.4, 4.6, 5)
+            )
         yield bone((far, -4, 6), (far, 9, 5), (4.2, 4, 6.8))
         yield bone((sign * (aside + 1), 12.5, 7), (far, 14, 20), (5.6, 4.2, 5))
         yield bone((sign * (aside - 4), 18, -4), (sign * 2.5, 23.5, -8), (3.2, 3.2, 7.5))
-    reach, drop, high = {"S": (34, -14, 9), "L": (48, -14, 9), "T": (44, -38, 6), "C": (42, -14, 5)}[name[0]]
+    reach, drop, high = {
+        "S": (34, -14, 9),
+        "L": (48, -14, 9),
+        "T": (44, -38, 6),
+        "C": (42, -14, 5),
+    }[name[0]]
     yield bone((0, 26, -9), (0, reach, drop), (3, 4, high))
 
 

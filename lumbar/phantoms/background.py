@@ -51,32 +51,51 @@ def surroundings(lattice: Lattice, patient: Patient, signals: Signals) -> Array:
     if low < -40:
         _pelvis(put, place, patient, signals, lattice.pixel)
     if high > neck:
-        air = _rise(place.z, neck - 50, 10.0) * cover(ellipse(along, back + 42, 9, 8), lattice.pixel)
+        air = _rise(place.z, neck - 50, 10.0) * cover(
+            ellipse(along, back + 42, 9, 8), lattice.pixel
+        )
         put(air, signals[Tissue.AIR])  # the windpipe
         _head(put, x, place, lattice, patient, signals)
     return image
 
 
-def _trunk(put: Put, at: _Place, lattice: Lattice, patient: Patient, signals: Signals, neck: float) -> Array:
+def _trunk(
+    put: Put, at: _Place, lattice: Lattice, patient: Patient, signals: Signals, neck: float
+) -> Array:
     """Skin, fat and the wall of muscle, narrow in the neck; gives the signed distance from what is inside it."""
     s, edge = patient.scale, lattice.pixel
     slim = _rise(at.z, neck + 20, 30.0)
     back = (44 * s + 8 + patient.subcutaneous) * (1 - slim) + 34 * s * slim
-    muscle = signals[Tissue.MUSCLE] + patient.fatty_muscle * (signals[Tissue.FAT] - signals[Tissue.MUSCLE])
+    muscle = signals[Tissue.MUSCLE] + patient.fatty_muscle * (
+        signals[Tissue.FAT] - signals[Tissue.MUSCLE]
+    )
     wide, deep = 168 - 106 * slim, 115 - 55 * slim
     put(cover(ellipse(at.x, at.back - back + deep, wide, deep), edge), signals[Tissue.FAT])
     put(
-        cover(ellipse(at.x, at.back - 44 * s * (1 - slim) - 28 * s * slim + deep - 10, wide - 20, deep - 10), edge),
+        cover(
+            ellipse(
+                at.x,
+                at.back - 44 * s * (1 - slim) - 28 * s * slim + deep - 10,
+                wide - 20,
+                deep - 10,
+            ),
+            edge,
+        ),
         muscle,
     )
     inner = ellipse(at.x, at.back + 75 - 20 * slim, 132 - 106 * slim, 78 - 55 * slim)
     put(cover(inner, 2 * edge), signals[Tissue.FAT])
     bowel = _waves(lattice, patient.texture_seed + 1, 0.05, 0.14)
-    put(cover(inner + 16, 4.0) * np.clip(bowel * 1.5 + 0.4, 0, 1) * (1 - slim), signals[Tissue.BOWEL])
+    put(
+        cover(inner + 16, 4.0) * np.clip(bowel * 1.5 + 0.4, 0, 1) * (1 - slim),
+        signals[Tissue.BOWEL],
+    )
     return inner
 
 
-def _chest(put: Put, at: _Place, inner: Array, edge: float, signals: Signals, heights: tuple[float, float]) -> None:
+def _chest(
+    put: Put, at: _Place, inner: Array, edge: float, signals: Signals, heights: tuple[float, float]
+) -> None:
     """Lungs on both sides of the mediastinum, the heart in front, above the diaphragm's domes."""
     low, high = heights
     dome = low - 8 + 0.003 * np.square(at.side - 60) + 0.15 * np.clip(-at.back - 40, 0, None)
@@ -85,7 +104,12 @@ def _chest(put: Put, at: _Place, inner: Array, edge: float, signals: Signals, he
     lung = np.maximum(inner + 4, 22 - at.side)
     put(above * cover(lung, edge), signals[Tissue.AIR])
     heart = (
-        np.sqrt(np.square((at.x - 15) / 55) + np.square((at.back + 95) / 40) + np.square((at.z - low - 45) / 48)) - 1
+        np.sqrt(
+            np.square((at.x - 15) / 55)
+            + np.square((at.back + 95) / 40)
+            + np.square((at.z - low - 45) / 48)
+        )
+        - 1
     )
     put(above * cover(heart * 40, edge), signals[Tissue.MUSCLE])
     put(above * cover(heart * 40 + 12, edge), 2 * signals[Tissue.FLOW])
@@ -94,31 +118,48 @@ def _chest(put: Put, at: _Place, inner: Array, edge: float, signals: Signals, he
 def _muscles(put: Put, at: _Place, lattice: Lattice, patient: Patient, signals: Signals) -> None:
     """Beside and behind the spine, with the fat between them."""
     s, edge = patient.scale, lattice.pixel
-    muscle = signals[Tissue.MUSCLE] + patient.fatty_muscle * (signals[Tissue.FAT] - signals[Tissue.MUSCLE])
-    put(cover(ellipse(at.x, at.back - 30 * s, 5.0 + 4 * patient.fatty_muscle, 30 * s), 3.0), signals[Tissue.FAT] * 0.75)
-    streaks = np.clip(_waves(lattice, patient.texture_seed + 2, 0.2, 0.6), 0, 1) * (0.25 + 0.6 * patient.fatty_muscle)
+    muscle = signals[Tissue.MUSCLE] + patient.fatty_muscle * (
+        signals[Tissue.FAT] - signals[Tissue.MUSCLE]
+    )
+    put(
+        cover(ellipse(at.x, at.back - 30 * s, 5.0 + 4 * patient.fatty_muscle, 30 * s), 3.0),
+        signals[Tissue.FAT] * 0.75,
+    )
+    streaks = np.clip(_waves(lattice, patient.texture_seed + 2, 0.2, 0.6), 0, 1) * (
+        0.25 + 0.6 * patient.fatty_muscle
+    )
     paraspinal = ellipse(at.side - 26 * s, at.back - 26 * s, 24.5 * s, 21 * s)
     put(cover(paraspinal - 1.0, 2 * edge), 0.5 * (muscle + signals[Tissue.FAT]))
     put(cover(paraspinal, edge), muscle + streaks * (signals[Tissue.FAT] - muscle))
     low = np.clip((150 - at.z) / 130, 0, 1)
     lumbar = 1 - _rise(at.z, patient.body("L1").frame.origin[2] + 20, 8.0)
-    psoas = ellipse(at.side - (27 + 16 * low) * s, at.back + 22 * s, (5 + 15 * low) * s, (7 + 17 * low) * s)
+    psoas = ellipse(
+        at.side - (27 + 16 * low) * s, at.back + 22 * s, (5 + 15 * low) * s, (7 + 17 * low) * s
+    )
     put(lumbar * cover(psoas - 1.0, edge), signals[Tissue.FAT])
     put(lumbar * cover(psoas, edge), signals[Tissue.MUSCLE])
 
 
-def _vessels(put: Put, at: _Place, patient: Patient, signals: Signals, edge: float, neck: float) -> None:
+def _vessels(
+    put: Put, at: _Place, patient: Patient, signals: Signals, edge: float, neck: float
+) -> None:
     """The great vessels, which part in front of L4, and the kidneys."""
     s = patient.scale
     parting, l2 = patient.body("L4").frame.origin[2] - 18, patient.body("L2").frame.origin[2]
     above = np.clip((at.z - parting) * 0.2, 0, 1) * (1 - _rise(at.z, neck - 40, 4.0))
     put(above * cover(ellipse(at.x - 9, at.back + 56 * s, 9, 9), edge), signals[Tissue.FLOW])
-    put(above * cover(ellipse(at.x + 14, at.back + 54 * s, 12, 9), edge), 1.6 * signals[Tissue.FLOW])
+    put(
+        above * cover(ellipse(at.x + 14, at.back + 54 * s, 12, 9), edge), 1.6 * signals[Tissue.FLOW]
+    )
     below = np.clip(1 - (at.z - parting) * 0.2, 0, 1) * _rise(at.z, parting - 95, 10.0)
     for sign in (1, -1):
         branch = ellipse(at.x - sign * (14 + 0.5 * (parting - at.z)), at.back + 54 * s, 7, 6)
         put(below * cover(branch, edge), signals[Tissue.FLOW])
-    kidney = np.square((at.side - 62) / 26) + np.square((at.back + 30) / 26) + np.square((at.z - l2 - 30) / 52)
+    kidney = (
+        np.square((at.side - 62) / 26)
+        + np.square((at.back + 30) / 26)
+        + np.square((at.z - l2 - 30) / 52)
+    )
     put(cover((np.sqrt(kidney) - 1) * 26, edge), signals[Tissue.KIDNEY])
 
 
@@ -129,20 +170,35 @@ def _pelvis(put: Put, at: _Place, patient: Patient, signals: Signals, edge: floa
 
     def ball(y: float, z: float, radii: tuple[float, float, float]) -> Array:
         a, b, c = (r * s for r in radii)
-        far = np.sqrt(np.square(at.x / a) + np.square((at.y - y * s) / b) + np.square((at.z - z * s) / c)) - 1
+        far = (
+            np.sqrt(
+                np.square(at.x / a) + np.square((at.y - y * s) / b) + np.square((at.z - z * s) / c)
+            )
+            - 1
+        )
         return np.asarray(far * min(a, b, c), np.float32)
 
     put(cover(ball(-12, -85, (14, 16, 44)), 3.0), signals[Tissue.BOWEL])
-    put(cover(ball(-45, -98, (24, 20, 30)), edge), 0.5 * (signals[Tissue.MUSCLE] + signals[Tissue.KIDNEY]))
+    put(
+        cover(ball(-45, -98, (24, 20, 30)), edge),
+        0.5 * (signals[Tissue.MUSCLE] + signals[Tissue.KIDNEY]),
+    )
     put(cover(ball(-85, -100, (38 * fill, 28 * fill, 27 * fill)), edge), signals[Tissue.CSF])
     put(cover(ball(-122, -128, (28, 11, 20)), edge), signals[Tissue.CORTEX])
     put(cover(ball(-122, -128, (26, 9, 18)), edge), signals[Tissue.MARROW])
 
 
-def _head(put: Put, x: Array, at: _Place, lattice: Lattice, patient: Patient, signals: Signals) -> None:
+def _head(
+    put: Put, x: Array, at: _Place, lattice: Lattice, patient: Patient, signals: Signals
+) -> None:
     """Scalp, skull and brain above the second cervical vertebra."""
     _, y, z = patient.body("C2").frame.origin
-    far = np.sqrt(np.square(x / 74) + np.square((at.y - y + 18) / 92) + np.square((at.z - z - 100) / 84)) - 1
+    far = (
+        np.sqrt(
+            np.square(x / 74) + np.square((at.y - y + 18) / 92) + np.square((at.z - z - 100) / 84)
+        )
+        - 1
+    )
     shell = np.asarray(far * 74, np.float32)
     folds = _waves(lattice, patient.texture_seed + 4, 0.15, 0.5)
     put(cover(shell - 6, lattice.pixel), signals[Tissue.FAT])
@@ -162,7 +218,9 @@ def enlarge(image: Array, lattice: Lattice, planes: int) -> Array:
     _, rows, columns = lattice.shape
     fine = np.empty(lattice.shape, np.float32)
     for i, plane in enumerate(image):
-        fine[i * planes : (i + 1) * planes] = cv2.resize(plane, (columns, rows), interpolation=cv2.INTER_LINEAR)
+        fine[i * planes : (i + 1) * planes] = cv2.resize(
+            plane, (columns, rows), interpolation=cv2.INTER_LINEAR
+        )
     return fine
 
 
@@ -180,7 +238,8 @@ def _waves(lattice: Lattice, seed: int, slow: float, fast: float) -> Array:
         direction *= rng.uniform(slow, fast) / np.linalg.norm(direction)
         start = lattice.origin @ direction + rng.uniform(0, 2 * np.pi)
         k, r, c = (
-            np.exp(1j * (step @ direction) * np.arange(n)) for step, n in zip(lattice.steps, lattice.shape, strict=True)
+            np.exp(1j * (step @ direction) * np.arange(n))
+            for step, n in zip(lattice.steps, lattice.shape, strict=True)
         )
         plane = (r[:, None] * c).astype(np.complex64)
         turn = (np.exp(1j * start) * k).astype(np.complex64)

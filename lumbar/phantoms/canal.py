@@ -44,7 +44,9 @@ def paint_canal(image: Array, lattice: Lattice, patient: Patient, signals: Signa
     x, y, z = (np.broadcast_to(a, part.shape) for a in lattice.coordinates(box, WORLD))
     along, behind = np.empty(part.shape, np.float32), np.empty(part.shape, np.float32)
     for i in range(len(part)):
-        along[i], behind[i] = patient.canal.place(np.ascontiguousarray(y[i]), np.ascontiguousarray(z[i]))
+        along[i], behind[i] = patient.canal.place(
+            np.ascontiguousarray(y[i]), np.ascontiguousarray(z[i])
+        )
     near = (np.abs(behind) < _REACH) & (along > 0) & (along < STEP * (len(points) - 1))
     index = (along[near] / STEP).astype(np.int32)
     aside = x[near] - points[:, 0].astype(np.float32)[index]
@@ -82,13 +84,19 @@ def _profile(patient: Patient) -> _Profile:
         crowding = crowding + bump * measure(burden, 0.0, 0.1, 0.4, 0.9)
         flavum = flavum + bump * measure(burden, 1.2, 2.2, 3.4, 4.6)
         for side in Side:
-            tight = patient.burden(next(c for c in Condition if c.side is side and "subarticular" in c), level)
+            tight = patient.burden(
+                next(c for c in Condition if c.side is side and "subarticular" in c), level
+            )
             corners[side] = corners[side] + below * measure(tight, 0.0, 0.4, 1.1, 2.0)
-            pockets[side] = pockets[side] - below * (2.6 * scale - measure(tight, 2.6, 1.7, 1.0, 0.1))
+            pockets[side] = pockets[side] - below * (
+                2.6 * scale - measure(tight, 2.6, 1.7, 1.0, 0.1)
+            )
     above = canal.points[:, 2] - patient.conus
     cord = np.where(above > 0, np.minimum(4.2, 0.8 + 0.17 * np.clip(above, 0, None)), 0) * scale
     fat = patient.epidural_fat * (0.3 + 0.7 * disc)
-    corners = {side: np.minimum(cut, 0.25 * depth).astype(np.float32) for side, cut in corners.items()}
+    corners = {
+        side: np.minimum(cut, 0.25 * depth).astype(np.float32) for side, cut in corners.items()
+    }
     pockets = {side: pocket.astype(np.float32) for side, pocket in pockets.items()}
     rest = (a.astype(np.float32) for a in (recess, disc, stenosis, crowding, flavum, fat, cord))
     return _Profile(depth.astype(np.float32), width.astype(np.float32), corners, pockets, *rest)
@@ -107,7 +115,9 @@ def _paint(
     """Put the canal on top of points u mm to the left of the sac's middle and v mm behind it."""
     scale = patient.scale
     depth, width, disc = profile.depth[index], profile.width[index], profile.disc[index]
-    fat, ligament, annulus, root = (signals[t] for t in (Tissue.FAT, Tissue.LIGAMENT, Tissue.ANNULUS, Tissue.ROOT))
+    fat, ligament, annulus, root = (
+        signals[t] for t in (Tissue.FAT, Tissue.LIGAMENT, Tissue.ANNULUS, Tissue.ROOT)
+    )
     left = u > 0
 
     # The bony canal, full of fat, in which annulus from the front and flavum from behind take the sac's place.
@@ -119,7 +129,12 @@ def _paint(
     slant = (v - 8.6 * scale + 0.72 * np.abs(u)) * 0.81
     half = profile.flavum[index] / 2
     blend(
-        values, room * disc * np.clip(np.abs(u) / 3, 0, 1) * cover(np.abs(slant + 0.5 - half) - half, pixel), ligament
+        values,
+        room
+        * disc
+        * np.clip(np.abs(u) / 3, 0, 1)
+        * cover(np.abs(slant + 0.5 - half) - half, pixel),
+        ligament,
     )
 
     # Lateral recesses: fat around the root that is about to leave, between disc and joint.
@@ -127,14 +142,22 @@ def _paint(
     pocket = np.where(left, profile.pockets[Side.LEFT][index], profile.pockets[Side.RIGHT][index])
     a, b = np.abs(u) - 9.5 * scale, v + 4.5 * scale
     blend(values, present * cover(ellipse(a, b, 4.2, 3.2), pixel), ligament)
-    space = present * np.clip(pocket, 0, 1) * cover(ellipse(a, b, 3.6, np.maximum(pocket, 0.15)), pixel)
+    space = (
+        present * np.clip(pocket, 0, 1) * cover(ellipse(a, b, 3.6, np.maximum(pocket, 0.15)), pixel)
+    )
     blend(values, space, 0.5 * (fat + signals[Tissue.CSF]))
-    blend(values, present * cover(ellipse(a - 0.5, b, 1.6, np.minimum(1.5, pocket + 0.2)), pixel), root)
+    blend(
+        values,
+        present * cover(ellipse(a - 0.5, b, 1.6, np.minimum(1.5, pocket + 0.2)), pixel),
+        root,
+    )
 
     # The sac, its front corners cut where a recess is narrow; a dark line of dura around it.
     cut = np.where(left, profile.corners[Side.LEFT][index], profile.corners[Side.RIGHT][index])
     corner = (np.abs(u) - v) * 0.707 - (0.707 * np.hypot(width, depth) - cut)
-    sac = np.where(depth > 0.8, np.maximum(ellipse(u, v, width + 0.01, depth + 0.01), corner), np.float32(9))
+    sac = np.where(
+        depth > 0.8, np.maximum(ellipse(u, v, width + 0.01, depth + 0.01), corner), np.float32(9)
+    )
     csf = signals[Tissue.CSF] * _flowing(v / (depth + 1), index, len(profile.depth), patient)
     csf = csf + np.clip(profile.crowding[index], 0, 0.95) * (root - csf)
     blend(values, cover(sac - 0.4, pixel), ligament)
@@ -142,7 +165,9 @@ def _paint(
     blend(values, inside, csf)
     blend(values, inside * _rootlets(u, v, index, profile, patient, pixel), root)
     cord = profile.cord[index] + np.float32(0.01)
-    blend(values, inside * cover(ellipse(u, v - 0.5, cord * 1.15, cord), pixel), signals[Tissue.CORD])
+    blend(
+        values, inside * cover(ellipse(u, v - 0.5, cord * 1.15, cord), pixel), signals[Tissue.CORD]
+    )
 
 
 def _flowing(behind: Array, index: NDArray[np.int32], length: int, patient: Patient) -> Array:
@@ -153,12 +178,18 @@ def _flowing(behind: Array, index: NDArray[np.int32], length: int, patient: Pati
     rng = np.random.default_rng((patient.texture_seed, 5))
     strength = rng.uniform(0.1, 0.6) if rng.random() < 0.4 else 0.0
     place = STEP * np.arange(length)
-    clouds = np.clip(np.sin(place / rng.uniform(4, 15) + rng.uniform(0, 6)) + rng.uniform(-0.5, 0.5), 0, 1)
-    left: Array = 1 - strength * clouds.astype(np.float32)[index] * np.clip(0.6 + 0.4 * behind, 0, 1)
+    clouds = np.clip(
+        np.sin(place / rng.uniform(4, 15) + rng.uniform(0, 6)) + rng.uniform(-0.5, 0.5), 0, 1
+    )
+    left: Array = 1 - strength * clouds.astype(np.float32)[index] * np.clip(
+        0.6 + 0.4 * behind, 0, 1
+    )
     return left
 
 
-def _rootlets(u: Array, v: Array, index: NDArray[np.int32], profile: _Profile, patient: Patient, pixel: float) -> Array:
+def _rootlets(
+    u: Array, v: Array, index: NDArray[np.int32], profile: _Profile, patient: Patient, pixel: float
+) -> Array:
     """The cauda equina: strands of fixed thickness at places relative to the sac; a narrow sac crowds them."""
     rng = np.random.default_rng(patient.texture_seed)
     place = np.linspace(-1, 1, len(profile.depth))

@@ -65,7 +65,11 @@ class Limits:
         return self.low - by if rng.random() < 0.5 else self.high + by
 
 
-SCALE, LORDOSIS, BEND = Limits(0.8, 1.2, 0.08), Limits(20, 75, 8), Limits(-12, 12, 6)  # 1, degrees, mm to the side
+SCALE, LORDOSIS, BEND = (
+    Limits(0.8, 1.2, 0.08),
+    Limits(20, 75, 8),
+    Limits(-12, 12, 6),
+)  # 1, degrees, mm to the side
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,9 @@ class Chain:
     canal: Curve
 
 
-def draw_chain(rng: np.random.Generator, scale: float, numbering: Numbering, outside: Collection[Limits] = ()) -> Chain:
+def draw_chain(
+    rng: np.random.Generator, scale: float, numbering: Numbering, outside: Collection[Limits] = ()
+) -> Chain:
     """A spine of some posture, wear and numbering; S1's upper end-plate is near the origin.
 
     ``outside`` holds the limits beyond which a measure is to lie.
@@ -125,9 +131,13 @@ def draw_chain(rng: np.random.Generator, scale: float, numbering: Numbering, out
     squared = numbering is not Numbering.USUAL and not rudimentary
     lordosis = np.clip(rng.normal(46, 11), LORDOSIS.low, LORDOSIS.high)
     lordosis = np.deg2rad(LORDOSIS.outside(rng) if LORDOSIS in outside else lordosis)
-    slope = float(np.clip(0.6 * lordosis + np.deg2rad(rng.normal(8.5, 6)), np.deg2rad(14), np.deg2rad(58)))
+    slope = float(
+        np.clip(0.6 * lordosis + np.deg2rad(rng.normal(8.5, 6)), np.deg2rad(14), np.deg2rad(58))
+    )
     names = _names(numbering)
-    heights, gaps, depths, widths = (np.array(column) * scale for column in zip(*map(_size, names), strict=True))
+    heights, gaps, depths, widths = (
+        np.array(column) * scale for column in zip(*map(_size, names), strict=True)
+    )
     heights *= 1 + 0.03 * rng.standard_normal(len(names))
     worn = np.where(rng.random(len(names)) < 0.18, rng.uniform(0.35, 0.8, len(names)), 1.0)
     hydration = np.clip(rng.normal(0.6, 0.25) + 0.2 * rng.standard_normal(len(names)), 0, 1)
@@ -135,9 +145,13 @@ def draw_chain(rng: np.random.Generator, scale: float, numbering: Numbering, out
         worn[0] = rng.uniform(0.3, 0.6)
     hydration = np.where(worn < 1, hydration * 0.4, hydration)
     body_turns, disc_turns = _turns(rng, names, lordosis)
-    broken = rng.random(len(names)) < np.where([n in ("L3", "L2", "L1", "T12", "T11") for n in names], 0.015, 0.002)
+    broken = rng.random(len(names)) < np.where(
+        [n in ("L3", "L2", "L1", "T12", "T11") for n in names], 0.015, 0.002
+    )
     heights = np.where(broken, heights * rng.uniform(0.6, 0.85, len(names)), heights)
-    body_turns = np.where(broken, body_turns - np.deg2rad(rng.uniform(3, 11, len(names))), body_turns)
+    body_turns = np.where(
+        broken, body_turns - np.deg2rad(rng.uniform(3, 11, len(names))), body_turns
+    )
     slips = np.zeros(len(names))
     if rng.random() < 0.08:
         slips[rng.choice(3, p=(0.35, 0.5, 0.15))] = rng.uniform(3, 9) * scale
@@ -154,19 +168,29 @@ def draw_chain(rng: np.random.Generator, scale: float, numbering: Numbering, out
         depth, width = float(depths[i]) / 2, float(widths[i]) / 2
         reach = depth * (0.78 if rudimentary and i == 0 else 1.0)
         lean = float(np.tan(disc_turns[i] / 2))
-        discs.append(Disc(frame, float(gaps[i] * worn[i]) / 2, reach, width, lean, float(hydration[i])))
+        discs.append(
+            Disc(frame, float(gaps[i] * worn[i]) / 2, reach, width, lean, float(hydration[i]))
+        )
         y, z = y - slips[i] * np.cos(angle), z - slips[i] * np.sin(angle)
         frame, (y, z), angle = _stack(y, z, angle, heights[i], body_turns[i], aside)
         lean = float(np.tan(body_turns[i] / 2))
-        vertebrae.append(Vertebra(name, frame, float(heights[i]) / 2, (depth, depth), (width, width), (lean, lean)))
+        vertebrae.append(
+            Vertebra(
+                name, frame, float(heights[i]) / 2, (depth, depth), (width, width), (lean, lean)
+            )
+        )
     axis = 0.35 * slope + np.deg2rad(38 + np.clip(rng.normal(0, 8), -18, 18))
     remnant = float(rng.uniform(4.0, 8.0) if squared else rng.uniform(0.5, 4.5))
     if squared:
         axis = (axis + slope) / 2
     sacrum = _sacrum(scale, slope, float(axis), remnant, squared)
-    endplate = Frame((0.0, float(13.5 * scale * np.sin(slope)), float(-13.5 * scale * np.cos(slope))), slope)
+    endplate = Frame(
+        (0.0, float(13.5 * scale * np.sin(slope)), float(-13.5 * scale * np.cos(slope))), slope
+    )
     canal = _canal(scale, vertebrae, discs, sacrum)
-    return Chain(tuple(vertebrae), tuple(discs), sacrum, remnant, squared, rudimentary, endplate, canal)
+    return Chain(
+        tuple(vertebrae), tuple(discs), sacrum, remnant, squared, rudimentary, endplate, canal
+    )
 
 
 def _names(numbering: Numbering) -> tuple[str, ...]:
@@ -179,10 +203,14 @@ def _size(name: str) -> tuple[float, float, float, float]:
     return _SIZES["L5" if name == "L6" else name]
 
 
-def _turns(rng: np.random.Generator, names: tuple[str, ...], lordosis: float) -> tuple[np.ndarray, np.ndarray]:
+def _turns(
+    rng: np.random.Generator, names: tuple[str, ...], lordosis: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Radians by which each body and each disc below it turns the chain backwards."""
     turns = np.array([(0.0, 0.0) if n.startswith("L") else np.deg2rad(_TURNS[n[0]]) for n in names])
-    shares = np.column_stack([_BODY_WEDGES, _DISC_WEDGES]) * np.clip(rng.normal(1, 0.25, (5, 2)), 0.3, 2)
+    shares = np.column_stack([_BODY_WEDGES, _DISC_WEDGES]) * np.clip(
+        rng.normal(1, 0.25, (5, 2)), 0.3, 2
+    )
     turns[:5] = shares / shares.sum() * lordosis
     turns[5:] *= np.clip(rng.normal(1, 0.3), 0.3, 1.7)
     return turns[:, 0], turns[:, 1]
@@ -199,7 +227,9 @@ def _stack(
     return Frame(origin, float(middle)), (float(top[0]), float(top[1])), angle - wedge
 
 
-def _sacrum(scale: float, slope: float, axis: float, remnant: float, squared: bool) -> tuple[Vertebra, ...]:
+def _sacrum(
+    scale: float, slope: float, axis: float, remnant: float, squared: bool
+) -> tuple[Vertebra, ...]:
     """Its axis keeps its angle whatever the slope of its end-plate, and turns downwards lower down."""
     heights, depths = np.array(_SACRAL_HEIGHTS) * scale, np.array(_SACRAL_DEPTHS) * scale / 2
     widths = np.array(_SACRAL_WIDTHS) * scale / 2
@@ -207,7 +237,9 @@ def _sacrum(scale: float, slope: float, axis: float, remnant: float, squared: bo
     if squared:
         depths[1] = 0.9 * depths[0]
     y, z, segments = 0.0, 0.0, []
-    for i, (height, gap, turn) in enumerate(zip(heights, gaps, np.deg2rad(_SACRAL_TURNS), strict=True)):
+    for i, (height, gap, turn) in enumerate(
+        zip(heights, gaps, np.deg2rad(_SACRAL_TURNS), strict=True)
+    ):
         angle = axis - turn
         down = np.array([np.sin(angle), -np.cos(angle)])
         y, z = np.array([y, z]) + down * gap
@@ -227,16 +259,20 @@ def _sacrum(scale: float, slope: float, axis: float, remnant: float, squared: bo
     return tuple(segments)
 
 
-def _canal(scale: float, vertebrae: list[Vertebra], discs: list[Disc], sacrum: tuple[Vertebra, ...]) -> Curve:
+def _canal(
+    scale: float, vertebrae: list[Vertebra], discs: list[Disc], sacrum: tuple[Vertebra, ...]
+) -> Curve:
     knots = [
         part.frame.to_patient(0, float(np.mean(part.depths)) + back * scale, 0)
         for part, back in zip(sacrum[3::-1], (4.0, 5.0, 6.0, 8.0), strict=True)
     ]
     marks = [
-        disc.frame.to_patient(0, body.depths[0] + 9.0 * scale, 0) for disc, body in zip(discs, vertebrae, strict=True)
+        disc.frame.to_patient(0, body.depths[0] + 9.0 * scale, 0)
+        for disc, body in zip(discs, vertebrae, strict=True)
     ]
     for mark, body in zip(marks, vertebrae, strict=True):
         knots += [mark, body.frame.to_patient(0, body.depths[0] + 8.5 * scale, 0)]
     return through(
-        np.array(knots), {level: np.array(mark) for level, mark in zip(reversed(Level), marks, strict=False)}
+        np.array(knots),
+        {level: np.array(mark) for level, mark in zip(reversed(Level), marks, strict=False)},
     )

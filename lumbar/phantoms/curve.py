@@ -44,7 +44,8 @@ class Curve:
         columns = (z - np.float32(corner[1])) / np.float32(_GRID)
         rows = (y - np.float32(corner[0])) / np.float32(_GRID)
         along, behind = (
-            cv2.remap(chart, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for chart in charts
+            cv2.remap(chart, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            for chart in charts
         )
         return np.asarray(along, np.float32), np.asarray(behind, np.float32)
 
@@ -53,7 +54,10 @@ class Curve:
         """The lowest y and z of a grid, and both distances at its points."""
         path = self.points[:, 1:]
         corner = path.min(axis=0) - _MARGIN
-        y, z = (np.arange(low, high, _GRID) for low, high in zip(corner, path.max(axis=0) + _MARGIN, strict=True))
+        y, z = (
+            np.arange(low, high, _GRID)
+            for low, high in zip(corner, path.max(axis=0) + _MARGIN, strict=True)
+        )
         coarse = path[::4]
         squared = (y[:, None, None] - coarse[:, 0]) ** 2 + (z[:, None] - coarse[:, 1]) ** 2
         nearest = 4 * np.argmin(squared, axis=2)
@@ -70,7 +74,10 @@ def through(knots: Points, marks: Mapping[Level, Points]) -> Curve:
     ahead = np.gradient(points[:, 1:], axis=0)
     ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
     posterior = np.column_stack([np.zeros(len(points)), ahead[:, 1], -ahead[:, 0]])
-    levels = {level: int(np.argmin(np.linalg.norm(points - mark, axis=1))) for level, mark in marks.items()}
+    levels = {
+        level: int(np.argmin(np.linalg.norm(points - mark, axis=1)))
+        for level, mark in marks.items()
+    }
     return Curve(points, posterior, levels)
 
 

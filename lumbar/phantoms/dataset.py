@@ -71,13 +71,19 @@ def write_data_set(
     Raises WrongSetting where the seed or the number of studies is out of range.
     """
     if not 0 <= seed < _SEED_LIMIT:
-        raise WrongSetting(f"The seed of a data set must be from 0 to {_SEED_LIMIT - 1}; give another one.")
+        raise WrongSetting(
+            f"The seed of a data set must be from 0 to {_SEED_LIMIT - 1}; give another one."
+        )
     if not 1 <= studies < _PER_SEED:
-        raise WrongSetting(f"A data set has from 1 to {_PER_SEED - 1} studies; give another number.")
+        raise WrongSetting(
+            f"A data set has from 1 to {_PER_SEED - 1} studies; give another number."
+        )
     study_ids = [seed * _PER_SEED + i for i in range(1, studies + 1)]
     workers = min(processes or os.cpu_count() or 1, studies)
     rows = []
-    for row in _write_all(partial(_write_one, out / "train_images", held_out, odd), study_ids, workers):
+    for row in _write_all(
+        partial(_write_one, out / "train_images", held_out, odd), study_ids, workers
+    ):
         rows.append(row)
         advance()
     findings = [key.row_id("")[1:] for key in _COLUMNS]
@@ -93,7 +99,11 @@ def write_data_set(
         ("study_id", "series_id", "instance_number", "condition", "level", "x", "y"),
         (line for r in rows for line in r.coordinates),
     )
-    _write_table(out / PHANTOMS, ("study_id", "scanner", "numbering", "region", "build"), (r.phantom for r in rows))
+    _write_table(
+        out / PHANTOMS,
+        ("study_id", "scanner", "numbering", "region", "build"),
+        (r.phantom for r in rows),
+    )
     _write_table(
         out / PHANTOM_POINTS,
         ("study_id", "condition", "level", "x", "y", "z"),
@@ -104,22 +114,37 @@ def write_data_set(
         ("row_id", "normal_mild", "moderate", "severe"),
         (line for r in rows for line in r.submission),
     )
-    origin = {"seed": seed, "studies": studies, "held_out": held_out, "odd": odd, "code_version": VERSION}
+    origin = {
+        "seed": seed,
+        "studies": studies,
+        "held_out": held_out,
+        "odd": odd,
+        "code_version": VERSION,
+    }
     (out / ORIGIN).write_text(json.dumps(origin) + "\n", encoding="utf-8")
 
 
 # train.csv has the canal first, then the foramina, then the recesses; left before right.
 _COLUMNS = sorted(
     ALL_FINDINGS,
-    key=lambda f: (f.condition.side is not None, "subarticular" in f.condition, "right" in f.condition, f.level),
+    key=lambda f: (
+        f.condition.side is not None,
+        "subarticular" in f.condition,
+        "right" in f.condition,
+        f.level,
+    ),
 )
 
 
-def _write_all(write: Callable[[int], _Rows], study_ids: list[int], workers: int) -> Iterator[_Rows]:
+def _write_all(
+    write: Callable[[int], _Rows], study_ids: list[int], workers: int
+) -> Iterator[_Rows]:
     if workers == 1:
         yield from map(write, study_ids)
         return
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
+    ) as pool:
         yield from pool.map(write, study_ids)
 
 
@@ -127,7 +152,11 @@ def draw_kind(study_id: int, held_out: bool, odd: bool) -> Kind:
     """What sort of study it is."""
     rng = np.random.default_rng((study_id, 3))
     scanner = HELD_OUT[int(rng.integers(len(HELD_OUT)))] if held_out else None
-    chance, numbering, region = rng.random(), Numbering(rng.choice(list(Numbering)[1:])), Region(rng.choice(_ELSEWHERE))
+    chance, numbering, region = (
+        rng.random(),
+        Numbering(rng.choice(list(Numbering)[1:])),
+        Region(rng.choice(_ELSEWHERE)),
+    )
     build = Build.EXTREME if held_out and rng.random() < 0.5 else Build.USUAL
     if not odd or chance < 0.6:
         return Kind(scanner, build=build)

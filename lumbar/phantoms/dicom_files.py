@@ -46,17 +46,23 @@ class Series:
     stacks: tuple[Stack, ...]
 
 
-def write_series(folder: Path, examination: Examination, series: Series, slices: list[NDArray[np.uint16]]) -> None:
+def write_series(
+    folder: Path, examination: Examination, series: Series, slices: list[NDArray[np.uint16]]
+) -> None:
     """Write ``<folder>/<instance_number>.dcm`` for every slice, numbered from 1."""
     folder.mkdir(parents=True, exist_ok=True)
     shared = _shared(examination, series, slices)
-    places = [(stack, stack.slice_position(i)) for stack in series.stacks for i in range(stack.count)]
+    places = [
+        (stack, stack.slice_position(i)) for stack in series.stacks for i in range(stack.count)
+    ]
     for number, ((stack, position), pixels) in enumerate(zip(places, slices, strict=True), start=1):
         instance = Dataset(shared)
         instance.SOPInstanceUID = derive_uid(series.series_instance_uid, number)
         instance.InstanceNumber = number
         instance.ImagePositionPatient = [_decimal(v) for v in position]
-        instance.ImageOrientationPatient = [_decimal(v) for v in (*stack.along_row, *stack.down_column)]
+        instance.ImageOrientationPatient = [
+            _decimal(v) for v in (*stack.along_row, *stack.down_column)
+        ]
         normal = np.cross(stack.along_row, stack.down_column)
         instance.SliceLocation = _decimal(float(position @ normal))
         instance.Rows, instance.Columns = pixels.shape
@@ -127,4 +133,8 @@ def _shared(examination: Examination, series: Series, slices: list[NDArray[np.ui
 
 
 def _decimal(value: float) -> str:
-    return f"{value:.9f}".rstrip("0").rstrip(".") if abs(value) < 1000 else f"{value:.6f}".rstrip("0").rstrip(".")
+    return (
+        f"{value:.9f}".rstrip("0").rstrip(".")
+        if abs(value) < 1000
+        else f"{value:.6f}".rstrip("0").rstrip(".")
+    )

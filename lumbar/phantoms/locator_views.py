@@ -101,7 +101,9 @@ def border_views(seed: int) -> list[Views]:
     """
     rng = np.random.default_rng((seed, 4))
     numbering = Numbering.USUAL
-    if rng.random() < 0.5:  # half of the sixth vertebrae are grown onto the sacrum, the least conspicuous kind
+    if (
+        rng.random() < 0.5
+    ):  # half of the sixth vertebrae are grown onto the sacrum, the least conspicuous kind
         numbering = Numbering(rng.choice(list(Numbering)[1:], p=(0.7, 0.15, 0.15)))
     patient = draw_patient(rng, draw_burdens(rng), numbering)
     lowest = np.array(patient.sac(Level.L5_S1))
@@ -113,7 +115,9 @@ def border_views(seed: int) -> list[Views]:
     return views
 
 
-def _seen(rng: np.random.Generator, patient: Patient, region: Region, points: NDArray[np.float64]) -> Views:
+def _seen(
+    rng: np.random.Generator, patient: Patient, region: Region, points: NDArray[np.float64]
+) -> Views:
     at = region_centre(patient, region)
     at[2] += rng.uniform(-70, 60) if region is Region.THORAX else 0.0
     stack = _upright(rng, at, (3, 10, 15), (8, 11), 7, SAGITTAL_SIDE, SAGITTAL_MM)
@@ -154,7 +158,11 @@ def _stack(
 
 
 def _pictures(
-    rng: np.random.Generator, patient: Patient, stack: Stack, points: NDArray[np.float64], region: Region
+    rng: np.random.Generator,
+    patient: Patient,
+    stack: Stack,
+    points: NDArray[np.float64],
+    region: Region,
 ) -> Views:
     contrast = _realistic(rng) if rng.random() < 0.5 else _AnyContrast(rng)
     front = min(body.frame.origin[1] - body.depths[1] for body in patient.vertebrae[:7])
@@ -165,7 +173,11 @@ def _pictures(
     normal = stack.step / np.linalg.norm(stack.step)
     offset = points - stack.position
     place = np.column_stack(
-        [offset @ stack.along_row / stack.spacing, offset @ stack.down_column / stack.spacing, offset @ normal]
+        [
+            offset @ stack.along_row / stack.spacing,
+            offset @ stack.down_column / stack.spacing,
+            offset @ normal,
+        ]
     )
     places = np.arange(stack.count) * np.linalg.norm(stack.step)
     return Views(

@@ -76,7 +76,9 @@ class Patient:
         """The centre of a neural foramen."""
         disc = self.disc(level)
         sign = 1 if side is Side.LEFT else -1
-        return disc.frame.to_patient(sign * self.foramen_offset(level), disc.depth + 4.8 * self.scale, 6 * self.scale)
+        return disc.frame.to_patient(
+            sign * self.foramen_offset(level), disc.depth + 4.8 * self.scale, 6 * self.scale
+        )
 
     def foramen_offset(self, level: Level) -> float:
         """How far a foramen's middle is from the mid-sagittal plane, mm."""
@@ -99,7 +101,11 @@ class Patient:
         side = key.condition.side
         if side is None:
             return self.sac(key.level)
-        return self.foramen(key.level, side) if "foraminal" in key.condition else self.recess(key.level, side)
+        return (
+            self.foramen(key.level, side)
+            if "foraminal" in key.condition
+            else self.recess(key.level, side)
+        )
 
 
 def draw_patient(
@@ -139,10 +145,17 @@ def _far_measures(rng: np.random.Generator) -> list[Limits]:
 def _blemishes(rng: np.random.Generator, chain: Chain) -> Iterator[Shape]:
     for body in chain.vertebrae:
         kind, end = rng.random(), float(rng.choice((-1, 1)))
-        back, aside = float(rng.uniform(-0.6, 0.6) * body.depths[0]), float(rng.uniform(-0.4, 0.4) * body.widths[0])
+        back, aside = (
+            float(rng.uniform(-0.6, 0.6) * body.depths[0]),
+            float(rng.uniform(-0.4, 0.4) * body.widths[0]),
+        )
         size = float(rng.uniform(3, 7))
         if kind < 0.08:  # a disc's nucleus pressed into the bone
-            at, radii, tissue = (aside, back, end * body.height), (size, size, 0.8 * size), Tissue.NUCLEUS
+            at, radii, tissue = (
+                (aside, back, end * body.height),
+                (size, size, 0.8 * size),
+                Tissue.NUCLEUS,
+            )
         elif kind < 0.18:  # a band along the end-plate, fatty or oedematous (Modic)
             at, radii = (0.0, back, end * (body.height - 2)), (16.0, 2 * size, size)
             tissue = Tissue.FAT if rng.random() < 0.6 else Tissue.NUCLEUS

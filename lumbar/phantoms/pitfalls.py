@@ -17,7 +17,11 @@ from pydicom.dataset import FileDataset
 from lumbar.phantoms.dicom_files import derive_uid
 from lumbar.spine.anatomy import Role
 
-LABELS, DESCRIPTIONS, COORDINATES = "train.csv", "train_series_descriptions.csv", "train_label_coordinates.csv"
+LABELS, DESCRIPTIONS, COORDINATES = (
+    "train.csv",
+    "train_series_descriptions.csv",
+    "train_label_coordinates.csv",
+)
 
 Row = dict[str, str]
 Tables = Mapping[str, list[Row]]
@@ -58,7 +62,9 @@ def _second_axial_series(folder: Path, study: str, tables: Tables) -> None:
     """The upper half of the axial slices in a series of its own, marks and all."""
     series = _series(tables, study, Role.AXIAL_T2)
     files = _files(folder / series)
-    upper = sorted(files, key=lambda f: float(dcmread(f, stop_before_pixels=True).ImagePositionPatient[2]))
+    upper = sorted(
+        files, key=lambda f: float(dcmread(f, stop_before_pixels=True).ImagePositionPatient[2])
+    )
     other = str(int(series) + 5)
     (folder / other).mkdir()
     moved = {file.stem for file in upper[len(upper) // 2 :]}
@@ -68,7 +74,9 @@ def _second_axial_series(folder: Path, study: str, tables: Tables) -> None:
             ds.SeriesInstanceUID = derive_uid(ds.SeriesInstanceUID, "second")
             ds.save_as(folder / other / file.name)
             file.unlink()
-    tables[DESCRIPTIONS].append({"study_id": study, "series_id": other, "series_description": Role.AXIAL_T2.label})
+    tables[DESCRIPTIONS].append(
+        {"study_id": study, "series_id": other, "series_description": Role.AXIAL_T2.label}
+    )
     for row in _marks(tables, study):
         if row["series_id"] == series and row["instance_number"] in moved:
             row["series_id"] = other
@@ -81,9 +89,13 @@ def _two_t1_series(folder: Path, study: str, tables: Tables) -> None:
     for file in _files(folder / series):
         ds = dcmread(file)
         ds.SeriesInstanceUID = derive_uid(ds.SeriesInstanceUID, "again")
-        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = derive_uid(ds.SOPInstanceUID, "again")
+        ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = derive_uid(
+            ds.SOPInstanceUID, "again"
+        )
         ds.save_as(folder / other / file.name)
-    tables[DESCRIPTIONS].append({"study_id": study, "series_id": other, "series_description": Role.SAGITTAL_T1.label})
+    tables[DESCRIPTIONS].append(
+        {"study_id": study, "series_id": other, "series_description": Role.SAGITTAL_T1.label}
+    )
 
 
 def _without(role: Role) -> Callable[[Path, str, Tables], None]:
@@ -106,7 +118,9 @@ def _axial_numbered_the_other_way(folder: Path, study: str, tables: Tables) -> N
 
 
 def _t1_numbered_the_other_way(folder: Path, study: str, tables: Tables) -> None:
-    _renumber(folder, _series(tables, study, Role.SAGITTAL_T1), lambda n, count: count + 1 - n, tables)
+    _renumber(
+        folder, _series(tables, study, Role.SAGITTAL_T1), lambda n, count: count + 1 - n, tables
+    )
 
 
 def _mixed_matrix_sizes(folder: Path, study: str, tables: Tables) -> None:
@@ -115,7 +129,10 @@ def _mixed_matrix_sizes(folder: Path, study: str, tables: Tables) -> None:
     for file in _files(folder / series)[::2]:
         ds = dcmread(file)
         pixels = np.ascontiguousarray(ds.pixel_array[16:-16, 16:-16])
-        axes, spacing = np.array(ds.ImageOrientationPatient, float).reshape(2, 3), float(ds.PixelSpacing[0])
+        axes, spacing = (
+            np.array(ds.ImageOrientationPatient, float).reshape(2, 3),
+            float(ds.PixelSpacing[0]),
+        )
         corner = np.array(ds.ImagePositionPatient, float) + 16 * spacing * axes.sum(axis=0)
         ds.ImagePositionPatient = [f"{v:.6f}" for v in corner]
         ds.Rows, ds.Columns = pixels.shape
@@ -137,7 +154,9 @@ def _levels_taken_for_each_other(folder: Path, study: str, tables: Tables) -> No
 def _unreadable_image(folder: Path, study: str, tables: Tables) -> None:
     """The labelled L3/L4 slice of the left foramen is cut off in the middle of its header."""
     (row,) = (
-        r for r in _marks(tables, study) if (r["condition"], r["level"]) == ("Left Neural Foraminal Narrowing", "L3/L4")
+        r
+        for r in _marks(tables, study)
+        if (r["condition"], r["level"]) == ("Left Neural Foraminal Narrowing", "L3/L4")
     )
     file = folder / row["series_id"] / f"{row['instance_number']}.dcm"
     file.write_bytes(file.read_bytes()[:700])
@@ -146,7 +165,9 @@ def _unreadable_image(folder: Path, study: str, tables: Tables) -> None:
 def _damaged_pixels(folder: Path, study: str, tables: Tables) -> None:
     """The labelled L1/L2 slice of the right recess has lost most of its pixels."""
     (row,) = (
-        r for r in _marks(tables, study) if (r["condition"], r["level"]) == ("Right Subarticular Stenosis", "L1/L2")
+        r
+        for r in _marks(tables, study)
+        if (r["condition"], r["level"]) == ("Right Subarticular Stenosis", "L1/L2")
     )
     file = folder / row["series_id"] / f"{row['instance_number']}.dcm"
     ds = dcmread(file)
@@ -158,7 +179,13 @@ def _without_times(folder: Path, study: str, tables: Tables) -> None:
     """No TR, TE or TI: only the table says what a series is."""
     for file in folder.rglob("*.dcm"):
         ds = dcmread(file)
-        for name in ("RepetitionTime", "EchoTime", "InversionTime", "ScanningSequence", "SequenceVariant"):
+        for name in (
+            "RepetitionTime",
+            "EchoTime",
+            "InversionTime",
+            "ScanningSequence",
+            "SequenceVariant",
+        ):
             if name in ds:
                 del ds[name]
         ds.save_as(file)
@@ -198,7 +225,9 @@ def _marks(tables: Tables, study: str) -> list[Row]:
 
 def _drop_mark(tables: Tables, study: str, condition: str, level: str) -> None:
     tables[COORDINATES][:] = [
-        r for r in tables[COORDINATES] if (r["study_id"], r["condition"], r["level"]) != (study, condition, level)
+        r
+        for r in tables[COORDINATES]
+        if (r["study_id"], r["condition"], r["level"]) != (study, condition, level)
     ]
 
 

@@ -45,25 +45,34 @@ class Stack:
     def to_pixel(self, point: Point) -> tuple[float, float]:
         """Column and row of a point projected onto the slices."""
         offset = np.array(point) - self.position
-        return float(offset @ self.along_row) / self.spacing, float(offset @ self.down_column) / self.spacing
+        return float(offset @ self.along_row) / self.spacing, float(
+            offset @ self.down_column
+        ) / self.spacing
 
     def nearest(self, point: Point) -> tuple[int, float]:
         """The slice nearest to a point and its distance in mm."""
         normal = self.step / np.linalg.norm(self.step)
-        away = [abs(float((np.array(point) - self.slice_position(i)) @ normal)) for i in range(self.count)]
+        away = [
+            abs(float((np.array(point) - self.slice_position(i)) @ normal))
+            for i in range(self.count)
+        ]
         index = int(np.argmin(away))
         return index, away[index]
 
     def lattice(self, per_slice: int) -> Lattice:
         """The points at the pixels, in ``per_slice`` planes spread over each slice's share of the stack."""
         first = self.position - self.step * (per_slice - 1) / (2 * per_slice)
-        steps = np.array([self.step / per_slice, self.down_column * self.spacing, self.along_row * self.spacing])
+        steps = np.array(
+            [self.step / per_slice, self.down_column * self.spacing, self.along_row * self.spacing]
+        )
         return Lattice(first, steps, (self.count * per_slice, self.size, self.size))
 
     def coarse_lattice(self) -> Lattice:
         """One plane a slice, of half the rows and columns, so placed that resizing it gives the slice."""
         corner = self.position + (self.down_column + self.along_row) * self.spacing / 2
-        steps = np.array([self.step, 2 * self.down_column * self.spacing, 2 * self.along_row * self.spacing])
+        steps = np.array(
+            [self.step, 2 * self.down_column * self.spacing, 2 * self.along_row * self.spacing]
+        )
         return Lattice(corner, steps, (self.count, self.size // 2, self.size // 2))
 
 
@@ -73,7 +82,9 @@ def sagittal(rng: np.random.Generator, patient: Patient, matrix: int) -> Stack:
     low, high = patient.chain.sacrum[1].frame.origin, patient.vertebrae[6].frame.origin
     field = min(320.0, max(field, high[2] - low[2] + 45))
     sides = [patient.foramen(level, side)[0] for level in Level for side in Side]
-    middle = np.array([(min(sides) + max(sides)) / 2, (low[1] + high[1]) / 2 + 5, (low[2] + high[2]) / 2])
+    middle = np.array(
+        [(min(sides) + max(sides)) / 2, (low[1] + high[1]) / 2 + 5, (low[2] + high[2]) / 2]
+    )
     middle += np.clip(rng.normal(0, (1, 6, 4)), (-2, -15, -8), (2, 15, 8))
     enough = int(np.ceil((max(sides) - min(sides) + 12) / gap))
     count = max(enough, int(rng.integers(15, 18)))
@@ -106,7 +117,9 @@ def elsewhere(stack: Stack, patient: Patient, region: Region) -> Stack:
     return replace(stack, position=corner, spacing=spacing)
 
 
-def axial(rng: np.random.Generator, patient: Patient, matrix: int, tilted: bool) -> tuple[Stack, ...]:
+def axial(
+    rng: np.random.Generator, patient: Patient, matrix: int, tilted: bool
+) -> tuple[Stack, ...]:
     """One block through all discs, or a short stack along each disc."""
     field, gap = float(rng.uniform(170, 200)), float(rng.uniform(4.0, 4.8))
     thickness = gap - float(rng.uniform(0, 0.5))
@@ -121,7 +134,16 @@ def axial(rng: np.random.Generator, patient: Patient, matrix: int, tilted: bool)
             down = np.array([0.0, np.cos(angle), np.sin(angle)])
             middle = np.array(patient.sac(level)) - 8 * down
             stacks.append(
-                _stack(middle, along, down, upwards * gap * np.cross(along, down), field, thickness, count, matrix)
+                _stack(
+                    middle,
+                    along,
+                    down,
+                    upwards * gap * np.cross(along, down),
+                    field,
+                    thickness,
+                    count,
+                    matrix,
+                )
             )
         return tuple(stacks)
     angle = float(np.deg2rad(rng.uniform(0, 14)))
@@ -130,11 +152,29 @@ def axial(rng: np.random.Generator, patient: Patient, matrix: int, tilted: bool)
     ends = [np.array(patient.sac(level)) for level in (Level.L5_S1, Level.L1_L2)]
     reach = float((ends[1] - ends[0]) @ up) + 24
     middle = (ends[0] + ends[1]) / 2 - 8 * down
-    return (_stack(middle, along, down, upwards * gap * up, field, thickness, int(np.ceil(reach / gap)), matrix),)
+    return (
+        _stack(
+            middle,
+            along,
+            down,
+            upwards * gap * up,
+            field,
+            thickness,
+            int(np.ceil(reach / gap)),
+            matrix,
+        ),
+    )
 
 
 def _stack(
-    middle: Vector, along: Vector, down: Vector, step: Vector, field: float, thickness: float, count: int, size: int
+    middle: Vector,
+    along: Vector,
+    down: Vector,
+    step: Vector,
+    field: float,
+    thickness: float,
+    count: int,
+    size: int,
 ) -> Stack:
     spacing = round(field / size, 4)
     corner = middle - (along + down) * spacing * (size - 1) / 2 - step * (count - 1) / 2

@@ -133,25 +133,37 @@ class Sequence:
         return float(density * recovered * np.exp(-self.echo / t2))
 
 
-def draw_sequence(rng: np.random.Generator, scanner: Scanner, role: Role, *, stir: bool = False) -> Sequence:
+def draw_sequence(
+    rng: np.random.Generator, scanner: Scanner, role: Role, *, stir: bool = False
+) -> Sequence:
     """The times of a series of this role."""
     repetition, echo = scanner.t1 if role is Role.SAGITTAL_T1 else scanner.t2
     if stir:
         return Sequence(
-            round(rng.uniform(3500, 5000)), round(rng.uniform(45, 70), 1), round(rng.uniform(*scanner.inversion))
+            round(rng.uniform(3500, 5000)),
+            round(rng.uniform(45, 70), 1),
+            round(rng.uniform(*scanner.inversion)),
         )
     return Sequence(round(rng.uniform(*repetition)), round(rng.uniform(*echo), 1))
 
 
 def acquire(
-    rng: np.random.Generator, scanner: Scanner, sequence: Sequence, patient: Patient, stacks: tuple[Stack, ...]
+    rng: np.random.Generator,
+    scanner: Scanner,
+    sequence: Sequence,
+    patient: Patient,
+    stacks: tuple[Stack, ...],
 ) -> list[NDArray[np.uint16]]:
     """The slices of a series, in order of its stacks, as 12-bit values in uint16."""
     ratio = rng.uniform(*scanner.coil)
     noise = 1 / rng.uniform(*scanner.signal_to_noise)
     front = min(body.frame.origin[1] - body.depths[1] for body in patient.vertebrae[:7])
-    band = front - rng.uniform(8, 25) if rng.random() < 0.7 else -500.0  # y in mm where saturation begins
-    pictures = [plane for stack in stacks for plane in render(stack, sequence, patient, ratio, band)]
+    band = (
+        front - rng.uniform(8, 25) if rng.random() < 0.7 else -500.0
+    )  # y in mm where saturation begins
+    pictures = [
+        plane for stack in stacks for plane in render(stack, sequence, patient, ratio, band)
+    ]
     top = max(sequence.signals(patient, 1.0)[t] for t in (Tissue.CSF, Tissue.FAT, Tissue.MARROW))
     slices = []
     moved = _movement(rng.spawn(1)[0])

@@ -87,7 +87,9 @@ class Lattice:
 
     def box(self, frame: Frame, low: Triple, high: Triple) -> Box | None:
         """The index ranges that hold a frame's cuboid, None where it lies outside."""
-        corners = np.array(list(product(*zip(low, high, strict=True)))) @ frame.axes + np.array(frame.origin)
+        corners = np.array(list(product(*zip(low, high, strict=True)))) @ frame.axes + np.array(
+            frame.origin
+        )
         index = (corners - self.origin) @ np.linalg.inv(self.steps)
         first = np.maximum(np.floor(index.min(axis=0)).astype(int), 0)
         last = np.minimum(np.ceil(index.max(axis=0)).astype(int) + 1, self.shape)
@@ -102,7 +104,12 @@ class Lattice:
         steps = self.steps @ frame.axes.T
         k, r, c = (np.arange(s.start, s.stop, dtype=np.float32) for s in box)
         u, v, w = (
-            (start[i] + k[:, None, None] * steps[0, i] + r[:, None] * steps[1, i] + c * steps[2, i]).astype(np.float32)
+            (
+                start[i]
+                + k[:, None, None] * steps[0, i]
+                + r[:, None] * steps[1, i]
+                + c * steps[2, i]
+            ).astype(np.float32)
             for i in range(3)
         )
         return u, v, w
@@ -135,18 +142,27 @@ class Capsule(Shape):
     radii: Triple
 
     def bounds(self) -> tuple[Triple, Triple]:
-        a, b, r = np.array(self.start), np.array(self.end), np.array(self.radii) * 1.1 + self.blur / 2 + 0.5
+        a, b, r = (
+            np.array(self.start),
+            np.array(self.end),
+            np.array(self.radii) * 1.1 + self.blur / 2 + 0.5,
+        )
         low, high = np.minimum(a, b) - r, np.maximum(a, b) + r
         return (low[0], low[1], low[2]), (high[0], high[1], high[2])
 
     def distance(self, u: Array, v: Array, w: Array) -> Array:
         radii = np.array(self.radii)
         a, b = np.array(self.start) / radii, np.array(self.end) / radii
-        p = [c * np.float32(1 / r) - np.float32(o) for c, r, o in zip((u, v, w), radii, a, strict=True)]
+        p = [
+            c * np.float32(1 / r) - np.float32(o)
+            for c, r, o in zip((u, v, w), radii, a, strict=True)
+        ]
         along = (b - a).astype(np.float32)
         length = float(along @ along)
         if length > 0:
-            t = np.clip((p[0] * along[0] + p[1] * along[1] + p[2] * along[2]) * np.float32(1 / length), 0, 1)
+            t = np.clip(
+                (p[0] * along[0] + p[1] * along[1] + p[2] * along[2]) * np.float32(1 / length), 0, 1
+            )
             p = [q - t * d for q, d in zip(p, along, strict=True)]
         far: Array = np.sqrt(p[0] * p[0] + p[1] * p[1] + p[2] * p[2])
         return (far - 1) * np.float32(radii.min())

@@ -15,10 +15,16 @@ from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Role, Severity
 KAPPA: Mapping[Role, float] = {Role.SAGITTAL_T2: 0.73, Role.SAGITTAL_T1: 0.58, Role.AXIAL_T2: 0.49}
 # Standard deviation of a reader's error in units of burden, by where the condition is read, that gives these kappas
 # at the shares of the grades that phantoms are drawn with.
-ERROR: Mapping[Role, float] = {Role.SAGITTAL_T2: 0.130, Role.SAGITTAL_T1: 0.281, Role.AXIAL_T2: 0.404}
+ERROR: Mapping[Role, float] = {
+    Role.SAGITTAL_T2: 0.130,
+    Role.SAGITTAL_T1: 0.281,
+    Role.AXIAL_T2: 0.404,
+}
 
 
-def read_by(rng: np.random.Generator, burdens: Mapping[FindingKey, float]) -> dict[FindingKey, Severity]:
+def read_by(
+    rng: np.random.Generator, burdens: Mapping[FindingKey, float]
+) -> dict[FindingKey, Severity]:
     """One reader's 25 grades; none is more than one grade off."""
     grades = {}
     for key in ALL_FINDINGS:

@@ -39,7 +39,11 @@ class Plan:
 
 
 def write_study(
-    folder: Path, seed: int, *, severities: Mapping[FindingKey, Severity] | None = None, kind: Kind = Kind()
+    folder: Path,
+    seed: int,
+    *,
+    severities: Mapping[FindingKey, Severity] | None = None,
+    kind: Kind = Kind(),
 ) -> PhantomTruth:
     """Write one synthetic study as ``<folder>/<series_number>/<instance_number>.dcm`` and say what is true of it.
 
@@ -51,10 +55,14 @@ def write_study(
     return plan.truth
 
 
-def draw_plan(seed: int, severities: Mapping[FindingKey, Severity] | None = None, kind: Kind = Kind()) -> Plan:
+def draw_plan(
+    seed: int, severities: Mapping[FindingKey, Severity] | None = None, kind: Kind = Kind()
+) -> Plan:
     """Draw a study; takes no time worth speaking of."""
     if not 0 <= seed < SEED_LIMIT:
-        raise WrongSetting(f"A phantom's seed must be from 0 to {SEED_LIMIT - 1}; give another one.")
+        raise WrongSetting(
+            f"A phantom's seed must be from 0 to {SEED_LIMIT - 1}; give another one."
+        )
     rng = np.random.default_rng((seed, 0))
     burdens = draw_burdens(rng, severities)
     patient = draw_patient(rng, burdens, kind.numbering, kind.build)
@@ -62,7 +70,9 @@ def draw_plan(seed: int, severities: Mapping[FindingKey, Severity] | None = None
     drawn = SCANNERS[rng.integers(len(SCANNERS))]
     scanner = kind.scanner or drawn
     # Another set of grades or another kind is another study, also where the seed is the same.
-    study = derive_uid(seed, *grades.values(), scanner.name, kind.numbering, kind.region, kind.build)
+    study = derive_uid(
+        seed, *grades.values(), scanner.name, kind.numbering, kind.region, kind.build
+    )
     year, born = int(rng.integers(2015, 2026)), int(rng.integers(25, 85))
     examination = Examination(
         seed=seed,
@@ -77,7 +87,9 @@ def draw_plan(seed: int, severities: Mapping[FindingKey, Severity] | None = None
     block = (sagittal(rng, patient, int(rng.choice(scanner.sagittal_matrix))),)
     if kind.region is not Region.LUMBAR:
         block = (elsewhere(block[0], patient, kind.region),)
-    discs = axial(rng, patient, int(rng.choice(scanner.axial_matrix)), bool(rng.random() < scanner.tilted))
+    discs = axial(
+        rng, patient, int(rng.choice(scanner.axial_matrix)), bool(rng.random() < scanner.tilted)
+    )
     stir = bool(rng.random() < 0.2)
     roles = {
         Role.SAGITTAL_T2: ("SAG STIR" if stir else "SAG T2", block),
@@ -109,5 +121,7 @@ def write_plan(plan: Plan, folder: Path, name: Callable[[int], str]) -> None:
     """Make the pictures and write them; ``name`` gives a series' folder from its SeriesNumber."""
     for series in plan.series:
         rng = np.random.default_rng((plan.examination.seed, series.number))
-        slices = acquire(rng, plan.examination.scanner, series.sequence, plan.patient, series.stacks)
+        slices = acquire(
+            rng, plan.examination.scanner, series.sequence, plan.patient, series.stacks
+        )
         write_series(folder / name(series.number), plan.examination, series, slices)

@@ -63,7 +63,9 @@ class Cell:
     source: str = ""
 
 
-def draw(marked: Marked | None, cells: Sequence[Cell], lines: Sequence[str], notices: Sequence[str]) -> bytes:
+def draw(
+    marked: Marked | None, cells: Sequence[Cell], lines: Sequence[str], notices: Sequence[str]
+) -> bytes:
     """The picture as a PNG; the same values give the same bytes.
 
     ``lines`` tell what was chosen and what is in doubt; ``notices`` stand on every output.
@@ -121,7 +123,14 @@ def _headings(page: Page) -> None:
         page.write(x, TOP - 32, HEADINGS[condition], 20, anchor="ls")
         page.write(x, TOP - 12, condition.role.label, 14, GREY, "ls")
     for down, level in enumerate(Level):
-        page.write(ROWS_LEFT - 10, TOP + down * (CELL_HEIGHT + GAP) + CELL_HEIGHT / 2, level.label, 18, MARK, "rm")
+        page.write(
+            ROWS_LEFT - 10,
+            TOP + down * (CELL_HEIGHT + GAP) + CELL_HEIGHT / 2,
+            level.label,
+            18,
+            MARK,
+            "rm",
+        )
 
 
 def _cell(page: Page, x: int, y: int, cell: Cell | None) -> None:
@@ -154,10 +163,16 @@ def _crop(page: Page, x: int, y: int, cell: Cell) -> None:
 
 def _grade(page: Page, x: int, y: int, cell: Cell) -> None:
     """The severity, its probability, how surely the crop shows its view, and the image."""
-    severity, probabilities, shows = cell.finding.severity, cell.finding.probabilities, cell.finding.shows
+    severity, probabilities, shows = (
+        cell.finding.severity,
+        cell.finding.probabilities,
+        cell.finding.shows,
+    )
     if severity is None or probabilities is None or shows is None:
         return
-    y_below = page.write_all(x, y, severity.label.replace("/", "/ ").split(), 15, OF_SEVERITY[severity])
+    y_below = page.write_all(
+        x, y, severity.label.replace("/", "/ ").split(), 15, OF_SEVERITY[severity]
+    )
     y_below = page.write_all(x, y_below, [f"{max(probabilities):.2f}"], 24)
     word, colour = ("shows only", WARNING) if shows < SHOWN else ("shows", GREY)
     page.write_all(x, y_below + 6, [word, f"{shows:.2f}"], 13, colour)

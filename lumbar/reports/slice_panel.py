@@ -17,7 +17,11 @@ RING, TICK = 8, 14  # pixels from a mark's centre: its ring, and the ends of its
 LABEL_ASIDE, LABEL_APART = 84, 24  # pixels from the hindmost mark to the names; between two names
 LETTER = 12  # pixels, at most, of a name's letter
 SCALE_MM = 50.0
-LETTERS = {Plane.SAGITTAL: "APHF", Plane.AXIAL: "RLAP", Plane.CORONAL: "RLHF"}  # left, right, top, bottom
+LETTERS = {
+    Plane.SAGITTAL: "APHF",
+    Plane.AXIAL: "RLAP",
+    Plane.CORONAL: "RLHF",
+}  # left, right, top, bottom
 CROSS = ((1, 0), (-1, 0), (0, 1), (0, -1))
 SUBPIXEL = 4  # binary places that OpenCV draws with
 
@@ -69,9 +73,14 @@ def draw_marked(page: Page, x: int, y: int, width: int, height: int, marked: Mar
     """The slice with its marks, names, scale bar and directions, into the panel at (x, y)."""
     hanging = hang(marked, width, height)
     grey = cv2.warpAffine(
-        normalised(marked.image), hanging.to_image, (width, height), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        normalised(marked.image),
+        hanging.to_image,
+        (width, height),
+        flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
     )
-    panel: Pixels = np.repeat((grey.clip(0, 1) * 255).round().astype(np.uint8)[..., None], 3, axis=2)
+    panel: Pixels = np.repeat(
+        (grey.clip(0, 1) * 255).round().astype(np.uint8)[..., None], 3, axis=2
+    )
     places = {name: hanging.place(marked.header, point) for name, point in marked.marks.items()}
     names = _names(places, width)
     for name, place in places.items():
@@ -92,7 +101,9 @@ def draw_marked(page: Page, x: int, y: int, width: int, height: int, marked: Mar
         page.write_over(x + at[0], y + at[1], letter, 20, LIGHT, anchor)
 
 
-def _map(header: SliceHeader, at: tuple[float, float], mm: float, width: int, height: int) -> NDArray[np.float64]:
+def _map(
+    header: SliceHeader, at: tuple[float, float], mm: float, width: int, height: int
+) -> NDArray[np.float64]:
     """The (2, 3) affine map from a panel's (x, y) to the image's; the panel's centre maps to a pixel of the image."""
     square = crop_to_image(header, *at, SIDE * mm)
     square[:, 2] += square[:, :2] @ np.array([(SIDE - width) / 2, (SIDE - height) / 2])
@@ -103,7 +114,10 @@ def _names(places: Mapping[str, tuple[float, float]], width: int) -> dict[str, t
     """Where each name begins: one column beside them all, level with the marks and clear of each other."""
     if not places:
         return {}
-    x = min(max(x for x, _ in places.values()) + LABEL_ASIDE, width - LETTER * max(map(len, places)) - 20.0)
+    x = min(
+        max(x for x, _ in places.values()) + LABEL_ASIDE,
+        width - LETTER * max(map(len, places)) - 20.0,
+    )
     names: dict[str, tuple[float, float]] = {}
     lowest = -np.inf
     for name, (_, y) in places.items():
@@ -131,7 +145,11 @@ def _scale_bar(panel: Pixels, x: int, y: int, long: int) -> None:
 
 
 def _line(
-    panel: Pixels, start: tuple[float, float], end: tuple[float, float], colour: tuple[int, int, int], width: int
+    panel: Pixels,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    colour: tuple[int, int, int],
+    width: int,
 ) -> None:
     cv2.line(panel, _fixed(start), _fixed(end), colour, width, cv2.LINE_AA, SUBPIXEL)
 

@@ -31,7 +31,12 @@ _TEXTS = (
 _NAMES = ("PatientName", "ReferringPhysicianName")
 _DATES_AND_TIMES = {"PatientBirthDate": DA, "StudyDate": DA, "StudyTime": TM}
 _OPTIONAL = ("IssuerOfPatientID", "StudyDescription")
-_GEOMETRY = {"PixelSpacing": 2, "ImagePositionPatient": 3, "ImageOrientationPatient": 6, "SliceThickness": 1}
+_GEOMETRY = {
+    "PixelSpacing": 2,
+    "ImagePositionPatient": 3,
+    "ImageOrientationPatient": 6,
+    "SliceThickness": 1,
+}
 
 
 def is_mr_image(source: Dataset) -> bool:
@@ -75,7 +80,9 @@ def library_entries(sources: Sequence[Dataset]) -> list[Dataset]:
     are listed without it.
     """
     return [
-        _entry(source) for source in sources if is_mr_image(source) and source.get("Rows") and source.get("Columns")
+        _entry(source)
+        for source in sources
+        if is_mr_image(source) and source.get("Rows") and source.get("Columns")
     ]
 
 

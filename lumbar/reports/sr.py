@@ -84,7 +84,9 @@ def build_sr(
     content = MeasurementReport(
         observation_context=_observer(provenance),
         procedure_reported=codes.PROCEDURE_REPORTED,
-        imaging_measurements=[_group(finding, sources, algorithm, sop_instance_uid) for finding in findings],
+        imaging_measurements=[
+            _group(finding, sources, algorithm, sop_instance_uid) for finding in findings
+        ],
         referenced_images=library_entries(sources),
     )
     for notice in reversed((*provenance.notices, *(f"Caution: {doubt}" for doubt in doubts))):
@@ -113,7 +115,9 @@ def build_sr(
     )
     document.InstanceCreationDate = document.ContentDate
     document.InstanceCreationTime = document.ContentTime
-    for equipment in document.ContributingEquipmentSequence:  # highdicom adds itself, with the time of day
+    for (
+        equipment
+    ) in document.ContributingEquipmentSequence:  # highdicom adds itself, with the time of day
         equipment.ContributionDateTime = DT(created.replace(tzinfo=None))
     identify(document, sources[0])
     file = BytesIO()
@@ -127,21 +131,38 @@ def _check_places(findings: Sequence[Finding], sources: dict[str, Dataset]) -> N
         if source is None:
             raise ValueError("a finding's place names an instance that is not among the sources")
         rows, columns = source.get("Rows"), source.get("Columns")
-        if rows and columns and not (-0.5 <= place.column < columns - 0.5 and -0.5 <= place.row < rows - 0.5):
-            raise ValueError(f"a finding's place lies outside its image: column {place.column}, row {place.row}")
+        if (
+            rows
+            and columns
+            and not (-0.5 <= place.column < columns - 0.5 and -0.5 <= place.row < rows - 0.5)
+        ):
+            raise ValueError(
+                f"a finding's place lies outside its image: column {place.column}, row {place.row}"
+            )
 
 
 def _group(
-    finding: Finding, sources: Sequence[Dataset], algorithm: AlgorithmIdentification, sop_instance_uid: str
+    finding: Finding,
+    sources: Sequence[Dataset],
+    algorithm: AlgorithmIdentification,
+    sop_instance_uid: str,
 ) -> _Group:
     side = finding.condition.side
     tracking = TrackingIdentifier(
-        uid=tracking_uid(sop_instance_uid, finding.key), identifier=f"{finding.condition}_{finding.level}"
+        uid=tracking_uid(sop_instance_uid, finding.key),
+        identifier=f"{finding.condition}_{finding.level}",
     )
     site = FindingSite(codes.LEVELS[finding.level], laterality=codes.SIDES[side] if side else None)
-    if finding.probabilities is None or finding.place is None or finding.shows is None or finding.severity is None:
+    if (
+        finding.probabilities is None
+        or finding.place is None
+        or finding.shows is None
+        or finding.severity is None
+    ):
         images = [
-            SourceImageForMeasurementGroup(s.SOPClassUID, s.SOPInstanceUID) for s in sources[:1] if is_mr_image(s)
+            SourceImageForMeasurementGroup(s.SOPClassUID, s.SOPInstanceUID)
+            for s in sources[:1]
+            if is_mr_image(s)
         ]
         group = MeasurementsAndQualitativeEvaluations(
             tracking_identifier=tracking,
@@ -158,7 +179,9 @@ def _group(
         finding_type=codes.CONDITIONS[finding.condition],
         finding_sites=[site],
         algorithm_id=algorithm,
-        qualitative_evaluations=[QualitativeEvaluation(codes.SEVERITY, codes.SEVERITIES[finding.severity])],
+        qualitative_evaluations=[
+            QualitativeEvaluation(codes.SEVERITY, codes.SEVERITIES[finding.severity])
+        ],
         measurements=_percentages(finding.probabilities, finding.shows),
     )
 
@@ -177,7 +200,10 @@ def _point(place: Place) -> ImageRegion:
 
 
 def _percentages(probabilities: Probabilities, shows: float) -> list[Measurement]:
-    named = [(codes.PROBABILITIES[severity], p) for severity, p in zip(Severity, probabilities, strict=True)]
+    named = [
+        (codes.PROBABILITIES[severity], p)
+        for severity, p in zip(Severity, probabilities, strict=True)
+    ]
     return [
         Measurement(name=name, value=round(100 * float(p), 3), unit=codes.PERCENT)
         for name, p in [*named, (codes.SHOWS, shows)]
@@ -227,12 +253,18 @@ def _equipment(provenance: Provenance) -> ContributingEquipment:
 
 
 def _comment(text: str) -> TextContentItem:
-    return TextContentItem(name=codes.COMMENT, value=text, relationship_type=RelationshipTypeValues.CONTAINS)
+    return TextContentItem(
+        name=codes.COMMENT, value=text, relationship_type=RelationshipTypeValues.CONTAINS
+    )
 
 
 def _put_before_the_figures(content: MeasurementReport, notice: str) -> None:
     items = content[0].ContentSequence
-    first = next(i for i, item in enumerate(items) if item.RelationshipType == RelationshipTypeValues.CONTAINS.value)
+    first = next(
+        i
+        for i, item in enumerate(items)
+        if item.RelationshipType == RelationshipTypeValues.CONTAINS.value
+    )
     items.insert(first, _comment(notice))
 
 

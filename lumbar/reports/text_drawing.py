@@ -35,7 +35,9 @@ class Page:
         self.image = Image.new("RGB", (width, height), GROUND)
         self.ink = ImageDraw.Draw(self.image)
 
-    def write(self, x: float, y: float, text: str, size: int, colour: Colour = LIGHT, anchor: str = "la") -> None:
+    def write(
+        self, x: float, y: float, text: str, size: int, colour: Colour = LIGHT, anchor: str = "la"
+    ) -> None:
         """One line; ``anchor`` says what of it lies at (x, y), in Pillow's two letters."""
         x -= {"l": 0.0, "m": 0.5, "r": 1.0}[anchor[0]] * length(text, size)
         for run in _runs(text):
@@ -45,14 +47,18 @@ class Page:
                 self.ink.text((x, y), run, colour, _font(size), anchor="l" + anchor[1])
             x += _advance(run, size)
 
-    def write_all(self, x: float, y: float, lines: Iterable[str], size: int, colour: Colour = LIGHT) -> float:
+    def write_all(
+        self, x: float, y: float, lines: Iterable[str], size: int, colour: Colour = LIGHT
+    ) -> float:
         """Lines one under the other; the y below them."""
         for line in lines:
             self.write(x, y, line, size, colour)
             y += size * LEADING
         return y
 
-    def write_over(self, x: float, y: float, text: str, size: int, colour: Colour = LIGHT, anchor: str = "la") -> None:
+    def write_over(
+        self, x: float, y: float, text: str, size: int, colour: Colour = LIGHT, anchor: str = "la"
+    ) -> None:
         """A short word over an image, on a dark plate so that it is read on white fat too."""
         left, top, right, bottom = self.ink.textbbox((x, y), text, _font(size), anchor=anchor)
         self.ink.rectangle((left - 3, top - 3, right + 2, bottom + 2), fill=GROUND)
@@ -67,7 +73,9 @@ class Page:
         """As high as the font's own hyphen, and about as thick."""
         top = round(y + _font(size).getbbox("-", anchor="l" + vertical)[1])
         right = x + DASH_EM * size
-        self.ink.rectangle((round(x + 1), top, round(right - 1), top + max(0, round(size / 12) - 1)), fill=colour)
+        self.ink.rectangle(
+            (round(x + 1), top, round(right - 1), top + max(0, round(size / 12) - 1)), fill=colour
+        )
 
 
 def length(text: str, size: int) -> float:

@@ -50,7 +50,10 @@ class Acquisition:
 
     def shows_station(self, other: "Acquisition") -> bool:
         """Whether the other's part of the body: the middles less than half the smaller images' height apart."""
-        (middle, height), (other_middle, other_height) = self.stacks[0].extent, other.stacks[0].extent
+        (middle, height), (other_middle, other_height) = (
+            self.stacks[0].extent,
+            other.stacks[0].extent,
+        )
         return abs(middle - other_middle) < min(height, other_height) / 2
 
     def known_from(self, others: Sequence["Acquisition"]) -> list[bool]:
@@ -60,7 +63,9 @@ class Acquisition:
 
     def repeats(self, other: "Acquisition") -> bool:
         """Whether at least half of it shows the other again, with the same timing and matrix."""
-        ours, theirs = ({kind(header) for header in slices} for slices in (self.slices, other.slices))
+        ours, theirs = (
+            {kind(header) for header in slices} for slices in (self.slices, other.slices)
+        )
         alike = any(own.is_like(their) for own in ours for their in theirs)
         return alike and 2 * sum(self.known_from([other])) >= len(self.slices)
 
@@ -76,7 +81,8 @@ class Kind:
         """Whether the images are the same, and the times nearly: scanners fit them to the number of slices."""
         pairs = zip(self.times, other.times, strict=True)
         return self.images == other.images and all(
-            ours == theirs or (ours and theirs and math.isclose(ours, theirs, rel_tol=ALIKE)) for ours, theirs in pairs
+            ours == theirs or (ours and theirs and math.isclose(ours, theirs, rel_tol=ALIKE))
+            for ours, theirs in pairs
         )
 
 
@@ -89,7 +95,9 @@ def acquisitions(alike: Sequence[SliceHeader]) -> list[Acquisition]:
 def kind(header: SliceHeader) -> Kind:
     """Of which kind a slice is, however it lies in memory."""
     times = (header.repetition_time, header.echo_time, header.inversion_time or 0.0)
-    sides = sorted(zip(np.round(header.spacing, 3).tolist(), (header.rows, header.columns), strict=True))
+    sides = sorted(
+        zip(np.round(header.spacing, 3).tolist(), (header.rows, header.columns), strict=True)
+    )
     images = fat_suppressed(header), header.contrast_agent, *sides
     return Kind(tuple(None if ms is None else round(ms, 1) for ms in times), images)
 
@@ -99,7 +107,9 @@ class _Joined:
     again: bool  # begun with what is shown elsewhere
     slices: list[SliceHeader] = field(default_factory=list)
     series: set[str] = field(default_factory=set)
-    kinds: list[Kind] = field(default_factory=list)  # none like another, so that small differences do not add up
+    kinds: list[Kind] = field(
+        default_factory=list
+    )  # none like another, so that small differences do not add up
 
     def is_like(self, kind: Kind) -> bool:
         return any(kind.is_like(own) for own in self.kinds)
@@ -116,15 +126,23 @@ def _joined(slices: list[SliceHeader]) -> list[list[SliceHeader]]:
     for header in slices:
         by_series[header.series_instance_uid, kind(header)].append(header)
     whole = [(own, Acquisition.of(part)) for own, part in by_series.items()]
-    parts = sorted(((own, a.kept, a.step) for own, a in whole), key=lambda part: (-len(part[1]), lying(part[1][0])))
+    parts = sorted(
+        ((own, a.kept, a.step) for own, a in whole),
+        key=lambda part: (-len(part[1]), lying(part[1][0])),
+    )
     ordered = [header for _, part, _ in parts for header in part]
-    places, where = Places(ordered), np.full(len(ordered), -1)  # the index in ``joined`` of each slice that is there
+    places, where = (
+        Places(ordered),
+        np.full(len(ordered), -1),
+    )  # the index in ``joined`` of each slice that is there
     joined: list[_Joined] = []
     done = 0
     for (uid, own), part, step in parts:
         known = [set(where[places.shared(header, step)].tolist()) - {-1} for header in part]
         shown = Counter(i for showing in known for i in showing)
-        for i in [i for i, count in shown.items() if 2 * count >= len(part) and joined[i].is_like(own)]:
+        for i in [
+            i for i, count in shown.items() if 2 * count >= len(part) and joined[i].is_like(own)
+        ]:
             both = where == i
             both[done : done + len(part)] = True
             if both.sum() >= MIN_SLICES and places.even(both):
@@ -135,13 +153,18 @@ def _joined(slices: list[SliceHeader]) -> list[list[SliceHeader]]:
             (uid not in other.series, i not in beside, shown[i], i)
             for i, other in enumerate(joined)
             if 2 * shown[i] < len(part)
-            and (uid in other.series or (other.is_like(own) and (i in beside or (few and other.again is again))))
+            and (
+                uid in other.series
+                or (other.is_like(own) and (i in beside or (few and other.again is again)))
+            )
         ]
         at = min(fitting)[-1] if fitting else len(joined)
         if not fitting:
             joined.append(_Joined(again))
         joined[at].slices.extend(
-            header for header, showing in zip(part, known, strict=True) if at not in shown or at not in showing
+            header
+            for header, showing in zip(part, known, strict=True)
+            if at not in shown or at not in showing
         )
         joined[at].series.add(uid)
         if not joined[at].is_like(own):

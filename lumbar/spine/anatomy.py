@@ -33,7 +33,9 @@ class Severity(StrEnum):
     @property
     def label(self) -> str:
         """As the RSNA labels write it: ``Normal/Mild``."""
-        return {"normal_mild": "Normal/Mild", "moderate": "Moderate", "severe": "Severe"}[self.value]
+        return {"normal_mild": "Normal/Mild", "moderate": "Moderate", "severe": "Severe"}[
+            self.value
+        ]
 
 
 class Side(StrEnum):

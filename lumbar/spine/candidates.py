@@ -23,7 +23,9 @@ class Candidate:
     row: float
 
 
-def candidates(roles: Roles, points: Mapping[FindingKey, Vector]) -> tuple[list[Candidate], dict[FindingKey, str]]:
+def candidates(
+    roles: Roles, points: Mapping[FindingKey, Vector]
+) -> tuple[list[Candidate], dict[FindingKey, str]]:
     """Candidates in the order of the findings, the nearest first, and for each finding without one the reason.
 
     ``points``: where each finding at a located level lies, mm (LPS).
@@ -38,7 +40,10 @@ def candidates(roles: Roles, points: Mapping[FindingKey, Vector]) -> tuple[list[
         elif key not in points:
             reasons[key] = "the disc level was not found"
         else:
-            near = [Candidate(key, s, *s.to_pixel(points[key])) for s in _near(stacks, points[key], REACH_MM[role])]
+            near = [
+                Candidate(key, s, *s.to_pixel(points[key]))
+                for s in _near(stacks, points[key], REACH_MM[role])
+            ]
             inside = [c for c in near if c.header.contains(c.column, c.row)]
             offered += inside[:PER_FINDING]
             if not near:

@@ -21,7 +21,11 @@ DENOISE_MM = 0.3  # standard deviation of the Gaussian
 RIM = 8  # pixels that are denoised too and cut off, so that a crop with a margin is the same inside
 
 # The canal from the body above the disc to the one below; the foramen with both pedicles; the recess with the sac.
-CROP_MM: Mapping[Role, float] = {Role.SAGITTAL_T2: 64.0, Role.SAGITTAL_T1: 48.0, Role.AXIAL_T2: 48.0}
+CROP_MM: Mapping[Role, float] = {
+    Role.SAGITTAL_T2: 64.0,
+    Role.SAGITTAL_T1: 48.0,
+    Role.AXIAL_T2: 48.0,
+}
 
 # LPS directions of the crop's right and bottom: sagittal anterior left and head up, axial seen from the feet.
 HANGING: Mapping[Plane, tuple[Vector, Vector]] = {
@@ -32,7 +36,12 @@ HANGING: Mapping[Plane, tuple[Vector, Vector]] = {
 
 
 def crop(
-    image: NDArray[np.float32], header: SliceHeader, column: float, row: float, size_mm: float, margin: int = 0
+    image: NDArray[np.float32],
+    header: SliceHeader,
+    column: float,
+    row: float,
+    size_mm: float,
+    margin: int = 0,
 ) -> NDArray[np.float32]:
     """The square of ``size_mm`` centred on a pixel: (224, 224), 0–1, black outside the image.
 
@@ -51,14 +60,18 @@ def crop(
     return np.ascontiguousarray(denoised[RIM:-RIM, RIM:-RIM], dtype=np.float32).clip(0, 1)
 
 
-def upright(image: NDArray[np.float32], header: SliceHeader) -> tuple[NDArray[np.float32], SliceHeader]:
+def upright(
+    image: NDArray[np.float32], header: SliceHeader
+) -> tuple[NDArray[np.float32], SliceHeader]:
     """The same slice stored as it hangs: flipped and transposed, no pixel changed.
 
     So what is made of it is the same, to the last bit, however it was stored.
     """
     right, down = _hung(header)
     transposed = abs(right @ header.along_row) < abs(right @ header.down_column)
-    pixels, (between_rows, between_columns) = (image.T, header.spacing[::-1]) if transposed else (image, header.spacing)
+    pixels, (between_rows, between_columns) = (
+        (image.T, header.spacing[::-1]) if transposed else (image, header.spacing)
+    )
     position = np.array(header.position)
     if right @ (header.down_column if transposed else header.along_row) < 0:
         pixels = pixels[:, ::-1]
@@ -80,7 +93,9 @@ def upright(image: NDArray[np.float32], header: SliceHeader) -> tuple[NDArray[np
     return np.ascontiguousarray(pixels), stored
 
 
-def crop_to_image(header: SliceHeader, column: float, row: float, size_mm: float) -> NDArray[np.float64]:
+def crop_to_image(
+    header: SliceHeader, column: float, row: float, size_mm: float
+) -> NDArray[np.float64]:
     """The (2, 3) affine map from the crop's (column, row) to the image's; the crop's centre maps to the point."""
     right, down = _hung(header)
     mm = size_mm / SIDE
@@ -106,7 +121,9 @@ def _hung(header: SliceHeader) -> tuple[Vector, Vector]:
     """The two of the slice's four in-plane directions that point most nearly to the hanging's right and bottom."""
     to_right, to_bottom = HANGING[header.plane]
     across, down = header.along_row, header.down_column
-    if abs(across @ to_right) + abs(down @ to_bottom) < abs(down @ to_right) + abs(across @ to_bottom):
+    if abs(across @ to_right) + abs(down @ to_bottom) < abs(down @ to_right) + abs(
+        across @ to_bottom
+    ):
         across, down = down, across
     return (
         across if across @ to_right >= 0 else -across,

@@ -18,15 +18,26 @@ from lumbar.spine.roles import Roles
 from lumbar.spine.slices import SliceHeader, Vector
 
 # From the canal's centre at the disc: aside to a foramen, wider further down, then towards the front and up the canal.
-FORAMEN_ASIDE_MM = {Level.L1_L2: 16.0, Level.L2_L3: 16.5, Level.L3_L4: 17.0, Level.L4_L5: 18.0, Level.L5_S1: 20.0}
+FORAMEN_ASIDE_MM = {
+    Level.L1_L2: 16.0,
+    Level.L2_L3: 16.5,
+    Level.L3_L4: 17.0,
+    Level.L4_L5: 18.0,
+    Level.L5_S1: 20.0,
+}
 FORAMEN_AHEAD_MM, FORAMEN_UP_MM = 4.5, 6.0
 RECESS_ASIDE_MM, RECESS_AHEAD_MM = 9.5, 4.5
-FORAMEN_SD = 4.5  # mm across the slices over which a foramen fades from sight; as the network was taught
+FORAMEN_SD = (
+    4.5  # mm across the slices over which a foramen fades from sight; as the network was taught
+)
 FORAMEN_SLICES_MM = 8.0  # from the first place: the slices on which a foramen is looked for
 NEAR_MM = 11.0  # from the first place: where the network's word counts; half the way to the next foramen is 16
 AXIAL_MM, PER_LEVEL = 5.0, 2  # the axial slices on which a recess is looked for
 SAC_OFF_MM = 20.0  # from the canal's middle as found on sagittal slices: where an axial slice's sac is still the same
-OTHER_LEVEL_MM, VOTES = 16.0, 4  # a foramen seen so far from where it should be names another level; how many may
+OTHER_LEVEL_MM, VOTES = (
+    16.0,
+    4,
+)  # a foramen seen so far from where it should be names another level; how many may
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,9 @@ def find_points(levels: Levels, roles: Roles, read: Read, keypoints: KeypointRea
     at = {key: usual_place(key, levels.canal) for key in ALL_FINDINGS if key.level in levels.canal}
     foramina, votes = _foramina(at, roles, read, keypoints)
     recesses, seen = _recesses(at, levels, roles, read, keypoints)
-    doubts = (f"{UNCERTAIN}: the foramina on Sagittal T1 count differently",) if votes >= VOTES else ()
+    doubts = (
+        (f"{UNCERTAIN}: the foramina on Sagittal T1 count differently",) if votes >= VOTES else ()
+    )
     return Points(at | foramina | recesses, frozenset((*foramina, *seen)), doubts)
 
 
@@ -56,7 +69,12 @@ def usual_place(key: FindingKey, canal: Mapping[Level, Vector]) -> Vector:
     up, ahead = _along(key.level, canal)
     aside = np.array([1.0 if key.condition.side is Side.LEFT else -1.0, 0, 0])
     if key.condition.role is Role.SAGITTAL_T1:
-        return centre + FORAMEN_ASIDE_MM[key.level] * aside + FORAMEN_AHEAD_MM * ahead + FORAMEN_UP_MM * up
+        return (
+            centre
+            + FORAMEN_ASIDE_MM[key.level] * aside
+            + FORAMEN_AHEAD_MM * ahead
+            + FORAMEN_UP_MM * up
+        )
     if key.condition.role is Role.AXIAL_T2:
         return centre + RECESS_ASIDE_MM * aside + RECESS_AHEAD_MM * ahead
     return centre
@@ -83,7 +101,8 @@ def _foramina(
     near = [
         s
         for s in slices
-        if s.contains(*s.to_pixel(centre)) and any(abs(s.distance(p)) <= FORAMEN_SLICES_MM for p in wanted.values())
+        if s.contains(*s.to_pixel(centre))
+        and any(abs(s.distance(p)) <= FORAMEN_SLICES_MM for p in wanted.values())
     ]
     pictures = list(_pictures(((s, centre) for s in near), read, SAGITTAL))
     if not pictures:
@@ -92,11 +111,16 @@ def _foramina(
     found, votes = {}, 0
     for key, point in wanted.items():
         channel = SAGITTAL.points.index(f"foramen_{key.level}")
-        beside = [i for i, p in enumerate(pictures) if abs(p.header.distance(point)) <= FORAMEN_SLICES_MM]
+        beside = [
+            i for i, p in enumerate(pictures) if abs(p.header.distance(point)) <= FORAMEN_SLICES_MM
+        ]
         if not beside:
             continue
         maps = heats[beside, ..., channel]
-        places = [_mass(heat, pictures[i].to_cell(point), SAGITTAL) for i, heat in zip(beside, maps, strict=True)]
+        places = [
+            _mass(heat, pictures[i].to_cell(point), SAGITTAL)
+            for i, heat in zip(beside, maps, strict=True)
+        ]
         presence = np.array([mass for mass, _ in places])
         best = int(presence.argmax())
         if presence[best] >= SEEN:
@@ -118,7 +142,11 @@ def _elsewhere(maps: Heat, pictures: list[Picture], point: Vector) -> bool:
 
 
 def _recesses(
-    at: Mapping[FindingKey, Vector], levels: Levels, roles: Roles, read: Read, keypoints: KeypointReader
+    at: Mapping[FindingKey, Vector],
+    levels: Levels,
+    roles: Roles,
+    read: Read,
+    keypoints: KeypointReader,
 ) -> tuple[dict[FindingKey, Vector], set[FindingKey]]:
     """Those of the levels whose sac or recesses show on the axial slices nearest to the disc; and which are seen.
 
@@ -127,7 +155,10 @@ def _recesses(
     slices = [s for stack in roles.stacks.get(Role.AXIAL_T2, ()) for s in stack.slices]
     asked: list[tuple[Level, SliceHeader]] = []
     for level, canal in levels.canal.items():
-        near = sorted((s for s in slices if abs(s.distance(canal)) <= AXIAL_MM), key=lambda s: abs(s.distance(canal)))
+        near = sorted(
+            (s for s in slices if abs(s.distance(canal)) <= AXIAL_MM),
+            key=lambda s: abs(s.distance(canal)),
+        )
         asked += [(level, s) for s in near[:PER_LEVEL]]
     pictures = {
         (level, s.sop_instance_uid, s.frame): seen
@@ -145,7 +176,9 @@ def _recesses(
             place = point if mass >= SEEN else beside[key]
             if key not in best or mass > best[key][0]:
                 best[key] = mass, place
-    return {key: place for key, (_, place) in best.items()}, {key for key, (mass, _) in best.items() if mass >= SEEN}
+    return {key: place for key, (_, place) in best.items()}, {
+        key for key, (mass, _) in best.items() if mass >= SEEN
+    }
 
 
 def _sac_off(seen: Picture, heat: Heat, canal: Vector) -> Vector:
@@ -185,7 +218,9 @@ def _mass(heat: Heat, place: Vector, framing: Framing) -> tuple[float, Vector]:
     return mass, np.array([(near * columns).sum(), (near * rows).sum()]) / mass
 
 
-def _pictures(wanted: Iterable[tuple[SliceHeader, Vector]], read: Read, framing: Framing) -> Iterator[Picture]:
+def _pictures(
+    wanted: Iterable[tuple[SliceHeader, Vector]], read: Read, framing: Framing
+) -> Iterator[Picture]:
     """Those that can be read; a damaged one is passed over here and told of where it would be graded."""
     for header, centre in wanted:
         try:

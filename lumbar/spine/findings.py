@@ -49,7 +49,9 @@ class Finding:
                 raise ValueError("a finding that is not assessed needs a reason")
             return
         if self.place is None or self.shows is None or self.reason is not None:
-            raise ValueError("an assessed finding has a place and a view probability, and no reason")
+            raise ValueError(
+                "an assessed finding has a place and a view probability, and no reason"
+            )
         if abs(sum(self.probabilities) - 1) > 1e-3 or min(self.probabilities) < 0:
             raise ValueError(f"not probabilities: {self.probabilities}")
 

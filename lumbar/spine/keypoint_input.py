@@ -35,8 +35,15 @@ class Framing:
         return self.side // CELL
 
 
-DISCS = ("t11_t12", "t12_l1", *Level, "s1_s2")  # cranial to caudal, counted upwards from the lowest above the sacrum
-SAGITTAL = Framing(192, 1.6, (*(f"canal_{disc}" for disc in DISCS), *(f"foramen_{level}" for level in Level)))
+DISCS = (
+    "t11_t12",
+    "t12_l1",
+    *Level,
+    "s1_s2",
+)  # cranial to caudal, counted upwards from the lowest above the sacrum
+SAGITTAL = Framing(
+    192, 1.6, (*(f"canal_{disc}" for disc in DISCS), *(f"foramen_{level}" for level in Level))
+)
 AXIAL = Framing(128, 1.25, ("sac", *(f"{side}_recess" for side in Side)))
 
 BORDER = Framing(80, 1.2, ())  # between the lumbar spine and the sacrum
@@ -83,7 +90,9 @@ def picture(image: Image, header: SliceHeader, centre: Vector, framing: Framing)
     spacing = min(header.spacing)
     if mm > 1.5 * spacing:  # what is finer than the picture's pixels must not alias
         image = cv2.GaussianBlur(image, (0, 0), 0.4 * mm / spacing).astype(np.float32)
-    seen = cv2.warpAffine(image, to_image, (side, side), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    seen = cv2.warpAffine(
+        image, to_image, (side, side), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    )
     return Picture(header, brightened(np.asarray(seen, dtype=np.float32)), hung, to_image)
 
 
@@ -100,4 +109,6 @@ def _to_image(header: SliceHeader, centre: Vector, framing: Framing) -> NDArray[
     """(2, 3): the picture's (column, row) to the slice's."""
     column, row = header.to_pixel(centre)
     turn = crop_to_image(header, column, row, SIDE * framing.mm)[:, :2]
-    return np.column_stack([turn, np.array([column, row]) - turn @ np.full(2, (framing.side - 1) / 2)])
+    return np.column_stack(
+        [turn, np.array([column, row]) - turn @ np.full(2, (framing.side - 1) / 2)]
+    )

@@ -45,7 +45,12 @@ def best_row(heat: Heat) -> Row | None:
 
     None where no ``FEWEST`` discs follow each other.
     """
-    blobs = np.stack([cv2.blur(heat[..., k], (BLOB, BLOB), borderType=cv2.BORDER_CONSTANT) for k in range(len(DISCS))])
+    blobs = np.stack(
+        [
+            cv2.blur(heat[..., k], (BLOB, BLOB), borderType=cv2.BORDER_CONSTANT)
+            for k in range(len(DISCS))
+        ]
+    )
     blobs = blobs * BLOB**2
     at = _places(blobs.max(axis=0))
     if len(at) < FEWEST:
@@ -72,7 +77,9 @@ _LOWEST = len(DISCS) - 2  # L5/S1
 def _places(strength: Heat) -> NDArray[np.int64]:
     """(n, 2): the cells (x, y) that stand out, the strongest first."""
     reach = 2 * round(APART_MM / CELL_MM / 2) + 1
-    peaks = (strength >= cv2.dilate(strength, np.ones((reach, reach), np.uint8))) & (strength > 0.003)
+    peaks = (strength >= cv2.dilate(strength, np.ones((reach, reach), np.uint8))) & (
+        strength > 0.003
+    )
     rows, columns = np.nonzero(peaks)
     order = np.argsort(-strength[rows, columns], kind="stable")[:MOST]
     return np.column_stack([columns, rows])[order]
@@ -117,14 +124,18 @@ def _ends(
     return found
 
 
-def _step(distance: NDArray[np.float64], upward: NDArray[np.bool_], spacing: float) -> NDArray[np.float64]:
+def _step(
+    distance: NDArray[np.float64], upward: NDArray[np.bool_], spacing: float
+) -> NDArray[np.float64]:
     """The score of going from a disc's place (rows) up to the next one's, usually ``spacing`` mm away."""
     off = (distance - spacing) / SPACING_SD
     possible = upward & (distance > NEAREST) & (distance < FARTHEST)
     return np.asarray(np.where(possible, -np.square(off) / 4, -np.inf))
 
 
-def _trace(below: list[NDArray[np.int64]], top: int, start: int, first: int, none: int) -> dict[int, int]:
+def _trace(
+    below: list[NDArray[np.int64]], top: int, start: int, first: int, none: int
+) -> dict[int, int]:
     path = {}
     node = top
     for k, back in zip(range(_LOWEST - len(below), _LOWEST), reversed(below), strict=True):
@@ -142,4 +153,6 @@ def _centre(heat: Heat, at: NDArray[np.int64]) -> Vector:
     rows = np.arange(max(at[1] - reach, 0), min(at[1] + reach + 1, len(heat)))
     columns = np.arange(max(at[0] - reach, 0), min(at[0] + reach + 1, len(heat)))
     part = heat[np.ix_(rows, columns)] + 1e-9
-    return np.asarray([(part.sum(axis=0) * columns).sum(), (part.sum(axis=1) * rows).sum()] / part.sum())
+    return np.asarray(
+        [(part.sum(axis=0) * columns).sum(), (part.sum(axis=1) * rows).sum()] / part.sum()
+    )

@@ -13,10 +13,22 @@ from lumbar.spine.slices import SliceHeader
 from lumbar.spine.stacks import Stack, identity, lying
 from lumbar.spine.weighting import Weighting, dixon, fat_suppressed, role_of, weighting
 
-__all__ = ["ALONE", "MIN_SLICES", "Roles", "Stack", "Weighting", "assign_roles", "role_of", "weighting"]
+__all__ = [
+    "ALONE",
+    "MIN_SLICES",
+    "Roles",
+    "Stack",
+    "Weighting",
+    "assign_roles",
+    "role_of",
+    "weighting",
+]
 
 ALONE = 2  # a study of so few slices is read by plane and weighting alone
-FIELD_OF_VIEW = {Plane.SAGITTAL: (180.0, 400.0), Plane.AXIAL: (120.0, 400.0)}  # mm, the longer side; axial is zoomed
+FIELD_OF_VIEW = {
+    Plane.SAGITTAL: (180.0, 400.0),
+    Plane.AXIAL: (120.0, 400.0),
+}  # mm, the longer side; axial is zoomed
 
 LISTED = 6  # of many things, before the rest are only counted
 
@@ -39,7 +51,9 @@ class Roles:
         return tuple(role for role in Role if not self.stacks.get(role))
 
 
-@np.errstate(over="ignore", invalid="ignore")  # absurd positions are no reason to complain of arithmetic
+@np.errstate(
+    over="ignore", invalid="ignore"
+)  # absurd positions are no reason to complain of arithmetic
 def assign_roles(slices: Sequence[SliceHeader]) -> Roles:
     """Reads the slices of one study, in any order, duplicates included.
 
@@ -64,7 +78,9 @@ def assign_roles(slices: Sequence[SliceHeader]) -> Roles:
     for role in Role:
         whole = [a for a in offered[role] if alone or len(a) >= MIN_SLICES]
         read, left = _read_all(whole) if role is Role.AXIAL_T2 else _best_of_each_station(whole)
-        verdicts |= _verdicts(role, read, left, [a for a in offered[role] if a not in whole], series)
+        verdicts |= _verdicts(
+            role, read, left, [a for a in offered[role] if a not in whole], series
+        )
         found = [stack for a in read for stack in a.stacks]
         if role is Role.AXIAL_T2:
             found.sort(key=lambda s: (-len(s.slices), lying(s.slices[0])))
@@ -84,17 +100,23 @@ def _families(
 ) -> Mapping[tuple[str | None, tuple[object, ...]], list[SliceHeader]]:
     """By the objection to them, if any, and by what no acquisition mixes: frame of reference, plane and contrast."""
     localizers = _localizers(slices)
-    families: defaultdict[tuple[str | None, tuple[object, ...]], list[SliceHeader]] = defaultdict(list)
+    families: defaultdict[tuple[str | None, tuple[object, ...]], list[SliceHeader]] = defaultdict(
+        list
+    )
     for header in slices:
         contrast = weighting(header), fat_suppressed(header), header.contrast_agent, dixon(header)
-        objection = _objection(header, (header.series_instance_uid, header.plane) in localizers, alone)
+        objection = _objection(
+            header, (header.series_instance_uid, header.plane) in localizers, alone
+        )
         families[objection, (header.frame_of_reference_uid, header.plane, *contrast)].append(header)
     return families
 
 
 def _localizers(slices: Sequence[SliceHeader]) -> set[tuple[str, Plane]]:
     """Of the series in several planes, as localizers are, the planes too few slices lie in to be an acquisition."""
-    planes: defaultdict[str, defaultdict[Plane, list[SliceHeader]]] = defaultdict(lambda: defaultdict(list))
+    planes: defaultdict[str, defaultdict[Plane, list[SliceHeader]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
     for header in slices:
         planes[header.series_instance_uid][header.plane].append(header)
     return {
@@ -109,19 +131,28 @@ def _localizers(slices: Sequence[SliceHeader]) -> set[tuple[str, Plane]]:
 
 def _objection(header: SliceHeader, localizer: bool, alone: bool) -> str | None:
     """Why such a slice cannot be read, or None. Asks only for its plane and weighting where it came ``alone``."""
-    unreadable = f"{weighting(header)} in this plane is not read" if role_of(header) is None else None
+    unreadable = (
+        f"{weighting(header)} in this plane is not read" if role_of(header) is None else None
+    )
     if alone:
         return unreadable
     kinds = header.image_type
     longer_side = max(header.rows * header.spacing[0], header.columns * header.spacing[1])
     low, high = FIELD_OF_VIEW.get(header.plane, (0.0, np.inf))
-    reformat = {"DERIVED", "SECONDARY"} & set(kinds[:2]) or {"MPR", "PROJECTION", "PROJECTION IMAGE"} & set(kinds)
+    reformat = {"DERIVED", "SECONDARY"} & set(kinds[:2]) or {
+        "MPR",
+        "PROJECTION",
+        "PROJECTION IMAGE",
+    } & set(kinds)
     reasons = [
         (localizer or "LOCALIZER" in kinds, "a localizer"),
         (bool(reformat), "not an original acquisition"),
         (bool(dixon(header) & {"FAT", "OUT_PHASE"}), "a Dixon fat or opposed-phase image"),
         (unreadable is not None, unreadable),
-        (not low <= longer_side <= high, f"the field of view is not within {low:.0f} to {high:.0f} mm"),
+        (
+            not low <= longer_side <= high,
+            f"the field of view is not within {low:.0f} to {high:.0f} mm",
+        ),
     ]
     return next((reason for applies, reason in reasons if applies), None)
 
@@ -133,7 +164,9 @@ def _by_series(family: list[SliceHeader]) -> list[Acquisition]:
     return [Acquisition.of(own) for own in by_series.values()]
 
 
-def _best_of_each_station(offered: list[Acquisition]) -> tuple[list[Acquisition], list[Acquisition]]:
+def _best_of_each_station(
+    offered: list[Acquisition],
+) -> tuple[list[Acquisition], list[Acquisition]]:
     """Of sagittal acquisitions what is read, the lowest first, and what is not."""
     read: list[Acquisition] = []
     for acquisition in sorted(offered, key=_preference):
@@ -178,7 +211,9 @@ def _verdicts(
 ) -> Mapping[Acquisition, str]:
     verdicts = dict.fromkeys(read, role.label)
     if role is not Role.AXIAL_T2 and len(read) > 1:
-        verdicts = {a: f"{role.label}, station {n} of {len(read)} from below" for n, a in enumerate(read, 1)}
+        verdicts = {
+            a: f"{role.label}, station {n} of {len(read)} from below" for n, a in enumerate(read, 1)
+        }
     verdicts |= dict.fromkeys(left, f"not read, another is better for {role.label}")
     verdicts |= dict.fromkeys(few, f"refused, fewer than {MIN_SLICES} slices")
     for acquisition in (*left, *few):
@@ -186,7 +221,10 @@ def _verdicts(
         if repeated is not None:
             verdicts[acquisition] = f"not read, it repeats {_named(repeated, series)}"
     together = {a: _named(a, series) for a in verdicts}
-    return {a: f"{v}; {together[a]} belong together" if " and " in together[a] else v for a, v in verdicts.items()}
+    return {
+        a: f"{v}; {together[a]} belong together" if " and " in together[a] else v
+        for a, v in verdicts.items()
+    }
 
 
 def _named(acquisition: Acquisition, series: Mapping[str, int]) -> str:
@@ -208,21 +246,28 @@ def _choices(verdicts: Mapping[Acquisition, str], series: Mapping[str, int]) -> 
         for own in _by_series(list(acquisition.slices)):
             told[series[own.first.series_instance_uid]][verdict].append(_description(own))
     return tuple(
-        f"series {n} " + "; ".join(f"({_listed(sorted(held))}): {verdict}" for verdict, held in told[n].items())
+        f"series {n} "
+        + "; ".join(f"({_listed(sorted(held))}): {verdict}" for verdict, held in told[n].items())
         for n in sorted(told)
     )
 
 
 def _description(acquisition: Acquisition) -> str:
     first, count = acquisition.first, len(acquisition)
-    times = (("TR", first.repetition_time), ("TE", first.echo_time), ("TI", first.inversion_time or None))
+    times = (
+        ("TR", first.repetition_time),
+        ("TE", first.echo_time),
+        ("TI", first.inversion_time or None),
+    )
     timing = "".join(f" {name} {ms:.0f}" for name, ms in times if ms is not None)
     return f"{count} {first.plane} {'slice' if count == 1 else 'slices'}{',' if timing else ''}{timing}"
 
 
 def _notes(stacks: Mapping[Role, tuple[Stack, ...]]) -> Iterator[str]:
     """Against the sagittal stacks, on which the levels are found: what lies elsewhere, what names another frame."""
-    reference = next((role for role in (Role.SAGITTAL_T2, Role.SAGITTAL_T1) if role in stacks), None)
+    reference = next(
+        (role for role in (Role.SAGITTAL_T2, Role.SAGITTAL_T1) if role in stacks), None
+    )
     for role in stacks:
         if reference is None or role is reference:
             continue
@@ -231,7 +276,11 @@ def _notes(stacks: Mapping[Role, tuple[Stack, ...]]) -> Iterator[str]:
         if apart:
             count = sum(len(stack.slices) for stack in apart)
             yield f"{count} {role.label} slices lie wholly outside the {reference.label} images"
-        frames = [{s.slices[0].frame_of_reference_uid for s in pair} - {""} for pair in beside if pair[0] not in apart]
+        frames = [
+            {s.slices[0].frame_of_reference_uid for s in pair} - {""}
+            for pair in beside
+            if pair[0] not in apart
+        ]
         if any(len(named) > 1 for named in frames):
             names = f"{role.label} and {reference.label}"
             yield f"{names} name different frames of reference; they overlap and are read together"

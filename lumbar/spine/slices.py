@@ -69,7 +69,11 @@ class SliceHeader:
     def to_patient(self, column: float, row: float) -> Vector:
         """The point in mm (LPS) of 0-based pixel coordinates whose integers are pixel centres."""
         down, across = self.spacing
-        return np.array(self.position) + self.along_row * across * column + self.down_column * down * row
+        return (
+            np.array(self.position)
+            + self.along_row * across * column
+            + self.down_column * down * row
+        )
 
     def to_pixel(self, point: Vector) -> tuple[float, float]:
         """Column and row (0-based, integers at pixel centres) of a point in mm, projected onto the slice."""

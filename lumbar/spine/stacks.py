@@ -15,7 +15,9 @@ SAME_POSITION = 0.1  # mm along the normal
 OVERLAP, MOST_OVERLAP_MM = 0.75, 4.0  # of the thickness: slices closer than that show the same
 HALFWAY = 0.55  # of the usual distance of neighbours: of slices planned anew none lies farther from an earlier one
 EVEN_MM = 0.02  # by which the steps of one acquisition differ, as written
-STATION_MM = 50.0  # between image centres within the plane; farther apart they show another part of the body
+STATION_MM = (
+    50.0  # between image centres within the plane; farther apart they show another part of the body
+)
 GAP = 2.5  # of the usual distance of neighbours: a larger one parts axial blocks; a missing slice makes it 2
 
 
@@ -40,7 +42,9 @@ class Stack:
     @property
     def steps(self) -> Vector:
         """From each slice to the next, mm along the normal."""
-        return np.asarray(np.abs(np.diff([s.centre @ self.slices[0].normal for s in self.slices])), dtype=float)
+        return np.asarray(
+            np.abs(np.diff([s.centre @ self.slices[0].normal for s in self.slices])), dtype=float
+        )
 
     @property
     def extent(self) -> tuple[float, float]:
@@ -57,8 +61,13 @@ class Stack:
         """Whether the other's images reach into the box around these, as seen along this stack's axes."""
         first = self.slices[0]
         axes = np.stack([first.along_row, first.down_column, first.normal], axis=1)
-        ours, theirs = ((np.concatenate([_corners(s) for s in stack.slices]) @ axes) for stack in (self, other))
-        return bool(np.all(ours.min(axis=0) <= theirs.max(axis=0)) and np.all(theirs.min(axis=0) <= ours.max(axis=0)))
+        ours, theirs = (
+            (np.concatenate([_corners(s) for s in stack.slices]) @ axes) for stack in (self, other)
+        )
+        return bool(
+            np.all(ours.min(axis=0) <= theirs.max(axis=0))
+            and np.all(theirs.min(axis=0) <= ours.max(axis=0))
+        )
 
 
 class Places:
@@ -78,8 +87,12 @@ class Places:
         ``step``: mm, as far as this one usually lies from its own neighbours; about half of it is another place.
         """
         offsets = self._centres - header.centre
-        reach = max(SAME_POSITION, min(OVERLAP * (header.thickness or 0.0), MOST_OVERLAP_MM, HALFWAY * step))
-        near = (np.abs(offsets @ header.normal) <= reach) & (np.linalg.norm(offsets, axis=1) <= STATION_MM)
+        reach = max(
+            SAME_POSITION, min(OVERLAP * (header.thickness or 0.0), MOST_OVERLAP_MM, HALFWAY * step)
+        )
+        near = (np.abs(offsets @ header.normal) <= reach) & (
+            np.linalg.norm(offsets, axis=1) <= STATION_MM
+        )
         return np.asarray(near & self.parallel(header))
 
     def even(self, which: NDArray[np.bool_]) -> bool:
@@ -92,7 +105,9 @@ class Places:
 
 def stacks(slices: Sequence[SliceHeader]) -> tuple[Stack, ...]:
     """The stacks that alike slices of one plane form, the largest first; of slices at the same position one is kept."""
-    found = [Stack(tuple(run), weighting(run[0])) for block in blocks(slices) for run in _runs(block)]
+    found = [
+        Stack(tuple(run), weighting(run[0])) for block in blocks(slices) for run in _runs(block)
+    ]
     return tuple(sorted(found, key=lambda s: (-len(s.slices), lying(s.slices[0]))))
 
 
@@ -148,7 +163,10 @@ def _parted(slices: list[SliceHeader], direction: Vector, gap: float) -> list[li
     """Parted wherever neighbours along a direction are more than ``gap`` mm from each other."""
     places = np.array([s.centre @ direction for s in slices])
     order = np.argsort(places, kind="stable")
-    return [[slices[i] for i in part] for part in np.split(order, np.flatnonzero(np.diff(places[order]) > gap) + 1)]
+    return [
+        [slices[i] for i in part]
+        for part in np.split(order, np.flatnonzero(np.diff(places[order]) > gap) + 1)
+    ]
 
 
 def _parallel(normals: Vector, normal: Vector) -> NDArray[np.bool_]:
@@ -157,4 +175,6 @@ def _parallel(normals: Vector, normal: Vector) -> NDArray[np.bool_]:
 
 def _corners(header: SliceHeader) -> Vector:
     right, bottom = header.columns - 0.5, header.rows - 0.5
-    return np.stack([header.to_patient(column, row) for column in (-0.5, right) for row in (-0.5, bottom)])
+    return np.stack(
+        [header.to_patient(column, row) for column in (-0.5, right) for row in (-0.5, bottom)]
+    )

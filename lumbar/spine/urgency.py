@@ -32,7 +32,9 @@ class Standing:
     not_assessed: int = 0
     numbering_uncertain: bool = False  # which level is which
     unread_because: str | None = None  # no findings: why (not yet analysed, not analysable, failed)
-    read_again: bool = False  # the findings are of an earlier revision, and a later one is on its way
+    read_again: bool = (
+        False  # the findings are of an earlier revision, and a later one is on its way
+    )
     ranks: bool = True  # whether the weights may rank
     stat: bool = False
     waiting: timedelta = timedelta(0)
@@ -78,7 +80,9 @@ def _by_findings(standing: Standing) -> tuple[Urgency, str]:
 
 def _names(severe: tuple[FindingKey, ...]) -> str:
     """``L4/L5 spinal canal stenosis and 2 more``; the canal is named first."""
-    first = min(severe, key=lambda key: (key.condition is not Condition.SPINAL_CANAL_STENOSIS, key.level))
+    first = min(
+        severe, key=lambda key: (key.condition is not Condition.SPINAL_CANAL_STENOSIS, key.level)
+    )
     more = f" and {len(severe) - 1} more" if len(severe) > 1 else ""
     return f"{first.level.label} {first.condition.label.lower()}{more}"
 

@@ -22,7 +22,11 @@ def weighting(header: SliceHeader) -> Weighting:
     """By ScanningSequence, TI, TE and TR; an inversion time of 0 is none (GE and Hitachi write it so)."""
     if {"GR", "EP", "RM"} & set(header.scanning_sequence):
         return Weighting.GRADIENT_ECHO
-    repetition, echo, inversion = header.repetition_time, header.echo_time, header.inversion_time or 0.0
+    repetition, echo, inversion = (
+        header.repetition_time,
+        header.echo_time,
+        header.inversion_time or 0.0,
+    )
     if repetition is None or echo is None:
         return Weighting.UNKNOWN
     if inversion > 1300:
@@ -41,18 +45,35 @@ def weighting(header: SliceHeader) -> Weighting:
 def role_of(header: SliceHeader) -> Role | None:
     """What a series of such slices is read for, by plane and weighting alone."""
     if header.plane is Plane.SAGITTAL:
-        roles = {Weighting.T1: Role.SAGITTAL_T1, Weighting.T2: Role.SAGITTAL_T2, Weighting.STIR: Role.SAGITTAL_T2}
+        roles = {
+            Weighting.T1: Role.SAGITTAL_T1,
+            Weighting.T2: Role.SAGITTAL_T2,
+            Weighting.STIR: Role.SAGITTAL_T2,
+        }
         return roles.get(weighting(header))
-    return Role.AXIAL_T2 if header.plane is Plane.AXIAL and weighting(header) is Weighting.T2 else None
+    return (
+        Role.AXIAL_T2 if header.plane is Plane.AXIAL and weighting(header) is Weighting.T2 else None
+    )
 
 
 def dixon(header: SliceHeader) -> frozenset[str]:
     """Which of the Dixon images it is, by ImageType; empty where it is none."""
-    names = {"W": "WATER", "F": "FAT", "IP": "IN_PHASE", "IN": "IN_PHASE", "OP": "OUT_PHASE", "OPP": "OUT_PHASE"}
+    names = {
+        "W": "WATER",
+        "F": "FAT",
+        "IP": "IN_PHASE",
+        "IN": "IN_PHASE",
+        "OP": "OUT_PHASE",
+        "OPP": "OUT_PHASE",
+    }
     names |= {name: name for name in names.values()} | {"OPP_PHASE": "OUT_PHASE"}
     return frozenset(names[kind] for kind in header.image_type[2:] if kind in names)
 
 
 def fat_suppressed(header: SliceHeader) -> bool:
     """STIR, spectral fat saturation or a Dixon water image."""
-    return weighting(header) is Weighting.STIR or "FS" in header.scan_options or "WATER" in dixon(header)
+    return (
+        weighting(header) is Weighting.STIR
+        or "FS" in header.scan_options
+        or "WATER" in dixon(header)
+    )

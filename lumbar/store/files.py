@@ -55,8 +55,12 @@ class Store:
     """
 
     root: Path
-    _durable: set[Path] = field(default_factory=set, compare=False, repr=False)  # folders this process has fsynced
-    _own: list[tuple[Path, int]] = field(default_factory=list, compare=False, repr=False)  # its folder and lock
+    _durable: set[Path] = field(
+        default_factory=set, compare=False, repr=False
+    )  # folders this process has fsynced
+    _own: list[tuple[Path, int]] = field(
+        default_factory=list, compare=False, repr=False
+    )  # its folder and lock
     _first: Lock = field(default_factory=Lock, compare=False, repr=False)
 
     @contextmanager
@@ -72,7 +76,9 @@ class Store:
             with path.open("xb") as file:
                 yield Draft(self, path, file)
         except OSError as error:
-            raise StoreFull(f"cannot write to {self.root}: {os.strerror(error.errno or errno.EIO)}") from error
+            raise StoreFull(
+                f"cannot write to {self.root}: {os.strerror(error.errno or errno.EIO)}"
+            ) from error
         finally:
             if path is not None:
                 with suppress(OSError):
@@ -96,7 +102,11 @@ class Store:
     def files(self, folder: str) -> set[str]:
         """The stored files in one folder (``<kind>/<two digits>``), relative to the root."""
         try:
-            return {f"{folder}/{entry.name}" for entry in os.scandir(self.root / folder) if entry.is_file()}
+            return {
+                f"{folder}/{entry.name}"
+                for entry in os.scandir(self.root / folder)
+                if entry.is_file()
+            }
         except FileNotFoundError:
             return set()
 
@@ -106,14 +116,18 @@ class Store:
             self.make_folder(self.root)
             usage = os.statvfs(self.root)
         except OSError as error:
-            raise StoreFull(f"cannot look at {self.root}: {os.strerror(error.errno or errno.EIO)}") from error
+            raise StoreFull(
+                f"cannot look at {self.root}: {os.strerror(error.errno or errno.EIO)}"
+            ) from error
         used = usage.f_blocks - usage.f_bfree
         return used / (used + usage.f_bavail) if used + usage.f_bavail else 1.0
 
     def own_folder(self) -> Path:
         """This process's folder for files that are not whole yet; made and locked at the first call."""
         with self._first:
-            if not self._own or not self._own[-1][0].exists():  # somebody may have cleaned up by hand
+            if (
+                not self._own or not self._own[-1][0].exists()
+            ):  # somebody may have cleaned up by hand
                 self._own.append(self._new_folder())
             return self._own[-1][0]
 
@@ -148,7 +162,9 @@ class Store:
             folder = self.root / INCOMING / uuid4().hex
             folder.mkdir()
             descriptor = _locked(folder)
-            if descriptor is not None and folder.exists():  # else somebody took it for abandoned before the lock
+            if (
+                descriptor is not None and folder.exists()
+            ):  # else somebody took it for abandoned before the lock
                 return folder, descriptor
 
 

@@ -37,11 +37,17 @@ def write_labelled_views(
 
     Raises WrongSetting where it is no data set in the RSNA 2024 layout.
     """
-    studies, rows, series = study_folders(data), rows_by_study(data / COORDINATES), series_by_study(data)
+    studies, rows, series = (
+        study_folders(data),
+        rows_by_study(data / COORDINATES),
+        series_by_study(data),
+    )
     advance = stage("Cutting labelled views", len(studies))
     files: dict[str, list[Path]] = {}
     for study in studies:
-        for kind, views in labelled_views(study, rows.get(study.name, []), series.get(study.name, {})).items():
+        for kind, views in labelled_views(
+            study, rows.get(study.name, []), series.get(study.name, {})
+        ).items():
             file = folder / kind / f"{study.name}.npz"
             file.parent.mkdir(parents=True, exist_ok=True)
             write_file(file, views)
@@ -50,7 +56,9 @@ def write_labelled_views(
     return files
 
 
-def labelled_views(study: Path, rows: Sequence[dict[str, str]], series: Mapping[str, Role]) -> dict[str, list[Views]]:
+def labelled_views(
+    study: Path, rows: Sequence[dict[str, str]], series: Mapping[str, Role]
+) -> dict[str, list[Views]]:
     """The views of one study by network; a slice that cannot be read leaves out only its view.
 
     ``series``: what the tables describe each as, for those whose headers tell no times.
@@ -66,7 +74,11 @@ def labelled_views(study: Path, rows: Sequence[dict[str, str]], series: Mapping[
     for role, stacks in roles.stacks.items():
         kind = "axial" if role is Role.AXIAL_T2 else "sagittal"
         for stack in stacks:
-            own = [label for label in labels if label.header in stack.slices and label.key.condition.role is role]
+            own = [
+                label
+                for label in labels
+                if label.header in stack.slices and label.key.condition.role is role
+            ]
             for marked in _together(own, role):
                 try:
                     views.setdefault(kind, []).append(_view(slices, stack.slices, marked, role))
@@ -85,7 +97,9 @@ def _together(labels: list[Label], role: Role) -> Iterator[list[Label]]:
             yield own
 
 
-def _view(slices: SliceReader, stack: Sequence[SliceHeader], labels: list[Label], role: Role) -> Views:
+def _view(
+    slices: SliceReader, stack: Sequence[SliceHeader], labels: list[Label], role: Role
+) -> Views:
     axial = role is Role.AXIAL_T2
     framing, count = (AXIAL_VIEW, AXIAL_SLICES) if axial else (SAGITTAL_VIEW, SAGITTAL_SLICES)
     marked = {label.key: label.point for label in labels}
@@ -95,7 +109,9 @@ def _view(slices: SliceReader, stack: Sequence[SliceHeader], labels: list[Label]
     if float((stack[shown[-1]].centre - first.centre) @ normal) < 0:
         normal = -normal
     pictures = [picture(slices.read(stack[i]), stack[i], centre, framing) for i in shown]
-    points = np.full((1 + len(Side) if axial else len(DISCS) + len(Side) * len(Level), 3), np.nan, np.float32)
+    points = np.full(
+        (1 + len(Side) if axial else len(DISCS) + len(Side) * len(Level), 3), np.nan, np.float32
+    )
     for key, point in marked.items():
         points[_index(key)] = *pictures[0].to_pixel(point), (point - first.centre) @ normal
     return Views(

@@ -15,7 +15,9 @@ from lumbar.spine.slices import SliceHeader, Vector
 from lumbar.training.rsna_dataset import Dropped, Study
 
 NEIGHBOURS = 2  # slices beside the labelled one, of those within reach
-MISNAMED_MM = 12.0  # by which a mark lies nearer to the marks of another level than to those of its own
+MISNAMED_MM = (
+    12.0  # by which a mark lies nearer to the marks of another level than to those of its own
+)
 
 
 @dataclass(frozen=True)
@@ -75,17 +77,26 @@ def mark(study: Study) -> MarkedStudy | Dropped:
             continue
         dropped.append(Dropped(study.name, key.row_id("")[1:], why))
     misnamed = _misnamed(findings)
-    dropped += [Dropped(study.name, key.row_id("")[1:], f"it lies where {at.label} is") for key, at in misnamed.items()]
+    dropped += [
+        Dropped(study.name, key.row_id("")[1:], f"it lies where {at.label} is")
+        for key, at in misnamed.items()
+    ]
     kept = tuple(finding for finding in findings if finding.key not in misnamed)
-    return MarkedStudy(study, SliceReader(instances), instances[0].header, by_role, kept, tuple(dropped))
+    return MarkedStudy(
+        study, SliceReader(instances), instances[0].header, by_role, kept, tuple(dropped)
+    )
 
 
-def _beside(labelled: SliceHeader, point: Vector, slices: Iterable[SliceHeader], role: Role) -> Sequence[SliceHeader]:
+def _beside(
+    labelled: SliceHeader, point: Vector, slices: Iterable[SliceHeader], role: Role
+) -> Sequence[SliceHeader]:
     """The nearest others on which the point is within reach, as the worker would be offered them."""
     near = [
         s
         for s in slices
-        if s != labelled and abs(s.distance(point)) <= REACH_MM[role] and s.contains(*s.to_pixel(point))
+        if s != labelled
+        and abs(s.distance(point)) <= REACH_MM[role]
+        and s.contains(*s.to_pixel(point))
     ]
     return sorted(near, key=lambda s: abs(s.distance(point)))[:NEIGHBOURS]
 
@@ -102,7 +113,10 @@ def _misnamed(findings: Sequence[MarkedFinding]) -> dict[FindingKey, Level]:
         }
         if finding.key.level not in middles:
             continue
-        away = {level: float(np.linalg.norm((finding.point - middle)[1:])) for level, middle in middles.items()}
+        away = {
+            level: float(np.linalg.norm((finding.point - middle)[1:]))
+            for level, middle in middles.items()
+        }
         nearest = min(away, key=lambda level: away[level])
         if away[finding.key.level] - away[nearest] > MISNAMED_MM:
             found[finding.key] = nearest

@@ -39,7 +39,9 @@ class Amounts:
     flip: bool = True  # mirror axial crops, every second one
 
 
-def augmented(rng: Rng, image: NDArray[np.uint8], condition: Condition, amounts: Amounts) -> tuple[Crop, Condition]:
+def augmented(
+    rng: Rng, image: NDArray[np.uint8], condition: Condition, amounts: Amounts
+) -> tuple[Crop, Condition]:
     """A kept crop with its margin to one of (224, 224), 0–1, and the condition that it shows then."""
     role = condition.role
     angle = np.deg2rad(np.clip(rng.normal(0, amounts.turn_deg), -15, 15))
@@ -51,14 +53,19 @@ def augmented(rng: Rng, image: NDArray[np.uint8], condition: Condition, amounts:
         condition = MIRRORED[condition]
     seen = _cut(image, turn, shift)
     if rng.random() < 0.3:
-        seen = np.asarray(cv2.GaussianBlur(seen, (0, 0), rng.uniform(0.3, max(0.31, amounts.blur))), dtype=np.float32)
+        seen = np.asarray(
+            cv2.GaussianBlur(seen, (0, 0), rng.uniform(0.3, max(0.31, amounts.blur))),
+            dtype=np.float32,
+        )
     gain, gamma = np.exp(rng.uniform(-amounts.brightness, amounts.brightness, 2))
     seen = np.float32(gain) * np.power(seen, np.float32(gamma)) * _sloping(rng, amounts.slope)
     if rng.random() < 0.7:
         coarse = int(rng.integers(2, 5))  # a scanner's pixel in pixels of the crop
         grain = rng.standard_normal((SIDE // coarse, SIDE // coarse), dtype=np.float32)
         spread = cv2.resize(grain, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
-        seen = np.asarray(seen + spread * np.float32(rng.uniform(0, amounts.noise)), dtype=np.float32)
+        seen = np.asarray(
+            seen + spread * np.float32(rng.uniform(0, amounts.noise)), dtype=np.float32
+        )
     return np.asarray(seen, dtype=np.float32).clip(0, 1), condition
 
 
@@ -75,5 +82,7 @@ def _cut(image: NDArray[np.uint8], turn: NDArray[np.float64], shift: NDArray[np.
     middle = np.full(2, (SIDE - 1) / 2)
     to_image = np.column_stack([turn, middle + MARGIN + shift - turn @ middle])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    seen = cv2.warpAffine(image, to_image, (SIDE, SIDE), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    seen = cv2.warpAffine(
+        image, to_image, (SIDE, SIDE), flags=flags, borderMode=cv2.BORDER_REPLICATE
+    )
     return np.asarray(seen / np.float32(255), dtype=np.float32)

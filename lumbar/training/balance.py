@@ -27,7 +27,9 @@ class Balance:
         return np.log(self.natural) - np.log(self.learnt)
 
 
-def balance(labels: Sequence[int], classes: int, oversampling: float, class_weight: float) -> Balance:
+def balance(
+    labels: Sequence[int], classes: int, oversampling: float, class_weight: float
+) -> Balance:
     """``labels``: each crop's class, 0 to ``classes`` - 1. A class without crops counts as if it had half of one."""
     counts = np.maximum(np.bincount(labels, minlength=classes).astype(float), 0.5)
     natural = counts / counts.sum()

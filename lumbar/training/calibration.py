@@ -17,7 +17,9 @@ OFFSETS_WITHIN = 0.5  # standard deviation that is expected of an offset: a rare
 STEPS = 100
 
 
-def corrected(probabilities: Floats, correction: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
+def corrected(
+    probabilities: Floats, correction: Floats, temperature: float = 1.0
+) -> NDArray[np.float64]:
     """(n, classes) probabilities, their logarithms added to and divided by the temperature; rows sum to 1."""
     logits = (np.log(np.maximum(probabilities.astype(float), 1e-12)) + correction) / temperature
     logits -= logits.max(axis=1, keepdims=True)
@@ -41,7 +43,9 @@ def fitted(
     logits = np.log(np.maximum(probabilities.astype(float), 1e-12)) + correction
     count, classes = logits.shape
     # what each unknown adds to each logit: one over the temperature, then an offset a class
-    adds = np.concatenate([logits[:, None, :], np.broadcast_to(np.eye(classes), (count, classes, classes))], axis=1)
+    adds = np.concatenate(
+        [logits[:, None, :], np.broadcast_to(np.eye(classes), (count, classes, classes))], axis=1
+    )
     expected = np.concatenate([[1.0], np.zeros(classes)])
     strength = np.diag([1e-6, *[1 / OFFSETS_WITHIN**2 if offsets else 1e12] * classes])
     unknowns, truth = expected.copy(), np.eye(classes)[labels]
@@ -64,7 +68,10 @@ def expected_calibration_error(probabilities: Floats, labels: NDArray[np.integer
     """Between the highest probability and how often it is right, 0–1, over ``BINS`` bins of equal width."""
     sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     bins = np.minimum((sure * BINS).astype(int), BINS - 1)
-    shares = [(bins == b).mean() * abs(sure[bins == b].mean() - right[bins == b].mean()) for b in np.unique(bins)]
+    shares = [
+        (bins == b).mean() * abs(sure[bins == b].mean() - right[bins == b].mean())
+        for b in np.unique(bins)
+    ]
     return float(sum(shares))
 
 

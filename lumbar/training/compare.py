@@ -43,9 +43,13 @@ def compare(
     counts. Their probabilities are corrected and calibrated alike on the validation part. Raises KeyError for an
     unknown candidate, WrongSetting where a part has no crops.
     """
-    crops_of = {part: [cut for cut in cuts if cut.on_target and parts[cut.study] is part] for part in Part}
+    crops_of = {
+        part: [cut for cut in cuts if cut.on_target and parts[cut.study] is part] for part in Part
+    }
     if not all(crops_of.values()):
-        raise WrongSetting("too few labelled patients: at least ten are needed to have some in every part")
+        raise WrongSetting(
+            "too few labelled patients: at least ten are needed to have some in every part"
+        )
     train, validation, test = (Samples("severity", crops_of[part], work, recipe) for part in Part)
     rows = []
     for name in candidates:
@@ -59,7 +63,12 @@ def compare(
         raw = ask(crops)
         per_second = len(crops) / (time.monotonic() - asked)
         own = figures(corrected(raw, *fitted(held, train.balance.correction, held_labels)), labels)
-        about = {"candidate": name, "parameters": size, "minutes": minutes, "crops_per_second": per_second}
+        about = {
+            "candidate": name,
+            "parameters": size,
+            "minutes": minutes,
+            "crops_per_second": per_second,
+        }
         rows.append({**about, "crops": len(crops), **own})
     return rows
 
@@ -68,7 +77,9 @@ def _seen(samples: Samples) -> NDArray[np.float32]:
     return np.stack([samples.as_read(i) for i in range(len(samples))])
 
 
-def _network(name: str, train: Samples, validation: Samples, folder: Path, stage: Stage) -> tuple[Ask, int, float]:
+def _network(
+    name: str, train: Samples, validation: Samples, folder: Path, stage: Stage
+) -> tuple[Ask, int, float]:
     """How to ask it, how many weights it has, and the minutes it learnt for, before a kill too."""
     if name not in BACKBONES:
         raise KeyError(name)
@@ -76,14 +87,23 @@ def _network(name: str, train: Samples, validation: Samples, folder: Path, stage
     length = sum(batches_of(phase, train) for phase in phases_of(course, None))
     network, history = teach(course, train, validation, folder, stage(f"Teaching {name}", length))
     minutes = sum(row["minutes"] for row in history)
-    return lambda crops: in_batches(network, crops, 32).astype(float), network.count_params(), minutes
+    return (
+        lambda crops: in_batches(network, crops, 32).astype(float),
+        network.count_params(),
+        minutes,
+    )
 
 
 def _forest(train: Samples, stage: Stage) -> tuple[Ask, int, float]:
     """As ``_network``; on image features of as many crops as the networks see, drawn and distorted alike."""
     began = time.monotonic()
-    count = sum(phase.epochs * (phase.crops or len(train)) for phase in phases_of(train.recipe.severity, None))
-    order = np.random.default_rng(train.recipe.seed).choice(len(train), count, p=train.balance.chances)
+    count = sum(
+        phase.epochs * (phase.crops or len(train))
+        for phase in phases_of(train.recipe.severity, None)
+    )
+    order = np.random.default_rng(train.recipe.seed).choice(
+        len(train), count, p=train.balance.chances
+    )
     advance = stage("Teaching the random forest", count)
     features, labels = [], []
     for n, index in enumerate(order):
@@ -93,11 +113,21 @@ def _forest(train: Samples, stage: Stage) -> tuple[Ask, int, float]:
         advance(1)
     weights = dict(enumerate(train.balance.weights))
     forest = RandomForestClassifier(
-        TREES, min_samples_leaf=LEAST, class_weight=weights, random_state=train.recipe.seed, n_jobs=-1
+        TREES,
+        min_samples_leaf=LEAST,
+        class_weight=weights,
+        random_state=train.recipe.seed,
+        n_jobs=-1,
     )
     forest.fit(np.stack(features), labels)
     minutes = (time.monotonic() - began) / 60
-    return lambda crops: np.asarray(forest.predict_proba(np.stack([described(c) for c in crops])), float), 0, minutes
+    return (
+        lambda crops: np.asarray(
+            forest.predict_proba(np.stack([described(c) for c in crops])), float
+        ),
+        0,
+        minutes,
+    )
 
 
 def described(crop: NDArray[np.float32]) -> NDArray[np.float32]:

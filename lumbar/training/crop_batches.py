@@ -27,16 +27,22 @@ class Samples:
         for cut in cuts:
             if cut.on_target:
                 findings.setdefault((cut.study, cut.condition, cut.level), []).append(cut)
-        self.items: list[list[Cut]] = [sorted(own, key=lambda cut: cut.rank) for own in findings.values()]
+        self.items: list[list[Cut]] = [
+            sorted(own, key=lambda cut: cut.rank) for own in findings.values()
+        ]
         if kind == "condition":
             off = [[cut] for cut in cuts if not cut.on_target]
             step = len(off) / max(1, round(len(self.items) * recipe.off_target))
             self.items += (
-                [off[int(i * step)] for i in range(len(off)) if int(i * step) < len(off)] if step >= 1 else off
+                [off[int(i * step)] for i in range(len(off)) if int(i * step) < len(off)]
+                if step >= 1
+                else off
             )
         self.labels = [label_of(kind, own[0]) for own in self.items]
         course: Course = getattr(recipe, kind)
-        self.balance: Balance = balance(self.labels, len(CLASSES[kind]), course.oversampling, course.class_weight)
+        self.balance: Balance = balance(
+            self.labels, len(CLASSES[kind]), course.oversampling, course.class_weight
+        )
 
     def __len__(self) -> int:
         return len(self.items)
@@ -45,7 +51,11 @@ class Samples:
         """One item's crop as the network learns from it, and its label then."""
         rng = np.random.default_rng(seed)
         own = self.items[index]
-        rank = int(rng.integers(1, len(own))) if len(own) > 1 and rng.random() < self.recipe.neighbour else 0
+        rank = (
+            int(rng.integers(1, len(own)))
+            if len(own) > 1 and rng.random() < self.recipe.neighbour
+            else 0
+        )
         cut = own[rank]
         image, condition = augmented(
             rng, read_cut(self.folder, cut), Condition(cut.condition), self.recipe.augmentation
@@ -71,13 +81,22 @@ class Epoch(keras.utils.PyDataset):  # type: ignore[misc]
     def __len__(self) -> int:
         return len(self._order) // self._samples.recipe.batch
 
-    def __getitem__(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    def __getitem__(
+        self, index: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         batch, samples = self._samples.recipe.batch, self._samples
         places = range(index * batch, (index + 1) * batch)
-        drawn = [samples.drawn((samples.recipe.seed, self._epoch, n), int(self._order[n])) for n in places]
+        drawn = [
+            samples.drawn((samples.recipe.seed, self._epoch, n), int(self._order[n]))
+            for n in places
+        ]
         labels = np.array([label for _, label in drawn])
         one_hot = np.eye(len(CLASSES[samples.kind]), dtype=np.float32)[labels]
-        return np.stack([image for image, _ in drawn]), one_hot, samples.balance.weights[labels].astype(np.float32)
+        return (
+            np.stack([image for image, _ in drawn]),
+            one_hot,
+            samples.balance.weights[labels].astype(np.float32),
+        )
 
 
 def label_of(kind: Kind, cut: Cut, condition: Condition | None = None) -> int:

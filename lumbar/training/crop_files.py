@@ -29,12 +29,17 @@ from lumbar.training.demographics import Person, person_of
 from lumbar.training.rsna_dataset import Dropped, Study
 from lumbar.training.split import Part
 
-MARGIN = 28  # pixels around a crop that are kept too, an eighth of its side: room to turn and to shift
+MARGIN = (
+    28  # pixels around a crop that are kept too, an eighth of its side: room to turn and to shift
+)
 MADE_BY = "2"  # of this file: another version makes other crops
 FOLDER = f"crops-{PREPROCESSING_VERSION}.{MADE_BY}"
 SPLIT, CUTS = "split.csv", "crops.csv"
 OFF_TARGET_MM = 15.0  # from every finding of the role: nearer than that, a crop still shows it
-ASIDE_MM, FAR_MM = (18.0, 70.0), (12.0, 40.0)  # of a crop off target: within its slice, and across the slices
+ASIDE_MM, FAR_MM = (
+    (18.0, 70.0),
+    (12.0, 40.0),
+)  # of a crop off target: within its slice, and across the slices
 
 Rng = np.random.Generator
 
@@ -58,7 +63,10 @@ class Cut(Person):
 
 
 def cut_crops(
-    studies: Sequence[Study], folder: Path, advance: Callable[[int], None], processes: int | None = None
+    studies: Sequence[Study],
+    folder: Path,
+    advance: Callable[[int], None],
+    processes: int | None = None,
 ) -> tuple[list[Cut], list[Dropped]]:
     """Crops of all studies, in their order, and what could not be used. What is there already is not cut again."""
     folder = folder / FOLDER
@@ -78,7 +86,9 @@ def read_cut(folder: Path, cut: Cut) -> NDArray[np.uint8]:
     """Its pixels with ``MARGIN`` around them."""
     image = cv2.imread(str(folder / FOLDER / cut.file), cv2.IMREAD_GRAYSCALE)
     if image is None:
-        raise Permanent(f"the crop {cut.file} in {folder / FOLDER} is gone; remove that folder and begin again")
+        raise Permanent(
+            f"the crop {cut.file} in {folder / FOLDER} is gone; remove that folder and begin again"
+        )
     return np.asarray(image, dtype=np.uint8)
 
 
@@ -102,7 +112,9 @@ def _cut_study(folder: Path, study: Study) -> tuple[list[Cut], list[Dropped]]:
 
 def _origin(study: Study) -> str:
     """Of what is said of a study and of its files, by their names, sizes and times."""
-    files = sorted((str(f.relative_to(study.folder)), f.stat()) for f in study.folder.rglob("*") if f.is_file())
+    files = sorted(
+        (str(f.relative_to(study.folder)), f.stat()) for f in study.folder.rglob("*") if f.is_file()
+    )
     said = (
         sorted(study.severities.items()),
         sorted(study.marks.items()),
@@ -114,7 +126,10 @@ def _origin(study: Study) -> str:
 
 def _cuts(draft: Path, folder: str, marked: MarkedStudy, dropped: list[Dropped]) -> Iterator[Cut]:
     rng = np.random.default_rng(int(hashlib.sha256(marked.study.name.encode()).hexdigest()[:8], 16))
-    about: dict[str, Any] = {"study": marked.study.name, **asdict(person_of(marked.header, marked.study.name))}
+    about: dict[str, Any] = {
+        "study": marked.study.name,
+        **asdict(person_of(marked.header, marked.study.name)),
+    }
     for finding in marked.findings:
         name, role = finding.key.row_id("")[1:], finding.key.condition.role
         places = [(rank, s, *s.to_pixel(finding.point)) for rank, s in enumerate(finding.slices)]
@@ -123,7 +138,11 @@ def _cuts(draft: Path, folder: str, marked: MarkedStudy, dropped: list[Dropped])
                 seen = crop(marked.reader.read(s), s, column, row, CROP_MM[role], MARGIN)
             except NotDicom as error:
                 if rank == 0:
-                    dropped.append(Dropped(marked.study.name, name, f"its labelled image cannot be read: {error}"))
+                    dropped.append(
+                        Dropped(
+                            marked.study.name, name, f"its labelled image cannot be read: {error}"
+                        )
+                    )
                     break
                 continue
             file = f"{name}-{rank if rank >= 0 else 'none'}.png"
@@ -150,16 +169,24 @@ def _off_target(
         if rng.random() < 0.5:
             angle, away = rng.uniform(0, 2 * np.pi), rng.uniform(*ASIDE_MM)
             header = labelled
-            place = finding.point + away * (np.cos(angle) * header.along_row + np.sin(angle) * header.down_column)
+            place = finding.point + away * (
+                np.cos(angle) * header.along_row + np.sin(angle) * header.down_column
+            )
         else:
-            far = [s for s in marked.by_role[role] if FAR_MM[0] <= abs(s.distance(finding.point)) <= FAR_MM[1]]
+            far = [
+                s
+                for s in marked.by_role[role]
+                if FAR_MM[0] <= abs(s.distance(finding.point)) <= FAR_MM[1]
+            ]
             if not far:
                 continue
             header = far[int(rng.integers(len(far)))]
             place = header.to_patient(*header.to_pixel(finding.point))
         near = min(float(np.linalg.norm(place - point)) for point in points)
         column, row = header.to_pixel(place)
-        if near >= (OFF_TARGET_MM if header is labelled else FAR_MM[0]) and header.contains(column, row):
+        if near >= (OFF_TARGET_MM if header is labelled else FAR_MM[0]) and header.contains(
+            column, row
+        ):
             yield -1, header, column, row
             return
 
@@ -181,7 +208,10 @@ def _read_tables(table: Path) -> tuple[list[Cut], list[Dropped]]:
     cuts = []
     for row in rows[1:end]:
         said = dict(zip(names, row, strict=True))
-        whole = {"rank": int(said["rank"]), **{n: said[n] == "True" for n in ("on_target", "synthetic")}}
+        whole = {
+            "rank": int(said["rank"]),
+            **{n: said[n] == "True" for n in ("on_target", "synthetic")},
+        }
         cuts.append(Cut(**(said | whole)))  # type: ignore[arg-type]
     return cuts, [Dropped(*row) for row in rows[end + 1 :]]
 
@@ -197,7 +227,9 @@ def kept_crops(work: Path, part: Part, most: int) -> NDArray[np.float32]:
     if not files:
         raise WrongSetting(f"{work} has no crops of the {part} part any more; train again")
     chosen = files[:: -(-len(files) // most)]
-    return np.stack([as_read(np.asarray(cv2.imread(str(f), cv2.IMREAD_GRAYSCALE), np.uint8)) for f in chosen])
+    return np.stack(
+        [as_read(np.asarray(cv2.imread(str(f), cv2.IMREAD_GRAYSCALE), np.uint8)) for f in chosen]
+    )
 
 
 def noise_crops(count: int) -> NDArray[np.float32]:

@@ -24,7 +24,9 @@ def with_times(instances: Sequence[Found], series: Mapping[str, Role]) -> list[F
 
 
 def _timed(found: Found, role: Role | None) -> Found:
-    if role is None or any(s.repetition_time is not None or s.echo_time is not None for s in found.slices):
+    if role is None or any(
+        s.repetition_time is not None or s.echo_time is not None for s in found.slices
+    ):
         return found
     repetition, echo = TIMES[role]
     slices = tuple(replace(s, repetition_time=repetition, echo_time=echo) for s in found.slices)

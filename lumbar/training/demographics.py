@@ -35,7 +35,11 @@ def people_of(studies: Iterable[Study]) -> dict[str, Person]:
 def parts_of(studies: Iterable[Study], people: Mapping[str, Person], seed: int) -> dict[str, Part]:
     """By study the part of its patient, of all who have labels, whatever becomes of their images."""
     grades: dict[str, list[Severity]] = {}
-    named = {study.name: people[study.name].patient for study in studies if study.name in people and study.severities}
+    named = {
+        study.name: people[study.name].patient
+        for study in studies
+        if study.name in people and study.severities
+    }
     for study in studies:
         if study.name in named:
             grades.setdefault(named[study.name], []).extend(study.severities.values())
@@ -45,7 +49,9 @@ def parts_of(studies: Iterable[Study], people: Mapping[str, Person], seed: int) 
 
 def split_sha256(parts: Mapping[str, Part]) -> str:
     """What tells whether two splits are one."""
-    return hashlib.sha256("".join(f"{study} {part}\n" for study, part in sorted(parts.items())).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(f"{study} {part}\n" for study, part in sorted(parts.items())).encode()
+    ).hexdigest()
 
 
 def person_of(header: Dataset, study: str) -> Person:

@@ -20,7 +20,11 @@ from lumbar.training.metrics import VIEWS, Scored, views_right
 from lumbar.training.rsna_dataset import Study, read_data_set, severities_of
 from lumbar.training.split import Part
 
-GROUPS: Mapping[Role, str] = {Role.SAGITTAL_T2: "canal", Role.SAGITTAL_T1: "foraminal", Role.AXIAL_T2: "subarticular"}
+GROUPS: Mapping[Role, str] = {
+    Role.SAGITTAL_T2: "canal",
+    Role.SAGITTAL_T1: "foraminal",
+    Role.AXIAL_T2: "subarticular",
+}
 # What the pipeline makes of a study: 25 findings, and of the graded ones what VGG16 says of the chosen view, as in
 # CLASSES["condition"]. Raises NotAnalysable.
 Read = Callable[[Sequence[Found]], tuple[Sequence[Finding], Mapping[FindingKey, Sequence[float]]]]
@@ -81,7 +85,9 @@ def evaluate_bundle(
             )
         studies = [study for study in studies if parts.get(study.name) is part]
     if not studies:
-        raise WrongSetting(f"{data} has no study with labels and images in its {part or 'whole'} part")
+        raise WrongSetting(
+            f"{data} has no study with labels and images in its {part or 'whole'} part"
+        )
     advance = stage("Reading studies", len(studies))
     judged: list[Judged] = []
     for study in studies:
@@ -90,7 +96,9 @@ def evaluate_bundle(
     return judged
 
 
-def _judged(study: Study, person: Person, truth: Mapping[FindingKey, Severity], read: Read) -> list[Judged]:
+def _judged(
+    study: Study, person: Person, truth: Mapping[FindingKey, Severity], read: Read
+) -> list[Judged]:
     refused: str | None = None
     findings: dict[FindingKey, Finding] = {}
     conditions: Mapping[FindingKey, Sequence[float]] = {}
@@ -131,7 +139,9 @@ def arrays_of(judged: Sequence[Judged]) -> tuple[NDArray[np.float64], NDArray[np
 
 def scored(judged: Sequence[Judged]) -> list[Scored]:
     """As the competition would score them; one not assessed answers a third to each."""
-    return [Scored(j.study, j.group, j.probabilities or (1 / 3, 1 / 3, 1 / 3), j.label) for j in judged]
+    return [
+        Scored(j.study, j.group, j.probabilities or (1 / 3, 1 / 3, 1 / 3), j.label) for j in judged
+    ]
 
 
 def write_submission(path: Path, judged: Sequence[Judged]) -> None:

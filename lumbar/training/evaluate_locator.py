@@ -53,13 +53,17 @@ class Outcome:
         return self.refused is not None or bool(self.doubts)
 
 
-def evaluate_levels(data: Path, keypoints: KeypointReader, advance: Callable[[int], None]) -> list[Outcome]:
+def evaluate_levels(
+    data: Path, keypoints: KeypointReader, advance: Callable[[int], None]
+) -> list[Outcome]:
     """Reads every study of a data set and holds the found points against its labels.
 
     ``advance`` gets the number of studies, and then 1 after each. Raises WrongSetting where it is not such a data set.
     """
     folders = study_folders(data)
-    labels, exact, kinds = (rows_by_study(data / name) for name in (COORDINATES, PHANTOM_POINTS, PHANTOMS))
+    labels, exact, kinds = (
+        rows_by_study(data / name) for name in (COORDINATES, PHANTOM_POINTS, PHANTOMS)
+    )
     series = series_by_study(data)
     advance(len(folders))
     outcomes = []
@@ -73,7 +77,11 @@ def evaluate_levels(data: Path, keypoints: KeypointReader, advance: Callable[[in
 
 def summary(outcomes: list[Outcome]) -> list[tuple[str, str, int]]:
     """The figures: what, how much, of how many."""
-    sure = [o for o in outcomes if o.truth.region == "lumbar" and o.truth.numbering == "usual" and o.truth.points]
+    sure = [
+        o
+        for o in outcomes
+        if o.truth.region == "lumbar" and o.truth.numbering == "usual" and o.truth.points
+    ]
     located = [o for o in sure if o.errors is not None]
     canal = _errors(located, Condition.SPINAL_CANAL_STENOSIS)
     named = [ok for o in located for ok in (o.named or {}).values()]
@@ -84,7 +92,11 @@ def summary(outcomes: list[Outcome]) -> list[tuple[str, str, int]]:
     cut = [o for o in outcomes if o.truth.region == "cut"]
     elsewhere = [o for o in outcomes if o.truth.region not in ("lumbar", "cut")]
     rows = [
-        ("studies of a usual lumbar spine that were located", _share([o.errors is not None for o in sure]), len(sure)),
+        (
+            "studies of a usual lumbar spine that were located",
+            _share([o.errors is not None for o in sure]),
+            len(sure),
+        ),
         ("level point error, median", _mm(canal, 50), len(canal)),
         ("level point error, 95th percentile", _mm(canal, 95), len(canal)),
         ("levels within 8 mm", _share([e <= 8 for e in canal]), len(canal)),
@@ -97,8 +109,16 @@ def summary(outcomes: list[Outcome]) -> list[tuple[str, str, int]]:
         ),
         ("wrongly named studies that are flagged", _share([o.flagged for o in wrong]), len(wrong)),
         ("transitional vertebrae that are flagged", _share([o.flagged for o in odd]), len(odd)),
-        ("wrong or transitional, flagged", _share([o.flagged for o in (*wrong, *odd)]), len(wrong) + len(odd)),
-        ("thorax, neck, pelvis: refused", _share([o.refused is not None for o in elsewhere]), len(elsewhere)),
+        (
+            "wrong or transitional, flagged",
+            _share([o.flagged for o in (*wrong, *odd)]),
+            len(wrong) + len(odd),
+        ),
+        (
+            "thorax, neck, pelvis: refused",
+            _share([o.refused is not None for o in elsewhere]),
+            len(elsewhere),
+        ),
         ("the sacrum not in view: refused or flagged", _share([o.flagged for o in cut]), len(cut)),
     ]
     for part in ("foraminal", "subarticular"):
@@ -113,7 +133,17 @@ def write_outcomes(path: Path, outcomes: list[Outcome]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(
-            ("study_id", "scanner", "numbering", "region", "build", "refused", "doubts", "named_right", "worst_mm")
+            (
+                "study_id",
+                "scanner",
+                "numbering",
+                "region",
+                "build",
+                "refused",
+                "doubts",
+                "named_right",
+                "worst_mm",
+            )
         )
         for o in outcomes:
             canal = _errors([o], Condition.SPINAL_CANAL_STENOSIS)
@@ -132,7 +162,9 @@ def _outcome(
     keypoints: KeypointReader,
 ) -> Outcome:
     kind = kinds[0] if kinds else {}
-    about: dict[str, Any] = {name: kind[name] for name in ("numbering", "region", "scanner", "build") if name in kind}
+    about: dict[str, Any] = {
+        name: kind[name] for name in ("numbering", "region", "scanner", "build") if name in kind
+    }
     try:
         instances = with_times(find_instances(folder, folder)[0], series)
         slices = SliceReader(instances)
@@ -144,13 +176,17 @@ def _outcome(
         return Outcome(folder.name, Truth(*_points([], exact), **about), refused=str(error))
     if not levels.midline_known:
         return Outcome(folder.name, truth, refused="the canal is not seen on the sagittal images")
-    errors = {key: _apart(points.at.get(key), point, truth.slices.get(key)) for key, point in truth.points.items()}
+    errors = {
+        key: _apart(points.at.get(key), point, truth.slices.get(key))
+        for key, point in truth.points.items()
+    }
     found = levels.canal
     canal = {key.level: point for key, point in truth.points.items() if key.condition.side is None}
     named = {level: level in found and _nearest(found[level], canal) is level for level in canal}
     sides = {
         key: bool(
-            np.linalg.norm(points.at[key] - point) < np.linalg.norm(points.at[key] - truth.points[_mirrored(key)])
+            np.linalg.norm(points.at[key] - point)
+            < np.linalg.norm(points.at[key] - truth.points[_mirrored(key)])
         )
         for key, point in truth.points.items()
         if key.condition.side is not None and key in points.at and _mirrored(key) in truth.points
@@ -163,11 +199,17 @@ def _points(
 ) -> tuple[dict[FindingKey, Vector], dict[FindingKey, SliceHeader]]:
     if exact:
         return {
-            FindingKey(Condition(row["condition"]), Level(row["level"])): np.array([float(row[c]) for c in "xyz"])
+            FindingKey(Condition(row["condition"]), Level(row["level"])): np.array(
+                [float(row[c]) for c in "xyz"]
+            )
             for row in exact
         }, {}
-    first = {label.key: label for label in reversed(labels)}  # a finding marked twice: its first row counts
-    return {key: label.point for key, label in first.items()}, {key: label.header for key, label in first.items()}
+    first = {
+        label.key: label for label in reversed(labels)
+    }  # a finding marked twice: its first row counts
+    return {key: label.point for key, label in first.items()}, {
+        key: label.header for key, label in first.items()
+    }
 
 
 def _apart(found: Vector | None, truth: Vector, on: SliceHeader | None) -> float:
@@ -183,7 +225,9 @@ def _apart(found: Vector | None, truth: Vector, on: SliceHeader | None) -> float
 def _mirrored(key: FindingKey) -> FindingKey:
     """The finding of the other side."""
     name = str(key.condition)
-    other = name.replace("left", "right") if name.startswith("left") else name.replace("right", "left")
+    other = (
+        name.replace("left", "right") if name.startswith("left") else name.replace("right", "left")
+    )
     return FindingKey(Condition(other), key.level)
 
 
@@ -192,7 +236,9 @@ def _nearest(point: Vector, canal: Mapping[Level, Vector]) -> Level:
 
 
 def _errors(outcomes: list[Outcome], condition: Condition) -> list[float]:
-    return [e for o in outcomes for key, e in (o.errors or {}).items() if key.condition is condition]
+    return [
+        e for o in outcomes for key, e in (o.errors or {}).items() if key.condition is condition
+    ]
 
 
 def _share(values: list[bool]) -> str:

@@ -19,7 +19,11 @@ PHANTOMS_ONLY = (
     "These are phantoms, synthetic images of our own making, graded by simulated readers. The figures check the "
     "pipeline; they are no clinical ones, and stand beside none."
 )
-WITH_INTERVALS = ("group", "condition", "level")  # sections; all findings together have them for every figure
+WITH_INTERVALS = (
+    "group",
+    "condition",
+    "level",
+)  # sections; all findings together have them for every figure
 Figures = dict[str, float]
 
 
@@ -41,7 +45,9 @@ def measured(judged: Sequence[Judged]) -> dict[str, Any]:
     overall: dict[str, Any] = _of(judged)
     probabilities, labels = arrays_of(judged)
     if len(labels):
-        overall["intervals"] = intervals(lambda drawn: figures(probabilities[drawn], labels[drawn]), _patients(judged))
+        overall["intervals"] = intervals(
+            lambda drawn: figures(probabilities[drawn], labels[drawn]), _patients(judged)
+        )
     overall["competition_loss"] = competition_loss(scored(judged))
     by: dict[str, dict[str, Any]] = {}
     for name, section in sections.items():
@@ -56,7 +62,9 @@ def _add_intervals(found: dict[str, Any], judged: Sequence[Judged]) -> None:
     probabilities, labels = arrays_of(judged)
     if len(labels):
         answers = probabilities.argmax(axis=1)
-        found["intervals"] = intervals(lambda drawn: agreement(answers[drawn], labels[drawn]), _patients(judged))
+        found["intervals"] = intervals(
+            lambda drawn: agreement(answers[drawn], labels[drawn]), _patients(judged)
+        )
 
 
 def _patients(judged: Sequence[Judged]) -> list[str]:
@@ -77,13 +85,19 @@ def _of(judged: Sequence[Judged]) -> dict[str, Any]:
         found["against_truth"] = agreement(answers, truth)
         found["ceiling"] = agreement(truth, labels)
         found["share_of_ceiling"] = {
-            name: found[name] / best for name, best in found["ceiling"].items() if best > 0 and not np.isnan(best)
+            name: found[name] / best
+            for name, best in found["ceiling"].items()
+            if best > 0 and not np.isnan(best)
         }
     return found
 
 
 def write_report(
-    folder: Path, judged: Sequence[Judged], all_figures: Mapping[str, Any], bundle: BundleIdentity, data: str
+    folder: Path,
+    judged: Sequence[Judged],
+    all_figures: Mapping[str, Any],
+    bundle: BundleIdentity,
+    data: str,
 ) -> None:
     """``report.md``, ``report.html``, their pictures and ``submission.csv``; the folder is made."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +106,10 @@ def write_report(
     if len(labels):
         groups = sorted({j.group for j in judged})
         pairs = {group: arrays_of([j for j in judged if j.group == group]) for group in groups}
-        draw_confusions({g: confusion(p.argmax(axis=1), t) for g, (p, t) in pairs.items()}, folder / "confusion.png")
+        draw_confusions(
+            {g: confusion(p.argmax(axis=1), t) for g, (p, t) in pairs.items()},
+            folder / "confusion.png",
+        )
         draw_reliability(probabilities, labels, folder / "calibration.png")
     write_submission(folder / "submission.csv", judged)
     text = _text(judged, all_figures, bundle, data, synthetic)
@@ -108,7 +125,11 @@ def write_report(
 
 
 def _text(
-    judged: Sequence[Judged], all_figures: Mapping[str, Any], bundle: BundleIdentity, data: str, synthetic: bool
+    judged: Sequence[Judged],
+    all_figures: Mapping[str, Any],
+    bundle: BundleIdentity,
+    data: str,
+    synthetic: bool,
 ) -> str:
     overall = all_figures["overall"]
     notices = [RESEARCH_USE_ONLY + "."]
@@ -129,7 +150,10 @@ def _text(
         *_table("all findings", {"all": overall}, synthetic),
     ]
     if "intervals" in overall:
-        told = (f"{name.replace('_', ' ')} {low:.3f}–{high:.3f}" for name, (low, high) in overall["intervals"].items())
+        told = (
+            f"{name.replace('_', ' ')} {low:.3f}–{high:.3f}"
+            for name, (low, high) in overall["intervals"].items()
+        )
         lines += ["", f"95 % intervals: {', '.join(told)}."]
     loss = f"{overall['competition_loss']:.3f}"
     lines += [
@@ -139,15 +163,31 @@ def _text(
     ]
     for name, own in all_figures["by"].items():
         if len(own) > 1:
-            lines += ["", f"## By {name}", "", *_table(name, {_words(value): f for value, f in own.items()}, synthetic)]
-    lines += ["", "## Pictures", "", "![confusion](confusion.png)", "", "![calibration](calibration.png)", ""]
+            lines += [
+                "",
+                f"## By {name}",
+                "",
+                *_table(name, {_words(value): f for value, f in own.items()}, synthetic),
+            ]
+    lines += [
+        "",
+        "## Pictures",
+        "",
+        "![confusion](confusion.png)",
+        "",
+        "![calibration](calibration.png)",
+        "",
+    ]
     refused: dict[str, int] = {}
     for j in judged:
         if j.probabilities is None:
             refused[j.reason or "?"] = refused.get(j.reason or "?", 0) + 1
     if refused:
         lines += ["## Not assessed", "", "| findings | why |", "|---|---|"]
-        lines += [f"| {count} | {why} |" for why, count in sorted(refused.items(), key=lambda item: -item[1])]
+        lines += [
+            f"| {count} | {why} |"
+            for why, count in sorted(refused.items(), key=lambda item: -item[1])
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -176,7 +216,9 @@ def _table(first: str, rows: Mapping[str, Mapping[str, Any]], synthetic: bool) -
     yield f"| {first} | " + " | ".join(name for name, _ in columns) + " |"
     yield "|---" * (len(columns) + 1) + "|"
     for name, row in rows.items():
-        cells = [show(row) if i < 2 or "accuracy" in row else "–" for i, (_, show) in enumerate(columns)]
+        cells = [
+            show(row) if i < 2 or "accuracy" in row else "–" for i, (_, show) in enumerate(columns)
+        ]
         yield f"| {name} | " + " | ".join(cells) + " |"
 
 
@@ -188,7 +230,9 @@ def _between(name: str, row: Mapping[str, Any]) -> str:
 
 def _both(row: Mapping[str, Any], name: str) -> str:
     own = row.get(name, {})
-    return ", ".join(_percent(own[key]) if key in own else "–" for key in ("accuracy", "balanced_accuracy"))
+    return ", ".join(
+        _percent(own[key]) if key in own else "–" for key in ("accuracy", "balanced_accuracy")
+    )
 
 
 def _percent(share: float) -> str:

@@ -21,7 +21,11 @@ Ask = Callable[[Crops], Crops]
 
 
 def export_bundle(
-    bundle: Path, out: Path, formats: list[str], crops: Crops, advance: Callable[[int], None] = lambda done: None
+    bundle: Path,
+    out: Path,
+    formats: list[str],
+    crops: Crops,
+    advance: Callable[[int], None] = lambda done: None,
 ) -> list[dict[str, Any]]:
     """Writes ``<kind>.<format>`` files, and tells of each by how much it differs from the original on the crops.
 
@@ -41,8 +45,17 @@ def export_bundle(
             apart = float(np.abs(read(file)(crops) - expected).max())
             if not apart <= TOLERANCE:  # nor where it is no number
                 file.unlink()
-                raise Permanent(f"{file.name} differs from the original by {apart:.1e} and was removed")
-            told.append({"file": file.name, "bytes": file.stat().st_size, "differs": apart, "crops": len(crops)})
+                raise Permanent(
+                    f"{file.name} differs from the original by {apart:.1e} and was removed"
+                )
+            told.append(
+                {
+                    "file": file.name,
+                    "bytes": file.stat().st_size,
+                    "differs": apart,
+                    "crops": len(crops),
+                }
+            )
             advance(1)
     return told
 
@@ -76,7 +89,9 @@ def _read_onnx(file: Path) -> Ask:
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda crops: np.concatenate([session.run(None, {name: crops[i : i + 1]})[0] for i in range(len(crops))])
+    return lambda crops: np.concatenate(
+        [session.run(None, {name: crops[i : i + 1]})[0] for i in range(len(crops))]
+    )
 
 
 def _write_tflite(network: keras.Model, file: Path) -> None:

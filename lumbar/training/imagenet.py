@@ -8,7 +8,9 @@ from lumbar.networks.classifiers import BACKBONES, CLASSES, IMAGENET
 from lumbar.training.recipes import Recipe
 
 
-def imagenet_weights(recipe: Recipe, given: Mapping[str, Path | None]) -> tuple[dict[str, str], tuple[str, ...]]:
+def imagenet_weights(
+    recipe: Recipe, given: Mapping[str, Path | None]
+) -> tuple[dict[str, str], tuple[str, ...]]:
     """What each kind of network (``condition``, ``severity``) starts from, and what a person should know of that.
 
     ``given``: files by architecture. Without a file, a recipe with a frozen phase has Keras fetch the weights, once;
@@ -36,7 +38,9 @@ def imagenet_weights(recipe: Recipe, given: Mapping[str, Path | None]) -> tuple[
 def _fetched(architecture: str) -> bool:
     """By Keras, into its own cache."""
     try:
-        BACKBONES[architecture].build(weights=IMAGENET, include_top=False, input_shape=(224, 224, 3))
+        BACKBONES[architecture].build(
+            weights=IMAGENET, include_top=False, input_shape=(224, 224, 3)
+        )
     except Exception:  # noqa: BLE001 - Keras raises a plain Exception where the network or the host is away
         return False
     return True
@@ -46,6 +50,10 @@ def _try(architecture: str, file: Path) -> None:
     if not file.is_file():
         raise WrongSetting(f"the weights {file} are not there; name a file")
     try:
-        BACKBONES[architecture].build(weights=str(file), include_top=False, input_shape=(224, 224, 3))
+        BACKBONES[architecture].build(
+            weights=str(file), include_top=False, input_shape=(224, 224, 3)
+        )
     except (ValueError, OSError) as error:
-        raise WrongSetting(f"{file} holds no ImageNet weights of {architecture} without top") from error
+        raise WrongSetting(
+            f"{file} holds no ImageNet weights of {architecture} without top"
+        ) from error

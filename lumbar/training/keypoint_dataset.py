@@ -28,8 +28,16 @@ from lumbar.spine.keypoint_input import (
     brightened,
 )
 
-CANAL_SD, FORAMEN_SD, RECESS_SD = 6.0, 4.5, 4.0  # mm across the slices over which a point fades from sight
-L3_L4, L5_S1, LOWEST_FORAMEN = DISCS.index(Level.L3_L4), DISCS.index(Level.L5_S1), len(DISCS) + len(Level) - 1
+CANAL_SD, FORAMEN_SD, RECESS_SD = (
+    6.0,
+    4.5,
+    4.0,
+)  # mm across the slices over which a point fades from sight
+L3_L4, L5_S1, LOWEST_FORAMEN = (
+    DISCS.index(Level.L3_L4),
+    DISCS.index(Level.L5_S1),
+    len(DISCS) + len(Level) - 1,
+)
 MARGIN = 2.0  # pixels within the picture's edge
 
 Rng = np.random.Generator
@@ -69,7 +77,10 @@ def sagittal_lesson(rng: Rng, album: Album) -> Lesson:
     index = int(rng.integers(album.images.shape[1]))
     image, points = album.images[view, index], album.points[view]
     across = points[:, 2] - album.places[view, index]
-    canal, foramina = slice(0, len(DISCS)), np.arange(len(DISCS), len(points)).reshape(2, len(Level))
+    canal, foramina = (
+        slice(0, len(DISCS)),
+        np.arange(len(DISCS), len(points)).reshape(2, len(Level)),
+    )
     beside = np.where(np.isfinite(across[foramina]), np.abs(across[foramina]), np.inf)
     nearer = foramina[beside.argmin(axis=0), np.arange(len(Level))]
     order = np.r_[np.arange(len(DISCS)), nearer]
@@ -133,7 +144,9 @@ def _fade(across: NDArray[Any], sd: float) -> NDArray[Any]:
     return np.asarray(np.exp(-np.square(across / sd) / 2))
 
 
-def _cells(places: NDArray[Any], presence: NDArray[Any], weight: NDArray[Any]) -> NDArray[np.float32]:
+def _cells(
+    places: NDArray[Any], presence: NDArray[Any], weight: NDArray[Any]
+) -> NDArray[np.float32]:
     truth = np.column_stack([(places - (CELL - 1) / 2) / CELL, presence, weight])
     return np.asarray(np.nan_to_num(truth), dtype=np.float32)
 
@@ -145,13 +158,19 @@ def _warped(
     size = np.exp(rng.uniform(-0.13, 0.13)) * mm / framing.mm
     stretch = np.exp(rng.normal(0, 0.03))
     angle = np.deg2rad(np.clip(rng.normal(0, 5), -13, 13))
-    turn = size * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag([stretch, 1.0])
+    turn = (
+        size
+        * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        @ np.diag([stretch, 1.0])
+    )
     warp = np.column_stack([turn, np.full(2, (framing.side - 1) / 2) - turn @ centre])
     seen = cv2.warpAffine(image, warp, (framing.side, framing.side), flags=cv2.INTER_LINEAR)
     return np.square(seen.astype(np.float32) / 255) * np.float32(CLIP), warp
 
 
-def _framed(rng: Rng, picture: Image, places: NDArray[Any], framing: Framing) -> tuple[Image, NDArray[np.bool_]]:
+def _framed(
+    rng: Rng, picture: Image, places: NDArray[Any], framing: Framing
+) -> tuple[Image, NDArray[np.bool_]]:
     """A field of view that may be smaller than the picture; and which points are inside."""
     low, high = np.zeros(2), np.full(2, framing.side - 1.0)
     if rng.random() < 0.6:
@@ -178,7 +197,9 @@ def _strange(rng: Rng, picture: Image) -> Image:
         return np.ascontiguousarray(picture.T)
     side = len(picture)
     grain = int(np.exp(rng.uniform(1.5, np.log(side))))
-    pattern = cv2.resize(rng.random((grain, grain), dtype=np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
+    pattern = cv2.resize(
+        rng.random((grain, grain), dtype=np.float32), (side, side), interpolation=cv2.INTER_CUBIC
+    )
     return np.clip(pattern * picture * 2 if kind == 4 else pattern, 0, CLIP).astype(np.float32)
 
 
@@ -187,14 +208,27 @@ def _spoilt(rng: Rng, picture: Image) -> Image:
     side, field = len(picture), picture > 0
     if rng.random() < 0.7:
         across, down = rng.uniform(0.2, 1.5), rng.uniform(0.2, 1.3)
-        picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), across, sigmaY=down), dtype=np.float32)
+        picture = np.asarray(
+            cv2.GaussianBlur(picture, (0, 0), across, sigmaY=down), dtype=np.float32
+        )
     if rng.random() < 0.7:
         coarse = rng.normal(0, rng.uniform(0, 0.5), (4, 4)).astype(np.float32)
-        picture *= np.exp(np.asarray(cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)))
+        picture *= np.exp(
+            np.asarray(cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC))
+        )
     if rng.random() < 0.15:
         for _ in range(int(rng.integers(1, 4))):
             at, axes = rng.integers(0, side, 2).tolist(), rng.integers(3, side // 9, 2).tolist()
-            cv2.ellipse(picture, at, axes, float(rng.uniform(0, 180)), 0, 360, float(rng.choice((0, 0.02, 1.2))), -1)
+            cv2.ellipse(
+                picture,
+                at,
+                axes,
+                float(rng.uniform(0, 180)),
+                0,
+                360,
+                float(rng.choice((0, 0.02, 1.2))),
+                -1,
+            )
     if rng.random() < 0.5:
         picture = np.power(np.maximum(picture, 0), np.float32(rng.uniform(0.6, 1.5)))
     level = 0.1 * rng.random() ** 2 if rng.random() < 0.93 else rng.uniform(0.1, 0.18)

@@ -21,7 +21,11 @@ Labels = NDArray[np.int64]
 CLASSES = tuple(range(len(Severity)))
 VIEWS = ALL_CLASSES["condition"]
 FORAMINA = (Condition.LEFT_NEURAL_FORAMINAL_NARROWING, Condition.RIGHT_NEURAL_FORAMINAL_NARROWING)
-COMPETITION_WEIGHTS = (1.0, 2.0, 4.0)  # of normal/mild, moderate and severe in the competition's loss
+COMPETITION_WEIGHTS = (
+    1.0,
+    2.0,
+    4.0,
+)  # of normal/mild, moderate and severe in the competition's loss
 
 
 def figures(probabilities: Floats, labels: Labels) -> dict[str, float]:
@@ -46,7 +50,9 @@ def agreement(answers: Labels, labels: Labels) -> dict[str, float]:
     """Those figures that need no probabilities; also between a reader and the truth."""
     return {
         "accuracy": float((answers == labels).mean()),
-        "balanced_accuracy": float(np.mean([(answers[labels == c] == c).mean() for c in np.unique(labels)])),
+        "balanced_accuracy": float(
+            np.mean([(answers[labels == c] == c).mean() for c in np.unique(labels)])
+        ),
         "quadratic_kappa": quadratic_kappa(answers, labels),
     }
 
@@ -56,13 +62,17 @@ def quadratic_kappa(answers: Labels, labels: Labels) -> float:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)
         warnings.simplefilter("ignore", RuntimeWarning)
-        return float(metrics.cohen_kappa_score(labels, answers, labels=list(CLASSES), weights="quadratic"))
+        return float(
+            metrics.cohen_kappa_score(labels, answers, labels=list(CLASSES), weights="quadratic")
+        )
 
 
 def _auc(probabilities: Floats, labels: Labels) -> float:
     """Macro average of one severity against the others, over those that both occur and do not."""
     areas = [
-        float(metrics.roc_auc_score(labels == c, probabilities[:, c])) for c in CLASSES if 0 < (labels == c).mean() < 1
+        float(metrics.roc_auc_score(labels == c, probabilities[:, c]))
+        for c in CLASSES
+        if 0 < (labels == c).mean() < 1
     ]
     return float(np.mean(areas)) if areas else float("nan")
 
@@ -112,9 +122,15 @@ def competition_loss(scored: Sequence[Scored]) -> float:
             studies.setdefault(s.study, []).append(s)
     if studies:
         severe = np.array([any(s.label == 2 for s in own) for own in studies.values()])
-        said = np.clip([max(s.probabilities[2] for s in own) for own in studies.values()], 1e-15, 1 - 1e-15)
-        weights = np.array([COMPETITION_WEIGHTS[max(s.label for s in own)] for own in studies.values()])
-        losses.append(float(np.average(-np.where(severe, np.log(said), np.log(1 - said)), weights=weights)))
+        said = np.clip(
+            [max(s.probabilities[2] for s in own) for own in studies.values()], 1e-15, 1 - 1e-15
+        )
+        weights = np.array(
+            [COMPETITION_WEIGHTS[max(s.label for s in own)] for own in studies.values()]
+        )
+        losses.append(
+            float(np.average(-np.where(severe, np.log(said), np.log(1 - said)), weights=weights))
+        )
     return float(np.mean(losses))
 
 

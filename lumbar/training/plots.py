@@ -32,8 +32,12 @@ def draw_counts(cuts: Sequence[Cut], path: Path) -> None:
     axes = figure.subplots()
     left = np.zeros(len(Condition))
     for severity, colour in zip(Severity, COLOURS, strict=True):
-        counts = np.array([sum(c.condition == k and c.severity == severity for c in cuts) for k in Condition])
-        bars = axes.barh([k.label for k in Condition], counts, left=left, color=colour, label=severity.label)
+        counts = np.array(
+            [sum(c.condition == k and c.severity == severity for c in cuts) for k in Condition]
+        )
+        bars = axes.barh(
+            [k.label for k in Condition], counts, left=left, color=colour, label=severity.label
+        )
         axes.bar_label(bars, [str(n) if n else "" for n in counts], label_type="center", fontsize=8)
         left += counts
     axes.set(xlabel="findings", title="Labelled findings")
@@ -45,12 +49,21 @@ def draw_confusions(matrices: Mapping[str, NDArray[Any]], path: Path) -> None:
     """Counts, rows the label and columns the answer, shaded by the row's shares."""
     figure = Figure(figsize=(3.4 * len(matrices), 3.4), layout="constrained")
     names = [severity.label for severity in Severity]
-    for axes, (title, matrix) in zip(np.atleast_1d(figure.subplots(1, len(matrices))), matrices.items(), strict=True):
+    for axes, (title, matrix) in zip(
+        np.atleast_1d(figure.subplots(1, len(matrices))), matrices.items(), strict=True
+    ):
         shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for (row, column), count in np.ndenumerate(matrix):
             dark = shares[row, column] > 0.5
-            axes.text(column, row, int(count), ha="center", va="center", color="white" if dark else "black")
+            axes.text(
+                column,
+                row,
+                int(count),
+                ha="center",
+                va="center",
+                color="white" if dark else "black",
+            )
         axes.set(title=title, xlabel="answer", ylabel="label")
         axes.set_xticks(range(len(names)), names, fontsize=7)
         axes.set_yticks(range(len(names)), names, fontsize=7, rotation=90, va="center")
@@ -66,6 +79,10 @@ def draw_reliability(probabilities: NDArray[Any], labels: NDArray[Any], path: Pa
     bins = np.clip(np.digitize(sure, edges) - 1, 0, len(edges) - 2)
     known = np.unique(bins)
     axes.plot([0.3, 1], [0.3, 1], color="grey", linestyle=":")
-    axes.plot([sure[bins == b].mean() for b in known], [right[bins == b].mean() for b in known], marker="o")
+    axes.plot(
+        [sure[bins == b].mean() for b in known],
+        [right[bins == b].mean() for b in known],
+        marker="o",
+    )
     axes.set(xlabel="said", ylabel="right", title="Calibration", xlim=(0.3, 1), ylim=(0, 1))
     figure.savefig(path, dpi=110)

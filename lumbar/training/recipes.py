@@ -30,8 +30,12 @@ class Course(_Strict):
     """One network's teaching."""
 
     architecture: str
-    oversampling: float = Field(0.5, ge=0, le=1)  # a class is drawn in proportion to (its share) ** (1 - this)
-    class_weight: float = Field(0.5, ge=0, le=1)  # and weighs (its share) ** -this; together 1: all count alike
+    oversampling: float = Field(
+        0.5, ge=0, le=1
+    )  # a class is drawn in proportion to (its share) ** (1 - this)
+    class_weight: float = Field(
+        0.5, ge=0, le=1
+    )  # and weighs (its share) ** -this; together 1: all count alike
     phases: tuple[Phase, ...] = Field(min_length=1)
 
 
@@ -44,7 +48,9 @@ class Recipe(_Strict):
     batch: int = Field(16, ge=1)
     seed: int = Field(1, ge=0)
     patience: int = Field(5, ge=1)  # epochs of a phase without a better validation loss that end it
-    validation: int | None = Field(None, ge=1)  # crops that are looked at after each epoch; all where not said
+    validation: int | None = Field(
+        None, ge=1
+    )  # crops that are looked at after each epoch; all where not said
     off_target: float = Field(0.5, ge=0)  # crops off target for each one on target that VGG16 sees
     neighbour: float = Field(0.3, ge=0, lt=1)  # how often a slice beside the labelled one is taken
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
@@ -58,7 +64,9 @@ def read_recipe(name: str) -> Recipe:
     try:
         return Recipe.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
-        raise WrongSetting(f"there is no recipe {name!r}; name a file or one of: {', '.join(known)}") from error
+        raise WrongSetting(
+            f"there is no recipe {name!r}; name a file or one of: {', '.join(known)}"
+        ) from error
     except (tomllib.TOMLDecodeError, ValidationError) as error:
         first = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else None
         why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)

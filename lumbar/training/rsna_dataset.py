@@ -12,7 +12,11 @@ from pathlib import Path
 from lumbar.errors import WrongSetting
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Severity
 
-LABELS, DESCRIPTIONS, COORDINATES = "train.csv", "train_series_descriptions.csv", "train_label_coordinates.csv"
+LABELS, DESCRIPTIONS, COORDINATES = (
+    "train.csv",
+    "train_series_descriptions.csv",
+    "train_label_coordinates.csv",
+)
 IMAGES = "train_images"
 PLACED = ("series_id", "instance_number", "condition", "level", "x", "y")  # columns of COORDINATES
 DESCRIBED = ("series_id", "series_description")  # and of DESCRIPTIONS
@@ -62,10 +66,15 @@ class DataSet:
 
 def read_data_set(data: Path) -> DataSet:
     """The tables of a data set. Raises WrongSetting where it is not in this layout."""
-    missing = [name for name in (LABELS, DESCRIPTIONS, COORDINATES, IMAGES) if not (data / name).exists()]
+    missing = [
+        name for name in (LABELS, DESCRIPTIONS, COORDINATES, IMAGES) if not (data / name).exists()
+    ]
     if missing:
         raise WrongSetting(f"{data} has no {missing[0]}; name a data set in the RSNA 2024 layout")
-    marks, series = rows_by_study(data / COORDINATES, *PLACED), rows_by_study(data / DESCRIPTIONS, *DESCRIBED)
+    marks, series = (
+        rows_by_study(data / COORDINATES, *PLACED),
+        rows_by_study(data / DESCRIPTIONS, *DESCRIBED),
+    )
     studies: list[Study] = []
     dropped: list[Dropped] = []
     seen: set[str] = set()
@@ -85,7 +94,9 @@ def read_data_set(data: Path) -> DataSet:
             dropped.append(Dropped(name, _name(key), "a severity without coordinates"))
         for key in marked.keys() - severities.keys():
             dropped.append(Dropped(name, _name(key), "coordinates without a severity"))
-        studies.append(Study(name, folder, severities, marked, _series(name, series.get(name, ()), dropped)))
+        studies.append(
+            Study(name, folder, severities, marked, _series(name, series.get(name, ()), dropped))
+        )
     if not studies:
         raise WrongSetting(f"{data / LABELS} names no study that has images in {IMAGES}")
     return DataSet(tuple(studies), tuple(dropped))
@@ -113,7 +124,8 @@ def severities_of(path: Path) -> dict[str, dict[FindingKey, Severity]]:
 def key_of(condition: str, level: str) -> FindingKey:
     """Of "Left Neural Foraminal Narrowing" and "L1/L2". Raises ValueError where there is no such finding."""
     return FindingKey(
-        Condition(condition.strip().lower().replace(" ", "_")), Level(level.strip().lower().replace("/", "_"))
+        Condition(condition.strip().lower().replace(" ", "_")),
+        Level(level.strip().lower().replace("/", "_")),
     )
 
 
@@ -121,9 +133,13 @@ def _rows(path: Path, *columns: str) -> Iterator[Row]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
-            missing = [name for name in ("study_id", *columns) if name not in (table.fieldnames or ())]
+            missing = [
+                name for name in ("study_id", *columns) if name not in (table.fieldnames or ())
+            ]
             if missing:
-                raise WrongSetting(f"{path} has no column {missing[0]}; it is no table of the RSNA 2024 layout")
+                raise WrongSetting(
+                    f"{path} has no column {missing[0]}; it is no table of the RSNA 2024 layout"
+                )
             for row in table:
                 yield {name: value or "" for name, value in row.items() if name is not None}
     except (UnicodeDecodeError, csv.Error) as error:
@@ -164,7 +180,9 @@ def _series(study: str, rows: Iterable[Row], dropped: list[Dropped]) -> dict[str
         if role := ROLES.get(row["series_description"].strip().lower()):
             found[row["series_id"]] = role
         else:
-            dropped.append(Dropped(study, "", f"a series described as {row['series_description']!r}"))
+            dropped.append(
+                Dropped(study, "", f"a series described as {row['series_description']!r}")
+            )
     return found
 
 

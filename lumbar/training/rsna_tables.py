@@ -24,11 +24,15 @@ def study_folders(data: Path) -> list[Path]:
     """Raises WrongSetting where it is not such a data set."""
     images = data / IMAGES
     if not images.is_dir() or not (data / COORDINATES).is_file():
-        raise WrongSetting(f"{data} has no {IMAGES}/ and {COORDINATES}; name a data set in the RSNA 2024 layout")
+        raise WrongSetting(
+            f"{data} has no {IMAGES}/ and {COORDINATES}; name a data set in the RSNA 2024 layout"
+        )
     return sorted(folder for folder in images.iterdir() if folder.is_dir())
 
 
-def labels_of(folder: Path, instances: Sequence[Found], rows: Sequence[Mapping[str, str]]) -> list[Label]:
+def labels_of(
+    folder: Path, instances: Sequence[Found], rows: Sequence[Mapping[str, str]]
+) -> list[Label]:
     """A study's labels; one on a slice that is not there is left out."""
     files = {found.path.relative_to(folder).as_posix(): found.slices[0] for found in instances}
     labels = []

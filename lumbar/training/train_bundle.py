@@ -52,9 +52,13 @@ def train_bundle(
     """
     work.mkdir(parents=True, exist_ok=True)
     cuts, dropped, parts = prepare(data, work, recipe.seed, stage)
-    train, validation = ([cut for cut in cuts if parts[cut.study] is part] for part in (Part.TRAIN, Part.VALIDATION))
+    train, validation = (
+        [cut for cut in cuts if parts[cut.study] is part] for part in (Part.TRAIN, Part.VALIDATION)
+    )
     if not train or not validation:
-        raise WrongSetting("too few labelled patients: at least ten are needed, eight of them to learn from")
+        raise WrongSetting(
+            "too few labelled patients: at least ten are needed, eight of them to learn from"
+        )
     networks: dict[str, keras.Model] = {}
     sides: dict[str, int] = {}
     measured: dict[str, Any] = {}
@@ -69,7 +73,9 @@ def train_bundle(
         draw_history(history, kind, work / f"{kind}.png")
         seen = np.stack([held.as_read(i) for i in range(len(held))])
         raw, labels = in_batches(network, seen, 32), np.array(held.labels)
-        correction, temperature = fitted(raw, own.balance.correction, labels, offsets=kind == "severity")
+        correction, temperature = fitted(
+            raw, own.balance.correction, labels, offsets=kind == "severity"
+        )
         calibrate(network, correction, temperature)
         probabilities = corrected(raw, correction, temperature)
         networks[kind], sides[kind] = network, course.phases[-1].side
@@ -77,7 +83,9 @@ def train_bundle(
             "temperature": round(temperature, 4),
             "log_prior_correction": [round(float(c), 4) for c in own.balance.correction],
             "log_correction": [round(float(c), 4) for c in correction],
-            "validation_calibration_error": round(expected_calibration_error(probabilities, labels), 4),
+            "validation_calibration_error": round(
+                expected_calibration_error(probabilities, labels), 4
+            ),
             "validation_accuracy": round(float(_right(kind, probabilities, labels).mean()), 4),
             "epochs": len(history),
             "started_from": "ImageNet's weights" if weights else "random weights",
@@ -87,10 +95,15 @@ def train_bundle(
         "code_version": VERSION,
         "command": shlex.join(["lumbar", *sys.argv[1:]]),
         "data": {
-            "phantoms": json.loads((data / ORIGIN).read_text(encoding="utf-8")) if (data / ORIGIN).is_file() else None,
+            "phantoms": json.loads((data / ORIGIN).read_text(encoding="utf-8"))
+            if (data / ORIGIN).is_file()
+            else None,
             "split_seed": recipe.seed,
             "split_sha256": split_sha256(parts),
-            "patients": {part: len({cut.patient for cut in cuts if parts[cut.study] is part}) for part in Part},
+            "patients": {
+                part: len({cut.patient for cut in cuts if parts[cut.study] is part})
+                for part in Part
+            },
             "findings": {part: _counts(cuts, parts, part) for part in Part},
             "dropped": len(dropped),
         },
@@ -102,26 +115,42 @@ def train_bundle(
     return write_bundle(out, name, version, learnt_from, networks, sides, about, architectures)
 
 
-def prepare(data: Path, work: Path, seed: int, stage: Stage) -> tuple[list[Cut], list[Dropped], dict[str, Part]]:
+def prepare(
+    data: Path, work: Path, seed: int, stage: Stage
+) -> tuple[list[Cut], list[Dropped], dict[str, Part]]:
     """The crops of a data set, what was dropped and why (``dropped.csv``), and each study's part (``split.csv``)."""
     found = read_data_set(data)
     cuts, lost = cut_crops(found.studies, work, stage("Cutting crops", len(found.studies)))
     dropped = [*found.dropped, *lost]
     if not cuts:
-        raise WrongSetting(f"nothing in {data} can be learnt from; the first reason: {dropped[0].why}")
+        raise WrongSetting(
+            f"nothing in {data} can be learnt from; the first reason: {dropped[0].why}"
+        )
     parts = parts_of(found.studies, people_of(found.studies), seed)
-    _write(work / DROPPED, ("study_id", "finding", "why"), [(d.study, d.finding, d.why) for d in dropped])
+    _write(
+        work / DROPPED,
+        ("study_id", "finding", "why"),
+        [(d.study, d.finding, d.why) for d in dropped],
+    )
     _write(work / SPLIT, ("study_id", "part"), list(parts.items()))
     draw_counts([cut for cut in cuts if cut.on_target and cut.rank == 0], work / "counts.png")
     return cuts, dropped, parts
 
 
-def _right(kind: Kind, probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    return views_right(probabilities, labels) if kind == "condition" else probabilities.argmax(axis=1) == labels
+def _right(
+    kind: Kind, probabilities: NDArray[np.float64], labels: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    return (
+        views_right(probabilities, labels)
+        if kind == "condition"
+        else probabilities.argmax(axis=1) == labels
+    )
 
 
 def _counts(cuts: Sequence[Cut], parts: dict[str, Part], part: Part) -> dict[str, int]:
-    own = [cut.severity for cut in cuts if cut.on_target and cut.rank == 0 and parts[cut.study] is part]
+    own = [
+        cut.severity for cut in cuts if cut.on_target and cut.rank == 0 and parts[cut.study] is part
+    ]
     return {severity: own.count(severity) for severity in Severity}
 
 

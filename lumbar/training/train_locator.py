@@ -10,7 +10,13 @@ from lumbar.networks.locator import write_network
 from lumbar.phantoms.locator_views import Views, axial_views, border_views, sagittal_views
 from lumbar.spine.provenance import TrainedOn
 from lumbar.training.annotated_views import write_labelled_views
-from lumbar.training.keypoint_dataset import Album, Lessons, axial_lesson, border_lesson, sagittal_lesson
+from lumbar.training.keypoint_dataset import (
+    Album,
+    Lessons,
+    axial_lesson,
+    border_lesson,
+    sagittal_lesson,
+)
 from lumbar.training.locator_trainer import teach
 from lumbar.training.view_files import write_views
 
@@ -28,7 +34,12 @@ class Recipe:
 
     def scaled(self, share: float, seed: int) -> "Recipe":
         """The same with that share of the patients and steps, at least one of each."""
-        return Recipe(max(1, round(self.patients * share)), max(1, round(self.steps * share)), self.batch, seed)
+        return Recipe(
+            max(1, round(self.patients * share)),
+            max(1, round(self.steps * share)),
+            self.batch,
+            seed,
+        )
 
 
 class Course(NamedTuple):
@@ -71,7 +82,15 @@ def rebuild_locator(
         files += labelled.get(kind, [])
         album = Album(files)
         taught = stage(f"Teaching the {kind} network", recipe.steps)
-        network = teach(kind, course.lessons, album, recipe.steps, recipe.batch, recipe.seed, partial(_told, taught))
+        network = teach(
+            kind,
+            course.lessons,
+            album,
+            recipe.steps,
+            recipe.batch,
+            recipe.seed,
+            partial(_told, taught),
+        )
         learnt_from = TrainedOn.CLINICAL if kind in labelled else TrainedOn.SYNTHETIC
         write_network(out, kind, network, {"trained_on": learnt_from, "recipe": asdict(recipe)})
 

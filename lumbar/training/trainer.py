@@ -130,13 +130,23 @@ class _Teaching:
         steps = batches_of(phase, self.train)
         warm = round(WARM_UP * steps)
         rate = keras.optimizers.schedules.CosineDecay(
-            phase.rate * LOWEST, max(steps - warm, 1), LOWEST, warmup_target=phase.rate, warmup_steps=warm
+            phase.rate * LOWEST,
+            max(steps - warm, 1),
+            LOWEST,
+            warmup_target=phase.rate,
+            warmup_steps=warm,
         )
-        network.compile(keras.optimizers.Adam(rate, clipnorm=1.0), "categorical_crossentropy", metrics=["accuracy"])
+        network.compile(
+            keras.optimizers.Adam(rate, clipnorm=1.0),
+            "categorical_crossentropy",
+            metrics=["accuracy"],
+        )
         return network
 
     def _epoch(self, network: keras.Model, number: int, phase: Phase) -> None:
-        told = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: self.advance(1))
+        told = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: self.advance(1)
+        )
         epoch = Epoch(self.train, len(self.history), phase.crops)
         _reseed(network, self.train.recipe.seed, len(self.history))
         began = time.monotonic()
@@ -191,9 +201,16 @@ class _Teaching:
 
 def _origin(course: Course, train: Samples, validation: Samples, imagenet: str | None) -> str:
     """Of everything that decides what is learnt."""
-    said: list[Any] = [VERSION, PREPROCESSING_VERSION, CLASSES[train.kind], course.model_dump(mode="json")]
+    said: list[Any] = [
+        VERSION,
+        PREPROCESSING_VERSION,
+        CLASSES[train.kind],
+        course.model_dump(mode="json"),
+    ]
     said += [train.recipe.model_dump(mode="json", exclude={"about", "condition", "severity"})]
-    said += [[cut.file for cut in item] for samples in (train, validation) for item in samples.items]
+    said += [
+        [cut.file for cut in item] for samples in (train, validation) for item in samples.items
+    ]
     said += [train.labels, validation.labels]
     if imagenet is not None:
         is_file = Path(imagenet).is_file()

@@ -19,7 +19,11 @@ PATIENTS = 40  # in a file
 
 
 def write_views(
-    folder: Path, draw: Callable[[int], list[Views]], patients: int, seed: int, advance: Callable[[int], None]
+    folder: Path,
+    draw: Callable[[int], list[Views]],
+    patients: int,
+    seed: int,
+    advance: Callable[[int], None],
 ) -> list[Path]:
     """Writes the views of that many patients and gives the files; those that this code has made before are kept.
 
@@ -27,7 +31,10 @@ def write_views(
     """
     folder = folder / _code_sha256()[:12]
     folder.mkdir(parents=True, exist_ok=True)
-    parts = [range(first, min(first + PATIENTS, seed + patients)) for first in range(seed, seed + patients, PATIENTS)]
+    parts = [
+        range(first, min(first + PATIENTS, seed + patients))
+        for first in range(seed, seed + patients, PATIENTS)
+    ]
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
         files = []
         for part, file in zip(parts, pool.map(partial(_write, folder, draw), parts), strict=True):

@@ -18,7 +18,9 @@ def upgrade() -> None:
         sa.Column("detail", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_event")),
     )
-    op.create_index(op.f("ix_audit_event_happened_at"), "audit_event", ["happened_at"], unique=False)
+    op.create_index(
+        op.f("ix_audit_event_happened_at"), "audit_event", ["happened_at"], unique=False
+    )
     op.create_index(op.f("ix_audit_event_study_id"), "audit_event", ["study_id"], unique=False)
 
     op.create_table(
@@ -52,7 +54,9 @@ def upgrade() -> None:
         sa.Column("birth_date", sa.String(length=8), nullable=False),
         sa.Column("sex", sa.String(length=16), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_patient")),
-        sa.UniqueConstraint("issuer", "patient_identifier", name=op.f("uq_patient_issuer_patient_identifier")),
+        sa.UniqueConstraint(
+            "issuer", "patient_identifier", name=op.f("uq_patient_issuer_patient_identifier")
+        ),
     )
     op.create_table(
         "study",
@@ -79,7 +83,9 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_study_accession_number"), "study", ["accession_number"], unique=False)
     op.create_index(op.f("ix_study_patient_id"), "study", ["patient_id"], unique=False)
-    op.create_index("ix_study_state_last_received_at", "study", ["state", "last_received_at"], unique=False)
+    op.create_index(
+        "ix_study_state_last_received_at", "study", ["state", "last_received_at"], unique=False
+    )
 
     op.create_table(
         "finding",
@@ -121,10 +127,19 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["study_id"], ["study.id"], name=op.f("fk_finding_study_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_finding")),
         sa.UniqueConstraint(
-            "study_id", "revision", "condition", "level", name=op.f("uq_finding_study_id_revision_condition_level")
+            "study_id",
+            "revision",
+            "condition",
+            "level",
+            name=op.f("uq_finding_study_id_revision_condition_level"),
         ),
     )
-    op.create_index("ix_finding_question", "finding", ["superseded", "severity", "condition", "level"], unique=False)
+    op.create_index(
+        "ix_finding_question",
+        "finding",
+        ["superseded", "severity", "condition", "level"],
+        unique=False,
+    )
     op.create_index(op.f("ix_finding_study_id"), "finding", ["study_id"], unique=False)
 
     op.create_table(
@@ -153,7 +168,9 @@ def upgrade() -> None:
         sa.Column("description", sa.String(), nullable=False),
         sa.ForeignKeyConstraint(["study_id"], ["study.id"], name=op.f("fk_series_study_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_series")),
-        sa.UniqueConstraint("study_id", "series_instance_uid", name=op.f("uq_series_study_id_series_instance_uid")),
+        sa.UniqueConstraint(
+            "study_id", "series_instance_uid", name=op.f("uq_series_study_id_series_instance_uid")
+        ),
     )
     op.create_table(
         "delivery",
@@ -164,7 +181,9 @@ def upgrade() -> None:
         sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["report_id"], ["report.id"], name=op.f("fk_delivery_report_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_delivery")),
-        sa.UniqueConstraint("report_id", "destination", name=op.f("uq_delivery_report_id_destination")),
+        sa.UniqueConstraint(
+            "report_id", "destination", name=op.f("uq_delivery_report_id_destination")
+        ),
     )
     op.create_table(
         "instance",
@@ -187,7 +206,9 @@ def upgrade() -> None:
         sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["series_id"], ["series.id"], name=op.f("fk_instance_series_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_instance")),
-        sa.UniqueConstraint("sop_instance_uid", "sha256", name=op.f("uq_instance_sop_instance_uid_sha256")),
+        sa.UniqueConstraint(
+            "sop_instance_uid", "sha256", name=op.f("uq_instance_sop_instance_uid_sha256")
+        ),
     )
     op.create_index(op.f("ix_instance_series_id"), "instance", ["series_id"], unique=False)
     op.create_index(
@@ -226,7 +247,11 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["study_id"], ["study.id"], name=op.f("fk_job_study_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_job")),
         sa.UniqueConstraint(
-            "study_id", "kind", "revision", "destination", name=op.f("uq_job_study_id_kind_revision_destination")
+            "study_id",
+            "kind",
+            "revision",
+            "destination",
+            name=op.f("uq_job_study_id_kind_revision_destination"),
         ),
     )
     op.create_index("ix_job_due", "job", ["state", "priority", "run_after"], unique=False)

@@ -10,7 +10,9 @@ down_revision = "0002"
 def upgrade() -> None:
     with op.batch_alter_table("study") as table:
         table.add_column(sa.Column("images_removed_at", sa.DateTime(timezone=True), nullable=True))
-        table.create_index("ix_study_images_removed_at_ended_at", ["images_removed_at", "ended_at"], unique=False)
+        table.create_index(
+            "ix_study_images_removed_at_ended_at", ["images_removed_at", "ended_at"], unique=False
+        )
     with op.batch_alter_table("instance") as table:
         table.add_column(sa.Column("removed_at", sa.DateTime(timezone=True), nullable=True))
         table.create_index("ix_instance_file", ["file"], unique=False)

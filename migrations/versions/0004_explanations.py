@@ -18,7 +18,9 @@ def upgrade() -> None:
         sa.Column("doubt", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(["study_id"], ["study.id"], name=op.f("fk_explanation_study_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_explanation")),
-        sa.UniqueConstraint("study_id", "revision", "ordinal", name=op.f("uq_explanation_study_id_revision_ordinal")),
+        sa.UniqueConstraint(
+            "study_id", "revision", "ordinal", name=op.f("uq_explanation_study_id_revision_ordinal")
+        ),
     )
 
 

@@ -16,11 +16,15 @@ WORD = sa.String(64).with_variant(sa.String(64, collation="C"), "postgresql")
 def upgrade() -> None:
     # With defaults, because SQLite adds no column without one; the code writes every value itself.
     op.add_column("study", sa.Column("scanner", sa.String(64), nullable=False, server_default=""))
-    op.add_column("study", sa.Column("severe", sa.Boolean(), nullable=False, server_default=sa.false()))
+    op.add_column(
+        "study", sa.Column("severe", sa.Boolean(), nullable=False, server_default=sa.false())
+    )
     op.add_column("study", sa.Column("trained_on", sa.String(64)))
     op.add_column("study", sa.Column("read_at", UtcDateTime()))
     long_ago = sa.text("'1970-01-01 00:00:00.000000'")
-    op.add_column("finding", sa.Column("found_at", UtcDateTime(), nullable=False, server_default=long_ago))
+    op.add_column(
+        "finding", sa.Column("found_at", UtcDateTime(), nullable=False, server_default=long_ago)
+    )
     op.create_table(
         "search_key",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -80,7 +84,11 @@ _CURRENT = {
     "ix_finding_found_at": [],
 }
 _MOMENTS = {"instance": "received_at", "delivery": "delivered_at"}  # of the last hour's figures
-_UNREAD = {"ix_study_unread": None, "ix_study_unread_stat": "stat", "ix_study_unread_severe": "severe"}
+_UNREAD = {
+    "ix_study_unread": None,
+    "ix_study_unread_stat": "stat",
+    "ix_study_unread_severe": "severe",
+}
 
 
 def _people() -> None:
@@ -114,7 +122,9 @@ def _people() -> None:
             sa.Column("user_id", sa.Integer(), nullable=False),
             *own,
             sa.Column("created_at", UtcDateTime(), nullable=False),
-            sa.ForeignKeyConstraint(["user_id"], ["user_account.id"], name=op.f(f"fk_{table}_user_id")),
+            sa.ForeignKeyConstraint(
+                ["user_id"], ["user_account.id"], name=op.f(f"fk_{table}_user_id")
+            ),
             sa.PrimaryKeyConstraint("id", name=op.f(f"pk_{table}")),
             sa.UniqueConstraint("token_sha256", name=op.f(f"uq_{table}_token_sha256")),
         )
@@ -134,15 +144,24 @@ def _fill() -> None:
     """What new columns say of the rows that are there."""
     study, finding, bundle, patient = (
         sa.table(
-            "study", *map(sa.column, ("id", "accession_number", "patient_id", "severe", "trained_on", "ended_at"))
+            "study",
+            *map(
+                sa.column,
+                ("id", "accession_number", "patient_id", "severe", "trained_on", "ended_at"),
+            ),
         ),
-        sa.table("finding", *map(sa.column, ("study_id", "superseded", "severity", "bundle_id", "found_at"))),
+        sa.table(
+            "finding",
+            *map(sa.column, ("study_id", "superseded", "severity", "bundle_id", "found_at")),
+        ),
         sa.table("bundle", *map(sa.column, ("id", "trained_on"))),
         sa.table("patient", *map(sa.column, ("id", "name", "patient_identifier"))),
     )
     key = sa.table("search_key", sa.column("word"), sa.column("study_id"))
     with Session(op.get_bind()) as session:
-        ended_at = sa.select(study.c.ended_at).where(study.c.id == finding.c.study_id).scalar_subquery()
+        ended_at = (
+            sa.select(study.c.ended_at).where(study.c.id == finding.c.study_id).scalar_subquery()
+        )
         session.execute(sa.update(finding).values(found_at=sa.func.coalesce(ended_at, db_now())))
         of_study = (finding.c.study_id == study.c.id) & (finding.c.superseded.is_(sa.false()))
         session.execute(
@@ -153,9 +172,16 @@ def _fill() -> None:
                 .scalar_subquery(),
             )
         )
-        asked = sa.select(study.c.id, study.c.accession_number, patient.c.patient_identifier, patient.c.name)
-        for study_id, accession, number, name in session.execute(asked.where(patient.c.id == study.c.patient_id)).all():
-            rows = [{"study_id": study_id, "word": word} for word in sorted(words_of(accession, number, name))]
+        asked = sa.select(
+            study.c.id, study.c.accession_number, patient.c.patient_identifier, patient.c.name
+        )
+        for study_id, accession, number, name in session.execute(
+            asked.where(patient.c.id == study.c.patient_id)
+        ).all():
+            rows = [
+                {"study_id": study_id, "word": word}
+                for word in sorted(words_of(accession, number, name))
+            ]
             if rows:
                 session.execute(sa.insert(key), rows)
         session.flush()
@@ -171,7 +197,9 @@ def downgrade() -> None:
         op.drop_index(op.f(f"ix_{table}_{moment}"), table)
     for name in _CURRENT:
         op.drop_index(name, "finding")
-    op.create_index("ix_finding_question", "finding", ["superseded", "severity", "condition", "level"])
+    op.create_index(
+        "ix_finding_question", "finding", ["superseded", "severity", "condition", "level"]
+    )
     people = ("sign_in_failure", "api_token", "web_session", "user_account")
     for table in (*people, "tombstone", "audit_forward", "search_key"):
         op.drop_table(table)

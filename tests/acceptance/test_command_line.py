@@ -54,7 +54,9 @@ def test_a_whole_phantom_is_read_from_a_folder_or_a_zip_alike(stubbed, phantom, 
     folder, truth = phantom(1)
     report = tmp_path / "report.dcm"
     rows = rows_of(stubbed.lumbar("analyse", str(folder), "--format", "csv", "--sr", str(report)))
-    assert [row["row_id"] for row in rows] == [key.row_id(truth.study_instance_uid) for key in ALL_FINDINGS]
+    assert [row["row_id"] for row in rows] == [
+        key.row_id(truth.study_instance_uid) for key in ALL_FINDINGS
+    ]
     assert {row["assessed"] for row in rows} == {"true"}
     assert validation_errors(report) == []
     packed = shutil.make_archive(str(tmp_path / "study"), "zip", folder)
@@ -73,9 +75,9 @@ def test_json_and_csv_hold_the_same(stubbed, phantom):
 def test_a_study_with_one_series_is_read_as_far_as_it_goes(stubbed, phantom):
     folder, _ = phantom(1)
     rows = rows_of(stubbed.lumbar("analyse", str(folder / "1"), "--format", "csv"))
-    assert [row["row_id"][-len("stenosis_l1_l2") :] for row in rows if row["assessed"] == "true"] == [
-        f"stenosis_{key.level}" for key in ALL_FINDINGS[-5:]
-    ]
+    assert [
+        row["row_id"][-len("stenosis_l1_l2") :] for row in rows if row["assessed"] == "true"
+    ] == [f"stenosis_{key.level}" for key in ALL_FINDINGS[-5:]]
     assert {row["reason"] for row in rows if row["assessed"] == "false"} == {
         "no Sagittal T1 series was received",
         "no Axial T2 series was received",
@@ -85,15 +87,23 @@ def test_a_study_with_one_series_is_read_as_far_as_it_goes(stubbed, phantom):
 def test_one_slice_alone_is_read_with_its_doubts_in_every_form(stubbed, phantom):
     middle = str(sorted(phantom(1)[0].glob("1/*.dcm"))[8])
     said = stubbed.lumbar("analyse", middle).stdout
-    (doubt,) = [line.removeprefix("Caution: ") for line in said.splitlines() if line.startswith("Caution: ")]
+    (doubt,) = [
+        line.removeprefix("Caution: ") for line in said.splitlines() if line.startswith("Caution: ")
+    ]
     rows = rows_of(stubbed.lumbar("analyse", middle, "--format", "csv"))
     records = json.loads(stubbed.lumbar("analyse", middle, "--format", "json").stdout)
-    assert [row["doubts"] for row in rows] == [record["doubts"] for record in records] == [doubt] * 25
+    assert (
+        [row["doubts"] for row in rows] == [record["doubts"] for record in records] == [doubt] * 25
+    )
 
 
 def test_the_readings_of_a_loose_axial_slice_stand_beside_what_programs_read(stubbed, phantom):
     loose = str(sorted(phantom(1)[0].glob("3/*.dcm"))[8])
-    said = [line for line in stubbed.lumbar("analyse", loose).stdout.splitlines() if "Without a level" in line]
+    said = [
+        line
+        for line in stubbed.lumbar("analyse", loose).stdout.splitlines()
+        if "Without a level" in line
+    ]
     assert len(said) == 2
     for form in ("csv", "json"):
         done = stubbed.lumbar("analyse", loose, "--format", form)
@@ -144,7 +154,9 @@ def test_a_damaged_file_is_passed_over_and_the_rest_is_read(stubbed, phantom, tm
 
 
 @pytest.mark.parametrize("missing", ["PixelData", "ImageOrientationPatient", "PixelSpacing"])
-def test_a_study_that_lacks_what_is_needed_everywhere_has_a_reason(stubbed, phantom, tmp_path, missing):
+def test_a_study_that_lacks_what_is_needed_everywhere_has_a_reason(
+    stubbed, phantom, tmp_path, missing
+):
     folder, _ = phantom(1)
     stripped = tmp_path / "stripped"
     stripped.mkdir()
@@ -195,7 +207,11 @@ def test_the_shipped_bundle_says_that_it_has_learnt_from_phantoms(tmp_path, phan
 )
 def test_a_wrong_setting_stops_the_start_and_names_itself(tmp_path, setting, said):
     wrong = System(tmp_path / "cli", setting, stubbed=False)
-    command = ("analyse", str(get_testdata_file("MR_small.dcm"))) if "LUMBAR_BUNDLE" in setting else ("up",)
+    command = (
+        ("analyse", str(get_testdata_file("MR_small.dcm")))
+        if "LUMBAR_BUNDLE" in setting
+        else ("up",)
+    )
     assert_one_line(wrong.lumbar(*command), 2, said)
 
 
@@ -243,10 +259,14 @@ def test_the_demo_ends_well(tmp_path):
     assert "6 of 6 reports arrived in the PACS and 6 of 6 studies have 25 findings" in done.stdout
     said = " ".join(done.stdout.split())
     assert re.match(r"The page: http://127\.0\.0\.1:\d+ – sign in as demo with \S{16}", said)
-    assert "Every study with a severe finding stands above every study without a moderate one." in said
+    assert (
+        "Every study with a severe finding stands above every study without a moderate one." in said
+    )
 
 
-@pytest.mark.parametrize("name", ["hitachi-0.3T-parasagittal-t2.dcm", "siemens-1.5T-axial-t2-jpeg-lossless.dcm"])
+@pytest.mark.parametrize(
+    "name", ["hitachi-0.3T-parasagittal-t2.dcm", "siemens-1.5T-axial-t2-jpeg-lossless.dcm"]
+)
 def test_a_real_lumbar_slice_is_read_as_far_as_one_slice_allows(tmp_path, real_files, name):
     lumbar = System(tmp_path / "cli", {}, stubbed=False).lumbar
     rows = rows_of(lumbar("analyse", str(real_files / "lumbar" / name), "--format", "csv"))
@@ -268,8 +288,12 @@ def test_a_real_lumbar_slice_is_read_as_far_as_one_slice_allows(tmp_path, real_f
         ("knee-localizer-3plane", "no sagittal T1 or T2/STIR series"),
     ],
 )
-def test_a_real_study_that_is_not_lumbar_is_refused_with_a_reason(tmp_path, real_files, name, reason):
-    done = System(tmp_path / "cli", {}, stubbed=False).lumbar("analyse", str(real_files / "not-lumbar" / name))
+def test_a_real_study_that_is_not_lumbar_is_refused_with_a_reason(
+    tmp_path, real_files, name, reason
+):
+    done = System(tmp_path / "cli", {}, stubbed=False).lumbar(
+        "analyse", str(real_files / "not-lumbar" / name)
+    )
     assert_last_line(done, 3, reason)
 
 
@@ -278,8 +302,19 @@ def test_dcmtk_and_lumbar_send_reach_the_receiver_alike(stubbed, phantom):
     stubbed.start()
     receiver = f"dicom://LUMBAR@127.0.0.1:{stubbed.port}"
     assert "files sent" in stubbed.lumbar("send", str(folder), "--to", receiver).stdout
-    storescu = ["storescu", "-aec", "LUMBAR", "+sd", "+r", "127.0.0.1", str(stubbed.port), str(other)]
+    storescu = [
+        "storescu",
+        "-aec",
+        "LUMBAR",
+        "+sd",
+        "+r",
+        "127.0.0.1",
+        str(stubbed.port),
+        str(other),
+    ]
     assert subprocess.run(storescu, capture_output=True).returncode == 0
-    stubbed.wait_for_states(dict.fromkeys((truth.study_instance_uid, other_truth.study_instance_uid), "analysed"))
+    stubbed.wait_for_states(
+        dict.fromkeys((truth.study_instance_uid, other_truth.study_instance_uid), "analysed")
+    )
     assert "Traceback" not in stubbed.tail()
     stubbed.kill()

@@ -20,7 +20,11 @@ def waiting(tmp_path):
     store = Store(system.folder / "home" / "store")
     with closing_database(system.database_url) as database:
         for number, priority in ((1, "LOW"), (2, "STAT")):
-            take_in(database, store, arrival(make_slice(study=number, RequestedProcedurePriority=priority)))
+            take_in(
+                database,
+                store,
+                arrival(make_slice(study=number, RequestedProcedurePriority=priority)),
+            )
             with database.transaction() as session:
                 assert studies.complete(session, studies.find(session, f"{ROOT}.{number}").id)
         for columns in (4, 6):
@@ -31,11 +35,21 @@ def waiting(tmp_path):
 
 def test_jobs_are_listed_in_their_order_without_patient_data(waiting):
     rows = rows_of(waiting.lumbar("jobs", "list", "--format", "csv"))
-    assert [(row["job"], row["study_instance_uid"]) for row in rows] == [("2", f"{ROOT}.2"), ("1", f"{ROOT}.1")]
-    assert {(row["kind"], row["state"], row["attempts"]) for row in rows} == {("analyse", "pending", "0")}
-    listed = waiting.lumbar("jobs", "list", "--state", "pending", "--kind", "analyse", "--format", "json").stdout
+    assert [(row["job"], row["study_instance_uid"]) for row in rows] == [
+        ("2", f"{ROOT}.2"),
+        ("1", f"{ROOT}.1"),
+    ]
+    assert {(row["kind"], row["state"], row["attempts"]) for row in rows} == {
+        ("analyse", "pending", "0")
+    }
+    listed = waiting.lumbar(
+        "jobs", "list", "--state", "pending", "--kind", "analyse", "--format", "json"
+    ).stdout
     assert [record["job"] for record in json.loads(listed)] == [2, 1]
-    assert json.loads(waiting.lumbar("jobs", "list", "--kind", "deliver", "--format", "json").stdout) == []
+    assert (
+        json.loads(waiting.lumbar("jobs", "list", "--kind", "deliver", "--format", "json").stdout)
+        == []
+    )
     table = waiting.lumbar("jobs", "list").stdout
     assert f"{ROOT}.1" in table
     assert "Test" not in listed + table
@@ -43,7 +57,9 @@ def test_jobs_are_listed_in_their_order_without_patient_data(waiting):
 
 def test_a_job_is_cancelled_and_retried_by_its_number(waiting):
     assert waiting.lumbar("jobs", "cancel", "1").returncode == 0
-    assert "failed: its analysis was cancelled by hand" in waiting.lumbar("study", f"{ROOT}.1").stdout
+    assert (
+        "failed: its analysis was cancelled by hand" in waiting.lumbar("study", f"{ROOT}.1").stdout
+    )
     assert_one_line(waiting.lumbar("jobs", "retry", "1"), 1, "job 1 is cancelled")
     assert_one_line(waiting.lumbar("jobs", "cancel", "9"), 1, "there is no job 9")
     assert waiting.lumbar("jobs", "retry", "2").returncode == 0

@@ -38,10 +38,14 @@ class Scanner(threading.Thread):
             except LumbarError:
                 failed = set(batch)
                 threading.Event().wait(0.2)  # as long as a queue would pause
-            self.unacknowledged = [file for file in self.unacknowledged if file not in batch or file in failed]
+            self.unacknowledged = [
+                file for file in self.unacknowledged if file not in batch or file in failed
+            ]
 
 
-def test_every_acknowledged_study_ends_analysed_whenever_the_system_is_killed(system, phantom, tmp_path):
+def test_every_acknowledged_study_ends_analysed_whenever_the_system_is_killed(
+    system, phantom, tmp_path
+):
     sent = dict(phantom(seed) for seed in (1, 2))
     files = [file for folder in sent for file in sorted(folder.rglob("*.dcm"))]
     uids = {dcmread(file, stop_before_pixels=True).SOPInstanceUID for file in files}
@@ -53,7 +57,9 @@ def test_every_acknowledged_study_ends_analysed_whenever_the_system_is_killed(sy
         scanner = Scanner(system.port, files)
         scanner.start()
         for _ in range(KILLS):
-            threading.Event().wait(moments.uniform(0, 2.5))  # any moment: nothing is waited for on purpose
+            threading.Event().wait(
+                moments.uniform(0, 2.5)
+            )  # any moment: nothing is waited for on purpose
             system.kill()
             system.start()
         scanner.join(60)
@@ -63,7 +69,9 @@ def test_every_acknowledged_study_ends_analysed_whenever_the_system_is_killed(sy
             pacs.wait_for(lambda one, study=study: one.study_instance_uid == study, 30)
     assert len(system.findings()) == 25 * len(wanted)
     assert registered(system, wanted) == uids
-    assert len({one.sop_instance_uid for one in pacs.received}) == len(list(pacs.folder.glob("*.dcm")))
+    assert len({one.sop_instance_uid for one in pacs.received}) == len(
+        list(pacs.folder.glob("*.dcm"))
+    )
 
 
 def test_a_part_that_is_killed_is_started_again_and_the_study_goes_on(system, phantom):
@@ -73,7 +81,9 @@ def test_a_part_that_is_killed_is_started_again_and_the_study_goes_on(system, ph
     before = system.parts()
     for process in before.values():
         os.kill(process, signal.SIGKILL)
-    wait_until(lambda: set(system.parts()) == set(before) and system.parts() != before, 20, system.tail)
+    wait_until(
+        lambda: set(system.parts()) == set(before) and system.parts() != before, 20, system.tail
+    )
     wait_until(lambda: system.dcmsend(folder).returncode == 0, 30, system.tail)
     system.wait_for_states({truth.study_instance_uid: "analysed"})
 
@@ -90,7 +100,9 @@ def test_parts_that_start_while_the_database_is_away_wait_for_it(redis, phantom,
             before = system.parts()
             for process in before.values():
                 os.kill(process, signal.SIGKILL)
-            wait_until(lambda: system.log.read_text().count("event=database.awaited") >= 3, 60, system.tail)
+            wait_until(
+                lambda: system.log.read_text().count("event=database.awaited") >= 3, 60, system.tail
+            )
             assert not set(system.parts().values()) & set(before.values())
             database.__enter__()
             wait_until(lambda: system.dcmsend(folder).returncode == 0, 60, system.tail)
@@ -99,7 +111,9 @@ def test_parts_that_start_while_the_database_is_away_wait_for_it(redis, phantom,
             system.kill()
 
 
-def test_a_broker_flushed_before_a_worker_heard_of_the_job_loses_nothing(redis, postgres, phantom, tmp_path):
+def test_a_broker_flushed_before_a_worker_heard_of_the_job_loses_nothing(
+    redis, postgres, phantom, tmp_path
+):
     folder, truth = phantom(1)
     broker = {"LUMBAR_DATABASE_URL": postgres.new_database(), "LUMBAR_BROKER_URL": redis.url}
     system = System(tmp_path / "system", broker)
@@ -130,5 +144,7 @@ def test_it_stops_when_asked_though_a_sender_holds_its_association_open(system):
 def registered(system, wanted):
     """The SOP instances that the analyses read."""
     with closing_database(system.database_url) as database, database.reading() as session:
-        found = [studies.instances_in_use(session, studies.find(session, study).id) for study in wanted]
+        found = [
+            studies.instances_in_use(session, studies.find(session, study).id) for study in wanted
+        ]
     return {instance.sop_instance_uid for of_study in found for instance in of_study}

@@ -36,7 +36,9 @@ def delivering(system, pacs):
     return system
 
 
-def test_a_study_sent_by_a_scanner_ends_as_a_report_in_the_pacs_and_25_rows(delivering, pacs, phantom, tmp_path):
+def test_a_study_sent_by_a_scanner_ends_as_a_report_in_the_pacs_and_25_rows(
+    delivering, pacs, phantom, tmp_path
+):
     folder, truth = phantom(1)
     study = truth.study_instance_uid
     sent = delivering.dcmsend(folder)
@@ -47,10 +49,14 @@ def test_a_study_sent_by_a_scanner_ends_as_a_report_in_the_pacs_and_25_rows(deli
     assert [row["row_id"] for row in rows] == [key.row_id(study) for key in ALL_FINDINGS]
     assert {row["assessed"] for row in rows} == {"true"}
     for row in rows:
-        assert sum(float(row[name]) for name in ("normal_mild", "moderate", "severe")) == pytest.approx(1, abs=1e-5)
+        assert sum(
+            float(row[name]) for name in ("normal_mild", "moderate", "severe")
+        ) == pytest.approx(1, abs=1e-5)
         assert row["bundle"] == "stub 1 (untrained)"
         assert RESEARCH_USE_ONLY in row["notice"]
-    assert {row["sop_instance_uid"] for row in rows} <= {dcmread(file).SOPInstanceUID for file in folder.rglob("*.dcm")}
+    assert {row["sop_instance_uid"] for row in rows} <= {
+        dcmread(file).SOPInstanceUID for file in folder.rglob("*.dcm")
+    }
 
     wait_until(lambda: delivered(delivering, study) == 2, 30, delivering.tail)
     said = delivering.lumbar("study", study).stdout
@@ -75,7 +81,9 @@ def test_two_studies_interleaved_on_one_association_stay_apart(system, phantom, 
     mixed.mkdir()
     for seed in (1, 2):
         folder, truth = phantom(seed)
-        studies[truth.study_instance_uid] = {dcmread(file).SOPInstanceUID for file in folder.rglob("*.dcm")}
+        studies[truth.study_instance_uid] = {
+            dcmread(file).SOPInstanceUID for file in folder.rglob("*.dcm")
+        }
         for number, file in enumerate(sorted(folder.rglob("*.dcm"))):
             (mixed / f"{number:04}-{seed}.dcm").symlink_to(file)
     system.start()
@@ -85,7 +93,9 @@ def test_two_studies_interleaved_on_one_association_stay_apart(system, phantom, 
         assert row["sop_instance_uid"] in studies[row["row_id"].split("_")[0]]
 
 
-def test_a_late_series_makes_a_new_revision_whose_report_replaces_the_first(delivering, pacs, phantom):
+def test_a_late_series_makes_a_new_revision_whose_report_replaces_the_first(
+    delivering, pacs, phantom
+):
     folder, truth = phantom(2)
     study = truth.study_instance_uid
     early, late = [sorted(folder.glob(f"{number}/*.dcm")) for number in (1, 3)]
@@ -102,12 +112,22 @@ def test_a_late_series_makes_a_new_revision_whose_report_replaces_the_first(deli
     delivering.wait_for_states({study: "analysed"})
     rows = delivering.findings()
     assert len(rows) == 25
-    assert {row["reason"] for row in rows if row["assessed"] == "false"} == {"no Sagittal T1 series was received"}
+    assert {row["reason"] for row in rows if row["assessed"] == "false"} == {
+        "no Sagittal T1 series was received"
+    }
     wait_until(lambda: len(pacs.rest("/instances")) == 2, 30, delivering.tail)
     tags = [pacs.rest(f"/instances/{one}/tags?simplify") for one in pacs.rest("/instances")]
-    (predecessor,) = [one["PredecessorDocumentsSequence"] for one in tags if one.get("PredecessorDocumentsSequence")]
-    replaced = predecessor[0]["ReferencedSeriesSequence"][0]["ReferencedSOPSequence"][0]["ReferencedSOPInstanceUID"]
-    assert replaced in {one["SOPInstanceUID"] for one in tags if not one.get("PredecessorDocumentsSequence")}
+    (predecessor,) = [
+        one["PredecessorDocumentsSequence"]
+        for one in tags
+        if one.get("PredecessorDocumentsSequence")
+    ]
+    replaced = predecessor[0]["ReferencedSeriesSequence"][0]["ReferencedSOPSequence"][0][
+        "ReferencedSOPInstanceUID"
+    ]
+    assert replaced in {
+        one["SOPInstanceUID"] for one in tags if not one.get("PredecessorDocumentsSequence")
+    }
 
 
 def test_its_own_report_coming_back_starts_nothing(delivering, pacs, phantom, tmp_path):

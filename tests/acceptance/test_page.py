@@ -28,7 +28,9 @@ class Browser:
             return answer.read().decode()
 
     def post(self, path, **form):
-        with self._opener.open(self.root + path, urllib.parse.urlencode(form).encode(), timeout=10) as answer:
+        with self._opener.open(
+            self.root + path, urllib.parse.urlencode(form).encode(), timeout=10
+        ) as answer:
             return answer.read().decode()
 
     def answers(self):
@@ -45,7 +47,10 @@ def test_a_study_that_a_scanner_sends_stands_on_the_page(system, phantom):
     browser = Browser(port)
     wait_until(browser.answers, 60, system.tail)
     assert "lumbar users add NAME --role admin" in browser.get("/")
-    assert system.lumbar("users", "add", "anna", "--role", "reader", stdin=PASSWORD + "\n").returncode == 0
+    assert (
+        system.lumbar("users", "add", "anna", "--role", "reader", stdin=PASSWORD + "\n").returncode
+        == 0
+    )
     folder, truth = phantom(0)
     assert system.dcmsend(folder).returncode == 0
     system.wait_for_states({truth.study_instance_uid: "analysed"})
@@ -65,7 +70,9 @@ def test_a_study_that_a_scanner_sends_stands_on_the_page(system, phantom):
         ({"web_host": "0.0.0.0", "web_proxy": "127.0.0.1"}, "no user is set yet"),
     ],
 )
-def test_the_page_listens_beyond_this_machine_only_with_a_user_and_a_secure_line(tmp_path, settings, why):
+def test_the_page_listens_beyond_this_machine_only_with_a_user_and_a_secure_line(
+    tmp_path, settings, why
+):
     system = System(tmp_path / "cli", {})
     assert system.lumbar("db", "upgrade").returncode == 0
     system.set(web_port="0", **settings)

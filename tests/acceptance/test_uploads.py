@@ -25,7 +25,11 @@ def test_an_upload_is_answered_though_everything_is_killed_while_it_is_read(syst
         system.start()
         wait_until(lambda: row(site, name).state is JobState.DONE, 60, system.tail)
         assert row(site, name).attempts == 2
-        wait_until(lambda: files_left(site, name) == ["picture.png"], 10, lambda: str(files_left(site, name)))
+        wait_until(
+            lambda: files_left(site, name) == ["picture.png"],
+            10,
+            lambda: str(files_left(site, name)),
+        )
         previews.forget(site, name)
         assert not previews.folder(site, name).exists()
     finally:

@@ -40,16 +40,22 @@ def test_somebody_is_added_changed_and_shut_out(tmp_path):
         system.lumbar("users", "add", "anna", "--role", "reader", stdin=PASSWORD).stdout
         == "anna may sign in as reader.\n"
     )
-    assert_one_line(system.lumbar("users", "add", "anna", "--role", "reader", stdin=PASSWORD), 1, "already")
     assert_one_line(
-        system.lumbar("users", "add", "ben", "--role", "reader", stdin="short\n"), 1, "12 to 1024 characters"
+        system.lumbar("users", "add", "anna", "--role", "reader", stdin=PASSWORD), 1, "already"
+    )
+    assert_one_line(
+        system.lumbar("users", "add", "ben", "--role", "reader", stdin="short\n"),
+        1,
+        "12 to 1024 characters",
     )
     assert system.lumbar("users", "role", "anna", "operator").returncode == 0
     assert system.lumbar("users", "password", "anna", stdin="another good one\n").returncode == 0
     assert system.lumbar("users", "disable", "anna").returncode == 0
     (row,) = rows_of(system.lumbar("users", "list", "--format", "csv"))
     assert (row["name"], row["role"], bool(row["disabled_at"])) == ("anna", "operator", True)
-    assert_one_line(system.lumbar("users", "role", "nobody", "viewer"), 1, "there is no user 'nobody'")
+    assert_one_line(
+        system.lumbar("users", "role", "nobody", "viewer"), 1, "there is no user 'nobody'"
+    )
     events = [row["event"] for row in rows_of(system.lumbar("audit", "--format", "csv"))]
     assert events == ["user.added", "user.role_set", "user.password_set", "user.disabled"]
 
@@ -66,7 +72,9 @@ def test_the_worklist_is_paged_and_a_read_study_leaves_it(hospital):
     assert len(rows_of(hospital.lumbar("worklist", "--all", "--format", "csv"))) == 3
     assert hospital.lumbar("mark-read", f"{ROOT}.2", "--undo").returncode == 0
     assert (
-        rows_of(hospital.lumbar("worklist", "--search", "p2", "--format", "csv"))[0]["study_instance_uid"]
+        rows_of(hospital.lumbar("worklist", "--search", "p2", "--format", "csv"))[0][
+            "study_instance_uid"
+        ]
         == f"{ROOT}.2"
     )
 
@@ -84,4 +92,6 @@ def test_reviewed_findings_are_written_as_labels(hospital, tmp_path):
     assert done.stdout == "1 reviewed findings of 1 studies, 1 images.\n", done.stderr
     assert f"{ROOT}.2," in (out / "train.csv").read_text()
     assert len(list(out.rglob("*.dcm"))) == 1
-    assert_one_line(hospital.lumbar("export-labels", str(out)), 2, "is there already; name a new folder")
+    assert_one_line(
+        hospital.lumbar("export-labels", str(out)), 2, "is there already; name a new folder"
+    )

@@ -56,7 +56,9 @@ def test_a_study_whose_inference_hangs_fails_with_that_reason_and_the_others_go_
     send(system, hanging)
     system.wait_for_states({hangs.study_instance_uid: "analysing"})
     send(system, folder)
-    system.wait_for_states({hangs.study_instance_uid: "failed", other.study_instance_uid: "analysed"}, 180)
+    system.wait_for_states(
+        {hangs.study_instance_uid: "failed", other.study_instance_uid: "analysed"}, 180
+    )
     said = system.lumbar("study", hangs.study_instance_uid).stdout
     assert "failed: it did not end within 15 s" in said
     assert system.log.read_text().count("event=job.stuck") == 2
@@ -76,15 +78,23 @@ def test_a_worker_told_to_stop_ends_the_study_in_its_hands_and_takes_no_other(di
     assert distributed.states() == waiting
     distributed.let_go(in_hands.study_instance_uid)
     assert worker.wait(60) == 0
-    distributed.wait_for_states({in_hands.study_instance_uid: "analysed", waits.study_instance_uid: "queued"})
+    distributed.wait_for_states(
+        {in_hands.study_instance_uid: "analysed", waits.study_instance_uid: "queued"}
+    )
     with closing_database(distributed.database_url) as database, database.reading() as session:
-        (job,) = operator_actions.listed(session, states=[JobState.PENDING], kinds=[JobKind.ANALYSE])
+        (job,) = operator_actions.listed(
+            session, states=[JobState.PENDING], kinds=[JobKind.ANALYSE]
+        )
     assert (job.study_instance_uid, job.attempts) == (waits.study_instance_uid, 0)
     distributed.start("worker")
-    distributed.wait_for_states(dict.fromkeys((in_hands.study_instance_uid, waits.study_instance_uid), "analysed"))
+    distributed.wait_for_states(
+        dict.fromkeys((in_hands.study_instance_uid, waits.study_instance_uid), "analysed")
+    )
 
 
-def test_an_urgent_study_overtakes_those_that_were_rung_for_before_it(distributed, phantom, tmp_path):
+def test_an_urgent_study_overtakes_those_that_were_rung_for_before_it(
+    distributed, phantom, tmp_path
+):
     (routine, first), (folder, second) = phantom(1), phantom(2)
     stat = tmp_path / "stat"
     stat.mkdir()

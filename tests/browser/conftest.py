@@ -41,7 +41,11 @@ class Served:
 @pytest.fixture(scope="package")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     port = free_port()
-    settings = {"web_port": port, "rank_by_synthetic": True, "destinations": {"pacs": "dicom://PACS@127.0.0.1:1"}}
+    settings = {
+        "web_port": port,
+        "rank_by_synthetic": True,
+        "destinations": {"pacs": "dicom://PACS@127.0.0.1:1"},
+    }
     site = open_site(tmp_path_factory.mktemp("site"), **settings)
     severe = fill(site, tmp_path_factory.mktemp("phantom"))
     with site.database.transaction() as session:
@@ -69,7 +73,9 @@ def playwright() -> Iterator[Playwright]:
 
 @pytest.fixture(scope="package")
 def chromium(playwright: Playwright) -> Iterator[Browser]:
-    browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+    browser = playwright.chromium.launch(
+        executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+    )
     yield browser
     browser.close()
 
@@ -81,7 +87,9 @@ def complaints() -> list[str]:
 
 
 @pytest.fixture
-def open_page(chromium: Browser, served: Served, complaints: list[str]) -> Iterator[Callable[..., Page]]:
+def open_page(
+    chromium: Browser, served: Served, complaints: list[str]
+) -> Iterator[Callable[..., Page]]:
     """A browser of its own, in which a role is signed in or nobody is."""
     contexts = []
 
@@ -99,7 +107,12 @@ def open_page(chromium: Browser, served: Served, complaints: list[str]) -> Itera
                 complaints.append(f"asked {url}")
 
         context.on("request", lambda request: asked(request.url))
-        context.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        context.on(
+            "console",
+            lambda said: (
+                complaints.append(said.text) if said.type in ("error", "warning") else None
+            ),
+        )
         context.on("weberror", lambda error: complaints.append(str(error.error)))
         return context.new_page()
 

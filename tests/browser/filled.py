@@ -52,11 +52,19 @@ def fill(site: Site, folder: Path) -> str:
 
 
 def _analyse(
-    site: Site, uid: str, severities: Mapping[FindingKey, Severity], places: Mapping[FindingKey, Place]
+    site: Site,
+    uid: str,
+    severities: Mapping[FindingKey, Severity],
+    places: Mapping[FindingKey, Place],
 ) -> None:
     somewhere = Place("1.2", "1.3", "1.4", None, 1, 1, 0, 0, 0)
     found = [
-        Finding(*key.parts, probabilities=_SURE[severities[key]], place=places.get(key, somewhere), shows=0.9)
+        Finding(
+            *key.parts,
+            probabilities=_SURE[severities[key]],
+            place=places.get(key, somewhere),
+            shows=0.9,
+        )
         for key in ALL_FINDINGS
     ]
     with site.database.transaction() as session:
@@ -65,30 +73,52 @@ def _analyse(
         claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=60)
         told = {"told": ["the canal was followed"], "bundle": BUNDLE, "found": found}
         job_lifecycle.end_analysis(
-            session, claimed, StudyEvent.ANALYSED, **told, report=report(site, study.id, 1), destinations=["pacs"]
+            session,
+            claimed,
+            StudyEvent.ANALYSED,
+            **told,
+            report=report(site, study.id, 1),
+            destinations=["pacs"],
         )
 
 
 def _fail(site: Site, uid: str) -> None:
     with site.database.transaction() as session:
         studies.complete(session, studies.find(session, uid).id)
-        job_lifecycle.bury(session, job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=60), "the disk is full")
+        job_lifecycle.bury(
+            session, job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=60), "the disk is full"
+        )
 
 
 def _places(folder: Path, truth: PhantomTruth) -> dict[FindingKey, Place]:
     """Each finding on the slice that lies nearest to it, of the series that it is read on."""
     series = {role: uid for uid, role in truth.series}
-    slices = [header for file in sorted(folder.rglob("*.dcm")) for header in slice_headers(read_header(file))]
+    slices = [
+        header
+        for file in sorted(folder.rglob("*.dcm"))
+        for header in slice_headers(read_header(file))
+    ]
     return {
-        key: _on(truth.points[key], [s for s in slices if s.series_instance_uid == series[_READ_ON[key.condition]]])
+        key: _on(
+            truth.points[key],
+            [s for s in slices if s.series_instance_uid == series[_READ_ON[key.condition]]],
+        )
         for key in ALL_FINDINGS
     }
 
 
 def _on(point: tuple[float, float, float], slices: list[SliceHeader]) -> Place:
     place = np.array(point)
-    nearest = min(slices, key=lambda header: (math.fabs(header.distance(place)), header.sop_instance_uid))
+    nearest = min(
+        slices, key=lambda header: (math.fabs(header.distance(place)), header.sop_instance_uid)
+    )
     column, row = nearest.to_pixel(place)
     return Place(
-        nearest.series_instance_uid, nearest.sop_class_uid, nearest.sop_instance_uid, None, column, row, *point
+        nearest.series_instance_uid,
+        nearest.sop_class_uid,
+        nearest.sop_instance_uid,
+        None,
+        column,
+        row,
+        *point,
     )

@@ -37,7 +37,9 @@ def test_a_search_and_a_state_stay_in_the_address_and_survive_a_reload(page, ser
     page.get_by_role("button", name="Show", exact=True).click()
     for _ in range(2):
         expect(rows(page)).to_have_count(1)
-        expect(rows(page)).to_contain_text("failed: the disk is full" if path == "/" else "Failed, Fay")
+        expect(rows(page)).to_contain_text(
+            "failed: the disk is full" if path == "/" else "Failed, Fay"
+        )
         expect(page.get_by_label("State")).to_have_value("failed")
         page.reload()
 
@@ -57,7 +59,10 @@ def test_findings_are_narrowed_and_saved_as_a_table(page, served):
     assert saving.value.suggested_filename == "findings.csv"
     with saving.value.path().open(newline="", encoding="utf-8") as file:
         found = list(csv.DictReader(file))
-    assert [(row["severity"], row["level"]) for row in found] == [("severe", "l4_l5"), ("moderate", "l3_l4")]
+    assert [(row["severity"], row["level"]) for row in found] == [
+        ("severe", "l4_l5"),
+        ("moderate", "l3_l4"),
+    ]
     assert {row["study_instance_uid"] for row in found} == {served.severe}
     assert "Research use only" in found[0]["notice"]
     page.get_by_role("row", name="L4/L5").get_by_role("link").click()
@@ -70,7 +75,11 @@ def test_the_worklist_renews_itself_and_keeps_what_is_chosen(page, served):
     page.keyboard.press("j")
     new = page.locator(f'tr[data-study="{ROOT}.{LATE}"]')
     expect(new).to_have_count(0)
-    take_in(served.site.database, served.site.store, arrival(make_slice(study=LATE, PatientName="Late^Lea")))
+    take_in(
+        served.site.database,
+        served.site.store,
+        arrival(make_slice(study=LATE, PatientName="Late^Lea")),
+    )
     before = page.locator("p[aria-live]").inner_text()
     page.clock.run_for(FIFTEEN_S)
     expect(new).to_contain_text("Late, Lea")

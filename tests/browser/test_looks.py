@@ -9,7 +9,15 @@ from tests.browser.conftest import NARROW, WIDE
 from tests.browser.filled import ARRIVING, FAILED, NORMAL
 
 PAGES = [
-    *("/", "/studies", "/findings", "/quality", "/jobs?state=done&state=dead&state=pending", "/system", "/users"),
+    *(
+        "/",
+        "/studies",
+        "/findings",
+        "/quality",
+        "/jobs?state=done&state=dead&state=pending",
+        "/system",
+        "/users",
+    ),
     *("/audit", "/me", "/upload", "/nowhere", "/?q=nobody", "/findings?severity=severe&since=1h"),
     *(f"/studies/{uid}" for uid in (NORMAL, FAILED, ARRIVING)),
 ]
@@ -22,7 +30,9 @@ def faults(page) -> list[str]:
         for violation in Axe().run(page).response["violations"]
         for node in violation["nodes"]
     ]
-    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    wide = page.evaluate(
+        "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
     return [*found, f"{page.url}: {wide} pixels too wide"] if wide > 0 else found
 
 
@@ -55,7 +65,9 @@ def test_no_page_shuts_anybody_out(open_page, served, complaints, scheme, viewpo
 def test_the_page_is_as_light_or_dark_as_the_system_wants(open_page, scheme):
     page = open_page(color_scheme=scheme)
     page.goto("/")
-    shade = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)")
+    shade = page.evaluate(
+        "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
+    )
     assert (min(shade) > 200) if scheme == "light" else (max(shade) < 60)
 
 

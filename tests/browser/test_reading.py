@@ -85,7 +85,9 @@ def test_from_the_sign_in_page_to_the_severe_slice_by_keys_alone(open_page, serv
     page.keyboard.press("k")
     page.keyboard.press("Enter")
     expect(page).to_have_url(f"{served.root}/studies/{served.severe}")
-    expect(page.locator("#image")).to_have_attribute("data-shown", f"{place_of(served, CANAL).sop_instance_uid}.0")
+    expect(page.locator("#image")).to_have_attribute(
+        "data-shown", f"{place_of(served, CANAL).sop_instance_uid}.0"
+    )
 
 
 def test_the_keys_write_where_one_writes(page, served):
@@ -117,7 +119,9 @@ def test_the_image_on_the_screen_is_the_stored_one(viewer, served):
     stored = read_slice(served.site.store.path(file), None)
     dark, bright = np.percentile(stored, (1, 99.5))
     wanted = cv2.resize(
-        np.clip(255 * (stored - dark) / (bright - dark), 0, 255), (32, 32), interpolation=cv2.INTER_AREA
+        np.clip(255 * (stored - dark) / (bright - dark), 0, 255),
+        (32, 32),
+        interpolation=cv2.INTER_AREA,
     )
     on_screen = np.array(viewer.locator("#image").evaluate(SMALL), float).reshape(32, 32)
     assert abs(on_screen - wanted).mean() < 4
@@ -173,7 +177,9 @@ def test_dragging_changes_window_and_level_until_they_are_reset(viewer):
     viewer.mouse.move(x - 50, y)
     assert pixels(viewer) == seen[-1]  # no button is held any more
     viewer.get_by_role("button", name="Reset window").click()
-    viewer.wait_for_function("before => document.getElementById('image').toDataURL() === before", arg=before)
+    viewer.wait_for_function(
+        "before => document.getElementById('image').toDataURL() === before", arg=before
+    )
 
 
 def test_another_cell_of_the_grid_shows_its_finding_where_it_was_read(viewer, served):
@@ -206,9 +212,9 @@ def test_a_corrected_finding_is_shown_so_and_counted(viewer, served):
     with zipfile.ZipFile(saved.value.path()) as archive:
         (label,) = csv.DictReader(io.StringIO(archive.read("train.csv").decode()))
     assert label["study_id"] == served.severe
-    assert {column: severity for column, severity in label.items() if severity and column != "study_id"} == {
-        CANAL.row_id("")[1:]: "Moderate"
-    }
+    assert {
+        column: severity for column, severity in label.items() if severity and column != "study_id"
+    } == {CANAL.row_id("")[1:]: "Moderate"}
 
 
 def test_a_study_that_is_marked_as_read_leaves_the_list_until_that_is_taken_back(page, served):

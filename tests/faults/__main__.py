@@ -16,16 +16,24 @@ from tests.faults.scenarios import SCENARIOS
 
 
 def main() -> int:
-    faults = "\n".join(f"  {name:<17}{one.FULL:>4} rounds  {one.__doc__}" for name, one in SCENARIOS.items())
+    faults = "\n".join(
+        f"  {name:<17}{one.FULL:>4} rounds  {one.__doc__}" for name, one in SCENARIOS.items()
+    )
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults",
         description="Injects faults into the real system and says what was lost, duplicated or shown too early.",
         epilog=f"faults, and how many rounds make the full figures:\n{faults}\n\nExits 1 if anything is violated.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--rounds", type=int, help="rounds of each fault; without it the full figures")
-    parser.add_argument("--seed", type=int, default=1, help="the same seed, the same moments (default 1)")
-    parser.add_argument("--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), metavar="FAULT")
+    parser.add_argument(
+        "--rounds", type=int, help="rounds of each fault; without it the full figures"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, help="the same seed, the same moments (default 1)"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), metavar="FAULT"
+    )
     asked = parser.parse_args()
     if asked.rounds is not None and asked.rounds < 1:
         parser.error("--rounds must be at least 1")
@@ -64,12 +72,26 @@ def _run(ground: Ground, name: str, rounds: int) -> Outcome:
 
 def table_of(outcomes: list[Outcome], title: str) -> Table:
     table = Table(title=title)
-    for heading in ("fault", "rounds", "acknowledged", "lost", "duplicated", "partial shown as final", "recovery"):
+    for heading in (
+        "fault",
+        "rounds",
+        "acknowledged",
+        "lost",
+        "duplicated",
+        "partial shown as final",
+        "recovery",
+    ):
         table.add_column(heading, justify="left" if heading == "fault" else "right")
     table.add_column("note")
     for one in outcomes:
         recovery = "" if one.recovery_s is None else f"{one.recovery_s:.1f} s"
-        counts = (one.rounds, one.acknowledged, len(one.lost), len(one.duplicated), len(one.partial))
+        counts = (
+            one.rounds,
+            one.acknowledged,
+            len(one.lost),
+            len(one.duplicated),
+            len(one.partial),
+        )
         cells = [""] * 5 if one.not_run else [f"{count:,}" for count in counts]
         table.add_row(one.fault, *cells, recovery, one.note)
     return table

@@ -12,7 +12,18 @@ from typing import Self
 from sqlalchemy import exists, func, select
 
 from db.database import Database, DatabaseAway
-from db.models import Delivery, Finding, Instance, Job, JobState, Patient, Report, Series, Study, StudyState
+from db.models import (
+    Delivery,
+    Finding,
+    Instance,
+    Job,
+    JobState,
+    Patient,
+    Report,
+    Series,
+    Study,
+    StudyState,
+)
 from lumbar import VERSION
 from lumbar.reports.report_uids import report_uid
 from lumbar.reports.sr import OUTPUT
@@ -35,7 +46,9 @@ class StudyNow:
     patient: str
     report: str | None  # SOP Instance UID of the newest
     shown: bool  # as ended, with findings
-    instances: dict[str, str] = field(default_factory=dict)  # in use: SOP Instance UID → file in the store
+    instances: dict[str, str] = field(
+        default_factory=dict
+    )  # in use: SOP Instance UID → file in the store
 
     def covered(self, uid: str) -> bool:
         """Whether the newest report was made of all instances in use."""
@@ -76,7 +89,9 @@ def snapshot(database: Database) -> dict[str, StudyNow]:
     )
     studies: dict[str, StudyNow] = {}
     with database.reading() as session:
-        for uid, state, revision, patient, report, shown, instance, file in session.execute(question):
+        for uid, state, revision, patient, report, shown, instance, file in session.execute(
+            question
+        ):
             study = studies.setdefault(uid, StudyNow(state, revision, patient, report, bool(shown)))
             study.instances[instance] = file
     return studies
@@ -108,7 +123,10 @@ class Watch:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._stop.set()
         self._thread.join()
@@ -142,7 +160,9 @@ def settle(system: System, acknowledged: Iterable[Sent], timeout_s: float) -> fl
     return clock.s
 
 
-def judge(system: System, acknowledged: Iterable[Sent], outcome: Outcome, pacs: Orthanc | None = None) -> None:
+def judge(
+    system: System, acknowledged: Iterable[Sent], outcome: Outcome, pacs: Orthanc | None = None
+) -> None:
     """Adds to the outcome what is lost, duplicated or partial, now that all has settled."""
     acknowledged = list(acknowledged)
     store = Store(system.home / "store")
@@ -174,28 +194,39 @@ def judge(system: System, acknowledged: Iterable[Sent], outcome: Outcome, pacs: 
 def reports_in(pacs: Orthanc) -> list[tuple[str, str]]:
     """Study and SOP Instance UID of everything that the PACS holds."""
     return [
-        (str(study["MainDicomTags"]["StudyInstanceUID"]), str(instance["MainDicomTags"]["SOPInstanceUID"]))
+        (
+            str(study["MainDicomTags"]["StudyInstanceUID"]),
+            str(instance["MainDicomTags"]["SOPInstanceUID"]),
+        )
         for study in pacs.rest("/studies?expand")
         for instance in pacs.rest(f"/studies/{study['ID']}/instances")
     ]
 
 
-def judge_pacs(system: System, studies: set[str], outcome: Outcome, held: list[tuple[str, str]]) -> None:
+def judge_pacs(
+    system: System, studies: set[str], outcome: Outcome, held: list[tuple[str, str]]
+) -> None:
     """Every current report is there once, and nothing that the database does not know or that no inputs explain."""
     with closing_database(system.database_url) as database:
         now = snapshot(database)
         with database.reading() as session:
             known = set(session.scalars(select(Report.sop_instance_uid)))
             delivered = set(
-                session.scalars(select(Report.sop_instance_uid).join(Delivery, Delivery.report_id == Report.id))
+                session.scalars(
+                    select(Report.sop_instance_uid).join(Delivery, Delivery.report_id == Report.id)
+                )
             )
     ours = [(study, uid) for study, uid in held if study in studies]
-    outcome.lost |= {f"report of {uid}" for uid in studies & set(now) if (uid, now[uid].report) not in ours}
+    outcome.lost |= {
+        f"report of {uid}" for uid in studies & set(now) if (uid, now[uid].report) not in ours
+    }
     outcome.lost |= {f"{uid}, said to be delivered" for uid in delivered - {uid for _, uid in held}}
     outcome.duplicated |= {uid for _, uid in ours if uid not in known}
     outcome.duplicated |= {uid for (_, uid), count in Counter(ours).items() if count > 1}
     counted = Counter(study for study, _ in set(ours))
-    outcome.duplicated |= {f"reports of {uid}" for uid, count in counted.items() if count > now[uid].revision}
+    outcome.duplicated |= {
+        f"reports of {uid}" for uid, count in counted.items() if count > now[uid].revision
+    }
 
 
 def _intact(store: Store, file: str, sent: Sent) -> bool:

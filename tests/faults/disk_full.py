@@ -26,13 +26,17 @@ def run(ground: Ground, rounds: int) -> Outcome:
     with _disk(folder) as mounted, ground.embedded(FAULT, **to_the_last_byte) as system:
         if not mounted:
             return Outcome(FAULT, 0, note="not run: mounting a small disk needs root", not_run=True)
-        system.set(home=str(folder / "home"), database_url=f"sqlite:///{system.folder / 'lumbar.sqlite'}")
+        system.set(
+            home=str(folder / "home"), database_url=f"sqlite:///{system.folder / 'lumbar.sqlite'}"
+        )
         system.start()
         acknowledged, full = [], 0
         with Watch(system) as watch:
             for number in range(rounds):
                 first = 800_000 + STUDIES * number
-                studies = make_studies(system.folder / "sent", range(first, first + STUDIES), slices=SLICES, side=SIDE)
+                studies = make_studies(
+                    system.folder / "sent", range(first, first + STUDIES), slices=SLICES, side=SIDE
+                )
                 queue = [instance for study in studies for instance in study]
                 _fill(folder, _free(folder) - ROOM_KIB * 1024)
                 with Senders(system.port, dealt(queue, 2)) as senders:
@@ -59,7 +63,10 @@ def run(ground: Ground, rounds: int) -> Outcome:
 def _disk(folder: Path) -> Iterator[bool]:
     """A disk of its own in the folder, where this may be mounted."""
     options = ["-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(folder)]
-    mounted = os.geteuid() == 0 and subprocess.run(["mount", *options], capture_output=True).returncode == 0
+    mounted = (
+        os.geteuid() == 0
+        and subprocess.run(["mount", *options], capture_output=True).returncode == 0
+    )
     try:
         yield mounted
     finally:

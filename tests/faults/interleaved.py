@@ -11,7 +11,10 @@ from tests.system import System, closing_database, wait_until
 FAULT = "interleaved"
 FULL = 10
 STUDIES, PATIENTS, SLICES = 100, 30, 2  # a round
-AGAIN, LATE = 0.2, 0.2  # of the instances are sent twice; of the studies get one when they have their result
+AGAIN, LATE = (
+    0.2,
+    0.2,
+)  # of the instances are sent twice; of the studies get one when they have their result
 
 
 def run(ground: Ground, rounds: int, studies: int = STUDIES) -> Outcome:
@@ -27,7 +30,9 @@ def run(ground: Ground, rounds: int, studies: int = STUDIES) -> Outcome:
                 for one in range(studies):
                     patient = 100 * number + moments.randrange(PATIENTS)
                     name = 700_000 + studies * number + one
-                    instances = make_study(system.folder / "sent", name, slices=SLICES, patient=patient)
+                    instances = make_study(
+                        system.folder / "sent", name, slices=SLICES, patient=patient
+                    )
                     first += instances
                     if moments.random() < LATE:
                         late.append(first.pop())
@@ -68,4 +73,8 @@ def _mixed(system: System, sent: dict[str, Sent]) -> set[str]:
                 .where(Finding.sop_instance_uid.is_not(None))
                 .distinct()
             )
-            return wrong | {f"a finding of {study} in {uid}" for study, uid in places if sent[uid].study != study}
+            return wrong | {
+                f"a finding of {study} in {uid}"
+                for study, uid in places
+                if sent[uid].study != study
+            }

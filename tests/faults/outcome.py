@@ -37,20 +37,32 @@ class Outcome:
         """In words; empty when all held."""
         wrong = [
             f"{kind}: {', '.join(sorted(names)[:3])}{' …' if len(names) > 3 else ''}"
-            for kind, names in (("lost", self.lost), ("duplicated", self.duplicated), ("partial", self.partial))
+            for kind, names in (
+                ("lost", self.lost),
+                ("duplicated", self.duplicated),
+                ("partial", self.partial),
+            )
             if names
         ]
         if not self.not_run and not self.acknowledged:
             wrong.append("nothing was acknowledged, so nothing was shown")
-        if self.recovery_s is not None and self.recovery_bound_s and self.recovery_s > self.recovery_bound_s:
-            wrong.append(f"recovery took {self.recovery_s:.1f} s, more than {self.recovery_bound_s:g} s")
+        if (
+            self.recovery_s is not None
+            and self.recovery_bound_s
+            and self.recovery_s > self.recovery_bound_s
+        ):
+            wrong.append(
+                f"recovery took {self.recovery_s:.1f} s, more than {self.recovery_bound_s:g} s"
+            )
         return wrong
 
 
 class Ground:
     """Servers that scenarios share, started when the first asks; each scenario gets a folder, and its moments."""
 
-    def __init__(self, folder: Path, seed: int, progress: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self, folder: Path, seed: int, progress: Callable[[str], None] = lambda text: None
+    ) -> None:
         self._folder, self._seed, self.progress = folder, seed, progress
         self._servers = ExitStack()
 
@@ -93,7 +105,10 @@ class Ground:
     def distributed(self, fault: str, **settings: str) -> Iterator[System]:
         """On a database of its own and a broker that holds no message; parts are not started."""
         self.redis.flush()
-        servers = {"LUMBAR_DATABASE_URL": self.postgres.new_database(), "LUMBAR_BROKER_URL": self.redis.url}
+        servers = {
+            "LUMBAR_DATABASE_URL": self.postgres.new_database(),
+            "LUMBAR_BROKER_URL": self.redis.url,
+        }
         system = System(self.folder(fault), SMALL | servers | settings)
         upgraded = system.lumbar("db", "upgrade")
         assert upgraded.returncode == 0, upgraded.stderr

@@ -53,7 +53,9 @@ class MoodyPacs:
 
     def _store(self, event: Any) -> int:
         if self._well.is_set():
-            self.stored.append((str(event.dataset.StudyInstanceUID), str(event.request.AffectedSOPInstanceUID)))
+            self.stored.append(
+                (str(event.dataset.StudyInstanceUID), str(event.request.AffectedSOPInstanceUID))
+            )
             return WARNING if self.mood == "busy" else 0x0000
         if self.mood == "aborting":
             event.assoc.abort()
@@ -67,7 +69,11 @@ def run(ground: Ground, rounds: int) -> Outcome:
     moody = [MoodyPacs(mood) for mood in ("aborting", "busy", "silent")]
     urls = {pacs.mood: pacs.url for pacs in moody}
     urls["away"] = f"dicom://{orthanc.ae_title}@127.0.0.1:{orthanc.dicom_port}"
-    settings = {"LUMBAR_RETRY_LONGEST_S": "2", "LUMBAR_ATTEMPTS": "1000", "LUMBAR_DESTINATIONS": json.dumps(urls)}
+    settings = {
+        "LUMBAR_RETRY_LONGEST_S": "2",
+        "LUMBAR_ATTEMPTS": "1000",
+        "LUMBAR_DESTINATIONS": json.dumps(urls),
+    }
     try:
         with ground.embedded(FAULT, **settings) as system:
             system.start()
@@ -82,7 +88,9 @@ def run(ground: Ground, rounds: int) -> Outcome:
                     acknowledged += senders.acknowledged
                     wanted = set(urls)
                     wait_until(lambda: _refused(system, first) >= wanted, 240, system.tail)  # noqa: B023
-                    outcome.lost |= {f"{uid}, said to be delivered" for uid in _delivered(system, first)}
+                    outcome.lost |= {
+                        f"{uid}, said to be delivered" for uid in _delivered(system, first)
+                    }
                     for pacs in moody:
                         pacs.behave(True)
                     orthanc.__enter__()
@@ -92,7 +100,10 @@ def run(ground: Ground, rounds: int) -> Outcome:
                     ground.progress(f"{FAULT} {number + 1}/{rounds}")
             judge(system, acknowledged, outcome)
             outcome.partial |= watch.partial
-            for name, held in {**{pacs.mood: pacs.stored for pacs in moody}, "away": reports_in(orthanc)}.items():
+            for name, held in {
+                **{pacs.mood: pacs.stored for pacs in moody},
+                "away": reports_in(orthanc),
+            }.items():
                 _judge_destination(system, name, held, outcome)
     finally:
         for pacs in moody:
@@ -116,11 +127,15 @@ def _delivered(system: System, first: int) -> set[str]:
 
 def _reports_since(first: int) -> Any:
     return (
-        select(Report.id).join(Study, Study.id == Report.study_id).where(Study.study_instance_uid >= f"{ROOT}.{first}")
+        select(Report.id)
+        .join(Study, Study.id == Report.study_id)
+        .where(Study.study_instance_uid >= f"{ROOT}.{first}")
     )
 
 
-def _judge_destination(system: System, name: str, held: list[tuple[str, str]], outcome: Outcome) -> None:
+def _judge_destination(
+    system: System, name: str, held: list[tuple[str, str]], outcome: Outcome
+) -> None:
     """It holds every report under the one UID of the database, and has all that stands as delivered to it."""
     said = select(Report.sop_instance_uid).join(Delivery, Delivery.report_id == Report.id)
     with closing_database(system.database_url) as database:
@@ -128,6 +143,10 @@ def _judge_destination(system: System, name: str, held: list[tuple[str, str]], o
         with database.reading() as session:
             delivered = set(session.scalars(said.where(Delivery.destination == name)))
     uids = {uid for _, uid in held}
-    outcome.lost |= {f"{uid} at {name}" for uid in {str(study.report) for study in now.values()} - uids}
+    outcome.lost |= {
+        f"{uid} at {name}" for uid in {str(study.report) for study in now.values()} - uids
+    }
     outcome.lost |= {f"{uid}, said to be delivered to {name}" for uid in delivered - uids}
-    outcome.duplicated |= {f"{uid} at {name}" for study, uid in held if study in now and uid != now[study].report}
+    outcome.duplicated |= {
+        f"{uid} at {name}" for study, uid in held if study in now and uid != now[study].report
+    }

@@ -20,14 +20,20 @@ def run(ground: Ground, rounds: int) -> Outcome:
         system.start("scp", "sweep")
         ground.start_workers(system, 2)
         with Watch(system) as watch, Senders(system.port, dealt(queue, 3), batch=5) as senders:
-            for number, count in enumerate(sorted(moments.sample(range(len(queue) - 30), rounds)), 1):
+            for number, count in enumerate(
+                sorted(moments.sample(range(len(queue) - 30), rounds)), 1
+            ):
                 wait_until(lambda count=count: senders.count >= count, 300, system.tail)
                 time.sleep(moments.uniform(0, 0.3))  # any moment: nothing is waited for on purpose
                 ground.postgres.restart_at_once()
                 clock, before = Clock(), senders.count
-                wait_until(lambda before=before: senders.count > before or senders.done, 120, system.tail)
+                wait_until(
+                    lambda before=before: senders.count > before or senders.done, 120, system.tail
+                )
                 outcome.recovery_s = max(outcome.recovery_s or 0, clock.s)
-                ground.progress(f"{FAULT} {number}/{rounds}: {senders.count} of {len(queue)} acknowledged")
+                ground.progress(
+                    f"{FAULT} {number}/{rounds}: {senders.count} of {len(queue)} acknowledged"
+                )
             wait_until(lambda: senders.done, 600, system.tail)
             settle(system, senders.acknowledged, 600)
         judge(system, senders.acknowledged, outcome)

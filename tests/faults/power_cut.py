@@ -25,12 +25,18 @@ def run(ground: Ground, rounds: int, ignore_fsync: str = "") -> Outcome:
     home.mkdir()
     power = PowerCut(home, folder / "side", ignore_fsync)
     with ending(System(folder, SMALL | power.environment)) as system:
-        studies = make_studies(folder / "sent", range(200_000, 200_000 + STUDIES * rounds), slices=SLICES)
+        studies = make_studies(
+            folder / "sent", range(200_000, 200_000 + STUDIES * rounds), slices=SLICES
+        )
         instances = [instance for study in studies for instance in study]
         system.start()
         with Senders(system.port, dealt(instances, 4)) as senders:
-            for number, count in enumerate(sorted(moments.sample(range(len(instances) - 90), rounds)), 1):
-                wait_until(lambda count=count: senders.count >= count or senders.done, 300, system.tail)
+            for number, count in enumerate(
+                sorted(moments.sample(range(len(instances) - 90), rounds)), 1
+            ):
+                wait_until(
+                    lambda count=count: senders.count >= count or senders.done, 300, system.tail
+                )
                 time.sleep(moments.uniform(0, 0.3))  # any moment: nothing is waited for on purpose
                 system.kill()
                 power.cut()
@@ -38,7 +44,9 @@ def run(ground: Ground, rounds: int, ignore_fsync: str = "") -> Outcome:
                 clock = Clock()
                 system.start()
                 outcome.recovery_s = max(outcome.recovery_s or 0, clock.s)
-                ground.progress(f"{FAULT} {number}/{rounds}: {senders.count} of {len(instances)} acknowledged")
+                ground.progress(
+                    f"{FAULT} {number}/{rounds}: {senders.count} of {len(instances)} acknowledged"
+                )
             wait_until(lambda: senders.done, 600, system.tail)
         system.kill()
         power.cut()
@@ -53,6 +61,9 @@ def _partial(home: Path, copy: Path) -> set[str]:
     copy.mkdir()
     for file in home.glob("lumbar.sqlite*"):
         shutil.copy(file, copy)
-    with suppress(DatabaseAway), closing_database(f"sqlite:///{copy / 'lumbar.sqlite'}") as database:
+    with (
+        suppress(DatabaseAway),
+        closing_database(f"sqlite:///{copy / 'lumbar.sqlite'}") as database,
+    ):
         return partial_in(snapshot(database))
     return set()

@@ -22,7 +22,17 @@ class PowerCut:
         self.root, self._side = root.resolve(), side.resolve()
         self._side.mkdir(parents=True)
         self._library = self._side.with_name(self._side.name + ".so")
-        compiler = ["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", str(self._library)]
+        compiler = [
+            "cc",
+            "-O2",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-shared",
+            "-fPIC",
+            "-o",
+            str(self._library),
+        ]
         subprocess.run([*compiler, str(_SOURCE)], check=True)
         self._ignore_fsync = ignore_fsync
 
@@ -38,7 +48,10 @@ class PowerCut:
 
     def cut(self) -> None:
         """Puts every file and folder back to its last durable state; all programs must be dead."""
-        where = {path.stat(follow_symlinks=False).st_ino: path for path in [self.root, *self.root.rglob("*")]}
+        where = {
+            path.stat(follow_symlinks=False).st_ino: path
+            for path in [self.root, *self.root.rglob("*")]
+        }
         kept = {path.stat().st_ino: path for path in self._side.glob("kept-*")}
         for log in self._side.glob("*.bytes"):
             if path := (where | kept).get(int(log.stem)):

@@ -20,7 +20,9 @@ def run(ground: Ground, rounds: int) -> Outcome:
         system.start("scp", "sweep")
         ground.start_workers(system, 2)
         with Watch(system) as watch, Senders(system.port, dealt(queue, 3)) as senders:
-            for number, count in enumerate(sorted(moments.sample(range(len(studies) - 1), rounds)), 1):
+            for number, count in enumerate(
+                sorted(moments.sample(range(len(studies) - 1), rounds)), 1
+            ):
                 wait_until(lambda count=count: ended(database) >= count, 300, system.tail)
                 time.sleep(moments.uniform(0, 0.5))  # any moment: nothing is waited for on purpose
                 if moments.random() < 0.5:
@@ -28,7 +30,9 @@ def run(ground: Ground, rounds: int) -> Outcome:
                 else:
                     ground.redis.kill()
                     ground.redis.__enter__()
-                ground.progress(f"{FAULT} {number}/{rounds}: {ended(database)} of {len(studies)} studies ended")
+                ground.progress(
+                    f"{FAULT} {number}/{rounds}: {ended(database)} of {len(studies)} studies ended"
+                )
             wait_until(lambda: senders.done, 600, system.tail)
             settle(system, senders.acknowledged, 600)
         judge(system, senders.acknowledged, outcome)

@@ -24,7 +24,9 @@ class Sent:
     file: Path
 
 
-def make_study(folder: Path, number: int, *, slices: int = 1, patient: int | None = None, side: int = 8) -> list[Sent]:
+def make_study(
+    folder: Path, number: int, *, slices: int = 1, patient: int | None = None, side: int = 8
+) -> list[Sent]:
     """A study of three series, one for each role, with so many slices each; ``side`` in pixels."""
     instances = []
     patient = number if patient is None else patient
@@ -61,7 +63,21 @@ def dataset_of(file: Path) -> bytes:
 
 def store(port: int, batch: Sequence[Sent], calling: str) -> list[Sent]:
     """DCMTK's storescu on one association; returns what was answered with 0x0000. It halts at the first other."""
-    command = ["storescu", "-v", "-xe", "-aec", "LUMBAR", "-aet", calling, "-to", "5", "-ta", "20", "-td", "60"]
+    command = [
+        "storescu",
+        "-v",
+        "-xe",
+        "-aec",
+        "LUMBAR",
+        "-aet",
+        calling,
+        "-to",
+        "5",
+        "-ta",
+        "20",
+        "-td",
+        "60",
+    ]
     done = subprocess.run(
         [*command, "127.0.0.1", str(port), *(str(sent.file) for sent in batch)],
         capture_output=True,
@@ -83,7 +99,9 @@ class Senders:
         self._stop = threading.Event()
         self.acknowledged: list[Sent] = []
         self.refused = 0  # associations in which something was not taken
-        self._threads = [threading.Thread(target=self._send, args=(n,), daemon=True) for n in range(len(queues))]
+        self._threads = [
+            threading.Thread(target=self._send, args=(n,), daemon=True) for n in range(len(queues))
+        ]
 
     def __enter__(self) -> "Senders":
         for thread in self._threads:

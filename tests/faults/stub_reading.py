@@ -33,7 +33,9 @@ def replace() -> None:
 def by_headers(instances: Sequence[Found], *_: object) -> Analysis:
     """25 findings that follow from the set of SOP Instance UIDs; those of L4/L5 are assessed."""
     time.sleep(float(os.environ.get("TESTS_READING_S", "0")))
-    headers = sorted((found.slices[0] for found in instances), key=lambda header: header.sop_instance_uid)
+    headers = sorted(
+        (found.slices[0] for found in instances), key=lambda header: header.sop_instance_uid
+    )
     seed = sha256("\n".join(header.sop_instance_uid for header in headers).encode()).digest()
     findings = []
     for number, key in enumerate(ALL_FINDINGS):
@@ -45,5 +47,7 @@ def by_headers(instances: Sequence[Found], *_: object) -> Analysis:
         uids = (header.series_instance_uid, header.sop_class_uid, header.sop_instance_uid)
         severe = seed[number] / 255
         place = Place(*uids, header.frame, 3.0, 4.0, x, y, z)
-        findings.append(Finding(*key.parts, probabilities=(1 - severe, 0.0, severe), place=place, shows=0.5))
+        findings.append(
+            Finding(*key.parts, probabilities=(1 - severe, 0.0, severe), place=place, shows=0.5)
+        )
     return Analysis(headers[0].study_instance_uid, tuple(findings), ())

@@ -25,7 +25,10 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
 def side_by_side(ground: Ground) -> Iterator[dict[str, Future[Outcome]]]:
     """Two that wait half a minute for somebody who does not answer, and one that fits in meanwhile."""
     with ThreadPoolExecutor() as pool:
-        runs = {scenario.FAULT: pool.submit(scenario.run, ground, 1) for scenario in (pacs_down, worker_recovery)}
+        runs = {
+            scenario.FAULT: pool.submit(scenario.run, ground, 1)
+            for scenario in (pacs_down, worker_recovery)
+        }
         yield runs | {"folders": pool.submit(power_cut.run, ground, 1, ignore_fsync="folders")}
 
 

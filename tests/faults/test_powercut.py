@@ -52,7 +52,9 @@ def cut(tmp_path):
         (root / "old").write_text("before")
         power = PowerCut(root, tmp_path / "side", ignore_fsync)
         environment = power.environment | {"PATH": "/usr/bin:/bin"}
-        done = subprocess.run([sys.executable, "-c", PRELUDE + program + DIE], cwd=root, env=environment)
+        done = subprocess.run(
+            [sys.executable, "-c", PRELUDE + program + DIE], cwd=root, env=environment
+        )
         assert done.returncode == -9
         power.cut()
         assert list((tmp_path / "side").iterdir()) == []
@@ -62,7 +64,11 @@ def cut(tmp_path):
 
 
 def tree(root):
-    return {str(path.relative_to(root)): path.read_text() for path in sorted(root.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(root)): path.read_text()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.mark.parametrize(
@@ -96,7 +102,10 @@ def test_what_is_not_fsynced_is_lost(cut, program):
         ("write('new', 'x'); sync('.')", {"new": "", "old": "before"}),
         ("os.rename('old', 'new'); sync('.')", {"new": "before"}),
         ("write('new', 'x'); sync('new'); os.replace('new', 'old'); sync('.')", {"old": "x"}),
-        ("os.mkdir('f'); sync('.'); os.rename('old', 'f/new'); sync('f'); sync('.')", {"f/new": "before"}),
+        (
+            "os.mkdir('f'); sync('.'); os.rename('old', 'f/new'); sync('f'); sync('.')",
+            {"f/new": "before"},
+        ),
         ("os.mkdir('f'); sync('.'); os.rename('old', 'f/new'); sync('.')", {}),
         ("os.unlink('old'); sync('.'); write('new', 'x')", {}),
     ],
@@ -107,7 +116,9 @@ def test_what_is_fsynced_stays(cut, program, left):
 
 @pytest.mark.parametrize(("ignored", "left"), [("all", {}), ("folders", {})])
 def test_a_disk_that_lies_about_fsync_loses_what_it_said_was_safe(cut, ignored, left):
-    assert tree(cut("write('new', 'x'); sync('new'); sync('.')", ignored)) == {"old": "before"} | left
+    assert (
+        tree(cut("write('new', 'x'); sync('new'); sync('.')", ignored)) == {"old": "before"} | left
+    )
 
 
 @pytest.mark.parametrize(("synchronous", "lost"), [("FULL", False), ("OFF", True)])

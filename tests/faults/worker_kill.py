@@ -33,7 +33,9 @@ def run(ground: Ground, rounds: int) -> Outcome:
             wait_until(lambda: "job.started" in system.tail(), 120, system.tail)
             for kill in range(rounds):
                 if kill % 2:
-                    time.sleep(moments.uniform(0, 2))  # any moment: nothing is waited for on purpose
+                    time.sleep(
+                        moments.uniform(0, 2)
+                    )  # any moment: nothing is waited for on purpose
                 else:
                     _wait_for_a_report(ground)
                 victim = moments.randrange(WORKERS)

@@ -39,7 +39,9 @@ def run(ground: Ground, rounds: int) -> Outcome:
 
 def _attempt(system: System) -> tuple[int, int]:
     """How many analyses were begun, and how often the last of them."""
-    begun = select(Job.attempts).where(Job.kind == JobKind.ANALYSE, Job.attempts > 0).order_by(Job.id)
+    begun = (
+        select(Job.attempts).where(Job.kind == JobKind.ANALYSE, Job.attempts > 0).order_by(Job.id)
+    )
     with closing_database(system.database_url) as database, database.reading() as session:
         attempts = session.scalars(begun).all()
     return len(attempts), attempts[-1] if attempts else 0

@@ -23,7 +23,9 @@ class HostileInput:
     why: str | None  # None: read, and what is outside of it is not
 
 
-def _zip(*members: tuple[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+def _zip(
+    *members: tuple[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_DEFLATED
+) -> bytes:
     buffer = BytesIO()
     with zipfile.ZipFile(buffer, "w", method) as archive:
         for name, content in members:
@@ -49,10 +51,24 @@ def _zeros(mib: int, copies: int) -> bytes:
     size, local, central = mib * 2**20, b"", b""
     for n in range(copies):
         name = b"%05d" % n
-        common = struct.pack("<HHHHHLLLHH", 20, 0, 8, 0, 0x21, check, len(packed), size, len(name), 0)
-        central += b"PK\x01\x02" + struct.pack("<H", 20) + common + struct.pack("<HHHLL", 0, 0, 0, 0, len(local)) + name
+        common = struct.pack(
+            "<HHHHHLLLHH", 20, 0, 8, 0, 0x21, check, len(packed), size, len(name), 0
+        )
+        central += (
+            b"PK\x01\x02"
+            + struct.pack("<H", 20)
+            + common
+            + struct.pack("<HHHLL", 0, 0, 0, 0, len(local))
+            + name
+        )
         local += b"PK\x03\x04" + common + name + packed
-    return local + central + struct.pack("<4sHHHHLLH", b"PK\x05\x06", 0, 0, copies, copies, len(central), len(local), 0)
+    return (
+        local
+        + central
+        + struct.pack(
+            "<4sHHHHLLH", b"PK\x05\x06", 0, 0, copies, copies, len(central), len(local), 0
+        )
+    )
 
 
 def _encrypted() -> bytes:
@@ -130,37 +146,69 @@ def _dicomdir(folder: Path) -> Path:
 INPUTS = [
     HostileInput("an empty file", _file(b""), NOTHING),
     HostileInput("an empty folder", lambda folder: folder, NOTHING),
-    HostileInput("a file that is not there", lambda folder: folder / "none", "the input cannot be opened: .*"),
+    HostileInput(
+        "a file that is not there", lambda folder: folder / "none", "the input cannot be opened: .*"
+    ),
     HostileInput("64 MiB of zeros", _file(bytes(2**26), "zeros.dcm"), NOTHING),
     HostileInput("8 GiB of zeros, sparse", _sparse, NOTHING),
     HostileInput("a pipe that nobody writes to, in a folder", _fifo, NOTHING),
-    HostileInput("a pipe that nobody writes to", _fifo_itself, "the input is neither a file nor a folder"),
-    HostileInput("a device without end", lambda folder: Path("/dev/zero"), "the input is neither a file nor a folder"),
+    HostileInput(
+        "a pipe that nobody writes to", _fifo_itself, "the input is neither a file nor a folder"
+    ),
+    HostileInput(
+        "a device without end",
+        lambda folder: Path("/dev/zero"),
+        "the input is neither a file nor a folder",
+    ),
     HostileInput("a loop of links", _loop, NOTHING),
     HostileInput("links out of the folder", _link_out, NOTHING),
     HostileInput("a DICOMDIR that points outside", _dicomdir, f"{NOTHING}|{UNREAD}"),
     HostileInput(
-        "a folder named like a zip", lambda folder: (folder / "study.zip").mkdir() or folder / "study.zip", NOTHING
+        "a folder named like a zip",
+        lambda folder: (folder / "study.zip").mkdir() or folder / "study.zip",
+        NOTHING,
     ),  # type: ignore[func-returns-value]
     HostileInput("an empty zip", _file(_zip()), NOTHING),
     HostileInput("a zip cut in two", _file(_zip(("a.dcm", NATIVE.read_bytes()))[:2000]), DAMAGED),
     HostileInput("a zip of one byte more than its mark", _file(b"PK\x03\x04!"), DAMAGED),
-    HostileInput("an encrypted zip", _file(_encrypted()), "the zip cannot be unpacked: it is encrypted"),
+    HostileInput(
+        "an encrypted zip", _file(_encrypted()), "the zip cannot be unpacked: it is encrypted"
+    ),
     HostileInput("a zip within ten zips", _file(_nested(10)), NOTHING),
     HostileInput(
         "a zip of 20,001 empty files",
         _file(_zip(*[(f"{n}.dcm", b"") for n in range(20_001)])),
         "the zip holds more than 20000 files",
     ),
-    HostileInput("a zip of 5 GiB of zeros in 5 MiB", _file(_zeros(256, copies=20)), "the zip unpacks to more than .*"),
+    HostileInput(
+        "a zip of 5 GiB of zeros in 5 MiB",
+        _file(_zeros(256, copies=20)),
+        "the zip unpacks to more than .*",
+    ),
     HostileInput(
         "a zip with a wrong checksum",
-        _file(_zip(("a.dcm", NATIVE.read_bytes()), method=zipfile.ZIP_STORED).replace(b"DICM", b"DICX", 1)),
+        _file(
+            _zip(("a.dcm", NATIVE.read_bytes()), method=zipfile.ZIP_STORED).replace(
+                b"DICM", b"DICX", 1
+            )
+        ),
         DAMAGED,
     ),
-    HostileInput("a zip whose member is a link", _file(_zip((_symlink_member("x"), b"/etc/passwd"))), NOTHING),
-    HostileInput("a zip that climbs out", _file(_zip(("../../escaped.dcm", NATIVE.read_bytes()))), None),
-    HostileInput("a zip of absolute names", _file(_zip(("/tmp/escaped.dcm", NATIVE.read_bytes()))), None),
-    HostileInput("a zip of one name twice", _file(_zip(("a.dcm", b"x"), ("A.dcm", NATIVE.read_bytes()))), None),
-    HostileInput("a zip of names with newlines", _file(_zip(("a\n\x1b[2J.dcm", NATIVE.read_bytes()))), None),
+    HostileInput(
+        "a zip whose member is a link", _file(_zip((_symlink_member("x"), b"/etc/passwd"))), NOTHING
+    ),
+    HostileInput(
+        "a zip that climbs out", _file(_zip(("../../escaped.dcm", NATIVE.read_bytes()))), None
+    ),
+    HostileInput(
+        "a zip of absolute names", _file(_zip(("/tmp/escaped.dcm", NATIVE.read_bytes()))), None
+    ),
+    HostileInput(
+        "a zip of one name twice",
+        _file(_zip(("a.dcm", b"x"), ("A.dcm", NATIVE.read_bytes()))),
+        None,
+    ),
+    HostileInput(
+        "a zip of names with newlines", _file(_zip(("a\n\x1b[2J.dcm", NATIVE.read_bytes()))), None
+    ),
 ]

@@ -7,13 +7,26 @@ from struct import pack
 
 from tests.hostile import wire
 from tests.hostile.datasets import encoded, uid_of
-from tests.hostile.wire import ECHO, EXPLICIT, IMAGE, IMPLICIT, associate_rq, command_set, item, p_data, pdu, pdv
+from tests.hostile.wire import (
+    ECHO,
+    EXPLICIT,
+    IMAGE,
+    IMPLICIT,
+    associate_rq,
+    command_set,
+    item,
+    p_data,
+    pdu,
+    pdv,
+)
 
 ENDED = "by the peer, or for what it sent"
 NO_REQUEST = "not an association request"
 TOO_LONG = "PDU longer than allowed"
 NOT_SUPPORTED = "message not supported"
-UNDECODED = f"message cannot be decoded|PDU cannot be decoded|request lacks a command element|{ENDED}"
+UNDECODED = (
+    f"message cannot be decoded|PDU cannot be decoded|request lacks a command element|{ENDED}"
+)
 UNDECODED_REQUEST = "association request cannot be decoded"
 TOO_LARGE = "message larger than allowed"
 
@@ -24,7 +37,9 @@ class Peer:
 
     name: str
     request: bytes = field(repr=False)
-    ends: tuple[int | str, ...]  # any of these: a status, "aborted", "rejected result.source.reason", "closed" …
+    ends: tuple[
+        int | str, ...
+    ]  # any of these: a status, "aborted", "rejected result.source.reason", "closed" …
     event: str | None = None  # what is logged; None: nothing need be
     why: str = ".*"
     then: Sequence[bytes] | None = field(default=None, repr=False)
@@ -47,11 +62,23 @@ def strangers() -> list[Peer]:
         "a line of text": b"\r\n\r\nhelp\r\n",
     }
     found = [
-        Peer(f"{name} first", said, ("aborted", "closed"), "connection.refused", f"{NO_REQUEST}|{TOO_LONG}")
+        Peer(
+            f"{name} first",
+            said,
+            ("aborted", "closed"),
+            "connection.refused",
+            f"{NO_REQUEST}|{TOO_LONG}",
+        )
         for name, said in words.items()
     ]
     found += [
-        Peer(f"PDU type {kind} first", pdu(kind, bytes(4)), ("aborted", "closed"), "connection.refused", NO_REQUEST)
+        Peer(
+            f"PDU type {kind} first",
+            pdu(kind, bytes(4)),
+            ("aborted", "closed"),
+            "connection.refused",
+            NO_REQUEST,
+        )
         for kind in (*range(9), 9, 16, 42, 127, 128, 254, 255)
         if kind != wire.ASSOCIATE_RQ
     ]
@@ -63,7 +90,15 @@ def strangers() -> list[Peer]:
     ]  # fmt: skip
     for length in (262145, 2**31, 2**32 - 1):
         long = pdu(1, bytes(1000), length)
-        found.append(Peer(f"a request of {length} bytes", long, ("aborted", "closed"), "connection.refused", TOO_LONG))
+        found.append(
+            Peer(
+                f"a request of {length} bytes",
+                long,
+                ("aborted", "closed"),
+                "connection.refused",
+                TOO_LONG,
+            )
+        )
     return found
 
 
@@ -91,10 +126,16 @@ def requests() -> list[Peer]:
         "an application context of 100 characters": associate_rq(application=b"1." * 49 + b"11"),
     }  # fmt: skip
     found = [
-        Peer(f"a request with {name}", said, ("aborted", "closed", "accepted", "rejected 1.1.1", "rejected 1.1.2"))
+        Peer(
+            f"a request with {name}",
+            said,
+            ("aborted", "closed", "accepted", "rejected 1.1.1", "rejected 1.1.2"),
+        )
         for name, said in lies.items()
     ]
-    huge = item(0x50, item(0x51, pack(">L", 16384)) + item(0x52, b"1.2.3") + item(0x55, b"v" * 60000))
+    huge = item(
+        0x50, item(0x51, pack(">L", 16384)) + item(0x52, b"1.2.3") + item(0x55, b"v" * 60000)
+    )
     many = tuple((n, wire.CT, (IMPLICIT,)) for n in range(1, 256, 2))
     even = associate_rq(((2, wire.VERIFICATION, (IMPLICIT,)), (4, wire.MR, (EXPLICIT,))))
     twice = associate_rq(((1, wire.VERIFICATION, (IMPLICIT,)), (1, wire.MR, (EXPLICIT,))))
@@ -106,11 +147,21 @@ def requests() -> list[Peer]:
         Peer("even context ids", even, either),
         Peer("one context id twice", twice, either),
         Peer("60 KB of user information", associate_rq(user=huge), either),
-        Peer("200 transfer syntaxes", associate_rq(((1, wire.VERIFICATION, ("1.2.3",) * 200),)), either),
+        Peer(
+            "200 transfer syntaxes",
+            associate_rq(((1, wire.VERIFICATION, ("1.2.3",) * 200),)),
+            either,
+        ),
         Peer("CT images only", associate_rq(((1, wire.CT, (EXPLICIT,)),)), either),
         Peer("deflated images only", associate_rq(((1, wire.MR, (wire.DEFLATED,)),)), either),
-        Peer("an unknown transfer syntax only", associate_rq(((1, wire.MR, ("1.2.3.4",)),)), either),
-        Peer("another application", associate_rq(application=b"1.2.3.4"), ("rejected 1.1.2", "accepted")),
+        Peer(
+            "an unknown transfer syntax only", associate_rq(((1, wire.MR, ("1.2.3.4",)),)), either
+        ),
+        Peer(
+            "another application",
+            associate_rq(application=b"1.2.3.4"),
+            ("rejected 1.1.2", "accepted"),
+        ),
     ]
     return found
 
@@ -154,7 +205,9 @@ def names() -> list[Peer]:
 def messages() -> list[Peer]:
     """What is wrong inside an association that was accepted."""
 
-    def of(name: str, then: Sequence[bytes], ends: Sequence[int | str], why: str = ENDED, **more: bool) -> Peer:
+    def of(
+        name: str, then: Sequence[bytes], ends: Sequence[int | str], why: str = ENDED, **more: bool
+    ) -> Peer:
         logged = None if why == "" else "association.aborted"
         return Peer(name, associate_rq(), tuple(ends), logged, why or ".*", then, **more)
 
@@ -183,7 +236,12 @@ def messages() -> list[Peer]:
         for length in (0, 1, 2, 5, len(echo) + 200, 2**31, 2**32 - 1)
     ]  # fmt: skip
     found += [
-        of(f"PDU type {kind} in an association", [pdu(kind, bytes(4))], aborted, f"not a PDU|{ENDED}")
+        of(
+            f"PDU type {kind} in an association",
+            [pdu(kind, bytes(4))],
+            aborted,
+            f"not a PDU|{ENDED}",
+        )
         for kind in (0, 1, 2, 3, 6, 8, 42, 255)
     ]
     found += [

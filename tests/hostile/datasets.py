@@ -9,7 +9,13 @@ from tests.hostile import wire
 from tests.hostile.wire import element
 
 SOP_CLASS, SOP_INSTANCE, STUDY, SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
-CHARSET, MODALITY, NAME, PATIENT, TEMPORARY = 0x00080005, 0x00080060, 0x00100010, 0x00100020, 0x00091010
+CHARSET, MODALITY, NAME, PATIENT, TEMPORARY = (
+    0x00080005,
+    0x00080060,
+    0x00100010,
+    0x00100020,
+    0x00091010,
+)
 NUMBER, POSITION, ORIENTATION, FRAMES, ROWS, COLUMNS = (
     0x00200013,
     0x00200032,
@@ -122,12 +128,21 @@ BAD_UIDS = {
     "an escape sequence": b"1.2\x1b[2J",
     "a shell's word": b"$(touch escaped)",
 }
-IDENTIFYING = {"SOPInstanceUID": SOP_INSTANCE, "StudyInstanceUID": STUDY, "SeriesInstanceUID": SERIES}
+IDENTIFYING = {
+    "SOPInstanceUID": SOP_INSTANCE,
+    "StudyInstanceUID": STUDY,
+    "SeriesInstanceUID": SERIES,
+}
 
 
 def bad_uids() -> list[Hostile]:
     found = [
-        _with(f"{keyword} is {kind}", {tag: element(tag, b"UI", value)}, 0xC000, f"{keyword} is missing or not a UID")
+        _with(
+            f"{keyword} is {kind}",
+            {tag: element(tag, b"UI", value)},
+            0xC000,
+            f"{keyword} is missing or not a UID",
+        )
         for keyword, tag in IDENTIFYING.items()
         for kind, value in BAD_UIDS.items()
     ]
@@ -144,7 +159,9 @@ def announced_uids() -> list[Hostile]:
     return [
         Hostile(
             f"the announced UID is {kind}",
-            lambda uid, value=value: encoded(uid, {SOP_INSTANCE: element(SOP_INSTANCE, b"UI", value)}),  # type: ignore[misc]
+            lambda uid, value=value: encoded(
+                uid, {SOP_INSTANCE: element(SOP_INSTANCE, b"UI", value)}
+            ),  # type: ignore[misc]
             *_answered(value),
             announced=value,
         )
@@ -157,7 +174,11 @@ def _answered(announced: bytes) -> tuple[int | str, str, str]:
         return "aborted", "request lacks a command element", "association.aborted"
     if len(announced) > 64:
         return "aborted", "by the peer, or for what it sent", "association.aborted"
-    return 0xC000, "(the announced SOP UID|SOPInstanceUID) is missing or not a UID", "instance.refused"
+    return (
+        0xC000,
+        "(the announced SOP UID|SOPInstanceUID) is missing or not a UID",
+        "instance.refused",
+    )
 
 
 def truncated() -> list[Hostile]:
@@ -195,22 +216,60 @@ def truncated() -> list[Hostile]:
 def wrong_elements() -> list[Hostile]:
     """VRs, lengths and values that are not what they should be, beside the UIDs or in them."""
     sop, study = SOP_INSTANCE, STUDY
-    bad_vrs = {"OB": b"OB", "UN": b"UN", "SQ": b"SQ", "US": b"US", "FD": b"FD", "??": b"??", "NULs": b"\0\0"}
-    unread = f"{DAMAGED}|(SOPInstance|StudyInstance|SeriesInstance)UID is missing or not a UID|{OTHER}"
+    bad_vrs = {
+        "OB": b"OB",
+        "UN": b"UN",
+        "SQ": b"SQ",
+        "US": b"US",
+        "FD": b"FD",
+        "??": b"??",
+        "NULs": b"\0\0",
+    }
+    unread = (
+        f"{DAMAGED}|(SOPInstance|StudyInstance|SeriesInstance)UID is missing or not a UID|{OTHER}"
+    )
     found = [
-        _with(f"StudyInstanceUID as {name}", {study: element(study, vr, b"1.2.3.4.5.6")}, 0xC000, unread)
+        _with(
+            f"StudyInstanceUID as {name}",
+            {study: element(study, vr, b"1.2.3.4.5.6")},
+            0xC000,
+            unread,
+        )
         for name, vr in bad_vrs.items()
         if name != "UN"
     ]
     found += [
-        _with("SOPInstanceUID claims 4 GiB", {sop: element(sop, b"UN", b"1.2", UNDEFINED - 1)}, 0xC000, unread),
-        _with("SOPInstanceUID claims 64 KiB", {sop: element(sop, b"UI", b"1.2.3", 65535)}, 0xC000, unread),
-        _with("an odd length", {sop: element(sop, b"UI", b"1.2.3", 5)}, 0xA900, OTHER),
-        _with("text of undefined length", {PATIENT: element(PATIENT, b"UT", b"H1", UNDEFINED)}, 0xC000, unread),
-        _with("an empty SOP class", {SOP_CLASS: element(SOP_CLASS, b"UI", b"")}, 0xA900, OTHER),
-        _with("CT's SOP class", {SOP_CLASS: element(SOP_CLASS, b"UI", wire.CT.encode())}, 0xA900, OTHER),
         _with(
-            "Enhanced MR's SOP class", {SOP_CLASS: element(SOP_CLASS, b"UI", wire.ENHANCED_MR.encode())}, 0xA900, OTHER
+            "SOPInstanceUID claims 4 GiB",
+            {sop: element(sop, b"UN", b"1.2", UNDEFINED - 1)},
+            0xC000,
+            unread,
+        ),
+        _with(
+            "SOPInstanceUID claims 64 KiB",
+            {sop: element(sop, b"UI", b"1.2.3", 65535)},
+            0xC000,
+            unread,
+        ),
+        _with("an odd length", {sop: element(sop, b"UI", b"1.2.3", 5)}, 0xA900, OTHER),
+        _with(
+            "text of undefined length",
+            {PATIENT: element(PATIENT, b"UT", b"H1", UNDEFINED)},
+            0xC000,
+            unread,
+        ),
+        _with("an empty SOP class", {SOP_CLASS: element(SOP_CLASS, b"UI", b"")}, 0xA900, OTHER),
+        _with(
+            "CT's SOP class",
+            {SOP_CLASS: element(SOP_CLASS, b"UI", wire.CT.encode())},
+            0xA900,
+            OTHER,
+        ),
+        _with(
+            "Enhanced MR's SOP class",
+            {SOP_CLASS: element(SOP_CLASS, b"UI", wire.ENHANCED_MR.encode())},
+            0xA900,
+            OTHER,
         ),
         _with("another instance", {sop: element(sop, b"UI", b"1.2.3.4")}, 0xA900, OTHER),
         _with("two SOPInstanceUIDs", {sop: element(sop, b"UI", b"1.2.3\\1.2.4")}, 0xC000, unread),
@@ -236,21 +295,30 @@ def unreadable() -> list[Hostile]:
         _bytes("1 MiB of zeros", bytes(2**20), *refused),
         _bytes("1 MiB of 0xFF", b"\xff" * 2**20, *refused),
         _bytes("1 MiB of text", b"GET / HTTP/1.1\r\n" * 65536, *refused),
-        _bytes("random bytes", b"".join(sha256(bytes((n,))).digest() for n in range(255)), *refused),
+        _bytes(
+            "random bytes", b"".join(sha256(bytes((n,))).digest() for n in range(255)), *refused
+        ),
         _bytes("implicit sent as explicit", implicit * 3, *refused),
         Hostile("explicit sent as implicit", encoded, 0x0000, ".*", syntax=wire.IMPLICIT),
         Hostile("little sent as big endian", encoded, *refused, syntax=wire.BIG_ENDIAN),
         Hostile("big sent as little endian", lambda uid: _swapped(encoded(uid)), *refused),
-        Hostile("a whole file for a dataset", lambda uid: bytes(128) + b"DICM" + encoded(uid), *refused),
+        Hostile(
+            "a whole file for a dataset", lambda uid: bytes(128) + b"DICM" + encoded(uid), *refused
+        ),
         Hostile("zipped", lambda uid: b"PK\x03\x04" + encoded(uid), *refused),
         Hostile(
-            "the file meta group inside", lambda uid: element(0x00020010, b"UI", b"1.2") + encoded(uid), 0x0000, ".*"
+            "the file meta group inside",
+            lambda uid: element(0x00020010, b"UI", b"1.2") + encoded(uid),
+            0x0000,
+            ".*",
         ),
     ]
 
 
 def _swapped(content: bytes) -> bytes:
-    return b"".join(content[at + 1 : at + 2] + content[at : at + 1] for at in range(0, len(content), 2))
+    return b"".join(
+        content[at + 1 : at + 2] + content[at : at + 1] for at in range(0, len(content), 2)
+    )
 
 
 def sequences() -> list[Hostile]:

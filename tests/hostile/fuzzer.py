@@ -99,21 +99,36 @@ def ask(address: tuple[str, int], tally: Tally, stop: threading.Event) -> None:
     """A legitimate C-ECHO now and then, by another process."""
     while True:
         began = time.monotonic()
-        command = ["echoscu", "-aec", "LUMBAR", "-to", "10", "-ta", "10", "-td", "10", address[0], str(address[1])]
+        command = [
+            "echoscu",
+            "-aec",
+            "LUMBAR",
+            "-to",
+            "10",
+            "-ta",
+            "10",
+            "-td",
+            "10",
+            address[0],
+            str(address[1]),
+        ]
         answered = subprocess.run(command, capture_output=True).returncode == 0
         tally.echoes.append(time.monotonic() - began if answered else float("inf"))
         if stop.wait(ASK_EVERY_S):
             return
 
 
-def run(address: tuple[str, int], seed: int, count: int, lines: int, console: Console | None = None) -> Tally:
+def run(
+    address: tuple[str, int], seed: int, count: int, lines: int, console: Console | None = None
+) -> Tally:
     """Fuzzes with so many connections at once, and asks meanwhile. Raises AssertionError where something hangs."""
     tally, stop = Tally(), threading.Event()
     asking = threading.Thread(target=ask, args=(address, tally, stop))
     asking.start()
     share = [Tally() for _ in range(lines)]
     threads = [
-        threading.Thread(target=fuzz, args=(address, seed * 1000 + n, count // lines, share[n])) for n in range(lines)
+        threading.Thread(target=fuzz, args=(address, seed * 1000 + n, count // lines, share[n]))
+        for n in range(lines)
     ]
     for thread in threads:
         thread.start()
@@ -148,7 +163,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=100_000, help="messages")
     parser.add_argument("--connections", type=int, default=8, help="at once")
-    parser.add_argument("--to", metavar="HOST:PORT", help="a receiver that runs already; without, one is started")
+    parser.add_argument(
+        "--to", metavar="HOST:PORT", help="a receiver that runs already; without, one is started"
+    )
     asked = parser.parse_args()
     console, began = Console(stderr=True, highlight=False), time.monotonic()
     watched = None
@@ -157,20 +174,28 @@ def main() -> int:
             host, _, port = asked.to.rpartition(":")
             address = (host, int(port))
         else:
-            watched = Watched(Path(tempfile.mkdtemp(prefix="lumbar-fuzz-")), {"LUMBAR_NETWORK_TIMEOUT_S": "5"})
+            watched = Watched(
+                Path(tempfile.mkdtemp(prefix="lumbar-fuzz-")), {"LUMBAR_NETWORK_TIMEOUT_S": "5"}
+            )
             watched.start()
             address = ("127.0.0.1", watched.port)
         tally = run(address, asked.seed, asked.count, asked.connections, console)
         if watched:
             watched.require_unharmed()
     except AssertionError as error:
-        console.print(f"violated: {error}" + (f"; the log is {watched.system.log}" if watched else ""))
+        console.print(
+            f"violated: {error}" + (f"; the log is {watched.system.log}" if watched else "")
+        )
         return 1
     finally:
         if watched:
             watched.stop()
     taken = time.monotonic() - began
-    Console().print(table_of(tally, f"seed {asked.seed}, {taken:.0f} s, 0 hangs" + (", 0 deaths" if watched else "")))
+    Console().print(
+        table_of(
+            tally, f"seed {asked.seed}, {taken:.0f} s, 0 hangs" + (", 0 deaths" if watched else "")
+        )
+    )
     return 0
 
 

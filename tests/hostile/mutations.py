@@ -54,7 +54,10 @@ def _torn(chance: random.Random, valid: list[bytes]) -> bytes:
 def _framed(chance: random.Random) -> bytes:
     """A C-ECHO or C-STORE in whole PDUs whose command, dataset or PDV header is damaged."""
     echo, kind = wire.command_set(wire.C_ECHO_RQ, wire.VERIFICATION), chance.random()
-    store, dataset = wire.store_command(UID), encoded(uid_of("another"))  # not as announced, so that none is kept
+    store, dataset = (
+        wire.store_command(UID),
+        encoded(uid_of("another")),
+    )  # not as announced, so that none is kept
     context = wire.IMAGE if chance.random() < 0.95 else chance.randrange(256)
     if kind < 0.1:
         return wire.p_data(wire.ECHO, mutated(echo, [store], chance), command=True)
@@ -67,7 +70,9 @@ def _framed(chance: random.Random) -> bytes:
     else:
         dataset = chance.randbytes(chance.randrange(4000))
     last = chance.random() < 0.98
-    return wire.p_data(context, store, command=True) + wire.p_data(context, dataset, command=False, last=last)
+    return wire.p_data(context, store, command=True) + wire.p_data(
+        context, dataset, command=False, last=last
+    )
 
 
 def mutated(message: bytes, others: list[bytes], chance: random.Random) -> bytes:
@@ -92,9 +97,13 @@ def mutated(message: bytes, others: list[bytes], chance: random.Random) -> bytes
                 content[2:6] = chance.choice((len(content), *LENGTHS)).to_bytes(4, "big")
             case 6:  # a length anywhere
                 width = chance.choice((2, 4))
-                content[at : at + width] = (chance.choice(LENGTHS) % 256**width).to_bytes(width, "little")
+                content[at : at + width] = (chance.choice(LENGTHS) % 256**width).to_bytes(
+                    width, "little"
+                )
             case 7:
-                content[at : at + 2 * size] = content[at + size : at + 2 * size] + content[at : at + size]
+                content[at : at + 2 * size] = (
+                    content[at + size : at + 2 * size] + content[at : at + size]
+                )
             case _:
                 content[at:at] = chance.randbytes(size)
     return bytes(content)

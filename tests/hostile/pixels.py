@@ -17,7 +17,9 @@ STARTS = re.compile(b"\xe0\x7f\x10\x00O[BW]\0\0\xff\xff\xff\xff")
 ITEM, SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0" + bytes(4)
 
 CUT = "the pixels are cut short.*"
-UNDECODED = "the pixels cannot be decoded .*|the decoded pixels do not have the header's rows and columns"
+UNDECODED = (
+    "the pixels cannot be decoded .*|the decoded pixels do not have the header's rows and columns"
+)
 GREY = "not a greyscale image"
 BITS = "BitsAllocated is not 8 or 16, or BitsStored does not fit it"
 LARGE = "the image is empty or larger than .* pixels"
@@ -29,7 +31,9 @@ INFLATED = "the compressed pixels are larger than the image they stand for"
 class HostileFile:
     name: str
     content: Callable[[], bytes] = field(repr=False)
-    why: str | None  # wholly matches the reason; None: decoded to what the header promises, though it is damaged
+    why: (
+        str | None
+    )  # wholly matches the reason; None: decoded to what the header promises, though it is damaged
 
 
 def changed(**values: object) -> bytes:
@@ -65,11 +69,15 @@ def _start(content: bytes) -> int:
     return found.end()
 
 
-def fragments(source: Path, *parts: bytes, lengths: tuple[int, ...] = (), end: bytes = SEQUENCE_END) -> bytes:
+def fragments(
+    source: Path, *parts: bytes, lengths: tuple[int, ...] = (), end: bytes = SEQUENCE_END
+) -> bytes:
     """A compressed file with these fragments, the offset table being one; ``lengths`` replace theirs."""
     content = source.read_bytes()
     sizes = lengths or tuple(len(part) for part in parts)
-    items = b"".join(ITEM + pack("<L", size) + part for size, part in zip(sizes, parts, strict=True))
+    items = b"".join(
+        ITEM + pack("<L", size) + part for size, part in zip(sizes, parts, strict=True)
+    )
     return content[: _start(content)] + items + end
 
 
@@ -96,14 +104,23 @@ def headers() -> list[HostileFile]:
         "2,147,483,647 frames": ({"NumberOfFrames": 2147483647}, "NumberOfFrames is not within .*"),
         "no frames": ({"NumberOfFrames": 0}, "NumberOfFrames is not within .*"),
         "a hundred frames": ({"NumberOfFrames": 100}, "the image has 100 frames; say which"),
-        "a slope of 10³⁰⁰": ({"RescaleSlope": "1e300"}, "RescaleSlope and RescaleIntercept overflow the pixels"),
-        "an intercept of 10³⁹": ({"RescaleIntercept": "1e39"}, "RescaleSlope and RescaleIntercept overflow the pixels"),
+        "a slope of 10³⁰⁰": (
+            {"RescaleSlope": "1e300"},
+            "RescaleSlope and RescaleIntercept overflow the pixels",
+        ),
+        "an intercept of 10³⁹": (
+            {"RescaleIntercept": "1e39"},
+            "RescaleSlope and RescaleIntercept overflow the pixels",
+        ),
         "no pixels": (
             {"PixelData": None},
             "the file holds no pixels, or is cut short before them|the pixels are not in PixelData",
         ),
     }
-    found = [HostileFile(name, lambda values=values: changed(**values), why) for name, (values, why) in plain.items()]  # type: ignore[misc]
+    found = [
+        HostileFile(name, lambda values=values: changed(**values), why)
+        for name, (values, why) in plain.items()
+    ]  # type: ignore[misc]
     native = NATIVE.read_bytes()
     at = native.index(b"\xe0\x7f\x10\x00OW")
     found += [
@@ -118,7 +135,9 @@ def headers() -> list[HostileFile]:
             "the pixels are not in PixelData|the file holds no pixels.*",
         ),
         HostileFile(
-            "native pixels of undefined length", lambda: native[: at + 8] + b"\xff" * 4 + native[at + 12 :], CUT
+            "native pixels of undefined length",
+            lambda: native[: at + 8] + b"\xff" * 4 + native[at + 12 :],
+            CUT,
         ),
         HostileFile(
             "pixels that claim 4 GiB less one",
@@ -132,17 +151,23 @@ def headers() -> list[HostileFile]:
         ),
         HostileFile(
             "a deflated file that is not",
-            lambda: native.replace(b"\x14\x001.2.840.10008.1.2.1\0", b"\x16\x001.2.840.10008.1.2.1.99", 1),
+            lambda: native.replace(
+                b"\x14\x001.2.840.10008.1.2.1\0", b"\x16\x001.2.840.10008.1.2.1.99", 1
+            ),
             ".*deflated.*|.*may be damaged",
         ),
         HostileFile(
             "native pixels said to be RLE",
-            lambda: native.replace(b"\x14\x001.2.840.10008.1.2.1\0", b"\x14\x001.2.840.10008.1.2.5\0", 1),
+            lambda: native.replace(
+                b"\x14\x001.2.840.10008.1.2.1\0", b"\x14\x001.2.840.10008.1.2.5\0", 1
+            ),
             "the compressed pixels are not in fragments",
         ),
     ]
     found += [
-        HostileFile(f"native pixels cut after {left} bytes", lambda left=left: native[: at + 12 + left], CUT)  # type: ignore[misc]
+        HostileFile(
+            f"native pixels cut after {left} bytes", lambda left=left: native[: at + 12 + left], CUT
+        )  # type: ignore[misc]
         for left in (0, 1, 4096, 8191)
     ]
     return found
@@ -154,10 +179,14 @@ def streams() -> list[HostileFile]:
     for name, source in {"RLE": RLE, "JPEG 2000": JPEG_2000, "JPEG-LS": JPEG_LS}.items():
         whole = codestream(source)
         found += [
-            HostileFile(f"{name} cut by its file", lambda source=source: source.read_bytes()[:-1000], CUT),  # type: ignore[misc]
+            HostileFile(
+                f"{name} cut by its file", lambda source=source: source.read_bytes()[:-1000], CUT
+            ),  # type: ignore[misc]
             HostileFile(
                 f"{name} cut to a third",
-                lambda source=source, whole=whole: fragments(source, b"", whole[: len(whole) // 6 * 2]),
+                lambda source=source, whole=whole: fragments(
+                    source, b"", whole[: len(whole) // 6 * 2]
+                ),
                 f"{UNDECODED}|{OTHER_SIZE}",
             ),  # type: ignore[misc]
             HostileFile(
@@ -165,19 +194,29 @@ def streams() -> list[HostileFile]:
                 lambda source=source, whole=whole: fragments(source, b"", whole[:20]),
                 f"{UNDECODED}|{OTHER_SIZE}",
             ),  # type: ignore[misc]
-            HostileFile(f"{name} of zeros", lambda source=source: fragments(source, b"", bytes(5000)), UNDECODED),  # type: ignore[misc]
+            HostileFile(
+                f"{name} of zeros",
+                lambda source=source: fragments(source, b"", bytes(5000)),
+                UNDECODED,
+            ),  # type: ignore[misc]
             HostileFile(
                 f"{name} of 0xFF",
                 lambda source=source: fragments(source, b"", b"\xff" * 5000),
                 f"{UNDECODED}|{OTHER_SIZE}",
             ),  # type: ignore[misc]
-            HostileFile(f"{name} without fragments", lambda source=source: fragments(source, b""), CUT),  # type: ignore[misc]
             HostileFile(
-                f"{name} without an offset table", lambda source=source, whole=whole: fragments(source, whole), CUT
+                f"{name} without fragments", lambda source=source: fragments(source, b""), CUT
+            ),  # type: ignore[misc]
+            HostileFile(
+                f"{name} without an offset table",
+                lambda source=source, whole=whole: fragments(source, whole),
+                CUT,
             ),  # type: ignore[misc]
             HostileFile(
                 f"a fragment of {name} that claims 4 GiB",
-                lambda source=source, whole=whole: fragments(source, b"", whole, lengths=(0, 2**32 - 2)),
+                lambda source=source, whole=whole: fragments(
+                    source, b"", whole, lengths=(0, 2**32 - 2)
+                ),
                 CUT,
             ),  # type: ignore[misc]
             HostileFile(
@@ -197,19 +236,33 @@ def streams() -> list[HostileFile]:
     tiles = jp2[: size + 16] + pack(">LL", 1, 1) + jp2[size + 24 :]
     components = jp2[: size + 32] + pack(">H", 16384) + jp2[size + 34 :]
     found += [
-        HostileFile("JPEG 2000 of 60,000 × 60,000", lambda: fragments(JPEG_2000, b"", claims), OTHER_SIZE),
+        HostileFile(
+            "JPEG 2000 of 60,000 × 60,000", lambda: fragments(JPEG_2000, b"", claims), OTHER_SIZE
+        ),
         HostileFile("JPEG 2000 of 4,096 tiles", lambda: fragments(JPEG_2000, b"", tiles), None),
-        HostileFile("JPEG 2000 of 16,384 components", lambda: fragments(JPEG_2000, b"", components), UNDECODED),
+        HostileFile(
+            "JPEG 2000 of 16,384 components",
+            lambda: fragments(JPEG_2000, b"", components),
+            UNDECODED,
+        ),
         HostileFile(
             "JPEG-LS of 60,000 × 60,000",
-            lambda: fragments(JPEG_LS, b"", jls[:frame] + pack(">HH", 60000, 60000) + jls[frame + 4 :]),
+            lambda: fragments(
+                JPEG_LS, b"", jls[:frame] + pack(">HH", 60000, 60000) + jls[frame + 4 :]
+            ),
             OTHER_SIZE,
         ),
-        HostileFile("JPEG-LS in JPEG 2000's syntax", lambda: fragments(JPEG_2000, b"", jls), UNDECODED),
-        HostileFile("JPEG 2000 in RLE's syntax", lambda: fragments(RLE, b"", jp2), UNDECODED),
-        HostileFile("RLE of 15 segments", lambda: fragments(RLE, b"", pack("<L", 15) + rle[4:]), UNDECODED),
         HostileFile(
-            "RLE of 4 billion segments", lambda: fragments(RLE, b"", pack("<L", 2**32 - 1) + rle[4:]), UNDECODED
+            "JPEG-LS in JPEG 2000's syntax", lambda: fragments(JPEG_2000, b"", jls), UNDECODED
+        ),
+        HostileFile("JPEG 2000 in RLE's syntax", lambda: fragments(RLE, b"", jp2), UNDECODED),
+        HostileFile(
+            "RLE of 15 segments", lambda: fragments(RLE, b"", pack("<L", 15) + rle[4:]), UNDECODED
+        ),
+        HostileFile(
+            "RLE of 4 billion segments",
+            lambda: fragments(RLE, b"", pack("<L", 2**32 - 1) + rle[4:]),
+            UNDECODED,
         ),
         HostileFile(
             "RLE whose segments lie outside",

@@ -37,7 +37,17 @@ def certificates(tmp_path_factory):
         openssl(*NEW, "-x509", "-subj", f"/CN={own}", "-keyout", f"{own}.key", "-out", f"{own}.pem")
     for name in ("server", "client"):
         openssl(*NEW, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
-        signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-out", f"{name}.pem")
+        signed = (
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-out",
+            f"{name}.pem",
+        )
         openssl("openssl", "x509", "-req", "-in", f"{name}.csr", *signed)
     return folder
 
@@ -76,14 +86,18 @@ def test_an_unknown_sender_is_rejected_and_audited(choosy, name):
     with closing(wire.Line(choosy.port)) as line:
         line.send(wire.associate_rq(calling=title))
         assert line.ending() in (ending, "aborted")
-    choosy.wait_for_event(before, "association.rejected|connection.refused", "calling AE .*|.*cannot be decoded")
+    choosy.wait_for_event(
+        before, "association.rejected|connection.refused", "calling AE .*|.*cannot be decoded"
+    )
     # one peer's rejections for one reason make one row a minute
     wait_until(lambda: "calling AE title not recognised" in audited(choosy), 10, choosy.system.tail)
 
 
 def test_a_foreign_address_is_not_heard_and_audited(choosy):
     before = choosy.system.log.stat().st_size
-    foreign = socket.create_connection(("127.0.0.1", choosy.port), 10, source_address=("127.0.0.2", 0))
+    foreign = socket.create_connection(
+        ("127.0.0.1", choosy.port), 10, source_address=("127.0.0.2", 0)
+    )
     with closing(wire.Line(choosy.port, stream=foreign)) as line:
         line.send(wire.associate_rq(calling=b"SCANNER"))
         assert line.ending() in ("aborted", "closed")
@@ -117,9 +131,17 @@ def client(version=None, certificate=None, folder=None):
         (None, "stranger"),
         (ssl.TLSVersion.TLSv1_2, "stranger"),
     ],
-    ids=["TLS 1.0", "TLS 1.1", "no certificate", "a stranger's certificate", "a stranger's certificate, TLS 1.2"],
+    ids=[
+        "TLS 1.0",
+        "TLS 1.1",
+        "no certificate",
+        "a stranger's certificate",
+        "a stranger's certificate, TLS 1.2",
+    ],
 )
-def test_a_tls_client_that_may_not_come_in_is_refused_and_audited(mutual, certificates, version, certificate):
+def test_a_tls_client_that_may_not_come_in_is_refused_and_audited(
+    mutual, certificates, version, certificate
+):
     before = mutual.system.log.stat().st_size
     raw = socket.create_connection(("127.0.0.1", mutual.port), 10)
     ending = "closed"
@@ -156,7 +178,9 @@ def test_what_is_no_tls_is_refused_at_the_tls_port(mutual, said):
     mutual.wait_for_event(before, "connection.refused", HANDSHAKE)
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["TLS 1.2", "TLS 1.3"])
+@pytest.mark.parametrize(
+    "version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["TLS 1.2", "TLS 1.3"]
+)
 def test_a_client_of_the_authority_is_served(mutual, certificates, version):
     raw = socket.create_connection(("127.0.0.1", mutual.port), 10)
     context = client(None, "client", certificates)

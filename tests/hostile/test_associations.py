@@ -25,7 +25,9 @@ def test_a_hostile_peer_is_refused_by_name(watched, peer):
         if peer.event:  # closed before that, the line could be what ends the association
             watched.wait_for_event(before, peer.event, peer.why)
         elif peer.then is None and (answer == "aborted" or str(answer).startswith("rejected")):
-            watched.wait_for_event(before, "(connection.refused|association.rejected|association.aborted)", ".+")
+            watched.wait_for_event(
+                before, "(connection.refused|association.rejected|association.aborted)", ".+"
+            )
     finally:
         line.close()
 

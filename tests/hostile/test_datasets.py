@@ -33,8 +33,13 @@ def test_the_study_of_each_kept_one_ends_not_analysable_with_its_reason(watched)
     found = {}
 
     def ended():
-        with closing_database(watched.system.database_url) as database, database.reading() as session:
-            rows = session.execute(select(Study.study_instance_uid, Study.state, Study.reason)).all()
+        with (
+            closing_database(watched.system.database_url) as database,
+            database.reading() as session,
+        ):
+            rows = session.execute(
+                select(Study.study_instance_uid, Study.state, Study.reason)
+            ).all()
         found.update({uid: (str(state), reason) for uid, state, reason in rows})
         return all(found[uid][0] == "not_analysable" for uid in wanted if uid in found)
 

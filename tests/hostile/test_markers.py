@@ -67,7 +67,9 @@ def evidence(tmp_path_factory, redis, phantom):
         }
         watched = Watched(folder, settings)
         with (folder / "monitor").open("wb") as heard, looking(watched) as seen:
-            monitor = subprocess.Popen(["redis-cli", "-p", str(redis.port), "monitor"], stdout=heard)
+            monitor = subprocess.Popen(
+                ["redis-cli", "-p", str(redis.port), "monitor"], stdout=heard
+            )
             try:
                 watched.system.start()
                 live_through(watched, postgres, phantom)
@@ -114,7 +116,9 @@ def live_through(watched, postgres, phantom):
 
     with psycopg.connect(system.database_url.replace("+psycopg", ""), autocommit=True) as database:
         narrowed(database, "patient", "birth_date", 2)
-        assert {store(watched, file) for file in sorted(phantom(3)[0].rglob("*.dcm"))[:3]} == {0x0110}
+        assert {store(watched, file) for file in sorted(phantom(3)[0].rglob("*.dcm"))[:3]} == {
+            0x0110
+        }
         narrowed(database, "patient", "birth_date", 8)
         narrowed(database, "report", "sha256", 2)
         faulty = send(watched, phantom(2)[0])
@@ -128,7 +132,9 @@ def live_through(watched, postgres, phantom):
 
 def narrowed(database, table, column, width):
     """A column that takes less, or as much again: a row for it is an error that holds the row."""
-    database.execute(f"ALTER TABLE {table} ALTER COLUMN {column} TYPE varchar({width}) USING left({column}, {width})")
+    database.execute(
+        f"ALTER TABLE {table} ALTER COLUMN {column} TYPE varchar({width}) USING left({column}, {width})"
+    )
 
 
 def send(watched, folder, spoilt=False):
@@ -188,7 +194,9 @@ def gathered(watched, client, monitor, seen):
         log=system.log.read_bytes(),
         broker=held + monitor.read_bytes(),
         arguments=b"\n".join(seen),
-        names="\n".join(str(path.relative_to(watched.folder)) for path in system.home.rglob("*")).encode(),
+        names="\n".join(
+            str(path.relative_to(watched.folder)) for path in system.home.rglob("*")
+        ).encode(),
         stored=b"".join(path.read_bytes() for path in store.rglob("*.dcm")),
         patients=patients,
     )
@@ -197,7 +205,11 @@ def gathered(watched, client, monitor, seen):
 @pytest.mark.parametrize("place", ["log", "broker", "arguments", "names"])
 def test_no_mark_is_where_patient_data_may_not_be(evidence, place):
     content = getattr(evidence, place)
-    found = {mark: content[max(0, content.index(mark) - 200) :][:400] for mark in MARKS if mark in content}
+    found = {
+        mark: content[max(0, content.index(mark) - 200) :][:400]
+        for mark in MARKS
+        if mark in content
+    }
     assert found == {}
 
 
@@ -208,9 +220,18 @@ def test_the_marks_are_where_patient_data_belongs(evidence):
 
 def test_what_was_searched_is_what_happened(evidence):
     """The log holds the faults that were made, the broker's the bells, the arguments those of every part."""
-    events = (b"instance.refused", b"receiver.fault", b"job.fault", b"job.started", b"association.aborted")
+    events = (
+        b"instance.refused",
+        b"receiver.fault",
+        b"job.fault",
+        b"job.started",
+        b"association.aborted",
+    )
     assert [event for event in events if event not in evidence.log] == []
     assert b"lumbar" in evidence.broker
     assert b"BRPOP" in evidence.broker
-    assert all(part in evidence.arguments for part in (b"scp", b"sweep", b"worker", b"lumbar.dicom.instance_identity"))
+    assert all(
+        part in evidence.arguments
+        for part in (b"scp", b"sweep", b"worker", b"lumbar.dicom.instance_identity")
+    )
     assert b".dcm" in evidence.names

@@ -40,9 +40,12 @@ def test_pixels_that_are_whole_are_read(tmp_path):
 
 def test_a_study_of_undecodable_pixels_ends_not_analysable_with_the_reason(watched, phantom):
     study = send(watched, phantom(1)[0], spoilt=(1, 2, 3))
-    wait_until(lambda: watched.system.states().get(study) == "not_analysable", 60, watched.system.tail)
+    wait_until(
+        lambda: watched.system.states().get(study) == "not_analysable", 60, watched.system.tail
+    )
     assert re.search(
-        "not analysable: .*(cannot be decoded|rows and columns)", watched.system.lumbar("study", study).stdout
+        "not analysable: .*(cannot be decoded|rows and columns)",
+        watched.system.lumbar("study", study).stdout,
     )
 
 

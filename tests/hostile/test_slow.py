@@ -20,16 +20,37 @@ WITHIN_S = 2.0  # the bound that the receiver promises
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
     folder = tmp_path_factory.mktemp("certificate")
-    new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    subprocess.run([*new, "-keyout", "key.pem", "-out", "cert.pem"], cwd=folder, check=True, capture_output=True)
+    new = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
+    subprocess.run(
+        [*new, "-keyout", "key.pem", "-out", "cert.pem"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
     return folder
 
 
 @pytest.fixture(params=["plain", "tls"])
 def receiver(request, certificate, tmp_path):
-    tls = {"LUMBAR_TLS_CERTIFICATE": str(certificate / "cert.pem"), "LUMBAR_TLS_KEY": str(certificate / "key.pem")}
+    tls = {
+        "LUMBAR_TLS_CERTIFICATE": str(certificate / "cert.pem"),
+        "LUMBAR_TLS_KEY": str(certificate / "key.pem"),
+    }
     watched = Watched(tmp_path, tls if request.param == "tls" else {})
-    watched.system.echo_options = ["+tla", "+cf", str(certificate / "cert.pem")] if request.param == "tls" else []
+    watched.system.echo_options = (
+        ["+tla", "+cf", str(certificate / "cert.pem")] if request.param == "tls" else []
+    )
     watched.system.start()
     yield watched.system
     watched.system.kill()
@@ -79,7 +100,9 @@ class Slow(threading.Thread):
 def test_a_legitimate_echo_is_answered_while_a_hundred_others_dawdle(receiver):
     stop = threading.Event()
     kinds = ("silent", "dripping", "associated, silent", "associated, dripping")
-    slow = [Slow(receiver.port, kinds[n % 4], bool(receiver.echo_options), stop) for n in range(PEERS)]
+    slow = [
+        Slow(receiver.port, kinds[n % 4], bool(receiver.echo_options), stop) for n in range(PEERS)
+    ]
     for peer in slow:
         peer.start()
     began, taken = monotonic(), []

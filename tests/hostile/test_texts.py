@@ -11,7 +11,9 @@ from tests.hostile.datasets import encoded, uid_of
 from tests.hostile.texts import TEXTS, changes
 from tests.system import wait_until
 
-CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")  # all but the line's end
+CONTROL = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+)  # all but the line's end
 COLOURED = uid_of("a colour").decode()
 FORMULA = re.compile(r"\s*[=+\-@]")
 
@@ -21,7 +23,9 @@ def stored(watched):
     """All of them sent, and their studies ended."""
     for name, text in TEXTS.items():
         assert watched.store(encoded(uid_of(name), changes(text)), uid_of(name)) == 0x0000
-    wait_until(lambda: set(watched.system.states().values()) == {"not_analysable"}, 60, watched.system.tail)
+    wait_until(
+        lambda: set(watched.system.states().values()) == {"not_analysable"}, 60, watched.system.tail
+    )
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -37,7 +41,11 @@ def test_a_hostile_text_is_kept_and_shown_as_text(watched, shown, name):
 
 @pytest.mark.parametrize(
     "arguments",
-    [*(("worklist", "--format", form) for form in ("table", "json", "csv")), ("findings",), ("study", f"{COLOURED}.9")],
+    [
+        *(("worklist", "--format", form) for form in ("table", "json", "csv")),
+        ("findings",),
+        ("study", f"{COLOURED}.9"),
+    ],
     ids=" ".join,
 )
 def test_no_output_carries_a_control_character(watched, arguments):
@@ -56,4 +64,7 @@ def shown(watched):
     """The worklist's rows as JSON and as CSV."""
     as_json = watched.system.lumbar("worklist", "--format", "json").stdout
     as_csv = watched.system.lumbar("worklist", "--format", "csv").stdout
-    return {"json": json.loads(as_json), "csv": list(csv.DictReader(io.StringIO(as_csv, newline="")))}
+    return {
+        "json": json.loads(as_json),
+        "csv": list(csv.DictReader(io.StringIO(as_csv, newline=""))),
+    }

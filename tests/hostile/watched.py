@@ -18,7 +18,14 @@ LINE = re.compile(r'[a-z_]+=("(?:[^"\\]|\\.)*"|[^\s"=]*)(?: [a-z_]+=("(?:[^"\\]|
 PAIR = re.compile(r'([a-z_]+)=("(?:[^"\\]|\\.)*"|[^\s"=]*)')
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 STORED_FILE = re.compile(r"(instances|reports)/[0-9a-f]{2}/[0-9a-f]{64}\.dcm")
-FAULTS = {"receiver.fault", "job.fault", "job.abandoned", "thread.fault", "process.fault", "object.fault"}
+FAULTS = {
+    "receiver.fault",
+    "job.fault",
+    "job.abandoned",
+    "thread.fault",
+    "process.fault",
+    "object.fault",
+}
 IN_STORE = re.compile(r"incoming/[0-9a-f]{32}/lock")
 
 
@@ -27,7 +34,9 @@ class Watched:
 
     def __init__(self, folder: Path, settings: dict[str, str]) -> None:
         self.folder = folder
-        self.system = System(folder / "here" / "system", {"LUMBAR_QUIET_INCOMPLETE_S": "1", **settings})
+        self.system = System(
+            folder / "here" / "system", {"LUMBAR_QUIET_INCOMPLETE_S": "1", **settings}
+        )
         self._sent = count(1)
 
     def start(self) -> None:
@@ -55,7 +64,11 @@ class Watched:
         assert self.store(encoded(uid), uid) == 0x0000
 
     def store(
-        self, dataset: bytes, uid: bytes, syntax: str = wire.EXPLICIT, abstract: str | bytes = wire.MR
+        self,
+        dataset: bytes,
+        uid: bytes,
+        syntax: str = wire.EXPLICIT,
+        abstract: str | bytes = wire.MR,
     ) -> int | str:
         """The status a C-STORE is answered with, or how the association ended instead."""
         line = wire.Line(self.port, timeout_s=30)
@@ -70,9 +83,14 @@ class Watched:
     def store_all(self, sent: Iterable[tuple[bytes, bytes, str]]) -> None:
         """Stores datasets, each with its UID and transfer syntax, on one association."""
         sent = list(sent)
-        contexts = {syntax: 2 * n + 1 for n, syntax in enumerate(dict.fromkeys(syntax for _, _, syntax in sent))}
+        contexts = {
+            syntax: 2 * n + 1
+            for n, syntax in enumerate(dict.fromkeys(syntax for _, _, syntax in sent))
+        }
         line = wire.Line(self.port, timeout_s=30)
-        line.associate(wire.associate_rq([(number, wire.MR, (syntax,)) for syntax, number in contexts.items()]))
+        line.associate(
+            wire.associate_rq([(number, wire.MR, (syntax,)) for syntax, number in contexts.items()])
+        )
         for dataset, uid, syntax in sent:
             line.send(*wire.store_rq(uid, dataset, contexts[syntax]))
             answer = line.status()
@@ -84,7 +102,10 @@ class Watched:
 
         def said() -> bool:
             found = self.events(start)
-            return any(re.fullmatch(event, e.get("event", "")) and re.fullmatch(why, e.get("why", "")) for e in found)
+            return any(
+                re.fullmatch(event, e.get("event", "")) and re.fullmatch(why, e.get("why", ""))
+                for e in found
+            )
 
         wait_until(said, 10, lambda: f"no {event} with {why!r} in:\n{self._text(start)}")
 
@@ -94,13 +115,18 @@ class Watched:
 
     def require_unharmed(self) -> None:
         """Everything that hostile input must leave as it was."""
-        assert subprocess.run(["echoscu", "-aec", "LUMBAR", "127.0.0.1", str(self.port)]).returncode == 0
+        assert (
+            subprocess.run(["echoscu", "-aec", "LUMBAR", "127.0.0.1", str(self.port)]).returncode
+            == 0
+        )
         self.store_a_good_instance()
         assert self.system.parts() == self._pids, "a process died"
         self.require_nothing_outside_the_store()
         self.require_a_clean_log()
         above = self.peak_above
-        report(f"memory: {self._idle / 2**20:.0f} MiB idle, at most {above / 2**20:.0f} MiB above that")
+        report(
+            f"memory: {self._idle / 2**20:.0f} MiB idle, at most {above / 2**20:.0f} MiB above that"
+        )
         assert above <= MEMORY_ALLOWED, f"{above / 2**20:.0f} MiB above idle"
 
     @property
@@ -111,19 +137,31 @@ class Watched:
     def require_nothing_outside_the_store(self) -> None:
         store = self.system.folder / "home" / "store"
         known = {self.system.log, *(self.system.folder / "home").glob("lumbar.sqlite*")}
-        elsewhere = [p for p in self.folder.rglob("*") if p.is_file() and p not in known and store not in p.parents]
+        elsewhere = [
+            p
+            for p in self.folder.rglob("*")
+            if p.is_file() and p not in known and store not in p.parents
+        ]
         assert elsewhere == []
 
         def strange() -> list[str]:
             names = [p.relative_to(store).as_posix() for p in store.rglob("*") if p.is_file()]
-            return [name for name in names if not STORED_FILE.fullmatch(name) and not IN_STORE.fullmatch(name)]
+            return [
+                name
+                for name in names
+                if not STORED_FILE.fullmatch(name) and not IN_STORE.fullmatch(name)
+            ]
 
         wait_until(lambda: not strange(), 20, lambda: f"left behind: {strange()}")
 
     def require_a_clean_log(self) -> None:
         text = self._text(0)
         assert "Traceback" not in text
-        odd = [line for line in text.split("\n") if line and (CONTROL.search(line) or not LINE.fullmatch(line))]
+        odd = [
+            line
+            for line in text.split("\n")
+            if line and (CONTROL.search(line) or not LINE.fullmatch(line))
+        ]
         assert odd == [], "\n".join(odd)
         faults = [e for e in self.events() if e["event"] in FAULTS]
         assert not faults, faults

@@ -16,8 +16,22 @@ APPLICATION = b"1.2.840.10008.3.1.1.1"
 ECHO, IMAGE = 1, 3  # the presentation contexts of an ordinary request below
 
 ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RQ, RELEASE_RP, ABORT = range(1, 8)
-C_STORE_RQ, C_GET_RQ, C_FIND_RQ, C_MOVE_RQ, C_ECHO_RQ, C_CANCEL_RQ = 0x0001, 0x0010, 0x0020, 0x0021, 0x0030, 0x0FFF
-N_EVENT_RQ, N_GET_RQ, N_SET_RQ, N_ACTION_RQ, N_CREATE_RQ, N_DELETE_RQ = 0x100, 0x110, 0x120, 0x130, 0x140, 0x150
+C_STORE_RQ, C_GET_RQ, C_FIND_RQ, C_MOVE_RQ, C_ECHO_RQ, C_CANCEL_RQ = (
+    0x0001,
+    0x0010,
+    0x0020,
+    0x0021,
+    0x0030,
+    0x0FFF,
+)
+N_EVENT_RQ, N_GET_RQ, N_SET_RQ, N_ACTION_RQ, N_CREATE_RQ, N_DELETE_RQ = (
+    0x100,
+    0x110,
+    0x120,
+    0x130,
+    0x140,
+    0x150,
+)
 NO_DATASET, DATASET = 0x0101, 0x0000
 STATUS = b"\x00\x00\x00\x09\x02\x00\x00\x00"  # (0000,0900), two bytes
 
@@ -35,7 +49,9 @@ def item(kind: int, body: bytes, length: int | None = None) -> bytes:
 
 
 def context_item(number: int, abstract: str, transfers: Sequence[str]) -> bytes:
-    parts = item(0x30, abstract.encode()) + b"".join(item(0x40, syntax.encode()) for syntax in transfers)
+    parts = item(0x30, abstract.encode()) + b"".join(
+        item(0x40, syntax.encode()) for syntax in transfers
+    )
     return item(0x20, bytes((number, 0, 0, 0)) + parts)
 
 
@@ -54,11 +70,17 @@ def associate_rq(
     if items is None:
         offered = b"".join(context_item(*context) for context in contexts)
         items = item(0x10, APPLICATION if application is None else application) + offered + user
-    return pdu(ASSOCIATE_RQ, pack(">HH", 1, 0) + called.ljust(16) + calling.ljust(16) + bytes(32) + items)
+    return pdu(
+        ASSOCIATE_RQ, pack(">HH", 1, 0) + called.ljust(16) + calling.ljust(16) + bytes(32) + items
+    )
 
 
-def pdv(context: int, content: bytes, *, command: bool, last: bool = True, length: int | None = None) -> bytes:
-    head = pack(">LBB", len(content) + 2 if length is None else length, context, command | last << 1)
+def pdv(
+    context: int, content: bytes, *, command: bool, last: bool = True, length: int | None = None
+) -> bytes:
+    head = pack(
+        ">LBB", len(content) + 2 if length is None else length, context, command | last << 1
+    )
     return head + content
 
 
@@ -66,16 +88,25 @@ def p_data(context: int, content: bytes, *, command: bool, last: bool = True) ->
     return pdu(P_DATA, pdv(context, content, command=command, last=last))
 
 
-def command_set(field: int, uid: str | bytes = MR, dataset: int = NO_DATASET, **more: bytes) -> bytes:
+def command_set(
+    field: int, uid: str | bytes = MR, dataset: int = NO_DATASET, **more: bytes
+) -> bytes:
     """A command set; ``more`` adds or replaces elements of group 0000: ``e1000=b"1.2.3"``."""
     abstract = uid.encode() if isinstance(uid, str) else uid
-    values = {0x0002: padded(abstract), 0x0100: pack("<H", field), 0x0110: pack("<H", 1), 0x0800: pack("<H", dataset)}
+    values = {
+        0x0002: padded(abstract),
+        0x0100: pack("<H", field),
+        0x0110: pack("<H", 1),
+        0x0800: pack("<H", dataset),
+    }
     values |= {int(name[1:], 16): padded(value) for name, value in more.items()}
     return group_0000(values)
 
 
 def group_0000(values: Mapping[int, bytes]) -> bytes:
-    elements = b"".join(pack("<HHL", 0, number, len(value)) + value for number, value in sorted(values.items()))
+    elements = b"".join(
+        pack("<HHL", 0, number, len(value)) + value for number, value in sorted(values.items())
+    )
     return pack("<HHLL", 0, 0, 4, len(elements)) + elements
 
 
@@ -91,7 +122,9 @@ def store_command(uid: bytes, abstract: str | bytes = MR) -> bytes:
     return command_set(C_STORE_RQ, abstract, DATASET, e0700=b"\0\0", e1000=uid)
 
 
-def store_rq(uid: bytes, dataset: bytes, context: int = IMAGE, abstract: str | bytes = MR) -> Iterable[bytes]:
+def store_rq(
+    uid: bytes, dataset: bytes, context: int = IMAGE, abstract: str | bytes = MR
+) -> Iterable[bytes]:
     """A C-STORE-RQ as PDUs of at most 64 KiB."""
     yield p_data(context, store_command(uid, abstract), command=True)
     for start in range(0, max(len(dataset), 1), 65536):
@@ -102,12 +135,14 @@ def store_rq(uid: bytes, dataset: bytes, context: int = IMAGE, abstract: str | b
 LONG = {b"OB", b"OW", b"OF", b"OD", b"SQ", b"UN", b"UT", b"UC", b"UR", b"OL", b"OV", b"SV", b"UV"}
 
 
-def element(tag: int, vr: bytes, value: bytes, length: int | None = None, order: str = "<") -> bytes:
+def element(
+    tag: int, vr: bytes, value: bytes, length: int | None = None, order: str = "<"
+) -> bytes:
     """An element in an explicit transfer syntax; values get their padding, but no value is checked."""
     if length is None:
-        value += (b" " if vr in (b"PN", b"LO", b"SH", b"CS", b"DS", b"IS", b"DA", b"LT", b"ST") else b"\0") * (
-            len(value) % 2
-        )
+        value += (
+            b" " if vr in (b"PN", b"LO", b"SH", b"CS", b"DS", b"IS", b"DA", b"LT", b"ST") else b"\0"
+        ) * (len(value) % 2)
         length = len(value)
     form = "HH2s2xL" if vr in LONG else "HH2sH"
     return pack(order + form, tag >> 16, tag & 0xFFFF, vr, length) + value
@@ -116,7 +151,9 @@ def element(tag: int, vr: bytes, value: bytes, length: int | None = None, order:
 class Line:
     """A TCP connection to the receiver, spoken on by hand."""
 
-    def __init__(self, port: int, timeout_s: float = 10, stream: socket.socket | None = None) -> None:
+    def __init__(
+        self, port: int, timeout_s: float = 10, stream: socket.socket | None = None
+    ) -> None:
         self.stream = stream or socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
         self.stream.settimeout(timeout_s)
         self.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -176,10 +213,16 @@ class Line:
 def described(kind: int, body: bytes) -> str:
     """What a PDU means to who waited for an answer."""
     if kind == ASSOCIATE_RJ:
-        return f"rejected {body[1]}.{body[2]}.{body[3]}"  # result, source, reason (PS3.8 table 9-21)
-    return {0: "closed", ASSOCIATE_AC: "accepted", P_DATA: "answer", RELEASE_RP: "released", ABORT: "aborted"}.get(
-        kind, f"PDU {kind}"
-    )
+        return (
+            f"rejected {body[1]}.{body[2]}.{body[3]}"  # result, source, reason (PS3.8 table 9-21)
+        )
+    return {
+        0: "closed",
+        ASSOCIATE_AC: "accepted",
+        P_DATA: "answer",
+        RELEASE_RP: "released",
+        ABORT: "aborted",
+    }.get(kind, f"PDU {kind}")
 
 
 def echo_s(port: int) -> float:

@@ -24,7 +24,11 @@ ORIENTATIONS = {"sagittal": [0, 1, 0, 0, 0, -1], "axial": [1, 0, 0, 0, 1, 0]}
 
 @pytest.fixture
 def site(database: Database, tmp_path) -> Site:
-    settings = Settings(home=tmp_path / "home", retry_base_s=0.001, destinations={"pacs": "dicom://PACS@127.0.0.1:1"})
+    settings = Settings(
+        home=tmp_path / "home",
+        retry_base_s=0.001,
+        destinations={"pacs": "dicom://PACS@127.0.0.1:1"},
+    )
     return Site(settings, database, Store(tmp_path / "home" / "store"))
 
 
@@ -64,5 +68,9 @@ def arrival(ds: Dataset, source: str = "MR1") -> Arrival:
     buffer.is_little_endian, buffer.is_implicit_VR = True, False
     write_dataset(buffer, ds)
     return Arrival(
-        BytesIO(buffer.getvalue()), str(ExplicitVRLittleEndian), str(ds.SOPClassUID), str(ds.SOPInstanceUID), source
+        BytesIO(buffer.getvalue()),
+        str(ExplicitVRLittleEndian),
+        str(ds.SOPClassUID),
+        str(ds.SOPInstanceUID),
+        source,
     )

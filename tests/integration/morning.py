@@ -15,7 +15,12 @@ from tests.integration.conftest import ROOT, arrival, make_slice
 from tests.integration.test_queries import CANAL, SEVERE, analysed, end
 
 SEVERE_UID, FAILED_UID, REFUSED_UID, ARRIVING_UID = (f"{ROOT}.{number}" for number in (1, 2, 3, 4))
-ANALYSIS, WAITING, DELIVERED, DEAD = 1, 2, 3, 4  # jobs: done, due, done, and one that a person must look at
+ANALYSIS, WAITING, DELIVERED, DEAD = (
+    1,
+    2,
+    3,
+    4,
+)  # jobs: done, due, done, and one that a person must look at
 
 
 def open_site(home: Path, **settings) -> Site:
@@ -27,8 +32,18 @@ def open_site(home: Path, **settings) -> Site:
 
 def fill(site: Site) -> None:
     """Finding 1 is of the severe study, and a moderate or severe one only its canal's."""
-    told = {"told": ["the canal was followed"], "doubts": ["the border to the sacrum looks transitional"]}
-    analysed(site, 1, {CANAL: SEVERE}, report=report(site, 1, 1), destinations=["pacs", "archive"], **told)
+    told = {
+        "told": ["the canal was followed"],
+        "doubts": ["the border to the sacrum looks transitional"],
+    }
+    analysed(
+        site,
+        1,
+        {CANAL: SEVERE},
+        report=report(site, 1, 1),
+        destinations=["pacs", "archive"],
+        **told,
+    )
     with site.database.transaction() as session:
         for _ in range(2):
             job = job_lifecycle.claim(session, JobKind.DELIVER, lease_s=10)
@@ -39,7 +54,9 @@ def fill(site: Site) -> None:
     take_in(site.database, site.store, arrival(make_slice(study=2)))
     with site.database.transaction() as session:
         studies.complete(session, studies.find(session, FAILED_UID).id)
-        job_lifecycle.bury(session, job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10), "the disk is full")
+        job_lifecycle.bury(
+            session, job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10), "the disk is full"
+        )
         assert session.get_one(Job, DEAD).kind is JobKind.ANALYSE
     take_in(site.database, site.store, arrival(make_slice(study=3)))
     end(site, 3, StudyEvent.REFUSED, reason="no lumbar spine was found")
@@ -50,9 +67,17 @@ def report(site: Site, study_id: int, revision: int) -> Report:
     """A report whose bytes lie in the store."""
     content = f"report {study_id} {revision}".encode()
     digest = digest_of(content)
-    uids = {"sop_class_uid": "1.2", "series_instance_uid": "1.3", "sop_instance_uid": f"1.4.{study_id}.{revision}"}
+    uids = {
+        "sop_class_uid": "1.2",
+        "series_instance_uid": "1.3",
+        "sop_instance_uid": f"1.4.{study_id}.{revision}",
+    }
     return Report(
-        study_id=study_id, revision=revision, sha256=digest, file=site.store.put("reports", digest, content), **uids
+        study_id=study_id,
+        revision=revision,
+        sha256=digest,
+        file=site.store.put("reports", digest, content),
+        **uids,
     )
 
 

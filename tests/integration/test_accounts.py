@@ -42,7 +42,8 @@ def test_the_right_password_opens_a_session_with_what_the_role_may(database, ann
 
 
 @pytest.mark.parametrize(
-    ("name", "password"), [("anna", "wrong"), ("nobody", PASSWORD), ("anna", ""), ("anna", "x" * 5000)]
+    ("name", "password"),
+    [("anna", "wrong"), ("nobody", PASSWORD), ("anna", ""), ("anna", "x" * 5000)],
 )
 def test_anything_else_is_refused_in_the_same_words(database, anna, name, password):
     with pytest.raises(Refused, match="the name or the password is wrong"):
@@ -52,13 +53,18 @@ def test_anything_else_is_refused_in_the_same_words(database, anna, name, passwo
 def test_passwords_and_cookies_are_not_kept(database, anna):
     cookie = sign_in(database)
     with database.reading() as session:
-        kept = session.scalars(select(User.password_hash)).one(), session.scalars(select(WebSession.token_sha256)).one()
+        kept = (
+            session.scalars(select(User.password_hash)).one(),
+            session.scalars(select(WebSession.token_sha256)).one(),
+        )
     assert kept[0].startswith("$argon2id$")
     assert PASSWORD not in kept[0]
     assert cookie not in kept[1]
 
 
-def test_too_many_attempts_of_a_name_shut_even_the_right_password_out_until_they_are_old(database, anna):
+def test_too_many_attempts_of_a_name_shut_even_the_right_password_out_until_they_are_old(
+    database, anna
+):
     for n in range(FAILURES):
         with pytest.raises(Refused):
             sign_in(database, password="wrong", address=f"10.0.0.{n}")
@@ -83,7 +89,11 @@ def test_too_many_attempts_from_an_address_shut_it_out_and_no_other(database, an
 def test_a_session_ends_when_it_is_idle_and_in_any_case(database, anna, column, age):
     cookie = sign_in(database)
     with database.transaction() as session:
-        setattr(session.scalars(select(WebSession)).one(), column, datetime.now(UTC) - age - timedelta(seconds=1))
+        setattr(
+            session.scalars(select(WebSession)).one(),
+            column,
+            datetime.now(UTC) - age - timedelta(seconds=1),
+        )
     assert actor(database, cookie) is None
 
 
@@ -124,13 +134,18 @@ def test_a_disabled_user_may_not_sign_in_until_enabled_again(database, anna):
 
 def token(database, scopes, days=1.0):
     with database.transaction() as session:
-        return accounts.new_token(session, accounts.user_named(session, "anna"), "ris", scopes, days, "test")
+        return accounts.new_token(
+            session, accounts.user_named(session, "anna"), "ris", scopes, days, "test"
+        )
 
 
 def test_a_token_allows_what_it_was_made_for_and_no_more_than_its_user_may_now(database, anna):
     secret = token(database, {Permission.READ, Permission.REVIEW})
     with database.transaction() as session:
-        assert accounts.by_token(session, secret).permissions == {Permission.READ, Permission.REVIEW}
+        assert accounts.by_token(session, secret).permissions == {
+            Permission.READ,
+            Permission.REVIEW,
+        }
         accounts.set_role(session, accounts.user_named(session, "anna"), UserRole.VIEWER, "test")
         assert accounts.by_token(session, secret).permissions == {Permission.READ}
 
@@ -185,6 +200,11 @@ def test_every_act_is_in_the_audit_trail_without_a_secret(database, anna):
     with database.reading() as session:
         events = session.scalars(select(AuditEvent)).all()
         assert session.scalar(select(func.count()).select_from(SignInFailure)) == 2
-    assert [event.event for event in events] == ["user.added", "sign_in.done", "token.made", "sign_in.refused"]
+    assert [event.event for event in events] == [
+        "user.added",
+        "sign_in.done",
+        "token.made",
+        "sign_in.refused",
+    ]
     written = "".join(f"{event.actor} {event.detail}" for event in events)
     assert not any(hidden in written for hidden in (cookie, secret, PASSWORD, "hunter2"))

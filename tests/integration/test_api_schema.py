@@ -14,14 +14,24 @@ from db.database import Database
 from db.models import UserRole
 from lumbar.settings import Settings
 from lumbar.store.files import Store
-from tests.integration.morning import ARRIVING_UID, FAILED_UID, REFUSED_UID, SEVERE_UID, fill, open_site
+from tests.integration.morning import (
+    ARRIVING_UID,
+    FAILED_UID,
+    REFUSED_UID,
+    SEVERE_UID,
+    fill,
+    open_site,
+)
 from tests.integration.visitors import Visitor, by_token
 from web.app import create_app
 from web.auth import Trail
 
 DESCRIPTION = "/api/v1/openapi.json"
 QUESTIONS = 40  # of each kind to each operation
-NOT_ASKED = {"positive_data_acceptance", "negative_data_rejection"}  # the names that are exchanged spoil both
+NOT_ASKED = {
+    "positive_data_acceptance",
+    "negative_data_rejection",
+}  # the names that are exchanged spoil both
 THERE = {
     "uid": (SEVERE_UID, FAILED_UID, REFUSED_UID, ARRIVING_UID),
     "finding_id": (1, 25),
@@ -30,7 +40,9 @@ THERE = {
 }
 
 
-app = create_app(Site(Settings(), Database.connect("sqlite://"), Store(Path("nowhere"))))  # to describe itself
+app = create_app(
+    Site(Settings(), Database.connect("sqlite://"), Store(Path("nowhere")))
+)  # to describe itself
 config = SchemathesisConfig.from_dict({"generation": {"mode": "all", "database": "none"}})
 schema = schemathesis.openapi.from_asgi(DESCRIPTION, app, config=config)
 
@@ -65,7 +77,9 @@ def of_what_is_there(parameters):
 
 
 @schema.parametrize()
-@settings(max_examples=QUESTIONS, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=QUESTIONS, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
 def test_every_answer_is_as_it_is_described(case, token):
     checks = [check for check in CHECKS.get_all() if check.__name__ not in NOT_ASKED]
     case.call_and_validate(headers={"Authorization": token}, checks=checks)
@@ -74,7 +88,9 @@ def test_every_answer_is_as_it_is_described(case, token):
 def test_the_description_is_open_and_complete():
     told = Visitor(app).get(DESCRIPTION).json()
     operations = [
-        (path, method, operation) for path, methods in told["paths"].items() for method, operation in methods.items()
+        (path, method, operation)
+        for path, methods in told["paths"].items()
+        for method, operation in methods.items()
     ]
     assert len(operations) == 14
     for path, _, operation in operations:

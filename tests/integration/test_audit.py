@@ -35,7 +35,10 @@ def test_an_event_is_told_in_dicoms_codes(event, code, action, outcome):
     root = ElementTree.fromstring(audit_message(AuditLine(WHEN, event, 'an"<na', "1.2.3"), "here"))
     told = root.find("EventIdentification")
     assert (told.find("EventID").get("csd-code"), told.get("EventActionCode")) == (code, action)
-    assert (told.get("EventOutcomeIndicator"), told.find("EventTypeCode").get("csd-code")) == (outcome, event)
+    assert (told.get("EventOutcomeIndicator"), told.find("EventTypeCode").get("csd-code")) == (
+        outcome,
+        event,
+    )
     assert root.find("ActiveParticipant").get("UserID") == 'an"<na'
     assert root.find("ParticipantObjectIdentification").get("ParticipantObjectID") == "1.2.3"
     assert root.find("AuditSourceIdentification").get("AuditSourceID") == "here"
@@ -73,7 +76,9 @@ def _digits(stream):
 def fill(database, count, age=timedelta(minutes=5)):
     with database.transaction() as session:
         session.add_all(
-            AuditEvent(event=f"event.{n}", actor="anna", detail={}, happened_at=datetime.now(UTC) - age)
+            AuditEvent(
+                event=f"event.{n}", actor="anna", detail={}, happened_at=datetime.now(UTC) - age
+            )
             for n in range(count)
         )
 
@@ -83,14 +88,25 @@ def test_every_settled_line_is_sent_once_and_in_order(database):
     fill(database, 3)
     assert audit.forward(database, Syslog(listener.url)) == 3
     fill(database, 2)
-    fill(database, 1, age=timedelta(seconds=5))  # too young: a line with a smaller number may still appear
+    fill(
+        database, 1, age=timedelta(seconds=5)
+    )  # too young: a line with a smaller number may still appear
     assert audit.forward(database, Syslog(listener.url)) == 2
     assert audit.forward(database, Syslog(listener.url)) == 0
     wait_until(lambda: len(listener.messages) == 5, 10, lambda: str(listener.messages))
     listener.close()
     told = listener.messages
-    assert all(message.startswith(b"<85>1 ") and b" DICOM+RFC3881 - \xef\xbb\xbf<?xml" in message for message in told)
-    assert [message.split(b'csd-code="event.')[1][:1] for message in told] == [b"0", b"1", b"2", b"0", b"1"]
+    assert all(
+        message.startswith(b"<85>1 ") and b" DICOM+RFC3881 - \xef\xbb\xbf<?xml" in message
+        for message in told
+    )
+    assert [message.split(b'csd-code="event.')[1][:1] for message in told] == [
+        b"0",
+        b"1",
+        b"2",
+        b"0",
+        b"1",
+    ]
 
 
 def test_what_a_server_that_is_away_did_not_get_is_sent_later(database):
@@ -106,7 +122,9 @@ def test_a_datagram_holds_one_message():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         server.settimeout(5)
-        Syslog(f"udp://127.0.0.1:{server.getsockname()[1]}").send([AuditLine(WHEN, "study.seen", "anna", "1.2.3")])
+        Syslog(f"udp://127.0.0.1:{server.getsockname()[1]}").send(
+            [AuditLine(WHEN, "study.seen", "anna", "1.2.3")]
+        )
         assert server.recv(65535).endswith(b"</AuditMessage>")
 
 

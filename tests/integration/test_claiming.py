@@ -34,12 +34,16 @@ def claim(site):
     """The number of the study whose job is claimed, or None."""
     with site.database.transaction() as session:
         claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
-        return claimed and int(session.get_one(Study, claimed.study_id).study_instance_uid.split(".")[-1])
+        return claimed and int(
+            session.get_one(Study, claimed.study_id).study_instance_uid.split(".")[-1]
+        )
 
 
 def change(site, number, **values):
     with site.database.transaction() as session:
-        session.execute(update(Job).where(Job.study_id == study_id(session, number)).values(**values))
+        session.execute(
+            update(Job).where(Job.study_id == study_id(session, number)).values(**values)
+        )
 
 
 def test_the_urgent_job_goes_first_then_who_has_waited_longest_and_a_later_one_waits(site, queue):
@@ -56,7 +60,9 @@ def test_workers_that_claim_at_once_get_a_job_each(site, queue):
 
     def work(_):
         together.wait(10)
-        while (claimed := claim(site)) is None:  # all it looked at were in other hands: the next ring comes
+        while (
+            claimed := claim(site)
+        ) is None:  # all it looked at were in other hands: the next ring comes
             pass
         return claimed
 
@@ -64,7 +70,9 @@ def test_workers_that_claim_at_once_get_a_job_each(site, queue):
         assert sorted(workers.map(work, range(6))) == [1, 2, 3, 4, 5, 6]
 
 
-def test_of_two_that_saw_the_same_job_the_second_gets_none_and_spoils_nothing(site, queue, monkeypatch):
+def test_of_two_that_saw_the_same_job_the_second_gets_none_and_spoils_nothing(
+    site, queue, monkeypatch
+):
     queue("routine")
     with site.database.reading() as session:
         seen = jobs.due(session, JobKind.ANALYSE, 1)
@@ -75,7 +83,9 @@ def test_of_two_that_saw_the_same_job_the_second_gets_none_and_spoils_nothing(si
     assert (job.state, job.attempts) == (JobState.RUNNING, 1)
 
 
-@pytest.mark.parametrize("database", ["postgresql"], indirect=True)  # SQLite has one write lock for all
+@pytest.mark.parametrize(
+    "database", ["postgresql"], indirect=True
+)  # SQLite has one write lock for all
 def test_a_study_that_a_receiver_holds_is_passed_over_and_not_waited_for(site, queue):
     queue("STAT", "routine")
     held, released = Event(), Event()
@@ -101,7 +111,9 @@ def test_a_study_that_a_receiver_holds_is_passed_over_and_not_waited_for(site, q
 def test_a_job_whose_study_has_gone_on_is_cancelled_and_the_next_one_taken(site, queue):
     queue("STAT", "routine")
     with site.database.transaction() as session:
-        session.execute(update(Study).where(Study.id == study_id(session, 1)).values(state=StudyState.RECEIVING))
+        session.execute(
+            update(Study).where(Study.id == study_id(session, 1)).values(state=StudyState.RECEIVING)
+        )
     assert claim(site) == 2
     with site.database.reading() as session:
         overtaken = select(Job.state).where(Job.study_id == study_id(session, 1))

@@ -7,7 +7,18 @@ from sqlalchemy import func, select
 
 from db import audit, deletion, jobs, operator_actions, retention, studies
 from db.ingest import RemovedMeanwhile, Taken, take_in
-from db.models import Finding, Instance, Job, JobKind, JobState, Patient, SearchKey, Study, StudyState, Tombstone
+from db.models import (
+    Finding,
+    Instance,
+    Job,
+    JobKind,
+    JobState,
+    Patient,
+    SearchKey,
+    Study,
+    StudyState,
+    Tombstone,
+)
 from lumbar.errors import NotThere, Permanent
 from lumbar.store.files import Draft
 from tests.integration.conftest import ROOT, arrival, make_slice
@@ -34,8 +45,14 @@ def test_nothing_of_a_deleted_study_stays_but_a_tombstone_that_the_audit_trail_c
     assert len(stored(site)) == 1
     with site.database.reading() as session:
         (tombstone,) = session.scalars(select(Tombstone))
-        told = [(line.event, line.study_instance_uid) for _, line in audit.lines_after(session, 0, 10)]
-    assert (tombstone.study_instance_uid, tombstone.reason, tombstone.actor) == (UID, "sent by mistake", "admin")
+        told = [
+            (line.event, line.study_instance_uid) for _, line in audit.lines_after(session, 0, 10)
+        ]
+    assert (tombstone.study_instance_uid, tombstone.reason, tombstone.actor) == (
+        UID,
+        "sent by mistake",
+        "admin",
+    )
     assert told == [("study.deletion_begun", UID), ("study.deleted", UID)]
 
 
@@ -49,7 +66,9 @@ def test_a_deleted_study_that_is_sent_again_is_a_new_one(site):
 def test_a_deletion_that_was_killed_half_way_can_be_done_again_or_taken_back(site, monkeypatch):
     analysed(site, 1)
     with monkeypatch.context() as patched:
-        patched.setattr(retention, "unlink_removed", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(
+            retention, "unlink_removed", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             deletion.delete_study(site, UID, "sent by mistake", "admin")
     with site.database.reading() as session:
@@ -102,10 +121,15 @@ def test_a_report_that_a_later_one_has_replaced_is_not_sent_again(site):
         study.revision += 1
         session.flush()
         jobs.create(session, JobKind.DELIVER, study, destination="pacs")
-        old, new = session.scalars(select(Job).where(Job.kind == JobKind.DELIVER).order_by(Job.revision))
+        old, new = session.scalars(
+            select(Job).where(Job.kind == JobKind.DELIVER).order_by(Job.revision)
+        )
         old.state, new.state = JobState.CANCELLED, JobState.DONE
         new.ended_at = datetime.now(UTC) - timedelta(hours=1)
-    with site.database.transaction() as session, pytest.raises(Permanent, match="a later one has replaced"):
+    with (
+        site.database.transaction() as session,
+        pytest.raises(Permanent, match="a later one has replaced"),
+    ):
         operator_actions.resend(session, old.id, "anna")
     with site.database.transaction() as session:
         operator_actions.resend(session, new.id, "anna")

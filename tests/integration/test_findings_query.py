@@ -57,7 +57,9 @@ def test_pages_of_any_size_hold_just_what_was_asked_for_newest_first(
     with filled.reading() as session:
         got = [
             row.finding_id
-            for row in everything(session, FindingFilter(severities, conditions, levels, scanner, since), size)
+            for row in everything(
+                session, FindingFilter(severities, conditions, levels, scanner, since), size
+            )
         ]
         wanted = [
             finding.id
@@ -82,7 +84,10 @@ def test_findings_of_a_study_that_is_read_again_are_not_final(site):
 
 
 def test_a_page_behind_a_finding_that_is_not_there_is_refused(database):
-    with database.reading() as session, pytest.raises(NotThere, match="no finding has the number 7"):
+    with (
+        database.reading() as session,
+        pytest.raises(NotThere, match="no finding has the number 7"),
+    ):
         found(session, FindingFilter(), limit=1, after=7)
 
 
@@ -113,7 +118,8 @@ def analysed_again(site, exceptions):
     from tests.integration.test_queries import NORMAL, PLACE, bundle
 
     again = [
-        Found(*key.parts, probabilities=exceptions.get(key, NORMAL), place=PLACE, shows=0.9) for key in ALL_FINDINGS
+        Found(*key.parts, probabilities=exceptions.get(key, NORMAL), place=PLACE, shows=0.9)
+        for key in ALL_FINDINGS
     ]
     end(site, 1, StudyEvent.ANALYSED, found=again, bundle=bundle(TrainedOn.CLINICAL))
 
@@ -124,7 +130,10 @@ def test_a_superseded_finding_cannot_be_reviewed(site):
         (number,) = session.scalars(select(Finding.id).limit(1))
     take_in(site.database, site.store, arrival(make_slice(study=1, number=2)))
     analysed_again(site, {})
-    with site.database.transaction() as session, pytest.raises(Exception, match="a later revision has replaced"):
+    with (
+        site.database.transaction() as session,
+        pytest.raises(Exception, match="a later revision has replaced"),
+    ):
         reviews.review(session, number, Severity.SEVERE, "", "anna")
 
 
@@ -136,7 +145,10 @@ def test_figures_count_what_waits_and_how_old_it_is(site):
     take_in(site.database, site.store, arrival(make_slice(study=3)))
     with site.database.reading() as session:
         told = metrics.figures(session)
-    assert {state: count for state, count in told.studies.items() if count} == {"receiving": 1, "queued": 1}
+    assert {state: count for state, count in told.studies.items() if count} == {
+        "receiving": 1,
+        "queued": 1,
+    }
     assert told.jobs == {(JobKind.ANALYSE, "pending"): 1}
     assert 0 <= told.queue_age_s[JobKind.ANALYSE] < 60
     assert told.queue_age_s[JobKind.DELIVER] == 0
@@ -154,7 +166,11 @@ def test_a_week_counts_severities_and_the_last_words(site):
     analysed(site, 1, {CANAL: SEVERE, RECESS: MODERATE})
     with site.database.transaction() as session:
         numbers = reviews.finding_ids(session, studies.find(session, f"{ROOT}.1").id)
-        for key, severity in ((CANAL, Severity.MODERATE), (CANAL, Severity.SEVERE), (RECESS, Severity.SEVERE)):
+        for key, severity in (
+            (CANAL, Severity.MODERATE),
+            (CANAL, Severity.SEVERE),
+            (RECESS, Severity.SEVERE),
+        ):
             reviews.review(session, numbers[key], severity, "", "anna")
     with site.database.reading() as session:
         weeks = statistics.by_week(session, now=datetime.now(UTC))
@@ -167,5 +183,8 @@ def test_weeks_are_told_of_one_bundle_alone(site):
     analysed(site, 1, {CANAL: SEVERE})
     with site.database.reading() as session:
         (bundle,) = statistics.bundles(session)
-        own, other = (statistics.by_week(session, bundle_id=number)[-1] for number in (bundle.id, bundle.id + 1))
+        own, other = (
+            statistics.by_week(session, bundle_id=number)[-1]
+            for number in (bundle.id, bundle.id + 1)
+        )
     assert (own.assessed, own.studies, other.assessed) == (25, 1, 0)

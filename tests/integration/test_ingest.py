@@ -65,7 +65,10 @@ def test_other_bytes_under_the_same_uid_are_kept_aside_and_audited(site):
 
 def test_an_image_of_another_patient_never_joins_a_study(site):
     take_in(site.database, site.store, arrival(make_slice()))
-    assert take_in(site.database, site.store, arrival(make_slice(number=2, PatientID="OTHER"))) is Taken.ASIDE
+    assert (
+        take_in(site.database, site.store, arrival(make_slice(number=2, PatientID="OTHER")))
+        is Taken.ASIDE
+    )
     with site.database.reading() as session:
         assert len(studies.instances_in_use(session, study_of(site).id)) == 1
 
@@ -78,7 +81,11 @@ def test_one_patient_number_from_two_sites_is_two_patients(site):
 
 def test_patients_without_a_number_are_never_taken_for_one_another(site):
     for study, name in ((1, "First"), (2, "Second")):
-        take_in(site.database, site.store, arrival(make_slice(study=study, PatientID="", PatientName=name)))
+        take_in(
+            site.database,
+            site.store,
+            arrival(make_slice(study=study, PatientID="", PatientName=name)),
+        )
     assert (study_of(site, 1).patient.name, study_of(site, 2).patient.name) == ("First", "Second")
     other = make_slice(study=1, number=2, PatientID="", PatientName="Third")
     assert take_in(site.database, site.store, arrival(other)) is Taken.ASIDE
@@ -86,13 +93,18 @@ def test_patients_without_a_number_are_never_taken_for_one_another(site):
 
 def test_a_stat_order_that_comes_with_a_later_image_counts(site):
     take_in(site.database, site.store, arrival(make_slice(number=1)))
-    take_in(site.database, site.store, arrival(make_slice(number=2, RequestedProcedurePriority="STAT")))
+    take_in(
+        site.database, site.store, arrival(make_slice(number=2, RequestedProcedurePriority="STAT"))
+    )
     take_in(site.database, site.store, arrival(make_slice(number=3)))
     assert study_of(site).stat
 
 
 def test_a_number_too_long_for_its_column_keeps_no_image_out(site):
-    assert take_in(site.database, site.store, arrival(make_slice(SeriesNumber="99999999999"))) is Taken.NEW
+    assert (
+        take_in(site.database, site.store, arrival(make_slice(SeriesNumber="99999999999")))
+        is Taken.NEW
+    )
 
 
 def test_one_uid_in_two_studies_at_once_is_used_once_and_the_other_kept_aside(site, monkeypatch):
@@ -100,12 +112,17 @@ def test_one_uid_in_two_studies_at_once_is_used_once_and_the_other_kept_aside(si
 
     def look_together(*arguments):
         found = look(*arguments)
-        with suppress(BrokenBarrierError):  # where one writer waits for the other, as on SQLite, nobody comes
+        with suppress(
+            BrokenBarrierError
+        ):  # where one writer waits for the other, as on SQLite, nobody comes
             both_have_looked.wait(0.5)
         return found
 
     monkeypatch.setattr(ingest, "_contradiction", look_together)
-    one, other = make_slice(study=1), make_slice(study=2, SOPInstanceUID=make_slice(study=1).SOPInstanceUID)
+    one, other = (
+        make_slice(study=1),
+        make_slice(study=2, SOPInstanceUID=make_slice(study=1).SOPInstanceUID),
+    )
     sent = [arrival(one), arrival(other)]
     with ThreadPoolExecutor(2) as senders:
         taken = sorted(senders.map(lambda each: take_in(site.database, site.store, each), sent))
@@ -114,7 +131,10 @@ def test_one_uid_in_two_studies_at_once_is_used_once_and_the_other_kept_aside(si
 
 def test_one_study_from_two_senders_stays_one(site):
     take_in(site.database, site.store, arrival(make_slice(number=1), source="MR1"))
-    assert take_in(site.database, site.store, arrival(make_slice(number=2), source="PACS")) is Taken.NEW
+    assert (
+        take_in(site.database, site.store, arrival(make_slice(number=2), source="PACS"))
+        is Taken.NEW
+    )
     assert (count(site, Study), count(site, Patient)) == (1, 1)
 
 

@@ -29,7 +29,9 @@ def reviewed(site, key, severity):
 def study_with_places(site):
     for number in (10, 9):
         take_in(site.database, site.store, arrival(make_slice(number=number)))
-    found = [Found(*key.parts, probabilities=SEVERE, place=place(9), shows=0.9) for key in ALL_FINDINGS]
+    found = [
+        Found(*key.parts, probabilities=SEVERE, place=place(9), shows=0.9) for key in ALL_FINDINGS
+    ]
     end(site, 1, StudyEvent.ANALYSED, found=found, bundle=bundle(TrainedOn.CLINICAL))
 
 
@@ -59,7 +61,9 @@ def test_a_word_on_an_earlier_revision_stays_a_label(site):
     study_with_places(site)
     reviewed(site, CANAL, Severity.MODERATE)
     take_in(site.database, site.store, arrival(make_slice(number=11)))
-    analysed_again = [Found(*key.parts, probabilities=SEVERE, place=place(9), shows=0.9) for key in ALL_FINDINGS]
+    analysed_again = [
+        Found(*key.parts, probabilities=SEVERE, place=place(9), shows=0.9) for key in ALL_FINDINGS
+    ]
     end(site, 1, StudyEvent.ANALYSED, found=analysed_again, bundle=bundle(TrainedOn.CLINICAL))
     with site.database.reading() as session:
         assert session.query(Finding).filter(Finding.superseded.is_(True)).count() == 25
@@ -69,4 +73,7 @@ def test_a_word_on_an_earlier_revision_stays_a_label(site):
 def test_without_a_review_there_is_no_label(site):
     analysed(site, 1)
     with site.database.reading() as session:
-        assert (reviewed_labels.labels(session).findings, reviewed_labels.labels(session).images) == (0, {})
+        assert (
+            reviewed_labels.labels(session).findings,
+            reviewed_labels.labels(session).images,
+        ) == (0, {})

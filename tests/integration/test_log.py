@@ -24,9 +24,17 @@ marker = "{MARKER}"
 """
 
 OF_AN_EXCEPTION = {
-    "ours, told with its text": ("raise Permanent('no destination is called pacs')", "why", "no destination is called"),
+    "ours, told with its text": (
+        "raise Permanent('no destination is called pacs')",
+        "why",
+        "no destination is called",
+    ),
     "Python's": ("raise ValueError(f'bad name {marker}')", "error", "builtins.ValueError"),
-    "of several lines": ("raise ValueError(f'bad\\n{marker}\\nname')", "error", "builtins.ValueError"),
+    "of several lines": (
+        "raise ValueError(f'bad\\n{marker}\\nname')",
+        "error",
+        "builtins.ValueError",
+    ),
     "one of ours because of a library's": (
         """
     try:
@@ -50,7 +58,10 @@ ELSEWHERE = {
         "library=pynetdicom",
     ),
     "a record that cannot be rendered": ("logging.getLogger('a').error('%d', marker)", "library=a"),
-    "a library's warning": ("warnings.warn(f'bad value {marker}', stacklevel=1)", "category=UserWarning"),
+    "a library's warning": (
+        "warnings.warn(f'bad value {marker}', stacklevel=1)",
+        "category=UserWarning",
+    ),
     "the end of a thread": (
         "t = threading.Thread(target=int, args=(marker,)); t.start(); t.join()",
         "event=thread.fault",
@@ -109,7 +120,11 @@ def lines_of(code, form="console", **environment):
     """What a process that runs this code says, each line without the marker."""
     command = [sys.executable, "-W", "default", "-c", BEFORE + code, form]
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT, env={"PYTHONPATH": str(ROOT), **environment}
+        command,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT), **environment},
     )
     assert MARKER not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -121,7 +136,8 @@ def lines_of(code, form="console", **environment):
 def test_an_exception_is_told_by_its_type_and_places(name, form):
     code, field, said = OF_AN_EXCEPTION[name]
     (line,) = lines_of(
-        f"def fail():\n    {code}\ntry:\n    fail()\nexcept Exception:\n    log.exception('x.fault')", form
+        f"def fail():\n    {code}\ntry:\n    fail()\nexcept Exception:\n    log.exception('x.fault')",
+        form,
     )
     if form == "json":
         event = json.loads(line)

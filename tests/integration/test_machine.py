@@ -41,7 +41,9 @@ class Machine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="lumbar-machine-"))
         self.acknowledged: dict[str, int] = {}  # SOP Instance UID → number of its study
         self.patients: dict[int, str] = {}  # number of a study → whose it is
-        self.workers: list[tuple[jobs.Claimed, frozenset[str]]] = []  # what each holds, and the images it read
+        self.workers: list[
+            tuple[jobs.Claimed, frozenset[str]]
+        ] = []  # what each holds, and the images it read
         self.read: dict[int, frozenset[str]] = {}  # study → the images its last good analysis read
 
     @initialize()
@@ -55,8 +57,15 @@ class Machine(RuleBasedStateMachine):
             self.site.database.close()
         shutil.rmtree(self.folder)
 
-    @rule(study=study_numbers, number=st.integers(1, 3), other_bytes=st.booleans(), other_patient=st.booleans())
-    def an_image_arrives(self, study: int, number: int, other_bytes: bool, other_patient: bool) -> None:
+    @rule(
+        study=study_numbers,
+        number=st.integers(1, 3),
+        other_bytes=st.booleans(),
+        other_patient=st.booleans(),
+    )
+    def an_image_arrives(
+        self, study: int, number: int, other_bytes: bool, other_patient: bool
+    ) -> None:
         elements: dict[str, object] = {"EchoTime": 99} if other_bytes else {}
         if other_patient:
             elements["PatientID"] = "ANOTHER"
@@ -78,7 +87,10 @@ class Machine(RuleBasedStateMachine):
         with self.site.database.transaction() as session:
             claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=LEASE_S)
             if claimed is not None:
-                seen = {row.sop_instance_uid for row in studies.instances_in_use(session, claimed.study_id)}
+                seen = {
+                    row.sop_instance_uid
+                    for row in studies.instances_in_use(session, claimed.study_id)
+                }
                 self.workers.append((claimed, frozenset(seen)))
 
     @rule(data=st.data(), event=st.sampled_from([StudyEvent.ANALYSED, StudyEvent.REFUSED]))
@@ -88,7 +100,9 @@ class Machine(RuleBasedStateMachine):
         claimed, seen = self.workers.pop(data.draw(st.integers(0, len(self.workers) - 1)))
         found = NOT_ASSESSED if event is StudyEvent.ANALYSED else []
         with suppress(job_lifecycle.LeaseLostError), self.site.database.transaction() as session:
-            job_lifecycle.end_analysis(session, claimed, event, reason="a stub", found=found, bundle=BUNDLE)
+            job_lifecycle.end_analysis(
+                session, claimed, event, reason="a stub", found=found, bundle=BUNDLE
+            )
             self.read[claimed.study_id] = seen
 
     @rule(data=st.data())
@@ -96,13 +110,19 @@ class Machine(RuleBasedStateMachine):
         if self.workers:
             claimed, _ = self.workers.pop(data.draw(st.integers(0, len(self.workers) - 1)))
             with self.site.database.transaction() as session:
-                job_lifecycle.release(session, claimed, "it failed", Backoff(attempts=2, base_s=1e-6, longest_s=1e-6))
+                job_lifecycle.release(
+                    session, claimed, "it failed", Backoff(attempts=2, base_s=1e-6, longest_s=1e-6)
+                )
 
     @rule()
     def every_lease_runs_out(self) -> None:
         """The workers do not know it and will try to end."""
         with self.site.database.transaction() as session:
-            session.execute(update(Job).where(Job.state == JobState.RUNNING).values(lease_expires_at=jobs.db_now(-1)))
+            session.execute(
+                update(Job)
+                .where(Job.state == JobState.RUNNING)
+                .values(lease_expires_at=jobs.db_now(-1))
+            )
             for lost in jobs.expired(session):
                 job_lifecycle.recover(session, lost, most_losses=3)
 
@@ -129,12 +149,17 @@ class Machine(RuleBasedStateMachine):
     def nothing_acknowledged_is_lost_or_mixed(self) -> None:
         with self.site.database.reading() as session:
             rows = session.execute(
-                select(Instance, Study.study_instance_uid).select_from(Instance).join(Series).join(Study)
+                select(Instance, Study.study_instance_uid)
+                .select_from(Instance)
+                .join(Series)
+                .join(Study)
             ).all()
         used = {row.sop_instance_uid: uid for row, uid in rows if row.aside is None}
         assert used == {uid: f"{ROOT}.{study}" for uid, study in self.acknowledged.items()}
         assert len(used) == sum(row.aside is None for row, _ in rows)
-        assert all(self.site.store.path(row.file).exists() == (row.removed_at is None) for row, _ in rows)
+        assert all(
+            self.site.store.path(row.file).exists() == (row.removed_at is None) for row, _ in rows
+        )
 
     @invariant()
     def no_study_is_silent(self) -> None:
@@ -146,25 +171,33 @@ class Machine(RuleBasedStateMachine):
                     for job in session.scalars(select(Job).where(Job.study_id == study.id))
                     if job.state in (JobState.PENDING, JobState.RUNNING)
                 ]
-                expected = {StudyState.QUEUED: JobState.PENDING, StudyState.ANALYSING: JobState.RUNNING}.get(
-                    study.state
-                )
+                expected = {
+                    StudyState.QUEUED: JobState.PENDING,
+                    StudyState.ANALYSING: JobState.RUNNING,
+                }.get(study.state)
                 assert open_jobs == ([(expected, study.revision)] if expected else []), study.state
                 assert (study.ended_at is not None) == (study.state in ENDED)
-                assert study.reason or study.state not in (StudyState.NOT_ANALYSABLE, StudyState.FAILED)
+                assert study.reason or study.state not in (
+                    StudyState.NOT_ANALYSABLE,
+                    StudyState.FAILED,
+                )
 
     @invariant()
     def what_is_shown_as_read_was_read_whole(self) -> None:
         with self.site.database.reading() as session:
             for study in session.scalars(select(Study).where(Study.state.in_(ENDED))):
                 current = session.scalars(
-                    select(Finding.revision).where(Finding.study_id == study.id, Finding.superseded.is_(False))
+                    select(Finding.revision).where(
+                        Finding.study_id == study.id, Finding.superseded.is_(False)
+                    )
                 ).all()
                 if study.state is not StudyState.ANALYSED:
                     assert not current
                     continue
                 assert current == [study.revision] * len(ALL_FINDINGS)
-                in_use = {row.sop_instance_uid for row in studies.instances_in_use(session, study.id)}
+                in_use = {
+                    row.sop_instance_uid for row in studies.instances_in_use(session, study.id)
+                }
                 assert self.read[study.id] == in_use
 
     @staticmethod
@@ -174,6 +207,8 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(  # a walk that fails is shown as it was: to shorten one takes minutes
-    max_examples=40, stateful_step_count=40, deadline=None, phases=[Phase.reuse, Phase.generate]
+TestMachine.settings = (
+    settings(  # a walk that fails is shown as it was: to shorten one takes minutes
+        max_examples=40, stateful_step_count=40, deadline=None, phases=[Phase.reuse, Phase.generate]
+    )
 )

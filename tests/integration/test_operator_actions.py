@@ -13,7 +13,12 @@ from lumbar.errors import Permanent
 from tests.integration.conftest import ROOT, arrival, make_slice
 
 LATER, ONCE = Backoff(2, 1000, 1000), Backoff(1, 1, 1)
-REPORT = {"sop_class_uid": "1.2", "series_instance_uid": "1.3", "sha256": "ab" * 32, "file": "reports/ab.dcm"}
+REPORT = {
+    "sop_class_uid": "1.2",
+    "series_instance_uid": "1.3",
+    "sha256": "ab" * 32,
+    "file": "reports/ab.dcm",
+}
 
 
 @pytest.fixture
@@ -39,7 +44,9 @@ def analysed(site, number):
     with site.database.transaction() as session:
         claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
         report = Report(study_id=1, revision=number, sop_instance_uid=f"1.2.{number}", **REPORT)
-        job_lifecycle.end_analysis(session, claimed, StudyEvent.ANALYSED, report=report, destinations=["pacs"])
+        job_lifecycle.end_analysis(
+            session, claimed, StudyEvent.ANALYSED, report=report, destinations=["pacs"]
+        )
         return session.scalars(select(Job.id).order_by(Job.id.desc())).first()
 
 
@@ -65,7 +72,10 @@ def refused(site, act, job_id, said):
 
 def audited(site):
     with site.database.reading() as session:
-        return [(one.event, one.actor, one.study_id, one.detail) for one in session.scalars(select(AuditEvent))]
+        return [
+            (one.event, one.actor, one.study_id, one.detail)
+            for one in session.scalars(select(AuditEvent))
+        ]
 
 
 def row(site, table, number=1):
@@ -122,7 +132,10 @@ def test_a_cancelled_analysis_leaves_its_study_failed_with_the_reason_and_its_wo
     study = row(site, Study)
     assert (study.state, study.reason) == (StudyState.FAILED, f"its analysis was {BY_HAND}")
     assert study.ended_at is not None
-    assert (row(site, Job, analysis).state, row(site, Job, analysis).last_error) == (JobState.CANCELLED, BY_HAND)
+    assert (row(site, Job, analysis).state, row(site, Job, analysis).last_error) == (
+        JobState.CANCELLED,
+        BY_HAND,
+    )
     if running:
         with pytest.raises(job_lifecycle.LeaseLostError), site.database.transaction() as session:
             job_lifecycle.end_analysis(session, claimed, StudyEvent.ANALYSED)
@@ -143,14 +156,20 @@ def test_a_cancelled_delivery_is_not_sent_and_its_study_stays_analysed(site, del
 
 def test_jobs_are_listed_as_they_are_taken_and_by_state_and_kind(site, analysis):
     for number, priority in ((2, "STAT"), (3, "LOW")):
-        take_in(site.database, site.store, arrival(make_slice(study=number, RequestedProcedurePriority=priority)))
+        take_in(
+            site.database,
+            site.store,
+            arrival(make_slice(study=number, RequestedProcedurePriority=priority)),
+        )
         with site.database.transaction() as session:
             studies.complete(session, studies.find(session, f"{ROOT}.{number}").id)
             session.execute(update(Job).where(Job.study_id == 3).values(run_after=jobs.db_now(-60)))
 
     def listed(**filters):
         with site.database.reading() as session:
-            return [row.study_instance_uid[-1] for row in operator_actions.listed(session, **filters)]
+            return [
+                row.study_instance_uid[-1] for row in operator_actions.listed(session, **filters)
+            ]
 
     assert listed() == ["2", "3", "1"]
     claim(site, JobKind.ANALYSE)

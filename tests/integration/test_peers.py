@@ -52,9 +52,13 @@ def header() -> Dataset:
 @pytest.fixture(scope="module")
 def report() -> Report:
     bundle = BundleIdentity("baseline", "1", "ab" * 32, TrainedOn.NOTHING, "1")
-    findings = [Finding(key.condition, key.level, reason="no sagittal T1 series") for key in ALL_FINDINGS]
+    findings = [
+        Finding(key.condition, key.level, reason="no sagittal T1 series") for key in ALL_FINDINGS
+    ]
     created = datetime(2026, 3, 4, 5, 6, 7)  # noqa: DTZ001
-    return build_sr([header()], findings, Provenance(bundle, "0.1.0", "cd" * 32, ()), created=created)
+    return build_sr(
+        [header()], findings, Provenance(bundle, "0.1.0", "cd" * 32, ()), created=created
+    )
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +76,9 @@ def data_set(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("way", ["dimse", "dicomweb"])
-def test_orthanc_holds_the_report_as_it_was_built(orthanc: Orthanc, report: Report, way: str) -> None:
+def test_orthanc_holds_the_report_as_it_was_built(
+    orthanc: Orthanc, report: Report, way: str
+) -> None:
     delivered = peers.send(getattr(orthanc, way), report.content)
 
     assert delivered.warning is None
@@ -89,7 +95,9 @@ def test_orthanc_holds_the_report_as_it_was_built(orthanc: Orthanc, report: Repo
 
 
 @pytest.mark.parametrize("way", ["dimse", "dicomweb"])
-def test_sending_again_is_no_failure_and_no_second_report(orthanc: Orthanc, report: Report, way: str) -> None:
+def test_sending_again_is_no_failure_and_no_second_report(
+    orthanc: Orthanc, report: Report, way: str
+) -> None:
     for _ in range(2):
         peers.send(getattr(orthanc, way), report.content)
 
@@ -102,10 +110,14 @@ def test_both_ways_into_orthanc_answer_a_test(orthanc: Orthanc) -> None:
         peers.test(destination)
 
 
-def test_a_wrong_called_ae_title_is_named_and_worth_another_try(orthanc: Orthanc, report: Report) -> None:
+def test_a_wrong_called_ae_title_is_named_and_worth_another_try(
+    orthanc: Orthanc, report: Report
+) -> None:
     wrong = DimseDestination("pacs", "127.0.0.1", orthanc.dicom_port, "NOBODY")
 
-    with pytest.raises(Unreachable, match=r"pacs \(NOBODY at .*rejected.*Called AE title not recognised"):
+    with pytest.raises(
+        Unreachable, match=r"pacs \(NOBODY at .*rejected.*Called AE title not recognised"
+    ):
         peers.send(wrong, report.content)
     with pytest.raises(Unreachable, match="NOBODY"):
         peers.test(wrong)
@@ -120,7 +132,9 @@ def test_a_url_that_is_not_the_dicomweb_root_is_refused(orthanc: Orthanc, report
         peers.test(wrong)
 
 
-@pytest.mark.parametrize("url", ["dicom://PACS@127.0.0.1:{port}", "http://127.0.0.1:{port}/dicom-web"])
+@pytest.mark.parametrize(
+    "url", ["dicom://PACS@127.0.0.1:{port}", "http://127.0.0.1:{port}/dicom-web"]
+)
 def test_a_closed_port_is_worth_another_try(report: Report, url: str) -> None:
     closed = parse_destination("pacs", url.format(port=free_port()))
 
@@ -170,11 +184,17 @@ def image(path: Path, syntax: UID = ImplicitVRLittleEndian) -> Path:
     mr.file_meta.TransferSyntaxUID = syntax
     mr.save_as(path, enforce_file_format=True)
     with path.open("ab") as file:  # an old group length, which whoever encodes anew leaves out
-        file.write(b"\x32\x00\x00\x00" + (b"\x04\0\0\0" if syntax.is_implicit_VR else b"UL\x04\0") + bytes(4))
+        file.write(
+            b"\x32\x00\x00\x00"
+            + (b"\x04\0\0\0" if syntax.is_implicit_VR else b"UL\x04\0")
+            + bytes(4)
+        )
     return path
 
 
-def test_files_of_every_kind_arrive_unchanged_over_one_association(tmp_path: Path, report: Report) -> None:
+def test_files_of_every_kind_arrive_unchanged_over_one_association(
+    tmp_path: Path, report: Report
+) -> None:
     sr, broken = tmp_path / "sr.dcm", tmp_path / "broken.dcm"
     sr.write_bytes(report.content)
     broken.write_bytes(b"no DICOM")
@@ -184,7 +204,9 @@ def test_files_of_every_kind_arrive_unchanged_over_one_association(tmp_path: Pat
     with Storescp(tmp_path) as peer:
         failed = send_files(peer.dimse, [*sent, broken], lambda: steps.append(None))
 
-    assert [(f.path, f.reason) for f in failed] == [(broken, "broken.dcm is not a readable DICOM file")]
+    assert [(f.path, f.reason) for f in failed] == [
+        (broken, "broken.dcm is not a readable DICOM file")
+    ]
     assert len(steps) == 4
     held = {data_set(path.read_bytes()) for path in peer.folder.iterdir()}
     assert held == {data_set(path.read_bytes()) for path in sent}
@@ -195,7 +217,9 @@ def test_the_small_pacs_keeps_what_it_gets_and_says_when(tmp_path: Path, report:
         destination = DimseDestination("demo", "127.0.0.1", pacs.port, pacs.ae_title)
         peers.test(destination)
         peers.send(destination, report.content)
-        received = pacs.wait_for(lambda r: r.sop_instance_uid == report.sop_instance_uid, timeout_s=10)
+        received = pacs.wait_for(
+            lambda r: r.sop_instance_uid == report.sop_instance_uid, timeout_s=10
+        )
         with pytest.raises(Transient, match="nothing that fits"):
             pacs.wait_for(lambda r: r.sop_class_uid == MRImageStorage, timeout_s=0)
 
@@ -226,7 +250,9 @@ def answering(
     if lists is not None:
         entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
     server = entity.start_server(
-        ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store), (evt.EVT_C_FIND, find)]
+        ("127.0.0.1", 0),
+        block=False,
+        evt_handlers=[(evt.EVT_C_STORE, store), (evt.EVT_C_FIND, find)],
     )
     try:
         yield DimseDestination("odd", "127.0.0.1", server.server_address[1], "ODD"), stored
@@ -248,8 +274,13 @@ def answering(
         (0xC211, Refused, 2),
     ],
 )
-def test_a_status_says_whether_to_try_again(report: Report, status: int, error: type[Exception], tries: int) -> None:
-    with answering(status) as (destination, stored), pytest.raises(error, match=f"^odd .*{status:04X}"):
+def test_a_status_says_whether_to_try_again(
+    report: Report, status: int, error: type[Exception], tries: int
+) -> None:
+    with (
+        answering(status) as (destination, stored),
+        pytest.raises(error, match=f"^odd .*{status:04X}"),
+    ):
         peers.send(destination, report.content)
 
     assert len(stored) == tries
@@ -271,7 +302,10 @@ def test_a_duplicate_is_delivered_once_the_peer_lists_it(report: Report) -> None
 
 
 def test_a_duplicate_that_the_peer_does_not_list_is_refused(report: Report) -> None:
-    with answering(0x0111, lists=0) as (destination, _), pytest.raises(Refused, match="does not list"):
+    with (
+        answering(0x0111, lists=0) as (destination, _),
+        pytest.raises(Refused, match="does not list"),
+    ):
         peers.send(destination, report.content)
 
 
@@ -281,7 +315,10 @@ def test_a_duplicate_is_believed_where_the_peer_cannot_be_asked(report: Report) 
 
 
 def test_a_peer_that_takes_no_reports_refuses_for_good(report: Report) -> None:
-    with answering(0, takes=Verification) as (destination, _), pytest.raises(Refused, match="3D SR") as failure:
+    with (
+        answering(0, takes=Verification) as (destination, _),
+        pytest.raises(Refused, match="3D SR") as failure,
+    ):
         peers.send(destination, report.content)
     assert isinstance(failure.value, Permanent)
 
@@ -326,7 +363,9 @@ class Web:
             thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
             thread.start()
             try:
-                yield DicomwebDestination("web", f"http://127.0.0.1:{server.server_port}/dicom-web", **login)
+                yield DicomwebDestination(
+                    "web", f"http://127.0.0.1:{server.server_port}/dicom-web", **login
+                )
             finally:
                 server.shutdown()
                 thread.join()
@@ -370,15 +409,24 @@ def test_an_http_answer_says_whether_to_try_again(
 
 
 def test_a_server_that_stored_with_a_warning_has_it_delivered(report: Report) -> None:
-    item = {"00081155": {"vr": "UI", "Value": [report.sop_instance_uid]}, "00081196": {"vr": "US", "Value": [0xB000]}}
+    item = {
+        "00081155": {"vr": "UI", "Value": [report.sop_instance_uid]},
+        "00081196": {"vr": "US", "Value": [0xB000]},
+    }
 
     with Web(202, {"00081199": {"vr": "SQ", "Value": [item]}}).running() as destination:
-        assert peers.send(destination, report.content) == Delivered("202", "stored, with warning B000")
+        assert peers.send(destination, report.content) == Delivered(
+            "202", "stored, with warning B000"
+        )
 
 
 @pytest.mark.parametrize(
     ("login", "header_value"),
-    [({"username": "me", "password": "secret"}, "Basic bWU6c2VjcmV0"), ({"token": "abc"}, "Bearer abc"), ({}, None)],
+    [
+        ({"username": "me", "password": "secret"}, "Basic bWU6c2VjcmV0"),
+        ({"token": "abc"}, "Bearer abc"),
+        ({}, None),
+    ],
 )
 def test_the_file_goes_as_one_part_with_its_credentials(
     report: Report, login: dict[str, str], header_value: str | None

@@ -56,9 +56,13 @@ def answer_of(site, name) -> Answer:
     return Answer.read(row(site, name).answer)
 
 
-def test_a_zip_of_a_study_is_answered_with_25_findings_and_a_picture_and_nothing_else_is_left(site, phantom):
+def test_a_zip_of_a_study_is_answered_with_25_findings_and_a_picture_and_nothing_else_is_left(
+    site, phantom
+):
     study, _ = phantom(3)
-    name = uploaded(site, [zipped({f"{n}.dcm": content for n, content in enumerate(files_of(study))})])
+    name = uploaded(
+        site, [zipped({f"{n}.dcm": content for n, content in enumerate(files_of(study))})]
+    )
     assert read(site)
     found = row(site, name)
     answer = answer_of(site, name)
@@ -67,7 +71,9 @@ def test_a_zip_of_a_study_is_answered_with_25_findings_and_a_picture_and_nothing
     assert set(answer.cells) == set(ALL_FINDINGS)
     graded = [grade for grade in answer.findings if grade.severity]
     assert len(graded) > 10
-    assert all(sum(grade.probabilities) == pytest.approx(1) and 0 <= grade.shows <= 1 for grade in graded)
+    assert all(
+        sum(grade.probabilities) == pytest.approx(1) and 0 <= grade.shows <= 1 for grade in graded
+    )
     assert answer.notices[0].startswith("Research use only")
     assert answer.choices
     assert files_left(site, name) == ["picture.png"]
@@ -306,7 +312,9 @@ def test_what_is_still_arriving_is_nobodys_to_read(site):
 def test_kept_images_are_those_that_a_scanner_would_have_sent(site):
     files = [image(number=n) for n in (1, 2)]
     name = uploaded(
-        site, [zipped({"a": files[0], "b": files[1], "c": b"no image", "d": image(Modality="CT")})], keep=True
+        site,
+        [zipped({"a": files[0], "b": files[1], "c": b"no image", "d": image(Modality="CT")})],
+        keep=True,
     )
     assert read(site)
     answer = answer_of(site, name)
@@ -417,7 +425,11 @@ def test_without_a_broker_uploads_and_studies_take_turns():
 
 @pytest.mark.parametrize(
     ("only", "kinds"),
-    [("analyse", {"analyse", "preview"}), ("deliver", {"deliver"}), (None, {"analyse", "deliver", "preview"})],
+    [
+        ("analyse", {"analyse", "preview"}),
+        ("deliver", {"deliver"}),
+        (None, {"analyse", "deliver", "preview"}),
+    ],
 )
 def test_the_worker_that_has_the_networks_reads_uploads_too(monkeypatch, tmp_path, only, kinds):
     taken = []

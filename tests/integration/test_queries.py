@@ -24,14 +24,27 @@ from worker import analysis
 PLACE = Place("1.2", "1.3", "1.4", None, 10.5, 20.25, -1, 2, 3)
 CANAL = FindingKey(Condition.SPINAL_CANAL_STENOSIS, Level.L4_L5)
 RECESS = FindingKey(Condition.LEFT_SUBARTICULAR_STENOSIS, Level.L1_L2)
-NORMAL, MODERATE, SEVERE, UNSURE = (0.9, 0.1, 0.0), (0.1, 0.8, 0.1), (0.0, 0.1, 0.9), (0.4, 0.3, 0.3)
+NORMAL, MODERATE, SEVERE, UNSURE = (
+    (0.9, 0.1, 0.0),
+    (0.1, 0.8, 0.1),
+    (0.0, 0.1, 0.9),
+    (0.4, 0.3, 0.3),
+)
 
 
 def bundle(trained_on):
     return BundleIdentity(f"b-{trained_on}", "1", "ab" * 32, trained_on, "1")
 
 
-def analysed(site, number, exceptions=None, trained_on=TrainedOn.CLINICAL, unassessed=(), poorly_shown=(), **words):
+def analysed(
+    site,
+    number,
+    exceptions=None,
+    trained_on=TrainedOn.CLINICAL,
+    unassessed=(),
+    poorly_shown=(),
+    **words,
+):
     """A study whose 25 findings are normal but for the exceptions."""
     take_in(site.database, site.store, arrival(make_slice(study=number)))
     exceptions = exceptions or {}
@@ -53,7 +66,9 @@ def end(site, number, event, **outcome):
     with site.database.transaction() as session:
         study = studies.find(session, f"{ROOT}.{number}")
         studies.complete(session, study.id)
-        job_lifecycle.end_analysis(session, job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10), event, **outcome)
+        job_lifecycle.end_analysis(
+            session, job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10), event, **outcome
+        )
 
 
 def order(site, now=None, **options):
@@ -80,12 +95,17 @@ def test_severe_stands_above_moderate_and_uncertain_and_normal_stands_last(site)
 def test_a_crop_that_hardly_shows_its_condition_makes_its_grade_uncertain(site):
     analysed(site, 1)
     analysed(site, 2, poorly_shown=[CANAL, RECESS])
-    assert order(site) == [(2, Urgency.SOON, "2 uncertain"), (1, Urgency.IN_TURN, "all normal or mild")]
+    assert order(site) == [
+        (2, Urgency.SOON, "2 uncertain"),
+        (1, Urgency.IN_TURN, "all normal or mild"),
+    ]
 
 
 def test_a_study_whose_numbering_is_in_doubt_is_read_soon(site):
     analysed(site, 1)
-    analysed(site, 2, doubts=["the numbering is uncertain: the border to the sacrum looks transitional"])
+    analysed(
+        site, 2, doubts=["the numbering is uncertain: the border to the sacrum looks transitional"]
+    )
     assert order(site) == [
         (2, Urgency.SOON, "numbering uncertain"),
         (1, Urgency.IN_TURN, "all normal or mild"),
@@ -97,7 +117,9 @@ def test_how_a_study_was_read_is_kept_for_each_revision_doubts_first(site):
     take_in(site.database, site.store, arrival(make_slice(study=1, number=2)))
     end(site, 1, StudyEvent.REFUSED, reason="no lumbar spine was found", told=["series 1: refused"])
     with site.database.reading() as session:
-        lines = session.scalars(select(Explanation).order_by(Explanation.revision, Explanation.ordinal)).all()
+        lines = session.scalars(
+            select(Explanation).order_by(Explanation.revision, Explanation.ordinal)
+        ).all()
     assert [(line.revision, line.text, line.doubt) for line in lines] == [
         (1, "in doubt", True),
         (1, "series 1: Sagittal T1", False),
@@ -107,9 +129,17 @@ def test_how_a_study_was_read_is_kept_for_each_revision_doubts_first(site):
 
 
 def test_only_how_the_newest_revision_was_read_is_told(site):
-    analysed(site, 1, doubts=["in doubt", "and again"], told=["series 1: Sagittal T1", "series 2: refused"])
+    analysed(
+        site,
+        1,
+        doubts=["in doubt", "and again"],
+        told=["series 1: Sagittal T1", "series 2: refused"],
+    )
     analysed(site, 2, doubts=["another's"])
-    assert told(site, 1) == (("in doubt", "and again"), ("series 1: Sagittal T1", "series 2: refused"))
+    assert told(site, 1) == (
+        ("in doubt", "and again"),
+        ("series 1: Sagittal T1", "series 2: refused"),
+    )
     take_in(site.database, site.store, arrival(make_slice(study=1, number=2)))
     assert told(site, 1) == ((), ())
     end(site, 1, StudyEvent.REFUSED, reason="no lumbar spine was found", told=["series 1: refused"])
@@ -125,11 +155,19 @@ def told(site, number):
 def test_every_finding_carries_the_doubts_of_its_revision(site):
     analysed(site, 1, doubts=["in doubt"])
     take_in(site.database, site.store, arrival(make_slice(study=1, number=2)))
-    end(site, 1, StudyEvent.REFUSED, reason="no lumbar spine was found", doubts=["not seen", "nor named"])
+    end(
+        site,
+        1,
+        StudyEvent.REFUSED,
+        reason="no lumbar spine was found",
+        doubts=["not seen", "nor named"],
+    )
     analysed(site, 2, doubts=["in doubt"], told=["series 1: Sagittal T1"])
     analysed(site, 3, told=["series 1: Sagittal T1"])
     with site.database.reading() as session:
-        carried = {(row.study_instance_uid[-1], row.doubts) for row in study_queries.findings(session)}
+        carried = {
+            (row.study_instance_uid[-1], row.doubts) for row in study_queries.findings(session)
+        }
     assert carried == {("1", ("not seen", "nor named")), ("2", ("in doubt",)), ("3", ())}
 
 
@@ -137,12 +175,16 @@ def refuse(*_):
     raise NotAnalysable("no lumbar spine was found", ("series 1: refused",))
 
 
-@pytest.mark.parametrize(("reading", "of_series"), [(by_headers, ()), (refuse, ("series 1: refused",))])
+@pytest.mark.parametrize(
+    ("reading", "of_series"), [(by_headers, ()), (refuse, ("series 1: refused",))]
+)
 def test_images_left_out_are_told_by_their_reason_whether_the_study_is_read_or_refused(
     site, monkeypatch, reading, of_series
 ):
     monkeypatch.setattr(analysis, "analyse", reading)
-    for number, lacking in enumerate(("", "PixelSpacing", "PixelSpacing", "ImagePositionPatient"), 1):
+    for number, lacking in enumerate(
+        ("", "PixelSpacing", "PixelSpacing", "ImagePositionPatient"), 1
+    ):
         ds = make_slice(number=number, PixelSpacing=[10, 10])
         if lacking:
             delattr(ds, lacking)
@@ -199,7 +241,9 @@ def test_a_study_that_could_not_be_read_stands_above_a_normal_one(site):
 def test_only_weights_that_may_rank_do(site, trained_on, wanted, ranked):
     analysed(site, 1, trained_on=trained_on)
     ((_, place, why),) = order(site, rank_by_synthetic=wanted)
-    assert (place, why.startswith("not ranked")) == ((Urgency.IN_TURN, False) if ranked else (Urgency.SOON, True))
+    assert (place, why.startswith("not ranked")) == (
+        (Urgency.IN_TURN, False) if ranked else (Urgency.SOON, True)
+    )
 
 
 def test_a_severe_study_stays_on_top_while_a_late_image_has_it_read_again_but_is_not_final(site):
@@ -227,7 +271,9 @@ def test_findings_come_back_as_they_were_written_in_the_order_of_the_rsna_rows(s
         rows = study_queries.findings(session)
     assert [row.finding.key for row in rows] == list(ALL_FINDINGS)
     by_key = {row.finding.key: row for row in rows}
-    assert by_key[CANAL].finding == Finding(*CANAL.parts, probabilities=SEVERE, place=PLACE, shows=0.5)
+    assert by_key[CANAL].finding == Finding(
+        *CANAL.parts, probabilities=SEVERE, place=PLACE, shows=0.5
+    )
     assert by_key[RECESS].finding == Finding(*RECESS.parts, reason="no axial T2")
     assert by_key[CANAL].bundle == bundle(TrainedOn.CLINICAL)
 
@@ -247,11 +293,17 @@ def test_findings_are_narrowed_by_every_filter(site):
     with site.database.reading() as session:
 
         def ask(**filters):
-            return {(row.study_instance_uid[-1], row.finding.key) for row in study_queries.findings(session, **filters)}
+            return {
+                (row.study_instance_uid[-1], row.finding.key)
+                for row in study_queries.findings(session, **filters)
+            }
 
         assert ask(severities=[Severity.SEVERE]) == {("1", CANAL), ("1", RECESS)}
         assert ask(severities=[Severity.SEVERE], levels=[Level.L4_L5]) == {("1", CANAL)}
-        assert ask(conditions=[CANAL.condition], levels=[CANAL.level]) == {("1", CANAL), ("2", CANAL)}
+        assert ask(conditions=[CANAL.condition], levels=[CANAL.level]) == {
+            ("1", CANAL),
+            ("2", CANAL),
+        }
         assert len(ask(study_instance_uid=f"{ROOT}.2")) == 25
         assert ask(since=datetime.now(UTC) + timedelta(minutes=1)) == set()
         assert len(ask(since=datetime.now(UTC) - timedelta(minutes=5))) == 50
@@ -263,18 +315,27 @@ def test_a_requeued_studys_earlier_findings_are_superseded_and_kept(site):
         study = studies.find(session, f"{ROOT}.1")
         assert studies.requeue(session, study.id)
         claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
-        found = [Finding(*key.parts, probabilities=NORMAL, place=PLACE, shows=0.5) for key in ALL_FINDINGS]
+        found = [
+            Finding(*key.parts, probabilities=NORMAL, place=PLACE, shows=0.5)
+            for key in ALL_FINDINGS
+        ]
         job_lifecycle.end_analysis(
             session, claimed, StudyEvent.ANALYSED, found=found, bundle=bundle(TrainedOn.CLINICAL)
         )
     with site.database.reading() as session:
-        assert {row.finding.severity for row in study_queries.findings(session)} == {Severity.NORMAL_MILD}
+        assert {row.finding.severity for row in study_queries.findings(session)} == {
+            Severity.NORMAL_MILD
+        }
         assert session.query(study_queries.Finding).count() == 50
 
 
 def test_a_report_that_waits_while_its_successor_is_made_is_not_sent_any_more(site):
     def report(number):
-        uids = {"sop_class_uid": "1.2", "sop_instance_uid": f"1.2.{number}", "series_instance_uid": "1.3"}
+        uids = {
+            "sop_class_uid": "1.2",
+            "sop_instance_uid": f"1.2.{number}",
+            "series_instance_uid": "1.3",
+        }
         return Report(study_id=1, revision=number, sha256="ab" * 32, file="reports/ab.dcm", **uids)
 
     take_in(site.database, site.store, arrival(make_slice()))
@@ -303,5 +364,8 @@ def test_images_set_aside_are_counted_by_their_reason(site):
 
 
 def test_a_study_that_was_never_received_is_said_so(site):
-    with site.database.reading() as session, pytest.raises(Permanent, match=r"no study with UID '1\.2\.3'"):
+    with (
+        site.database.reading() as session,
+        pytest.raises(Permanent, match=r"no study with UID '1\.2\.3'"),
+    ):
         studies.find(session, "1.2.3")

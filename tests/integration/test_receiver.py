@@ -23,7 +23,9 @@ from tests.integration.conftest import ROOT, make_slice
 
 @contextmanager
 def listening(site, **settings):
-    with Receiver(Settings(home=site.settings.home, port=0, **settings), site.database, site.store) as running:
+    with Receiver(
+        Settings(home=site.settings.home, port=0, **settings), site.database, site.store
+    ) as running:
         yield running
 
 
@@ -45,7 +47,9 @@ def association(port, *classes, called="LUMBAR", calling="TESTMR"):
 
 
 def echo(port, *options):
-    return subprocess.run(["echoscu", *options, "127.0.0.1", str(port)], capture_output=True).returncode
+    return subprocess.run(
+        ["echoscu", *options, "127.0.0.1", str(port)], capture_output=True
+    ).returncode
 
 
 def stored(site, study=f"{ROOT}.1"):
@@ -91,13 +95,21 @@ def test_every_common_transfer_syntax_is_stored_as_it_was_sent(site, running, na
     assert send_files(own, [Path(file)]) == []
     (instance,) = stored(site, original.StudyInstanceUID)
     kept = dcmread(site.store.path(instance.file))
-    assert instance.transfer_syntax_uid == original.file_meta.TransferSyntaxUID == kept.file_meta.TransferSyntaxUID
+    assert (
+        instance.transfer_syntax_uid
+        == original.file_meta.TransferSyntaxUID
+        == kept.file_meta.TransferSyntaxUID
+    )
     assert kept.PixelData == original.PixelData
 
 
 @pytest.mark.parametrize(
     ("failure", "status"),
-    [(StoreFull("full"), 0xA700), (DatabaseAway("away"), 0xA700), (ZeroDivisionError("our own"), 0x0110)],
+    [
+        (StoreFull("full"), 0xA700),
+        (DatabaseAway("away"), 0xA700),
+        (ZeroDivisionError("our own"), 0x0110),
+    ],
 )
 def test_each_failure_has_its_status(running, monkeypatch, failure, status):
     def fail(*arguments):

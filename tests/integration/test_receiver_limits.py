@@ -27,7 +27,9 @@ from tests.system import wait_until
 
 @contextmanager
 def listening(site, **settings):
-    with Receiver(Settings(home=site.settings.home, port=0, **settings), site.database, site.store) as running:
+    with Receiver(
+        Settings(home=site.settings.home, port=0, **settings), site.database, site.store
+    ) as running:
         yield running
 
 
@@ -52,7 +54,9 @@ def connection(port):
 
 
 def echo(port, *options):
-    return subprocess.run(["echoscu", "-aec", "LUMBAR", *options, "127.0.0.1", str(port)], capture_output=True)
+    return subprocess.run(
+        ["echoscu", "-aec", "LUMBAR", *options, "127.0.0.1", str(port)], capture_output=True
+    )
 
 
 def said(opened):
@@ -66,7 +70,8 @@ def said(opened):
 def audited(site):
     with site.database.reading() as session:
         return [
-            (e.event, e.actor, e.detail["why"]) for e in session.scalars(select(AuditEvent).order_by(AuditEvent.id))
+            (e.event, e.actor, e.detail["why"])
+            for e in session.scalars(select(AuditEvent).order_by(AuditEvent.id))
         ]
 
 
@@ -82,21 +87,49 @@ def certificates(tmp_path_factory):
         new = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
         openssl(*new, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem")
     for name in ("localhost", "scanner"):
-        openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", "csr")
-        sign = ["x509", "-req", "-in", "csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2"]
+        openssl(
+            "req",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-subj",
+            f"/CN={name}",
+            "-keyout",
+            f"{name}.key",
+            "-out",
+            "csr",
+        )
+        sign = [
+            "x509",
+            "-req",
+            "-in",
+            "csr",
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "2",
+        ]
         openssl(*sign, "-out", f"{name}.pem")
     return folder
 
 
 @pytest.fixture
 def tls(certificates):
-    return {"tls_certificate": certificates / "localhost.pem", "tls_key": certificates / "localhost.key"}
+    return {
+        "tls_certificate": certificates / "localhost.pem",
+        "tls_key": certificates / "localhost.key",
+    }
 
 
 def test_only_known_addresses_may_connect(site):
     with listening(site, known_addresses="10.0.0.0/8, ::1") as running:
         assert echo(running.port).returncode != 0
-        wait_until(lambda: audited(site) == [("connection.refused", "", "address not allowed")], 10, str)
+        wait_until(
+            lambda: audited(site) == [("connection.refused", "", "address not allowed")], 10, str
+        )
     with listening(site, known_addresses="10.0.0.0/8,127.0.0.0/8") as running:
         assert echo(running.port).returncode == 0
 
@@ -127,9 +160,15 @@ def test_with_a_certificate_it_speaks_tls_only(site, tls, certificates):
 def test_tls_older_than_1_2_is_refused(site, tls):
     with listening(site, **tls) as running:
         with connection(running.port) as opened:
-            opened.sendall(bytes.fromhex("160301002d 01000029 0301") + b"\0" * 32 + bytes.fromhex("00 0002002f 0100"))
+            opened.sendall(
+                bytes.fromhex("160301002d 01000029 0301")
+                + b"\0" * 32
+                + bytes.fromhex("00 0002002f 0100")
+            )
             assert said(opened)[:1] == b"\x15"  # a TLS alert
-        wait_until(lambda: audited(site) == [("connection.refused", "", "TLS handshake failed")], 10, str)
+        wait_until(
+            lambda: audited(site) == [("connection.refused", "", "TLS handshake failed")], 10, str
+        )
 
 
 def test_with_an_authority_clients_show_a_certificate_of_it(site, tls, certificates):
@@ -142,7 +181,9 @@ def test_with_an_authority_clients_show_a_certificate_of_it(site, tls, certifica
         assert echo(running.port, *client("scanner")).returncode == 0
         assert echo(running.port, *client("stranger")).returncode != 0
         assert echo(running.port, "+tla", *ca).returncode != 0
-        wait_until(lambda: audited(site) == [("connection.refused", "", "TLS handshake failed")], 10, str)
+        wait_until(
+            lambda: audited(site) == [("connection.refused", "", "TLS handshake failed")], 10, str
+        )
 
 
 def test_a_certificate_that_is_none_stops_the_start(site, tmp_path):
@@ -178,7 +219,10 @@ def test_a_pdu_that_drips_is_not_waited_for(site):
         with association(running.port) as assoc:
             assoc.dul.socket.socket.sendall(b"\x04\x00\x00\x00\x01\x00")
             wait_until(lambda: not assoc.is_established, 10, str)
-    assert whys(logged) >= {("connection.refused", "PDU too slow"), ("association.aborted", "PDU too slow")}
+    assert whys(logged) >= {
+        ("connection.refused", "PDU too slow"),
+        ("association.aborted", "PDU too slow"),
+    }
 
 
 def test_an_association_lasts_only_so_long(site):
@@ -199,22 +243,34 @@ def test_an_image_larger_than_allowed_ends_the_association_and_nothing_stays(sit
         with association(running.port) as assoc:
             assert assoc.send_c_store(make_slice()).Status == 0
     assert ("association.aborted", "message larger than allowed") in whys(logged)
-    assert len([path for path in site.store.root.rglob("*") if path.is_file() and path.name != "lock"]) == 1
+    assert (
+        len([path for path in site.store.root.rglob("*") if path.is_file() and path.name != "lock"])
+        == 1
+    )
 
 
 def test_a_disk_that_is_nearly_full_is_a700_before_it_is_full(site):
-    with listening(site, disk_refuse_above=1e-6, disk_remove_above=1e-6) as running, association(running.port) as assoc:
+    with (
+        listening(site, disk_refuse_above=1e-6, disk_remove_above=1e-6) as running,
+        association(running.port) as assoc,
+    ):
         assert assoc.send_c_store(make_slice()).Status == 0xA700
     assert not list(site.store.root.rglob("*.dcm"))
 
 
 def test_an_idle_association_gives_place_to_a_new_one_and_a_busy_one_does_not(site):
-    with listening(site, maximum_associations=2) as running, capture_logs() as logged, ExitStack() as stack:
+    with (
+        listening(site, maximum_associations=2) as running,
+        capture_logs() as logged,
+        ExitStack() as stack,
+    ):
         idle, active = [stack.enter_context(association(running.port)) for _ in range(2)]
         with association(running.port) as third:  # both were heard just now
             assert third.is_rejected
         began = monotonic()
-        wait_until(lambda: active.send_c_echo().Status == 0 and monotonic() - began > IDLE_S + 0.1, 20, str)
+        wait_until(
+            lambda: active.send_c_echo().Status == 0 and monotonic() - began > IDLE_S + 0.1, 20, str
+        )
         assert echo(running.port).returncode == 0
         wait_until(lambda: not idle.is_established, 10, str)
         assert active.send_c_echo().Status == 0

@@ -37,7 +37,11 @@ def finish(site):
 def images(site):
     """How many images' files each study has, by its number."""
     with site.database.reading() as session:
-        rows = session.execute(select(Instance, Study.id).join(Instance.series).join(Study)).unique().all()
+        rows = (
+            session.execute(select(Instance, Study.id).join(Instance.series).join(Study))
+            .unique()
+            .all()
+        )
         counted = {}
         for instance, study_id in rows:
             there = site.store.path(instance.file).exists()
@@ -51,7 +55,11 @@ def with_settings(site, **settings):
 
 
 def test_only_finished_studies_that_are_old_enough_lose_their_images(site, finish):
-    old, young, failed = finish(1, days=31), finish(2, days=29), finish(3, days=40, state=StudyState.FAILED)
+    old, young, failed = (
+        finish(1, days=31),
+        finish(2, days=29),
+        finish(3, days=40, state=StudyState.FAILED),
+    )
     receiving, wanted = finish(4, days=50, state=StudyState.RECEIVING), finish(5, days=50)
     with site.database.transaction() as session:
         jobs.create(session, JobKind.DELIVER, session.get_one(Study, wanted), destination="pacs")
@@ -63,7 +71,9 @@ def test_only_finished_studies_that_are_old_enough_lose_their_images(site, finis
     assert retention.remove_images(site) == 0
 
 
-def test_a_disk_that_fills_up_takes_the_oldest_first_and_only_as_many_as_needed(site, finish, monkeypatch):
+def test_a_disk_that_fills_up_takes_the_oldest_first_and_only_as_many_as_needed(
+    site, finish, monkeypatch
+):
     newest, oldest, middle = finish(1, days=1), finish(2, days=3), finish(3, days=2)
 
     def fill(store):
@@ -88,10 +98,16 @@ def test_a_removed_image_that_is_sent_again_is_there_again(site, finish):
     assert images(site) == {study: 1}
     with site.database.reading() as session:
         found = session.get_one(Study, study)
-        assert (found.revision, found.state, found.images_removed_at) == (1, StudyState.ANALYSED, None)
+        assert (found.revision, found.state, found.images_removed_at) == (
+            1,
+            StudyState.ANALYSED,
+            None,
+        )
 
 
-def test_an_image_sent_again_while_it_is_being_removed_is_never_acknowledged_and_lost(site, finish, monkeypatch):
+def test_an_image_sent_again_while_it_is_being_removed_is_never_acknowledged_and_lost(
+    site, finish, monkeypatch
+):
     study = finish(1, days=31)
     unlink, taken = retention.unlink_removed, []
 
@@ -105,7 +121,9 @@ def test_an_image_sent_again_while_it_is_being_removed_is_never_acknowledged_and
     assert images(site) == {study: 1}
 
 
-def test_an_image_whose_file_goes_between_its_being_found_and_registered_is_asked_for_again(site, finish, monkeypatch):
+def test_an_image_whose_file_goes_between_its_being_found_and_registered_is_asked_for_again(
+    site, finish, monkeypatch
+):
     finish(1, days=31)
     register = ingest.register
 
@@ -146,14 +164,18 @@ def test_a_start_up_adopts_files_without_rows_and_reports_rows_without_files(sit
         patch.setattr("db.ingest.register", killed)
         take_in(site.database, site.store, arrival(make_slice(number=3), source="MR8"))
     with site.database.reading() as session:
-        lost = session.scalars(select(Instance).where(Instance.sop_instance_uid == f"{ROOT}.1.1.1")).one()
+        lost = session.scalars(
+            select(Instance).where(Instance.sop_instance_uid == f"{ROOT}.1.1.1")
+        ).one()
     site.store.path(lost.file).unlink()
     site.store.put("instances", "ab" * 32, b"no instance")
 
     found = reconcile.reconcile(site)
     assert found == reconcile.Account(adopted=1, unreadable=1, missing=1)
     with site.database.reading() as session:
-        adopted = session.scalars(select(Instance).where(Instance.sop_instance_uid == f"{ROOT}.1.1.3")).one()
+        adopted = session.scalars(
+            select(Instance).where(Instance.sop_instance_uid == f"{ROOT}.1.1.3")
+        ).one()
         (event,) = session.scalars(select(AuditEvent))
     assert (adopted.source, site.store.path(adopted.file).stat().st_size) == ("MR8", adopted.size)
     assert event.detail == {"kind": "instance", "count": 1, "ids": [lost.id]}
@@ -170,10 +192,15 @@ def test_a_start_up_ends_a_removal_that_was_cut_short(site, finish, monkeypatch)
     assert images(site) == {study: 0}
 
 
-def test_a_study_whose_images_were_removed_is_not_analysed_again_and_keeps_what_was_found(site, finish):
+def test_a_study_whose_images_were_removed_is_not_analysed_again_and_keeps_what_was_found(
+    site, finish
+):
     study = finish(1, days=31)
     retention.remove_images(site)
-    with pytest.raises(Permanent, match="send the study again"), site.database.transaction() as session:
+    with (
+        pytest.raises(Permanent, match="send the study again"),
+        site.database.transaction() as session,
+    ):
         studies.requeue(session, study)
     with site.database.reading() as session:
         assert session.get_one(Study, study).state is StudyState.ANALYSED
@@ -183,13 +210,17 @@ def test_a_study_whose_images_were_removed_is_not_analysed_again_and_keeps_what_
         assert studies.requeue(session, study)
 
 
-def test_a_late_image_of_a_study_whose_images_were_removed_is_not_taken_for_the_whole_study(site, finish):
+def test_a_late_image_of_a_study_whose_images_were_removed_is_not_taken_for_the_whole_study(
+    site, finish
+):
     study = finish(1, days=31)
     retention.remove_images(site)
     take_in(site.database, site.store, arrival(make_slice(study=1, number=3)))
     with site.database.transaction() as session:
         assert studies.complete(session, study)
-    assert perform(site, JobKind.ANALYSE, lambda claimed: analyse_study(site, StubNetworks(), claimed))
+    assert perform(
+        site, JobKind.ANALYSE, lambda claimed: analyse_study(site, StubNetworks(), claimed)
+    )
     with site.database.reading() as session:
         found = session.get_one(Study, study)
     assert found.state is StudyState.NOT_ANALYSABLE

@@ -14,7 +14,14 @@ from tests.peers import free_port
 
 NOON = "2026-11-25 12:00:00"
 OF_0001 = {
-    "patient": {"id": 1, "issuer": "A", "patient_identifier": "P", "name": "", "birth_date": "", "sex": ""},
+    "patient": {
+        "id": 1,
+        "issuer": "A",
+        "patient_identifier": "P",
+        "name": "",
+        "birth_date": "",
+        "sex": "",
+    },
     "study": {
         "id": 1,
         "patient_id": 1,
@@ -76,7 +83,10 @@ def test_a_job_of_the_first_schema_is_there_after_the_upgrade(database):
         config.attributes["connection"] = connection
         command.downgrade(config, "0001")
         for table, columns in OF_0001.items():
-            names, values = ", ".join(columns), ", ".join(f"'{value}'" for value in columns.values())
+            names, values = (
+                ", ".join(columns),
+                ", ".join(f"'{value}'" for value in columns.values()),
+            )
             connection.execute(text(f"INSERT INTO {table} ({names}) VALUES ({values})"))
         connection.commit()
     assert schema.upgrade(database) == schema.newest()

@@ -41,7 +41,8 @@ def state(site, table=Study):
 def recover(session, site):
     """As the sweep does."""
     return [
-        job_lifecycle.recover(session, lost, most_losses=site.settings.worker_losses) for lost in jobs.expired(session)
+        job_lifecycle.recover(session, lost, most_losses=site.settings.worker_losses)
+        for lost in jobs.expired(session)
     ]
 
 
@@ -52,7 +53,8 @@ def expire(site):
 
 
 @pytest.mark.parametrize(
-    ("before", "event"), [pair for pair in product(StudyState, StudyEvent) if pair[1] is not StudyEvent.ARRIVED]
+    ("before", "event"),
+    [pair for pair in product(StudyState, StudyEvent) if pair[1] is not StudyEvent.ARRIVED],
 )
 def test_a_study_moves_only_as_the_table_of_transitions_says(site, study_id, before, event):
     with site.database.transaction() as session:

@@ -26,7 +26,9 @@ class OneRound:
 
 
 def test_a_start_says_what_it_found_in_flight_and_what_it_resumed(site, monkeypatch):
-    monkeypatch.setattr(sweep.housekeeping, "start", lambda *_: None)  # a thread beside the sweep, tested by itself
+    monkeypatch.setattr(
+        sweep.housekeeping, "start", lambda *_: None
+    )  # a thread beside the sweep, tested by itself
     for number in (1, 2, 3):
         take_in(site.database, site.store, arrival(make_slice(study=number)))
     for number in (1, 2):
@@ -34,7 +36,9 @@ def test_a_start_says_what_it_found_in_flight_and_what_it_resumed(site, monkeypa
             studies.complete(session, studies.find(session, f"{ROOT}.{number}").id)
     with site.database.transaction() as session:
         claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
-        session.execute(update(Job).where(Job.id == claimed.job_id).values(lease_expires_at=jobs.db_now(-1)))
+        session.execute(
+            update(Job).where(Job.id == claimed.job_id).values(lease_expires_at=jobs.db_now(-1))
+        )
     doorbell = OneRound()
     with capture_logs() as events:
         sweep.run(site, doorbell, doorbell.stop)
@@ -51,5 +55,8 @@ def test_a_start_says_what_it_found_in_flight_and_what_it_resumed(site, monkeypa
         }.items()
     )
     assert said["job.worker_lost"]["job"] == claimed.job_id
-    assert said["sweep.resumed"].items() >= {"jobs_recovered": 1, "jobs_due_analyse": 2, "jobs_due_deliver": 0}.items()
+    assert (
+        said["sweep.resumed"].items()
+        >= {"jobs_recovered": 1, "jobs_due_analyse": 2, "jobs_due_deliver": 0}.items()
+    )
     assert doorbell.rung == {JobKind.ANALYSE: 2, JobKind.DELIVER: 0, JobKind.PREVIEW: 0}

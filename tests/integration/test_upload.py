@@ -37,7 +37,9 @@ def reader(site) -> Visitor:
 def send(visitor: Visitor, *files: bytes, csrf: str | None = None, **fields: str):
     """A form as our page sends it without its script: the token first, then the files."""
     given = {"csrf_token": visitor.csrf if csrf is None else csrf} | fields
-    return visitor.post("/upload", data=given, files=[("files", ("../../evil.dcm", content)) for content in files])
+    return visitor.post(
+        "/upload", data=given, files=[("files", ("../../evil.dcm", content)) for content in files]
+    )
 
 
 def nothing_stays(site: Site) -> bool:
@@ -66,14 +68,25 @@ def test_a_reader_uploads_an_image_follows_it_and_sees_its_answer(site, reader):
     read(site)
     answer = reader.get(place)
     assert "data-going" not in answer.text
-    for words in ("Research use only", "What it shows", "How severe", "None of them", "Severe", f"{place}/picture"):
+    for words in (
+        "Research use only",
+        "What it shows",
+        "How severe",
+        "None of them",
+        "Severe",
+        f"{place}/picture",
+    ):
         assert words in answer.text
     picture = reader.get(f"{place}/picture")
     assert picture.headers["content-type"] == "image/png"
     assert picture.headers["cache-control"] == "no-store"
     assert picture.content.startswith(b"\x89PNG")
     assert place in reader.get("/upload").text
-    assert [event for event, *_ in trail(site)] == ["worklist.seen", "upload.analysed", "upload.seen"]
+    assert [event for event, *_ in trail(site)] == [
+        "worklist.seen",
+        "upload.analysed",
+        "upload.seen",
+    ]
 
 
 def test_a_study_is_shown_as_a_grid_of_25(site, reader, phantom):
@@ -135,22 +148,41 @@ def test_forgetting_removes_row_picture_and_answer_at_once(site, reader):
     assert reader.get(place).status_code == 404
 
 
-@pytest.mark.parametrize("case", ["none", "wrong", "after the files", "another site's page", "wrong in the header"])
+@pytest.mark.parametrize(
+    "case", ["none", "wrong", "after the files", "another site's page", "wrong in the header"]
+)
 def test_a_form_that_is_not_ours_leaves_nothing(site, reader, case):
-    headers = {"another site's page": {"Origin": "https://evil.example"}, "wrong in the header": {"X-CSRF-Token": "x"}}
+    headers = {
+        "another site's page": {"Origin": "https://evil.example"},
+        "wrong in the header": {"X-CSRF-Token": "x"},
+    }
     token = b'--B\r\nContent-Disposition: form-data; name="csrf_token"\r\n\r\n'
     ours = token + reader.csrf.encode() + b"\r\n"
     file = HEAD + b"image" + b"\r\n"
-    body = {"none": file, "wrong": token + b"x\r\n" + file, "after the files": file + ours}.get(case, ours + file)
-    answer = reader.post("/upload", content=body + b"--B--\r\n", headers=FORM | headers.get(case, {}))
+    body = {"none": file, "wrong": token + b"x\r\n" + file, "after the files": file + ours}.get(
+        case, ours + file
+    )
+    answer = reader.post(
+        "/upload", content=body + b"--B--\r\n", headers=FORM | headers.get(case, {})
+    )
     assert answer.status_code == 403
     assert nothing_stays(site)
 
 
 def test_the_script_sends_the_token_in_the_header_and_a_program_none(site, reader):
     body = HEAD + b"image\r\n--B--\r\n"
-    assert reader.post("/upload", content=body, headers=FORM | {"X-CSRF-Token": reader.csrf}).status_code == 303
-    assert by_token(reader.app, UserRole.READER).post("/upload", content=body, headers=FORM).status_code == 303
+    assert (
+        reader.post(
+            "/upload", content=body, headers=FORM | {"X-CSRF-Token": reader.csrf}
+        ).status_code
+        == 303
+    )
+    assert (
+        by_token(reader.app, UserRole.READER)
+        .post("/upload", content=body, headers=FORM)
+        .status_code
+        == 303
+    )
 
 
 @pytest.mark.parametrize(
@@ -161,10 +193,30 @@ def test_the_script_sends_the_token_in_the_header_and_a_program_none(site, reade
         (b"--B--\r\n", FORM, 422),
         (HEAD + b"cut short", FORM, 422),
         (b"nothing of a form", FORM, 422),
-        (b'--B\r\nContent-Disposition: form-data; name="files"; filename=""\r\n\r\n\r\n--B--\r\n', FORM, 422),
-        (b'--B\r\nContent-Disposition: form-data; name="a"\r\n\r\n' + b"a" * 9000 + b"\r\n--B--\r\n", FORM, 413),
-        (b"--B\r\nContent-Disposition: form-data; name=" + b"a" * 9000 + b"\r\n\r\n\r\n--B--\r\n", FORM, 422),
-        (HEAD + b"image\r\n--B--\r\n", {"Content-Type": "multipart/form-data; boundary=" + "B" * 300}, 422),
+        (
+            b'--B\r\nContent-Disposition: form-data; name="files"; filename=""\r\n\r\n\r\n--B--\r\n',
+            FORM,
+            422,
+        ),
+        (
+            b'--B\r\nContent-Disposition: form-data; name="a"\r\n\r\n'
+            + b"a" * 9000
+            + b"\r\n--B--\r\n",
+            FORM,
+            413,
+        ),
+        (
+            b"--B\r\nContent-Disposition: form-data; name="
+            + b"a" * 9000
+            + b"\r\n\r\n\r\n--B--\r\n",
+            FORM,
+            422,
+        ),
+        (
+            HEAD + b"image\r\n--B--\r\n",
+            {"Content-Type": "multipart/form-data; boundary=" + "B" * 300},
+            422,
+        ),
     ],
     ids=[
         "nothing",
@@ -179,7 +231,9 @@ def test_the_script_sends_the_token_in_the_header_and_a_program_none(site, reade
     ],
 )
 def test_what_is_no_form_with_files_is_refused_in_words(site, reader, content, headers, status):
-    answer = reader.post("/upload", content=content, headers={"X-CSRF-Token": reader.csrf} | headers)
+    answer = reader.post(
+        "/upload", content=content, headers={"X-CSRF-Token": reader.csrf} | headers
+    )
     assert answer.status_code == status
     assert 'role="alert"' in answer.text
     assert nothing_stays(site)
@@ -299,7 +353,10 @@ def answered(connection: socket.socket) -> bytes:
 
 
 def test_an_endless_upload_is_refused_while_it_comes_and_nothing_of_it_stays(site):
-    with served(limited(site, upload_mib=4)) as (port, visitor), connected(port, visitor) as connection:
+    with (
+        served(limited(site, upload_mib=4)) as (port, visitor),
+        connected(port, visitor) as connection,
+    ):
         connection.setblocking(True)
         largest, sent = 0, 0
         connection.settimeout(0.05)
@@ -311,7 +368,11 @@ def test_an_endless_upload_is_refused_while_it_comes_and_nothing_of_it_stays(sit
                 connection.settimeout(20)
                 chunk(connection, bytes(2**18))
                 sent += 2**18
-                files = [path.stat().st_size for path in previews.folder(site, "").rglob("0*") if path.is_file()]
+                files = [
+                    path.stat().st_size
+                    for path in previews.folder(site, "").rglob("0*")
+                    if path.is_file()
+                ]
                 largest = max([largest, *files])
                 connection.settimeout(0.05)
             assert sent < 100 * 2**20

@@ -22,7 +22,15 @@ from db.models import (
 )
 from lumbar.spine.anatomy import Severity
 from tests.integration.conftest import ROOT, arrival, make_slice
-from tests.integration.morning import ARRIVING_UID, DEAD, DELIVERED, FAILED_UID, SEVERE_UID, WAITING, fill
+from tests.integration.morning import (
+    ARRIVING_UID,
+    DEAD,
+    DELIVERED,
+    FAILED_UID,
+    SEVERE_UID,
+    WAITING,
+    fill,
+)
 from tests.integration.test_queries import end
 from tests.integration.visitors import Visitor, by_token, count, in_browser, row, trail
 from web.app import create_app
@@ -52,7 +60,11 @@ def do(request, app):
         assert answer.status_code != 303 or "done=" in answer.headers["location"]
         return 200 if answer.status_code == 303 else answer.status_code
 
-    return by_page if request.param == "page" else lambda path: program.post(f"/api/v1{path}").status_code
+    return (
+        by_page
+        if request.param == "page"
+        else lambda path: program.post(f"/api/v1{path}").status_code
+    )
 
 
 def last(site) -> tuple[str, int | None]:
@@ -120,15 +132,22 @@ def words_on(site, finding=1):
 
 def test_reviews_are_added_and_the_last_word_is_shown(site, app):
     reader, program = in_browser(app, UserRole.READER), by_token(app, UserRole.READER)
-    answer = reader.submit(REVIEW, severity="moderate", comment="seen with <b>Müller</b>", at="here")
-    assert (answer.status_code, answer.headers["location"]) == (303, f"/studies/{SEVERE_UID}?at=here&done=reviewed")
+    answer = reader.submit(
+        REVIEW, severity="moderate", comment="seen with <b>Müller</b>", at="here"
+    )
+    assert (answer.status_code, answer.headers["location"]) == (
+        303,
+        f"/studies/{SEVERE_UID}?at=here&done=reviewed",
+    )
     page = reader.get(answer.headers["location"]).text
     assert "corrected: Moderate" in page
     first = row(site, Finding).severity
     again = program.post("/api/v1/findings/1/reviews", json={"severity": first})
     assert again.status_code == 201
     told = program.get(f"/api/v1/studies/{SEVERE_UID}").json()["reviews"]
-    assert [(said["finding_id"], said["severity"], said["agrees"]) for said in told] == [(1, first, True)]
+    assert [(said["finding_id"], said["severity"], said["agrees"]) for said in told] == [
+        (1, first, True)
+    ]
     assert "<i>agreed</i>" in reader.get(f"/studies/{SEVERE_UID}").text
     assert words_on(site) == [
         ("reader", Severity.MODERATE, "seen with <b>Müller</b>"),
@@ -136,7 +155,11 @@ def test_reviews_are_added_and_the_last_word_is_shown(site, app):
     ]
     assert row(site, Finding).severity == first
     with site.database.reading() as session:
-        told = [one.detail for one in session.scalars(select(AuditEvent)) if one.event == "finding.reviewed"]
+        told = [
+            one.detail
+            for one in session.scalars(select(AuditEvent))
+            if one.event == "finding.reviewed"
+        ]
     assert told == [{"finding": 1, "review": 1}, {"finding": 1, "review": 2}]
 
 
@@ -151,21 +174,34 @@ def test_a_review_counts_on_the_quality_page(admin):
 
 def test_a_finding_that_was_replaced_or_is_another_study_s_is_not_reviewed(site, app, admin):
     program = by_token(app, UserRole.ADMIN)
-    for path in (f"/studies/{FAILED_UID}/findings/1/review", f"/studies/{SEVERE_UID}/findings/4711/review"):
+    for path in (
+        f"/studies/{FAILED_UID}/findings/1/review",
+        f"/studies/{SEVERE_UID}/findings/4711/review",
+    ):
         assert admin.submit(path, severity="severe").status_code == 404
-    assert program.post("/api/v1/findings/4711/reviews", json={"severity": "severe"}).status_code == 404
+    assert (
+        program.post("/api/v1/findings/4711/reviews", json={"severity": "severe"}).status_code
+        == 404
+    )
     with site.database.transaction() as session:
         studies.supersede_findings(session, SEVERE_STUDY)
     answer = admin.submit(REVIEW, severity="severe")
     assert answer.status_code == 409
     assert "A later revision has replaced this finding" in answer.text
-    assert program.post("/api/v1/findings/1/reviews", json={"severity": "severe"}).status_code == 409
+    assert (
+        program.post("/api/v1/findings/1/reviews", json={"severity": "severe"}).status_code == 409
+    )
     assert words_on(site) == []
 
 
 @pytest.mark.parametrize(
     "form",
-    [{}, {"severity": "worst"}, {"severity": "severe", "comment": "a" * 2001}, {"severity": "severe", "comment": "\0"}],
+    [
+        {},
+        {"severity": "worst"},
+        {"severity": "severe", "comment": "a" * 2001},
+        {"severity": "severe", "comment": "\0"},
+    ],
 )
 def test_what_is_no_review_is_refused(site, admin, form):
     assert admin.submit(REVIEW, **form).status_code == 422
@@ -214,7 +250,9 @@ def test_deleting_a_study_leaves_a_tombstone_and_the_trail_and_nothing_else(site
     assert len(own) == 2
     assert before - stored(site) == {name.rpartition("/")[2] for name in own}
     assert admin.get(f"/studies/{SEVERE_UID}").status_code == 404
-    assert [count(site, table) for table in (Study, Patient, Instance, Finding, Report, Review)] == [3, 3, 3, 0, 0, 0]
+    assert [
+        count(site, table) for table in (Study, Patient, Instance, Finding, Report, Review)
+    ] == [3, 3, 3, 0, 0, 0]
     stone = row(site, Tombstone)
     assert (stone.study_instance_uid, stone.study_id, stone.reason, stone.actor) == (
         SEVERE_UID, SEVERE_STUDY, "asked by the patient", "admin",
@@ -238,7 +276,9 @@ def test_a_patient_goes_with_the_last_study(site, admin):
     take_in(site.database, site.store, arrival(make_slice(study=5, PatientID="P4")))
     assert (count(site, Study), count(site, Patient)) == (5, 4)
     for number, left in ((4, 4), (5, 3)):
-        assert admin.submit(f"/studies/{ROOT}.{number}/delete", reason="a phantom").status_code == 303
+        assert (
+            admin.submit(f"/studies/{ROOT}.{number}/delete", reason="a phantom").status_code == 303
+        )
         assert count(site, Patient) == left
 
 

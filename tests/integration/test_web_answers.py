@@ -10,7 +10,15 @@ from db import audit
 from db.database import DatabaseAway
 from db.models import AuditEvent, UserRole
 from tests.integration.conftest import ROOT
-from tests.integration.morning import ARRIVING_UID, DEAD, SEVERE_UID, WAITING, everything, fill, open_site
+from tests.integration.morning import (
+    ARRIVING_UID,
+    DEAD,
+    SEVERE_UID,
+    WAITING,
+    everything,
+    fill,
+    open_site,
+)
 from tests.integration.visitors import Visitor, by_token, in_browser, trail
 from web import pages
 from web.app import LARGEST_BODY, create_app
@@ -20,7 +28,9 @@ SLICE = f"/studies/{SEVERE_UID}/instances/{ROOT}.1.1.1/frames"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    site = open_site(tmp_path_factory.mktemp("answers"), destinations={"pacs": "dicom://PACS@127.0.0.1:1"})
+    site = open_site(
+        tmp_path_factory.mktemp("answers"), destinations={"pacs": "dicom://PACS@127.0.0.1:1"}
+    )
     fill(site)
     yield site
     site.database.close()
@@ -49,12 +59,19 @@ def test_every_answer_tells_the_browser_how_to_treat_it(admin, monkeypatch):
     broken = Visitor(admin.app, Cookie=f"lumbar_session={admin.cookies['lumbar_session']}")
     broken._transport.raise_server_exceptions = False
     answers = {
-        200: [admin.get(path) for path in ("/", "/static/page.css", "/metrics", "/findings.csv", f"{SLICE}/0")],
+        200: [
+            admin.get(path)
+            for path in ("/", "/static/page.css", "/metrics", "/findings.csv", f"{SLICE}/0")
+        ],
         303: [Visitor(admin.app).get("/")],
         400: [admin.get("/?q=%00")],
         401: [Visitor(admin.app).get("/api/v1/jobs")],
         403: [admin.post("/password")],
-        404: [admin.get("/nowhere"), admin.get("/static/nothing.css"), admin.get("/api/v1/nowhere")],
+        404: [
+            admin.get("/nowhere"),
+            admin.get("/static/nothing.css"),
+            admin.get("/api/v1/nowhere"),
+        ],
         405: [admin.delete("/"), admin.delete("/api/v1/worklist")],
         411: [admin.post("/sign-in", content=iter([b"name=a"]))],
         413: [admin.post("/sign-in", content=bytes(LARGEST_BODY + 1))],
@@ -65,15 +82,23 @@ def test_every_answer_tells_the_browser_how_to_treat_it(admin, monkeypatch):
         for answer in of_status:
             assert answer.status_code == status, answer.url
             headers = answer.headers
-            policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
+            policy = dict(
+                part.split(" ", 1) for part in headers["content-security-policy"].split("; ")
+            )
             assert policy["default-src"] == "'none'"
             assert policy["script-src"] == policy["form-action"] == "'self'"
             assert policy["frame-ancestors"] == policy["base-uri"] == "'none'"
             assert headers["x-content-type-options"] == "nosniff"
             assert headers["referrer-policy"] == "same-origin"
-            assert headers["cross-origin-opener-policy"] == headers["cross-origin-resource-policy"] == "same-origin"
+            assert (
+                headers["cross-origin-opener-policy"]
+                == headers["cross-origin-resource-policy"]
+                == "same-origin"
+            )
             shared = headers["cache-control"]
-            assert shared == ("private, max-age=3600" if answer.url.path.startswith("/studies/") else "no-store")
+            assert shared == (
+                "private, max-age=3600" if answer.url.path.startswith("/studies/") else "no-store"
+            )
             assert "access-control-allow-origin" not in headers
             assert "Doe" not in answer.text
 
@@ -100,23 +125,48 @@ def test_every_answer_tells_the_browser_how_to_treat_it(admin, monkeypatch):
         ("POST", "/jobs/1/resend", {}, 409),
         ("POST", "/findings/1/reviews", {"content": bytes(LARGEST_BODY + 1)}, 413),
         ("POST", "/findings/1/reviews", {"content": iter([b"{}"])}, 411),
-        ("POST", "/findings/1/reviews", {"content": b"{", "headers": {"content-type": "application/json"}}, 422),
-        ("POST", "/findings/1/reviews", {"content": b"[" * 9999, "headers": {"content-type": "application/json"}}, 400),
-        ("POST", "/findings/1/reviews", {"content": b'"\xff"', "headers": {"content-type": "application/json"}}, 400),
+        (
+            "POST",
+            "/findings/1/reviews",
+            {"content": b"{", "headers": {"content-type": "application/json"}},
+            422,
+        ),
+        (
+            "POST",
+            "/findings/1/reviews",
+            {"content": b"[" * 9999, "headers": {"content-type": "application/json"}},
+            400,
+        ),
+        (
+            "POST",
+            "/findings/1/reviews",
+            {"content": b'"\xff"', "headers": {"content-type": "application/json"}},
+            400,
+        ),
         ("POST", "/findings/1/reviews", {"json": {"severity": "SECRET"}}, 422),
         ("POST", "/findings/1/reviews", {"json": {"severity": "severe", "more": 1}}, 422),
         ("POST", "/findings/1/reviews", {"json": {"severity": "severe", "comment": "a\0"}}, 422),
-        ("POST", "/findings/1/reviews", {"json": {"severity": "severe", "comment": "a" * 2001}}, 422),
+        (
+            "POST",
+            "/findings/1/reviews",
+            {"json": {"severity": "severe", "comment": "a" * 2001}},
+            422,
+        ),
         ("POST", f"/findings/{10**30}/reviews", {"json": {"severity": "severe"}}, 422),
         ("POST", f"/jobs/{10**30}/retry", {}, 422),
         ("GET", f"/findings?after={10**30}", {}, 422),
         ("GET", "/worklist?limit=501", {}, 422),
-        *(("GET", f"/worklist?since={since}", {}, 422) for since in ("SECRET", "1.5", "0001-01-01T00:00:00%2B14:00")),
+        *(
+            ("GET", f"/worklist?since={since}", {}, 422)
+            for since in ("SECRET", "1.5", "0001-01-01T00:00:00%2B14:00")
+        ),
         ("GET", "/worklist?q=SECRET%00", {}, 400),
         ("GET", "/studies/SECRET%00", {}, 400),
     ],
 )
-def test_an_error_of_the_api_is_a_problem_in_words_that_repeats_nothing(program, method, path, options, status):
+def test_an_error_of_the_api_is_a_problem_in_words_that_repeats_nothing(
+    program, method, path, options, status
+):
     answer = program.request(method, f"/api/v1{path}", **options)
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
@@ -141,7 +191,9 @@ def in_tokyo(monkeypatch):
 @pytest.mark.parametrize("path", ["/worklist", "/studies", "/findings"])
 def test_a_time_without_a_zone_is_utc_wherever_the_site_is(program, in_tokyo, path, zone):
     for minutes, found in ((-60, True), (60, False)):
-        since = (datetime.now(UTC) + timedelta(minutes=minutes)).replace(tzinfo=None).isoformat() + zone
+        since = (datetime.now(UTC) + timedelta(minutes=minutes)).replace(
+            tzinfo=None
+        ).isoformat() + zone
         assert bool(program.get(f"/api/v1{path}", params={"since": since}).json()["rows"]) == found
 
 
@@ -241,11 +293,17 @@ def test_what_cannot_be_noted_is_not_done(site, admin, program, monkeypatch):
 
     before = everything(site)
     monkeypatch.setattr(audit, "note", away)
-    for path in (f"/studies/{SEVERE_UID}/read", f"/studies/{SEVERE_UID}/requeue", f"/jobs/{DEAD}/retry"):
+    for path in (
+        f"/studies/{SEVERE_UID}/read",
+        f"/studies/{SEVERE_UID}/requeue",
+        f"/jobs/{DEAD}/retry",
+    ):
         assert admin.submit(path).status_code == 503
     for path in (f"/studies/{SEVERE_UID}/requeue", f"/jobs/{WAITING}/cancel"):
         assert program.post(f"/api/v1{path}").status_code == 503
-    assert program.post("/api/v1/findings/1/reviews", json={"severity": "severe"}).status_code == 503
+    assert (
+        program.post("/api/v1/findings/1/reviews", json={"severity": "severe"}).status_code == 503
+    )
     monkeypatch.undo()
     assert everything(site) == before
 
@@ -255,7 +313,9 @@ def test_metrics_are_read_by_prometheus_and_tell_how_it_stands(site, app):
     assert answer.headers["content-type"].startswith("text/plain; version=")
     families = list(text_string_to_metric_families(answer.text))
     assert all(family.documentation for family in families)
-    told = {(s.name, *sorted(s.labels.values())): s.value for family in families for s in family.samples}
+    told = {
+        (s.name, *sorted(s.labels.values())): s.value for family in families for s in family.samples
+    }
     assert told["lumbar_studies", "receiving"] == 1
     assert told["lumbar_studies", "queued"] == 0
     assert told["lumbar_jobs", "analyse", "dead"] == 1

@@ -103,7 +103,9 @@ def test_every_route_has_its_permission_here(app):
 def ask(visitor: Visitor, route: str):
     """Asks for what is not there, so that nothing is done to what is."""
     method, path = route.split()
-    values = {"uid": "1.2.3", "name": "nobody"} | dict.fromkeys(("finding_id", "job", "token"), 4711)
+    values = {"uid": "1.2.3", "name": "nobody"} | dict.fromkeys(
+        ("finding_id", "job", "token"), 4711
+    )
     path = path.replace(":path", "").format(**values, instance="1.2", frame=0)
     headers = {} if method == "GET" else {"X-CSRF-Token": visitor.csrf}
     return visitor.request(method, path, headers=headers)
@@ -111,7 +113,9 @@ def ask(visitor: Visitor, route: str):
 
 @pytest.mark.parametrize("known_by", ["nothing", "a made-up cookie", "a made-up token"])
 def test_nobody_gets_anything_without_signing_in(app, known_by):
-    visitor = Visitor(app, **({"Authorization": "Bearer lumbar_guessed"} if known_by == "a made-up token" else {}))
+    visitor = Visitor(
+        app, **({"Authorization": "Bearer lumbar_guessed"} if known_by == "a made-up token" else {})
+    )
     if known_by == "a made-up cookie":
         visitor.cookies.set("lumbar_session", "guessed")
     for route in GUARDED:
@@ -128,12 +132,18 @@ def test_nobody_gets_anything_without_signing_in(app, known_by):
 @pytest.mark.parametrize("known_by", [in_browser, by_token])
 def test_a_role_gets_what_it_may_and_403_for_the_rest(app, role, known_by):
     refused = {route for route in GUARDED if ask(known_by(app, role), route).status_code == 403}
-    assert refused == {route for route, permission in GUARDED.items() if permission not in MAY[role]}
+    assert refused == {
+        route for route, permission in GUARDED.items() if permission not in MAY[role]
+    }
 
 
 def table_routes(app: FastAPI) -> list[str]:
     """The routes of the tables, each in the table of the studies."""
-    (mount,) = [context.original_route for context in iter_route_contexts(app.routes) if context.path == "/admin"]
+    (mount,) = [
+        context.original_route
+        for context in iter_route_contexts(app.routes)
+        if context.path == "/admin"
+    ]
     asked = [route.split() for route in routes(mount.routes)]
     values = {"identity": "study", "pk": 1, "column_name": "id", "export_type": "csv"}
     return [
@@ -153,6 +163,11 @@ def test_the_tables_are_the_administrators_alone_and_nothing_is_changed_there(ap
         for role in set(UserRole) - {UserRole.ADMIN}:
             assert in_browser(app, role).request(method, path).status_code == 403, route
         if method != "GET" or "create" in path or "edit" in path:
-            assert in_browser(app, UserRole.ADMIN).request(method, path, params={"pks": "1"}).status_code >= 400, route
+            assert (
+                in_browser(app, UserRole.ADMIN)
+                .request(method, path, params={"pks": "1"})
+                .status_code
+                >= 400
+            ), route
     assert in_browser(app, UserRole.ADMIN).get("/admin/study/list").status_code == 200
     assert count(site, Study) == 1

@@ -6,7 +6,16 @@ from starlette.routing import Match
 
 from db.models import UserRole
 from tests.integration.conftest import ROOT
-from tests.integration.morning import ARRIVING_UID, DEAD, DELIVERED, REFUSED_UID, SEVERE_UID, WAITING, everything, fill
+from tests.integration.morning import (
+    ARRIVING_UID,
+    DEAD,
+    DELIVERED,
+    REFUSED_UID,
+    SEVERE_UID,
+    WAITING,
+    everything,
+    fill,
+)
 from tests.integration.test_web_auth import NEEDS, OPEN
 from tests.integration.visitors import OURS, Visitor, by_token, in_browser, one_database
 from web.app import create_app
@@ -60,7 +69,11 @@ def change(visitor: Visitor, path: str, csrf: str | None, **headers: str):
 
 
 def test_every_route_that_changes_something_is_here(admin):
-    changing = {route for route, permission in NEEDS.items() if not route.startswith("GET") and permission is not OPEN}
+    changing = {
+        route
+        for route, permission in NEEDS.items()
+        if not route.startswith("GET") and permission is not OPEN
+    }
     routes = [context.original_route for context in iter_route_contexts(admin.app.routes)]
     for path in [*FORMS, *BODIES]:
         method = "PUT" if path in BODIES and path.endswith("/read") else "POST"
@@ -94,16 +107,25 @@ def test_without_the_forms_own_token_nothing_changes(site, admin, whose):
 )
 def test_from_another_sites_page_nothing_changes_and_nobody_signs_in(site, admin, headers):
     before = everything(site)
-    answers = {path: change(admin, path, admin.csrf, **headers).status_code for path in [*FORMS, *BODIES]}
+    answers = {
+        path: change(admin, path, admin.csrf, **headers).status_code for path in [*FORMS, *BODIES]
+    }
     assert answers == dict.fromkeys(answers, 403)
-    assert Visitor(admin.app).post("/sign-in", data={"name": "a"}, headers=headers).status_code == 403
+    assert (
+        Visitor(admin.app).post("/sign-in", data={"name": "a"}, headers=headers).status_code == 403
+    )
     assert everything(site) == before
 
 
 def test_with_the_token_and_from_our_own_page_it_changes(site, admin):
     for path in (f"/studies/{SEVERE_UID}/read", f"/api/v1/studies/{REFUSED_UID}/requeue"):
         before = everything(site)
-        assert change(admin, path, admin.csrf, Origin=OURS, **{"Sec-Fetch-Site": "same-origin"}).status_code < 400
+        assert (
+            change(
+                admin, path, admin.csrf, Origin=OURS, **{"Sec-Fetch-Site": "same-origin"}
+            ).status_code
+            < 400
+        )
         assert everything(site) != before
 
 

@@ -29,7 +29,11 @@ def viewer(site) -> Visitor:
 
 
 def take(site, number=1, series=1, **elements):
-    take_in(site.database, site.store, arrival(make_slice(number=number, series=series, **SLICE, **elements)))
+    take_in(
+        site.database,
+        site.store,
+        arrival(make_slice(number=number, series=series, **SLICE, **elements)),
+    )
 
 
 def frame(number, series=1):
@@ -38,7 +42,9 @@ def frame(number, series=1):
 
 def values_of(answer):
     """The values as a page's script makes them of the answer."""
-    rows, columns, low, high = (float(answer.headers[f"X-{name}"]) for name in ("Rows", "Columns", "Low", "High"))
+    rows, columns, low, high = (
+        float(answer.headers[f"X-{name}"]) for name in ("Rows", "Columns", "Low", "High")
+    )
     stored = np.frombuffer(answer.content, "<u2").reshape(int(rows), int(columns))
     return low + stored * ((high - low) / 65535)
 
@@ -62,13 +68,17 @@ def test_a_slice_of_one_value_alone_can_be_shown(site, viewer):
     assert float(answer.headers["X-Dark"]) < float(answer.headers["X-Bright"])
 
 
-def test_series_and_slices_are_listed_along_the_body_whatever_their_numbers_and_arrival(site, viewer):
+def test_series_and_slices_are_listed_along_the_body_whatever_their_numbers_and_arrival(
+    site, viewer
+):
     for place in (3, 1, 2):
         take(site, place, series=2, plane="axial", InstanceNumber=10 - place)
         take(site, place, series=1, ImagePositionPatient=[-place * 4.0, 0, 0])
     told = viewer.get(f"{STUDY}/series").json()
     assert [(one["number"], one["plane"]) for one in told] == [(1, "sagittal"), (2, "axial")]
-    numbers = [[int(one["instance"].rpartition(".")[2]) for one in series["slices"]] for series in told]
+    numbers = [
+        [int(one["instance"].rpartition(".")[2]) for one in series["slices"]] for series in told
+    ]
     assert numbers == [[3, 2, 1], [3, 2, 1]]  # from the patient's right; from the head
     assert told[0]["slices"][0] | {"instance": 0} == {
         "instance": 0, "frame": 0, "number": 3, "rows": 8, "columns": 6, "spacing": [30, 30],

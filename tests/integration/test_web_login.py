@@ -51,7 +51,9 @@ def test_the_right_password_leads_to_where_one_wanted_to_go(app, anna):
 
 
 @one_database
-def test_the_cookie_is_hidden_from_scripts_and_other_sites_and_over_https_from_eavesdroppers(app, anna):
+def test_the_cookie_is_hidden_from_scripts_and_other_sites_and_over_https_from_eavesdroppers(
+    app, anna
+):
     given = sign_in(anna).headers["set-cookie"].lower().split("; ")
     assert {"httponly", "samesite=lax", "path=/"} <= set(given)
     assert not any(word.startswith(("domain", "expires", "max-age")) for word in given)
@@ -93,7 +95,13 @@ def test_signing_in_leads_nowhere_else(app, anna, wanted):
 
 @pytest.mark.parametrize(
     "form",
-    [{"password": "wrong"}, {"name": "nobody"}, {"name": ""}, {"password": "\x00" * 20}, {"password": "x" * 5000}],
+    [
+        {"password": "wrong"},
+        {"name": "nobody"},
+        {"name": ""},
+        {"password": "\x00" * 20},
+        {"password": "x" * 5000},
+    ],
 )
 def test_a_wrong_name_or_password_is_refused_in_the_same_words_without_a_cookie(app, anna, form):
     answer = sign_in(anna, **form)
@@ -144,10 +152,16 @@ def test_an_old_session_has_to_sign_in_again(app, site, column, age):
     browser = in_browser(app, UserRole.READER)
     assert browser.get("/").status_code == 200
     with site.database.transaction() as session:
-        setattr(session.scalars(select(WebSession)).one(), column, datetime.now(UTC) - age - timedelta(seconds=1))
+        setattr(
+            session.scalars(select(WebSession)).one(),
+            column,
+            datetime.now(UTC) - age - timedelta(seconds=1),
+        )
     assert browser.get("/").status_code == 303
     assert browser.get("/api/v1/worklist").status_code == 401
-    renewing = browser.get("/", headers={"Sec-Fetch-Dest": "empty"})  # a script that asks is not led to the form
+    renewing = browser.get(
+        "/", headers={"Sec-Fetch-Dest": "empty"}
+    )  # a script that asks is not led to the form
     assert renewing.status_code == 401
 
 
@@ -159,7 +173,9 @@ def test_looking_keeps_a_session_open(app, site):
         row.last_used_at = before = datetime.now(UTC) - timedelta(minutes=50)
     assert browser.get("/").status_code == 200
     with site.database.reading() as session:
-        assert session.scalars(select(WebSession.last_used_at)).one() > before + timedelta(minutes=49)
+        assert session.scalars(select(WebSession.last_used_at)).one() > before + timedelta(
+            minutes=49
+        )
 
 
 def test_a_page_that_renews_itself_keeps_nobody_signed_in(app, site):
@@ -193,7 +209,9 @@ def _csrf(browser):
 def by_token_of(app, name):
     site = app.state.site
     with site.database.transaction() as session:
-        token = accounts.new_token(session, accounts.user_named(session, name), "ris", {Permission.READ}, 1, "test")
+        token = accounts.new_token(
+            session, accounts.user_named(session, name), "ris", {Permission.READ}, 1, "test"
+        )
     return Visitor(app, Authorization=f"Bearer {token}")
 
 

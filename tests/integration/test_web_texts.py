@@ -11,9 +11,27 @@ from markupsafe import escape
 from sqlalchemy import select, update
 
 from db import accounts, reviews
-from db.models import Bundle, Explanation, Finding, Instance, Job, Patient, Permission, Series, Study, UserRole
+from db.models import (
+    Bundle,
+    Explanation,
+    Finding,
+    Instance,
+    Job,
+    Patient,
+    Permission,
+    Series,
+    Study,
+    UserRole,
+)
 from lumbar.spine.anatomy import ALL_FINDINGS, Severity
-from tests.integration.morning import ARRIVING_UID, FAILED_UID, REFUSED_UID, SEVERE_UID, fill, open_site
+from tests.integration.morning import (
+    ARRIVING_UID,
+    FAILED_UID,
+    REFUSED_UID,
+    SEVERE_UID,
+    fill,
+    open_site,
+)
 from tests.integration.visitors import Visitor, in_browser
 from web.app import create_app
 from web.csv_export import cell
@@ -67,7 +85,11 @@ def write(site, text: str) -> None:
         for patient in session.scalars(select(Patient)):
             patient.patient_identifier = f"{text}{patient.id}"
         session.execute(update(Instance).where(Instance.id == 1).values(aside=text))
-        session.execute(update(Finding).where(Finding.id == 2).values(severity=None, normal_mild=None, reason=text))
+        session.execute(
+            update(Finding)
+            .where(Finding.id == 2)
+            .values(severity=None, normal_mild=None, reason=text)
+        )
         session.scalars(select(accounts.User).where(accounts.User.id == 1)).one().name = text
         session.scalars(select(accounts.ApiToken)).one().name = text
         reviews.review(session, 1, Severity.SEVERE, text, text)
@@ -123,7 +145,10 @@ def test_a_hostile_text_adds_no_element_to_any_page_and_stands_there_as_it_is(si
 def test_what_is_asked_for_comes_back_escaped(admin, path, name, text):
     page = admin.get(path, params={name: f"{text} nobody"})
     assert page.status_code == 200
-    assert Elements(page.text).found == Elements(admin.get(path, params={name: "nothing like that"}).text).found
+    assert (
+        Elements(page.text).found
+        == Elements(admin.get(path, params={name: "nothing like that"}).text).found
+    )
 
 
 @pytest.mark.parametrize("text", [text for text in HOSTILE if "/" not in text])
@@ -133,7 +158,10 @@ def test_an_error_s_page_and_a_destination_s_quote_it_escaped(admin, text):
     assert Elements(missing.text).found == Elements(admin.get("/studies/1.2.3").text).found
     echo = admin.post(f"/destinations/{text}/echo", data={"csrf_token": admin.csrf})
     assert echo.status_code == 200
-    assert Elements(echo.text).found == Elements(admin.submit(f"/destinations/{PLAIN}/echo").text).found
+    assert (
+        Elements(echo.text).found
+        == Elements(admin.submit(f"/destinations/{PLAIN}/echo").text).found
+    )
 
 
 @pytest.mark.parametrize(
@@ -175,7 +203,9 @@ def test_a_cell_keeps_its_text_within_its_cell(site, admin):
     assert float(row["severe"]) >= 0
 
 
-@pytest.mark.parametrize(("value", "written"), [(-1.5, -1.5), (None, None), ("Doe", "Doe"), ("", ""), ("=1", "'=1")])
+@pytest.mark.parametrize(
+    ("value", "written"), [(-1.5, -1.5), (None, None), ("Doe", "Doe"), ("", ""), ("=1", "'=1")]
+)
 def test_numbers_and_usual_words_are_written_as_they_are(value, written):
     assert cell(value) == written
 
@@ -184,7 +214,14 @@ def test_nothing_of_a_patient_stands_where_the_system_is_watched(site, admin):
     write(site, "MARKER")
     assert "MARKER" in admin.get("/").text
     stranger = Visitor(admin.app)
-    watched = ["/metrics", "/healthz", "/readyz", "/sign-in", "/api/v1/openapi.json", "/static/study.js"]
+    watched = [
+        "/metrics",
+        "/healthz",
+        "/readyz",
+        "/sign-in",
+        "/api/v1/openapi.json",
+        "/static/study.js",
+    ]
     for path in [*watched, *PAGES, "/findings.csv", "/nowhere"]:
         answer = stranger.get(path)
         assert "MARKER" not in answer.text + str(answer.headers), path

@@ -49,7 +49,10 @@ def test_somebody_new_signs_in_and_may_what_the_role_may(app, site, admin):
     [
         ({"password": "short"}, 409, "12 to 1024 characters"),
         ({"name": "an\x00na"}, 422, "name"),
-        *(({"name": name}, 409, "1 to 64 letters") for name in ("a" * 65, "a/b", ".", "..", " anna", "<b>", "a (ris)")),
+        *(
+            ({"name": name}, 409, "1 to 64 letters")
+            for name in ("a" * 65, "a/b", ".", "..", " anna", "<b>", "a (ris)")
+        ),
         ({"name": "admin"}, 409, "already"),
         ({"role": "king"}, 422, "role"),
     ],
@@ -69,7 +72,9 @@ def test_whatever_the_name_the_role_counts_at_once_and_shutting_out_too(app, adm
     assert anna.get("/jobs").status_code == 200
     assert change(admin, name, disabled="true").status_code == 303
     assert anna.get("/").status_code == 303
-    assert Visitor(app).post("/sign-in", data={"name": name, "password": PASSWORD}).status_code == 401
+    assert (
+        Visitor(app).post("/sign-in", data={"name": name, "password": PASSWORD}).status_code == 401
+    )
     assert change(admin, name, disabled="false").status_code == 303
     assert anna.get("/").status_code == 303  # the old session is gone for good
     signed_in(app, name)
@@ -85,7 +90,9 @@ def test_an_administrator_sets_a_new_password(app, admin):
 
 
 @one_database
-@pytest.mark.parametrize("form", [{"disabled": "true"}, {"role": "viewer"}, {"role": "reader", "disabled": "true"}])
+@pytest.mark.parametrize(
+    "form", [{"disabled": "true"}, {"role": "viewer"}, {"role": "reader", "disabled": "true"}]
+)
 def test_nobody_shuts_themselves_out(site, admin, form):
     answer = change(admin, "admin", **form)
     assert answer.status_code == 409
@@ -121,7 +128,10 @@ def test_a_token_is_shown_once_and_good_until_it_is_revoked(app, site, admin):
     assert program.get("/api/v1/worklist").status_code == 401
     assert "revoked" in admin.get("/users").text
     assert admin.submit("/tokens/4711/revoke").status_code == 404
-    assert [event for event, *_ in trail(site) if "token" in event] == ["token.made", "token.revoked"]
+    assert [event for event, *_ in trail(site) if "token" in event] == [
+        "token.made",
+        "token.revoked",
+    ]
 
 
 @one_database

@@ -33,10 +33,14 @@ def fill(database, seed, count=60):
         }  # fmt: skip
         session.add_all(bundles.values())
         for n in range(count):
-            patient = Patient(issuer="A", patient_identifier=f"P{n}", name=f"Name{n}^Given", birth_date="", sex="")
+            patient = Patient(
+                issuer="A", patient_identifier=f"P{n}", name=f"Name{n}^Given", birth_date="", sex=""
+            )
             session.add(patient)
             session.flush()
-            state = rng.choice([StudyState.ANALYSED, StudyState.ANALYSED, StudyState.FAILED, StudyState.QUEUED])
+            state = rng.choice(
+                [StudyState.ANALYSED, StudyState.ANALYSED, StudyState.FAILED, StudyState.QUEUED]
+            )
             study = Study(
                 study_instance_uid=f"{ROOT}.{n}", patient_id=patient.id, accession_number=f"A{n}", study_date="",
                 description="", scanner=rng.choice(["one", "two"]), stat=rng.random() < 0.1, state=state,
@@ -78,9 +82,13 @@ def test_pages_of_any_size_are_the_list_and_the_list_is_in_order(database, seed,
     with database.reading() as session:
         rows = worklist(session, ranking, now=NOW).rows
         for size in (1, 7, 100):
-            assert paged(session, lambda **page: worklist(session, ranking, now=NOW, **page), size) == list(rows)
+            assert paged(
+                session, lambda **page: worklist(session, ranking, now=NOW, **page), size
+            ) == list(rows)
         unread = session.query(Study).filter(Study.read_at.is_(None)).all()
-    in_time = {s.study_instance_uid for s in unread if NOW - s.last_received_at <= timedelta(days=4)}
+    in_time = {
+        s.study_instance_uid for s in unread if NOW - s.last_received_at <= timedelta(days=4)
+    }
     assert {row.study_instance_uid for row in rows} == in_time
     may = {TrainedOn.CLINICAL, TrainedOn.SYNTHETIC} if synthetic else {TrainedOn.CLINICAL}
 
@@ -89,7 +97,9 @@ def test_pages_of_any_size_are_the_list_and_the_list_is_in_order(database, seed,
         return row.urgency, not row.stat, not (severe or row.stat), -row.waiting_s
 
     assert [place(row) for row in rows] == sorted(map(place, rows))
-    assert all(row.urgency is Urgency.FIRST for row in rows if row.waiting_s >= 8 * 3600 or row.stat)
+    assert all(
+        row.urgency is Urgency.FIRST for row in rows if row.waiting_s >= 8 * 3600 or row.stat
+    )
 
 
 def test_all_studies_stand_newest_first_read_or_not(database):
@@ -97,17 +107,23 @@ def test_all_studies_stand_newest_first_read_or_not(database):
     with database.reading() as session:
         rows = paged(session, lambda **page: all_studies(session, Ranking(), now=NOW, **page), 7)
     assert len(rows) == 60
-    assert [row.last_received_at for row in rows] == sorted((row.last_received_at for row in rows), reverse=True)
+    assert [row.last_received_at for row in rows] == sorted(
+        (row.last_received_at for row in rows), reverse=True
+    )
 
 
 def test_filters_narrow_and_do_not_reorder(database):
     fill(database, 2)
     with database.reading() as session:
         rows = worklist(session, Ranking(), now=NOW).rows
-        only = StudyFilter(states=[StudyState.FAILED], scanner="one", since=NOW - timedelta(hours=10))
+        only = StudyFilter(
+            states=[StudyState.FAILED], scanner="one", since=NOW - timedelta(hours=10)
+        )
         narrowed = worklist(session, Ranking(), only=only, now=NOW).rows
     assert narrowed == tuple(
-        row for row in rows if row.state is StudyState.FAILED and row.scanner == "one" and row.waiting_s <= 36000
+        row
+        for row in rows
+        if row.state is StudyState.FAILED and row.scanner == "one" and row.waiting_s <= 36000
     )
     assert narrowed
 
@@ -116,7 +132,9 @@ def test_a_severe_study_stands_above_one_that_has_waited_all_night(site):
     analysed(site, 1)
     analysed(site, 2, {CANAL: SEVERE})
     with site.database.transaction() as session:
-        studies.find(session, f"{ROOT}.1").last_received_at = datetime.now(UTC) - timedelta(hours=12)
+        studies.find(session, f"{ROOT}.1").last_received_at = datetime.now(UTC) - timedelta(
+            hours=12
+        )
     with site.database.reading() as session:
         rows = worklist(session, Ranking()).rows
     assert [row.study_instance_uid for row in rows] == [f"{ROOT}.2", f"{ROOT}.1"]
@@ -129,7 +147,9 @@ def test_a_read_study_leaves_the_list_and_a_late_image_puts_it_back(site):
         reviews.mark_read(session, studies.find(session, f"{ROOT}.1"), "anna")
     assert listed(site) == []
     take_in(site.database, site.store, arrival(make_slice(study=1, number=2)))
-    assert listed(site) == [(f"{ROOT}.1", True)]  # the earlier revision's severe finding still ranks it
+    assert listed(site) == [
+        (f"{ROOT}.1", True)
+    ]  # the earlier revision's severe finding still ranks it
     end(site, 1, StudyEvent.REFUSED, reason="no lumbar spine was found")
     assert listed(site) == [(f"{ROOT}.1", False)]
     with site.database.reading() as session:
@@ -139,7 +159,9 @@ def test_a_read_study_leaves_the_list_and_a_late_image_puts_it_back(site):
 
 def listed(site):
     with site.database.reading() as session:
-        return [(row.study_instance_uid, bool(row.severe)) for row in worklist(session, Ranking()).rows]
+        return [
+            (row.study_instance_uid, bool(row.severe)) for row in worklist(session, Ranking()).rows
+        ]
 
 
 def test_who_left_the_list_unread_is_counted(database):
@@ -148,8 +170,15 @@ def test_who_left_the_list_unread_is_counted(database):
         everybody, within = waiting(session, Ranking(), NOW), waiting(session, Ranking(days=2), NOW)
         rows = worklist(session, Ranking(), now=NOW).rows
     assert (everybody.unread, everybody.left_unread) == (len(rows), 0)
-    assert everybody.severe == sum(bool(r.severe) and r.bundle.trained_on is TrainedOn.CLINICAL for r in rows)
-    assert within.left_unread == sum(row.waiting_s > 2 * 86400 for row in rows) == len(rows) - within.unread > 0
+    assert everybody.severe == sum(
+        bool(r.severe) and r.bundle.trained_on is TrainedOn.CLINICAL for r in rows
+    )
+    assert (
+        within.left_unread
+        == sum(row.waiting_s > 2 * 86400 for row in rows)
+        == len(rows) - within.unread
+        > 0
+    )
 
 
 @pytest.mark.parametrize(
@@ -173,7 +202,11 @@ def test_who_left_the_list_unread_is_counted(database):
 )
 def test_a_study_is_found_by_the_beginnings_of_its_words(site, text, found):
     for number, name in ((1, "Müller^Anna"), (2, "O'Neill^Anna^Maria")):
-        ds = make_slice(study=number, PatientName=name, AccessionNumber=f"ACC-{number}" if number == 1 else "AB 123")
+        ds = make_slice(
+            study=number,
+            PatientName=name,
+            AccessionNumber=f"ACC-{number}" if number == 1 else "AB 123",
+        )
         ds.SpecificCharacterSet = "ISO_IR 192"
         take_in(site.database, site.store, arrival(ds))
     with site.database.reading() as session:
@@ -181,7 +214,9 @@ def test_a_study_is_found_by_the_beginnings_of_its_words(site, text, found):
     assert ids == found
 
 
-@pytest.mark.parametrize("after", ["1.2.3", "1.2.840.113619", "a-b-c-d", "1-0--5-2", "9" * 60, "0-0-1-9999999999"])
+@pytest.mark.parametrize(
+    "after", ["1.2.3", "1.2.840.113619", "a-b-c-d", "1-0--5-2", "9" * 60, "0-0-1-9999999999"]
+)
 def test_a_page_that_begins_nowhere_is_refused_in_words(database, after):
     for asked in (worklist, lambda *given, **more: all_studies(*given, **more, limit=1)):
         with database.reading() as session, pytest.raises(NotThere, match="no page ended with"):
@@ -196,7 +231,11 @@ def test_a_study_that_moves_between_two_pages_hides_no_other(database, move):
         for size in (5, len(rows) - 3):
             first = worklist(session, Ranking(), limit=size, now=NOW)
             expected = {row.study_instance_uid for row in rows[size:]}
-            moved = session.query(Study).filter(Study.study_instance_uid == first.rows[-1].study_instance_uid).one()
+            moved = (
+                session.query(Study)
+                .filter(Study.study_instance_uid == first.rows[-1].study_instance_uid)
+                .one()
+            )
             before = moved.last_received_at, moved.read_at, moved.stat
             if move == "late image":
                 moved.last_received_at = NOW
@@ -217,8 +256,13 @@ def test_a_study_is_not_marked_as_read_with_images_that_its_reader_has_not_seen(
     with site.database.reading() as session:
         seen = studies.find(session, f"{ROOT}.1").last_received_at
     take_in(site.database, site.store, arrival(make_slice(study=1, number=2)))
-    with site.database.transaction() as session, pytest.raises(Permanent, match="new images have come"):
-        reviews.mark_read(session, studies.find(session, f"{ROOT}.1"), "anna", last_received_at=seen)
+    with (
+        site.database.transaction() as session,
+        pytest.raises(Permanent, match="new images have come"),
+    ):
+        reviews.mark_read(
+            session, studies.find(session, f"{ROOT}.1"), "anna", last_received_at=seen
+        )
     assert listed(site) == [(f"{ROOT}.1", False)]
     with site.database.transaction() as session:
         study = studies.find(session, f"{ROOT}.1")

@@ -87,4 +87,6 @@ def expire(site: Site, name: str) -> None:
 def files_left(site: Site, name: str) -> list[str]:
     """What lies in the preview's folder."""
     folder = previews.folder(site, name)
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )

@@ -16,7 +16,9 @@ from web.auth import COOKIE, CSRF_FIELD
 
 OURS = "http://127.0.0.1"
 
-one_database = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # where both kinds would do the same
+one_database = pytest.mark.parametrize(
+    "database", ["sqlite"], indirect=True
+)  # where both kinds would do the same
 
 
 class Visitor(TestClient):
@@ -50,7 +52,9 @@ def by_token(app: FastAPI, role: UserRole, scopes: Collection[Permission] = ()) 
     """A program of a person of a role; without ``scopes`` it may what the person may."""
     site: Site = app.state.site
     with site.database.transaction() as session:
-        token = accounts.new_token(session, _user(session, role), "program", scopes or role.permissions, 1, "test")
+        token = accounts.new_token(
+            session, _user(session, role), "program", scopes or role.permissions, 1, "test"
+        )
     return Visitor(app, Authorization=f"Bearer {token}")
 
 
@@ -66,7 +70,10 @@ def _user(session, role):
 def trail(site: Site) -> list[tuple[str, str, int | None]]:
     """The audit trail: event, actor, study."""
     with site.database.reading() as session:
-        return [(e.event, e.actor, e.study_id) for e in session.scalars(select(AuditEvent).order_by(AuditEvent.id))]
+        return [
+            (e.event, e.actor, e.study_id)
+            for e in session.scalars(select(AuditEvent).order_by(AuditEvent.id))
+        ]
 
 
 def row(site: Site, table, number=1):

@@ -34,7 +34,9 @@ def test_a_kept_crop_s_inside_is_the_crop_the_worker_cuts():
     image = np.random.default_rng(0).random((HEADER.rows, HEADER.columns), dtype=np.float32) * 900
     kept = crop(image, HEADER, 120.3, 99.7, 60, MARGIN)
     assert kept.shape == (WHOLE, WHOLE)
-    np.testing.assert_allclose(kept[MARGIN:-MARGIN, MARGIN:-MARGIN], crop(image, HEADER, 120.3, 99.7, 60), atol=1e-5)
+    np.testing.assert_allclose(
+        kept[MARGIN:-MARGIN, MARGIN:-MARGIN], crop(image, HEADER, 120.3, 99.7, 60), atol=1e-5
+    )
     rounded = as_read(np.rint(kept * 255).astype(np.uint8))
     assert np.abs(rounded - crop(image, HEADER, 120.3, 99.7, 60)).max() <= 0.5 / 255 + 1e-5
 
@@ -42,7 +44,9 @@ def test_a_kept_crop_s_inside_is_the_crop_the_worker_cuts():
 @given(st.sampled_from(SAGITTAL), st.integers(0, 10**6))
 def test_a_sagittal_crop_is_never_mirrored_and_keeps_its_label(condition, seed):
     """Something in front and below stays in front and below, however the crop is turned."""
-    seen, label = augmented(np.random.default_rng(seed), spots((-60, 0), (-60, 40)), condition, Amounts(noise=0))
+    seen, label = augmented(
+        np.random.default_rng(seed), spots((-60, 0), (-60, 40)), condition, Amounts(noise=0)
+    )
     assert label is condition
     off = middle_of(seen)
     assert off[0] < -20
@@ -51,14 +55,19 @@ def test_a_sagittal_crop_is_never_mirrored_and_keeps_its_label(condition, seed):
 
 @given(st.sampled_from([LEFT, RIGHT]), st.integers(0, 10**6))
 def test_a_mirrored_axial_crop_is_of_the_other_side(condition, seed):
-    seen, label = augmented(np.random.default_rng(seed), spots((60, 0)), condition, Amounts(noise=0))
+    seen, label = augmented(
+        np.random.default_rng(seed), spots((60, 0)), condition, Amounts(noise=0)
+    )
     mirrored = middle_of(seen)[0] < 0
     assert label is ({LEFT: RIGHT, RIGHT: LEFT}[condition] if mirrored else condition)
 
 
 def test_both_sides_are_seen_equally_often_and_no_flip_mirrors_nothing():
     def mirrored(amounts):
-        return [augmented(np.random.default_rng(n), spots((60, 0)), LEFT, amounts)[1] is RIGHT for n in range(200)]
+        return [
+            augmented(np.random.default_rng(n), spots((60, 0)), LEFT, amounts)[1] is RIGHT
+            for n in range(200)
+        ]
 
     assert 70 < sum(mirrored(Amounts())) < 130
     assert sum(mirrored(Amounts(flip=False))) == 0
@@ -68,9 +77,14 @@ def test_both_sides_are_seen_equally_often_and_no_flip_mirrors_nothing():
 def test_points_are_shifted_by_as_much_as_the_locator_errs(condition):
     size = CROP_MM[condition.role] / SIDE
     off = np.array(
-        [middle_of(augmented(np.random.default_rng(n), spots((0, 0)), condition, NOTHING)[0]) for n in range(200)]
+        [
+            middle_of(augmented(np.random.default_rng(n), spots((0, 0)), condition, NOTHING)[0])
+            for n in range(200)
+        ]
     )
-    assert np.median(np.linalg.norm(off, axis=1)) * size == pytest.approx(1.177 * LOCATOR_MM[condition.role], rel=0.15)
+    assert np.median(np.linalg.norm(off, axis=1)) * size == pytest.approx(
+        1.177 * LOCATOR_MM[condition.role], rel=0.15
+    )
     assert np.abs(off).max() * size <= MOST_MM + 0.1
 
 
@@ -84,5 +98,7 @@ def test_crops_stay_within_their_range(seed):
 
 
 def test_the_same_random_numbers_give_the_same_crop():
-    one, other = (augmented(np.random.default_rng(9), spots((3, 5)), LEFT, Amounts())[0] for _ in range(2))
+    one, other = (
+        augmented(np.random.default_rng(9), spots((3, 5)), LEFT, Amounts())[0] for _ in range(2)
+    )
     assert (one == other).all()

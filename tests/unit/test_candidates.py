@@ -12,19 +12,31 @@ from hypothesis import strategies as st
 from lumbar.phantoms.study import draw_plan
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Side
 from lumbar.spine.candidates import PER_FINDING, Candidate, candidates
-from lumbar.spine.finding_points import FORAMEN_ASIDE_MM, RECESS_AHEAD_MM, RECESS_ASIDE_MM, usual_place
+from lumbar.spine.finding_points import (
+    FORAMEN_ASIDE_MM,
+    RECESS_AHEAD_MM,
+    RECESS_ASIDE_MM,
+    usual_place,
+)
 from lumbar.spine.roles import Roles, Stack, Weighting, assign_roles
 from lumbar.spine.slices import SliceHeader, Vector
 from tests.study_factory import CHANGES, Slices
 from tests.unit.headers import SLICE
 
 HEADER = replace(SLICE, rows=300, columns=300, position=(0.0, 0.0, 0.0))
-STRAIGHT = {level: np.array([0.7, 30.0, 150.3 - 36.0 * ordinal]) for ordinal, level in enumerate(Level)}
+STRAIGHT = {
+    level: np.array([0.7, 30.0, 150.3 - 36.0 * ordinal]) for ordinal, level in enumerate(Level)
+}
 
 
 def sagittal(series: str) -> Stack:
     slices = (
-        replace(HEADER, series_instance_uid=series, sop_instance_uid=f"{series}.{i}", position=(x, -120.0, 200.0))
+        replace(
+            HEADER,
+            series_instance_uid=series,
+            sop_instance_uid=f"{series}.{i}",
+            position=(x, -120.0, 200.0),
+        )
         for i, x in enumerate(np.arange(-33.0, 34.0, 4.4))
     )
     return Stack(tuple(slices), Weighting.T2)
@@ -33,14 +45,21 @@ def sagittal(series: str) -> Stack:
 def axial() -> Stack:
     axes = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     slices = (
-        replace(HEADER, sop_instance_uid=f"1.2.3.{i}", position=(-150.0, -120.0, z), orientation=axes)
+        replace(
+            HEADER, sop_instance_uid=f"1.2.3.{i}", position=(-150.0, -120.0, z), orientation=axes
+        )
         for i, z in enumerate(np.arange(-60.0, 180.0, 4.4))
     )
     return Stack(tuple(slices), Weighting.T2)
 
 
 ROLES = Roles(
-    {Role.SAGITTAL_T1: (sagittal("1.2.1"),), Role.SAGITTAL_T2: (sagittal("1.2.2"),), Role.AXIAL_T2: (axial(),)}, ()
+    {
+        Role.SAGITTAL_T1: (sagittal("1.2.1"),),
+        Role.SAGITTAL_T2: (sagittal("1.2.2"),),
+        Role.AXIAL_T2: (axial(),),
+    },
+    (),
 )
 
 
@@ -58,9 +77,13 @@ def moved(roles: Roles, shift: Vector) -> Roles:
     )
 
 
-def offered_at(roles: Roles, canal: Mapping[Level, Vector]) -> tuple[list[Candidate], dict[FindingKey, str]]:
+def offered_at(
+    roles: Roles, canal: Mapping[Level, Vector]
+) -> tuple[list[Candidate], dict[FindingKey, str]]:
     """The candidates of a spine of usual measures."""
-    return candidates(roles, {key: usual_place(key, canal) for key in ALL_FINDINGS if key.level in canal})
+    return candidates(
+        roles, {key: usual_place(key, canal) for key in ALL_FINDINGS if key.level in canal}
+    )
 
 
 def places(canal: Mapping[Level, Vector]) -> dict[FindingKey, Vector]:
@@ -76,7 +99,9 @@ def test_points_lie_near_the_true_findings_of_phantoms(condition: Condition) -> 
     away = []
     for seed in range(20):
         truth = draw_plan(seed).truth
-        canal = {v: np.array(truth.points[FindingKey(Condition.SPINAL_CANAL_STENOSIS, v)]) for v in Level}
+        canal = {
+            v: np.array(truth.points[FindingKey(Condition.SPINAL_CANAL_STENOSIS, v)]) for v in Level
+        }
         away += [
             np.linalg.norm((point - truth.points[key])[in_plane])
             for key, point in places(canal).items()
@@ -95,7 +120,9 @@ def test_each_finding_is_offered_the_slices_closest_to_it() -> None:
         assert 1 <= len(own) <= PER_FINDING
         target = STRAIGHT[key.level].copy()
         if key.condition.role is Role.SAGITTAL_T1:
-            target[0] += FORAMEN_ASIDE_MM[key.level] * (1 if key.condition.side is Side.LEFT else -1)
+            target[0] += FORAMEN_ASIDE_MM[key.level] * (
+                1 if key.condition.side is Side.LEFT else -1
+            )
         slices = ROLES.stacks[key.condition.role][0].slices
         closest = np.argsort([abs(s.distance(target)) for s in slices])
         assert [c.header for c in own] == [slices[i] for i in closest[: len(own)]]
@@ -118,11 +145,19 @@ def test_a_foramen_lies_farther_aside_at_l5_than_at_l1() -> None:
 
 
 @given(st.tuples(*[st.floats(-300, 300)] * 3))
-def test_moving_patient_and_slices_together_changes_no_pixel(shift: tuple[float, float, float]) -> None:
+def test_moving_patient_and_slices_together_changes_no_pixel(
+    shift: tuple[float, float, float],
+) -> None:
     here, _ = offered_at(ROLES, STRAIGHT)
-    there, _ = offered_at(moved(ROLES, np.array(shift)), {v: p + shift for v, p in STRAIGHT.items()})
-    assert [(c.key, c.header.sop_instance_uid) for c in here] == [(c.key, c.header.sop_instance_uid) for c in there]
-    np.testing.assert_allclose([(c.column, c.row) for c in here], [(c.column, c.row) for c in there], atol=1e-6)
+    there, _ = offered_at(
+        moved(ROLES, np.array(shift)), {v: p + shift for v, p in STRAIGHT.items()}
+    )
+    assert [(c.key, c.header.sop_instance_uid) for c in here] == [
+        (c.key, c.header.sop_instance_uid) for c in there
+    ]
+    np.testing.assert_allclose(
+        [(c.column, c.row) for c in here], [(c.column, c.row) for c in there], atol=1e-6
+    )
 
 
 @given(st.permutations(CHANGES), st.integers(1, len(CHANGES)), st.randoms(use_true_random=True))
@@ -149,9 +184,16 @@ def offered_places(slices: Slices) -> list[tuple[FindingKey, tuple[float, ...], 
 
 
 STUDY = [
-    replace(header, series_instance_uid=f"1.2.{n}", sop_instance_uid=f"1.2.{n}.{i}", echo_time=echo, repetition_time=tr)
+    replace(
+        header,
+        series_instance_uid=f"1.2.{n}",
+        sop_instance_uid=f"1.2.{n}.{i}",
+        echo_time=echo,
+        repetition_time=tr,
+    )
     for n, (stack, echo, tr) in enumerate(
-        ((sagittal("1"), 12.0, 500.0), (sagittal("2"), 100.0, 3500.0), (axial(), 100.0, 3500.0)), start=1
+        ((sagittal("1"), 12.0, 500.0), (sagittal("2"), 100.0, 3500.0), (axial(), 100.0, 3500.0)),
+        start=1,
     )
     for i, header in enumerate(stack.slices)
 ]
@@ -164,17 +206,25 @@ def test_each_level_is_read_on_the_closest_slice_of_all_stacks_and_its_sides_lie
     tilts: list[float], aside: list[float]
 ) -> None:
     """A tilted block a disc, the spine crooked: every level has another x."""
-    canal = {v: p + np.array([x, 0.0, 0.0]) for (v, p), x in zip(STRAIGHT.items(), aside, strict=True)}
-    stacks = tuple(tilted(canal[v], tilt, n) for n, (v, tilt) in enumerate(zip(Level, tilts, strict=True)))
+    canal = {
+        v: p + np.array([x, 0.0, 0.0]) for (v, p), x in zip(STRAIGHT.items(), aside, strict=True)
+    }
+    stacks = tuple(
+        tilted(canal[v], tilt, n) for n, (v, tilt) in enumerate(zip(Level, tilts, strict=True))
+    )
     offered, _ = offered_at(replace(ROLES, stacks={Role.AXIAL_T2: stacks}), canal)
     closest = {c.key: c for c in reversed(offered)}
     assert len(closest) == 10
     for key, candidate in closest.items():
         point = candidate.header.to_patient(candidate.column, candidate.row)
-        assert np.sign(point[0] - canal[key.level][0]) == (1 if key.condition.side is Side.LEFT else -1)
+        assert np.sign(point[0] - canal[key.level][0]) == (
+            1 if key.condition.side is Side.LEFT else -1
+        )
         sign = 1 if key.condition.side is Side.LEFT else -1
         target = canal[key.level] + np.array([sign * RECESS_ASIDE_MM, -RECESS_AHEAD_MM, 0.0])
-        everywhere = [s for stack in stacks for s in stack.slices if s.contains(*s.to_pixel(target))]
+        everywhere = [
+            s for stack in stacks for s in stack.slices if s.contains(*s.to_pixel(target))
+        ]
         least = min(abs(s.distance(target)) for s in everywhere)
         assert abs(candidate.header.distance(target)) == pytest.approx(least, abs=0.01)
         assert np.linalg.norm(point - target) == pytest.approx(least, abs=0.01)
@@ -183,19 +233,36 @@ def test_each_level_is_read_on_the_closest_slice_of_all_stacks_and_its_sides_lie
 def tilted(centre: Vector, tilt: float, block: int) -> Stack:
     """Five axial slices around a point, turned by degrees about the left-right axis."""
     cos, sin = float(np.cos(np.radians(tilt))), float(np.sin(np.radians(tilt)))
-    row, column, normal = np.array([1.0, 0.0, 0.0]), np.array([0.0, cos, -sin]), np.array([0.0, sin, cos])
+    row, column, normal = (
+        np.array([1.0, 0.0, 0.0]),
+        np.array([0.0, cos, -sin]),
+        np.array([0.0, sin, cos]),
+    )
     slices = []
     for i in range(5):
         x, y, z = (float(v) for v in centre + 4.4 * (i - 2) * normal - 75.0 * (row + column))
         uid = f"1.2.4.{block}.{i}"
         axes = (1.0, 0.0, 0.0, 0.0, cos, -sin)
-        slices.append(replace(HEADER, sop_instance_uid=uid, position=(x, y, z), orientation=axes, spacing=(0.5, 0.5)))
+        slices.append(
+            replace(
+                HEADER,
+                sop_instance_uid=uid,
+                position=(x, y, z),
+                orientation=axes,
+                spacing=(0.5, 0.5),
+            )
+        )
     return Stack(tuple(slices), Weighting.T2)
 
 
-def test_a_slice_whose_image_ends_before_the_finding_takes_no_place_from_one_that_shows_it() -> None:
+def test_a_slice_whose_image_ends_before_the_finding_takes_no_place_from_one_that_shows_it() -> (
+    None
+):
     level = STRAIGHT[Level.L3_L4]
-    beside = [tilted(level + np.array([200.0, 0.0, 0.0]), 0.0, 1), tilted(level + np.array([200.0, 0.0, 1.0]), 0.0, 2)]
+    beside = [
+        tilted(level + np.array([200.0, 0.0, 0.0]), 0.0, 1),
+        tilted(level + np.array([200.0, 0.0, 1.0]), 0.0, 2),
+    ]
     shown = tilted(level + np.array([0.0, 0.0, 2.0]), 0.0, 3)
     offered, _ = offered_at(replace(ROLES, stacks={Role.AXIAL_T2: (*beside, shown)}), STRAIGHT)
     assert {c.header.sop_instance_uid for c in offered if c.key.level is Level.L3_L4} <= {
@@ -205,7 +272,9 @@ def test_a_slice_whose_image_ends_before_the_finding_takes_no_place_from_one_tha
 
 
 def test_every_finding_without_a_candidate_has_its_reason() -> None:
-    bare = Roles({role: stacks for role, stacks in ROLES.stacks.items() if role is not Role.AXIAL_T2}, ())
+    bare = Roles(
+        {role: stacks for role, stacks in ROLES.stacks.items() if role is not Role.AXIAL_T2}, ()
+    )
     canal = dict(STRAIGHT)
     del canal[Level.L1_L2]
     offered, reasons = offered_at(bare, canal)

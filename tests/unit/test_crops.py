@@ -90,7 +90,13 @@ def test_a_spot_at_the_point_lands_in_the_centre(
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.sampled_from(list(Plane)), st.floats(-35, 35), storages, st.floats(20, 200), st.floats(20, 160))
+@given(
+    st.sampled_from(list(Plane)),
+    st.floats(-35, 35),
+    storages,
+    st.floats(20, 200),
+    st.floats(20, 160),
+)
 def test_the_crop_does_not_depend_on_how_the_slice_is_stored(
     plane: Plane, tilt: float, storage: Storage, column: float, row: float
 ) -> None:
@@ -98,7 +104,9 @@ def test_the_crop_does_not_depend_on_how_the_slice_is_stored(
     expected = crop(anatomy(), header, column, row, 60)
     image, other = stored(anatomy(), header, storage)
     seen = crop(image, other, *other.to_pixel(header.to_patient(column, row)), 60)
-    np.testing.assert_allclose(seen, expected, atol=0.03)  # OpenCV interpolates in steps of 1/32 pixel
+    np.testing.assert_allclose(
+        seen, expected, atol=0.03
+    )  # OpenCV interpolates in steps of 1/32 pixel
     assert np.abs(seen - expected).mean() < 0.003
 
 
@@ -113,7 +121,9 @@ def test_the_crop_does_not_depend_on_how_the_slice_is_stored(
         (Plane.CORONAL, (0, 0, 20), (0, -1)),
     ],
 )
-@pytest.mark.parametrize("storage", [(False, False, False), (True, False, True), (False, True, True)])
+@pytest.mark.parametrize(
+    "storage", [(False, False, False), (True, False, True), (False, True, True)]
+)
 def test_the_crop_hangs_as_radiologists_hang_it_and_20_mm_are_20_mm(
     plane: Plane, towards: tuple[float, float, float], where: tuple[int, int], storage: Storage
 ) -> None:
@@ -123,10 +133,14 @@ def test_the_crop_hangs_as_radiologists_hang_it_and_20_mm_are_20_mm(
     image, header = stored(bright_at(header, *spot), header, storage)
     column, row = centre_of(crop(image, header, *header.to_pixel(centre), 80))
     middle, step = (SIDE - 1) / 2, 20 * SIDE / 80
-    assert (column, row) == pytest.approx((middle + where[0] * step, middle + where[1] * step), abs=1.0)
+    assert (column, row) == pytest.approx(
+        (middle + where[0] * step, middle + where[1] * step), abs=1.0
+    )
 
 
-@given(st.sampled_from(list(Plane)), st.floats(-35, 35), storages, st.floats(0, 223), st.floats(0, 223))
+@given(
+    st.sampled_from(list(Plane)), st.floats(-35, 35), storages, st.floats(0, 223), st.floats(0, 223)
+)
 def test_a_crop_s_pixels_lie_where_their_millimetres_say(
     plane: Plane, tilt: float, storage: Storage, u: float, v: float
 ) -> None:
@@ -162,7 +176,9 @@ def test_a_point_of_the_patient_has_one_place_in_the_crop_however_the_slice_is_s
 
     here = place(header)
     np.testing.assert_allclose(place(kept_as(header, storage)), here, atol=1e-6)
-    assert np.linalg.norm(here - (SIDE - 1) / 2) * 60 / SIDE == pytest.approx(np.hypot(*away), abs=0.01)
+    assert np.linalg.norm(here - (SIDE - 1) / 2) * 60 / SIDE == pytest.approx(
+        np.hypot(*away), abs=0.01
+    )
 
 
 def test_beyond_the_image_is_black() -> None:
@@ -174,7 +190,9 @@ def test_beyond_the_image_is_black() -> None:
 @pytest.mark.parametrize("gain", [0.01, 1.0, 300.0])
 def test_the_scanner_s_gain_does_not_matter(gain: float) -> None:
     np.testing.assert_allclose(
-        crop(anatomy() * np.float32(gain), HEADER, 120, 100, 60), crop(anatomy(), HEADER, 120, 100, 60), atol=1e-4
+        crop(anatomy() * np.float32(gain), HEADER, 120, 100, 60),
+        crop(anatomy(), HEADER, 120, 100, 60),
+        atol=1e-4,
     )
 
 

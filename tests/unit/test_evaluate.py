@@ -62,7 +62,9 @@ def answering(severities, shown=seen_as):
         for key in ALL_FINDINGS:
             chances = [0.05, 0.05, 0.05]
             chances[list(Severity).index(severities[study][key])] = 0.9
-            findings.append(Finding(*key.parts, probabilities=tuple(chances), place=PLACE, shows=0.9))
+            findings.append(
+                Finding(*key.parts, probabilities=tuple(chances), place=PLACE, shows=0.9)
+            )
         return findings, {key: shown(key.condition) for key in ALL_FINDINGS}
 
     return read
@@ -74,7 +76,9 @@ def test_right_answers_are_right_and_reach_more_than_the_truth_does(data):
     assert overall["findings"] == 25 * STUDIES
     assert overall["accuracy"] == overall["condition_accuracy"] == overall["assessed"] == 1
     assert overall["ceiling"]["accuracy"] < 1
-    assert overall["share_of_ceiling"]["accuracy"] == pytest.approx(1 / overall["ceiling"]["accuracy"])
+    assert overall["share_of_ceiling"]["accuracy"] == pytest.approx(
+        1 / overall["ceiling"]["accuracy"]
+    )
 
 
 def test_the_truth_itself_reaches_the_ceiling_and_no_more(data):
@@ -124,7 +128,11 @@ def test_data_that_changed_since_the_bundle_learnt_from_them_have_no_test_part(d
 def test_where_headers_tell_no_times_the_table_tells_what_a_series_shows(data):
     study = next((data / "train_images").iterdir())
     told = [
-        Found(f.path, f.header, tuple(replace(s, repetition_time=None, echo_time=None) for s in f.slices))
+        Found(
+            f.path,
+            f.header,
+            tuple(replace(s, repetition_time=None, echo_time=None) for s in f.slices),
+        )
         for f in find_instances(study, study)[0]
     ]
 
@@ -141,18 +149,24 @@ def test_where_headers_tell_no_times_the_table_tells_what_a_series_shows(data):
     )
 
 
-def test_a_view_is_right_when_its_condition_is_the_most_probable_and_sagittal_sides_are_summed(data):
+def test_a_view_is_right_when_its_condition_is_the_most_probable_and_sagittal_sides_are_summed(
+    data,
+):
     severities = severities_of(data / "train.csv")
     wrong = {
         "a recess seen as the other side's": lambda c: seen_as(
-            Condition.RIGHT_SUBARTICULAR_STENOSIS if c is Condition.LEFT_SUBARTICULAR_STENOSIS else c
+            Condition.RIGHT_SUBARTICULAR_STENOSIS
+            if c is Condition.LEFT_SUBARTICULAR_STENOSIS
+            else c
         ),
         "a canal seen as nothing": lambda c: (
             (0.02,) * 5 + (0.9,) if c is Condition.SPINAL_CANAL_STENOSIS else seen_as(c)
         ),
     }
     for shown in wrong.values():
-        judged = evaluate_bundle(data, Part.TEST, learnt_from(data), answering(severities, shown), silent)
+        judged = evaluate_bundle(
+            data, Part.TEST, learnt_from(data), answering(severities, shown), silent
+        )
         assert measured(judged)["overall"]["condition_accuracy"] == pytest.approx(0.8)
     foramina = [j for j in judged if j.group == "foraminal"]
     assert foramina
@@ -183,11 +197,16 @@ def test_what_is_not_assessed_is_counted_and_told_and_in_no_other_figure(data, t
 def test_the_submission_has_the_competition_s_rows(data, tmp_path):
     judged = evaluate_bundle(data, None, {}, answering(severities_of(data / "train.csv")), silent)
     write_submission(tmp_path / "submission.csv", judged)
-    with (tmp_path / "submission.csv").open() as own, (data / "sample_submission.csv").open() as sample:
+    with (
+        (tmp_path / "submission.csv").open() as own,
+        (data / "sample_submission.csv").open() as sample,
+    ):
         written, expected = list(csv.DictReader(own)), list(csv.DictReader(sample))
     assert list(written[0]) == list(expected[0])
     assert [row["row_id"] for row in written] == [row["row_id"] for row in expected]
-    np.testing.assert_allclose([sum(float(row[s]) for s in Severity) for row in written], 1, atol=1e-5)
+    np.testing.assert_allclose(
+        [sum(float(row[s]) for s in Severity) for row in written], 1, atol=1e-5
+    )
 
 
 def test_a_report_on_phantoms_says_that_it_is_no_clinical_one(data, tmp_path):
@@ -201,10 +220,14 @@ def test_a_report_on_phantoms_says_that_it_is_no_clinical_one(data, tmp_path):
         assert "ceiling" in text
         assert "91.4" not in text
     assert (tmp_path / "report.html").read_text().count("<table>") >= 6
-    assert all((tmp_path / name).stat().st_size > 2000 for name in ("confusion.png", "calibration.png"))
+    assert all(
+        (tmp_path / name).stat().st_size > 2000 for name in ("confusion.png", "calibration.png")
+    )
 
 
 def test_a_part_without_studies_is_refused(data, tmp_path):
     write_data_set(tmp_path / "few", 2, 3)
     with pytest.raises(WrongSetting, match="test part"):
-        evaluate_bundle(tmp_path / "few", Part.TEST, learnt_from(tmp_path / "few"), answering({}), silent)
+        evaluate_bundle(
+            tmp_path / "few", Part.TEST, learnt_from(tmp_path / "few"), answering({}), silent
+        )

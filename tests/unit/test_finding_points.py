@@ -17,7 +17,9 @@ from tests.stub_program import seen_at
 from tests.unit.headers import SLICE
 
 CANAL = {level: np.array([0.7, 30.0, 72.3 - 36.0 * n]) for n, level in enumerate(Level)}
-USUAL = {key: usual_place(key, CANAL) for key in ALL_FINDINGS if key.condition.role is Role.SAGITTAL_T1}
+USUAL = {
+    key: usual_place(key, CANAL) for key in ALL_FINDINGS if key.condition.role is Role.SAGITTAL_T1
+}
 BLANK = np.ones((SLICE.rows, SLICE.columns), np.float32)
 
 
@@ -28,10 +30,14 @@ def stack(lean: float, towards_right: bool) -> Stack:
     slices = []
     for i in range(16):
         step = 4.4 * (i - 7.5) * (-1 if towards_right else 1)
-        corner = np.array([0.0, 30.0, 0.0]) + step * normal - 160.0 * down - np.array([0.0, 160.0, 0.0])
+        corner = (
+            np.array([0.0, 30.0, 0.0]) + step * normal - 160.0 * down - np.array([0.0, 160.0, 0.0])
+        )
         x, y, z = (float(v) for v in corner)
         axes = (0.0, 1.0, 0.0, *(float(v) for v in down))
-        slices.append(replace(SLICE, sop_instance_uid=f"1.2.{i}", position=(x, y, z), orientation=axes))
+        slices.append(
+            replace(SLICE, sop_instance_uid=f"1.2.{i}", position=(x, y, z), orientation=axes)
+        )
     return Stack(tuple(slices), Weighting.T1)
 
 
@@ -47,7 +53,9 @@ class Seeing:
         return BLANK
 
     def sagittal(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
-        heats = np.zeros((len(pictures), SAGITTAL.cells, SAGITTAL.cells, len(SAGITTAL.points)), np.float32)
+        heats = np.zeros(
+            (len(pictures), SAGITTAL.cells, SAGITTAL.cells, len(SAGITTAL.points)), np.float32
+        )
         centre = np.mean(list(USUAL.values()), axis=0)
         for heat, header in zip(heats, self.read[-len(pictures) :], strict=True):
             shown = picture(BLANK, header, centre, SAGITTAL)

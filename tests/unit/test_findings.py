@@ -17,11 +17,17 @@ def test_a_study_has_25_findings_in_the_order_of_the_rsna_rows():
 
 
 def test_the_severity_is_the_most_probable_one():
-    assert Finding(*CANAL, probabilities=(0.2, 0.7, 0.1), place=PLACE, shows=1).severity is Severity.MODERATE
+    assert (
+        Finding(*CANAL, probabilities=(0.2, 0.7, 0.1), place=PLACE, shows=1).severity
+        is Severity.MODERATE
+    )
 
 
 def test_of_two_equally_probable_severities_the_graver_one_counts():
-    assert Finding(*CANAL, probabilities=(0.4, 0.2, 0.4), place=PLACE, shows=1).severity is Severity.SEVERE
+    assert (
+        Finding(*CANAL, probabilities=(0.4, 0.2, 0.4), place=PLACE, shows=1).severity
+        is Severity.SEVERE
+    )
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,16 @@ def enhanced(ds: Dataset, frames: int) -> Dataset:
         MREchoSequence=[of(EffectiveEchoTime=101.5)],
         MRModifierSequence=[of(InversionTimes=[160.0], SpectrallySelectedSuppression="FAT")],
     )
-    own = [of(PlanePositionSequence=[of(ImagePositionPatient=[4 * n, 10, 20])]) for n in range(frames)]
-    for keyword in ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "RepetitionTime", "EchoTime"):
+    own = [
+        of(PlanePositionSequence=[of(ImagePositionPatient=[4 * n, 10, 20])]) for n in range(frames)
+    ]
+    for keyword in (
+        "ImageOrientationPatient",
+        "ImagePositionPatient",
+        "PixelSpacing",
+        "RepetitionTime",
+        "EchoTime",
+    ):
         delattr(ds, keyword)
     ds.SOPClassUID = EnhancedMRImageStorage
     ds.NumberOfFrames = frames
@@ -115,7 +123,9 @@ def test_frames_without_their_groups_are_refused(ds: Dataset) -> None:
         ("NumberOfFrames", 12, "multi-frame"),
     ],
 )
-def test_what_has_no_sane_geometry_is_refused_by_name(ds: Dataset, keyword: str, value: object, reason: str) -> None:
+def test_what_has_no_sane_geometry_is_refused_by_name(
+    ds: Dataset, keyword: str, value: object, reason: str
+) -> None:
     setattr(ds, keyword, value)
     with pytest.raises(NotDicom, match=reason):
         slice_headers(ds)
@@ -132,22 +142,33 @@ def with_bytes(path: Path, element: bytes, value: bytes) -> Path:
     content = SMALL.read_bytes()
     at = content.index(element) + 6
     length = int.from_bytes(content[at : at + 2], "little")
-    path.write_bytes(content[:at] + len(value).to_bytes(2, "little") + value + content[at + 2 + length :])
+    path.write_bytes(
+        content[:at] + len(value).to_bytes(2, "little") + value + content[at + 2 + length :]
+    )
     return path
 
 
 @pytest.mark.parametrize("value", [b"", b"fast", b"nan ", b"1e999 "])
 def test_a_time_that_is_no_number_is_not_known(tmp_path: Path, value: bytes) -> None:
-    (header,) = slice_headers(read_header(with_bytes(tmp_path / "d.dcm", b"\x18\x00\x80\x00DS", value)))
+    (header,) = slice_headers(
+        read_header(with_bytes(tmp_path / "d.dcm", b"\x18\x00\x80\x00DS", value))
+    )
     assert header.repetition_time is None
     assert header.echo_time == 240
 
 
 @pytest.mark.parametrize(
     ("value", "reason"),
-    [(b"0.5\\mm", "hold 2 numbers"), (b"0.5\\nan ", "hold 2 numbers"), (b"0,5\\0,5 ", "hold 2"), (b"", "is missing")],
+    [
+        (b"0.5\\mm", "hold 2 numbers"),
+        (b"0.5\\nan ", "hold 2 numbers"),
+        (b"0,5\\0,5 ", "hold 2"),
+        (b"", "is missing"),
+    ],
 )
-def test_a_spacing_that_is_no_number_is_refused_by_name(tmp_path: Path, value: bytes, reason: str) -> None:
+def test_a_spacing_that_is_no_number_is_refused_by_name(
+    tmp_path: Path, value: bytes, reason: str
+) -> None:
     damaged = with_bytes(tmp_path / "d.dcm", b"\x28\x00\x30\x00DS", value)
     with pytest.raises(NotDicom, match=f"PixelSpacing.*{reason}"):
         slice_headers(read_header(damaged))

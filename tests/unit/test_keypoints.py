@@ -12,7 +12,9 @@ from lumbar.spine.keypoint_input import AXIAL, CELL, SAGITTAL, Framing, brighten
 from lumbar.spine.slices import SliceHeader
 from tests.unit.headers import SLICE
 
-AXIAL_SLICE = replace(SLICE, orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0), position=(-100.0, -100.0, 5.0))
+AXIAL_SLICE = replace(
+    SLICE, orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0), position=(-100.0, -100.0, 5.0)
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -26,7 +28,9 @@ def test_cells_and_millimetres_agree(
 ) -> None:
     header = replace(header, spacing=spacing)
     for framing in (SAGITTAL, AXIAL):
-        seen = picture(np.ones((header.rows, header.columns), np.float32), header, header.centre, framing)
+        seen = picture(
+            np.ones((header.rows, header.columns), np.float32), header, header.centre, framing
+        )
         point = seen.from_cell(np.array(place))
         assert abs(header.distance(point)) < 0.001
         assert np.allclose(seen.to_cell(point), place, atol=1e-6)
@@ -43,7 +47,9 @@ def test_the_middle_of_the_picture_is_the_point_asked_for(framing: Framing) -> N
 
 
 def test_a_slice_stored_in_any_way_gives_the_same_picture() -> None:
-    image = cv2.GaussianBlur(np.random.default_rng(1).random((320, 320), dtype=np.float32), (0, 0), 3)
+    image = cv2.GaussianBlur(
+        np.random.default_rng(1).random((320, 320), dtype=np.float32), (0, 0), 3
+    )
     usual = picture(image, SLICE, SLICE.centre, SAGITTAL)
     row, down = np.array(SLICE.orientation[:3]), np.array(SLICE.orientation[3:])
     corner = SLICE.to_patient(319, 0)
@@ -52,7 +58,9 @@ def test_a_slice_stored_in_any_way_gives_the_same_picture() -> None:
     for header, stored in ((mirrored, image[:, ::-1]), (transposed, image.T)):
         seen = picture(np.ascontiguousarray(stored), header, SLICE.centre, SAGITTAL)
         assert np.abs(seen.pixels - usual.pixels).max() < 0.01
-        assert np.allclose(seen.from_cell(np.array([20, 30])), usual.from_cell(np.array([20, 30])), atol=1e-6)
+        assert np.allclose(
+            seen.from_cell(np.array([20, 30])), usual.from_cell(np.array([20, 30])), atol=1e-6
+        )
 
 
 @given(st.floats(0.01, 1000))

@@ -16,22 +16,35 @@ Heat = NDArray[np.float32]
 LOWEST = DISCS.index("l5_s1")
 
 
-def spine(left: float = 48.0, bottom: float = 84.0, size: float = 1.0, lean: float = 0.12) -> NDArray[np.float64]:
+def spine(
+    left: float = 48.0, bottom: float = 84.0, size: float = 1.0, lean: float = 0.12
+) -> NDArray[np.float64]:
     """(8, 2): x and y in cells of the discs, the lowest at ``bottom``."""
     up = np.concatenate([np.cumsum(np.array(SPACING)[::-1])[::-1], [0.0]]) * size / CELL_MM
     return np.column_stack([left - lean * up, bottom - up])
 
 
-def heat_of(places: NDArray[np.float64], shares: Mapping[int, Mapping[int, float]] | None = None) -> Heat:
+def heat_of(
+    places: NDArray[np.float64], shares: Mapping[int, Mapping[int, float]] | None = None
+) -> Heat:
     """A blob of .95 at each disc's own place, or shared out among the places of others."""
     blobs = seen_at([(x, y) for x, y in places], SAGITTAL, 1)[0]
     mixes = [(shares or {}).get(k, {k: 1.0}) for k in range(len(DISCS))]
-    return np.stack([sum(share * blobs[..., of] for of, share in mix.items()) for mix in mixes], axis=-1)
+    return np.stack(
+        [sum(share * blobs[..., of] for of, share in mix.items()) for mix in mixes], axis=-1
+    )
 
 
 @settings(max_examples=50, deadline=None)
-@given(left=st.floats(25, 75), bottom=st.floats(82, 90), size=st.floats(0.72, 1.1), lean=st.floats(-0.2, 0.3))
-def test_a_clear_spine_is_found_where_it_is(left: float, bottom: float, size: float, lean: float) -> None:
+@given(
+    left=st.floats(25, 75),
+    bottom=st.floats(82, 90),
+    size=st.floats(0.72, 1.1),
+    lean=st.floats(-0.2, 0.3),
+)
+def test_a_clear_spine_is_found_where_it_is(
+    left: float, bottom: float, size: float, lean: float
+) -> None:
     places = spine(left, bottom, size, lean)
     row = best_row(heat_of(places))
     assert row is not None
@@ -69,7 +82,9 @@ def test_a_spine_cut_at_the_top_ends_there() -> None:
     assert min(row.places) == 3
 
 
-@pytest.mark.parametrize("heat", [np.zeros((96, 96, 8), np.float32), np.full((96, 96, 8), 1e-4, np.float32)])
+@pytest.mark.parametrize(
+    "heat", [np.zeros((96, 96, 8), np.float32), np.full((96, 96, 8), 1e-4, np.float32)]
+)
 def test_maps_without_a_place_give_no_row(heat: Heat) -> None:
     assert best_row(heat) is None
 

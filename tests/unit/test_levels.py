@@ -67,7 +67,12 @@ def read_all(path: Path) -> SliceReader:
 
 def errors(levels: Levels, study: Study) -> Vector:
     """Distances in mm from the true middles of the dural sac."""
-    return np.array([np.linalg.norm(levels.canal[v] - study.point(Condition.SPINAL_CANAL_STENOSIS, v)) for v in Level])
+    return np.array(
+        [
+            np.linalg.norm(levels.canal[v] - study.point(Condition.SPINAL_CANAL_STENOSIS, v))
+            for v in Level
+        ]
+    )
 
 
 def changed(study: Study, change: Callable[[Picture], Picture]) -> Callable[[SliceHeader], Picture]:
@@ -96,7 +101,9 @@ def test_a_crooked_or_small_spine_is_followed_from_side_to_side(
     assert max(across) - min(across) > 10
 
 
-def test_levels_run_from_the_head_downwards(studies: list[Study], locate: Callable[..., Levels]) -> None:
+def test_levels_run_from_the_head_downwards(
+    studies: list[Study], locate: Callable[..., Levels]
+) -> None:
     canal = locate(studies[0].roles, studies[0].slices.read).canal
     assert list(canal) == list(Level)
     assert all(np.diff([point[2] for point in canal.values()]) < -20)
@@ -112,14 +119,21 @@ def test_the_canal_lies_between_the_left_recess_and_the_right(
             assert right[0] + 5 < point[0] < left[0] - 5
 
 
-def test_the_source_is_a_slice_through_the_canal(studies: list[Study], locate: Callable[..., Levels]) -> None:
+def test_the_source_is_a_slice_through_the_canal(
+    studies: list[Study], locate: Callable[..., Levels]
+) -> None:
     for study in studies:
         levels = locate(study.roles, study.slices.read)
         assert levels.source in study.sagittal
-        assert abs(levels.source.distance(study.point(Condition.SPINAL_CANAL_STENOSIS, Level.L3_L4))) < 7
+        assert (
+            abs(levels.source.distance(study.point(Condition.SPINAL_CANAL_STENOSIS, Level.L3_L4)))
+            < 7
+        )
 
 
-def test_a_damaged_slice_does_not_stop_it(studies: list[Study], locate: Callable[..., Levels]) -> None:
+def test_a_damaged_slice_does_not_stop_it(
+    studies: list[Study], locate: Callable[..., Levels]
+) -> None:
     study = studies[0]
     damaged = study.sagittal[len(study.sagittal) // 2]
 
@@ -159,7 +173,9 @@ def test_what_rests_on_one_slice_of_a_damaged_series_is_doubted(
     assert any("could not be read" in note for note in levels.notes)
 
 
-def test_a_t2_series_damaged_throughout_leaves_the_t1(studies: list[Study], locate: Callable[..., Levels]) -> None:
+def test_a_t2_series_damaged_throughout_leaves_the_t1(
+    studies: list[Study], locate: Callable[..., Levels]
+) -> None:
     study = studies[0]
 
     def read(header: SliceHeader) -> Picture:
@@ -191,12 +207,16 @@ def test_the_lumbar_station_of_a_whole_spine_is_found_among_the_others(
     assert errors(levels, studies[0]).max() <= 5
 
 
-def test_without_sagittal_t2_it_says_so(studies: list[Study], locate: Callable[..., Levels]) -> None:
+def test_without_sagittal_t2_it_says_so(
+    studies: list[Study], locate: Callable[..., Levels]
+) -> None:
     with pytest.raises(NotAnalysable, match="no sagittal T1 or T2/STIR series was received"):
         locate(Roles({}, ()), studies[0].slices.read)
 
 
-def test_a_single_midline_slice_is_enough(studies: list[Study], locate: Callable[..., Levels]) -> None:
+def test_a_single_midline_slice_is_enough(
+    studies: list[Study], locate: Callable[..., Levels]
+) -> None:
     study = studies[2]
     alone = study.sagittal[len(study.sagittal) // 2]
     levels = locate(assign_roles([alone]), study.slices.read)
@@ -249,7 +269,11 @@ def ladder(image: Picture) -> Picture:
 def quilt(image: Picture) -> Picture:
     """The picture's own patches in another order."""
     side = len(image) // 8
-    patches = [image[y : y + side, x : x + side] for y in range(0, 8 * side, side) for x in range(0, 8 * side, side)]
+    patches = [
+        image[y : y + side, x : x + side]
+        for y in range(0, 8 * side, side)
+        for x in range(0, 8 * side, side)
+    ]
     order = np.random.default_rng(1).permutation(64)
     return np.block([[patches[i] for i in row] for row in order.reshape(8, 8)])
 
@@ -259,7 +283,8 @@ def nothing(image: Picture) -> Picture:
 
 
 @pytest.mark.parametrize(
-    "change", [mirrored, turned, np.flipud, np.transpose, upper_half, noise, clouds, ladder, quilt, nothing]
+    "change",
+    [mirrored, turned, np.flipud, np.transpose, upper_half, noise, clouds, ladder, quilt, nothing],
 )
 def test_what_is_no_upright_lumbar_spine_is_refused(
     studies: list[Study], change: Callable[[Picture], Picture], locate: Callable[..., Levels]
@@ -269,7 +294,9 @@ def test_what_is_no_upright_lumbar_spine_is_refused(
             locate(study.roles, changed(study, change))
 
 
-def test_a_cervical_spine_that_says_it_is_lumbar_is_refused(real_files: Path, locate: Callable[..., Levels]) -> None:
+def test_a_cervical_spine_that_says_it_is_lumbar_is_refused(
+    real_files: Path, locate: Callable[..., Levels]
+) -> None:
     slices = read_all(real_files / "not-lumbar" / "cervical-says-lspine.dcm")
     with pytest.raises(NotAnalysable, match="no lumbar spine was found"):
         locate(assign_roles(slices.headers), slices.read)
@@ -290,7 +317,9 @@ def test_a_real_parasagittal_slice_gives_points_behind_its_discs(
 
 
 @pytest.mark.parametrize("region", [Region.THORAX, Region.NECK, Region.PELVIS])
-def test_a_phantom_of_another_region_is_refused(tmp_path: Path, region: Region, locate: Callable[..., Levels]) -> None:
+def test_a_phantom_of_another_region_is_refused(
+    tmp_path: Path, region: Region, locate: Callable[..., Levels]
+) -> None:
     write_study(tmp_path, 5, kind=Kind(HELD_OUT[0], region=region))
     slices = read_all(tmp_path)
     with pytest.raises(NotAnalysable, match="no lumbar spine was found"):
@@ -319,7 +348,9 @@ def test_a_transitional_vertebra_makes_the_numbering_uncertain(
     assert locate(assign_roles(slices.headers), slices.read).numbering_uncertain
 
 
-def test_without_t2_the_levels_are_found_on_t1(studies: list[Study], locate: Callable[..., Levels]) -> None:
+def test_without_t2_the_levels_are_found_on_t1(
+    studies: list[Study], locate: Callable[..., Levels]
+) -> None:
     for study in studies:
         bare = assign_roles([s for s in study.slices.headers if s not in study.sagittal])
         assert Role.SAGITTAL_T2 not in bare.stacks
@@ -328,7 +359,9 @@ def test_without_t2_the_levels_are_found_on_t1(studies: list[Study], locate: Cal
         assert "Sagittal T1" in levels.notes[0]
 
 
-def test_only_the_slices_that_are_needed_are_read(studies: list[Study], locate: Callable[..., Levels]) -> None:
+def test_only_the_slices_that_are_needed_are_read(
+    studies: list[Study], locate: Callable[..., Levels]
+) -> None:
     asked: list[SliceHeader] = []
 
     def read(header: SliceHeader) -> Picture:

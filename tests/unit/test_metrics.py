@@ -16,7 +16,14 @@ from lumbar.training.calibration import (
     fitted,
     log_loss,
 )
-from lumbar.training.metrics import Scored, agreement, competition_loss, confusion, figures, intervals
+from lumbar.training.metrics import (
+    Scored,
+    agreement,
+    competition_loss,
+    confusion,
+    figures,
+    intervals,
+)
 
 RNG = np.random.default_rng(5)
 LABELS = RNG.choice(3, 600, p=(0.7, 0.2, 0.1))
@@ -28,7 +35,15 @@ def one_hot(answers):
 
 def test_right_answers_throughout_reach_every_figure_s_best():
     found = figures(one_hot(LABELS), LABELS)
-    for name in ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "quadratic_kappa", "auc"):
+    for name in (
+        "accuracy",
+        "balanced_accuracy",
+        "precision",
+        "recall",
+        "f1",
+        "quadratic_kappa",
+        "auc",
+    ):
         assert found[name] == pytest.approx(1)
     assert found["log_loss"] == pytest.approx(-np.log(0.98))
     assert found["majority_accuracy"] == pytest.approx((LABELS == 0).mean())
@@ -47,7 +62,10 @@ def test_a_grade_too_far_costs_more_kappa_than_the_next_one():
     wrong = np.flatnonzero(LABELS == 0)[:60]
     near[wrong], far[wrong] = 1, 2
     assert agreement(near, LABELS)["accuracy"] == agreement(far, LABELS)["accuracy"]
-    assert agreement(near, LABELS)["quadratic_kappa"] > agreement(far, LABELS)["quadratic_kappa"] + 0.05
+    assert (
+        agreement(near, LABELS)["quadratic_kappa"]
+        > agreement(far, LABELS)["quadratic_kappa"] + 0.05
+    )
 
 
 def test_a_severity_that_does_not_occur_is_in_no_average():
@@ -56,7 +74,11 @@ def test_a_severity_that_does_not_occur_is_in_no_average():
 
 
 def test_rows_of_the_confusion_matrix_are_the_labels():
-    assert confusion(np.array([1, 1, 2]), np.array([0, 1, 2])).tolist() == [[0, 1, 0], [0, 1, 0], [0, 0, 1]]
+    assert confusion(np.array([1, 1, 2]), np.array([0, 1, 2])).tolist() == [
+        [0, 1, 0],
+        [0, 1, 0],
+        [0, 0, 1],
+    ]
 
 
 def scored(group, label, probabilities, study="1"):
@@ -68,7 +90,9 @@ def test_the_competition_s_loss_weighs_severe_four_times_and_averages_its_groups
     recess = [scored("subarticular", 1, (0.2, 0.6, 0.2))]
     expected_canal = (-np.log(0.8) - 4 * np.log(0.5)) / 5
     any_severe = -np.log(0.5)
-    assert competition_loss(canal + recess) == pytest.approx(np.mean([expected_canal, -np.log(0.6), any_severe]))
+    assert competition_loss(canal + recess) == pytest.approx(
+        np.mean([expected_canal, -np.log(0.6), any_severe])
+    )
 
 
 def test_any_severe_canal_is_a_study_s_worst_level_weighed_by_its_worst_label():
@@ -87,14 +111,20 @@ def test_an_interval_is_of_patients_and_holds_the_figure():
     right = RNG.random(600) < 0.8
     low, high = intervals(lambda drawn: {"share": float(right[drawn].mean())}, patients)["share"]
     assert low < right.mean() < high
-    whole = np.repeat(RNG.random(24) < 0.8, 25)  # right or wrong by whole patients: far less is known
-    wide_low, wide_high = intervals(lambda drawn: {"share": float(whole[drawn].mean())}, patients)["share"]
+    whole = np.repeat(
+        RNG.random(24) < 0.8, 25
+    )  # right or wrong by whole patients: far less is known
+    wide_low, wide_high = intervals(lambda drawn: {"share": float(whole[drawn].mean())}, patients)[
+        "share"
+    ]
     assert wide_high - wide_low > 2 * (high - low)
 
 
 def test_a_figure_that_some_samples_do_not_have_is_measured_on_the_others():
     patients = [str(i) for i in range(20)]
-    found = intervals(lambda drawn: {"some": float("nan") if 0 in drawn else 1.0, "none": float("nan")}, patients)
+    found = intervals(
+        lambda drawn: {"some": float("nan") if 0 in drawn else 1.0, "none": float("nan")}, patients
+    )
     assert found["some"] == (1.0, 1.0)
     assert np.isnan(found["none"]).all()
 
@@ -134,7 +164,12 @@ def test_the_fitted_temperature_is_the_one_that_was_applied():
     assert np.ptp(correction) < 0.3
     calm = corrected(sharp, correction, temperature)
     assert log_loss(calm, labels) < log_loss(sharp, labels)
-    assert expected_calibration_error(calm, labels) < 0.02 < 0.1 < expected_calibration_error(sharp, labels)
+    assert (
+        expected_calibration_error(calm, labels)
+        < 0.02
+        < 0.1
+        < expected_calibration_error(sharp, labels)
+    )
     np.testing.assert_allclose(corrected(truth, np.zeros(3)), truth, atol=1e-9)
 
 
@@ -146,7 +181,11 @@ def test_the_fitted_offsets_undo_what_favoured_a_class():
     unmoved, _ = fitted(skewed, np.array([0.1, 0.0, 0.2]), labels, offsets=False)
     assert unmoved == pytest.approx([0.1, 0, 0.2], abs=1e-6)
     straight = corrected(skewed, correction, temperature)
-    assert expected_calibration_error(straight, labels) < 0.02 < expected_calibration_error(skewed, labels)
+    assert (
+        expected_calibration_error(straight, labels)
+        < 0.02
+        < expected_calibration_error(skewed, labels)
+    )
 
 
 def test_a_class_of_which_there_is_next_to_nothing_gets_hardly_an_offset():
@@ -164,7 +203,9 @@ def test_a_calibrated_network_gives_what_the_correction_makes_of_it():
     before = network.predict_on_batch(asked)
     correction = np.array([0.4, -0.3, -1.2])
     calibrate(network, correction, 1.7)
-    np.testing.assert_allclose(network.predict_on_batch(asked), corrected(before, correction, 1.7), atol=1e-5)
+    np.testing.assert_allclose(
+        network.predict_on_batch(asked), corrected(before, correction, 1.7), atol=1e-5
+    )
 
 
 def test_quadratic_kappa_is_cohen_s():

@@ -14,14 +14,23 @@ import pytest
 
 from lumbar.errors import WrongSetting
 from lumbar.networks import Networks, bundle
-from lumbar.networks.bundle import DESCRIPTION, SHIPPED, load_bundle, read_identity, write_bundle, write_description
+from lumbar.networks.bundle import (
+    DESCRIPTION,
+    SHIPPED,
+    load_bundle,
+    read_identity,
+    write_bundle,
+    write_description,
+)
 from lumbar.networks.classifiers import BACKBONES, CLASSES, Classifiers, build_classifier
 from lumbar.networks.locator import FOLDER, described
 from lumbar.spine.anatomy import Condition
 from lumbar.spine.crops import PREPROCESSING_VERSION
 from lumbar.spine.provenance import TrainedOn
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras, saving weights
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning"
+)  # Keras, saving weights
 
 CROPS = np.random.default_rng(0).random((5, 224, 224), dtype=np.float32)
 SIDES = {"condition": 64, "severity": 96}
@@ -38,7 +47,9 @@ def built() -> dict[str, keras.Model]:
 
 
 @pytest.fixture(scope="module")
-def written(built: dict[str, keras.Model], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def written(
+    built: dict[str, keras.Model], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("bundles") / "phantom"
     write_bundle(folder, "phantom", "3", TrainedOn.SYNTHETIC, built, SIDES)
     yield folder
@@ -116,24 +127,34 @@ def test_every_backbone_sees_grey_in_the_convention_of_its_imagenet_weights(
 def test_weights_do_not_depend_on_the_size_that_a_network_works_at(architecture: str) -> None:
     small, large = (build_classifier("severity", architecture, side) for side in (32, 64))
     large.set_weights(small.get_weights())
-    assert small.predict_on_batch(CROPS[:1]).shape == large.predict_on_batch(CROPS[:1]).shape == (1, 3)
+    assert (
+        small.predict_on_batch(CROPS[:1]).shape == large.predict_on_batch(CROPS[:1]).shape == (1, 3)
+    )
 
 
 @pytest.mark.parametrize("kind", ["condition", "severity"])
 def test_no_two_layers_begin_with_the_same_kernel(built: dict[str, keras.Model], kind: str) -> None:
     layers = built[kind].get_layer("backbone").layers
-    kernels = [layer.get_weights()[0].tobytes() for layer in layers if type(layer) is keras.layers.Conv2D]
+    kernels = [
+        layer.get_weights()[0].tobytes() for layer in layers if type(layer) is keras.layers.Conv2D
+    ]
     assert len(kernels) >= 13
     assert len(set(kernels)) == len(kernels)
 
 
 def test_what_is_no_number_is_null_in_the_description(tmp_path: Path) -> None:
-    write_description(tmp_path, {"figures": {"kappa": float("nan"), "interval": (0.5, float("nan"))}})
+    write_description(
+        tmp_path, {"figures": {"kappa": float("nan"), "interval": (0.5, float("nan"))}}
+    )
     text = (tmp_path / DESCRIPTION).read_text()
-    assert json.loads(text, parse_constant=pytest.fail) == {"figures": {"kappa": None, "interval": [0.5, None]}}
+    assert json.loads(text, parse_constant=pytest.fail) == {
+        "figures": {"kappa": None, "interval": [0.5, None]}
+    }
 
 
-def test_random_weights_let_a_signal_through_a_network_without_normalisation(built: dict[str, keras.Model]) -> None:
+def test_random_weights_let_a_signal_through_a_network_without_normalisation(
+    built: dict[str, keras.Model],
+) -> None:
     """As glorot's do not: sixteen layers would leave little of it."""
     backbone = built["condition"].get_layer("backbone")
     noise = np.random.default_rng(3).normal(0, 64, (2, 64, 64, 3)).astype(np.float32)
@@ -163,10 +184,17 @@ def test_the_shipped_bundle_is_whole_small_enough_and_has_learnt_from_phantoms()
 NOTHING, SYNTHETIC, CLINICAL = TrainedOn
 
 
-def state_trained_on(copied: Path, monkeypatch: pytest.MonkeyPatch, own: TrainedOn, border: dict[str, Any]) -> None:
+def state_trained_on(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, own: TrainedOn, border: dict[str, Any]
+) -> None:
     """Says ``own`` of the bundle; of the locator's networks that they are clinical, but of the border's ``border``."""
-    (copied / DESCRIPTION).write_text(json.dumps(json.loads((copied / DESCRIPTION).read_text()) | {"trained_on": own}))
-    stated = {kind: {"sha256": about["sha256"], "trained_on": CLINICAL} for kind, about in described(FOLDER).items()}
+    (copied / DESCRIPTION).write_text(
+        json.dumps(json.loads((copied / DESCRIPTION).read_text()) | {"trained_on": own})
+    )
+    stated = {
+        kind: {"sha256": about["sha256"], "trained_on": CLINICAL}
+        for kind, about in described(FOLDER).items()
+    }
     stated["border"] = {"sha256": stated["border"]["sha256"], **border}
     (copied / "locator.json").write_text(json.dumps(stated))
     monkeypatch.setattr(bundle, "FOLDER", copied)
@@ -183,7 +211,11 @@ def state_trained_on(copied: Path, monkeypatch: pytest.MonkeyPatch, own: Trained
     ],
 )
 def test_a_bundle_is_trained_on_no_more_than_the_weakest_network_it_is_read_with(
-    copied: Path, monkeypatch: pytest.MonkeyPatch, own: TrainedOn, locator: TrainedOn, all_in_all: TrainedOn
+    copied: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    own: TrainedOn,
+    locator: TrainedOn,
+    all_in_all: TrainedOn,
 ) -> None:
     state_trained_on(copied, monkeypatch, own, {"trained_on": locator})
     assert read_identity(copied).trained_on is all_in_all
@@ -198,8 +230,12 @@ def test_a_locator_that_does_not_say_what_it_has_learnt_from_is_refused(
         read_identity(copied)
 
 
-def test_a_clinical_bundle_says_synthetic_while_the_shipped_locator_has_learnt_from_phantoms(copied: Path) -> None:
-    (copied / DESCRIPTION).write_text((copied / DESCRIPTION).read_text().replace('"synthetic"', '"clinical"'))
+def test_a_clinical_bundle_says_synthetic_while_the_shipped_locator_has_learnt_from_phantoms(
+    copied: Path,
+) -> None:
+    (copied / DESCRIPTION).write_text(
+        (copied / DESCRIPTION).read_text().replace('"synthetic"', '"clinical"')
+    )
     assert "Trained on synthetic data" in read_identity(copied).trained_on.notices
 
 

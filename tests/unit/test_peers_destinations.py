@@ -10,13 +10,21 @@ from lumbar.peers import DicomwebDestination, DimseDestination, parse_destinatio
     ("url", "destination"),
     [
         ("dicom://PACS@host:104", DimseDestination("d", "host", 104, "PACS", "LUMBAR")),
-        ("dicom://My%20Pacs@[::1]:104?calling=AI", DimseDestination("d", "::1", 104, "My Pacs", "AI")),
+        (
+            "dicom://My%20Pacs@[::1]:104?calling=AI",
+            DimseDestination("d", "::1", 104, "My Pacs", "AI"),
+        ),
         ("https://host/dicom-web/", DicomwebDestination("d", "https://host/dicom-web")),
-        ("http://u:p%40w@h:8042/x", DicomwebDestination("d", "http://h:8042/x", username="u", password="p@w")),
+        (
+            "http://u:p%40w@h:8042/x",
+            DicomwebDestination("d", "http://h:8042/x", username="u", password="p@w"),
+        ),
         ("https://abc@host/x", DicomwebDestination("d", "https://host/x", token="abc")),
     ],
 )
-def test_a_url_names_a_destination(url: str, destination: DimseDestination | DicomwebDestination) -> None:
+def test_a_url_names_a_destination(
+    url: str, destination: DimseDestination | DicomwebDestination
+) -> None:
     assert parse_destination("d", url) == destination
 
 
@@ -42,7 +50,9 @@ def test_a_url_names_a_destination(url: str, destination: DimseDestination | Dic
     ],
 )
 def test_a_wrong_url_says_what_is_expected_and_shows_no_password(url: str) -> None:
-    with pytest.raises(WrongSetting, match=r"^destination pacs1: .*expected (dicom|http)") as failure:
+    with pytest.raises(
+        WrongSetting, match=r"^destination pacs1: .*expected (dicom|http)"
+    ) as failure:
         parse_destination("pacs1", url)
     assert "secret" not in str(failure.value)
     assert failure.value.__cause__ is None

@@ -22,8 +22,14 @@ from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Rol
 SEED = 4  # a scanner that tilts its axial slices along the discs
 NORMAL = dict.fromkeys(ALL_FINDINGS, Severity.NORMAL_MILD)
 CANAL = Condition.SPINAL_CANAL_STENOSIS
-FORAMEN = {Side.LEFT: Condition.LEFT_NEURAL_FORAMINAL_NARROWING, Side.RIGHT: Condition.RIGHT_NEURAL_FORAMINAL_NARROWING}
-RECESS = {Side.LEFT: Condition.LEFT_SUBARTICULAR_STENOSIS, Side.RIGHT: Condition.RIGHT_SUBARTICULAR_STENOSIS}
+FORAMEN = {
+    Side.LEFT: Condition.LEFT_NEURAL_FORAMINAL_NARROWING,
+    Side.RIGHT: Condition.RIGHT_NEURAL_FORAMINAL_NARROWING,
+}
+RECESS = {
+    Side.LEFT: Condition.LEFT_SUBARTICULAR_STENOSIS,
+    Side.RIGHT: Condition.RIGHT_SUBARTICULAR_STENOSIS,
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,9 @@ class Study:
     truth: PhantomTruth
     series: Mapping[Role, list[FileDataset]]
 
-    def around(self, role: Role, point: tuple[float, float, float], half: float) -> NDArray[np.float64]:
+    def around(
+        self, role: Role, point: tuple[float, float, float], half: float
+    ) -> NDArray[np.float64]:
         """Pixels of the nearest slice within ``half`` mm of a point, which must be on it."""
         instance = min(self.series[role], key=lambda d: abs(across(d, point)))
         assert abs(across(instance, point)) < 2.5
@@ -41,10 +49,14 @@ class Study:
         assert 0 <= row < instance.Rows
         reach = round(half / instance.PixelSpacing[0])
         c, r = round(column), round(row)
-        return instance.pixel_array[r - reach : r + reach + 1, c - reach : c + reach + 1].astype(float)
+        return instance.pixel_array[r - reach : r + reach + 1, c - reach : c + reach + 1].astype(
+            float
+        )
 
 
-def geometry(instance: FileDataset) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def geometry(
+    instance: FileDataset,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     orientation = np.array(instance.ImageOrientationPatient, float)
     return np.array(instance.ImagePositionPatient, float), orientation[:3], orientation[3:]
 
@@ -57,7 +69,9 @@ def across(instance: FileDataset, point: tuple[float, float, float]) -> float:
 def in_pixels(instance: FileDataset, point: tuple[float, float, float]) -> tuple[float, float]:
     position, along, down = geometry(instance)
     offset = np.array(point) - position
-    return float(offset @ along) / instance.PixelSpacing[1], float(offset @ down) / instance.PixelSpacing[0]
+    return float(offset @ along) / instance.PixelSpacing[1], float(
+        offset @ down
+    ) / instance.PixelSpacing[0]
 
 
 def make(folder: Path, severities: Mapping[FindingKey, Severity]) -> Study:
@@ -87,12 +101,18 @@ def graded(tmp_path_factory: pytest.TempPathFactory, normal: Study) -> tuple[Stu
 @pytest.fixture(scope="module")
 def one_sided(tmp_path_factory: pytest.TempPathFactory) -> Study:
     """Everything normal but the left recess and the right foramen of L4/L5, which are severe."""
-    severe = {FindingKey(c, Level.L4_L5): Severity.SEVERE for c in (RECESS[Side.LEFT], FORAMEN[Side.RIGHT])}
+    severe = {
+        FindingKey(c, Level.L4_L5): Severity.SEVERE
+        for c in (RECESS[Side.LEFT], FORAMEN[Side.RIGHT])
+    }
     return make(tmp_path_factory.mktemp("one-sided"), NORMAL | severe)
 
 
 def digest(folder: Path) -> dict[str, str]:
-    return {str(p.relative_to(folder)): sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*.dcm")}
+    return {
+        str(p.relative_to(folder)): sha256(p.read_bytes()).hexdigest()
+        for p in folder.rglob("*.dcm")
+    }
 
 
 def test_the_same_seed_gives_the_same_bytes(normal: Study, tmp_path: Path) -> None:
@@ -130,7 +150,12 @@ def test_files_are_complete_and_say_that_they_are_synthetic(normal: Study) -> No
         assert d.preamble == bytes(128)
     for series in normal.series.values():
         assert sorted(d.InstanceNumber for d in series) == list(range(1, len(series) + 1))
-    assert normal.series[Role.SAGITTAL_T1][0].EchoTime < 20 < 80 < normal.series[Role.AXIAL_T2][0].EchoTime
+    assert (
+        normal.series[Role.SAGITTAL_T1][0].EchoTime
+        < 20
+        < 80
+        < normal.series[Role.AXIAL_T2][0].EchoTime
+    )
 
 
 def test_every_true_point_lies_on_a_slice_of_every_series(normal: Study) -> None:
@@ -142,16 +167,23 @@ def test_every_true_point_lies_on_a_slice_of_every_series(normal: Study) -> None
 
 
 @pytest.mark.parametrize("level", Level)
-def test_a_normal_sac_is_bright_on_both_t2_series_and_dark_on_t1(normal: Study, level: Level) -> None:
+def test_a_normal_sac_is_bright_on_both_t2_series_and_dark_on_t1(
+    normal: Study, level: Level
+) -> None:
     sac, disc = normal.truth.points[FindingKey(CANAL, level)], normal.truth.disc_centres[level]
     for role in (Role.SAGITTAL_T2, Role.AXIAL_T2):
         assert normal.around(role, sac, 2).mean() > 1.4 * normal.around(role, disc, 2).mean()
     foramen = normal.truth.points[FindingKey(FORAMEN[Side.LEFT], level)]
-    assert normal.around(Role.SAGITTAL_T1, sac, 2).mean() < 0.6 * normal.around(Role.SAGITTAL_T1, foramen, 2).max()
+    assert (
+        normal.around(Role.SAGITTAL_T1, sac, 2).mean()
+        < 0.6 * normal.around(Role.SAGITTAL_T1, foramen, 2).max()
+    )
 
 
 @pytest.mark.parametrize("level", Level)
-def test_the_canal_holds_less_csf_the_more_severe_it_is(graded: tuple[Study, ...], level: Level) -> None:
+def test_the_canal_holds_less_csf_the_more_severe_it_is(
+    graded: tuple[Study, ...], level: Level
+) -> None:
     areas = []
     for study in graded:
         sac = study.truth.points[FindingKey(CANAL, level)]
@@ -162,7 +194,9 @@ def test_the_canal_holds_less_csf_the_more_severe_it_is(graded: tuple[Study, ...
 
 @pytest.mark.parametrize("side", Side)
 @pytest.mark.parametrize("level", Level)
-def test_a_foramen_holds_less_fat_the_more_severe_it_is(graded: tuple[Study, ...], level: Level, side: Side) -> None:
+def test_a_foramen_holds_less_fat_the_more_severe_it_is(
+    graded: tuple[Study, ...], level: Level, side: Side
+) -> None:
     fat = []
     for study in graded:
         point = study.truth.points[FindingKey(FORAMEN[side], level)]
@@ -185,7 +219,9 @@ def test_one_side_is_narrowed_on_that_side_only(one_sided: Study, normal: Study)
 def test_the_patients_left_has_the_larger_x_and_the_larger_axial_column(normal: Study) -> None:
     for level in Level:
         for conditions in (FORAMEN, RECESS):
-            left, right = (normal.truth.points[FindingKey(conditions[side], level)] for side in Side)
+            left, right = (
+                normal.truth.points[FindingKey(conditions[side], level)] for side in Side
+            )
             assert left[0] > normal.truth.points[FindingKey(CANAL, level)][0] > right[0]
             axial = normal.series[Role.AXIAL_T2][0]
             assert in_pixels(axial, left)[0] > in_pixels(axial, right)[0]
@@ -199,7 +235,10 @@ def test_any_patient_is_anatomically_ordered_and_inside_every_series(seed: int) 
     assert heights == sorted(heights, reverse=True)
     series = {role: s for s, (_, role) in zip(plan.series, plan.truth.series, strict=True)}
     for key, point in plan.truth.points.items():
-        away, stack = min(((s.nearest(point)[1], s) for s in series[key.condition.role].stacks), key=lambda f: f[0])
+        away, stack = min(
+            ((s.nearest(point)[1], s) for s in series[key.condition.role].stacks),
+            key=lambda f: f[0],
+        )
         column, row = stack.to_pixel(point)
         assert away <= 2.5
         assert 0 < column < stack.size - 1
@@ -213,12 +252,18 @@ def test_any_patient_is_anatomically_ordered_and_inside_every_series(seed: int) 
 
 
 @settings(max_examples=40)
-@given(seed=st.integers(0, 10**6), grade=st.sampled_from(Severity), key=st.sampled_from(ALL_FINDINGS))
-def test_a_given_grade_replaces_only_its_own_finding(seed: int, grade: Severity, key: FindingKey) -> None:
+@given(
+    seed=st.integers(0, 10**6), grade=st.sampled_from(Severity), key=st.sampled_from(ALL_FINDINGS)
+)
+def test_a_given_grade_replaces_only_its_own_finding(
+    seed: int, grade: Severity, key: FindingKey
+) -> None:
     drawn = draw_burdens(np.random.default_rng(seed))
     given_one = draw_burdens(np.random.default_rng(seed), {key: grade})
     assert severity(given_one[key]) is grade
-    assert {k: v for k, v in given_one.items() if k != key} == {k: v for k, v in drawn.items() if k != key}
+    assert {k: v for k, v in given_one.items() if k != key} == {
+        k: v for k, v in drawn.items() if k != key
+    }
 
 
 def test_drawn_grades_follow_the_shares_of_real_studies() -> None:
@@ -232,11 +277,16 @@ def test_drawn_grades_follow_the_shares_of_real_studies() -> None:
 
     assert share(CANAL, Level.L4_L5, Severity.NORMAL_MILD) == pytest.approx(0.751, abs=0.04)
     assert share(CANAL, Level.L4_L5, Severity.SEVERE) == pytest.approx(0.129, abs=0.03)
-    assert share(FORAMEN[Side.LEFT], Level.L5_S1, Severity.MODERATE) == pytest.approx(0.264, abs=0.04)
-    assert share(RECESS[Side.RIGHT], Level.L4_L5, Severity.NORMAL_MILD) == pytest.approx(0.450, abs=0.04)
+    assert share(FORAMEN[Side.LEFT], Level.L5_S1, Severity.MODERATE) == pytest.approx(
+        0.264, abs=0.04
+    )
+    assert share(RECESS[Side.RIGHT], Level.L4_L5, Severity.NORMAL_MILD) == pytest.approx(
+        0.450, abs=0.04
+    )
     both = np.mean(
         [
-            g[FindingKey(RECESS[Side.LEFT], Level.L4_L5)] is g[FindingKey(RECESS[Side.RIGHT], Level.L4_L5)]
+            g[FindingKey(RECESS[Side.LEFT], Level.L4_L5)]
+            is g[FindingKey(RECESS[Side.RIGHT], Level.L4_L5)]
             for g in grades
         ]
     )

@@ -30,19 +30,27 @@ def table(out: Path, name: str) -> list[dict[str, str]]:
 
 
 def digest(out: Path) -> dict[str, str]:
-    return {str(p.relative_to(out)): sha256(p.read_bytes()).hexdigest() for p in out.rglob("*") if p.is_file()}
+    return {
+        str(p.relative_to(out)): sha256(p.read_bytes()).hexdigest()
+        for p in out.rglob("*")
+        if p.is_file()
+    }
 
 
 def test_every_finished_study_is_reported(data_set: tuple[Path, list[None]]) -> None:
     assert len(data_set[1]) == STUDIES
 
 
-def test_more_processes_write_the_same_bytes(data_set: tuple[Path, list[None]], tmp_path: Path) -> None:
+def test_more_processes_write_the_same_bytes(
+    data_set: tuple[Path, list[None]], tmp_path: Path
+) -> None:
     write_data_set(tmp_path, STUDIES, 7, processes=2)
     assert digest(tmp_path) == digest(data_set[0])
 
 
-def test_labels_are_a_reader_s_and_beside_them_stands_what_is_true(data_set: tuple[Path, list[None]]) -> None:
+def test_labels_are_a_reader_s_and_beside_them_stands_what_is_true(
+    data_set: tuple[Path, list[None]],
+) -> None:
     labels, truths = (table(data_set[0], name) for name in ("train.csv", "phantom_truth.csv"))
     order = ["Normal/Mild", "Moderate", "Severe"]
     off = [
@@ -74,17 +82,34 @@ def test_every_series_is_described_and_in_its_folder(data_set: tuple[Path, list[
     rows = table(data_set[0], "train_series_descriptions.csv")
     assert list(rows[0]) == ["study_id", "series_id", "series_description"]
     assert len(rows) == 3 * STUDIES
-    assert {row["series_description"] for row in rows} == {"Sagittal T1", "Sagittal T2/STIR", "Axial T2"}
+    assert {row["series_description"] for row in rows} == {
+        "Sagittal T1",
+        "Sagittal T2/STIR",
+        "Axial T2",
+    }
     folders = {f"{row['study_id']}/{row['series_id']}" for row in rows}
     images = data_set[0] / "train_images"
     assert folders == {str(p.parent.relative_to(images)) for p in images.rglob("*.dcm")}
 
 
-def test_coordinates_hit_the_finding_on_the_series_where_it_is_read(data_set: tuple[Path, list[None]]) -> None:
+def test_coordinates_hit_the_finding_on_the_series_where_it_is_read(
+    data_set: tuple[Path, list[None]],
+) -> None:
     out = data_set[0]
-    described = {row["series_id"]: row["series_description"] for row in table(out, "train_series_descriptions.csv")}
+    described = {
+        row["series_id"]: row["series_description"]
+        for row in table(out, "train_series_descriptions.csv")
+    }
     rows = table(out, "train_label_coordinates.csv")
-    assert list(rows[0]) == ["study_id", "series_id", "instance_number", "condition", "level", "x", "y"]
+    assert list(rows[0]) == [
+        "study_id",
+        "series_id",
+        "instance_number",
+        "condition",
+        "level",
+        "x",
+        "y",
+    ]
     assert len(rows) == 25 * STUDIES
     levels = {level.label: level for level in Level}
     conditions = {condition.label.title(): condition for condition in Condition}
@@ -105,11 +130,15 @@ def test_coordinates_hit_the_finding_on_the_series_where_it_is_read(data_set: tu
         assert np.linalg.norm(hit - truth) < 2.6
 
 
-def test_the_sample_submission_asks_for_every_finding_of_every_study(data_set: tuple[Path, list[None]]) -> None:
+def test_the_sample_submission_asks_for_every_finding_of_every_study(
+    data_set: tuple[Path, list[None]],
+) -> None:
     rows = table(data_set[0], "sample_submission.csv")
     assert list(rows[0]) == ["row_id", "normal_mild", "moderate", "severe"]
     studies = [row["study_id"] for row in table(data_set[0], "train.csv")]
-    assert [row["row_id"] for row in rows] == [key.row_id(s) for s in studies for key in ALL_FINDINGS]
+    assert [row["row_id"] for row in rows] == [
+        key.row_id(s) for s in studies for key in ALL_FINDINGS
+    ]
 
 
 @pytest.mark.parametrize(("studies", "seed"), [(0, 1), (1, -1), (10**6, 1), (1, 10**9)])

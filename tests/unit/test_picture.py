@@ -11,7 +11,16 @@ from PIL import Image, ImageFont
 from lumbar.reports import picture, text_drawing
 from lumbar.reports.picture import Cell, Marked, draw
 from lumbar.reports.slice_panel import RING
-from lumbar.reports.text_drawing import GREY, GROUND, LIGHT, MARK, OF_SEVERITY, WARNING, broken, length
+from lumbar.reports.text_drawing import (
+    GREY,
+    GROUND,
+    LIGHT,
+    MARK,
+    OF_SEVERITY,
+    WARNING,
+    broken,
+    length,
+)
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Severity
 from lumbar.spine.findings import Finding, Place
 from lumbar.spine.provenance import TrainedOn
@@ -65,7 +74,9 @@ def has(pixels: np.ndarray, colour: tuple[int, int, int], tolerance: int = 12) -
 
 
 def test_a_png_of_one_screen_with_nothing_written_into_its_header():
-    image = Image.open(BytesIO(draw(sagittal(), [graded(key) for key in ALL_FINDINGS], ["a line"], NOTICES)))
+    image = Image.open(
+        BytesIO(draw(sagittal(), [graded(key) for key in ALL_FINDINGS], ["a line"], NOTICES))
+    )
     assert image.format == "PNG"
     assert 1700 <= image.width <= 1900
     assert 1000 <= image.height <= 1200
@@ -79,7 +90,9 @@ def test_every_level_is_marked_at_its_place_true_to_scale():
     for point in CANAL.values():
         x = picture.MARGIN + (picture.SLICE_WIDTH - 1) / 2 + (point[1] - middle) / to_mm
         y = picture.TOP - 0.5 + (140.5 - point[2]) / to_mm
-        assert has(pixels[round(y) - 2 : round(y) + 3, round(x) - RING - 1 : round(x) - RING + 2], MARK)
+        assert has(
+            pixels[round(y) - 2 : round(y) + 3, round(x) - RING - 1 : round(x) - RING + 2], MARK
+        )
         assert pixels[round(y), round(x)].min() > 150  # the ring is open and the canal bright
 
 
@@ -100,10 +113,17 @@ def test_a_slice_without_levels_is_drawn_without_marks():
 
 
 def test_an_axial_slice_has_its_own_directions_and_long_names_inside_the_panel():
-    header = replace(SLICE, orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0), position=(-100.0, -100.0, 5.0))
-    places = {"Left subarticular stenosis": np.array([12.0, 0, 5]), "Right subarticular stenosis": np.zeros(3)}
+    header = replace(
+        SLICE, orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0), position=(-100.0, -100.0, 5.0)
+    )
+    places = {
+        "Left subarticular stenosis": np.array([12.0, 0, 5]),
+        "Right subarticular stenosis": np.zeros(3),
+    }
     image = np.full((header.rows, header.columns), 0.5, np.float32)
-    bare, marked = (decoded(draw(Marked(TITLE, image, header, m), [], [], NOTICES)) for m in ({}, places))
+    bare, marked = (
+        decoded(draw(Marked(TITLE, image, header, m), [], [], NOTICES)) for m in ({}, places)
+    )
     beside = slice(picture.MARGIN + picture.SLICE_WIDTH, picture.ROWS_LEFT)
     assert has(marked, MARK)
     assert (bare[:, beside] == marked[:, beside]).all()
@@ -113,7 +133,12 @@ def test_an_axial_slice_has_its_own_directions_and_long_names_inside_the_panel()
 
 def test_nothing_of_the_header_but_its_geometry_is_drawn():
     usual = sagittal()
-    other = replace(usual.header, study_instance_uid="1.9", series_instance_uid="1.9.1", sop_instance_uid="1.9.1.1")
+    other = replace(
+        usual.header,
+        study_instance_uid="1.9",
+        series_instance_uid="1.9.1",
+        sop_instance_uid="1.9.1.1",
+    )
     assert draw(usual, [], [], NOTICES) == draw(replace(usual, header=other), [], [], NOTICES)
 
 
@@ -122,12 +147,16 @@ def test_a_cell_is_edged_in_its_severitys_colour_and_in_no_other(severity):
     cell = cell_of(decoded(draw(None, [graded(AXIAL, severity)], [], NOTICES)), AXIAL)
     assert tuple(cell[1, 1]) == OF_SEVERITY[severity]
     assert tuple(cell[-2, -2]) == OF_SEVERITY[severity]
-    assert not any(has(cell, colour) for other, colour in OF_SEVERITY.items() if other is not severity)
+    assert not any(
+        has(cell, colour) for other, colour in OF_SEVERITY.items() if other is not severity
+    )
 
 
 def test_severities_differ_in_words_and_not_in_colour_alone(monkeypatch):
     monkeypatch.setattr(picture, "OF_SEVERITY", dict.fromkeys(Severity, LIGHT))
-    assert len({draw(None, [graded(AXIAL, severity)], [], NOTICES) for severity in Severity}) == len(Severity)
+    assert len(
+        {draw(None, [graded(AXIAL, severity)], [], NOTICES) for severity in Severity}
+    ) == len(Severity)
 
 
 @pytest.mark.parametrize("severity", Severity)
@@ -161,7 +190,10 @@ def test_axial_crops_tell_right_from_left_and_others_do_not(condition):
 
 
 def test_what_is_not_assessed_shows_its_reason_and_no_crop():
-    cells = [Cell(Finding(*FIRST.parts, reason=reason), GREY_CROP) for reason in ("no slice", "no level " * 60)]
+    cells = [
+        Cell(Finding(*FIRST.parts, reason=reason), GREY_CROP)
+        for reason in ("no slice", "no level " * 60)
+    ]
     short, long = (cell_of(decoded(draw(None, [cell], [], NOTICES)), FIRST) for cell in cells)
     assert (short != long).any()
     for cell in (short, long):
@@ -172,7 +204,9 @@ def test_what_is_not_assessed_shows_its_reason_and_no_crop():
 
 
 def test_the_same_values_give_the_same_bytes():
-    assert draw(sagittal(), [graded(AXIAL)], ["one"], NOTICES) == draw(sagittal(), [graded(AXIAL)], ["one"], NOTICES)
+    assert draw(sagittal(), [graded(AXIAL)], ["one"], NOTICES) == draw(
+        sagittal(), [graded(AXIAL)], ["one"], NOTICES
+    )
 
 
 def test_without_a_slice_or_any_finding_it_still_draws():
@@ -180,7 +214,9 @@ def test_without_a_slice_or_any_finding_it_still_draws():
 
 
 def test_notices_are_drawn_below_and_nowhere_else():
-    with_one, with_other = (decoded(draw(None, [], [], [notice])) for notice in (NOTICES[0], NOTICES[2]))
+    with_one, with_other = (
+        decoded(draw(None, [], [], [notice])) for notice in (NOTICES[0], NOTICES[2])
+    )
     rows = np.nonzero((with_one != with_other).any(axis=(1, 2)))[0]
     assert rows.min() >= picture.WORDS_TOP
     assert has(with_one[picture.WORDS_TOP :], WARNING)
@@ -188,7 +224,8 @@ def test_notices_are_drawn_below_and_nowhere_else():
 
 def test_lines_are_drawn_and_a_great_many_make_no_endless_picture():
     bare, told, endless = (
-        decoded(draw(None, [], lines, NOTICES)) for lines in ([], ["series 1"], [f"series {n}" for n in range(9999)])
+        decoded(draw(None, [], lines, NOTICES))
+        for lines in ([], ["series 1"], [f"series {n}" for n in range(9999)])
     )
     assert (bare != told)[picture.WORDS_TOP :, : picture.NOTICES_LEFT].any()
     assert len(endless) < 2000
@@ -206,22 +243,37 @@ def test_the_en_dash_is_drawn_as_one():
 def test_the_font_has_every_other_character_that_is_written():
     font = ImageFont.load_default(20)
     missing = bytes(font.getmask("\uffff"))
-    written = "".join([*NOTICES, picture.KEY, "·/…", *(level.label for level in Level), *picture.HEADINGS.values()])
-    lacking = {letter for letter in written if letter != " " and bytes(font.getmask(letter)) == missing}
+    written = "".join(
+        [
+            *NOTICES,
+            picture.KEY,
+            "·/…",
+            *(level.label for level in Level),
+            *picture.HEADINGS.values(),
+        ]
+    )
+    lacking = {
+        letter for letter in written if letter != " " and bytes(font.getmask(letter)) == missing
+    }
     assert lacking == {text_drawing.DASH}
 
 
 @pytest.mark.parametrize("colour", [LIGHT, GREY, MARK, WARNING, *OF_SEVERITY.values()])
 def test_every_colour_is_read_on_the_ground(colour):
     def luminance(of: tuple[int, int, int]) -> float:
-        linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in (c / 255 for c in of)]
+        linear = [
+            v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4
+            for v in (c / 255 for c in of)
+        ]
         return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
     assert (luminance(colour) + 0.05) / (luminance(GROUND) + 0.05) >= 4.5  # WCAG AA
 
 
 def test_text_is_broken_to_the_width_and_cut_where_it_is_too_long():
-    text = "a plain line – of several words and one-that-is-much-too-long-to-stand-in-a-line-by-itself"
+    text = (
+        "a plain line – of several words and one-that-is-much-too-long-to-stand-in-a-line-by-itself"
+    )
     lines = broken(text, 16, 150, 20)
     assert all(length(line, 16) <= 150 for line in lines)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")

@@ -65,7 +65,9 @@ def _taken(header: SliceHeader) -> object:
 
 
 @contextmanager
-def sent(whole: dict[object, Dataset], slices: Sequence[SliceHeader], random: Random) -> Iterator[list[Found]]:
+def sent(
+    whole: dict[object, Dataset], slices: Sequence[SliceHeader], random: Random
+) -> Iterator[list[Found]]:
     """The files as they would arrive with these headers, the pixels stored as those say, and wrong descriptions."""
     with TemporaryDirectory() as folder:
         for n, header in enumerate(random.sample(list(slices), len(slices))):
@@ -75,22 +77,31 @@ def sent(whole: dict[object, Dataset], slices: Sequence[SliceHeader], random: Ra
             right, down = header.along_row, header.down_column
             if abs(stored[0] @ right) < 0.5:
                 pixels, stored = pixels.T, stored[::-1]
-            pixels = pixels[:: 1 if stored[1] @ down > 0 else -1, :: 1 if stored[0] @ right > 0 else -1]
+            pixels = pixels[
+                :: 1 if stored[1] @ down > 0 else -1, :: 1 if stored[0] @ right > 0 else -1
+            ]
             ds.PixelData = np.ascontiguousarray(pixels).tobytes()
             ds.Rows, ds.Columns = pixels.shape
             ds.ImageOrientationPatient = [*right.tolist(), *down.tolist()]
             ds.ImagePositionPatient, ds.PixelSpacing = list(header.position), list(header.spacing)
             ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = header.sop_instance_uid
-            ds.SeriesInstanceUID, ds.InstanceNumber = header.series_instance_uid, header.instance_number
+            ds.SeriesInstanceUID, ds.InstanceNumber = (
+                header.series_instance_uid,
+                header.instance_number,
+            )
             ds.RepetitionTime = header.repetition_time
-            ds.SeriesDescription = ds.ProtocolName = random.choice(("AX T1 BRAIN", "SAG T2 C-SPINE", ""))
+            ds.SeriesDescription = ds.ProtocolName = random.choice(
+                ("AX T1 BRAIN", "SAG T2 C-SPINE", "")
+            )
             ds.BodyPartExamined = random.choice(("BRAIN", "KNEE", "LSPINE"))
             ds.save_as(Path(folder) / f"{n}.dcm")
         yield find_instances(Path(folder), Path(folder))[0]
 
 
 @settings(max_examples=12)
-@given(seed=st.integers(0, 2**32), changes=st.lists(st.sampled_from(CHANGES), min_size=1, max_size=4))
+@given(
+    seed=st.integers(0, 2**32), changes=st.lists(st.sampled_from(CHANGES), min_size=1, max_size=4)
+)
 def test_a_study_in_disorder_is_read_like_the_clean_one(
     clean: list[Found],
     whole: dict[object, Dataset],
@@ -114,7 +125,9 @@ def test_a_study_in_disorder_is_read_like_the_clean_one(
             assert np.allclose(here_at, there_at, atol=0.01)
 
 
-def test_the_same_holds_for_the_real_networks(clean: list[Found], whole: dict[object, Dataset]) -> None:
+def test_the_same_holds_for_the_real_networks(
+    clean: list[Found], whole: dict[object, Dataset]
+) -> None:
     networks: Networks = load(None)
     random = Random(5)
     slices = [found.slices[0] for found in clean]
@@ -139,7 +152,9 @@ def test_only_slices_that_are_used_are_decoded(
     from lumbar.dicom import slice_reader
 
     read = slice_reader.read_slice
-    monkeypatch.setattr(slice_reader, "read_slice", lambda path, frame: decoded.append(path) or read(path, frame))
+    monkeypatch.setattr(
+        slice_reader, "read_slice", lambda path, frame: decoded.append(path) or read(path, frame)
+    )
     analyse(clean, networks)
     assert len(decoded) == len(set(decoded)) < 0.6 * len(clean)
 
@@ -161,7 +176,9 @@ def loose_axial(clean: list[Found]) -> Found:
     return next(found for found in clean if found.slices[0].plane is Plane.AXIAL)
 
 
-def test_a_loose_axial_slice_is_read_without_its_level_however_often_it_came(clean: list[Found]) -> None:
+def test_a_loose_axial_slice_is_read_without_its_level_however_often_it_came(
+    clean: list[Found],
+) -> None:
     found = loose_axial(clean)
     for instances in ([found], [found] * 3):
         analysis = analyse(instances, StubNetworks())
@@ -169,7 +186,9 @@ def test_a_loose_axial_slice_is_read_without_its_level_however_often_it_came(cle
         assert [r.condition.side for r in analysis.readings] == list(Side)
 
 
-def test_the_second_loose_slice_is_read_where_the_first_is_damaged(clean: list[Found], tmp_path: Path) -> None:
+def test_the_second_loose_slice_is_read_where_the_first_is_damaged(
+    clean: list[Found], tmp_path: Path
+) -> None:
     axials = [found for found in clean if found.slices[0].plane is Plane.AXIAL][:2]
     for damaged in axials:
         content = damaged.path.read_bytes()

@@ -62,10 +62,14 @@ def test_an_overflowing_slope_is_refused(tmp_path: Path) -> None:
 
 
 def test_monochrome1_is_turned_so_that_bright_is_bright(tmp_path: Path) -> None:
-    inverted = read_slice(changed(tmp_path / "m.dcm", PhotometricInterpretation="MONOCHROME1"), None)
+    inverted = read_slice(
+        changed(tmp_path / "m.dcm", PhotometricInterpretation="MONOCHROME1"), None
+    )
     straight = read_slice(SMALL, None)
     assert inverted.flat[straight.argmin()] == straight.max()
-    np.testing.assert_array_equal(np.argsort(-straight, axis=None, kind="stable"), np.argsort(inverted, None, "stable"))
+    np.testing.assert_array_equal(
+        np.argsort(-straight, axis=None, kind="stable"), np.argsort(inverted, None, "stable")
+    )
 
 
 def test_the_frame_asked_for_is_read(tmp_path: Path) -> None:
@@ -132,7 +136,9 @@ def test_a_file_without_pixels_says_so(tmp_path: Path) -> None:
         read_slice(path, None)
 
 
-@pytest.mark.parametrize(("name", "at"), [("MR_small_jp2klossless.dcm", 8), ("MR_small_jpeg_ls_lossless.dcm", 5)])
+@pytest.mark.parametrize(
+    ("name", "at"), [("MR_small_jp2klossless.dcm", 8), ("MR_small_jpeg_ls_lossless.dcm", 5)]
+)
 def test_a_codestream_that_claims_another_size_is_refused_before_decoding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, at: int
 ) -> None:

@@ -12,7 +12,9 @@ from lumbar.training.recipes import FOLDER, read_recipe
 from lumbar.training.trainer import phases_of
 from tests import tiny_network
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning"
+)  # Keras
 
 
 @pytest.mark.parametrize("name", [file.stem for file in FOLDER.glob("*.toml")])
@@ -35,7 +37,12 @@ def test_the_default_is_the_seed_report_s_recipe():
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [("batch = 0", "batch"), ("bacth = 16", "bacth"), ("off_target = -1", "off_target"), ("x", "wrong")],
+    [
+        ("batch = 0", "batch"),
+        ("bacth = 16", "bacth"),
+        ("off_target = -1", "off_target"),
+        ("x", "wrong"),
+    ],
 )
 def test_a_wrong_recipe_names_what_is_wrong(tmp_path, change, named):
     text = (FOLDER / "cores.toml").read_text().replace("validation = 1200", change)
@@ -71,8 +78,12 @@ def recipe(monkeypatch):
     return tiny_network.recipe(condition=course, severity=course)
 
 
-def test_weights_that_cannot_be_fetched_are_told_of_plainly_and_the_training_goes_on_without(recipe, monkeypatch):
-    monkeypatch.setitem(classifiers.BACKBONES, tiny_network.TINY, Backbone(away, (1.0,) * 3, (0.0,) * 3, 0.25))
+def test_weights_that_cannot_be_fetched_are_told_of_plainly_and_the_training_goes_on_without(
+    recipe, monkeypatch
+):
+    monkeypatch.setitem(
+        classifiers.BACKBONES, tiny_network.TINY, Backbone(away, (1.0,) * 3, (0.0,) * 3, 0.25)
+    )
     start, told = imagenet_weights(recipe, {})
     assert start == {}
     assert all("cannot be fetched" in line and "random" in line for line in told)
@@ -88,7 +99,9 @@ def test_weights_in_a_file_are_what_the_backbone_starts_from(recipe, tmp_path):
     assert start == dict.fromkeys(("condition", "severity"), str(given))
     assert told == ()
     network = build_classifier("severity", tiny_network.TINY, 64, start["severity"])
-    for own, its in zip(network.get_layer("backbone").get_weights(), saved.get_weights(), strict=True):
+    for own, its in zip(
+        network.get_layer("backbone").get_weights(), saved.get_weights(), strict=True
+    ):
         assert (own == its).all()
     assert [phase.frozen for phase in phases_of(recipe.severity, str(given))] == [True, False]
 

@@ -26,14 +26,16 @@ def test_a_persons_name_is_written_as_people_do(name, shown):
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"), [("20261127", "2026-11-27"), ("", ""), ("2026", "2026"), ("20269999", "20269999")]
+    ("text", "shown"),
+    [("20261127", "2026-11-27"), ("", ""), ("2026", "2026"), ("20269999", "20269999")],
 )
 def test_a_date_that_is_none_stays_as_it_is(text, shown):
     assert day(text) == shown
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"), [(59, "0 min"), (3599, "59 min"), (3660, "1 h 01 min"), (172_800, "2 days")]
+    ("seconds", "shown"),
+    [(59, "0 min"), (3599, "59 min"), (3660, "1 h 01 min"), (172_800, "2 days")],
 )
 def test_a_span_is_told_in_the_unit_that_matters(seconds, shown):
     assert span(seconds) == shown
@@ -56,7 +58,12 @@ def test_a_long_file_has_all_its_lines(count):
     assert response.headers["content-disposition"] == 'attachment; filename="x.csv"'
 
     async def read():
-        return "".join([part if isinstance(part, str) else part.decode() async for part in response.body_iterator])
+        return "".join(
+            [
+                part if isinstance(part, str) else part.decode()
+                async for part in response.body_iterator
+            ]
+        )
 
     import asyncio
 

@@ -27,7 +27,11 @@ def test_another_report_uid_for_another(what: str) -> None:
 
 
 def test_another_report_uid_for_another_study_or_output() -> None:
-    uids = {report_uid(study, PROVENANCE, output) for study in ("1.2", "1.3") for output in ("sr", "picture")}
+    uids = {
+        report_uid(study, PROVENANCE, output)
+        for study in ("1.2", "1.3")
+        for output in ("sr", "picture")
+    }
 
     assert len(uids) == 4
 
@@ -56,7 +60,9 @@ def test_another_device_after_a_retraining_only() -> None:
 
 
 def test_every_finding_is_tracked_by_itself() -> None:
-    assert len({tracking_uid(report, key) for report in ("1.2", "1.3") for key in ALL_FINDINGS}) == 50
+    assert (
+        len({tracking_uid(report, key) for report in ("1.2", "1.3") for key in ALL_FINDINGS}) == 50
+    )
 
 
 def test_uids_are_legal() -> None:

@@ -64,7 +64,9 @@ def bare() -> Dataset:
 
 def place(number: int = 1, frame: int | None = None) -> Place:
     kind = MRImageStorage if frame is None else EnhancedMRImageStorage
-    return Place(SERIES, kind, f"{SERIES}.{number}", frame, column=100.0, row=50.25, x=1.0, y=2.0, z=3.0)
+    return Place(
+        SERIES, kind, f"{SERIES}.{number}", frame, column=100.0, row=50.25, x=1.0, y=2.0, z=3.0
+    )
 
 
 def assessed(key: FindingKey, where: Place) -> Finding:
@@ -75,7 +77,9 @@ def mixed() -> list[Finding]:
     """All 25: the left foramina not assessed, the rest severe."""
     left = Condition.LEFT_NEURAL_FORAMINAL_NARROWING
     return [
-        Finding(key.condition, key.level, reason=REASON) if key.condition is left else assessed(key, place())
+        Finding(key.condition, key.level, reason=REASON)
+        if key.condition is left
+        else assessed(key, place())
         for key in ALL_FINDINGS
     ]
 
@@ -117,21 +121,27 @@ def texts(item: Dataset) -> list[str]:
 
 def items(item: Dataset, value_type: str) -> list[Dataset]:
     own = [item] if item.get("ValueType") == value_type else []
-    return own + [found for child in item.get("ContentSequence", []) for found in items(child, value_type)]
+    return own + [
+        found for child in item.get("ContentSequence", []) for found in items(child, value_type)
+    ]
 
 
 def test_each_finding_has_a_group_of_its_own() -> None:
     content = read(standard()).content
     groups = content.get_image_measurement_groups() + content.get_planar_roi_measurement_groups()
 
-    assert {group.tracking_identifier for group in groups} == {f"{k.condition}_{k.level}" for k in ALL_FINDINGS}
+    assert {group.tracking_identifier for group in groups} == {
+        f"{k.condition}_{k.level}" for k in ALL_FINDINGS
+    }
     assert len({group.tracking_uid for group in groups}) == len(groups) == 25
 
 
 def group_of(report: Report, key: FindingKey) -> PlanarROIMeasurementsAndQualitativeEvaluations:
     """The one group of an assessed finding."""
     groups = read(report).content.get_planar_roi_measurement_groups()
-    (group,) = (group for group in groups if group.tracking_identifier == f"{key.condition}_{key.level}")
+    (group,) = (
+        group for group in groups if group.tracking_identifier == f"{key.condition}_{key.level}"
+    )
     return group
 
 
@@ -165,7 +175,9 @@ def test_a_point_counts_from_the_corner_of_the_first_pixel() -> None:
 
 
 def test_the_canal_has_no_side() -> None:
-    (site,) = group_of(standard(), FindingKey(Condition.SPINAL_CANAL_STENOSIS, Level.L5_S1)).finding_sites
+    (site,) = group_of(
+        standard(), FindingKey(Condition.SPINAL_CANAL_STENOSIS, Level.L5_S1)
+    ).finding_sites
 
     assert site.laterality is None
 
@@ -220,7 +232,10 @@ def test_the_document_is_complete_preliminary_and_unverified() -> None:
     assert document.Manufacturer == "lumbar-triage"
     assert document.SoftwareVersions == "0.1.0"
     assert document.PerformedProcedureCodeSequence[0].CodeValue == "24968-0"
-    assert document.CodingSchemeIdentificationSequence[0].CodingSchemeDesignator == codes.PRIVATE_SCHEME
+    assert (
+        document.CodingSchemeIdentificationSequence[0].CodingSchemeDesignator
+        == codes.PRIVATE_SCHEME
+    )
     assert (document.ContentDate, document.ContentTime) == ("20260304", "050607")
 
 
@@ -233,10 +248,13 @@ def test_the_algorithm_names_its_weights() -> None:
 
 
 def test_another_training_is_another_device() -> None:
-    retrained = Provenance(BundleIdentity("baseline", "2", "ef" * 32, TrainedOn.SYNTHETIC, "1"), "0.1.0", "", ())
+    retrained = Provenance(
+        BundleIdentity("baseline", "2", "ef" * 32, TrainedOn.SYNTHETIC, "1"), "0.1.0", "", ()
+    )
 
     before, after = (
-        read(build(provenance=p)).ContributingEquipmentSequence[0].DeviceUID for p in (PROVENANCE, retrained)
+        read(build(provenance=p)).ContributingEquipmentSequence[0].DeviceUID
+        for p in (PROVENANCE, retrained)
     )
 
     assert before != after
@@ -256,7 +274,11 @@ def test_the_file_carries_the_report_uids() -> None:
     document = read(report)
 
     assert document.SOPInstanceUID == report.sop_instance_uid == report_uid(STUDY, PROVENANCE, "sr")
-    assert document.SeriesInstanceUID == report.series_instance_uid == series_uid(STUDY, PROVENANCE, "sr")
+    assert (
+        document.SeriesInstanceUID
+        == report.series_instance_uid
+        == series_uid(STUDY, PROVENANCE, "sr")
+    )
     assert document.file_meta.MediaStorageSOPInstanceUID == report.sop_instance_uid
     assert document.StudyInstanceUID == STUDY
 
@@ -264,12 +286,21 @@ def test_the_file_carries_the_report_uids() -> None:
 def test_patient_and_study_are_those_of_the_images() -> None:
     document = read(standard())
 
-    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
+    for keyword in (
+        "PatientID",
+        "PatientName",
+        "PatientBirthDate",
+        "PatientSex",
+        "AccessionNumber",
+        "StudyID",
+    ):
         assert document[keyword].value == source()[keyword].value
     assert (document.StudyDate, document.StudyTime) == ("20260304", "010203")
 
 
-@pytest.mark.parametrize("name", ["Yamada^Tarou=山田^太郎=やまだ^たろう", "ヤマダ", "Müller^Jürgen", "Anonymous"])
+@pytest.mark.parametrize(
+    "name", ["Yamada^Tarou=山田^太郎=やまだ^たろう", "ヤマダ", "Müller^Jürgen", "Anonymous"]
+)
 def test_a_name_survives_its_character_set(name: str) -> None:
     header = source()
     header.SpecificCharacterSet = ["", "ISO 2022 IR 87"] if "ü" not in name else "ISO_IR 100"
@@ -286,7 +317,12 @@ def test_a_name_survives_its_character_set(name: str) -> None:
 def test_headers_with_almost_nothing_are_enough() -> None:
     document = read(build([bare()], nothing_assessed()))
 
-    assert (document.PatientName, document.PatientID, document.StudyDate, document.PatientSex) == ("", "", "", "")
+    assert (document.PatientName, document.PatientID, document.StudyDate, document.PatientSex) == (
+        "",
+        "",
+        "",
+        "",
+    )
     assert len(document.content.get_image_measurement_groups()) == 25
 
 
@@ -294,7 +330,9 @@ def test_unreadable_dates_and_an_unknown_sex_are_left_empty() -> None:
     header = source()
     file = BytesIO()
     header.save_as(file, implicit_vr=False, little_endian=True)
-    damaged = file.getvalue().replace(b"19700102", b"1970XX02").replace(b"CS\x02\x00F ", b"CS\x02\x00X ")
+    damaged = (
+        file.getvalue().replace(b"19700102", b"1970XX02").replace(b"CS\x02\x00F ", b"CS\x02\x00X ")
+    )
 
     document = read(build([dcmread(BytesIO(damaged), force=True)]))
 
@@ -331,7 +369,11 @@ def test_an_instance_that_is_no_image_is_evidence_only() -> None:
     tree = read(build([document], nothing_assessed()))
 
     assert items(tree, "IMAGE") == []
-    evidence = tree.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+    evidence = (
+        tree.CurrentRequestedProcedureEvidenceSequence[0]
+        .ReferencedSeriesSequence[0]
+        .ReferencedSOPSequence[0]
+    )
     assert evidence.ReferencedSOPInstanceUID == document.SOPInstanceUID
 
 
@@ -341,12 +383,19 @@ def test_an_instance_that_is_no_image_is_evidence_only() -> None:
         ([*mixed(), mixed()[0]], "only once"),
         ([assessed(ALL_FINDINGS[0], place(number=5))], "not among the sources"),
         (
-            [assessed(ALL_FINDINGS[0], Place(SERIES, MRImageStorage, f"{SERIES}.1", None, 255.5, 0, 0, 0, 0))],
+            [
+                assessed(
+                    ALL_FINDINGS[0],
+                    Place(SERIES, MRImageStorage, f"{SERIES}.1", None, 255.5, 0, 0, 0, 0),
+                )
+            ],
             "outside",
         ),
     ],
 )
-def test_findings_that_cannot_be_told_apart_or_placed_are_refused(findings: list[Finding], complaint: str) -> None:
+def test_findings_that_cannot_be_told_apart_or_placed_are_refused(
+    findings: list[Finding], complaint: str
+) -> None:
     with pytest.raises(ValueError, match=complaint):
         build(findings=findings)
 
@@ -363,8 +412,12 @@ def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     report = {
         "full headers": lambda: build([source(1), source(2)]),
         "bare headers": lambda: build([bare()], nothing_assessed()),
-        "multi-frame": lambda: build([enhanced], [assessed(key, place(frame=2)) for key in ALL_FINDINGS]),
-        "successor": lambda: build(predecessor=Predecessor(STUDY, "1.2.3", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.4")),
+        "multi-frame": lambda: build(
+            [enhanced], [assessed(key, place(frame=2)) for key in ALL_FINDINGS]
+        ),
+        "successor": lambda: build(
+            predecessor=Predecessor(STUDY, "1.2.3", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.4")
+        ),
     }[request.param]()
     path = tmp_path / "sr.dcm"
     path.write_bytes(report.content)
@@ -372,7 +425,9 @@ def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_dciodvfy_finds_no_error(file: Path) -> None:
-    answer = subprocess.run(["dciodvfy", "-filename", file], capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        ["dciodvfy", "-filename", file], capture_output=True, text=True, check=False
+    )
 
     assert "Comprehensive3DSR" in answer.stderr
     assert [line for line in answer.stderr.splitlines() if "Error" in line] == []

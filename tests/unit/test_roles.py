@@ -38,7 +38,9 @@ def sagittal(series: int, count: int = 15, **values: object) -> list[SliceHeader
     ]
 
 
-def axial(series: int, count: int = 30, tilt: float = 0.0, z: float = -80.0, **values: object) -> list[SliceHeader]:
+def axial(
+    series: int, count: int = 30, tilt: float = 0.0, z: float = -80.0, **values: object
+) -> list[SliceHeader]:
     """From caudal to cranial, tilted about the left-right axis by degrees."""
     cos, sin = math.cos(math.radians(tilt)), math.sin(math.radians(tilt))
     return [
@@ -60,7 +62,11 @@ def axial(series: int, count: int = 30, tilt: float = 0.0, z: float = -80.0, **v
 
 LOCALIZER = [
     replace(
-        s, scanning_sequence=("GR",), repetition_time=8.0, echo_time=4.0, sop_instance_uid=f"{s.sop_instance_uid}.9"
+        s,
+        scanning_sequence=("GR",),
+        repetition_time=8.0,
+        echo_time=4.0,
+        sop_instance_uid=f"{s.sop_instance_uid}.9",
     )
     for s in (*sagittal(1, 3), *axial(1, 3))
 ]
@@ -73,7 +79,9 @@ def series_of(slices: tuple[SliceHeader, ...]) -> set[str]:
 
 def test_a_whole_study_gets_its_three_roles() -> None:
     roles = assign_roles(STUDY)
-    assert {role: [series_of(s.slices) for s in stacks] for role, stacks in roles.stacks.items()} == {
+    assert {
+        role: [series_of(s.slices) for s in stacks] for role, stacks in roles.stacks.items()
+    } == {
         Role.SAGITTAL_T1: [{"1.2.2"}],
         Role.SAGITTAL_T2: [{"1.2.3"}],
         Role.AXIAL_T2: [{"1.2.10"}],
@@ -96,7 +104,10 @@ def test_the_order_is_right_to_left_and_caudal_to_cranial(renumbered: bool, flip
     if renumbered:
         study = [replace(s, instance_number=1000 - 7 * s.instance_number) for s in study]
     if flipped:
-        study = [replace(s, orientation=(*s.orientation[:3], *(-c for c in s.orientation[3:]))) for s in study]  # type: ignore[arg-type]
+        study = [
+            replace(s, orientation=(*s.orientation[:3], *(-c for c in s.orientation[3:])))
+            for s in study
+        ]  # type: ignore[arg-type]
     roles = assign_roles(study)
     for role, axis in ((Role.SAGITTAL_T1, 0), (Role.SAGITTAL_T2, 0), (Role.AXIAL_T2, 2)):
         places = [s.position[axis] for s in roles.stacks[role][0].slices]
@@ -105,7 +116,10 @@ def test_the_order_is_right_to_left_and_caudal_to_cranial(renumbered: bool, flip
 
 
 def test_a_second_slice_at_the_same_position_is_dropped() -> None:
-    again = [replace(s, sop_instance_uid=s.sop_instance_uid + ".7", instance_number=99) for s in sagittal(3, **T2)]
+    again = [
+        replace(s, sop_instance_uid=s.sop_instance_uid + ".7", instance_number=99)
+        for s in sagittal(3, **T2)
+    ]
     (stack,) = assign_roles([*again, *STUDY]).stacks[Role.SAGITTAL_T2]
     assert len(stack.slices) == 15
     assert all(s.instance_number < 99 for s in stack.slices)
@@ -119,7 +133,10 @@ def test_every_axial_series_and_stack_is_kept() -> None:
 
 
 def test_a_steep_l5_s1_block_is_still_axial() -> None:
-    assert len(assign_roles([*sagittal(3), *axial(4, 10, tilt=40)]).stacks[Role.AXIAL_T2][0].slices) == 10
+    assert (
+        len(assign_roles([*sagittal(3), *axial(4, 10, tilt=40)]).stacks[Role.AXIAL_T2][0].slices)
+        == 10
+    )
 
 
 @pytest.mark.parametrize(
@@ -166,7 +183,9 @@ def test_stir_serves_where_there_is_no_t2() -> None:
         ({"orientation": (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)}, "in this plane"),
     ],
 )
-def test_what_is_not_an_original_spine_series_is_refused_with_a_reason(values: dict[str, object], reason: str) -> None:
+def test_what_is_not_an_original_spine_series_is_refused_with_a_reason(
+    values: dict[str, object], reason: str
+) -> None:
     roles = assign_roles([*sagittal(2, **T1), *sagittal(3, **values)])  # type: ignore[arg-type]
     assert Role.SAGITTAL_T2 in roles.missing
     assert len(roles.choices) == 2
@@ -202,7 +221,9 @@ def test_a_dual_echo_series_is_read_for_its_t2_half() -> None:
         (axial(3, 1, **T1), None),
     ],
 )
-def test_a_file_alone_is_read_by_plane_and_weighting(slices: list[SliceHeader], role: Role | None) -> None:
+def test_a_file_alone_is_read_by_plane_and_weighting(
+    slices: list[SliceHeader], role: Role | None
+) -> None:
     roles = assign_roles(slices)
     assert list(roles.stacks) == ([role] if role else [])
     assert len(roles.choices) == 1
@@ -268,14 +289,22 @@ def anew(slices: list[SliceHeader], uid: int, **values: object) -> list[SliceHea
     ]
 
 
-def moved(slices: list[SliceHeader], x: float = 0.0, y: float = 0.0, z: float = 0.0) -> list[SliceHeader]:
-    return [replace(s, position=(s.position[0] + x, s.position[1] + y, s.position[2] + z)) for s in slices]
+def moved(
+    slices: list[SliceHeader], x: float = 0.0, y: float = 0.0, z: float = 0.0
+) -> list[SliceHeader]:
+    return [
+        replace(s, position=(s.position[0] + x, s.position[1] + y, s.position[2] + z))
+        for s in slices
+    ]
 
 
 def places(roles: Roles) -> dict[Role, list[list[tuple[float, ...]]]]:
     """The centres of the slices of each role's stacks, in order."""
     return {
-        role: [[tuple(float(v) + 0.0 for v in np.round(s.centre, 1)) for s in stack.slices] for stack in stacks]
+        role: [
+            [tuple(float(v) + 0.0 for v in np.round(s.centre, 1)) for s in stack.slices]
+            for stack in stacks
+        ]
         for role, stacks in roles.stacks.items()
     }
 
@@ -344,18 +373,29 @@ def test_axial_blocks_of_a_few_slices_each_in_its_own_series_are_put_together() 
 def test_series_whose_times_differ_by_little_are_put_together() -> None:
     """A scanner fits TR to the number of slices, and TE and TI to the gradients."""
     blocks = [
-        axial(20 + n, 4, 10.0 * n, -60.0 + 30 * n, repetition_time=3500.0 + 17 * n, echo_time=100.0 + 0.7 * n)
+        axial(
+            20 + n,
+            4,
+            10.0 * n,
+            -60.0 + 30 * n,
+            repetition_time=3500.0 + 17 * n,
+            echo_time=100.0 + 0.7 * n,
+        )
         for n in range(5)
     ]
     roles = assign_roles([s for block in blocks for s in block])
     assert [len(s.slices) for s in roles.stacks[Role.AXIAL_T2]] == [4] * 5
     other = {**STIR, "inversion_time": 165.0}
-    (stack,) = assign_roles([*sagittal(3, **STIR)[EVEN], *anew(sagittal(3, **other)[ODD], 4)]).stacks[Role.SAGITTAL_T2]
+    (stack,) = assign_roles(
+        [*sagittal(3, **STIR)[EVEN], *anew(sagittal(3, **other)[ODD], 4)]
+    ).stacks[Role.SAGITTAL_T2]
     assert len(stack.slices) == 15
 
 
 def test_times_that_drift_apart_step_by_step_are_of_no_one_acquisition() -> None:
-    blocks = [axial(20 + n, 7 - n, 10.0 * n, -60.0 + 50 * n, echo_time=80.0 * 1.06**n) for n in range(5)]
+    blocks = [
+        axial(20 + n, 7 - n, 10.0 * n, -60.0 + 50 * n, echo_time=80.0 * 1.06**n) for n in range(5)
+    ]
     roles = assign_roles([s for block in blocks for s in block])
     assert [len(s.slices) for s in roles.stacks[Role.AXIAL_T2]] == [7, 6, 5, 4]
     assert [choice.split(": ")[1] for choice in roles.choices] == [
@@ -366,7 +406,9 @@ def test_times_that_drift_apart_step_by_step_are_of_no_one_acquisition() -> None
 
 
 def test_many_parts_are_counted_not_listed() -> None:
-    choices = assign_roles([s for n in range(30) for s in anew(axial(3)[n : n + 1], 20 + n)]).choices
+    choices = assign_roles(
+        [s for n in range(30) for s in anew(axial(3)[n : n + 1], 20 + n)]
+    ).choices
     assert choices[0].endswith("Axial T2; series 1, 2, 3, 4, 5, 6 and 24 more belong together")
 
 
@@ -378,7 +420,12 @@ def test_of_a_repeated_series_the_most_complete_is_read_and_never_both(
     """A repeat may have been planned anew, a little beside the first."""
     first = make(3, 20)
     again = anew(moved(first, x=shift, z=shift), 1)
-    for kept, worse in ((first, again[:17]), (again, first[:17]), (first, again[ODD]), (first[ODD], again)):
+    for kept, worse in (
+        (first, again[:17]),
+        (again, first[:17]),
+        (first, again[ODD]),
+        (first[ODD], again),
+    ):
         most = max(kept, worse, key=len)
         roles = assign_roles([*sagittal(7, **T1), *kept, *worse])
         role = Role.SAGITTAL_T2 if make is sagittal else Role.AXIAL_T2
@@ -426,7 +473,9 @@ def test_blocks_that_overlap_by_a_few_slices_are_read_without_the_overlap() -> N
         ({"echo_time": 80.0}, "another is better for Axial T2"),
     ],
 )
-def test_axial_slices_at_places_that_nothing_better_shows_are_read(values: dict[str, object], rest: str) -> None:
+def test_axial_slices_at_places_that_nothing_better_shows_are_read(
+    values: dict[str, object], rest: str
+) -> None:
     upper = anew(moved(axial(3, 12, **values), z=14 * 4.4), 4)
     roles = assign_roles([*axial(3, 20), *upper])
     assert [list(s.slices) for s in roles.stacks[Role.AXIAL_T2]] == [axial(3, 20), upper[6:]]
@@ -435,12 +484,16 @@ def test_axial_slices_at_places_that_nothing_better_shows_are_read(values: dict[
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [(EVEN, ODD), (slice(0, 20), slice(20, None)), (slice(0, 31), slice(31, None))]
+    ("one", "other"),
+    [(EVEN, ODD), (slice(0, 20), slice(20, None)), (slice(0, 31), slice(31, None))],
 )
 @pytest.mark.parametrize("count", [40, 41])
-def test_thin_slices_that_overlap_are_all_read_though_split(one: slice, other: slice, count: int) -> None:
+def test_thin_slices_that_overlap_are_all_read_though_split(
+    one: slice, other: slice, count: int
+) -> None:
     thin = [
-        replace(s, position=(-10 + 0.5 * n, *s.position[1:]), thickness=1.0) for n, s in enumerate(sagittal(3, count))
+        replace(s, position=(-10 + 0.5 * n, *s.position[1:]), thickness=1.0)
+        for n, s in enumerate(sagittal(3, count))
     ]
     (stack,) = assign_roles([*anew(thin[one], 5), *anew(thin[other], 4)]).stacks[Role.SAGITTAL_T2]
     assert [s.position for s in stack.slices] == [s.position for s in thin]
@@ -448,7 +501,9 @@ def test_thin_slices_that_overlap_are_all_read_though_split(one: slice, other: s
 
 def test_a_missing_slice_splits_no_stack_and_a_large_gap_parts_axial_blocks() -> None:
     gappy = [s for s in axial(3, 20) if s.instance_number not in (5, 10, 11, 12)]
-    stacks = assign_roles([*gappy, *(s for s in sagittal(4) if s.instance_number not in (3, 4, 5, 9))]).stacks
+    stacks = assign_roles(
+        [*gappy, *(s for s in sagittal(4) if s.instance_number not in (3, 4, 5, 9))]
+    ).stacks
     assert [[s.instance_number for s in stack.slices] for stack in stacks[Role.AXIAL_T2]] == [
         [0, 1, 2, 3, 4, 6, 7, 8, 9],
         [13, 14, 15, 16, 17, 18, 19],
@@ -459,7 +514,13 @@ def test_a_missing_slice_splits_no_stack_and_a_large_gap_parts_axial_blocks() ->
 def test_slices_of_another_matrix_fill_a_stack_but_never_double_it() -> None:
     fine = sagittal(3)
     coarse = [
-        replace(s, rows=256, columns=256, spacing=(1.125, 1.125), sop_instance_uid=f"{s.sop_instance_uid}.7")
+        replace(
+            s,
+            rows=256,
+            columns=256,
+            spacing=(1.125, 1.125),
+            sop_instance_uid=f"{s.sop_instance_uid}.7",
+        )
         for s in fine
     ]
     (stack,) = assign_roles([*fine[:10], *coarse[10:]]).stacks[Role.SAGITTAL_T2]
@@ -470,14 +531,18 @@ def test_slices_of_another_matrix_fill_a_stack_but_never_double_it() -> None:
 
 def test_two_stations_in_one_series_are_not_mixed() -> None:
     """Parallel, at the same distance from the mid-line, but one shows the thorax."""
-    thorax = [replace(s, sop_instance_uid=f"{s.sop_instance_uid}.7") for s in moved(sagittal(3), z=220.0)]
+    thorax = [
+        replace(s, sop_instance_uid=f"{s.sop_instance_uid}.7") for s in moved(sagittal(3), z=220.0)
+    ]
     stacks = assign_roles([*thorax, *sagittal(3)]).stacks[Role.SAGITTAL_T2]
     assert [{s.position[2] for s in stack.slices} for stack in stacks] == [{140.0}, {360.0}]
 
 
 @settings(max_examples=20)
 @given(st.permutations(range(5)), st.randoms(use_true_random=False))
-def test_of_a_whole_spine_the_best_of_each_station_is_read_the_lowest_first(order: list[int], random: Random) -> None:
+def test_of_a_whole_spine_the_best_of_each_station_is_read_the_lowest_first(
+    order: list[int], random: Random
+) -> None:
     """However much finer and fuller the upper ones are."""
     offered = [
         sagittal(10 + order[0]),
@@ -488,7 +553,9 @@ def test_of_a_whole_spine_the_best_of_each_station_is_read_the_lowest_first(orde
     ]
     roles = assign_roles(shuffled([s for own in offered for s in own], random))
     stacks = roles.stacks[Role.SAGITTAL_T2]
-    assert [series_of(stack.slices) for stack in stacks] == [series_of(tuple(own)) for own in offered[:3]]
+    assert [series_of(stack.slices) for stack in stacks] == [
+        series_of(tuple(own)) for own in offered[:3]
+    ]
     assert [roles.choices[n].split(": ")[1] for n in order] == [
         *(f"Sagittal T2/STIR, station {n} of 3 from below" for n in (1, 2, 3)),
         *["not read, another is better for Sagittal T2/STIR"] * 2,
@@ -496,7 +563,9 @@ def test_of_a_whole_spine_the_best_of_each_station_is_read_the_lowest_first(orde
 
 
 @pytest.mark.parametrize(("away", "stations"), [(0.0, 1), (143.0, 1), (145.0, 2), (-145.0, 2)])
-def test_sagittal_images_half_their_height_apart_show_another_station(away: float, stations: int) -> None:
+def test_sagittal_images_half_their_height_apart_show_another_station(
+    away: float, stations: int
+) -> None:
     roles = assign_roles([*sagittal(3), *anew(moved(sagittal(3, **STIR), z=away), 4)])
     assert len(roles.stacks[Role.SAGITTAL_T2]) == stations
 
@@ -504,7 +573,9 @@ def test_sagittal_images_half_their_height_apart_show_another_station(away: floa
 def test_stations_in_frames_of_their_own_are_no_reason_for_a_note() -> None:
     upper = {"frame_of_reference_uid": "1.2.8"}
     lumbar = [*sagittal(2, **T1), *sagittal(3)]
-    above = [s for n, times in ((5, T1), (6, T2)) for s in moved(sagittal(n, **times, **upper), z=250.0)]  # type: ignore[arg-type]
+    above = [
+        s for n, times in ((5, T1), (6, T2)) for s in moved(sagittal(n, **times, **upper), z=250.0)
+    ]  # type: ignore[arg-type]
     assert assign_roles([*lumbar, *above]).notes == ()
     assert assign_roles([*lumbar, *above[15:]]).notes == ()
     assert len(assign_roles([*lumbar[15:], *above[:15]]).notes) == 1
@@ -525,7 +596,11 @@ def test_a_study_merged_into_one_series_is_read() -> None:
 
 def test_copies_make_no_series_of_a_localizer() -> None:
     localizer = [*sagittal(3, 3), *axial(3, 3)]
-    copies = [replace(s, sop_instance_uid=f"{s.sop_instance_uid}.{n}") for s in localizer for n in range(4)]
+    copies = [
+        replace(s, sop_instance_uid=f"{s.sop_instance_uid}.{n}")
+        for s in localizer
+        for n in range(4)
+    ]
     assert assign_roles(copies).stacks == {}
     assert "refused, a localizer" in assign_roles(copies).choices[0]
 
@@ -538,14 +613,20 @@ def test_an_axial_block_steeper_than_45_degrees_makes_no_localizer_of_its_series
 
 def test_one_multi_frame_instance_may_hold_several_stacks_and_echoes() -> None:
     frames = [*axial(3, 12), *axial(3, 12, echo_time=20.0), *axial(3, 5, tilt=30, z=-100)]
-    frames = [replace(s, sop_instance_uid="1.2.3.1", instance_number=1, frame=n) for n, s in enumerate(frames, 1)]
+    frames = [
+        replace(s, sop_instance_uid="1.2.3.1", instance_number=1, frame=n)
+        for n, s in enumerate(frames, 1)
+    ]
     roles = assign_roles(frames[::-1])
     assert [[s.frame for s in stack.slices] for stack in roles.stacks[Role.AXIAL_T2]] == [
         list(range(1, 13)),
         list(range(25, 30)),
     ]
     assert len(roles.choices) == 1
-    assert "(12 axial slices, TR 3500 TE 20): refused, proton density in this plane is not read" in roles.choices[0]
+    assert (
+        "(12 axial slices, TR 3500 TE 20): refused, proton density in this plane is not read"
+        in roles.choices[0]
+    )
     assert "(17 axial slices, TR 3500 TE 100): Axial T2" in roles.choices[0]
 
 

@@ -20,7 +20,9 @@ def read():
         first, second = (read_by(np.random.default_rng((seed, n)), burdens) for n in (4, 5))
         for key in ALL_FINDINGS:
             for column, grade in zip(
-                grades[key.condition.role], (severity(burdens[key]), first[key], second[key]), strict=True
+                grades[key.condition.role],
+                (severity(burdens[key]), first[key], second[key]),
+                strict=True,
             ):
                 column.append(ORDER.index(grade))
     return {role: np.array(columns) for role, columns in grades.items()}
@@ -43,9 +45,9 @@ def test_it_is_the_border_cases_that_flip():
     clear, close = (
         np.mean(
             [
-                list(read_by(np.random.default_rng(n), dict.fromkeys(ALL_FINDINGS, burden)).values()).count(
-                    severity(burden)
-                )
+                list(
+                    read_by(np.random.default_rng(n), dict.fromkeys(ALL_FINDINGS, burden)).values()
+                ).count(severity(burden))
                 for n in range(40)
             ]
         )

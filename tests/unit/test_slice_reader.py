@@ -12,12 +12,16 @@ from lumbar.phantoms import PhantomTruth
 
 
 def test_a_slice_is_decoded_once_while_there_is_room_for_it(
-    phantom: Callable[[int], tuple[Path, PhantomTruth]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    phantom: Callable[[int], tuple[Path, PhantomTruth]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     decoded: list[int | None] = []
     read_slice = slice_reader.read_slice
     monkeypatch.setattr(
-        slice_reader, "read_slice", lambda path, frame: (decoded.append(frame), read_slice(path, frame))[1]
+        slice_reader,
+        "read_slice",
+        lambda path, frame: (decoded.append(frame), read_slice(path, frame))[1],
     )
     found, _ = find_instances(phantom(1)[0], tmp_path)
     slices = SliceReader(found)

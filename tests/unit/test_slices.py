@@ -42,7 +42,9 @@ def headers(draw: st.DrawFn) -> SliceHeader:
 
 
 @given(headers(), st.floats(-50, 700), st.floats(-50, 700))
-def test_a_pixel_goes_to_the_patient_and_back(header: SliceHeader, column: float, row: float) -> None:
+def test_a_pixel_goes_to_the_patient_and_back(
+    header: SliceHeader, column: float, row: float
+) -> None:
     point = header.to_patient(column, row)
     back = header.to_pixel(point)
     assert math.dist(header.to_patient(*back), point) <= 0.01
@@ -51,7 +53,9 @@ def test_a_pixel_goes_to_the_patient_and_back(header: SliceHeader, column: float
 
 
 @given(headers(), finite, finite, finite)
-def test_a_point_projects_to_the_slice_along_its_normal(header: SliceHeader, x: float, y: float, z: float) -> None:
+def test_a_point_projects_to_the_slice_along_its_normal(
+    header: SliceHeader, x: float, y: float, z: float
+) -> None:
     point = np.array([x, y, z])
     foot = header.to_patient(*header.to_pixel(point))
     np.testing.assert_allclose(foot + header.normal * header.distance(point), point, atol=0.01)
@@ -71,8 +75,13 @@ def test_a_point_projects_to_one_place_however_the_slice_is_stored(
 
 @given(headers())
 def test_the_centre_is_as_far_from_all_four_corners(header: SliceHeader) -> None:
-    corners = [header.to_patient(c, r) for c in (0, header.columns - 1) for r in (0, header.rows - 1)]
-    assert max(math.dist(header.centre, c) for c in corners) <= min(math.dist(header.centre, c) for c in corners) + 0.01
+    corners = [
+        header.to_patient(c, r) for c in (0, header.columns - 1) for r in (0, header.rows - 1)
+    ]
+    assert (
+        max(math.dist(header.centre, c) for c in corners)
+        <= min(math.dist(header.centre, c) for c in corners) + 0.01
+    )
 
 
 @given(headers())
@@ -96,7 +105,9 @@ def test_columns_count_along_the_row_and_rows_down_the_column() -> None:
         ((1.0, 0.0, 0.0, 0.0, 0.77, -0.64), Plane.AXIAL),
     ],
 )
-def test_the_plane_is_the_axis_closest_to_the_normal(orientation: tuple[float, ...], plane: Plane) -> None:
+def test_the_plane_is_the_axis_closest_to_the_normal(
+    orientation: tuple[float, ...], plane: Plane
+) -> None:
     assert replace(AXIAL, orientation=orientation).plane == plane
 
 

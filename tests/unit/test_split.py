@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from lumbar.spine.anatomy import Severity
 from lumbar.training.split import Part, split
 
-patients = st.dictionaries(st.text("0123456789", min_size=1), st.lists(st.sampled_from(Severity), max_size=25))
+patients = st.dictionaries(
+    st.text("0123456789", min_size=1), st.lists(st.sampled_from(Severity), max_size=25)
+)
 
 
 @given(patients, st.integers(0, 99))
@@ -35,7 +37,10 @@ def test_another_seed_is_another_split():
 @settings(max_examples=20)
 @given(st.integers(0, 99), st.integers(100, 300))
 def test_the_parts_are_alike_in_severity(seed, count):
-    of = {str(n): [Severity.SEVERE] * (n % 5) + [Severity.NORMAL_MILD] * (25 - n % 5) for n in range(count)}
+    of = {
+        str(n): [Severity.SEVERE] * (n % 5) + [Severity.NORMAL_MILD] * (25 - n % 5)
+        for n in range(count)
+    }
     parts = split(of, seed)
 
     def severe(part):

@@ -25,7 +25,11 @@ with Store(Path(sys.argv[1])).draft() as draft:
 
 
 def files(store: Store) -> set[str]:
-    return {p.relative_to(store.root).as_posix() for p in store.root.rglob("*") if p.is_file() and p.name != "lock"}
+    return {
+        p.relative_to(store.root).as_posix()
+        for p in store.root.rglob("*")
+        if p.is_file() and p.name != "lock"
+    }
 
 
 def test_a_draft_that_is_kept_is_there_and_one_that_is_not_leaves_nothing(tmp_path: Path) -> None:

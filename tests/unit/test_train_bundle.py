@@ -34,9 +34,13 @@ from lumbar.training.train_bundle import prepare, train_bundle
 from tests import tiny_network
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras, saving weights
+    pytest.mark.filterwarnings(
+        "ignore:__array__ implementation:DeprecationWarning"
+    ),  # Keras, saving weights
     pytest.mark.filterwarnings("ignore::UserWarning:tensorflow"),  # of its own interpreter
-    pytest.mark.filterwarnings("ignore:In the future `np.object`:FutureWarning"),  # Keras, writing HDF5
+    pytest.mark.filterwarnings(
+        "ignore:In the future `np.object`:FutureWarning"
+    ),  # Keras, writing HDF5
 ]
 
 STUDIES = len(PITFALLS) + 4
@@ -122,7 +126,9 @@ EVERYTHING = of(*Role)
         ("no images", {("", "it has no images")}),
     ],
 )
-def test_what_cannot_be_used_is_told_of_with_its_reason(dropped, prepared, irregular, pitfall, expected):
+def test_what_cannot_be_used_is_told_of_with_its_reason(
+    dropped, prepared, irregular, pitfall, expected
+):
     assert dropped[pitfall] == expected
     lost = {finding for finding, _ in expected}
     kept = EVERYTHING - {key for key in EVERYTHING if key.row_id("")[1:] in lost}
@@ -146,16 +152,22 @@ def test_what_is_only_odd_loses_nothing(dropped, prepared, irregular, pitfall):
     assert set(learnt(prepared, irregular, pitfall)) == EVERYTHING
 
 
-@pytest.mark.parametrize(("pitfall", "role"), [("no T1 series", Role.SAGITTAL_T1), ("no T2 series", Role.SAGITTAL_T2)])
+@pytest.mark.parametrize(
+    ("pitfall", "role"), [("no T1 series", Role.SAGITTAL_T1), ("no T2 series", Role.SAGITTAL_T2)]
+)
 def test_a_missing_series_loses_only_its_findings(dropped, prepared, irregular, pitfall, role):
     assert {why for _, why in dropped[pitfall]} == {"a severity without coordinates"}
     assert set(learnt(prepared, irregular, pitfall)) == EVERYTHING - of(role)
 
 
-def test_an_image_that_cannot_be_read_loses_only_the_findings_marked_on_it(dropped, prepared, irregular):
+def test_an_image_that_cannot_be_read_loses_only_the_findings_marked_on_it(
+    dropped, prepared, irregular
+):
     lost = {finding for finding, _ in dropped["an unreadable image"]}
     assert "left_neural_foraminal_narrowing_l3_l4" in lost
-    assert {finding.rsplit("_", 2)[0] for finding in lost - {""}} == {"left_neural_foraminal_narrowing"}
+    assert {finding.rsplit("_", 2)[0] for finding in lost - {""}} == {
+        "left_neural_foraminal_narrowing"
+    }
     kept = learnt(prepared, irregular, "an unreadable image")
     assert len(kept) == 25 - len(lost - {""})
     damaged = dropped["damaged pixels"]
@@ -168,9 +180,10 @@ def test_crops_show_the_marked_place_whichever_way_the_slices_are_numbered(irreg
     data, planted = irregular
     with (data / "phantom_points.csv").open() as file:
         points = {
-            (row["study_id"], FindingKey(Condition(row["condition"]), Level(row["level"]))): np.array(
-                [float(row[axis]) for axis in "xyz"]
-            )
+            (
+                row["study_id"],
+                FindingKey(Condition(row["condition"]), Level(row["level"])),
+            ): np.array([float(row[axis]) for axis in "xyz"])
             for row in csv.DictReader(file)
         }
     studies = {study.name: study for study in read_data_set(data).studies}
@@ -200,7 +213,9 @@ def test_off_target_crops_show_another_place_than_every_finding(prepared, work):
 def test_what_was_dropped_and_who_is_in_which_part_stand_in_files(prepared, work):
     cuts, lost, parts = prepared
     with (work / "dropped.csv").open() as file:
-        assert [tuple(row.values()) for row in csv.DictReader(file)] == [(d.study, d.finding, d.why) for d in lost]
+        assert [tuple(row.values()) for row in csv.DictReader(file)] == [
+            (d.study, d.finding, d.why) for d in lost
+        ]
     with (work / "split.csv").open() as file:
         assert {row["study_id"]: row["part"] for row in csv.DictReader(file)} == dict(parts.items())
     assert {cut.study for cut in cuts} <= parts.keys()
@@ -215,9 +230,14 @@ def test_crops_are_cut_once_and_again_when_labels_or_images_change(irregular, pr
     assert own == [cut for cut in prepared[0] if cut.study == studies[0].name]
     assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == stamps
     key = own[0].key
-    moved = {**studies[0].marks, key: replace(studies[0].marks[key], x=studies[0].marks[key].x + 15)}
+    moved = {
+        **studies[0].marks,
+        key: replace(studies[0].marks[key], x=studies[0].marks[key].x + 15),
+    }
     others, _ = cut_crops([replace(studies[0], marks=moved)], work, lambda done: None)
-    first, second = (next(c for c in cuts if c.key == key and c.on_target) for cuts in (own, others))
+    first, second = (
+        next(c for c in cuts if c.key == key and c.on_target) for cuts in (own, others)
+    )
     assert np.abs(read_cut(work, first).astype(int) - read_cut(work, second)).mean() > 5
     image = next(studies[0].folder.rglob("*.dcm"))
     before = image.stat()
@@ -236,7 +256,9 @@ def bundle(irregular, work, tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         tiny_network.register(monkeypatch)
         out = tmp_path_factory.mktemp("bundles") / "tiny"
-        identity = train_bundle(irregular[0], out, work, tiny_network.recipe(), silent, name="tiny", version="7")
+        identity = train_bundle(
+            irregular[0], out, work, tiny_network.recipe(), silent, name="tiny", version="7"
+        )
         yield out, identity
 
 
@@ -255,9 +277,19 @@ def test_a_bundle_is_trained_from_the_tables_as_they_are(bundle, work):
     np.testing.assert_allclose(asked.sum(axis=1), 1, atol=1e-5)
 
 
-def test_a_bundle_trained_again_from_what_is_kept_has_the_same_weights(bundle, irregular, work, tmp_path):
+def test_a_bundle_trained_again_from_what_is_kept_has_the_same_weights(
+    bundle, irregular, work, tmp_path
+):
     out, _ = bundle
-    train_bundle(irregular[0], tmp_path / "again", work, tiny_network.recipe(), silent, name="tiny", version="7")
+    train_bundle(
+        irregular[0],
+        tmp_path / "again",
+        work,
+        tiny_network.recipe(),
+        silent,
+        name="tiny",
+        version="7",
+    )
     first, second = (read_description(folder)["networks"] for folder in (out, tmp_path / "again"))
     assert first == second
 
@@ -268,22 +300,36 @@ def test_the_part_that_is_tested_is_the_part_that_was_not_learnt_from(bundle, ir
     def refuse(instances):
         raise NotAnalysable("not read")
 
-    asked = evaluate_bundle(irregular[0], Part.TEST, read_description(bundle[0])["data"], refuse, silent)
+    asked = evaluate_bundle(
+        irregular[0], Part.TEST, read_description(bundle[0])["data"], refuse, silent
+    )
     with (work / "split.csv").open() as file:
         split = {row["study_id"]: row["part"] for row in csv.DictReader(file)}
     assert {j.study for j in asked} == {study for study, part in split.items() if part == Part.TEST}
 
 
 @pytest.mark.parametrize("change", [{"seed": 2}, {"batch": 4}, {"neighbour": 0.1}])
-def test_a_teaching_is_not_gone_on_with_by_another_recipe(bundle, irregular, work, tmp_path, change):
+def test_a_teaching_is_not_gone_on_with_by_another_recipe(
+    bundle, irregular, work, tmp_path, change
+):
     with pytest.raises(WrongSetting, match="another recipe"):
-        train_bundle(irregular[0], tmp_path, work, tiny_network.recipe(**change), silent, name="tiny", version="7")
+        train_bundle(
+            irregular[0],
+            tmp_path,
+            work,
+            tiny_network.recipe(**change),
+            silent,
+            name="tiny",
+            version="7",
+        )
 
 
 def test_every_exported_file_answers_as_the_bundle(bundle, work, tmp_path):
     crops = kept_crops(work, Part.TEST, 12)
     told = export_bundle(bundle[0], tmp_path, list(FORMATS), crops)
-    assert [row["file"] for row in told] == [f"{kind}.{name}" for kind in CLASSES for name in FORMATS]
+    assert [row["file"] for row in told] == [
+        f"{kind}.{name}" for kind in CLASSES for name in FORMATS
+    ]
     assert max(row["differs"] for row in told) <= 1e-3
     spread = np.ptp(load_bundle(bundle[0]).severities(crops), axis=0).max()
     assert spread > 1e-3  # the crops do differ: equal answers are no accident
@@ -291,7 +337,9 @@ def test_every_exported_file_answers_as_the_bundle(bundle, work, tmp_path):
 
 def test_candidates_are_compared_on_the_same_crops_in_one_table(bundle, prepared, work):
     cuts, _, parts = prepared
-    rows = compare(cuts, parts, work, tiny_network.recipe(), silent, ["random_forest", tiny_network.TINY])
+    rows = compare(
+        cuts, parts, work, tiny_network.recipe(), silent, ["random_forest", tiny_network.TINY]
+    )
     assert [row["candidate"] for row in rows] == ["random_forest", "tiny"]
     assert rows[0]["crops"] == rows[1]["crops"] > 0
     assert rows[0]["majority_accuracy"] == rows[1]["majority_accuracy"]
@@ -341,10 +389,14 @@ print(json.dumps([hashlib.sha256(b"".join(w.tobytes() for w in network.get_weigh
 
 def taught(data, work, out, kill_after=0):
     command = [sys.executable, "-c", CHILD, str(data), str(work), str(out), str(kill_after)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2]
+    )
 
 
-def test_a_training_that_is_killed_and_started_again_ends_with_the_same_weights(irregular, prepared, work, tmp_path):
+def test_a_training_that_is_killed_and_started_again_ends_with_the_same_weights(
+    irregular, prepared, work, tmp_path
+):
     """Killed within the second and again within the third of four epochs, of which the third begins another phase."""
     whole = taught(irregular[0], work, tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
@@ -358,7 +410,9 @@ def test_a_training_that_is_killed_and_started_again_ends_with_the_same_weights(
     assert again.stdout == whole.stdout
 
 
-def test_the_command_line_trains_measures_compares_and_exports(irregular, prepared, work, tmp_path, monkeypatch):
+def test_the_command_line_trains_measures_compares_and_exports(
+    irregular, prepared, work, tmp_path, monkeypatch
+):
     tiny_network.register(monkeypatch)
     monkeypatch.setattr("commands.train._recipe", lambda name: tiny_network.recipe(), raising=True)
     data, out = str(irregular[0]), str(tmp_path / "bundle")

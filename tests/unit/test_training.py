@@ -22,7 +22,13 @@ from lumbar.phantoms.planes import Region
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level
 from lumbar.spine.keypoint_input import AXIAL, BORDER, CELL, DISCS, SAGITTAL
 from lumbar.training.annotated_views import labelled_views, write_labelled_views
-from lumbar.training.evaluate_locator import Outcome, Truth, evaluate_levels, summary, write_outcomes
+from lumbar.training.evaluate_locator import (
+    Outcome,
+    Truth,
+    evaluate_levels,
+    summary,
+    write_outcomes,
+)
 from lumbar.training.keypoint_dataset import Album, axial_lesson, sagittal_lesson
 from lumbar.training.locator_trainer import heat_loss
 from lumbar.training.rsna_dataset import COORDINATES, rows_by_study
@@ -31,7 +37,9 @@ from lumbar.training.train_locator import COURSES, rebuild_locator
 from lumbar.training.view_files import write_file
 from tests.stub_program import StubKeypoints
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning"
+)  # Keras
 
 MARK = DISCS.index(Level.L3_L4)
 
@@ -83,12 +91,18 @@ def test_nothing_is_learnt_of_points_that_nobody_marked(tmp_path: Path) -> None:
         assert np.isfinite(truth).all()
         foramina = truth[len(DISCS) :]
         assert not foramina[:, 2].any()
-        assert not foramina[:, 3].any() or truth[:, 3].all()  # all count where the picture shows no lumbar spine
+        assert (
+            not foramina[:, 3].any() or truth[:, 3].all()
+        )  # all count where the picture shows no lumbar spine
 
 
-def test_the_patients_left_is_on_the_right_of_an_axial_picture_however_it_is_mirrored(tmp_path: Path) -> None:
+def test_the_patients_left_is_on_the_right_of_an_axial_picture_however_it_is_mirrored(
+    tmp_path: Path,
+) -> None:
     middle = drawn.AXIAL_SIDE / 2
-    points = np.array([(middle, middle, 0), (middle + 9, middle - 4, 0), (middle - 9, middle - 4, 0)], np.float32)
+    points = np.array(
+        [(middle, middle, 0), (middle + 9, middle - 4, 0), (middle - 9, middle - 4, 0)], np.float32
+    )
     left, right = AXIAL.points.index("left_recess"), AXIAL.points.index("right_recess")
     views = album(tmp_path, points, drawn.AXIAL_SIDE, (left,))
     seen = {True: 0, False: 0}
@@ -98,7 +112,9 @@ def test_the_patients_left_is_on_the_right_of_an_axial_picture_however_it_is_mir
             assert lesson.truth[left, 0] > lesson.truth[right, 0] + 3
             to = np.linalg.norm(brightest(lesson.picture) - lesson.truth[[left, right], :2], axis=1)
             seen[bool(to[0] < to[1])] += 1
-    assert min(seen.values()) > 5  # the spot is the left recess as it is, the right one in the mirror
+    assert (
+        min(seen.values()) > 5
+    )  # the spot is the left recess as it is, the right one in the mirror
 
 
 def test_the_loss_is_least_where_the_heat_is_at_the_point() -> None:
@@ -129,7 +145,9 @@ def test_labels_are_where_the_phantom_has_its_findings(data: Path) -> None:
     labels = labels_of(study, find_instances(study, study)[0], rows[study.name])
     assert {label.key for label in labels} == set(ALL_FINDINGS)
     exact = {
-        FindingKey(Condition(row["condition"]), Level(row["level"])): np.array([float(row[c]) for c in "xyz"])
+        FindingKey(Condition(row["condition"]), Level(row["level"])): np.array(
+            [float(row[c]) for c in "xyz"]
+        )
         for row in rows_by_study(data / PHANTOM_POINTS)[study.name]
     }
     for label in labels:
@@ -144,15 +162,22 @@ def test_a_label_on_a_slice_that_is_not_there_is_left_out(data: Path) -> None:
     assert len(labels_of(study, find_instances(study, study)[0], torn)) == len(ALL_FINDINGS) - 1
 
 
-def test_labelled_slices_become_views_with_their_points_known_and_the_others_not(data: Path) -> None:
+def test_labelled_slices_become_views_with_their_points_known_and_the_others_not(
+    data: Path,
+) -> None:
     (study, _), rows = study_folders(data), rows_by_study(data / COORDINATES)
     views = labelled_views(study, rows[study.name], {})
     assert [len(views[kind]) for kind in ("sagittal", "axial")] == [2, 5]
-    known = [set(np.flatnonzero(np.isfinite(view.points).all(axis=1)).tolist()) for view in views["sagittal"]]
+    known = [
+        set(np.flatnonzero(np.isfinite(view.points).all(axis=1)).tolist())
+        for view in views["sagittal"]
+    ]
     canal, foramina = set(range(2, 7)), set(range(8, 18))
     assert sorted(known, key=len) == [canal, foramina]
     for view in views["sagittal"]:
-        (of,) = [points for points in (canal, foramina) if np.isfinite(view.points[[*points]]).all()]
+        (of,) = [
+            points for points in (canal, foramina) if np.isfinite(view.points[[*points]]).all()
+        ]
         x, y, across = view.points[[*of]].T
         assert np.all((x > 20) & (x < drawn.SAGITTAL_SIDE - 20))
         assert np.all(np.diff(y.reshape(-1, 5)) > 10)  # downwards from level to level
@@ -162,7 +187,9 @@ def test_labelled_slices_become_views_with_their_points_known_and_the_others_not
         assert view.points[1, 0] > view.points[2, 0] + 5  # the left recess on the picture's right
 
 
-def test_labelled_views_are_kept_by_network_and_can_be_learnt_from(data: Path, tmp_path: Path) -> None:
+def test_labelled_views_are_kept_by_network_and_can_be_learnt_from(
+    data: Path, tmp_path: Path
+) -> None:
     files = write_labelled_views(tmp_path, data, silent)
     assert {kind: len(own) for kind, own in files.items()} == {"sagittal": 2, "axial": 2}
     rng = np.random.default_rng(1)
@@ -214,10 +241,14 @@ def test_evaluation_holds_what_is_found_against_the_truth(data: Path) -> None:
         assert outcome.refused is None
         assert outcome.errors is not None
         assert set(outcome.errors) == set(ALL_FINDINGS)
-        assert 3 < max(outcome.errors.values()) < 60  # the stub sees a spine in the middle of every picture
+        assert (
+            3 < max(outcome.errors.values()) < 60
+        )  # the stub sees a spine in the middle of every picture
 
 
-def outcome(errors: float | None, numbering: str = "usual", right: bool = True, doubted: bool = False) -> Outcome:
+def outcome(
+    errors: float | None, numbering: str = "usual", right: bool = True, doubted: bool = False
+) -> Outcome:
     canal = {FindingKey(Condition.SPINAL_CANAL_STENOSIS, level): np.zeros(3) for level in Level}
     return Outcome(
         "1",
@@ -254,7 +285,9 @@ def test_the_figures_count_each_study_where_it_belongs() -> None:
 
 
 def test_a_line_a_study_can_be_written(data: Path, tmp_path: Path) -> None:
-    write_outcomes(tmp_path / "studies.csv", evaluate_levels(data, StubKeypoints(), lambda count: None))
+    write_outcomes(
+        tmp_path / "studies.csv", evaluate_levels(data, StubKeypoints(), lambda count: None)
+    )
     with (tmp_path / "studies.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["study_id"] for row in rows] == ["900001", "900002"]

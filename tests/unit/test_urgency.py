@@ -42,7 +42,10 @@ def test_severe_comes_first_and_names_the_canal():
         (Standing(not_assessed=10), "10 not assessed"),
         (Standing(numbering_uncertain=True), "numbering uncertain"),
         (Standing(unread_because="not analysable: no axial T2"), "not analysable: no axial T2"),
-        (Standing(severe=(CANAL,), ranks=False), "not ranked: the weights have not learnt from clinical images"),
+        (
+            Standing(severe=(CANAL,), ranks=False),
+            "not ranked: the weights have not learnt from clinical images",
+        ),
     ],
 )
 def test_what_nobody_can_vouch_for_stands_with_the_moderate(standing, why):
@@ -77,4 +80,9 @@ def test_only_a_study_read_wholly_and_surely_as_normal_is_last(standing):
         assert standing.ranks
         assert not standing.read_again
         assert not standing.numbering_uncertain
-        assert (standing.severe, standing.moderate, standing.uncertain, standing.not_assessed) == ((), 0, 0, 0)
+        assert (standing.severe, standing.moderate, standing.uncertain, standing.not_assessed) == (
+            (),
+            0,
+            0,
+            0,
+        )
