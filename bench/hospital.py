@@ -270,7 +270,7 @@ class Hospital:
             lines.append(
                 (own.id, own.revision, 8, "the border to the sacrum looks transitional", True)
             )
-        yield "explanation", ("study_id", "revision", "ordinal", "text", "doubt"), lines
+        yield "explanation", ("study_id", "revision", "ordinal", "text", "caveat"), lines
 
 
 def _pictures(own: _Study) -> Iterator[Batch]:

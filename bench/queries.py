@@ -42,7 +42,7 @@ from db.database import Database
 from db.models import JobState, Study
 from db.read_models import findings, metrics, statistics, worklist
 from db.read_models.findings import FindingFilter
-from db.read_models.study_detail import story
+from db.read_models.study_detail import study_detail
 from db.read_models.worklist import Ranking, StudyFilter
 from lumbar.spine.anatomy import Condition, Level, Severity
 from tests.servers import Postgres
@@ -198,7 +198,7 @@ def questions(database: Database) -> list[Question]:
         (
             "9",
             "one study",
-            lambda session: story(session, rng.choice(sought).study_instance_uid, ranking),
+            lambda session: study_detail(session, rng.choice(sought).study_instance_uid, ranking),
         ),
         (
             "10",

@@ -23,7 +23,7 @@ def main() -> None:
     try:
         app()
     except LumbarError as error:
-        told = error.told if isinstance(error, NotAnalysable) else ()
+        told = error.notes if isinstance(error, NotAnalysable) else ()
         sys.stderr.writelines(f"{line}\n" for line in (*told, f"lumbar: {error}"))
         sys.exit(next((status for kind, status in STATUS.items() if isinstance(error, kind)), 1))
     except ModuleNotFoundError as error:

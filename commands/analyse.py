@@ -54,13 +54,14 @@ def analyse(
                 analysis, instances, provenance_of(settings.results_sha256, networks, instances)
             )
     if form is Format.TABLE:
-        print_how_read(analysis.doubts, analysis.choices)
+        print_how_read(analysis.caveats, analysis.choices)
         for reason in sorted({file.reason for file in refused}):
             count = sum(file.reason == reason for file in refused)
             console().print(f"{count} files passed over: {reason}")
-    study, doubts = analysis.study_instance_uid, analysis.doubts
+    study, caveats = analysis.study_instance_uid, analysis.caveats
     print_findings(
-        [StudyFinding(study, found, networks.identity, doubts) for found in analysis.findings], form
+        [StudyFinding(study, found, networks.identity, caveats) for found in analysis.findings],
+        form,
     )
     for reading in analysis.readings:
         typer.echo(str(reading), err=form is not Format.TABLE)  # programs get the findings alone

@@ -120,11 +120,11 @@ def _is_of(study_instance_uid: str, received: Received) -> bool:
 def _add_user(settings: Settings) -> str:
     """Somebody who may do everything in the demo; returns the password, which is another each time."""
     from db import accounts
-    from db.context import Site
+    from db.context import SiteContext
     from db.models import UserRole
 
     password = secrets.token_urlsafe(12)
-    with Site.open(settings).database.transaction() as session:
+    with SiteContext.open(settings).database.transaction() as session:
         accounts.add_user(session, _USER, password, UserRole.ADMIN, "lumbar demo")
     return password
 
@@ -187,11 +187,11 @@ def _send_phantom(folder: Path, number: int, settings: Settings) -> "PhantomTrut
 
 def _show(settings: Settings) -> tuple[int, list[str]]:
     """Prints the worklist and the findings of its first study; how many studies have all 25, and the order of all."""
-    from db.context import Site
+    from db.context import SiteContext
     from db.read_models import study_queries
     from db.read_models.worklist import worklist as ranked
 
-    site = Site.open(settings)
+    site = SiteContext.open(settings)
     with site.database.reading() as session:
         worklist = ranked(session, site.ranking).rows
         rows = study_queries.findings(session)

@@ -8,7 +8,7 @@ import typer
 from commands.output import AsFormat, Format, print_records
 from commands.users import by_command_line
 from db import operator_actions
-from db.context import Site
+from db.context import SiteContext
 from db.models import JobKind, JobState
 from lumbar.settings import Settings
 
@@ -40,7 +40,7 @@ def list_(
     form: AsFormat = Format.TABLE,
 ) -> None:
     """Lists the jobs in the order in which they are taken: the urgent first, then who waited longest."""
-    site = Site.open(Settings.load())
+    site = SiteContext.open(Settings.load())
     with site.database.reading() as session:
         rows = operator_actions.listed(session, states=state or NOT_OVER, kinds=kind or ())
     records = [
@@ -52,7 +52,7 @@ def list_(
 @app.command(epilog="Example: lumbar jobs retry 17")
 def retry(job: JobId) -> None:
     """Makes a waiting job due now and tries a dead one anew; a dead analysis as its study's next revision."""
-    site = Site.open(Settings.load())
+    site = SiteContext.open(Settings.load())
     with site.database.transaction() as session:
         operator_actions.retry(session, job, by_command_line())
     typer.echo("The job is due now.")
@@ -61,7 +61,7 @@ def retry(job: JobId) -> None:
 @app.command(epilog="Example: lumbar jobs cancel 17")
 def cancel(job: JobId) -> None:
     """Gives up a waiting or running job; the study of an analysis has then failed. `lumbar requeue` begins again."""
-    site = Site.open(Settings.load())
+    site = SiteContext.open(Settings.load())
     with site.database.transaction() as session:
         operator_actions.cancel(session, job, by_command_line())
     typer.echo("The job is cancelled.")

@@ -48,10 +48,10 @@ def print_findings(rows: Sequence[StudyFinding], form: Format) -> None:
     _print_notices(row.bundle for row in rows)
 
 
-def print_how_read(doubts: Iterable[str], choices: Iterable[str]) -> None:
-    """For people: the lines of how a study was read, what is in doubt first."""
-    for doubt in doubts:
-        console().print(f"Caution: {doubt}", style="bold yellow")
+def print_how_read(caveats: Iterable[str], choices: Iterable[str]) -> None:
+    """For people: the lines of how a study was read, what is in caveat first."""
+    for caveat in caveats:
+        console().print(f"Caution: {caveat}", style="bold yellow")
     for line in choices:
         console().print(line)
 
@@ -113,7 +113,7 @@ FINDING_COLUMNS = (
     "sop_instance_uid",
     "column",
     "row",
-    "doubts",
+    "caveats",
     "bundle",
     "notice",
 )
@@ -138,7 +138,7 @@ WORKLIST_COLUMNS = (
 
 def finding_record(row: StudyFinding) -> dict[str, Any]:
     """As programs get it."""
-    finding, place = row.finding, row.finding.place
+    finding, point = row.finding, row.finding.point
     normal_mild, moderate, severe = finding.probabilities or (None, None, None)
     return {
         "row_id": finding.key.row_id(row.study_instance_uid),
@@ -148,10 +148,10 @@ def finding_record(row: StudyFinding) -> dict[str, Any]:
         "severity": finding.severity,
         "assessed": finding.assessed,
         "reason": finding.reason,
-        "sop_instance_uid": place.sop_instance_uid if place else None,
-        "column": _rounded(place.column, 2) if place else None,
-        "row": _rounded(place.row, 2) if place else None,
-        "doubts": "; ".join(row.doubts),
+        "sop_instance_uid": point.sop_instance_uid if point else None,
+        "column": _rounded(point.column, 2) if point else None,
+        "row": _rounded(point.row, 2) if point else None,
+        "caveats": "; ".join(row.caveats),
         "bundle": str(row.bundle) if row.bundle else None,
         "notice": notice(row.bundle),
     }
@@ -214,7 +214,7 @@ def _print_findings_table(study: str, rows: Sequence[StudyFinding]) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("Read from, or why not", overflow="fold")
     for finding in (row.finding for row in rows):
-        place, severity = finding.place, finding.severity
+        point, severity = finding.point, finding.severity
         table.add_row(
             finding.condition.label,
             finding.level.label,
@@ -225,8 +225,8 @@ def _print_findings_table(study: str, rows: Sequence[StudyFinding]) -> None:
                 else ["", "", ""]
             ),
             f"{finding.shows:.2f}" if finding.shows is not None else "",
-            f"…{place.sop_instance_uid[-12:]} ({place.column:.0f}, {place.row:.0f})"
-            if place
+            f"…{point.sop_instance_uid[-12:]} ({point.column:.0f}, {point.row:.0f})"
+            if point
             else finding.reason,
             style=SEVERITY_STYLES[severity] if severity else "dim",
         )

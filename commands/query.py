@@ -23,7 +23,7 @@ from commands.output import (
 )
 from commands.users import by_command_line
 from db import audit, operator_actions, reviews, studies
-from db.context import Site
+from db.context import SiteContext
 from db.models import StudyState
 from db.read_models import study_queries
 from db.read_models import worklist as ranking
@@ -57,7 +57,7 @@ def worklist(
     form: AsFormat = Format.TABLE,
 ) -> None:
     """Lists the studies that wait to be read, severe first, each with the reason for its place."""
-    site = Site.open(Settings.load())
+    site = SiteContext.open(Settings.load())
     only = ranking.StudyFilter(search, state or (), scanner)
     with site.database.reading() as session:
         if read:
@@ -90,7 +90,7 @@ def findings(
     form: AsFormat = Format.TABLE,
 ) -> None:
     """Lists the current findings of all studies that were analysed or could not be."""
-    site = Site.open(Settings.load())
+    site = SiteContext.open(Settings.load())
     with site.database.reading() as session:
         rows = study_queries.findings(
             session,
@@ -104,13 +104,13 @@ def findings(
 
 @app.command(epilog="Example: lumbar study 1.2.840.113619.2.1 --format csv")
 def study(uid: StudyUid, form: AsFormat = Format.TABLE) -> None:
-    """Shows one study: its state, images set aside, how it was read, its 25 findings, what became of its reports."""
-    site = Site.open(Settings.load())
+    """Shows one study: its state, images quarantined, how it was read, its 25 findings, what became of its reports."""
+    site = SiteContext.open(Settings.load())
     with site.database.reading() as session:
         found = studies.find(session, uid)
         rows = study_queries.findings(session, study_instance_uid=uid)
         deliveries = study_queries.deliveries(session, found.id)
-        aside = study_queries.set_aside(session, found.id)
+        quarantined = study_queries.quarantined(session, found.id)
         read = study_queries.how_read(session, found.id)
     if form is not Format.TABLE:
         records = [finding_record(row) | {"choices": "; ".join(read.choices)} for row in rows]
@@ -118,9 +118,9 @@ def study(uid: StudyUid, form: AsFormat = Format.TABLE) -> None:
         return
     reason = f": {found.reason}" if found.reason else ""
     console().print(f"{found.state.replace('_', ' ')}{reason}, revision {found.revision}")
-    for why, count in aside.items():
-        console().print(f"{count} {'image' if count == 1 else 'images'} set aside: {why}")
-    print_how_read(read.doubts, read.choices)
+    for why, count in quarantined.items():
+        console().print(f"{count} {'image' if count == 1 else 'images'} quarantined: {why}")
+    print_how_read(read.caveats, read.choices)
     print_findings(rows, form)
     for row in deliveries:
         error = f", {row.last_error}" if row.last_error else ""
@@ -136,7 +136,7 @@ def mark_read(
     undo: Annotated[bool, typer.Option("--undo", help="It waits to be read again")] = False,
 ) -> None:
     """Takes a study off the worklist: somebody has read it. A late image puts it back."""
-    site = Site.open(Settings.load())
+    site = SiteContext.open(Settings.load())
     with site.database.transaction() as session:
         reviews.mark_read(session, studies.find(session, uid), by_command_line(), read=not undo)
     typer.echo("The study waits to be read." if undo else "The study is marked as read.")
@@ -145,7 +145,7 @@ def mark_read(
 @app.command(epilog="Example: lumbar complete 1.2.840.113619.2.1")
 def complete(uid: StudyUid) -> None:
     """Analyses a study now, without waiting for quiet."""
-    site = Site.open(Settings.load())
+    site = SiteContext.open(Settings.load())
     with site.database.transaction() as session:
         operator_actions.complete(session, uid, by_command_line())
     typer.echo("The study is queued.")
@@ -154,7 +154,7 @@ def complete(uid: StudyUid) -> None:
 @app.command(epilog="Example: lumbar requeue 1.2.840.113619.2.1")
 def requeue(uid: StudyUid) -> None:
     """Analyses a study again that has ended; its earlier findings are superseded."""
-    site = Site.open(Settings.load())
+    site = SiteContext.open(Settings.load())
     with site.database.transaction() as session:
         operator_actions.requeue(session, uid, by_command_line())
     typer.echo("The study is queued again.")
@@ -170,7 +170,7 @@ def export_labels(
     ],
 ) -> None:
     """Writes what readers said of findings, with the images (which name their patients), ready for `lumbar train`."""
-    site = Site.open(Settings.load())
+    site = SiteContext.open(Settings.load())
     with site.database.transaction() as session:
         told = labels(session)
         audit.note(session, "reviews.exported", by_command_line(), findings=told.findings)
@@ -198,7 +198,7 @@ def audit_trail(
     form: AsFormat = Format.TABLE,
 ) -> None:
     """Prints the audit trail, the oldest line first."""
-    site = Site.open(Settings.load())
+    site = SiteContext.open(Settings.load())
     with site.database.reading() as session:
         lines = audit.lines_after(session, after, limit)
     if xml:

@@ -12,7 +12,7 @@ import structlog
 import typer
 
 from db import schema
-from db.context import Site
+from db.context import SiteContext
 from db.database import Database, DatabaseAway
 from lumbar import log as logging
 from lumbar.errors import Permanent, WrongSetting
@@ -114,18 +114,18 @@ def sweep(until_eof: UntilEof = False) -> None:
     stop = _on_signal(until_eof)
     site = _site(settings, stop)
     if settings.broker_url:
-        from worker.celery_app import CeleryDoorbell, create_app
+        from worker.celery_app import CeleryNotifier, create_app
 
-        sweeping.run(site, CeleryDoorbell(create_app(settings.broker_url)), stop)
+        sweeping.run(site, CeleryNotifier(create_app(settings.broker_url)), stop)
         return
-    from worker.inline import LocalDoorbell
+    from worker.inline import InlineNotifier
     from worker.tasks import tasks
 
     networks = load_networks(settings)
     networks()
-    doorbell = LocalDoorbell(tasks(site, networks))
-    sweeping.run(site, doorbell, stop)
-    doorbell.close()
+    notifier = InlineNotifier(tasks(site, networks))
+    sweeping.run(site, notifier, stop)
+    notifier.close()
 
 
 @app.command(epilog="Example: LUMBAR_WEB_PORT=8080 lumbar web")
@@ -183,15 +183,15 @@ def _start() -> Settings:
     return settings
 
 
-def _site(settings: Settings, stop: threading.Event) -> Site:
+def _site(settings: Settings, stop: threading.Event) -> SiteContext:
     """The site, once its database answers: a part that is started while the database restarts waits for it.
 
     Raises:
-        DatabaseAway: told to stop meanwhile. Permanent: as ``Site.open``.
+        DatabaseAway: told to stop meanwhile. Permanent: as ``SiteContext.open``.
     """
     while True:
         try:
-            return Site.open(settings)
+            return SiteContext.open(settings)
         except DatabaseAway as error:
             log.warning("database.awaited", why=str(error))
             if stop.wait(ASK_AGAIN_S):

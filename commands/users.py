@@ -9,7 +9,7 @@ import typer
 
 from commands.output import AsFormat, Format, print_records
 from db import accounts
-from db.context import Site
+from db.context import SiteContext
 from db.models import UserRole
 from lumbar.errors import WrongSetting
 from lumbar.settings import Settings
@@ -34,7 +34,7 @@ def add(
     ],
 ) -> None:
     """Adds somebody; the password is asked for, or read from standard input."""
-    site = Site.open(Settings.load())
+    site = SiteContext.open(Settings.load())
     password = _password()
     with site.database.transaction() as session:
         accounts.add_user(session, name, password, role, by_command_line())
@@ -44,7 +44,7 @@ def add(
 @app.command(epilog="Example: lumbar users password anna")
 def password(name: Name) -> None:
     """Sets a new password; it is asked for, or read from standard input. Browsers have to sign in again."""
-    site = Site.open(Settings.load())
+    site = SiteContext.open(Settings.load())
     new = _password()
     with site.database.transaction() as session:
         accounts.set_password(session, accounts.user_named(session, name), new, by_command_line())
@@ -54,7 +54,7 @@ def password(name: Name) -> None:
 @app.command(epilog="Example: lumbar users role anna operator")
 def role(name: Name, role: Annotated[UserRole, typer.Argument(help="The new role")]) -> None:
     """Gives somebody another role."""
-    site = Site.open(Settings.load())
+    site = SiteContext.open(Settings.load())
     with site.database.transaction() as session:
         accounts.set_role(session, accounts.user_named(session, name), role, by_command_line())
     typer.echo(f"{name} is {role} now.")
@@ -65,7 +65,7 @@ def disable(
     name: Name, undo: Annotated[bool, typer.Option("--undo", help="May sign in again")] = False
 ) -> None:
     """Ends somebody's access at once, in browsers and for tokens; nothing that they did is removed."""
-    site = Site.open(Settings.load())
+    site = SiteContext.open(Settings.load())
     with site.database.transaction() as session:
         accounts.set_disabled(
             session, accounts.user_named(session, name), not undo, by_command_line()
@@ -76,7 +76,7 @@ def disable(
 @app.command("list", epilog="Example: lumbar users list --format json")
 def list_(form: AsFormat = Format.TABLE) -> None:
     """Lists who may sign in, and who no more."""
-    site = Site.open(Settings.load())
+    site = SiteContext.open(Settings.load())
     with site.database.reading() as session:
         people = accounts.users(session)
     records = [

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from db import audit
 from db.models import ApiToken, Permission, SignInFailure, User, UserRole, WebSession
 from db.types import db_now
-from lumbar.errors import NotThere, Permanent
+from lumbar.errors import NotFound, Permanent
 
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 12, 1024
 IDLE = timedelta(hours=1)  # after which a browser has to sign in again
@@ -79,7 +79,7 @@ def user_named(session: Session, name: str) -> User:
     """Raises Permanent where there is none."""
     user = session.scalar(select(User).where(User.name == name))
     if user is None:
-        raise NotThere(f"there is no user {name!r}; `lumbar users list` names those there are")
+        raise NotFound(f"there is no user {name!r}; `lumbar users list` names those there are")
     return user
 
 
@@ -245,7 +245,7 @@ def revoke_token(session: Session, token_id: int, actor: str, user_id: int | Non
     """Raises Permanent where there is none, or it is not the user's."""
     token = session.get(ApiToken, token_id)
     if token is None or user_id not in (None, token.user_id):
-        raise NotThere(f"there is no token {token_id}")
+        raise NotFound(f"there is no token {token_id}")
     token.revoked_at = token.revoked_at or datetime.now(UTC)
     audit.note(session, "token.revoked", actor, token=token.id)
 

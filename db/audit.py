@@ -17,7 +17,7 @@ from lumbar.errors import Transient
 log = structlog.get_logger()
 
 ONCE_IN_S = 60.0  # the same event of the same actor for the same reason
-MOST_KNOWN = 1000
+MAX_KNOWN = 1000
 FORWARDED_AT_ONCE, SETTLED_S = 500, 60.0
 
 
@@ -81,7 +81,7 @@ class Auditor:
         with self._lock:
             if now - self._noted.get(key, -ONCE_IN_S) < ONCE_IN_S:
                 return
-            if len(self._noted) >= MOST_KNOWN:
+            if len(self._noted) >= MAX_KNOWN:
                 self._noted.clear()
             self._noted[key] = now
         try:

@@ -13,7 +13,7 @@ from lumbar.store.files import Store
 
 
 @dataclass(frozen=True)
-class Site:
+class SiteContext:
     """An open site; one per process."""
 
     settings: Settings
@@ -32,14 +32,14 @@ class Site:
         return cls(settings, database, Store(settings.home / "store"))
 
     @property
-    def passing(self) -> Backoff:
+    def transient_backoff(self) -> Backoff:
         """How a job is tried again after what may pass: a PACS away, a disk full."""
         return Backoff(
             self.settings.attempts, self.settings.retry_base_s, self.settings.retry_longest_s
         )
 
     @property
-    def fault(self) -> Backoff:
+    def fault_backoff(self) -> Backoff:
         """How a job is tried again after a fault of our own."""
         return Backoff(
             self.settings.fault_attempts, self.settings.retry_base_s, self.settings.retry_longest_s

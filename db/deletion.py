@@ -8,15 +8,15 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from db import audit, retention, studies
-from db.context import Site
+from db.context import SiteContext
 from db.models import (
     Delivery,
     Explanation,
-    Finding,
+    FindingRow,
     Instance,
     Job,
     Patient,
-    Report,
+    ReportRow,
     Review,
     SearchKey,
     Series,
@@ -30,11 +30,11 @@ from lumbar.errors import Permanent
 LONGEST_REASON = 500
 
 
-def delete_study(site: Site, study_instance_uid: str, reason: str, actor: str) -> None:
+def delete_study(site: SiteContext, study_instance_uid: str, reason: str, actor: str) -> None:
     """Removes a study's images, reports, findings and reviews.
 
     Raises:
-        NotThere: no such study. Permanent: no reason is given. Transient: disk or database; delete it again.
+        NotFound: no such study. Permanent: no reason is given. Transient: disk or database; delete it again.
     """
     if not 1 <= len(reason.strip()) <= LONGEST_REASON:
         raise Permanent(
@@ -80,17 +80,17 @@ def _remove_rows(session: Session, study_instance_uid: str, reason: str, actor: 
         raise Permanent(
             "an image of the study arrived while it was deleted; delete it again once it is quiet"
         )
-    files = list(session.scalars(select(Report.file).where(Report.study_id == study.id)))
-    findings = select(Finding.id).where(Finding.study_id == study.id)
-    reports = select(Report.id).where(Report.study_id == study.id)
+    files = list(session.scalars(select(ReportRow.file).where(ReportRow.study_id == study.id)))
+    findings = select(FindingRow.id).where(FindingRow.study_id == study.id)
+    reports = select(ReportRow.id).where(ReportRow.study_id == study.id)
     series = select(Series.id).where(Series.study_id == study.id)
     for gone in (
         delete(Review).where(Review.finding_id.in_(findings)),
-        delete(Finding).where(Finding.study_id == study.id),
+        delete(FindingRow).where(FindingRow.study_id == study.id),
         delete(Explanation).where(Explanation.study_id == study.id),
         delete(Job).where(Job.study_id == study.id),
         delete(Delivery).where(Delivery.report_id.in_(reports)),
-        delete(Report).where(Report.study_id == study.id),
+        delete(ReportRow).where(ReportRow.study_id == study.id),
         delete(Instance).where(Instance.series_id.in_(series)),
         delete(Series).where(Series.study_id == study.id),
         delete(SearchKey).where(SearchKey.study_id == study.id),

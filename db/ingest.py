@@ -24,7 +24,7 @@ from db.models import AuditEvent, Instance, Patient, Series, Study, Table, Tombs
 from db.read_models import study_search
 from lumbar.dicom.instance_identity import Identity, identify
 from lumbar.errors import NotDicom, Transient
-from lumbar.store.files import Draft, Store
+from lumbar.store.files import StagingFile, Store
 
 log = structlog.get_logger()
 
@@ -34,12 +34,12 @@ CHUNK = 2**20  # bytes copied at a time
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
-class Taken(StrEnum):
+class IngestResult(StrEnum):
     """What became of an instance that is now safe."""
 
     NEW = "new"
-    AGAIN = "again"  # the same bytes as before: nothing changed
-    ASIDE = "aside"  # kept, but not used: it contradicts what was received before
+    DUPLICATE = "duplicate"  # the same bytes as before: nothing changed
+    QUARANTINED = "quarantined"  # kept, but not used: it contradicts what was received before
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class RemovedMeanwhile(Transient):
     """Retention removed the file between its being found there and its being registered."""
 
 
-def take_in(database: Database, store: Store, arrival: Arrival) -> Taken:
+def ingest(database: Database, store: Store, arrival: Arrival) -> IngestResult:
     """Stores and registers one instance; on return it survives any failure.
 
     Raises:
@@ -83,10 +83,10 @@ def take_in(database: Database, store: Store, arrival: Arrival) -> Taken:
     """
     for announced in (arrival.sop_class_uid, arrival.sop_instance_uid):
         _require_uid(announced, "the announced SOP UID")
-    with store.draft() as draft:
-        digest, size = _write(arrival, draft)
-        identity = _identify(draft, arrival)
-        file = draft.keep("instances", digest)
+    with store.staging_file() as staging:
+        digest, size = _write(arrival, staging)
+        identity = _identify(staging, arrival)
+        file = staging.keep("instances", digest)
     return register(
         database,
         store,
@@ -94,7 +94,7 @@ def take_in(database: Database, store: Store, arrival: Arrival) -> Taken:
     )
 
 
-def register(database: Database, store: Store, stored: Stored) -> Taken:
+def register(database: Database, store: Store, stored: Stored) -> IngestResult:
     """Writes the rows of an instance whose bytes are safe. Raises Transient."""
     try:
         with database.transaction() as session:
@@ -106,18 +106,18 @@ def register(database: Database, store: Store, stored: Stored) -> Taken:
             return _register(session, store, stored)
 
 
-def _write(arrival: Arrival, draft: Draft) -> tuple[str, int]:
+def _write(arrival: Arrival, staging: StagingFile) -> tuple[str, int]:
     """Writes a DICOM file (PS3.10 7): our preamble and file meta information, the dataset as sent.
 
     Returns the digest and the file's size. The digest leaves our own part out: the same image sent by another AE, or
     received by another version of this code, is the same.
     """
     digest = sha256(arrival.transfer_syntax_uid.encode() + b"\0")
-    size = draft.file.write(_head(arrival))
+    size = staging.file.write(_head(arrival))
     while chunk := arrival.dataset.read(CHUNK):
         digest.update(chunk)
-        size += draft.file.write(chunk)
-    draft.file.flush()
+        size += staging.file.write(chunk)
+    staging.file.flush()
     return digest.hexdigest(), size
 
 
@@ -132,9 +132,9 @@ def _head(arrival: Arrival) -> bytes:
     return b"\0" * 128 + b"DICM" + buffer.getvalue()
 
 
-def _identify(draft: Draft, arrival: Arrival) -> Identity:
+def _identify(staging: StagingFile, arrival: Arrival) -> Identity:
     """The header, once it is sure that it names this instance and that the names are real UIDs (PS3.5 9.1)."""
-    identity = identify(draft.path)
+    identity = identify(staging.path)
     require_uids(identity)
     if (identity.sop_class_uid, identity.sop_instance_uid) != (
         arrival.sop_class_uid,
@@ -158,13 +158,13 @@ def _require_uid(value: str, name: str) -> None:
         raise NotDicom(f"{name} is missing or not a UID")
 
 
-def _register(session: Session, store: Store, stored: Stored) -> Taken:
+def _register(session: Session, store: Store, stored: Stored) -> IngestResult:
     identity = stored.identity
     study = _study(session, stored)
     series_key = {"study_id": study.id, "series_instance_uid": identity.series_instance_uid}
     series = {"series_number": identity.series_number, "description": identity.series_description}
     series_id = _keep(session, Series, series_key, series)
-    aside = _contradiction(session, study, stored)
+    quarantined = _contradiction(session, study, stored)
     added = insert_if_new(
         session,
         Instance,
@@ -179,28 +179,28 @@ def _register(session: Session, store: Store, stored: Stored) -> Taken:
         slices=identity.slices,
         role=identity.role,
         source=stored.source,
-        aside=aside,
+        quarantined=quarantined,
     )
     if not added:
         _restore(session, store, study, stored)
-        return Taken.AGAIN
+        return IngestResult.DUPLICATE
     if not store.path(stored.file).exists():
         raise RemovedMeanwhile(
             "the image's file was removed with its study at this moment; send it again"
         )
-    if aside:
+    if quarantined:
         session.add(
             AuditEvent(
-                event="instance.aside",
+                event="instance.quarantined",
                 actor=stored.source,
                 study_id=study.id,
-                detail={"why": aside},
+                detail={"why": quarantined},
             )
         )
-        log.warning("instance.aside", study=study.id, why=aside)
-        return Taken.ASIDE
+        log.warning("instance.quarantined", study=study.id, why=quarantined)
+        return IngestResult.QUARANTINED
     studies.instance_arrived(session, study.id, stat=identity.stat)
-    return Taken.NEW
+    return IngestResult.NEW
 
 
 def _restore(session: Session, store: Store, study: Study, stored: Stored) -> None:
@@ -289,7 +289,9 @@ def _contradiction(session: Session, study: Study, stored: Stored) -> str | None
     before = session.execute(
         select(Instance.sha256, Series.study_id)
         .join(Series)
-        .where(Instance.sop_instance_uid == identity.sop_instance_uid, Instance.aside.is_(None))
+        .where(
+            Instance.sop_instance_uid == identity.sop_instance_uid, Instance.quarantined.is_(None)
+        )
     ).first()
     if before is None or (before.sha256, before.study_id) == (stored.digest, study.id):
         return None

@@ -8,10 +8,10 @@ from sqlalchemy.orm import Session
 from db import jobs, studies
 from db.database import insert_if_new
 from db.jobs import Claimed
-from db.models import Bundle, Delivery, Explanation, Finding, JobKind, Report, Study
+from db.models import Bundle, Delivery, Explanation, FindingRow, JobKind, ReportRow, Study
 from db.studies import StudyEvent
 from lumbar.spine.anatomy import Severity
-from lumbar.spine.findings import Finding as Found
+from lumbar.spine.findings import Finding
 from lumbar.spine.provenance import BundleIdentity
 
 CANDIDATES = 20  # due jobs that a worker looks at; where others hold the studies of all, the next ring finds more
@@ -46,14 +46,14 @@ def end_analysis(
     event: StudyEvent,
     *,
     reason: str | None = None,
-    found: Iterable[Found] = (),
+    found: Iterable[Finding] = (),
     told: Iterable[str] = (),
-    doubts: Iterable[str] = (),
+    caveats: Iterable[str] = (),
     bundle: BundleIdentity | None = None,
-    report: Report | None = None,
+    report: ReportRow | None = None,
     destinations: Iterable[str] = (),
 ) -> None:
-    """Writes a study's outcome, all or nothing. ``told`` and ``doubts`` say in words how it was read.
+    """Writes a study's outcome, all or nothing. ``told`` and ``caveats`` say in words how it was read.
 
     Raises:
         LeaseLostError: the job is no longer ours; the transaction must be rolled back.
@@ -66,12 +66,16 @@ def end_analysis(
     ):
         raise LeaseLostError
     studies.supersede_findings(session, claimed.study_id)
-    lines = [*((text, True) for text in doubts), *((text, False) for text in told)]
+    lines = [*((text, True) for text in caveats), *((text, False) for text in told)]
     session.add_all(
         Explanation(
-            study_id=claimed.study_id, revision=claimed.revision, ordinal=n, text=text, doubt=doubt
+            study_id=claimed.study_id,
+            revision=claimed.revision,
+            ordinal=n,
+            text=text,
+            caveat=caveat,
         )
-        for n, (text, doubt) in enumerate(lines)
+        for n, (text, caveat) in enumerate(lines)
     )
     if bundle is not None:
         bundle_id, found = _bundle_id(session, bundle), tuple(found)
@@ -111,14 +115,14 @@ def bury(session: Session, claimed: Claimed, error: str) -> None:
         studies.supersede_findings(session, claimed.study_id)
 
 
-def recover(session: Session, lost: Claimed, *, most_losses: int) -> bool:
+def recover(session: Session, lost: Claimed, *, max_losses: int) -> bool:
     """Gives a lost worker's job to another, or buries it.
 
     False when the worker was heard of after all, or when somebody else is at the study: the next sweep looks again.
     """
     if not studies.try_lock(session, lost.study_id) or not jobs.expired(session, lost.job_id):
         return False
-    if jobs.replace_worker(session, lost, most_losses):
+    if jobs.replace_worker(session, lost, max_losses):
         _requeue_study(session, lost)
     else:
         bury(session, lost, "the worker was lost")
@@ -130,24 +134,24 @@ def _requeue_study(session: Session, claimed: Claimed) -> None:
         studies.advance(session, claimed.study_id, StudyEvent.RELEASED, revision=claimed.revision)
 
 
-def stored_report(session: Session, sop_instance_uid: str) -> Report | None:
+def stored_report(session: Session, sop_instance_uid: str) -> ReportRow | None:
     """A report built before: what is sent again is these bytes, never new ones under the same UID."""
-    return session.scalar(select(Report).where(Report.sop_instance_uid == sop_instance_uid))
+    return session.scalar(select(ReportRow).where(ReportRow.sop_instance_uid == sop_instance_uid))
 
 
-def predecessor(session: Session, study_id: int, sop_instance_uid: str) -> Report | None:
+def predecessor(session: Session, study_id: int, sop_instance_uid: str) -> ReportRow | None:
     """The newest other report of a study, which a new one replaces."""
     return session.scalar(
-        select(Report)
-        .where(Report.study_id == study_id, Report.sop_instance_uid != sop_instance_uid)
-        .order_by(Report.id.desc())
+        select(ReportRow)
+        .where(ReportRow.study_id == study_id, ReportRow.sop_instance_uid != sop_instance_uid)
+        .order_by(ReportRow.id.desc())
         .limit(1)
     )
 
 
 def report_file(session: Session, claimed: Claimed) -> str:
     """Where the bytes of a DELIVER job's report lie in the store."""
-    return session.scalars(select(Report.file).where(Report.id == claimed.report_id)).one()
+    return session.scalars(select(ReportRow.file).where(ReportRow.id == claimed.report_id)).one()
 
 
 def delivered(session: Session, claimed: Claimed, status: str) -> None:
@@ -180,10 +184,10 @@ def _bundle_id(session: Session, bundle: BundleIdentity) -> int:
     return session.scalars(select(Bundle.id).filter_by(**key)).one()
 
 
-def _row(claimed: Claimed, found: Found, bundle_id: int) -> Finding:
+def _row(claimed: Claimed, found: Finding, bundle_id: int) -> FindingRow:
     normal_mild, moderate, severe = found.probabilities or (None, None, None)
-    place = vars(found.place) if found.place else {}
-    return Finding(
+    place = vars(found.point) if found.point else {}
+    return FindingRow(
         study_id=claimed.study_id,
         revision=claimed.revision,
         condition=found.condition,

@@ -131,12 +131,12 @@ def retry(session: Session, claimed: Claimed, error: str, backoff: Backoff) -> b
     return True
 
 
-def replace_worker(session: Session, claimed: Claimed, most_losses: int) -> bool:
+def replace_worker(session: Session, claimed: Claimed, max_losses: int) -> bool:
     """Puts a lost worker's job back at once; False when too many workers were lost over it.
 
     A restart is no fault of the job, so it is no try; but a study may be what kills its workers, so it is bounded.
     """
-    if claimed.losses + 1 >= most_losses:
+    if claimed.losses + 1 >= max_losses:
         return False
     put_back = {
         "state": JobState.PENDING,

@@ -200,7 +200,7 @@ class SearchKey(Table):
 class Explanation(Table):
     """A line, in words, of how a revision was read: what was chosen and refused and why, how the levels were found.
 
-    ``doubt`` marks those for which nobody can vouch for the numbering of the levels.
+    ``caveat`` marks those for which nobody can vouch for the numbering of the levels.
     """
 
     __tablename__ = "explanation"
@@ -211,7 +211,7 @@ class Explanation(Table):
     revision: Mapped[int]
     ordinal: Mapped[int]
     text: Mapped[str]
-    doubt: Mapped[bool] = mapped_column(Boolean, default=False)
+    caveat: Mapped[bool] = mapped_column(Boolean, default=False)
 
 
 class Series(Table):
@@ -228,7 +228,7 @@ class Series(Table):
 class Instance(Table):
     """A received instance and where its bytes lie.
 
-    At most one row of a SOP Instance UID is in use; others were set ``aside`` for the reason given and are kept.
+    At most one row of a SOP Instance UID is in use; others were set ``quarantined`` for the reason given and are kept.
     """
 
     __tablename__ = "instance"
@@ -238,8 +238,8 @@ class Instance(Table):
             "uq_instance_in_use",
             "sop_instance_uid",
             unique=True,
-            sqlite_where=text("aside IS NULL"),
-            postgresql_where=text("aside IS NULL"),
+            sqlite_where=text("quarantined IS NULL"),
+            postgresql_where=text("quarantined IS NULL"),
         ),
     )
 
@@ -254,7 +254,7 @@ class Instance(Table):
     slices: Mapped[int]  # frames, or 1
     role: Mapped[Role | None]  # what a whole series of such slices would be read for
     source: Mapped[str] = mapped_column(String(64))  # calling AE title or other way in
-    aside: Mapped[str | None]
+    quarantined: Mapped[str | None]
     removed_at: Mapped[datetime | None]  # when retention removed the file; the row stays
     received_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)
 
@@ -290,7 +290,7 @@ def _current(name: str, *narrowed: str) -> Index:
     )
 
 
-class Finding(Table):
+class FindingRow(Table):
     """One of the 25 of a study's revision; earlier revisions' stay, superseded."""
 
     __tablename__ = "finding"
@@ -329,7 +329,7 @@ class Finding(Table):
     bundle: Mapped[Bundle] = relationship(lazy="joined")
 
 
-class Report(Table):
+class ReportRow(Table):
     """A report's UIDs and its stored bytes, which are what is sent and sent again."""
 
     __tablename__ = "report"

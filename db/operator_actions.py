@@ -12,7 +12,7 @@ from db.jobs import RELEASED, change
 from db.models import Job, JobKind, JobState, Study
 from db.studies import StudyEvent
 from db.types import db_now
-from lumbar.errors import NotThere, Permanent
+from lumbar.errors import NotFound, Permanent
 
 BY_HAND = "cancelled by hand"
 ANEW = {"state": JobState.PENDING, "attempts": 0, "losses": 0, "ended_at": None}
@@ -147,7 +147,7 @@ def resend(session: Session, job_id: int, actor: str) -> None:
     """Delivers a report again that a destination has, or had: the very same bytes under the same UID.
 
     Raises:
-        NotThere, Permanent: there is no such job, it is no delivery, or it has not ended.
+        NotFound, Permanent: there is no such job, it is no delivery, or it has not ended.
     """
     job = _locked(session, job_id)
     if job.kind is not JobKind.DELIVER or job.state not in (
@@ -170,7 +170,7 @@ def _locked(session: Session, job_id: int) -> Job:
     """A job, its study's row held."""
     study_id = session.scalar(select(Job.study_id).where(Job.id == job_id))
     if study_id is None:
-        raise NotThere(f"there is no job {job_id}; `lumbar jobs list` names those there are")
+        raise NotFound(f"there is no job {job_id}; `lumbar jobs list` names those there are")
     studies.lock(session, study_id)
     return session.get_one(Job, job_id, populate_existing=True)
 

@@ -39,7 +39,7 @@ class Answer:
         float
     ] = ()  # of one image, in the order of ``Condition``, then none of them
     severities: Sequence[float] = ()  # of one image
-    doubts: Sequence[str] = ()
+    caveats: Sequence[str] = ()
     choices: Sequence[str] = ()
     notices: Sequence[str] = ()
     weights: str = ""
@@ -52,7 +52,7 @@ class Answer:
     @classmethod
     def read(cls, stored: Mapping[str, Any] | None) -> Self:
         """The value that ``stored`` gave; an empty one for None."""
-        values = {field.name: stored[field.name] for field in fields(cls)} if stored else {}
+        values = {f.name: stored[f.name] for f in fields(cls) if f.name in stored} if stored else {}
         for name in ("findings", "readings"):
             values[name] = tuple(_grade(grade) for grade in values.get(name, ()))
         return cls(**values)

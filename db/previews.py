@@ -15,18 +15,18 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from db import audit, studies
 from db.accounts import Actor
-from db.context import Site
+from db.context import SiteContext
 from db.job_lifecycle import LeaseLostError
 from db.jobs import RELEASED
 from db.models import JobState, Permission, Preview, User
 from db.preview_results import Answer
 from db.types import db_now
-from lumbar.errors import NotThere, Permanent
+from lumbar.errors import NotFound, Permanent
 from lumbar.store.files import StoreFull
 
 log = structlog.get_logger()
 
-MOST_WAITING = 3  # of one user
+MAX_WAITING = 3  # of one user
 ATTEMPTS = 3
 KEPT_S = 3600.0  # after its last change
 AGAIN_S = 5.0  # the wait before what failed is tried again
@@ -50,12 +50,12 @@ class Claimed:
     lease_token: str
 
 
-def folder(site: Site, name: str) -> Path:
+def folder(site: SiteContext, name: str) -> Path:
     """Where a preview's files lie: ``upload``, and in the end the picture."""
     return site.settings.home / "previews" / name
 
 
-def create(site: Site, user_id: int, *, keep: bool) -> str:
+def create(site: SiteContext, user_id: int, *, keep: bool) -> str:
     """A new preview to upload to; returns its name. Raises TooManyWaiting, StoreFull, DatabaseAway."""
     name = secrets.token_hex(16)
     with site.database.transaction() as session:
@@ -63,9 +63,9 @@ def create(site: Site, user_id: int, *, keep: bool) -> str:
             select(User.id).where(User.id == user_id).with_for_update()
         )  # two at once are counted in turn
         unfinished = (Preview.user_id == user_id, Preview.state.not_in(ENDED))
-        if (session.scalar(select(func.count()).where(*unfinished)) or 0) >= MOST_WAITING:
+        if (session.scalar(select(func.count()).where(*unfinished)) or 0) >= MAX_WAITING:
             raise TooManyWaiting(
-                f"{MOST_WAITING} of your uploads are not read yet; wait for one, or forget one"
+                f"{MAX_WAITING} of your uploads are not read yet; wait for one, or forget one"
             )
         session.add(Preview(name=name, user_id=user_id, keep=keep))
     place = folder(site, name)
@@ -80,19 +80,19 @@ def create(site: Site, user_id: int, *, keep: bool) -> str:
 
 
 def arrived(session: Session, name: str, *, files: int, size: int) -> None:
-    """The upload is whole: from now on it is due. Raises NotThere where it was forgotten meanwhile."""
+    """The upload is whole: from now on it is due. Raises NotFound where it was forgotten meanwhile."""
     values = {"uploaded_at": db_now(), "files": files, "size": size}
     if not _changed(
         session, _change(Preview.name == name, Preview.uploaded_at.is_(None)).values(**values)
     ):
-        raise NotThere("the upload was forgotten before it had arrived; try it again")
+        raise NotFound("the upload was forgotten before it had arrived; try it again")
 
 
 def find(session: Session, name: str, actor: Actor) -> Preview:
-    """A preview of the actor's own, or anybody's for an administrator. Raises NotThere, whichever is the reason."""
+    """A preview of the actor's own, or anybody's for an administrator. Raises NotFound, whichever is the reason."""
     found = session.scalar(select(Preview).where(Preview.name == name))
     if found is None or not (found.user_id == actor.user_id or actor.may(Permission.ADMINISTER)):
-        raise NotThere("there is no such upload; it may have been forgotten")
+        raise NotFound("there is no such upload; it may have been forgotten")
     return found
 
 
@@ -115,7 +115,7 @@ def due(session: Session, limit: int) -> list[int]:
 
 def claim(session: Session, *, lease_s: float) -> Claimed | None:
     """Takes the oldest that is due; None when there is none, or others got there first."""
-    for preview_id in due(session, MOST_WAITING * 4):
+    for preview_id in due(session, MAX_WAITING * 4):
         taken = _change(Preview.id == preview_id, Preview.state == JobState.PENDING).values(
             state=JobState.RUNNING,
             lease_token=secrets.token_hex(16),
@@ -193,7 +193,7 @@ def expired(session: Session) -> list[Claimed]:
     return [_claimed(preview) for preview in session.scalars(lost.order_by(Preview.id))]
 
 
-def recover(site: Site, lost: Claimed) -> bool:
+def recover(site: SiteContext, lost: Claimed) -> bool:
     """Gives it to another worker, or ends it. False when its worker was heard of after all."""
     again = lost.attempts < ATTEMPTS
     held = (*_held(lost), Preview.lease_expires_at < db_now())
@@ -209,20 +209,20 @@ def recover(site: Site, lost: Claimed) -> bool:
     return ended
 
 
-def forget(site: Site, name: str) -> None:
+def forget(site: SiteContext, name: str) -> None:
     """Row, files and answer. A worker that is at it finds its lease gone. Raises Transient."""
     with site.database.transaction() as session:
         session.execute(delete(Preview).where(Preview.name == name))
     shutil.rmtree(folder(site, name), ignore_errors=True)
 
 
-def remove_files(site: Site, name: str) -> None:
+def remove_files(site: SiteContext, name: str) -> None:
     """What was uploaded and unpacked; the picture stays for the answer."""
     for part in (UPLOAD, SCRATCH):
         shutil.rmtree(folder(site, name) / part, ignore_errors=True)
 
 
-def tidy(site: Site) -> int:
+def tidy(site: SiteContext) -> int:
     """Forgets answers, and uploads that never arrived, after an hour; removes what killed processes left.
 
     What waits for a worker waits, however long. Returns how many folders went.

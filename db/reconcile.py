@@ -13,9 +13,9 @@ from pydicom.filereader import read_file_meta_info
 from sqlalchemy import select
 
 from db import retention
-from db.context import Site
-from db.ingest import Stored, Taken, register, require_uids
-from db.models import AuditEvent, Instance, Report
+from db.context import SiteContext
+from db.ingest import IngestResult, Stored, register, require_uids
+from db.models import AuditEvent, Instance, ReportRow
 from lumbar.dicom.headers import refusing, text
 from lumbar.dicom.instance_identity import identify
 from lumbar.errors import NotDicom
@@ -34,7 +34,7 @@ class Account:
     missing: int = 0  # rows whose file is gone
 
 
-def reconcile(site: Site) -> Account:
+def reconcile(site: SiteContext) -> Account:
     """Goes through the whole store, folder by folder. Raises Transient."""
     account = Account(abandoned=site.store.remove_abandoned())
     _instances(site, account)
@@ -43,7 +43,7 @@ def reconcile(site: Site) -> Account:
     return account
 
 
-def _instances(site: Site, account: Account) -> None:
+def _instances(site: SiteContext, account: Account) -> None:
     """Rows first, files second: an image that arrives meanwhile then has both, or counts as a file without a row."""
     for digits in range(256):
         folder = f"instances/{digits:02x}"
@@ -65,16 +65,16 @@ def _instances(site: Site, account: Account) -> None:
             _report_missing(site, "instance", list(session.scalars(still)), account)
 
 
-def _reports(site: Site, account: Account) -> None:
+def _reports(site: SiteContext, account: Account) -> None:
     """Reports are named by rows only after they are stored; one without a row is built again, to the same bytes."""
     with site.database.reading() as session:
-        rows = session.execute(select(Report.id, Report.file)).all()
+        rows = session.execute(select(ReportRow.id, ReportRow.file)).all()
     _report_missing(
         site, "report", [row.id for row in rows if not site.store.path(row.file).exists()], account
     )
 
 
-def _adopt(site: Site, file: str, account: Account) -> None:
+def _adopt(site: SiteContext, file: str, account: Account) -> None:
     path = site.store.path(file)
     try:
         identity = identify(path)
@@ -91,12 +91,12 @@ def _adopt(site: Site, file: str, account: Account) -> None:
         return
     digest = path.name.removesuffix(".dcm")
     stored = Stored(identity, syntax, digest, file, path.stat().st_size, source)
-    if register(site.database, site.store, stored) is not Taken.AGAIN:
+    if register(site.database, site.store, stored) is not IngestResult.DUPLICATE:
         log.info("store.adopted", file=file)
         account.adopted += 1
 
 
-def _report_missing(site: Site, kind: str, ids: list[int], account: Account) -> None:
+def _report_missing(site: SiteContext, kind: str, ids: list[int], account: Account) -> None:
     if not ids:
         return
     account.missing += len(ids)

@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy import Select, exists, select, update
 
 from db import studies
-from db.context import Site
+from db.context import SiteContext
 from db.models import AuditEvent, Instance, Job, JobState, Series, Study
 from db.types import db_now
 
@@ -22,7 +22,7 @@ AT_ONCE = 100  # studies in one round; the next round goes on
 DAY_S = 86400.0
 
 
-def remove_images(site: Site) -> int:
+def remove_images(site: SiteContext) -> int:
     """Removes the images of every study whose time is over, the oldest first; how many studies that were.
 
     Raises:
@@ -43,7 +43,7 @@ def remove_images(site: Site) -> int:
     return removed
 
 
-def remove(site: Site, study_id: int, why: str) -> bool:
+def remove(site: SiteContext, study_id: int, why: str) -> bool:
     """Removes a study's images; False where it is not finished after all."""
     with site.database.transaction() as session:
         studies.lock(session, study_id)
@@ -68,7 +68,7 @@ def remove(site: Site, study_id: int, why: str) -> bool:
     return True
 
 
-def unlink_removed(site: Site, study_id: int) -> None:
+def unlink_removed(site: SiteContext, study_id: int) -> None:
     """Removes the files of which the rows say that they are gone."""
     with site.database.transaction() as session:
         studies.lock(session, study_id)
@@ -80,7 +80,7 @@ def unlink_removed(site: Site, study_id: int) -> None:
             site.store.remove(file)
 
 
-def _finished(site: Site, older_than_s: float = 0) -> list[int]:
+def _finished(site: SiteContext, older_than_s: float = 0) -> list[int]:
     """Finished studies that have images, the first that ended first."""
     question = (
         _finished_studies().where(Study.ended_at < db_now(-older_than_s)).order_by(Study.ended_at)

@@ -8,15 +8,15 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db import audit, studies
-from db.models import Finding, Review, Study
-from lumbar.errors import NotThere, Permanent
+from db.models import FindingRow, Review, Study
+from lumbar.errors import NotFound, Permanent
 from lumbar.spine.anatomy import FindingKey, Severity
 
 LONGEST_COMMENT = 2000
 
 
 @dataclass(frozen=True)
-class Said:
+class LatestReview:
     """The last word on a finding."""
 
     finding_id: int
@@ -58,11 +58,11 @@ def review(
     """Notes what a reader says of a finding in force.
 
     Raises:
-        NotThere: there is no such finding, or it is not the study's. Permanent: a later revision has replaced it.
+        NotFound: there is no such finding, or it is not the study's. Permanent: a later revision has replaced it.
     """
-    finding = session.get(Finding, finding_id)
+    finding = session.get(FindingRow, finding_id)
     if finding is None or study_id not in (None, finding.study_id):
-        raise NotThere(f"there is no finding {finding_id}")
+        raise NotFound(f"there is no finding {finding_id}")
     if finding.superseded:
         raise Permanent("a later revision has replaced this finding; look at the study again")
     if len(comment) > LONGEST_COMMENT:
@@ -81,16 +81,16 @@ def review(
     return said
 
 
-def last_words(session: Session, study_ids: Collection[int]) -> dict[int, Said]:
+def last_words(session: Session, study_ids: Collection[int]) -> dict[int, LatestReview]:
     """By finding, what was said last of the findings in force of these studies."""
     newest = (
         select(func.max(Review.id))
-        .join(Finding, Finding.id == Review.finding_id)
-        .where(Finding.study_id.in_(study_ids), Finding.superseded.is_(False))
+        .join(FindingRow, FindingRow.id == Review.finding_id)
+        .where(FindingRow.study_id.in_(study_ids), FindingRow.superseded.is_(False))
         .group_by(Review.finding_id)
     )
     return {
-        said.finding_id: Said(
+        said.finding_id: LatestReview(
             said.finding_id,
             said.severity,
             said.severity == found,
@@ -99,8 +99,8 @@ def last_words(session: Session, study_ids: Collection[int]) -> dict[int, Said]:
             said.reviewed_at,
         )
         for said, found in session.execute(
-            select(Review, Finding.severity)
-            .join(Finding, Finding.id == Review.finding_id)
+            select(Review, FindingRow.severity)
+            .join(FindingRow, FindingRow.id == Review.finding_id)
             .where(Review.id.in_(newest))
         )
     }
@@ -108,8 +108,8 @@ def last_words(session: Session, study_ids: Collection[int]) -> dict[int, Said]:
 
 def finding_ids(session: Session, study_id: int) -> dict[FindingKey, int]:
     """The rows of a study's findings in force."""
-    asked = select(Finding.id, Finding.condition, Finding.level).where(
-        Finding.study_id == study_id, Finding.superseded.is_(False)
+    asked = select(FindingRow.id, FindingRow.condition, FindingRow.level).where(
+        FindingRow.study_id == study_id, FindingRow.superseded.is_(False)
     )
     return {
         FindingKey(condition, level): finding_id

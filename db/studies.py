@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from db import jobs
-from db.models import Finding, Instance, JobKind, Series, Study, StudyState
+from db.models import FindingRow, Instance, JobKind, Series, Study, StudyState
 from db.types import db_now
-from lumbar.errors import NotThere, Permanent
+from lumbar.errors import NotFound, Permanent
 from lumbar.spine.anatomy import Role
 from lumbar.spine.provenance import TrainedOn
 from lumbar.spine.roles import MIN_SLICES
@@ -157,7 +157,9 @@ def _roles_present() -> ColumnElement[int]:
     enough = (
         select(Instance.role)
         .join(Series)
-        .where(Series.study_id == Study.id, Instance.role.is_not(None), Instance.aside.is_(None))
+        .where(
+            Series.study_id == Study.id, Instance.role.is_not(None), Instance.quarantined.is_(None)
+        )
         .group_by(Instance.role)
         .having(func.sum(Instance.slices) >= MIN_SLICES)
         .correlate(Study)
@@ -211,7 +213,7 @@ def find(session: Session, study_instance_uid: str) -> Study:
     """
     study = session.scalar(select(Study).where(Study.study_instance_uid == study_instance_uid))
     if study is None:
-        raise NotThere(
+        raise NotFound(
             f"no study with UID {study_instance_uid!r} was received; `lumbar worklist` lists those that were"
         )
     return study
@@ -223,7 +225,7 @@ def instances_in_use(session: Session, study_id: int) -> list[Instance]:
         session.scalars(
             select(Instance)
             .join(Series)
-            .where(Series.study_id == study_id, Instance.aside.is_(None))
+            .where(Series.study_id == study_id, Instance.quarantined.is_(None))
             .order_by(Instance.sop_instance_uid)
         )
     )
@@ -232,8 +234,8 @@ def instances_in_use(session: Session, study_id: int) -> list[Instance]:
 def supersede_findings(session: Session, study_id: int) -> None:
     """Marks what earlier revisions (or runs) found; it ranks the study no more."""
     session.execute(
-        update(Finding)
-        .where(Finding.study_id == study_id, Finding.superseded.is_(False))
+        update(FindingRow)
+        .where(FindingRow.study_id == study_id, FindingRow.superseded.is_(False))
         .values(superseded=True)
         .execution_options(synchronize_session=False)
     )

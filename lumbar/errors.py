@@ -5,7 +5,7 @@
     LumbarError               one line for a person: what is wrong, what to do
     ├── Transient             the same again may succeed later: a database away, a PACS down, a disk full
     └── Permanent             the same again will fail the same way
-        ├── NotThere         what was asked for by its name or number does not exist
+        ├── NotFound         what was asked for by its name or number does not exist
         ├── NotDicom          the bytes are not a DICOM instance we can keep or read
         ├── NotAnalysable     a valid study that cannot be analysed; the reason goes to the reader (exit status 3)
         └── WrongSetting      a setting's value is wrong; the start stops (exit status 2)
@@ -24,7 +24,7 @@ class Permanent(LumbarError):
     """Trying the same again cannot help."""
 
 
-class NotThere(Permanent):
+class NotFound(Permanent):
     """Nothing has the name or the number that was asked for."""
 
 
@@ -33,11 +33,11 @@ class NotDicom(Permanent):
 
 
 class NotAnalysable(Permanent):
-    """The study cannot be analysed, for a reason its reader should know; ``told`` says what else was made of it."""
+    """The study cannot be analysed, for a reason its reader should know; ``notes`` say what else is known of it."""
 
-    def __init__(self, reason: str, told: tuple[str, ...] = ()) -> None:
+    def __init__(self, reason: str, notes: tuple[str, ...] = ()) -> None:
         super().__init__(reason)
-        self.told = told
+        self.notes = notes
 
 
 class WrongSetting(Permanent):

@@ -62,7 +62,7 @@ class Settings(BaseSettings):
         description="SQLAlchemy URL; unset: SQLite under `home`. PostgreSQL: `postgresql+psycopg://…`",
     )
     broker_url: str | None = Field(
-        None, description="Redis URL of Celery's doorbell; unset: no broker (embedded)"
+        None, description="Redis URL of Celery's notifier; unset: no broker (embedded)"
     )
     bundle: Path | None = Field(
         None,

@@ -29,7 +29,7 @@ LONGEST_PDU = (
 )  # as we take it: senders count headers differently, and an association request has no limit
 IN_MEMORY = 262144  # bytes of a dataset before it goes to disk
 LONGEST_ASIDE = 2**20  # bytes of a command set, or of a dataset of anything but a C-STORE
-MOST_WAITING = (
+MAX_WAITING = (
     4  # messages without an answer yet; unless negotiated there may be one (PS3.7 D.3.3.3)
 )
 HEAD = 6  # bytes of a PDU before its variable part (PS3.8 9.3)
@@ -190,7 +190,7 @@ class Messages(DIMSEServiceProvider):
         longest = self._limits.instance if isinstance(message, C_STORE_RQ) else LONGEST_ASIDE
         if message.encoded_command_set.tell() > LONGEST_ASIDE or spool.size > longest:
             return "message larger than allowed"
-        if self.msg_queue.qsize() > MOST_WAITING:
+        if self.msg_queue.qsize() > MAX_WAITING:
             return "did not wait for answers"
         return None
 

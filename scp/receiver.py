@@ -1,6 +1,6 @@
 """The DICOM receiver: C-ECHO and C-STORE of MR images (PS3.4 annexes A and B). It writes rows and rings no bell.
 
-A sender is told 0x0000 only after ``db.ingest.take_in`` has returned.
+A sender is told 0x0000 only after ``db.ingest.ingest`` has returned.
 """
 
 import logging
@@ -15,7 +15,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # m
 
 from db.audit import Auditor
 from db.database import Database
-from db.ingest import IMAGE_CLASSES, Arrival, HeaderDisagrees, take_in
+from db.ingest import IMAGE_CLASSES, Arrival, HeaderDisagrees, ingest
 from lumbar.dicom.pixels import TRANSFER_SYNTAXES
 from lumbar.errors import NotDicom, Transient, WrongSetting
 from lumbar.settings import Settings
@@ -125,11 +125,11 @@ class Receiver:
         connection: Connection = event.assoc.dul.socket.connection
         connection.busy = True
         try:
-            return self._take_in(event)
+            return self._ingest(event)
         finally:
             connection.busy = False
 
-    def _take_in(self, event: Any) -> int:
+    def _ingest(self, event: Any) -> int:
         request: Any = event.request
         spool: Spool = request.DataSet
         arrival = Arrival(
@@ -147,7 +147,7 @@ class Receiver:
             )
         try:
             self._require_room(spool.failure)
-            take_in(self._database, self._store, arrival)
+            ingest(self._database, self._store, arrival)
         except HeaderDisagrees as error:
             return _refuse(HEADER_DISAGREES, arrival, error)
         except NotDicom as error:

@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse
 from db import accounts, deletion, operator_actions, reviews, studies
 from db.models import Permission, UserRole
 from lumbar import peers
-from lumbar.errors import LumbarError, NotThere, Permanent
+from lumbar.errors import LumbarError, NotFound, Permanent
 from lumbar.spine.anatomy import Severity
 from web.auth import Admin, NotAllowed, Operator, Reviewer, TheSite, Viewer
 from web.params import Number, Seen, Words
@@ -98,7 +98,7 @@ def resend(site: TheSite, actor: Operator, job: Number, uid: Words = "") -> Resp
 def echo(request: Request, site: TheSite, actor: Operator, name: str) -> Response:
     """Asks a destination whether it is there."""
     if name not in site.settings.destinations:
-        raise NotThere(f"no destination is called {name!r}")
+        raise NotFound(f"no destination is called {name!r}")
     try:
         peers.test(site.settings.destination(name))
         answer, well = "answers", True

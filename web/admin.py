@@ -15,18 +15,18 @@ from sqladmin import Admin, ModelView
 from sqladmin.authentication import AuthenticationBackend
 from sqladmin.filters import StaticValuesFilter
 
-from db.context import Site
+from db.context import SiteContext
 from db.models import (
     AuditEvent,
     Bundle,
     Delivery,
     Explanation,
-    Finding,
+    FindingRow,
     Job,
     JobKind,
     JobState,
     Permission,
-    Report,
+    ReportRow,
     Review,
     Study,
     StudyState,
@@ -36,12 +36,12 @@ from db.models import (
 from db.read_models import statistics
 from lumbar.spine.anatomy import Condition, Level, Severity
 from web import login
-from web.auth import Trail, by_browser
+from web.auth import AuditTrail, by_browser
 from web.csv_export import as_csv
 
 ADDRESS = "/admin"
-MOST_SAVED = 100_000  # rows of one file
-MOST_COUNTED = 10_000  # rows that the pages are counted of
+MAX_SAVED = 100_000  # rows of one file
+MAX_COUNTED = 10_000  # rows that the pages are counted of
 # Its own scripts and styles only; some of its styles stand in the elements.
 POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; form-action 'self'; base-uri 'none'; "
@@ -57,14 +57,14 @@ class _Rows(ModelView):
 
     can_create = can_edit = can_delete = False
     export_types: ClassVar[list[str]] = ["csv"]
-    export_max_rows = MOST_SAVED
+    export_max_rows = MAX_SAVED
     page_size = 50
     column_list = "__all__"
     column_details_list = "__all__"
 
     async def count(self, request: Request, stmt: Any = None) -> int:
         asked = self.list_query(request) if stmt is None else stmt.get_final_froms()[0].element
-        site: Site = request.app.state.site
+        site: SiteContext = request.app.state.site
         return await run_in_threadpool(_count, site, asked)
 
     async def export_data(
@@ -75,9 +75,9 @@ class _Rows(ModelView):
         return as_csv(f"{self.identity}.csv", names, records)
 
 
-def _count(site: Site, asked: Any) -> int:
+def _count(site: SiteContext, asked: Any) -> int:
     with site.database.reading() as session:
-        return statistics.how_many(session, asked, MOST_COUNTED)
+        return statistics.count_rows(session, asked, MAX_COUNTED)
 
 
 def _plain(value: object) -> object:
@@ -90,10 +90,14 @@ def _values(kind: type[StrEnum]) -> list[tuple[str, str]]:
 
 _FILTERS: dict[type[Table], Sequence[tuple[Any, type[StrEnum]]]] = {
     Study: [(Study.state, StudyState)],
-    Finding: [(Finding.severity, Severity), (Finding.condition, Condition), (Finding.level, Level)],
+    FindingRow: [
+        (FindingRow.severity, Severity),
+        (FindingRow.condition, Condition),
+        (FindingRow.level, Level),
+    ],
     Job: [(Job.state, JobState), (Job.kind, JobKind)],
     Delivery: [],
-    Report: [],
+    ReportRow: [],
     Review: [(Review.severity, Severity)],
     Bundle: [],
     Explanation: [],
@@ -134,8 +138,8 @@ class _OurUsers(AuthenticationBackend):
         return RedirectResponse("/", 303)
 
     async def authenticate(self, request: Request) -> Response | bool:
-        site: Site = request.app.state.site
-        trail: Trail = request.app.state.trail
+        site: SiteContext = request.app.state.site
+        trail: AuditTrail = request.app.state.trail
         actor = await run_in_threadpool(by_browser, request, site)
         if actor is None:
             return RedirectResponse(login.address(request), 303)
@@ -143,11 +147,11 @@ class _OurUsers(AuthenticationBackend):
             return Response(
                 "Only administrators may look at the tables.\n", 403, media_type="text/plain"
             )
-        await run_in_threadpool(trail.saw, "tables.seen", actor.name)
+        await run_in_threadpool(trail.record_view, "tables.seen", actor.name)
         return True
 
 
-def mount(app: FastAPI, site: Site) -> None:
+def mount(app: FastAPI, site: SiteContext) -> None:
     """Adds the tables to the application."""
     admin = Admin(
         app,

@@ -11,9 +11,9 @@ from db.models import JobKind, JobState
 from db.read_models import findings, statistics, worklist
 from db.read_models import study_queries as asked
 from db.read_models.findings import FindingFilter
-from db.read_models.study_detail import story
+from db.read_models.study_detail import study_detail
 from lumbar.spine.anatomy import Condition, Level, Severity
-from web.auth import Operator, Reviewer, TheSite, TheTrail, Viewer
+from web.auth import Operator, Reviewer, TheAuditTrail, TheSite, Viewer
 from web.params import LARGEST, Moment, Number, OfStudies
 from web.schemas import (
     BundleModel,
@@ -25,8 +25,8 @@ from web.schemas import (
     ReadRequest,
     ReviewModel,
     ReviewRequest,
-    StoryModel,
     StudiesModel,
+    StudyDetailModel,
     finding_values,
     found_model,
     studies_model,
@@ -86,13 +86,13 @@ Since = Annotated[
 )
 def get_worklist(
     site: TheSite,
-    trail: TheTrail,
+    trail: TheAuditTrail,
     actor: Viewer,
     only: OfStudies,
     limit: Limit = 50,
     after: After = None,
 ) -> StudiesModel:
-    trail.saw("worklist.seen", actor.name)
+    trail.record_view("worklist.seen", actor.name)
     with site.database.reading() as session:
         return studies_model(
             worklist.worklist(session, site.ranking, limit=limit, after=after, only=only)
@@ -102,13 +102,13 @@ def get_worklist(
 @router.get("/studies", tags=["studies"], summary="All studies, the newest first")
 def get_studies(
     site: TheSite,
-    trail: TheTrail,
+    trail: TheAuditTrail,
     actor: Viewer,
     only: OfStudies,
     limit: Limit = 50,
     after: After = None,
 ) -> StudiesModel:
-    trail.saw("studies.seen", actor.name)
+    trail.record_view("studies.seen", actor.name)
     with site.database.reading() as session:
         return studies_model(
             worklist.studies(session, site.ranking, limit=limit, after=after, only=only)
@@ -120,12 +120,12 @@ def get_studies(
     tags=["studies"],
     summary="One study with its findings, reviews and deliveries",
 )
-def get_study(site: TheSite, trail: TheTrail, actor: Viewer, uid: Uid) -> StoryModel:
+def get_study(site: TheSite, trail: TheAuditTrail, actor: Viewer, uid: Uid) -> StudyDetailModel:
     with site.database.reading() as session:
         study_id = studies.find(session, uid).id
-        told = story(session, uid, site.ranking)
-    trail.saw("study.seen", actor.name, study_id)
-    return StoryModel(
+        told = study_detail(session, uid, site.ranking)
+    trail.record_view("study.seen", actor.name, study_id)
+    return StudyDetailModel(
         study=study_model(told.study),
         reason=told.reason,
         findings=[
@@ -133,9 +133,9 @@ def get_study(site: TheSite, trail: TheTrail, actor: Viewer, uid: Uid) -> StoryM
             for cell in told.cells
         ],
         reviews=[ReviewModel.model_validate(cell.said) for cell in told.cells if cell.said],
-        doubts=list(told.read.doubts),
+        caveats=list(told.read.caveats),
         choices=list(told.read.choices),
-        set_aside=told.set_aside,
+        quarantined=told.quarantined,
         deliveries=[DeliveryModel.model_validate(row) for row in told.deliveries],
     )
 
@@ -173,7 +173,7 @@ def post_complete(site: TheSite, actor: Operator, uid: Uid) -> Done:
 @router.get("/findings", tags=["findings"], summary="Findings of all studies, the newest first")
 def get_findings(
     site: TheSite,
-    trail: TheTrail,
+    trail: TheAuditTrail,
     actor: Viewer,
     severity: Annotated[list[Severity] | None, Query()] = None,
     condition: Annotated[list[Condition] | None, Query()] = None,
@@ -183,7 +183,7 @@ def get_findings(
     limit: Limit = 50,
     after: AfterNumber = None,
 ) -> FoundPageModel:
-    trail.saw("findings.seen", actor.name)
+    trail.record_view("findings.seen", actor.name)
     only = FindingFilter(severity or (), condition or (), level or (), scanner, since)
     with site.database.reading() as session:
         page = findings.found(session, only, limit=limit, after=after)
@@ -238,11 +238,13 @@ def post_resend(site: TheSite, actor: Operator, job: Number) -> Done:
 
 
 @router.get("/studies/{uid}/deliveries", tags=["jobs"], summary="What became of a study's reports")
-def get_deliveries(site: TheSite, trail: TheTrail, actor: Viewer, uid: Uid) -> list[DeliveryModel]:
+def get_deliveries(
+    site: TheSite, trail: TheAuditTrail, actor: Viewer, uid: Uid
+) -> list[DeliveryModel]:
     with site.database.reading() as session:
         study_id = studies.find(session, uid).id
         rows = asked.deliveries(session, study_id)
-    trail.saw("study.seen", actor.name, study_id)
+    trail.record_view("study.seen", actor.name, study_id)
     return [DeliveryModel.model_validate(row) for row in rows]
 
 

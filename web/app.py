@@ -14,14 +14,14 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from db.accounts import TooManyAttempts
-from db.context import Site
+from db.context import SiteContext
 from db.database import DatabaseAway
 from db.previews import TooManyWaiting
 from lumbar import VERSION
-from lumbar.errors import LumbarError, NotAnalysable, NotDicom, NotThere, Permanent, Transient
+from lumbar.errors import LumbarError, NotAnalysable, NotDicom, NotFound, Permanent, Transient
 from lumbar.spine.provenance import RESEARCH_USE_ONLY
 from web import actions, admin, api, images, login, monitoring, operations, pages, upload
-from web.auth import NotAllowed, NotSignedIn, Trail
+from web.auth import AuditTrail, NotAllowed, NotSignedIn
 from web.multipart import NotAForm, TooLarge
 from web.rendering import page
 
@@ -37,7 +37,7 @@ LARGEST_BODY = 2**20  # bytes of a form or of JSON
 NOTED_EVERY_S = 60.0
 
 
-def create_app(site: Site) -> FastAPI:
+def create_app(site: SiteContext) -> FastAPI:
     """The application of an open site."""
     app = FastAPI(
         title="lumbar-triage",
@@ -48,7 +48,7 @@ def create_app(site: Site) -> FastAPI:
         redoc_url=None,
     )
     app.state.site = site
-    app.state.trail = Trail(site)
+    app.state.trail = AuditTrail(site)
     app.state.noted_use = _Noted().due
     app.middleware("http")(_guarded)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
@@ -169,7 +169,7 @@ async def _failed(request: Request, error: LumbarError) -> Response:
             **{"Retry-After": "5"},
         )
     status = {
-        NotThere: 404,
+        NotFound: 404,
         TooManyAttempts: 429,
         TooManyWaiting: 429,
         TooLarge: 413,

@@ -14,7 +14,7 @@ from fastapi import Depends, Request
 
 from db import accounts, audit
 from db.accounts import Actor
-from db.context import Site
+from db.context import SiteContext
 from db.models import Permission
 
 COOKIE = "lumbar_session"
@@ -22,7 +22,7 @@ CSRF_FIELD, CSRF_HEADER = "csrf_token", "X-CSRF-Token"
 RENEWAL = "X-Renew"  # of a page that renews itself: nobody need be there
 UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
 SEEN_AGAIN_S = 600.0  # the same person looking at the same thing is one line of the trail
-MOST_SEEN = 10_000
+MAX_SEEN = 10_000
 
 
 class NotSignedIn(Exception):
@@ -33,15 +33,15 @@ class NotAllowed(Exception):
     """Somebody is signed in who may not do this."""
 
 
-class Trail:
+class AuditTrail:
     """The audit trail of looking; one per process."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: SiteContext) -> None:
         self._site = site
         self._seen: dict[tuple[str, str, int | None], float] = {}
         self._lock = Lock()
 
-    def saw(self, event: str, actor: str, study_id: int | None = None) -> None:
+    def record_view(self, event: str, actor: str, study_id: int | None = None) -> None:
         """Notes that somebody saw something, once in ten minutes. Raises Transient: it may then not be shown."""
         key, now = (event, actor, study_id), monotonic()
         with self._lock:
@@ -50,23 +50,23 @@ class Trail:
         with self._site.database.transaction() as session:
             audit.note(session, event, actor, study_id=study_id)
         with self._lock:
-            if len(self._seen) >= MOST_SEEN:
+            if len(self._seen) >= MAX_SEEN:
                 self._seen.clear()
             self._seen[key] = now
 
 
-def site_of(request: Request) -> Site:
-    found: Site = request.app.state.site
+def site_of(request: Request) -> SiteContext:
+    found: SiteContext = request.app.state.site
     return found
 
 
-def trail_of(request: Request) -> Trail:
-    found: Trail = request.app.state.trail
+def trail_of(request: Request) -> AuditTrail:
+    found: AuditTrail = request.app.state.trail
     return found
 
 
-TheSite = Annotated[Site, Depends(site_of)]
-TheTrail = Annotated[Trail, Depends(trail_of)]
+TheSite = Annotated[SiteContext, Depends(site_of)]
+TheAuditTrail = Annotated[AuditTrail, Depends(trail_of)]
 
 
 def require_same_origin(request: Request) -> None:
@@ -94,7 +94,7 @@ async def _given_csrf(request: Request) -> str:
     return str((await request.form()).get(CSRF_FIELD, ""))
 
 
-def by_browser(request: Request, site: Site) -> Actor | None:
+def by_browser(request: Request, site: SiteContext) -> Actor | None:
     """Who is signed in with this browser."""
     cookie = request.cookies.get(COOKIE)
     if not cookie:
@@ -107,7 +107,7 @@ def by_browser(request: Request, site: Site) -> Actor | None:
     return actor
 
 
-def by_token(request: Request, site: Site) -> Actor | None:
+def by_token(request: Request, site: SiteContext) -> Actor | None:
     """Whom a program's bearer token stands for (RFC 6750)."""
     kind, _, token = request.headers.get("authorization", "").partition(" ")
     if kind.lower() != "bearer" or not token:
@@ -116,7 +116,7 @@ def by_token(request: Request, site: Site) -> Actor | None:
         return accounts.by_token(session, token.strip())
 
 
-def signed_in(request: Request, site: Site) -> Actor:
+def signed_in(request: Request, site: SiteContext) -> Actor:
     """Who asks. Raises NotSignedIn."""
     found = (
         by_token(request, site) if "authorization" in request.headers else by_browser(request, site)

@@ -47,7 +47,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069
 
 def found_record(row: FoundRow) -> dict[str, Any]:
     """A finding as programs get it."""
-    finding, place = row.finding, row.finding.place
+    finding, point = row.finding, row.finding.point
     normal_mild, moderate, severe = finding.probabilities or (None, None, None)
     return {
         "finding_id": row.finding_id,
@@ -65,10 +65,10 @@ def found_record(row: FoundRow) -> dict[str, Any]:
         "severe": severe,
         "shows": finding.shows,
         "reason": finding.reason,
-        "sop_instance_uid": place.sop_instance_uid if place else None,
-        "frame": place.frame if place else None,
-        "column": place.column if place else None,
-        "row": place.row if place else None,
+        "sop_instance_uid": point.sop_instance_uid if point else None,
+        "frame": point.frame if point else None,
+        "column": point.column if point else None,
+        "row": point.row if point else None,
         "bundle": str(row.bundle),
         "weights_sha256": row.bundle.weights_sha256,
         "notice": ". ".join(row.bundle.trained_on.notices),

@@ -7,13 +7,13 @@ import numpy as np
 from fastapi import APIRouter, Response
 
 from db import studies
-from db.context import Site
+from db.context import SiteContext
 from db.models import Instance
 from lumbar.dicom.headers import read_header, slice_headers
 from lumbar.dicom.pixels import read_slice
-from lumbar.errors import NotDicom, NotThere
+from lumbar.errors import NotDicom, NotFound
 from lumbar.spine.slices import SliceHeader
-from web.auth import TheSite, TheTrail, Viewer
+from web.auth import TheAuditTrail, TheSite, Viewer
 
 router = APIRouter(include_in_schema=False)
 
@@ -22,7 +22,7 @@ DARK, BRIGHT = 1.0, 99.5  # percentiles that the first window spans
 
 
 @router.get("/studies/{uid}/series")
-def series(site: TheSite, trail: TheTrail, actor: Viewer, uid: str) -> list[dict[str, Any]]:
+def series(site: TheSite, trail: TheAuditTrail, actor: Viewer, uid: str) -> list[dict[str, Any]]:
     """Every series with its slices, ordered along the body; what cannot be read is left out."""
     shown: dict[str, dict[str, Any]] = {}
     slices: dict[str, list[tuple[float, SliceHeader]]] = {}
@@ -56,7 +56,7 @@ def series(site: TheSite, trail: TheTrail, actor: Viewer, uid: str) -> list[dict
 
 @router.get("/studies/{uid}/instances/{instance}/frames/{frame}")
 def pixels(
-    site: TheSite, trail: TheTrail, actor: Viewer, uid: str, instance: str, frame: int
+    site: TheSite, trail: TheAuditTrail, actor: Viewer, uid: str, instance: str, frame: int
 ) -> Response:
     """A slice as unsigned 16-bit little-endian values, row by row; ``frame`` is 0 in a single-frame instance.
 
@@ -66,12 +66,12 @@ def pixels(
     instances = _instances(site, trail, actor.name, uid)
     held = next((i for i in instances if i.sop_instance_uid == instance), None)
     if held is None:
-        raise NotThere("the study has no such image, or it was removed")
+        raise NotFound("the study has no such image, or it was removed")
     path = site.store.path(held.file)
     if not path.exists():
-        raise NotThere("the image's file is not there any more")
+        raise NotFound("the image's file is not there any more")
     if (frame or None) not in {header.frame for header in slice_headers(read_header(path))}:
-        raise NotThere("the image has no such frame")
+        raise NotFound("the image has no such frame")
     image = read_slice(path, frame or None)
     low, high = float(image.min()), float(image.max())
     scaled = np.rint((image - low) * (65535 / (high - low))) if high > low else np.zeros_like(image)
@@ -91,11 +91,11 @@ def pixels(
     )
 
 
-def _instances(site: Site, trail: TheTrail, actor: str, uid: str) -> list[Instance]:
+def _instances(site: SiteContext, trail: TheAuditTrail, actor: str, uid: str) -> list[Instance]:
     with site.database.reading() as session:
         study = studies.find(session, uid)
         held = [i for i in studies.instances_in_use(session, study.id) if i.removed_at is None]
-    trail.saw("images.seen", actor, study.id)
+    trail.record_view("images.seen", actor, study.id)
     return held
 
 

@@ -6,7 +6,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-from db.context import Site
+from db.context import SiteContext
 from db.read_models import metrics
 from lumbar.errors import LumbarError
 from web.auth import TheSite
@@ -42,7 +42,7 @@ def prometheus_metrics(site: TheSite) -> Response:
 
 
 class _Figures(Collector):
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: SiteContext) -> None:
         self._site = site
 
     def collect(self):  # type: ignore[no-untyped-def]

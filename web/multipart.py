@@ -12,7 +12,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from lumbar.errors import Permanent
 
-MOST_FILES = 2000
+MAX_FILES = 2000
 LONGEST_FIELDS = 8 * 2**10  # bytes of all fields, and of one part's headers
 
 
@@ -32,13 +32,13 @@ class Incoming:
     """
 
     def __init__(
-        self, content_type: str, most_bytes: int, begin: Callable[[Mapping[str, str]], Path]
+        self, content_type: str, max_bytes: int, begin: Callable[[Mapping[str, str]], Path]
     ) -> None:
         kind, options = parse_options_header(content_type)
         if kind != b"multipart/form-data" or not options.get(b"boundary"):
             raise NotAForm("files are sent as a form: multipart/form-data")
         self.files = self.size = 0
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._begin = begin
         self._folder: Path | None = None
         self._fields: dict[str, bytes] = {}
@@ -68,9 +68,9 @@ class Incoming:
     def take(self, chunk: bytes) -> None:
         """The next piece. Raises TooLarge, NotAForm, OSError, and what ``begin`` raises."""
         self.size += len(chunk)
-        if self.size > self._most_bytes:
+        if self.size > self._max_bytes:
             raise TooLarge(
-                f"an upload may have {self._most_bytes // 2**20} MiB; an administrator may allow more"
+                f"an upload may have {self._max_bytes // 2**20} MiB; an administrator may allow more"
             )
         try:
             self._parser.write(chunk)
@@ -118,8 +118,8 @@ class Incoming:
                 {name: value.decode("utf-8", "replace") for name, value in self._fields.items()}
             )
         self.files += 1
-        if self.files > MOST_FILES:
-            raise TooLarge(f"an upload may have {MOST_FILES} files; put them into a zip")
+        if self.files > MAX_FILES:
+            raise TooLarge(f"an upload may have {MAX_FILES} files; put them into a zip")
         self._file = FileIO(self._folder / f"{self.files:04}", "xb")
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:

@@ -13,14 +13,14 @@ from db.models import JobKind, JobState, UserRole
 from db.read_models import statistics
 from db.read_models.reviewed_labels import labels
 from web import csv_export
-from web.auth import Admin, Operator, Reviewer, TheSite, TheTrail, Viewer
+from web.auth import Admin, Operator, Reviewer, TheAuditTrail, TheSite, Viewer
 from web.params import LARGEST, ChosenNumber, Done, Text
 from web.rendering import DEEDS, link, page
 
 router = APIRouter(include_in_schema=False)
 
 ROWS = 50  # on a page
-MOST_SAVED = 100_000  # jobs in a file
+MAX_SAVED = 100_000  # jobs in a file
 NOT_OVER = [JobState.DEAD, JobState.RUNNING, JobState.PENDING]
 
 
@@ -61,7 +61,7 @@ def jobs_csv(
 ) -> Response:
     with site.database.reading() as session:
         rows = operator_actions.listed(
-            session, states=state or NOT_OVER, kinds=kind or (), limit=MOST_SAVED
+            session, states=state or NOT_OVER, kinds=kind or (), limit=MAX_SAVED
         )
     records = [
         asdict(row) | {"run_after": row.run_after.isoformat(timespec="seconds")} for row in rows
@@ -99,9 +99,9 @@ def _tallest(weeks: Sequence[statistics.Week]) -> int:
 
 
 @router.get("/reviews.zip")
-def reviewed_labels(site: TheSite, trail: TheTrail, actor: Reviewer) -> Response:
+def reviewed_labels(site: TheSite, trail: TheAuditTrail, actor: Reviewer) -> Response:
     """What readers said, as the tables of the RSNA layout; `lumbar export-labels` adds the images."""
-    trail.saw("reviews.exported", actor.name)
+    trail.record_view("reviews.exported", actor.name)
     with site.database.reading() as session:
         told = labels(session)
     held = io.BytesIO()

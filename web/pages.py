@@ -8,16 +8,16 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request, Response
 
 from db import studies
-from db.context import Site
+from db.context import SiteContext
 from db.database import Database
 from db.models import StudyState
 from db.read_models import findings, statistics, worklist
 from db.read_models.findings import FindingFilter
-from db.read_models.study_detail import Cell, Story, story
+from db.read_models.study_detail import Cell, StudyDetail, study_detail
 from db.read_models.worklist import StudyFilter, StudyPage
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Severity
 from web import csv_export
-from web.auth import TheSite, TheTrail, Viewer
+from web.auth import TheAuditTrail, TheSite, Viewer
 from web.params import LARGEST, Done, OfStudies, Text
 from web.rendering import DEEDS, link, page
 
@@ -30,13 +30,13 @@ ROWS = 50  # on a page
 def reading_worklist(
     request: Request,
     site: TheSite,
-    trail: TheTrail,
+    trail: TheAuditTrail,
     actor: Viewer,
     only: OfStudies,
     after: Text = "",
     done: Done = "",
 ) -> Response:
-    trail.saw("worklist.seen", actor.name)
+    trail.record_view("worklist.seen", actor.name)
     with site.database.reading() as session:
         shown = worklist.worklist(session, site.ranking, limit=ROWS, after=after or None, only=only)
         waiting = worklist.waiting(session, site.ranking)
@@ -47,13 +47,13 @@ def reading_worklist(
 def all_studies(
     request: Request,
     site: TheSite,
-    trail: TheTrail,
+    trail: TheAuditTrail,
     actor: Viewer,
     only: OfStudies,
     after: Text = "",
     done: Done = "",
 ) -> Response:
-    trail.saw("studies.seen", actor.name)
+    trail.record_view("studies.seen", actor.name)
     with site.database.reading() as session:
         shown = worklist.studies(session, site.ranking, limit=ROWS, after=after or None, only=only)
     return _listed(request, site, "studies.html", shown, only, after, done)
@@ -61,7 +61,7 @@ def all_studies(
 
 def _listed(
     request: Request,
-    site: Site,
+    site: SiteContext,
     template: str,
     shown: StudyPage,
     only: StudyFilter,
@@ -94,7 +94,7 @@ def _listed(
 def one_study(
     request: Request,
     site: TheSite,
-    trail: TheTrail,
+    trail: TheAuditTrail,
     actor: Viewer,
     uid: str,
     at: Text = "",
@@ -102,8 +102,8 @@ def one_study(
 ) -> Response:
     with site.database.reading() as session:
         study_id = studies.find(session, uid).id
-        told = story(session, uid, site.ranking)
-    trail.saw("study.seen", actor.name, study_id)
+        told = study_detail(session, uid, site.ranking)
+    trail.record_view("study.seen", actor.name, study_id)
     cells = {cell.finding.key: cell for cell in told.cells}
     key = _key(at)
     chosen = cells.get(key) if key else None
@@ -112,13 +112,13 @@ def one_study(
             "name": f"{cell.finding.level.label} {cell.finding.condition.label.lower()}",
             "at": name_of(cell.finding.key),
             "severity": cell.finding.severity,
-            "instance": cell.finding.place.sop_instance_uid,
-            "frame": cell.finding.place.frame or 0,
-            "column": round(cell.finding.place.column, 2),
-            "row": round(cell.finding.place.row, 2),
+            "instance": cell.finding.point.sop_instance_uid,
+            "frame": cell.finding.point.frame or 0,
+            "column": round(cell.finding.point.column, 2),
+            "row": round(cell.finding.point.row, 2),
         }
         for cell in told.cells
-        if cell.finding.place
+        if cell.finding.point
     ]
     return page(
         request,
@@ -148,7 +148,7 @@ def _key(name: str) -> FindingKey | None:
         return None
 
 
-def _gravest(told: Story) -> Cell | None:
+def _gravest(told: StudyDetail) -> Cell | None:
     """The finding to look at first: the severest, the canal before the others."""
     order: list[Severity | None] = [None, *Severity]
 
@@ -160,7 +160,7 @@ def _gravest(told: Story) -> Cell | None:
     return max((cell for cell in told.cells if cell.finding.assessed), key=grave, default=None)
 
 
-def viewerlink(site: Site, told: Story) -> str | None:
+def viewerlink(site: SiteContext, told: StudyDetail) -> str | None:
     """Where the site's own viewer shows the study."""
     template = site.settings.viewer_url
     if template is None:
@@ -179,7 +179,7 @@ def viewerlink(site: Site, told: Story) -> str | None:
 def findings_page(
     request: Request,
     site: TheSite,
-    trail: TheTrail,
+    trail: TheAuditTrail,
     actor: Viewer,
     severity: Annotated[list[Severity] | None, Query()] = None,
     condition: Annotated[list[Condition] | None, Query()] = None,
@@ -189,7 +189,7 @@ def findings_page(
     after: Annotated[int | None, Query(ge=1, le=LARGEST)] = None,
 ) -> Response:
     only = FindingFilter(severity or (), condition or (), level or (), scanner, _day(since))
-    trail.saw("findings.seen", actor.name)
+    trail.record_view("findings.seen", actor.name)
     with site.database.reading() as session:
         shown = findings.found(session, only, limit=ROWS, after=after)
         scanners = statistics.scanners(session)
@@ -216,7 +216,7 @@ def findings_page(
 @router.get("/findings.csv")
 def findings_csv(
     site: TheSite,
-    trail: TheTrail,
+    trail: TheAuditTrail,
     actor: Viewer,
     severity: Annotated[list[Severity] | None, Query()] = None,
     condition: Annotated[list[Condition] | None, Query()] = None,
@@ -225,7 +225,7 @@ def findings_csv(
     since: Text = "",
 ) -> Response:
     only = FindingFilter(severity or (), condition or (), level or (), scanner, _day(since))
-    trail.saw("findings.exported", actor.name)
+    trail.record_view("findings.exported", actor.name)
     return csv_export.as_csv(
         "findings.csv", csv_export.FOUND_COLUMNS, _all_found(site.database, only)
     )

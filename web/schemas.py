@@ -71,7 +71,7 @@ class ProbabilitiesModel(_Model):
     severe: float
 
 
-class PlaceModel(_Model):
+class ImagePointModel(_Model):
     """Where it was read: 0-based pixels, integers at pixel centres, and mm in LPS."""
 
     series_instance_uid: str
@@ -94,7 +94,7 @@ class FindingModel(_Model):
     probabilities: ProbabilitiesModel | None
     shows: float | None
     reason: str | None
-    place: PlaceModel | None
+    place: ImagePointModel | None
 
 
 class FoundModel(FindingModel):
@@ -135,16 +135,16 @@ class DeliveryModel(_Model):
     delivered_at: datetime | None
 
 
-class StoryModel(_Model):
+class StudyDetailModel(_Model):
     """A study with everything that is known of it."""
 
     study: StudyModel
     reason: str | None
     findings: list[FindingModel]
     reviews: list[ReviewModel]
-    doubts: list[str]
+    caveats: list[str]
     choices: list[str]
-    set_aside: dict[str, int]
+    quarantined: dict[str, int]
     deliveries: list[DeliveryModel]
 
 
@@ -224,7 +224,7 @@ def finding_values(finding: Finding) -> dict[str, Any]:
         else None,
         "shows": finding.shows,
         "reason": finding.reason,
-        "place": PlaceModel.model_validate(finding.place) if finding.place else None,
+        "place": ImagePointModel.model_validate(finding.point) if finding.point else None,
     }
 
 

@@ -10,7 +10,7 @@ import structlog
 import uvicorn
 
 from db import accounts
-from db.context import Site
+from db.context import SiteContext
 from lumbar.errors import WrongSetting
 from web.app import create_app
 
@@ -21,7 +21,7 @@ STOP_WITHIN_S = 5
 WAITING = 512  # connections that nobody has taken yet
 
 
-def serve(site: Site, stop: threading.Event) -> None:
+def serve(site: SiteContext, stop: threading.Event) -> None:
     """Answers until told to stop.
 
     Raises:
@@ -70,7 +70,7 @@ async def _serve(config: uvicorn.Config, stop: threading.Event) -> None:
         await serving
 
 
-def _require_safety(site: Site) -> None:
+def _require_safety(site: SiteContext) -> None:
     """Only this machine may ask in the clear, and nobody else before a password protects what is shown."""
     settings = site.settings
     if _is_loopback(settings.web_host):

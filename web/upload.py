@@ -16,10 +16,10 @@ from starlette.requests import ClientDisconnect
 
 from db import previews
 from db.accounts import Actor
-from db.context import Site
+from db.context import SiteContext
 from db.models import JobState, Permission, Preview
 from db.preview_results import Answer
-from lumbar.errors import NotThere
+from lumbar.errors import NotFound
 from lumbar.spine.anatomy import FindingKey
 from lumbar.store.files import StoreFull
 from web.auth import (
@@ -27,14 +27,14 @@ from web.auth import (
     CSRF_HEADER,
     UNSAFE,
     NotAllowed,
+    TheAuditTrail,
     TheSite,
-    TheTrail,
     Viewer,
     require_our_form,
     require_same_origin,
     signed_in,
 )
-from web.multipart import MOST_FILES, Incoming, NotAForm, TooLarge
+from web.multipart import MAX_FILES, Incoming, NotAForm, TooLarge
 from web.rendering import page
 
 router = APIRouter(include_in_schema=False)
@@ -64,9 +64,9 @@ Uploader = Annotated[Actor, Depends(uploader)]
 def upload_page(request: Request, site: TheSite, actor: Uploader) -> Response:
     with site.database.reading() as session:
         own = previews.of_user(session, actor.user_id)
-    most_mib = site.settings.upload_mib
+    max_mib = site.settings.upload_mib
     return page(
-        request, "upload.html", own=own, stage=_stage, most_mib=most_mib, most_files=MOST_FILES
+        request, "upload.html", own=own, stage=_stage, max_mib=max_mib, most_files=MAX_FILES
     )
 
 
@@ -94,7 +94,7 @@ async def upload(request: Request, site: TheSite, actor: Uploader) -> Response:
 class _Upload:
     """One upload on its way; unless it arrives as a whole, nothing of it stays."""
 
-    def __init__(self, request: Request, site: Site, actor: Actor) -> None:
+    def __init__(self, request: Request, site: SiteContext, actor: Actor) -> None:
         self._site, self._actor, self._request = site, actor, request
         self._most = site.settings.upload_mib * 2**20
         self._whole = False
@@ -160,11 +160,11 @@ class _Upload:
 
 @router.get(ADDRESS + "/{name}")
 def preview_page(
-    request: Request, site: TheSite, trail: TheTrail, actor: Uploader, name: Name
+    request: Request, site: TheSite, trail: TheAuditTrail, actor: Uploader, name: Name
 ) -> Response:
     preview = _find(site, name, actor)
     if preview.answer is not None:
-        trail.saw("upload.seen", actor.name)
+        trail.record_view("upload.seen", actor.name)
     return page(
         request,
         "preview.html",
@@ -178,12 +178,12 @@ def preview_page(
 
 
 @router.get(ADDRESS + "/{name}/picture")
-def picture(site: TheSite, trail: TheTrail, actor: Uploader, name: Name) -> Response:
+def picture(site: TheSite, trail: TheAuditTrail, actor: Uploader, name: Name) -> Response:
     """The picture to check the answer by."""
     path = previews.folder(site, _find(site, name, actor).name) / previews.PICTURE
     if not path.exists():
-        raise NotThere("there is no picture")
-    trail.saw("upload.seen", actor.name)
+        raise NotFound("there is no picture")
+    trail.record_view("upload.seen", actor.name)
     return FileResponse(path, media_type="image/png")
 
 
@@ -194,7 +194,7 @@ def forget(site: TheSite, actor: Viewer, name: Name) -> Response:
     return RedirectResponse(ADDRESS, 303)
 
 
-def _find(site: Site, name: str, actor: Actor) -> Preview:
+def _find(site: SiteContext, name: str, actor: Actor) -> Preview:
     with site.database.reading() as session:
         return previews.find(session, name, actor)
 

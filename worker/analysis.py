@@ -8,12 +8,12 @@ from pathlib import Path
 import structlog
 
 from db import job_lifecycle, studies
-from db.context import Site
+from db.context import SiteContext
 from db.jobs import Claimed
-from db.models import Report as ReportRow
+from db.models import ReportRow
 from db.studies import StudyEvent
 from lumbar import VERSION
-from lumbar.dicom.discover import Found
+from lumbar.dicom.discover import MRInstance
 from lumbar.dicom.headers import read_header, slice_headers
 from lumbar.errors import NotAnalysable, NotDicom, Transient
 from lumbar.networks import Networks
@@ -30,7 +30,7 @@ class StoreAway(Transient):
     """The store does not hold what it was given, for now."""
 
 
-def analyse_study(site: Site, networks: Networks, claimed: Claimed) -> None:
+def analyse_study(site: SiteContext, networks: Networks, claimed: Claimed) -> None:
     """Analyses a claimed study and writes its outcome.
 
     Raises:
@@ -43,7 +43,7 @@ def analyse_study(site: Site, networks: Networks, claimed: Claimed) -> None:
         _require_a_finding(analysis)
     except NotAnalysable as error:
         with site.database.transaction() as session:
-            told = error.told + left_out
+            told = error.notes + left_out
             job_lifecycle.end_analysis(
                 session, claimed, StudyEvent.REFUSED, reason=str(error), told=told
             )
@@ -56,7 +56,7 @@ def analyse_study(site: Site, networks: Networks, claimed: Claimed) -> None:
             StudyEvent.ANALYSED,
             found=analysis.findings,
             told=analysis.choices + left_out,
-            doubts=analysis.doubts,
+            caveats=analysis.caveats,
             bundle=networks.identity,
             report=row,
             destinations=site.settings.destinations,
@@ -71,7 +71,9 @@ def _require_a_finding(analysis: Analysis) -> None:
         )
 
 
-def provenance_of(settings_sha256: str, networks: Networks, instances: list[Found]) -> Provenance:
+def provenance_of(
+    settings_sha256: str, networks: Networks, instances: list[MRInstance]
+) -> Provenance:
     """All that decides the result."""
     return Provenance(
         bundle=networks.identity,
@@ -85,12 +87,12 @@ def provenance_of(settings_sha256: str, networks: Networks, instances: list[Foun
 
 def report_of(
     analysis: Analysis,
-    instances: list[Found],
+    instances: list[MRInstance],
     provenance: Provenance,
     predecessor: Predecessor | None = None,
 ) -> Report:
     """The Structured Report of an analysis, stamped with this moment."""
-    used = {finding.place.sop_instance_uid for finding in analysis.findings if finding.place}
+    used = {finding.point.sop_instance_uid for finding in analysis.findings if finding.point}
     sources = [found.header for found in instances if found.header.SOPInstanceUID in used] or [
         instances[0].header
     ]
@@ -98,13 +100,13 @@ def report_of(
         sources,
         analysis.findings,
         provenance,
-        doubts=analysis.doubts,
+        caveats=analysis.caveats,
         created=datetime.now(UTC).astimezone(),
         predecessor=predecessor,
     )
 
 
-def _instances(site: Site, claimed: Claimed) -> tuple[list[Found], tuple[str, ...]]:
+def _instances(site: SiteContext, claimed: Claimed) -> tuple[list[MRInstance], tuple[str, ...]]:
     """The study's readable instances. One that is no image we can place is left out, and told of; the rest goes on."""
     with site.database.reading() as session:
         rows = studies.instances_in_use(session, claimed.study_id)
@@ -118,7 +120,7 @@ def _instances(site: Site, claimed: Claimed) -> tuple[list[Found], tuple[str, ..
         _require_stored(path, row.size)
         try:
             header = read_header(path)
-            instances.append(Found(path, header, tuple(slice_headers(header))))
+            instances.append(MRInstance(path, header, tuple(slice_headers(header))))
         except NotDicom as error:
             reasons.append(str(error))
     if not instances:
@@ -159,7 +161,11 @@ def _require_stored(path: Path, size: int) -> None:
 
 
 def _stored_report(
-    site: Site, claimed: Claimed, analysis: Analysis, instances: list[Found], networks: Networks
+    site: SiteContext,
+    claimed: Claimed,
+    analysis: Analysis,
+    instances: list[MRInstance],
+    networks: Networks,
 ) -> ReportRow:
     """The report's row; its bytes are stored before anything is sent, and an equal run finds those of the first."""
     provenance = provenance_of(site.settings.results_sha256, networks, instances)

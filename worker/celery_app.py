@@ -1,4 +1,4 @@
-"""Celery: a doorbell for due jobs. A message says that there is work and nothing else; losing one loses nothing.
+"""Celery: a notifier for due jobs. A message says that there is work and nothing else; losing one loses nothing.
 
 The settings and their reasons: ``docs/architecture.md``, "Celery".
 """
@@ -64,14 +64,14 @@ def bind(app: Celery, tasks: dict[JobKind, Task]) -> None:
         app.task(name=NAMES[kind])(task)
 
 
-class CeleryDoorbell:
+class CeleryNotifier:
     """Rings by messages on the kind's queue."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._options = app.conf.broker_transport_options | QUICKLY
 
-    def ring(self, kind: JobKind, due: int) -> None:
+    def notify(self, kind: JobKind, due: int) -> None:
         """Sends as many messages as the queue lacks: a flushed broker is noticed, and nothing piles up."""
         if not due:
             return

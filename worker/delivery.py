@@ -3,7 +3,7 @@
 import structlog
 
 from db import job_lifecycle
-from db.context import Site
+from db.context import SiteContext
 from db.jobs import Claimed
 from lumbar import peers
 from lumbar.peers.outcomes import NotAuthorised, ProcessingFailed, Refused
@@ -13,7 +13,7 @@ log = structlog.get_logger()
 PROCESSING_TRIES = 5  # 0110 rarely heals by itself
 
 
-def deliver(site: Site, claimed: Claimed) -> None:
+def deliver(site: SiteContext, claimed: Claimed) -> None:
     """Sends a report's stored bytes.
 
     Raises:

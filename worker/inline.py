@@ -1,4 +1,4 @@
-"""The doorbell without a broker: the sweep's own process does the jobs, straight from the job table."""
+"""The notifier without a broker: the sweep's own process does the jobs, straight from the job table."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ log = structlog.get_logger()
 Task = Callable[[], bool]  # does one due job; False when there was none
 
 
-class LocalDoorbell:
+class InlineNotifier:
     """A lane for what needs the networks and one for what does not, so that a slow PACS does not hold up an analysis.
 
     The kinds in a lane take turns, a job each.
@@ -28,7 +28,7 @@ class LocalDoorbell:
         self._busy: set[JobKind] = set()
         self._closing = Event()
 
-    def ring(self, kind: JobKind, due: int) -> None:
+    def notify(self, kind: JobKind, due: int) -> None:
         """The kind gets a place in its lane, unless it has one; it goes on until nothing is due."""
         if due and kind not in self._busy:
             self._busy.add(kind)

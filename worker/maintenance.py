@@ -9,7 +9,7 @@ import structlog
 
 from db import previews
 from db.audit import forward
-from db.context import Site
+from db.context import SiteContext
 from db.reconcile import reconcile
 from db.retention import remove_images
 from lumbar.audit_messages import Syslog
@@ -20,14 +20,14 @@ log = structlog.get_logger()
 EVERY_S = 60.0
 
 
-def start(site: Site, stop: Event) -> Thread:
+def start(site: SiteContext, stop: Event) -> Thread:
     """Keeps house until told to stop."""
     thread = Thread(target=_run, args=(site, stop), name="housekeeping", daemon=True)
     thread.start()
     return thread
 
 
-def _run(site: Site, stop: Event) -> None:
+def _run(site: SiteContext, stop: Event) -> None:
     reconciled = False
     syslog = Syslog(site.settings.syslog) if site.settings.syslog else None
     while not stop.is_set():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar.dicom.discover import Found
+from lumbar.dicom.discover import MRInstance
 from lumbar.dicom.slice_reader import SliceReader
 from lumbar.errors import NotAnalysable, NotDicom
 from lumbar.networks import Networks
@@ -15,7 +15,7 @@ from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Rol
 from lumbar.spine.candidates import Candidate, candidates
 from lumbar.spine.crops import CROP_MM, crop
 from lumbar.spine.finding_points import Points, find_points, recesses_on, sac_on, usual_place
-from lumbar.spine.findings import SHOWN, Finding, Place, Probabilities
+from lumbar.spine.findings import SHOWN, Finding, ImagePoint, Probabilities
 from lumbar.spine.keypoint_input import AXIAL, picture
 from lumbar.spine.levels import SEEN, KeypointReader, Levels, locate_levels
 from lumbar.spine.roles import ALONE, Roles, assign_roles, series_numbers
@@ -33,7 +33,7 @@ class Reading:
     condition: Condition
     probabilities: Probabilities
     shows: float
-    place: Place
+    point: ImagePoint
 
     def __str__(self) -> str:
         figures = ", ".join(
@@ -57,13 +57,13 @@ class View:
 class Analysis:
     """What was made of a study: always 25 findings; and in words which series were read for what, and the levels.
 
-    ``doubts`` are for which nobody can vouch for the levels' names; ``views`` are the crops that were graded.
+    ``caveats`` are for which nobody can vouch for the levels' names; ``views`` are the crops that were graded.
     """
 
     study_instance_uid: str
     findings: tuple[Finding, ...]
     choices: tuple[str, ...]
-    doubts: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = ()
     levels: Levels | None = None
     views: tuple[View, ...] = ()
     readings: tuple[Reading, ...] = ()  # of a loose axial slice, whose level cannot be told
@@ -81,7 +81,7 @@ class Located:
     reasons: Mapping[FindingKey, str]
 
 
-def analyse(instances: Sequence[Found], networks: Networks) -> Analysis:
+def analyse(instances: Sequence[MRInstance], networks: Networks) -> Analysis:
     """Reads one study.
 
     Raises:
@@ -109,7 +109,7 @@ def analyse(instances: Sequence[Found], networks: Networks) -> Analysis:
         slices.headers[0].study_instance_uid,
         findings,
         told + located.levels.notes + _poorly_shown(findings),
-        located.levels.doubts + located.points.doubts,
+        located.levels.caveats + located.points.caveats,
         located.levels,
         tuple(best),
     )
@@ -117,17 +117,19 @@ def analyse(instances: Sequence[Found], networks: Networks) -> Analysis:
 
 def read_with(
     networks: Networks,
-) -> Callable[[Sequence[Found]], tuple[tuple[Finding, ...], Conditions]]:
+) -> Callable[[Sequence[MRInstance]], tuple[tuple[Finding, ...], Conditions]]:
     """``analyse``, as an evaluation asks for it: the findings, and VGG16's word on the views that were graded."""
 
-    def read(instances: Sequence[Found]) -> tuple[tuple[Finding, ...], Conditions]:
+    def read(instances: Sequence[MRInstance]) -> tuple[tuple[Finding, ...], Conditions]:
         analysis = analyse(instances, networks)
         return analysis.findings, {view.candidate.key: view.conditions for view in analysis.views}
 
     return read
 
 
-def picture_of(analysis: Analysis, instances: Sequence[Found], notices: Sequence[str]) -> bytes:
+def picture_of(
+    analysis: Analysis, instances: Sequence[MRInstance], notices: Sequence[str]
+) -> bytes:
     """A PNG by which a person can check the analysis in one look."""
     slices = SliceReader(instances)
     series = series_numbers(slices.headers)
@@ -141,7 +143,7 @@ def picture_of(analysis: Analysis, instances: Sequence[Found], notices: Sequence
             source = f"series {series[header.series_instance_uid]}, image {header.instance_number}"
         cells.append(Cell(finding, view.crop if view else None, source))
     lines = (
-        *(f"Caution: {doubt}" for doubt in analysis.doubts),
+        *(f"Caution: {caveat}" for caveat in analysis.caveats),
         *map(str, analysis.readings),
         *analysis.choices,
     )
@@ -155,10 +157,10 @@ def _marked(analysis: Analysis, slices: SliceReader) -> Marked | None:
         marks = {level.label: point for level, point in canal.items()}
         return Marked("Disc levels as they were named", slices.read(header), header, marks)
     for reading in analysis.readings:
-        read_on = (reading.place.sop_instance_uid, reading.place.frame)
+        read_on = (reading.point.sop_instance_uid, reading.point.frame)
         header = next(s for s in slices.headers if (s.sop_instance_uid, s.frame) == read_on)
         marks = {
-            str(r.condition.side).capitalize(): np.array([r.place.x, r.place.y, r.place.z])
+            str(r.condition.side).capitalize(): np.array([r.point.x, r.point.y, r.point.z])
             for r in analysis.readings
         }
         return Marked("A slice whose level is not known", slices.read(header), header, marks)
@@ -257,9 +259,9 @@ def read_without_level(slices: SliceReader, roles: Roles, networks: Networks) ->
     views, _ = cut(offered, slices)
     graded = grade(best_views(views, networks), networks)
     readings = tuple(
-        Reading(finding.condition, finding.probabilities, finding.shows, finding.place)
+        Reading(finding.condition, finding.probabilities, finding.shows, finding.point)
         for finding in graded.values()
-        if finding.probabilities and finding.place and finding.shows is not None
+        if finding.probabilities and finding.point and finding.shows is not None
     )
     why = {
         Role.AXIAL_T2: "one axial slice does not tell its level",
@@ -299,7 +301,7 @@ def _loose_recesses(
 def _finding(view: View, probabilities: Probabilities) -> Finding:
     candidate, header = view.candidate, view.candidate.header
     x, y, z = (float(value) for value in header.to_patient(candidate.column, candidate.row))
-    place = Place(
+    point = ImagePoint(
         series_instance_uid=header.series_instance_uid,
         sop_class_uid=header.sop_class_uid,
         sop_instance_uid=header.sop_instance_uid,
@@ -310,4 +312,4 @@ def _finding(view: View, probabilities: Probabilities) -> Finding:
         y=y,
         z=z,
     )
-    return Finding(*candidate.key.parts, probabilities=probabilities, place=place, shows=view.shows)
+    return Finding(*candidate.key.parts, probabilities=probabilities, point=point, shows=view.shows)

@@ -9,11 +9,11 @@ from pathlib import Path
 import structlog
 
 from db import previews
-from db.context import Site
+from db.context import SiteContext
 from db.job_lifecycle import LeaseLostError
 from db.preview_results import Answer, Grade
 from db.previews import Claimed
-from lumbar.dicom.discover import Found, find_instances
+from lumbar.dicom.discover import MRInstance, find_instances
 from lumbar.dicom.instance_identity import Identity, identify
 from lumbar.errors import NotAnalysable, NotDicom, Permanent, Transient
 from lumbar.networks import Networks
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 HEADERS_WITHIN_S = 300  # of all files; a scanner's take milliseconds each
 
 
-def read_next(site: Site, networks: Callable[[], Networks]) -> bool:
+def read_next(site: SiteContext, networks: Callable[[], Networks]) -> bool:
     """Claims the upload that has waited longest and reads it; False when there was none."""
     with site.database.transaction() as session:
         claimed = previews.claim(session, lease_s=site.settings.lease_s)
@@ -43,17 +43,17 @@ def read_next(site: Site, networks: Callable[[], Networks]) -> bool:
     return True
 
 
-def _extend(site: Site, claimed: Claimed) -> None:
+def _extend(site: SiteContext, claimed: Claimed) -> None:
     with site.database.transaction() as session:
         previews.heartbeat(session, claimed, lease_s=site.settings.lease_s)
 
 
-def _give_back(site: Site, claimed: Claimed, why: str) -> bool:
+def _give_back(site: SiteContext, claimed: Claimed, why: str) -> bool:
     with site.database.transaction() as session:
         return previews.give_back(session, claimed, why)
 
 
-def _end(site: Site, networks: Callable[[], Networks], claimed: Claimed) -> bool:
+def _end(site: SiteContext, networks: Callable[[], Networks], claimed: Claimed) -> bool:
     """Whether it came to an end here; else the files are left for another try, or to whoever has it now."""
     ended = False
     scratch = previews.folder(site, claimed.name) / previews.SCRATCH / str(claimed.attempts)
@@ -65,7 +65,7 @@ def _end(site: Site, networks: Callable[[], Networks], claimed: Claimed) -> bool
     except LeaseLostError:
         log.info("preview.overtaken", preview=claimed.id)
     except Permanent as error:
-        told = error.told if isinstance(error, NotAnalysable) else ()
+        told = error.notes if isinstance(error, NotAnalysable) else ()
         with site.database.transaction() as session:
             ended = previews.refuse(session, claimed, str(error), told)
     except Transient as error:
@@ -83,7 +83,7 @@ def _end(site: Site, networks: Callable[[], Networks], claimed: Claimed) -> bool
 
 
 def _answer(
-    site: Site, networks: Callable[[], Networks], claimed: Claimed, scratch: Path
+    site: SiteContext, networks: Callable[[], Networks], claimed: Claimed, scratch: Path
 ) -> Answer:
     if (fill := site.store.fill()) > site.settings.disk_refuse_above:
         raise StoreFull(f"the disk is {fill:.0%} full")
@@ -107,7 +107,7 @@ def _answer(
     return Answer(**(vars(answer) | {"choices": (*answer.choices, *passed_over)}))
 
 
-def _confined(site: Site) -> Callable[[Path], Identity]:
+def _confined(site: SiteContext) -> Callable[[Path], Identity]:
     """A file's identity by a child process with limits: what kills the child is not opened here."""
     until = time.monotonic() + HEADERS_WITHIN_S
     largest = site.settings.maximum_instance_mib * 2**20
@@ -122,7 +122,7 @@ def _confined(site: Site) -> Callable[[Path], Identity]:
     return check
 
 
-def _read(instances: Sequence[Found], networks: Networks) -> tuple[Answer, bytes]:
+def _read(instances: Sequence[MRInstance], networks: Networks) -> tuple[Answer, bytes]:
     """The answer and the picture to check it by. Raises NotAnalysable."""
     try:
         analysis = analyse(instances, networks)
@@ -140,7 +140,7 @@ def _read(instances: Sequence[Found], networks: Networks) -> tuple[Answer, bytes
 
 
 def _read_alone(
-    instances: Sequence[Found], networks: Networks, refusal: NotAnalysable
+    instances: Sequence[MRInstance], networks: Networks, refusal: NotAnalysable
 ) -> tuple[Answer, bytes]:
     """One image that shows no place to look at is classified by its middle, whatever that shows."""
     seen = single_image.classify(instances, networks)
@@ -149,7 +149,7 @@ def _read_alone(
     answer = Answer(
         conditions=seen.conditions,
         severities=seen.severities,
-        doubts=("VGG16 sees none of the conditions in it, so the severity means nothing",)
+        caveats=("VGG16 sees none of the conditions in it, so the severity means nothing",)
         if nothing_seen
         else (),
         choices=(f"The middle of the image was looked at, for {refusal}",),
@@ -165,7 +165,7 @@ def _of_study(analysis: Analysis, networks: Networks) -> Answer:
         readings=tuple(
             Grade(r.condition, None, r.probabilities, r.shows) for r in analysis.readings
         ),
-        doubts=analysis.doubts,
+        caveats=analysis.caveats,
         choices=analysis.choices,
         notices=networks.identity.trained_on.notices,
         weights=str(networks.identity),

@@ -11,7 +11,7 @@ from threading import Event, Thread
 import structlog
 
 from db import job_lifecycle, jobs
-from db.context import Site
+from db.context import SiteContext
 from db.jobs import Backoff, Claimed
 from db.models import JobKind
 from lumbar.errors import Permanent, Transient
@@ -31,7 +31,7 @@ class Held:
     give_back: Callable[[str], object]
 
 
-def perform(site: Site, kind: JobKind, work: Callable[[Claimed], None]) -> bool:
+def perform(site: SiteContext, kind: JobKind, work: Callable[[Claimed], None]) -> bool:
     """Claims the most urgent due job of a kind and does it; False when there was none.
 
     ``work`` ends the job itself, in the transaction that writes its results. What it raises decides the rest:
@@ -44,7 +44,9 @@ def perform(site: Site, kind: JobKind, work: Callable[[Claimed], None]) -> bool:
     ids = _ids(claimed)
     log.info("job.started", **ids)
     held = Held(
-        ids, lambda: _extend(site, claimed), lambda why: _give_back(site, claimed, why, site.fault)
+        ids,
+        lambda: _extend(site, claimed),
+        lambda why: _give_back(site, claimed, why, site.fault_backoff),
     )
     with kept_alive(site.settings, held):
         try:
@@ -56,13 +58,13 @@ def perform(site: Site, kind: JobKind, work: Callable[[Claimed], None]) -> bool:
             with site.database.transaction() as session:
                 job_lifecycle.bury(session, claimed, str(error))
         except Transient as error:
-            _give_back(site, claimed, str(error), site.passing)
+            _give_back(site, claimed, str(error), site.transient_backoff)
         except Exception as error:  # the one place where no fault of ours may lose a study
             log.exception("job.fault", **ids)
             error_named = (
                 f"an internal fault ({type(error).__name__}); see the log of job {claimed.job_id}"
             )
-            _give_back(site, claimed, error_named, site.fault)
+            _give_back(site, claimed, error_named, site.fault_backoff)
     return True
 
 
@@ -75,12 +77,12 @@ def _ids(claimed: Claimed) -> dict[str, object]:
     }
 
 
-def _give_back(site: Site, claimed: Claimed, error: str, backoff: Backoff) -> None:
+def _give_back(site: SiteContext, claimed: Claimed, error: str, backoff: Backoff) -> None:
     with site.database.transaction() as session:
         job_lifecycle.release(session, claimed, error, backoff)
 
 
-def _extend(site: Site, claimed: Claimed) -> None:
+def _extend(site: SiteContext, claimed: Claimed) -> None:
     with site.database.transaction() as session:
         jobs.heartbeat(session, claimed, lease_s=site.settings.lease_s)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lumbar.dicom.discover import Found
+from lumbar.dicom.discover import MRInstance
 from lumbar.dicom.slice_reader import SliceReader
 from lumbar.errors import NotAnalysable, NotDicom
 from lumbar.networks import Networks
@@ -28,7 +28,7 @@ class Classification:
 
 
 def classify(
-    instances: Sequence[Found], networks: Networks, point: tuple[float, float] | None = None
+    instances: Sequence[MRInstance], networks: Networks, point: tuple[float, float] | None = None
 ) -> Classification:
     """One image, cropped around a point (column, row; the image's centre if None). It knows no level and no side.
 
@@ -62,7 +62,9 @@ def classify(
     )
 
 
-def picture_of(seen: Classification, instances: Sequence[Found], notices: Sequence[str]) -> bytes:
+def picture_of(
+    seen: Classification, instances: Sequence[MRInstance], notices: Sequence[str]
+) -> bytes:
     """A PNG that shows where the image was looked at."""
     header = seen.header
     marks = {"here": header.to_patient(seen.column, seen.row)}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydicom.filereader import read_partial
 
-from db.context import Site
-from db.ingest import Arrival, take_in
+from db.context import SiteContext
+from db.ingest import Arrival, ingest
 from db.preview_results import Answer
 from lumbar.dicom.discover import files_in
 from lumbar.dicom.headers import refusing, text
@@ -18,7 +18,7 @@ from lumbar.errors import NotAnalysable, NotDicom
 SOURCE = "UPLOAD"
 
 
-def keep(site: Site, path: Path, scratch: Path, check: Callable[[Path], Identity]) -> Answer:
+def keep(site: SiteContext, path: Path, scratch: Path, check: Callable[[Path], Identity]) -> Answer:
     """Takes in every MR image of a file, a folder or a zip; told again, it changes nothing.
 
     Raises:
@@ -30,7 +30,7 @@ def keep(site: Site, path: Path, scratch: Path, check: Callable[[Path], Identity
     for file in files_in(path, scratch):
         try:
             identity = check(file)
-            taken[_take_in(site, file, identity)] += 1
+            taken[_ingest(site, file, identity)] += 1
             studies[identity.study_instance_uid] = None
         except NotDicom as error:
             refused[str(error)] += 1
@@ -39,8 +39,8 @@ def keep(site: Site, path: Path, scratch: Path, check: Callable[[Path], Identity
         raise NotAnalysable("there is no MR image that could be kept", told)
     words = {
         "new": "new",
-        "again": "there already",
-        "aside": "set aside, for it contradicts what came first",
+        "duplicate": "there already",
+        "quarantined": "quarantined, for it contradicts what came first",
     }
     kept = (
         f"{_counted(taken[outcome])}: {meaning}"
@@ -50,7 +50,7 @@ def keep(site: Site, path: Path, scratch: Path, check: Callable[[Path], Identity
     return Answer(studies=tuple(studies), choices=(*kept, *told))
 
 
-def _take_in(site: Site, file: Path, identity: Identity) -> str:
+def _ingest(site: SiteContext, file: Path, identity: Identity) -> str:
     with file.open("rb") as stream:
         with refusing("the file meta information cannot be read"):
             head = read_partial(
@@ -60,7 +60,7 @@ def _take_in(site: Site, file: Path, identity: Identity) -> str:
         if syntax not in TRANSFER_SYNTAXES:
             raise NotDicom("a transfer syntax that is not read")
         arrival = Arrival(stream, syntax, identity.sop_class_uid, identity.sop_instance_uid, SOURCE)
-        return take_in(site.database, site.store, arrival)
+        return ingest(site.database, site.store, arrival)
 
 
 def _counted(count: int) -> str:

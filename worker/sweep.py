@@ -10,7 +10,7 @@ from typing import Protocol
 import structlog
 
 from db import job_lifecycle, jobs, previews, studies
-from db.context import Site
+from db.context import SiteContext
 from db.models import JobKind
 from db.read_models import study_queries
 from lumbar.errors import Transient
@@ -18,18 +18,18 @@ from worker import maintenance
 
 log = structlog.get_logger()
 
-MOST_WAITING = 100  # doorbell messages of a kind; a worker is never told of more than it can do until the next sweep
+MAX_WAITING = 100  # notifier messages of a kind; a worker is never told of more than it can do until the next sweep
 
 
-class Doorbell(Protocol):
+class Notifier(Protocol):
     """Tells workers that there is work; the jobs themselves stay in their rows."""
 
-    def ring(self, kind: JobKind, due: int) -> None:
+    def notify(self, kind: JobKind, due: int) -> None:
         """Sees to it that as many workers are told of this kind as jobs are due, and no more."""
         ...
 
 
-def sweep(site: Site, doorbell: Doorbell) -> Counter[str]:
+def sweep(site: SiteContext, notifier: Notifier) -> Counter[str]:
     """One round; each study and each job in a transaction of its own. Returns how much it found to do.
 
     Raises:
@@ -46,25 +46,25 @@ def sweep(site: Site, doorbell: Doorbell) -> Counter[str]:
     for claimed in lost:
         with site.database.transaction() as session:
             found["jobs_recovered"] += job_lifecycle.recover(
-                session, claimed, most_losses=site.settings.worker_losses
+                session, claimed, max_losses=site.settings.worker_losses
             )
     for upload in lost_previews:
         found["previews_recovered"] += previews.recover(site, upload)
     for kind in JobKind:
         due = _due(site, kind)
-        doorbell.ring(kind, due)
+        notifier.notify(kind, due)
         found[f"jobs_due_{kind}"] = due
     return found
 
 
-def _due(site: Site, kind: JobKind) -> int:
+def _due(site: SiteContext, kind: JobKind) -> int:
     with site.database.reading() as session:
         if kind is JobKind.PREVIEW:
-            return len(previews.due(session, MOST_WAITING))
-        return len(jobs.due(session, kind, MOST_WAITING))
+            return len(previews.due(session, MAX_WAITING))
+        return len(jobs.due(session, kind, MAX_WAITING))
 
 
-def run(site: Site, doorbell: Doorbell, stop: Event) -> None:
+def run(site: SiteContext, notifier: Notifier, stop: Event) -> None:
     """Sweeps until told to stop; says what it found in flight, and what its first round made of it."""
     maintenance.start(site, stop)
     started = resumed = False
@@ -74,7 +74,7 @@ def run(site: Site, doorbell: Doorbell, stop: Event) -> None:
                 with site.database.reading() as session:
                     log.info("sweep.started", **_in_flight(study_queries.in_flight(session)))
                 started = True
-            found = sweep(site, doorbell)
+            found = sweep(site, notifier)
             if not resumed:
                 log.info("sweep.resumed", **found)
                 resumed = True

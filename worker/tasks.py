@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from db.context import Site
+from db.context import SiteContext
 from db.models import JobKind
 from lumbar.networks import Networks
 from worker.analysis import analyse_study
@@ -12,7 +12,7 @@ from worker.preview import read_next
 from worker.runner import perform
 
 
-def tasks(site: Site, networks: Callable[[], Networks]) -> dict[JobKind, Task]:
+def tasks(site: SiteContext, networks: Callable[[], Networks]) -> dict[JobKind, Task]:
     """What to do for each kind of job. ``networks`` is called at the first analysis and should keep its result."""
 
     def analyse() -> bool:

@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import ColumnElement, func, literal, select, tuple_
 from sqlalchemy.orm import Session
 
-from db.models import Bundle, Finding, Study
+from db.models import Bundle, FindingRow, Study
 from db.read_models.study_queries import assembled, identity_of
 from db.types import UtcDateTime
-from lumbar.errors import NotThere
+from lumbar.errors import NotFound
 from lumbar.spine.anatomy import Condition, Level, Severity
-from lumbar.spine.findings import Finding as Found
+from lumbar.spine.findings import Finding
 from lumbar.spine.provenance import BundleIdentity
 
 FOUND_AS_IT_ENDS = timedelta(
@@ -42,7 +42,7 @@ class FoundRow:
     patient_name: str
     accession_number: str
     scanner: str
-    finding: Found
+    finding: Finding
     bundle: BundleIdentity
 
 
@@ -60,23 +60,27 @@ def found(
     """The findings in force, the newest first. Those of a study that is being read again are left out.
 
     Raises:
-        NotThere: no finding has the id ``after``.
+        NotFound: no finding has the id ``after``.
     """
-    wanted = [Finding.superseded.is_(False), Study.ended_at.is_not(None), *_narrowed(session, only)]
+    wanted = [
+        FindingRow.superseded.is_(False),
+        Study.ended_at.is_not(None),
+        *_narrowed(session, only),
+    ]
     if after is not None:
-        begin = session.get(Finding, after)
+        begin = session.get(FindingRow, after)
         if begin is None:
-            raise NotThere(
+            raise NotFound(
                 f"no finding has the number {after}, after which the next page would begin"
             )
         stands = tuple_(literal(begin.found_at, UtcDateTime()), literal(begin.id))
-        wanted.append(tuple_(Finding.found_at, Finding.id) < stands)
+        wanted.append(tuple_(FindingRow.found_at, FindingRow.id) < stands)
     asked = (
-        select(Finding, Study, Bundle)
-        .join(Study, Study.id == Finding.study_id)
-        .join(Bundle, Bundle.id == Finding.bundle_id)
+        select(FindingRow, Study, Bundle)
+        .join(Study, Study.id == FindingRow.study_id)
+        .join(Bundle, Bundle.id == FindingRow.bundle_id)
         .where(*wanted)
-        .order_by(Finding.found_at.desc(), Finding.id.desc())
+        .order_by(FindingRow.found_at.desc(), FindingRow.id.desc())
         .limit(limit + 1)
     )
     rows = [
@@ -106,18 +110,18 @@ def _known(bundle: Bundle) -> BundleIdentity:
 def _narrowed(session: Session, only: FindingFilter) -> list[ColumnElement[bool]]:
     wanted: list[ColumnElement[bool]] = []
     if only.severities:
-        wanted.append(Finding.severity.in_(only.severities))
+        wanted.append(FindingRow.severity.in_(only.severities))
     if only.conditions:
-        wanted.append(Finding.condition.in_(only.conditions))
+        wanted.append(FindingRow.condition.in_(only.conditions))
     if only.levels:
-        wanted.append(Finding.level.in_(only.levels))
+        wanted.append(FindingRow.level.in_(only.levels))
     if only.scanner:
         wanted += [
             Study.scanner == only.scanner,
-            Finding.found_at <= _newest(session, only.scanner),
+            FindingRow.found_at <= _newest(session, only.scanner),
         ]
     if only.since is not None:
-        wanted.append(Finding.found_at >= only.since)
+        wanted.append(FindingRow.found_at >= only.since)
     return wanted
 
 

@@ -8,12 +8,22 @@ from statistics import quantiles
 from sqlalchemy import func, literal, select, text
 from sqlalchemy.orm import Session
 
-from db.models import Delivery, Instance, Job, JobKind, JobState, Preview, Report, Study, StudyState
+from db.models import (
+    Delivery,
+    Instance,
+    Job,
+    JobKind,
+    JobState,
+    Preview,
+    ReportRow,
+    Study,
+    StudyState,
+)
 from db.read_models.study_queries import NOT_WELL, UNFINISHED
 from db.types import db_now
 
 HOUR = timedelta(hours=1)
-MOST_STUDIES = 2000  # of the last hour that times are told of
+MAX_STUDIES = 2000  # of the last hour that times are told of
 
 
 @dataclass(frozen=True)
@@ -90,11 +100,11 @@ def figures(session: Session) -> Figures:
 def _stages(session: Session, since: datetime) -> dict[tuple[str, str], float]:
     """From the last image to the report in the PACS, and its parts, of reports delivered in the last hour."""
     asked = (
-        select(Study.last_received_at, Report.created_at, Delivery.delivered_at)
-        .join(Report, Report.id == Delivery.report_id)
-        .join(Study, Study.id == Report.study_id)
-        .where(Delivery.delivered_at > since, Report.revision == Study.revision)
-        .limit(MOST_STUDIES)
+        select(Study.last_received_at, ReportRow.created_at, Delivery.delivered_at)
+        .join(ReportRow, ReportRow.id == Delivery.report_id)
+        .join(Study, Study.id == ReportRow.study_id)
+        .where(Delivery.delivered_at > since, ReportRow.revision == Study.revision)
+        .limit(MAX_STUDIES)
     )
     rows = session.execute(asked).all()
     told: dict[tuple[str, str], float] = {}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db.models import Finding, Instance, Review, Series, Study
+from db.models import FindingRow, Instance, Review, Series, Study
 from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Severity
 
 LABELS, DESCRIPTIONS, COORDINATES = (
@@ -35,14 +35,14 @@ class Labels:
 
 def labels(session: Session) -> Labels:
     """Everything that was reviewed."""
-    newest = select(func.max(Review.id)).join(Finding, Finding.id == Review.finding_id)
-    newest = newest.group_by(Finding.study_id, Finding.condition, Finding.level)
+    newest = select(func.max(Review.id)).join(FindingRow, FindingRow.id == Review.finding_id)
+    newest = newest.group_by(FindingRow.study_id, FindingRow.condition, FindingRow.level)
     asked = (
-        select(Study.study_instance_uid, Study.id, Review.severity, Finding)
-        .join(Finding, Finding.id == Review.finding_id)
-        .join(Study, Study.id == Finding.study_id)
+        select(Study.study_instance_uid, Study.id, Review.severity, FindingRow)
+        .join(FindingRow, FindingRow.id == Review.finding_id)
+        .join(Study, Study.id == FindingRow.study_id)
         .where(Review.id.in_(newest))
-        .order_by(Study.id, Finding.id)
+        .order_by(Study.id, FindingRow.id)
     )
     severities: dict[str, dict[FindingKey, Severity]] = {}
     described: dict[tuple[str, str], str] = {}
@@ -99,7 +99,7 @@ def _numbered(session: Session, study_id: int) -> dict[str, tuple[str, str]]:
             Instance.removed_at,
         )
         .join(Series)
-        .where(Series.study_id == study_id, Instance.aside.is_(None))
+        .where(Series.study_id == study_id, Instance.quarantined.is_(None))
         .order_by(Series.series_instance_uid, Instance.sop_instance_uid)
     )
     places: dict[str, tuple[str, str]] = {}

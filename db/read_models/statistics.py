@@ -8,16 +8,16 @@ from typing import Any
 from sqlalchemy import Select, func, literal, select
 from sqlalchemy.orm import Session
 
-from db.models import AuditEvent, Bundle, Finding, Review, Study, Tombstone
+from db.models import AuditEvent, Bundle, FindingRow, Review, Study, Tombstone
 from db.read_models.study_queries import InFlight, in_flight
-from lumbar.errors import NotThere
+from lumbar.errors import NotFound
 from lumbar.spine.anatomy import Severity
 
 __all__ = ["InFlight", "in_flight"]
 
-MOST_SCANNERS = 200
+MAX_SCANNERS = 200
 WEEKS = 26
-MOST_STUDIES = 300  # of a week, whose findings are counted; where more came, those of every second, third, … are
+MAX_STUDIES = 300  # of a week, whose findings are counted; where more came, those of every second, third, … are
 
 
 @dataclass
@@ -55,7 +55,7 @@ def scanners(session: Session) -> list[str]:
     """Those that studies came from, by name: one index look-up each, however many studies there are."""
     names: list[str] = []
     last = ""
-    while len(names) < MOST_SCANNERS:
+    while len(names) < MAX_SCANNERS:
         found = session.scalar(select(func.min(Study.scanner)).where(Study.scanner > last))
         if found is None:
             break
@@ -64,7 +64,7 @@ def scanners(session: Session) -> list[str]:
     return names
 
 
-def how_many(session: Session, asked: Select[Any], most: int) -> int:
+def count_rows(session: Session, asked: Select[Any], most: int) -> int:
     """How many rows a question has, counted to ``most``."""
     some = (
         asked.with_only_columns(literal(1), maintain_column_froms=True)
@@ -95,7 +95,7 @@ def by_week(
         for first in (monday - timedelta(weeks=ago) for ago in reversed(range(WEEKS)))
     }
     of_scanner = [Study.scanner == scanner] if scanner else []
-    of_bundle = [Finding.bundle_id == bundle_id] if bundle_id is not None else []
+    of_bundle = [FindingRow.bundle_id == bundle_id] if bundle_id is not None else []
     for week in weeks.values():
         begins = datetime.combine(week.first, time(), UTC)
         came = (
@@ -104,28 +104,29 @@ def by_week(
             *of_scanner,
         )
         week.studies = session.scalar(select(func.count()).select_from(Study).where(*came)) or 0
-        week.every = max(1, ceil(week.studies / MOST_STUDIES))
+        week.every = max(1, ceil(week.studies / MAX_STUDIES))
         asked = (
-            select(Finding.severity, func.count())
-            .join(Study, Study.id == Finding.study_id)
+            select(FindingRow.severity, func.count())
+            .join(Study, Study.id == FindingRow.study_id)
             .where(*came, Study.id % week.every == 0, *of_bundle)
-            .where(Finding.superseded.is_(False), Finding.severity.is_not(None))
-            .group_by(Finding.severity)
+            .where(FindingRow.superseded.is_(False), FindingRow.severity.is_not(None))
+            .group_by(FindingRow.severity)
         )
         week.counts |= {
             severity: count for severity, count in session.execute(asked) if severity is not None
         }
     begins = datetime.combine(min(weeks), time(), UTC)
     reviews = (
-        select(Finding.id, Study.last_received_at, Finding.severity == Review.severity)
+        select(FindingRow.id, Study.last_received_at, FindingRow.severity == Review.severity)
         .select_from(Review)
-        .join(Finding, Finding.id == Review.finding_id)
-        .join(Study, Study.id == Finding.study_id)
+        .join(FindingRow, FindingRow.id == Review.finding_id)
+        .join(Study, Study.id == FindingRow.study_id)
         .where(
             Review.reviewed_at >= begins, Study.last_received_at >= begins, *of_scanner, *of_bundle
         )
         .where(
-            Study.last_received_at < begins + timedelta(weeks=WEEKS), Finding.severity.is_not(None)
+            Study.last_received_at < begins + timedelta(weeks=WEEKS),
+            FindingRow.severity.is_not(None),
         )
         .order_by(Review.id)
     )
@@ -143,7 +144,7 @@ def by_week(
 def audit_trail(
     session: Session, *, event: str, actor: str, study: str, limit: int, after: int | None = None
 ) -> tuple[list[AuditRow], int | None]:
-    """The newest first, and the number after which more stand. Raises NotThere: no study has, or had, the UID."""
+    """The newest first, and the number after which more stand. Raises NotFound: no study has, or had, the UID."""
     asked = select(AuditEvent, Study.study_instance_uid).outerjoin(
         Study, Study.id == AuditEvent.study_id
     )
@@ -156,7 +157,7 @@ def audit_trail(
         deleted = select(Tombstone.study_id).where(Tombstone.study_instance_uid == study)
         ids = [*session.scalars(here), *session.scalars(deleted)]
         if not ids:
-            raise NotThere("no study has this UID, or had it")
+            raise NotFound("no study has this UID, or had it")
         asked = asked.where(AuditEvent.study_id.in_(ids))
     if after is not None:
         asked = asked.where(AuditEvent.id < after)

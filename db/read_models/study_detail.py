@@ -8,22 +8,22 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db import reviews, studies
-from db.models import Finding, Report, Study
+from db.models import FindingRow, ReportRow, Study
 from db.read_models import study_queries
 from db.read_models.study_queries import DeliveryRow, HowRead
 from db.read_models.worklist import Ranking, WorklistRow, row_of
-from db.reviews import Said
+from db.reviews import LatestReview
 from lumbar.spine.anatomy import FindingKey, Severity
-from lumbar.spine.findings import Finding as Found
+from lumbar.spine.findings import Finding
 
 
 @dataclass(frozen=True)
 class Cell:
     """One of the 25 findings; ``finding_id`` is None where the study ended without any, ``said`` the last review."""
 
-    finding: Found
+    finding: Finding
     finding_id: int | None
-    said: Said | None
+    said: LatestReview | None
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Change:
 
 
 @dataclass(frozen=True)
-class ReportRow:
-    """A stored Structured Report."""
+class StoredReport:
+    """A stored Structured ReportRow."""
 
     revision: int
     sop_instance_uid: str
@@ -47,7 +47,7 @@ class ReportRow:
 
 
 @dataclass(frozen=True)
-class Story:
+class StudyDetail:
     """A study with everything."""
 
     study: WorklistRow
@@ -57,18 +57,18 @@ class Story:
     images_removed_at: datetime | None
     cells: tuple[Cell, ...]
     read: HowRead
-    set_aside: dict[str, int]
+    quarantined: dict[str, int]
     deliveries: tuple[DeliveryRow, ...]
-    reports: tuple[ReportRow, ...]
+    reports: tuple[StoredReport, ...]
     changes: tuple[Change, ...]
 
 
-def story(session: Session, study_instance_uid: str, ranking: Ranking) -> Story:
-    """Raises NotThere where no such study was received."""
+def study_detail(session: Session, study_instance_uid: str, ranking: Ranking) -> StudyDetail:
+    """Raises NotFound where no such study was received."""
     study = studies.find(session, study_instance_uid)
     said, ids = reviews.last_words(session, [study.id]), reviews.finding_ids(session, study.id)
     rows = study_queries.findings(session, study_instance_uid=study_instance_uid)
-    return Story(
+    return StudyDetail(
         study=row_of(session, study, ranking),
         reason=study.reason,
         first_received_at=study.first_received_at,
@@ -79,26 +79,26 @@ def story(session: Session, study_instance_uid: str, ranking: Ranking) -> Story:
             for row in rows
         ),
         read=study_queries.how_read(session, study.id),
-        set_aside=study_queries.set_aside(session, study.id),
+        quarantined=study_queries.quarantined(session, study.id),
         deliveries=tuple(study_queries.deliveries(session, study.id)),
         reports=_reports(session, study),
         changes=_changes(session, study),
     )
 
 
-def _reports(session: Session, study: Study) -> tuple[ReportRow, ...]:
-    asked = select(Report).where(Report.study_id == study.id).order_by(Report.id)
+def _reports(session: Session, study: Study) -> tuple[StoredReport, ...]:
+    asked = select(ReportRow).where(ReportRow.study_id == study.id).order_by(ReportRow.id)
     return tuple(
-        ReportRow(report.revision, report.sop_instance_uid, report.sha256, report.created_at)
+        StoredReport(report.revision, report.sop_instance_uid, report.sha256, report.created_at)
         for report in session.scalars(asked)
     )
 
 
 def _changes(session: Session, study: Study) -> tuple[Change, ...]:
     """From each revision that has findings to the next one."""
-    asked = select(Finding.revision, Finding.condition, Finding.level, Finding.severity).where(
-        Finding.study_id == study.id
-    )
+    asked = select(
+        FindingRow.revision, FindingRow.condition, FindingRow.level, FindingRow.severity
+    ).where(FindingRow.study_id == study.id)
     of: dict[int, dict[FindingKey, Severity | None]] = {}
     for revision, condition, level, severity in session.execute(asked):
         of.setdefault(revision, {})[FindingKey(condition, level)] = severity

@@ -13,21 +13,20 @@ from db.models import (
     Bundle,
     Delivery,
     Explanation,
-    Finding,
+    FindingRow,
     Instance,
     Job,
     JobKind,
     JobState,
     Preview,
-    Report,
+    ReportRow,
     Series,
     Study,
     StudyState,
 )
 from db.types import db_now
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, Level, Severity
-from lumbar.spine.findings import Finding as Found
-from lumbar.spine.findings import Place
+from lumbar.spine.findings import Finding, ImagePoint
 from lumbar.spine.provenance import BundleIdentity
 
 ASKED_AT_ONCE = 500  # studies in one statement
@@ -39,20 +38,20 @@ NOT_WELL = (JobState.PENDING, JobState.RUNNING, JobState.DEAD)
 class StudyFinding:
     """One of a study's 25 findings; ``bundle`` is None where the study ended without any weights being asked.
 
-    ``doubts`` are the study's: for which nobody can vouch for the levels' names.
+    ``caveats`` are the study's: for which nobody can vouch for the levels' names.
     """
 
     study_instance_uid: str
-    finding: Found
+    finding: Finding
     bundle: BundleIdentity | None
-    doubts: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class HowRead:
-    """In words how a study's newest revision was read: what is in doubt, and what was chosen and refused and why."""
+    """In words how a study's newest revision was read: what is in caveat, and what was chosen and refused and why."""
 
-    doubts: tuple[str, ...]
+    caveats: tuple[str, ...]
     choices: tuple[str, ...]
 
 
@@ -94,8 +93,8 @@ def findings(
     A study of which a later revision is on its way is left out: what is known of it is not final.
     """
     question = (
-        select(Study, Finding)
-        .outerjoin(Finding, (Finding.study_id == Study.id) & Finding.superseded.is_(False))
+        select(Study, FindingRow)
+        .outerjoin(FindingRow, (FindingRow.study_id == Study.id) & FindingRow.superseded.is_(False))
         .where(Study.ended_at.is_not(None))
         .order_by(Study.last_received_at, Study.id)
     )
@@ -104,16 +103,16 @@ def findings(
     if since is not None:
         question = question.where(Study.last_received_at >= since)
     if severities:
-        question = question.where(Finding.severity.in_(severities))
+        question = question.where(FindingRow.severity.in_(severities))
     if conditions:
-        question = question.where(Finding.condition.in_(conditions) | Finding.id.is_(None))
+        question = question.where(FindingRow.condition.in_(conditions) | FindingRow.id.is_(None))
     if levels:
-        question = question.where(Finding.level.in_(levels) | Finding.id.is_(None))
+        question = question.where(FindingRow.level.in_(levels) | FindingRow.id.is_(None))
     found = session.execute(question).all()
-    doubts = doubts_of(session, {study.id for study, _ in found})
+    caveats = caveats_of(session, {study.id for study, _ in found})
     rows: dict[str, list[StudyFinding]] = defaultdict(list)
     for study, finding in found:
-        uid, doubted = study.study_instance_uid, doubts.get(study.id, ())
+        uid, doubted = study.study_instance_uid, caveats.get(study.id, ())
         if finding is None:
             rows[uid] += [StudyFinding(uid, found, None, doubted) for found in _not_assessed(study)]
         else:
@@ -134,8 +133,8 @@ def how_read(session: Session, study_id: int) -> HowRead:
     """Empty until the newest revision's analysis has ended."""
     lines = session.scalars(_explanations().where(Explanation.study_id == study_id)).all()
     return HowRead(
-        tuple(line.text for line in lines if line.doubt),
-        tuple(line.text for line in lines if not line.doubt),
+        tuple(line.text for line in lines if line.caveat),
+        tuple(line.text for line in lines if not line.caveat),
     )
 
 
@@ -154,11 +153,11 @@ def deliveries(session: Session, study_id: int) -> list[DeliveryRow]:
             delivered_at=delivery.delivered_at if delivery else None,
         )
         for job, report, delivery in session.execute(
-            select(Job, Report, Delivery)
-            .join(Report, Report.id == Job.report_id)
+            select(Job, ReportRow, Delivery)
+            .join(ReportRow, ReportRow.id == Job.report_id)
             .outerjoin(
                 Delivery,
-                (Delivery.report_id == Report.id) & (Delivery.destination == Job.destination),
+                (Delivery.report_id == ReportRow.id) & (Delivery.destination == Job.destination),
             )
             .where(Job.study_id == study_id, Job.kind == JobKind.DELIVER)
             .order_by(Job.id)
@@ -166,14 +165,14 @@ def deliveries(session: Session, study_id: int) -> list[DeliveryRow]:
     ]
 
 
-def set_aside(session: Session, study_id: int) -> dict[str, int]:
+def quarantined(session: Session, study_id: int) -> dict[str, int]:
     """How many of a study's images are kept but not read, by the reason."""
     counted = (
-        select(Instance.aside, func.count())
+        select(Instance.quarantined, func.count())
         .join(Series)
-        .where(Series.study_id == study_id, Instance.aside.is_not(None))
-        .group_by(Instance.aside)
-        .order_by(Instance.aside)
+        .where(Series.study_id == study_id, Instance.quarantined.is_not(None))
+        .group_by(Instance.quarantined)
+        .order_by(Instance.quarantined)
     )
     return {str(reason): count for reason, count in session.execute(counted)}
 
@@ -216,14 +215,14 @@ def _explanations() -> Select[Explanation]:
     )
 
 
-def doubts_of(session: Session, ids: Collection[int]) -> dict[int, tuple[str, ...]]:
-    """What is in doubt in the newest revision of these studies, by study; only those with a doubt."""
-    doubts: dict[int, tuple[str, ...]] = {}
+def caveats_of(session: Session, ids: Collection[int]) -> dict[int, tuple[str, ...]]:
+    """What is in caveat in the newest revision of these studies, by study; only those with a caveat."""
+    caveats: dict[int, tuple[str, ...]] = {}
     for some in in_parts(list(ids)):
-        asked = _explanations().where(Explanation.doubt.is_(True), Explanation.study_id.in_(some))
+        asked = _explanations().where(Explanation.caveat.is_(True), Explanation.study_id.in_(some))
         for line in session.scalars(asked):
-            doubts[line.study_id] = (*doubts.get(line.study_id, ()), line.text)
-    return doubts
+            caveats[line.study_id] = (*caveats.get(line.study_id, ()), line.text)
+    return caveats
 
 
 def in_parts(ids: Sequence[int]) -> list[Sequence[int]]:
@@ -231,21 +230,21 @@ def in_parts(ids: Sequence[int]) -> list[Sequence[int]]:
     return [ids[first : first + ASKED_AT_ONCE] for first in range(0, len(ids), ASKED_AT_ONCE)]
 
 
-def assembled(row: Finding) -> Found:
+def assembled(row: FindingRow) -> Finding:
     """A row as the value it was made from."""
     if row.severity is None:
-        return Found(row.condition, row.level, reason=row.reason)
-    place = Place(**{part.name: getattr(row, part.name) for part in fields(Place)})
+        return Finding(row.condition, row.level, reason=row.reason)
+    point = ImagePoint(**{part.name: getattr(row, part.name) for part in fields(ImagePoint)})
     probabilities: tuple[Any, Any, Any] = (row.normal_mild, row.moderate, row.severe)
-    return Found(
-        row.condition, row.level, probabilities=probabilities, place=place, shows=row.shows
+    return Finding(
+        row.condition, row.level, probabilities=probabilities, point=point, shows=row.shows
     )
 
 
-def _not_assessed(study: Study) -> list[Found]:
+def _not_assessed(study: Study) -> list[Finding]:
     """25 for a study that ended without findings, for its reason."""
     reason = f"{study.state.replace('_', ' ')}: {study.reason}"
-    return [Found(*key.parts, reason=reason) for key in ALL_FINDINGS]
+    return [Finding(*key.parts, reason=reason) for key in ALL_FINDINGS]
 
 
 def identity_of(bundle: Bundle | None) -> BundleIdentity | None:

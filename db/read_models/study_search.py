@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from db.models import SearchKey, Study
 
-MOST_FOUND = 1000  # studies; whoever finds more has not said whom he looks for
+MAX_FOUND = 1000  # studies; whoever finds more has not said whom he looks for
 _BETWEEN = re.compile(r"[\s^=,;]+")  # of a person's name (PS3.5 6.2), and of what people type
 _LAST = "\U0010ffff"
 
@@ -55,5 +55,5 @@ def matching(session: Session, text: str, *, unread: bool = False) -> list[int]:
         by_words = by_words.join(Study, Study.id == SearchKey.study_id).where(
             Study.read_at.is_(None)
         )
-    newest = by_words.order_by(SearchKey.study_id.desc()).limit(MOST_FOUND)
+    newest = by_words.order_by(SearchKey.study_id.desc()).limit(MAX_FOUND)
     return [*session.scalars(by_uid), *session.scalars(newest)]

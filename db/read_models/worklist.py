@@ -15,11 +15,11 @@ from sqlalchemy import ColumnElement, Integer, case, func, literal, select, tupl
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import Tuple
 
-from db.models import Bundle, Finding, Instance, Series, Study, StudyState
+from db.models import Bundle, FindingRow, Instance, Series, Study, StudyState
 from db.read_models import study_search
-from db.read_models.study_queries import doubts_of, identity_of, in_parts
+from db.read_models.study_queries import caveats_of, identity_of, in_parts
 from db.types import UtcDateTime
-from lumbar.errors import NotThere
+from lumbar.errors import NotFound
 from lumbar.spine.anatomy import FindingKey, Severity
 from lumbar.spine.findings import SHOWN
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
@@ -79,7 +79,7 @@ class WorklistRow:
     state: StudyState
     revision: int
     stat: bool
-    images: int  # received and not set aside
+    images: int  # received and not quarantined
     severe: tuple[FindingKey, ...]
     moderate: tuple[FindingKey, ...]
     flags: tuple[str, ...]  # why not to trust what was found, in words
@@ -118,7 +118,7 @@ def worklist(
     """The studies that wait to be read, the most urgent first; ``after``: the ``next_after`` of the page before.
 
     Raises:
-        NotThere: no page ended with ``after``.
+        NotFound: no page ended with ``after``.
     """
     now = now or datetime.now(UTC)
     wanted = [Study.read_at.is_(None), *_narrowed(session, only or StudyFilter(), unread=True)]
@@ -164,7 +164,7 @@ def studies(
     only: StudyFilter | None = None,
     now: datetime | None = None,
 ) -> StudyPage:
-    """All studies, read or not, the newest first. Raises NotThere: no page ended with ``after``."""
+    """All studies, read or not, the newest first. Raises NotFound: no page ended with ``after``."""
     now = now or datetime.now(UTC)
     wanted = _narrowed(session, only or StudyFilter())
     if after:
@@ -240,7 +240,7 @@ class _Cursor:
     @classmethod
     def read(cls, written: str) -> "_Cursor":
         if not (parts := _WRITTEN.fullmatch(written)) or int(parts[4]) > _LARGEST:
-            raise NotThere(f"no page ended with {written!r}; take `next_after` as it is")
+            raise NotFound(f"no page ended with {written!r}; take `next_after` as it is")
         return cls(*map(int, parts.groups()))
 
     @property
@@ -293,7 +293,7 @@ def _places(
     """Each study's urgency, the reason in words, and what was counted for it."""
     ids = [study.id for study in found]
     counted = _counted(session, ids, ranking.uncertain_below)
-    doubtful = doubts_of(session, ids)
+    doubtful = caveats_of(session, ids)
     places = {}
     for study in found:
         own = counted.get(study.id, _Counted())
@@ -327,12 +327,12 @@ def _page(
     ids = [study.id for study in shown]
     severe = _keys(session, ids, Severity.SEVERE)
     moderate = _keys(session, ids, Severity.MODERATE)
-    images, doubts = _images(session, ids), doubts_of(session, ids)
+    images, caveats = _images(session, ids), caveats_of(session, ids)
     places = _places(session, shown, ranking, now, severe)
     rows = []
     for study in shown:
         place, why, own = places[study.id]
-        flags = list(doubts.get(study.id, ()))
+        flags = list(caveats.get(study.id, ()))
         if own.bundle and own.bundle.trained_on.warning:
             flags.append(own.bundle.trained_on.warning)
         rows.append(
@@ -369,8 +369,10 @@ def _keys(
 ) -> dict[int, tuple[FindingKey, ...]]:
     keys: dict[int, list[FindingKey]] = defaultdict(list)
     for some in in_parts(ids):
-        asked = select(Finding.study_id, Finding.condition, Finding.level).where(
-            Finding.study_id.in_(some), Finding.superseded.is_(False), Finding.severity == severity
+        asked = select(FindingRow.study_id, FindingRow.condition, FindingRow.level).where(
+            FindingRow.study_id.in_(some),
+            FindingRow.superseded.is_(False),
+            FindingRow.severity == severity,
         )
         for study_id, condition, level in session.execute(asked):
             keys[study_id].append(FindingKey(condition, level))
@@ -383,7 +385,7 @@ def _images(session: Session, ids: Sequence[int]) -> dict[int, int]:
         asked = (
             select(Series.study_id, func.count())
             .join(Instance, Instance.series_id == Series.id)
-            .where(Series.study_id.in_(some), Instance.aside.is_(None))
+            .where(Series.study_id.in_(some), Instance.quarantined.is_(None))
             .group_by(Series.study_id)
         )
         counts |= {study_id: count for study_id, count in session.execute(asked)}  # noqa: C416
@@ -392,31 +394,31 @@ def _images(session: Session, ids: Sequence[int]) -> dict[int, int]:
 
 def _counted(session: Session, ids: Sequence[int], uncertain_below: float) -> dict[int, _Counted]:
     """Over the current findings: how many are moderate, uncertain and not assessed, and the bundle."""
-    unsure = (Finding.shows < SHOWN) | (
-        (Finding.normal_mild < uncertain_below)
-        & (Finding.moderate < uncertain_below)
-        & (Finding.severe < uncertain_below)
+    unsure = (FindingRow.shows < SHOWN) | (
+        (FindingRow.normal_mild < uncertain_below)
+        & (FindingRow.moderate < uncertain_below)
+        & (FindingRow.severe < uncertain_below)
     )
     counted: dict[int, _Counted] = {}
     bundles = {bundle.id: bundle for bundle in session.scalars(select(Bundle))}
     for some in in_parts(ids):
         asked = (
             select(
-                Finding.study_id,
-                _how_many(Finding.severity == Severity.MODERATE),
-                _how_many(unsure),
-                _how_many(Finding.severity.is_(None)),
-                func.max(Finding.bundle_id),
+                FindingRow.study_id,
+                _count_where(FindingRow.severity == Severity.MODERATE),
+                _count_where(unsure),
+                _count_where(FindingRow.severity.is_(None)),
+                func.max(FindingRow.bundle_id),
             )
-            .where(Finding.study_id.in_(some), Finding.superseded.is_(False))
-            .group_by(Finding.study_id)
+            .where(FindingRow.study_id.in_(some), FindingRow.superseded.is_(False))
+            .group_by(FindingRow.study_id)
         )
         for study_id, moderate, uncertain, not_assessed, bundle_id in session.execute(asked):
             counted[study_id] = _Counted(moderate, uncertain, not_assessed, bundles[bundle_id])
     return counted
 
 
-def _how_many(condition: ColumnElement[bool]) -> ColumnElement[int]:
+def _count_where(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return func.sum(case((condition, 1), else_=0)).cast(Integer)
 
 

@@ -20,7 +20,7 @@ CHUNK = 2**20
 
 
 @dataclass(frozen=True)
-class Found:
+class MRInstance:
     """An MR instance: its file, its header without pixels, and one slice header a frame."""
 
     path: Path
@@ -38,7 +38,7 @@ class Refused:
 
 def find_instances(
     path: Path, scratch: Path, check: Callable[[Path], object] = lambda file: None
-) -> tuple[list[Found], list[Refused]]:
+) -> tuple[list[MRInstance], list[Refused]]:
     """Every MR instance in a file, a folder with its sub-folders, or a zip, in the order of the files' names. Links
     that lead out of the folder are not followed.
 
@@ -46,13 +46,13 @@ def find_instances(
     inside a zip are numbered, never named by the zip. ``check`` sees each file first and raises NotDicom on one that
     must not even be opened here. Raises NotAnalysable where there is nothing to read.
     """
-    instances: list[Found] = []
+    instances: list[MRInstance] = []
     refused: list[Refused] = []
     for file in files_in(path, scratch):
         try:
             check(file)
             header = read_header(file)
-            instances.append(Found(file, header, tuple(slice_headers(header))))
+            instances.append(MRInstance(file, header, tuple(slice_headers(header))))
         except NotDicom as error:
             refused.append(Refused(file, str(error)))
     if not instances:

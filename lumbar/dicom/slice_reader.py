@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar.dicom.discover import Found
+from lumbar.dicom.discover import MRInstance
 from lumbar.dicom.pixels import read_slice
 from lumbar.spine.slices import SliceHeader
 
@@ -15,7 +15,7 @@ KEPT = 128 * 2**20  # bytes of pixels; 128 slices of 512 × 512
 class SliceReader:
     """All slices of the given instances; only those that are read are decoded, and those read last are kept."""
 
-    def __init__(self, instances: Sequence[Found]) -> None:
+    def __init__(self, instances: Sequence[MRInstance]) -> None:
         self.headers: tuple[SliceHeader, ...] = tuple(
             header for found in instances for header in found.slices
         )

@@ -30,7 +30,7 @@ from lumbar.peers.outcomes import DUPLICATE, Delivered, Refused, Unreachable, ju
 _config.STORE_SEND_CHUNKED_DATASET = (
     True  # stream from the file instead of decoding and encoding it
 )
-_MOST_CONTEXTS = 128  # PS3.8 section 9.3.2.2: odd numbers from 1 to 255
+_MAX_CONTEXTS = 128  # PS3.8 section 9.3.2.2: odd numbers from 1 to 255
 _KEYS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 
 Kind = tuple[UID, UID]  # SOP class, transfer syntax
@@ -94,7 +94,7 @@ def send_files(
             advance()
     if not kinds:
         return failed
-    offered = list(dict.fromkeys(kinds.values()))[:_MOST_CONTEXTS]
+    offered = list(dict.fromkeys(kinds.values()))[:_MAX_CONTEXTS]
     lost: Unreachable | None = None
     with _association(destination, _contexts(offered), timeout_s) as association:
         for path, kind in kinds.items():

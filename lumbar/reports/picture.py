@@ -36,7 +36,7 @@ CROP, WORDS = 156, 170  # of a cell: the crop's side; where the words beside it 
 GRID_HEIGHT = len(Level) * (CELL_HEIGHT + GAP) - GAP
 WORDS_TOP = TOP + GRID_HEIGHT + 22
 NOTICES_LEFT = 1090
-MOST_LINES = 40  # of the words below, so that a strange study makes no endless picture
+MAX_LINES = 40  # of the words below, so that a strange study makes no endless picture
 KEY = (
     "In a cell: the most probable severity with its probability (ResNet-50), "
     f"and the probability that the crop shows what the column says (VGG16), yellow where below {SHOWN:.2f}"
@@ -68,7 +68,7 @@ def draw(
 ) -> bytes:
     """The picture as a PNG; the same values give the same bytes.
 
-    ``lines`` tell what was chosen and what is in doubt; ``notices`` stand on every output.
+    ``lines`` tell what was chosen and what is in caveat; ``notices`` stand on every output.
     """
     said = _broken(lines, 17, NOTICES_LEFT - MARGIN - 40)
     warned = _broken(notices, 22, WIDTH - MARGIN - NOTICES_LEFT)
@@ -90,7 +90,7 @@ def draw(
 def draw_slice(marked: Marked, notices: Sequence[str]) -> bytes:
     """A single slice with its marks, for an image of which no level is known; a PNG."""
     width = SLICE_WIDTH + 2 * MARGIN
-    warned = [line for text in notices for line in broken(text, 17, SLICE_WIDTH, MOST_LINES)]
+    warned = [line for text in notices for line in broken(text, 17, SLICE_WIDTH, MAX_LINES)]
     page = Page(width, round(WORDS_TOP + len(warned) * 17 * LEADING + MARGIN))
     _slice(page, marked)
     page.write_all(MARGIN, WORDS_TOP, warned, 17, WARNING)
@@ -104,8 +104,8 @@ def _png(page: Page) -> bytes:
 
 
 def _broken(texts: Sequence[str], size: int, width: int) -> list[str]:
-    lines = [line for text in texts for line in broken(text, size, width, MOST_LINES)]
-    return lines if len(lines) <= MOST_LINES else [*lines[: MOST_LINES - 1], "…"]
+    lines = [line for text in texts for line in broken(text, size, width, MAX_LINES)]
+    return lines if len(lines) <= MAX_LINES else [*lines[: MAX_LINES - 1], "…"]
 
 
 def _slice(page: Page, marked: Marked | None) -> None:

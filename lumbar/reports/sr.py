@@ -40,7 +40,7 @@ from lumbar.reports.report import Predecessor, Report
 from lumbar.reports.report_uids import device_uid, report_uid, series_uid, tracking_uid
 from lumbar.reports.sources import identify, is_mr_image, library_entries, reference
 from lumbar.spine.anatomy import ALL_FINDINGS, Severity
-from lumbar.spine.findings import Finding, Place, Probabilities
+from lumbar.spine.findings import Finding, ImagePoint, Probabilities
 from lumbar.spine.provenance import RESEARCH_USE_ONLY, Provenance
 
 MANUFACTURER = "lumbar-triage"
@@ -56,17 +56,17 @@ def build_sr(
     findings: Sequence[Finding],
     provenance: Provenance,
     *,
-    doubts: Sequence[str] = (),
+    caveats: Sequence[str] = (),
     created: datetime,
     predecessor: Predecessor | None = None,
 ) -> Report:
     """The Structured Report of one study; equal arguments give equal bytes, whatever the order of the sequences.
 
-    ``sources``: the headers of the instances that the findings' places name, or of any instance of the study where
+    ``sources``: the headers of the instances that the findings' points name, or of any instance of the study where
     nothing was assessed; all of one study. What a header lacks stays empty. ``created`` is stamped as it stands, so
-    pass the site's wall-clock time. ``doubts`` stand before the figures. The text is UTF-8 (ISO_IR 192).
+    pass the site's wall-clock time. ``caveats`` stand before the figures. The text is UTF-8 (ISO_IR 192).
 
-    Raises ValueError if there are no sources, one finding comes twice, or a place names an instance that is not
+    Raises ValueError if there are no sources, one finding comes twice, or a point names an instance that is not
     among the sources or lies outside its image.
     """
     if not sources:
@@ -75,7 +75,7 @@ def build_sr(
     findings = sorted(findings, key=lambda finding: ALL_FINDINGS.index(finding.key))
     if len({finding.key for finding in findings}) < len(findings):
         raise ValueError("a finding may come only once in a report")
-    _check_places(findings, {source.SOPInstanceUID: source for source in sources})
+    _check_points(findings, {source.SOPInstanceUID: source for source in sources})
 
     study = sources[0].StudyInstanceUID
     sop_instance_uid = report_uid(study, provenance, OUTPUT)
@@ -89,7 +89,7 @@ def build_sr(
         ],
         referenced_images=library_entries(sources),
     )
-    for notice in reversed((*provenance.notices, *(f"Caution: {doubt}" for doubt in doubts))):
+    for notice in reversed((*provenance.notices, *(f"Caution: {caveat}" for caveat in caveats))):
         _put_before_the_figures(content, notice)
 
     document = Comprehensive3DSR(
@@ -125,19 +125,19 @@ def build_sr(
     return Report(Comprehensive3DSRStorage, sop_instance_uid, series_instance_uid, file.getvalue())
 
 
-def _check_places(findings: Sequence[Finding], sources: dict[str, Dataset]) -> None:
-    for place in (finding.place for finding in findings if finding.place):
-        source = sources.get(place.sop_instance_uid)
+def _check_points(findings: Sequence[Finding], sources: dict[str, Dataset]) -> None:
+    for point in (finding.point for finding in findings if finding.point):
+        source = sources.get(point.sop_instance_uid)
         if source is None:
-            raise ValueError("a finding's place names an instance that is not among the sources")
+            raise ValueError("a finding's point names an instance that is not among the sources")
         rows, columns = source.get("Rows"), source.get("Columns")
         if (
             rows
             and columns
-            and not (-0.5 <= place.column < columns - 0.5 and -0.5 <= place.row < rows - 0.5)
+            and not (-0.5 <= point.column < columns - 0.5 and -0.5 <= point.row < rows - 0.5)
         ):
             raise ValueError(
-                f"a finding's place lies outside its image: column {place.column}, row {place.row}"
+                f"a finding's point lies outside its image: column {point.column}, row {point.row}"
             )
 
 
@@ -155,7 +155,7 @@ def _group(
     site = FindingSite(codes.LEVELS[finding.level], laterality=codes.SIDES[side] if side else None)
     if (
         finding.probabilities is None
-        or finding.place is None
+        or finding.point is None
         or finding.shows is None
         or finding.severity is None
     ):
@@ -175,7 +175,7 @@ def _group(
         return group
     return PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=tracking,
-        referenced_region=_point(finding.place),
+        referenced_region=_point(finding.point),
         finding_type=codes.CONDITIONS[finding.condition],
         finding_sites=[site],
         algorithm_id=algorithm,
@@ -186,15 +186,15 @@ def _group(
     )
 
 
-def _point(place: Place) -> ImageRegion:
-    """SCOORD counts from the corner of the first pixel, places from its centre (PS3.3 C.18.6.1.1)."""
+def _point(point: ImagePoint) -> ImageRegion:
+    """SCOORD counts from the corner of the first pixel, our points from its centre (PS3.3 C.18.6.1.1)."""
     return ImageRegion(
         graphic_type=GraphicTypeValues.POINT,
-        graphic_data=np.array([[place.column + 0.5, place.row + 0.5]]),
+        graphic_data=np.array([[point.column + 0.5, point.row + 0.5]]),
         source_image=SourceImageForRegion(
-            referenced_sop_class_uid=place.sop_class_uid,
-            referenced_sop_instance_uid=place.sop_instance_uid,
-            referenced_frame_numbers=None if place.frame is None else [place.frame],
+            referenced_sop_class_uid=point.sop_class_uid,
+            referenced_sop_instance_uid=point.sop_instance_uid,
+            referenced_frame_numbers=None if point.frame is None else [point.frame],
         ),
     )
 

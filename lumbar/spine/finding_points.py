@@ -44,12 +44,12 @@ OTHER_LEVEL_MM, VOTES = (
 class Points:
     """``at`` has every finding whose level is known; ``seen`` those that the network itself saw.
 
-    ``doubts`` as in ``Levels``.
+    ``caveats`` as in ``Levels``.
     """
 
     at: Mapping[FindingKey, Vector]
     seen: frozenset[FindingKey]
-    doubts: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = ()
 
 
 def find_points(levels: Levels, roles: Roles, read: Read, keypoints: KeypointReader) -> Points:
@@ -57,10 +57,10 @@ def find_points(levels: Levels, roles: Roles, read: Read, keypoints: KeypointRea
     at = {key: usual_place(key, levels.canal) for key in ALL_FINDINGS if key.level in levels.canal}
     foramina, votes = _foramina(at, roles, read, keypoints)
     recesses, seen = _recesses(at, levels, roles, read, keypoints)
-    doubts = (
+    caveats = (
         (f"{UNCERTAIN}: the foramina on Sagittal T1 count differently",) if votes >= VOTES else ()
     )
-    return Points(at | foramina | recesses, frozenset((*foramina, *seen)), doubts)
+    return Points(at | foramina | recesses, frozenset((*foramina, *seen)), caveats)
 
 
 def usual_place(key: FindingKey, canal: Mapping[Level, Vector]) -> Vector:

@@ -10,7 +10,7 @@ SHOWN = 0.5  # of ``Finding.shows``: below it the crop rather shows something el
 
 
 @dataclass(frozen=True)
-class Place:
+class ImagePoint:
     """The point a finding was read at.
 
     ``column`` and ``row`` are 0-based pixel coordinates whose integers are pixel centres;
@@ -30,7 +30,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Finding:
-    """One condition at one level: assessed (probabilities and a place) or not (a reason).
+    """One condition at one level: assessed (probabilities and a point) or not (a reason).
 
     ``probabilities``: normal_mild, moderate, severe; each 0–1, summing to 1.
     ``shows``: VGG16's probability, 0–1, that the crop shows this condition's view.
@@ -39,7 +39,7 @@ class Finding:
     condition: Condition
     level: Level
     probabilities: Probabilities | None = None
-    place: Place | None = None
+    point: ImagePoint | None = None
     shows: float | None = None
     reason: str | None = None
 
@@ -48,9 +48,9 @@ class Finding:
             if not self.reason:
                 raise ValueError("a finding that is not assessed needs a reason")
             return
-        if self.place is None or self.shows is None or self.reason is not None:
+        if self.point is None or self.shows is None or self.reason is not None:
             raise ValueError(
-                "an assessed finding has a place and a view probability, and no reason"
+                "an assessed finding has a point and a view probability, and no reason"
             )
         if abs(sum(self.probabilities) - 1) > 1e-3 or min(self.probabilities) < 0:
             raise ValueError(f"not probabilities: {self.probabilities}")

@@ -1,6 +1,6 @@
 """From heat maps to a row of discs: the levels are named together, from the sacrum upwards.
 
-One map for each disc says where it may be. Taken one by one they may all be off by one; a lumbar spine's spacing and
+One map for each disc says where it may be. IngestResult one by one they may all be off by one; a lumbar spine's spacing and
 the lowest disc, which is the surest, keep them together.
 """
 

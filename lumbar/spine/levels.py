@@ -70,21 +70,21 @@ class KeypointReader(Protocol):
 class Levels:
     """``canal`` is the middle of the dural sac at the height of each disc seen, mm (LPS), cranial to caudal.
 
-    ``source`` is the slice nearest to it; ``notes`` say in words how the levels were found and what is in doubt;
-    ``doubts`` are those that make the numbering uncertain. ``confidence`` (0–1) is no probability. Where no
+    ``source`` is the slice nearest to it; ``notes`` say in words how the levels were found and what is in caveat;
+    ``caveats`` are those that make the numbering uncertain. ``confidence`` (0–1) is no probability. Where no
     slice shows the canal itself, ``midline_known`` is False, and nothing may be graded.
     """
 
     canal: Mapping[Level, Vector]
     source: SliceHeader
     notes: tuple[str, ...]
-    doubts: tuple[str, ...]
+    caveats: tuple[str, ...]
     confidence: float
     midline_known: bool = True
 
     @property
     def numbering_uncertain(self) -> bool:
-        return bool(self.doubts)
+        return bool(self.caveats)
 
 
 @dataclass(frozen=True)
@@ -163,14 +163,14 @@ def _located(
     if midline_known:
         transitional = _transitional(seen, canal[Level.L5_S1], across[lowest], read, keypoints)
     below = _below(middle.picture.header, canal[Level.L5_S1])
-    doubts = tuple(_doubts(transitional, below, row, alone))
+    caveats = tuple(_caveats(transitional, below, row, alone))
     centre = float(np.mean(list(across.values())))
     source = min(seen, key=lambda s: abs(s.away - centre)).picture.header
     confidence = float(np.mean([presence[k].max() for k in named.values()])) * min(
         1.0, row.margin / CERTAIN_MARGIN
     )
     notes = tuple(_notes(role, canal, alone, midline_known, failed))
-    return Levels(canal, source, notes, doubts, max(0.0, confidence), midline_known)
+    return Levels(canal, source, notes, caveats, max(0.0, confidence), midline_known)
 
 
 def _look(stack: Stack, read: Read, keypoints: KeypointReader) -> tuple[list[_Seen], int]:
@@ -315,21 +315,21 @@ def _below(header: SliceHeader, point: Vector) -> float:
     return float(point[2] - min(edge[2] for edge in edges))
 
 
-def _doubts(transitional: float, below: float, row: Row, alone: bool) -> list[str]:
-    doubts = []
+def _caveats(transitional: float, below: float, row: Row, alone: bool) -> list[str]:
+    caveats = []
     if below < SACRUM_MM:
-        doubts.append(
+        caveats.append(
             f"{UNCERTAIN}: the images end {max(below, 0):.0f} mm below the lowest disc, and show no sacrum"
         )
     if transitional >= TRANSITIONAL:
-        doubts.append(
+        caveats.append(
             f"{UNCERTAIN}: the border to the sacrum looks transitional ({transitional:.2f})"
         )
     if row.margin < CERTAIN_MARGIN:
-        doubts.append(f"{UNCERTAIN}: another one fits almost as well")
+        caveats.append(f"{UNCERTAIN}: another one fits almost as well")
     if alone:
-        doubts.append(f"{UNCERTAIN}: it rests on too few slices")
-    return doubts
+        caveats.append(f"{UNCERTAIN}: it rests on too few slices")
+    return caveats
 
 
 def _notes(

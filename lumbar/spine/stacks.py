@@ -12,7 +12,7 @@ from lumbar.spine.weighting import Weighting, fat_suppressed, weighting
 
 PARALLEL = 0.01  # greatest angle between the normals of a stack in radians, about half a degree
 SAME_POSITION = 0.1  # mm along the normal
-OVERLAP, MOST_OVERLAP_MM = 0.75, 4.0  # of the thickness: slices closer than that show the same
+OVERLAP, MAX_OVERLAP_MM = 0.75, 4.0  # of the thickness: slices closer than that show the same
 HALFWAY = 0.55  # of the usual distance of neighbours: of slices planned anew none lies farther from an earlier one
 EVEN_MM = 0.02  # by which the steps of one acquisition differ, as written
 STATION_MM = (
@@ -88,7 +88,7 @@ class Places:
         """
         offsets = self._centres - header.centre
         reach = max(
-            SAME_POSITION, min(OVERLAP * (header.thickness or 0.0), MOST_OVERLAP_MM, HALFWAY * step)
+            SAME_POSITION, min(OVERLAP * (header.thickness or 0.0), MAX_OVERLAP_MM, HALFWAY * step)
         )
         near = (np.abs(offsets @ header.normal) <= reach) & (
             np.linalg.norm(offsets, axis=1) <= STATION_MM

@@ -17,9 +17,9 @@ WAITED_LONG = timedelta(hours=4)
 class Urgency(IntEnum):
     """Lower is read first."""
 
-    FIRST = 1
-    SOON = 2
-    IN_TURN = 3
+    URGENT = 1
+    PRIORITY = 2
+    ROUTINE = 3
 
 
 @dataclass(frozen=True)
@@ -44,21 +44,21 @@ def urgency(standing: Standing) -> tuple[Urgency, str]:
     """The place in the worklist and the reason for it, in words."""
     place, why = _by_findings(standing)
     if standing.read_again:
-        place, why = min(place, Urgency.SOON), f"{why}; being read again"
+        place, why = min(place, Urgency.PRIORITY), f"{why}; being read again"
     if standing.stat:
-        return Urgency.FIRST, f"STAT order; {why}"
-    if standing.waiting >= 2 * WAITED_LONG and place > Urgency.FIRST:
-        return Urgency.FIRST, f"waiting for {_hours(standing.waiting)}; {why}"
-    if standing.waiting >= WAITED_LONG and place > Urgency.SOON:
-        return Urgency.SOON, f"waiting for {_hours(standing.waiting)}; {why}"
+        return Urgency.URGENT, f"STAT order; {why}"
+    if standing.waiting >= 2 * WAITED_LONG and place > Urgency.URGENT:
+        return Urgency.URGENT, f"waiting for {_hours(standing.waiting)}; {why}"
+    if standing.waiting >= WAITED_LONG and place > Urgency.PRIORITY:
+        return Urgency.PRIORITY, f"waiting for {_hours(standing.waiting)}; {why}"
     return place, why
 
 
 def _by_findings(standing: Standing) -> tuple[Urgency, str]:
     if standing.unread_because is not None:
-        return Urgency.SOON, standing.unread_because
+        return Urgency.PRIORITY, standing.unread_because
     if not standing.ranks:
-        return Urgency.SOON, "not ranked: the weights have not learnt from clinical images"
+        return Urgency.PRIORITY, "not ranked: the weights have not learnt from clinical images"
     reasons = [f"severe {_names(standing.severe)}"] if standing.severe else []
     reasons += [
         f"{count} {word}"
@@ -72,10 +72,10 @@ def _by_findings(standing: Standing) -> tuple[Urgency, str]:
     if standing.numbering_uncertain:
         reasons.append("numbering uncertain")
     if standing.severe:
-        return Urgency.FIRST, ", ".join(reasons)
+        return Urgency.URGENT, ", ".join(reasons)
     if reasons:
-        return Urgency.SOON, ", ".join(reasons)
-    return Urgency.IN_TURN, "all normal or mild"
+        return Urgency.PRIORITY, ", ".join(reasons)
+    return Urgency.ROUTINE, "all normal or mild"
 
 
 def _names(severe: tuple[FindingKey, ...]) -> str:

@@ -22,7 +22,7 @@ class StoreFull(Transient):
     """The disk is full or cannot be written."""
 
 
-class Draft:
+class StagingFile:
     """A file being written; it counts only once it is kept."""
 
     def __init__(self, store: "Store", path: Path, file: IO[bytes]) -> None:
@@ -64,7 +64,7 @@ class Store:
     _first: Lock = field(default_factory=Lock, compare=False, repr=False)
 
     @contextmanager
-    def draft(self) -> Iterator[Draft]:
+    def staging_file(self) -> Iterator[StagingFile]:
         """A new file to write; unless it is kept within the block, nothing of it stays.
 
         Raises:
@@ -74,7 +74,7 @@ class Store:
         try:
             path = self.own_folder() / f"{uuid4().hex}.part"
             with path.open("xb") as file:
-                yield Draft(self, path, file)
+                yield StagingFile(self, path, file)
         except OSError as error:
             raise StoreFull(
                 f"cannot write to {self.root}: {os.strerror(error.errno or errno.EIO)}"
@@ -86,9 +86,9 @@ class Store:
 
     def put(self, kind: str, digest: str, content: bytes) -> str:
         """Writes ``content`` durably under ``digest`` and returns its path relative to the root. Raises StoreFull."""
-        with self.draft() as draft:
-            draft.file.write(content)
-            return draft.keep(kind, digest)
+        with self.staging_file() as staging:
+            staging.file.write(content)
+            return staging.keep(kind, digest)
 
     def path(self, relative: str) -> Path:
         """Where a stored file lies."""

@@ -16,7 +16,7 @@ from lumbar.training.crop_files import MARGIN
 
 # Standard deviation in mm along each axis of the level locator's own error (docs/model-card.md).
 LOCATOR_MM = {Role.SAGITTAL_T2: 1.3, Role.SAGITTAL_T1: 1.3, Role.AXIAL_T2: 1.6}
-MOST_MM = 5.0
+MAX_MM = 5.0
 MIRRORED = {
     Condition.LEFT_SUBARTICULAR_STENOSIS: Condition.RIGHT_SUBARTICULAR_STENOSIS,
     Condition.RIGHT_SUBARTICULAR_STENOSIS: Condition.LEFT_SUBARTICULAR_STENOSIS,
@@ -46,7 +46,7 @@ def augmented(
     role = condition.role
     angle = np.deg2rad(np.clip(rng.normal(0, amounts.turn_deg), -15, 15))
     zoom = np.exp(rng.uniform(-amounts.zoom, amounts.zoom))
-    shift = np.clip(rng.normal(0, LOCATOR_MM[role], 2), -MOST_MM, MOST_MM) * SIDE / CROP_MM[role]
+    shift = np.clip(rng.normal(0, LOCATOR_MM[role], 2), -MAX_MM, MAX_MM) * SIDE / CROP_MM[role]
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / zoom
     if amounts.flip and role is Role.AXIAL_T2 and rng.random() < 0.5:
         turn = turn @ np.diag([-1.0, 1.0])

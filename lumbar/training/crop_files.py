@@ -100,13 +100,13 @@ def _cut_study(folder: Path, study: Study) -> tuple[list[Cut], list[Dropped]]:
     marked = mark(study)
     if isinstance(marked, Dropped):
         return [], [marked]
-    draft = folder / f"{study.name}.draft"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
+    staging = folder / f"{study.name}.staging"
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir()
     dropped = list(marked.dropped)
-    cuts = list(_cuts(draft, done.name, marked, dropped))
-    _write_tables(draft / CUTS, cuts, dropped)
-    draft.rename(done)
+    cuts = list(_cuts(staging, done.name, marked, dropped))
+    _write_tables(staging / CUTS, cuts, dropped)
+    staging.rename(done)
     return cuts, dropped
 
 
@@ -124,7 +124,7 @@ def _origin(study: Study) -> str:
     return hashlib.sha256(repr(said).encode()).hexdigest()[:12]
 
 
-def _cuts(draft: Path, folder: str, marked: MarkedStudy, dropped: list[Dropped]) -> Iterator[Cut]:
+def _cuts(staging: Path, folder: str, marked: MarkedStudy, dropped: list[Dropped]) -> Iterator[Cut]:
     rng = np.random.default_rng(int(hashlib.sha256(marked.study.name.encode()).hexdigest()[:8], 16))
     about: dict[str, Any] = {
         "study": marked.study.name,
@@ -146,8 +146,8 @@ def _cuts(draft: Path, folder: str, marked: MarkedStudy, dropped: list[Dropped])
                     break
                 continue
             file = f"{name}-{rank if rank >= 0 else 'none'}.png"
-            if not cv2.imwrite(str(draft / file), np.rint(seen * 255).astype(np.uint8)):
-                raise Permanent(f"{draft / file} cannot be written; is the disk full?")
+            if not cv2.imwrite(str(staging / file), np.rint(seen * 255).astype(np.uint8)):
+                raise Permanent(f"{staging / file} cannot be written; is the disk full?")
             yield Cut(
                 file=f"{folder}/{file}",
                 condition=finding.key.condition,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from lumbar.dicom.discover import Found
+from lumbar.dicom.discover import MRInstance
 from lumbar.spine.anatomy import Role
 
 # Usual repetition and echo times, ms.
@@ -14,7 +14,7 @@ TIMES: Mapping[Role, tuple[float, float]] = {
 }
 
 
-def with_times(instances: Sequence[Found], series: Mapping[str, Role]) -> list[Found]:
+def with_times(instances: Sequence[MRInstance], series: Mapping[str, Role]) -> list[MRInstance]:
     """A study's instances; slices that tell neither repetition nor echo time get those of what their series is
     described as.
 
@@ -23,11 +23,11 @@ def with_times(instances: Sequence[Found], series: Mapping[str, Role]) -> list[F
     return [_timed(found, series.get(found.path.parent.name)) for found in instances]
 
 
-def _timed(found: Found, role: Role | None) -> Found:
+def _timed(found: MRInstance, role: Role | None) -> MRInstance:
     if role is None or any(
         s.repetition_time is not None or s.echo_time is not None for s in found.slices
     ):
         return found
     repetition, echo = TIMES[role]
     slices = tuple(replace(s, repetition_time=repetition, echo_time=echo) for s in found.slices)
-    return Found(found.path, found.header, slices)
+    return MRInstance(found.path, found.header, slices)

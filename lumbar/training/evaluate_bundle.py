@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar.dicom.discover import Found, find_instances
+from lumbar.dicom.discover import MRInstance, find_instances
 from lumbar.errors import NotAnalysable, WrongSetting
 from lumbar.phantoms.dataset import PHANTOM_TRUTH
 from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Role, Severity
@@ -27,7 +27,9 @@ GROUPS: Mapping[Role, str] = {
 }
 # What the pipeline makes of a study: 25 findings, and of the graded ones what VGG16 says of the chosen view, as in
 # CLASSES["condition"]. Raises NotAnalysable.
-Read = Callable[[Sequence[Found]], tuple[Sequence[Finding], Mapping[FindingKey, Sequence[float]]]]
+Read = Callable[
+    [Sequence[MRInstance]], tuple[Sequence[Finding], Mapping[FindingKey, Sequence[float]]]
+]
 
 
 @dataclass(frozen=True)

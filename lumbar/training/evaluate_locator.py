@@ -42,7 +42,7 @@ class Outcome:
     study: str
     truth: Truth
     refused: str | None = None
-    doubts: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = ()
     errors: Mapping[FindingKey, float] | None = None
     named: Mapping[Level, bool] | None = None
     sides: Mapping[FindingKey, bool] | None = None
@@ -50,7 +50,7 @@ class Outcome:
     @property
     def flagged(self) -> bool:
         """Refused, or its numbering called uncertain."""
-        return self.refused is not None or bool(self.doubts)
+        return self.refused is not None or bool(self.caveats)
 
 
 def evaluate_levels(
@@ -140,7 +140,7 @@ def write_outcomes(path: Path, outcomes: list[Outcome]) -> None:
                 "region",
                 "build",
                 "refused",
-                "doubts",
+                "caveats",
                 "named_right",
                 "worst_mm",
             )
@@ -150,7 +150,7 @@ def write_outcomes(path: Path, outcomes: list[Outcome]) -> None:
             named = all(o.named.values()) if o.named else ""
             worst = f"{max(canal):.2f}" if canal else ""
             kind = (o.truth.scanner, o.truth.numbering, o.truth.region, o.truth.build)
-            table.writerow((o.study, *kind, o.refused or "", "; ".join(o.doubts), named, worst))
+            table.writerow((o.study, *kind, o.refused or "", "; ".join(o.caveats), named, worst))
 
 
 def _outcome(
@@ -191,7 +191,7 @@ def _outcome(
         for key, point in truth.points.items()
         if key.condition.side is not None and key in points.at and _mirrored(key) in truth.points
     }
-    return Outcome(folder.name, truth, None, levels.doubts + points.doubts, errors, named, sides)
+    return Outcome(folder.name, truth, None, levels.caveats + points.caveats, errors, named, sides)
 
 
 def _points(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lumbar.dicom.discover import Found
+from lumbar.dicom.discover import MRInstance
 from lumbar.errors import WrongSetting
 from lumbar.spine.anatomy import FindingKey
 from lumbar.spine.slices import SliceHeader, Vector
@@ -31,7 +31,7 @@ def study_folders(data: Path) -> list[Path]:
 
 
 def labels_of(
-    folder: Path, instances: Sequence[Found], rows: Sequence[Mapping[str, str]]
+    folder: Path, instances: Sequence[MRInstance], rows: Sequence[Mapping[str, str]]
 ) -> list[Label]:
     """A study's labels; one on a slice that is not there is left out."""
     files = {found.path.relative_to(folder).as_posix(): found.slices[0] for found in instances}

@@ -177,13 +177,13 @@ class _Teaching:
 
     def _keep(self, network: keras.Model) -> None:
         """Whole or not at all: the folder's name is the last thing that is changed."""
-        draft, done = self.folder / "draft", self.folder / f"epoch-{len(self.history):04}"
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir()
-        network.save(draft / STATE)
-        write_weights(draft / BEST, self.best)
-        (draft / HISTORY).write_text(json.dumps(self.history, indent=1), encoding="utf-8")
-        draft.rename(done)
+        staging, done = self.folder / "staging", self.folder / f"epoch-{len(self.history):04}"
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        network.save(staging / STATE)
+        write_weights(staging / BEST, self.best)
+        (staging / HISTORY).write_text(json.dumps(self.history, indent=1), encoding="utf-8")
+        staging.rename(done)
         for earlier in self.folder.glob("epoch-*"):
             if earlier != done:
                 shutil.rmtree(earlier)

@@ -58,13 +58,13 @@ def _write(folder: Path, draw: Callable[[int], list[Views]], seeds: range) -> Pa
 
 def write_file(file: Path, views: list[Views]) -> None:
     """Views of one size, whole or not at all."""
-    draft = file.with_suffix(".draft.npz")
+    staging = file.with_suffix(".staging.npz")
     np.savez(
-        draft,
+        staging,
         images=np.stack([v.images for v in views]),
         places=np.stack([v.places for v in views]),
         points=np.stack([v.points for v in views]),
         transitional=np.array([v.numbering is not Numbering.USUAL for v in views]),
         lumbar=np.array([v.region == "lumbar" for v in views]),
     )
-    draft.rename(file)
+    staging.rename(file)

@@ -87,13 +87,15 @@ def test_a_study_with_one_series_is_read_as_far_as_it_goes(stubbed, phantom):
 def test_one_slice_alone_is_read_with_its_doubts_in_every_form(stubbed, phantom):
     middle = str(sorted(phantom(1)[0].glob("1/*.dcm"))[8])
     said = stubbed.lumbar("analyse", middle).stdout
-    (doubt,) = [
+    (caveat,) = [
         line.removeprefix("Caution: ") for line in said.splitlines() if line.startswith("Caution: ")
     ]
     rows = rows_of(stubbed.lumbar("analyse", middle, "--format", "csv"))
     records = json.loads(stubbed.lumbar("analyse", middle, "--format", "json").stdout)
     assert (
-        [row["doubts"] for row in rows] == [record["doubts"] for record in records] == [doubt] * 25
+        [row["caveats"] for row in rows]
+        == [record["caveats"] for record in records]
+        == [caveat] * 25
     )
 
 
@@ -126,7 +128,7 @@ def test_how_a_stored_study_was_read_stands_in_every_form_doubts_first(stubbed, 
     rows = rows_of(stubbed.lumbar("study", study, "--format", "csv"))
     records = json.loads(stubbed.lumbar("study", study, "--format", "json").stdout)
     for row in (*rows, *records, *stubbed.findings()):
-        assert row["doubts"] == caution.removeprefix("Caution: ")
+        assert row["caveats"] == caution.removeprefix("Caution: ")
     for row in (*rows, *records):
         assert row["choices"].startswith(f"{series}; ")
 

@@ -1,11 +1,11 @@
-"""`lumbar jobs` and the images set aside, as a person meets them."""
+"""`lumbar jobs` and the images quarantined, as a person meets them."""
 
 import json
 
 import pytest
 
 from db import studies
-from db.ingest import take_in
+from db.ingest import ingest
 from lumbar.store.files import Store
 from tests.acceptance.test_command_line import assert_one_line, rows_of
 from tests.integration.conftest import ROOT, arrival, make_slice
@@ -14,13 +14,13 @@ from tests.system import System, closing_database
 
 @pytest.fixture
 def waiting(tmp_path):
-    """The command line of a site where two studies wait, the second urgent; the first has images set aside."""
+    """The command line of a site where two studies wait, the second urgent; the first has images quarantined."""
     system = System(tmp_path / "cli", {})
     assert system.lumbar("db", "upgrade").returncode == 0
     store = Store(system.folder / "home" / "store")
     with closing_database(system.database_url) as database:
         for number, priority in ((1, "LOW"), (2, "STAT")):
-            take_in(
+            ingest(
                 database,
                 store,
                 arrival(make_slice(study=number, RequestedProcedurePriority=priority)),
@@ -29,7 +29,7 @@ def waiting(tmp_path):
                 assert studies.complete(session, studies.find(session, f"{ROOT}.{number}").id)
         for columns in (4, 6):
             changed = make_slice(PixelData=bytes(8 * columns * 2), Columns=columns)
-            take_in(database, store, arrival(changed))
+            ingest(database, store, arrival(changed))
     return system
 
 
@@ -67,5 +67,5 @@ def test_a_job_is_cancelled_and_retried_by_its_number(waiting):
 
 def test_a_study_says_how_many_images_were_set_aside_and_why(waiting):
     said = waiting.lumbar("study", f"{ROOT}.1").stdout
-    assert "2 images set aside: other content under the same SOP Instance UID" in said
-    assert "set aside" not in waiting.lumbar("study", f"{ROOT}.2").stdout
+    assert "2 images quarantined: other content under the same SOP Instance UID" in said
+    assert "quarantined" not in waiting.lumbar("study", f"{ROOT}.2").stdout

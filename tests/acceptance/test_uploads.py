@@ -3,7 +3,7 @@
 import pytest
 
 from db import previews
-from db.context import Site
+from db.context import SiteContext
 from db.models import JobState
 from lumbar.settings import Settings
 from tests.integration.conftest import ROOT
@@ -13,7 +13,7 @@ from tests.system import wait_until
 
 def test_an_upload_is_answered_though_everything_is_killed_while_it_is_read(system):
     system.start()
-    site = Site.open(Settings(home=system.home, database_url=system.database_url))
+    site = SiteContext.open(Settings(home=system.home, database_url=system.database_url))
     try:
         system.hold(f"{ROOT}.1")
         name = uploaded(site, [image()])
@@ -40,7 +40,7 @@ def test_an_upload_is_answered_though_everything_is_killed_while_it_is_read(syst
 def test_an_upload_that_nobody_has_read_is_read_at_the_next_start(system):
     system.start()
     system.kill()
-    site = Site.open(Settings(home=system.home, database_url=system.database_url))
+    site = SiteContext.open(Settings(home=system.home, database_url=system.database_url))
     name = uploaded(site, [b"no image"])
     system.start()
     wait_until(lambda: row(site, name).state is JobState.DONE, 60, system.tail)

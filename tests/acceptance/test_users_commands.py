@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from db.context import Site
+from db.context import SiteContext
 from db.reviews import finding_ids, review
 from db.studies import find
 from lumbar.settings import Settings
@@ -24,7 +24,7 @@ def hospital(tmp_path):
     system = System(tmp_path / "cli", {})
     assert system.lumbar("db", "upgrade").returncode == 0
     with closing_database(system.database_url) as database:
-        site = Site(Settings(home=system.home), database, Store(system.home / "store"))
+        site = SiteContext(Settings(home=system.home), database, Store(system.home / "store"))
         for number, exceptions in ((1, {}), (2, {CANAL: SEVERE}), (3, {})):
             analysed(site, number, exceptions)
         with database.transaction() as session:

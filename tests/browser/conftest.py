@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
 from db import accounts
-from db.context import Site
+from db.context import SiteContext
 from db.models import UserRole
 from tests.browser.filled import fill
 from tests.integration.morning import open_site
@@ -26,7 +26,7 @@ WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 360, "height": 740}
 class Served:
     """A site and where its page is; ``severe`` is the UID of a study whose images can be looked at."""
 
-    site: Site
+    site: SiteContext
     root: str
     severe: str
 

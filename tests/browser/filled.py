@@ -9,14 +9,14 @@ from pydicom import dcmread
 
 from commands.demo import MIXTURE
 from db import job_lifecycle, studies
-from db.context import Site
-from db.ingest import take_in
+from db.context import SiteContext
+from db.ingest import ingest
 from db.models import JobKind
 from db.studies import StudyEvent
 from lumbar.dicom.headers import read_header, slice_headers
 from lumbar.phantoms import PhantomTruth, write_study
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Severity
-from lumbar.spine.findings import Finding, Place
+from lumbar.spine.findings import Finding, ImagePoint
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.spine.slices import SliceHeader
 from tests.integration.conftest import ROOT, arrival, make_slice
@@ -38,31 +38,31 @@ _READ_ON = {
 }
 
 
-def fill(site: Site, folder: Path) -> str:
+def fill(site: SiteContext, folder: Path) -> str:
     """Returns the severe phantom's Study Instance UID."""
     truth = write_study(folder, seed=3, severities=MIXTURE[2])
     for file in sorted(folder.rglob("*.dcm")):
-        take_in(site.database, site.store, arrival(dcmread(file)))
-    _analyse(site, truth.study_instance_uid, truth.severities, _places(folder, truth))
+        ingest(site.database, site.store, arrival(dcmread(file)))
+    _analyse(site, truth.study_instance_uid, truth.severities, _points(folder, truth))
     for number, name in ((2, "Failed^Fay"), (3, "Normal^Nora"), (4, "Arriving^Ari")):
-        take_in(site.database, site.store, arrival(make_slice(study=number, PatientName=name)))
+        ingest(site.database, site.store, arrival(make_slice(study=number, PatientName=name)))
     _fail(site, FAILED)
     _analyse(site, NORMAL, dict.fromkeys(ALL_FINDINGS, Severity.NORMAL_MILD), {})
     return truth.study_instance_uid
 
 
 def _analyse(
-    site: Site,
+    site: SiteContext,
     uid: str,
     severities: Mapping[FindingKey, Severity],
-    places: Mapping[FindingKey, Place],
+    points: Mapping[FindingKey, ImagePoint],
 ) -> None:
-    somewhere = Place("1.2", "1.3", "1.4", None, 1, 1, 0, 0, 0)
+    somewhere = ImagePoint("1.2", "1.3", "1.4", None, 1, 1, 0, 0, 0)
     found = [
         Finding(
             *key.parts,
             probabilities=_SURE[severities[key]],
-            place=places.get(key, somewhere),
+            point=points.get(key, somewhere),
             shows=0.9,
         )
         for key in ALL_FINDINGS
@@ -82,7 +82,7 @@ def _analyse(
         )
 
 
-def _fail(site: Site, uid: str) -> None:
+def _fail(site: SiteContext, uid: str) -> None:
     with site.database.transaction() as session:
         studies.complete(session, studies.find(session, uid).id)
         job_lifecycle.bury(
@@ -90,7 +90,7 @@ def _fail(site: Site, uid: str) -> None:
         )
 
 
-def _places(folder: Path, truth: PhantomTruth) -> dict[FindingKey, Place]:
+def _points(folder: Path, truth: PhantomTruth) -> dict[FindingKey, ImagePoint]:
     """Each finding on the slice that lies nearest to it, of the series that it is read on."""
     series = {role: uid for uid, role in truth.series}
     slices = [
@@ -107,13 +107,13 @@ def _places(folder: Path, truth: PhantomTruth) -> dict[FindingKey, Place]:
     }
 
 
-def _on(point: tuple[float, float, float], slices: list[SliceHeader]) -> Place:
-    place = np.array(point)
+def _on(point: tuple[float, float, float], slices: list[SliceHeader]) -> ImagePoint:
+    point_mm = np.array(point)
     nearest = min(
-        slices, key=lambda header: (math.fabs(header.distance(place)), header.sop_instance_uid)
+        slices, key=lambda header: (math.fabs(header.distance(point_mm)), header.sop_instance_uid)
     )
-    column, row = nearest.to_pixel(place)
-    return Place(
+    column, row = nearest.to_pixel(point_mm)
+    return ImagePoint(
         nearest.series_instance_uid,
         nearest.sop_class_uid,
         nearest.sop_instance_uid,

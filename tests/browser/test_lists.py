@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 from sqlalchemy import delete
 
-from db.ingest import take_in
+from db.ingest import ingest
 from db.models import StudyState, UserRole, WebSession
 from db.studies import find
 from tests.browser.filled import ARRIVING, FAILED, LATE, NORMAL
@@ -75,7 +75,7 @@ def test_the_worklist_renews_itself_and_keeps_what_is_chosen(page, served):
     page.keyboard.press("j")
     new = page.locator(f'tr[data-study="{ROOT}.{LATE}"]')
     expect(new).to_have_count(0)
-    take_in(
+    ingest(
         served.site.database,
         served.site.store,
         arrival(make_slice(study=LATE, PatientName="Late^Lea")),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from db.read_models.study_detail import story
+from db.read_models.study_detail import study_detail
 from db.studies import find, instances_in_use
 from lumbar.dicom.pixels import read_slice
 from tests.browser.conftest import PASSWORD
@@ -61,8 +61,8 @@ def viewer(page, served) -> Page:
 
 def place_of(served, key):
     with served.site.database.reading() as session:
-        cells = story(session, served.severe, served.site.ranking).cells
-    (place,) = [cell.finding.place for cell in cells if cell.finding.key == key]
+        cells = study_detail(session, served.severe, served.site.ranking).cells
+    (place,) = [cell.finding.point for cell in cells if cell.finding.key == key]
     return place
 
 

@@ -14,12 +14,12 @@ from sqlalchemy import exists, func, select
 from db.database import Database, DatabaseAway
 from db.models import (
     Delivery,
-    Finding,
+    FindingRow,
     Instance,
     Job,
     JobState,
     Patient,
-    Report,
+    ReportRow,
     Series,
     Study,
     StudyState,
@@ -64,14 +64,14 @@ def expected_report(study: str, inputs: tuple[str, ...]) -> str:
 def snapshot(database: Database) -> dict[str, StudyNow]:
     """Every study, in one statement."""
     newest = (
-        select(Report.sop_instance_uid)
-        .where(Report.study_id == Study.id)
-        .order_by(Report.id.desc())
+        select(ReportRow.sop_instance_uid)
+        .where(ReportRow.study_id == Study.id)
+        .order_by(ReportRow.id.desc())
         .limit(1)
         .correlate(Study)
         .scalar_subquery()
     )
-    found = exists().where(Finding.study_id == Study.id, Finding.superseded.is_(False))
+    found = exists().where(FindingRow.study_id == Study.id, FindingRow.superseded.is_(False))
     question = (
         select(
             Study.study_instance_uid,
@@ -85,7 +85,7 @@ def snapshot(database: Database) -> dict[str, StudyNow]:
         )
         .join(Patient, Patient.id == Study.patient_id)
         .join(Series, Series.study_id == Study.id)
-        .join(Instance, (Instance.series_id == Series.id) & Instance.aside.is_(None))
+        .join(Instance, (Instance.series_id == Series.id) & Instance.quarantined.is_(None))
     )
     studies: dict[str, StudyNow] = {}
     with database.reading() as session:
@@ -171,7 +171,7 @@ def judge(
         with database.reading() as session:
             rows = session.execute(
                 select(Instance.sop_instance_uid)
-                .where(Instance.aside.is_(None))
+                .where(Instance.quarantined.is_(None))
                 .group_by(Instance.sop_instance_uid)
                 .having(func.count() > 1)
             )
@@ -210,10 +210,12 @@ def judge_pacs(
     with closing_database(system.database_url) as database:
         now = snapshot(database)
         with database.reading() as session:
-            known = set(session.scalars(select(Report.sop_instance_uid)))
+            known = set(session.scalars(select(ReportRow.sop_instance_uid)))
             delivered = set(
                 session.scalars(
-                    select(Report.sop_instance_uid).join(Delivery, Delivery.report_id == Report.id)
+                    select(ReportRow.sop_instance_uid).join(
+                        Delivery, Delivery.report_id == ReportRow.id
+                    )
                 )
             )
     ours = [(study, uid) for study, uid in held if study in studies]

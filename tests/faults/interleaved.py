@@ -2,7 +2,7 @@
 
 from sqlalchemy import select
 
-from db.models import Finding, Study
+from db.models import FindingRow, Study
 from tests.faults.accounting import Watch, judge, settle, snapshot
 from tests.faults.outcome import Ground, Outcome
 from tests.faults.sending import Senders, Sent, dealt, make_study, shuffled
@@ -68,9 +68,9 @@ def _mixed(system: System, sent: dict[str, Sent]) -> set[str]:
         }
         with database.reading() as session:
             places = session.execute(
-                select(Study.study_instance_uid, Finding.sop_instance_uid)
-                .join(Finding, Finding.study_id == Study.id)
-                .where(Finding.sop_instance_uid.is_not(None))
+                select(Study.study_instance_uid, FindingRow.sop_instance_uid)
+                .join(FindingRow, FindingRow.study_id == Study.id)
+                .where(FindingRow.sop_instance_uid.is_not(None))
                 .distinct()
             )
             return wrong | {

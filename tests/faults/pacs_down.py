@@ -8,7 +8,7 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import Comprehensive3DSRStorage, Verification
 from sqlalchemy import select
 
-from db.models import Delivery, Job, JobKind, Report, Study
+from db.models import Delivery, Job, JobKind, ReportRow, Study
 from tests.faults.accounting import Watch, judge, reports_in, settle, snapshot
 from tests.faults.outcome import Ground, Outcome
 from tests.faults.sending import Senders, make_studies
@@ -120,15 +120,15 @@ def _refused(system: System, first: int) -> set[str]:
 
 def _delivered(system: System, first: int) -> set[str]:
     """Reports of this round that stand as delivered while no PACS was well."""
-    said = select(Report.sop_instance_uid).join(Delivery, Delivery.report_id == Report.id)
+    said = select(ReportRow.sop_instance_uid).join(Delivery, Delivery.report_id == ReportRow.id)
     with closing_database(system.database_url) as database, database.reading() as session:
-        return set(session.scalars(said.where(Report.id.in_(_reports_since(first)))))
+        return set(session.scalars(said.where(ReportRow.id.in_(_reports_since(first)))))
 
 
 def _reports_since(first: int) -> Any:
     return (
-        select(Report.id)
-        .join(Study, Study.id == Report.study_id)
+        select(ReportRow.id)
+        .join(Study, Study.id == ReportRow.study_id)
         .where(Study.study_instance_uid >= f"{ROOT}.{first}")
     )
 
@@ -137,7 +137,7 @@ def _judge_destination(
     system: System, name: str, held: list[tuple[str, str]], outcome: Outcome
 ) -> None:
     """It holds every report under the one UID of the database, and has all that stands as delivered to it."""
-    said = select(Report.sop_instance_uid).join(Delivery, Delivery.report_id == Report.id)
+    said = select(ReportRow.sop_instance_uid).join(Delivery, Delivery.report_id == ReportRow.id)
     with closing_database(system.database_url) as database:
         now = snapshot(database)
         with database.reading() as session:

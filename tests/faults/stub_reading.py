@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from hashlib import sha256
 
 from lumbar import peers
-from lumbar.dicom.discover import Found
+from lumbar.dicom.discover import MRInstance
 from lumbar.spine.anatomy import ALL_FINDINGS, Level
-from lumbar.spine.findings import Finding, Place
+from lumbar.spine.findings import Finding, ImagePoint
 from worker import analysis
 from worker.pipeline import Analysis
 
@@ -30,7 +30,7 @@ def replace() -> None:
     peers.send = send
 
 
-def by_headers(instances: Sequence[Found], *_: object) -> Analysis:
+def by_headers(instances: Sequence[MRInstance], *_: object) -> Analysis:
     """25 findings that follow from the set of SOP Instance UIDs; those of L4/L5 are assessed."""
     time.sleep(float(os.environ.get("TESTS_READING_S", "0")))
     headers = sorted(
@@ -46,8 +46,8 @@ def by_headers(instances: Sequence[Found], *_: object) -> Analysis:
         x, y, z = (float(value) for value in header.to_patient(3.0, 4.0))
         uids = (header.series_instance_uid, header.sop_class_uid, header.sop_instance_uid)
         severe = seed[number] / 255
-        place = Place(*uids, header.frame, 3.0, 4.0, x, y, z)
+        point = ImagePoint(*uids, header.frame, 3.0, 4.0, x, y, z)
         findings.append(
-            Finding(*key.parts, probabilities=(1 - severe, 0.0, severe), place=place, shows=0.5)
+            Finding(*key.parts, probabilities=(1 - severe, 0.0, severe), point=point, shows=0.5)
         )
     return Analysis(headers[0].study_instance_uid, tuple(findings), ())

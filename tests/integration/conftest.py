@@ -11,7 +11,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
-from db.context import Site
+from db.context import SiteContext
 from db.database import Database
 from db.ingest import Arrival
 from lumbar.settings import Settings
@@ -23,13 +23,13 @@ ORIENTATIONS = {"sagittal": [0, 1, 0, 0, 0, -1], "axial": [1, 0, 0, 0, 1, 0]}
 
 
 @pytest.fixture
-def site(database: Database, tmp_path) -> Site:
+def site(database: Database, tmp_path) -> SiteContext:
     settings = Settings(
         home=tmp_path / "home",
         retry_base_s=0.001,
         destinations={"pacs": "dicom://PACS@127.0.0.1:1"},
     )
-    return Site(settings, database, Store(tmp_path / "home" / "store"))
+    return SiteContext(settings, database, Store(tmp_path / "home" / "store"))
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from db import job_lifecycle, schema, studies
-from db.context import Site
+from db.context import SiteContext
 from db.database import Database
-from db.ingest import take_in
+from db.ingest import ingest
 from db.jobs import Backoff
-from db.models import Job, JobKind, Report, Table
+from db.models import Job, JobKind, ReportRow, Table
 from db.studies import StudyEvent
 from lumbar.settings import Settings
 from lumbar.store.files import Store, digest_of
@@ -23,18 +23,18 @@ ANALYSIS, WAITING, DELIVERED, DEAD = (
 )  # jobs: done, due, done, and one that a person must look at
 
 
-def open_site(home: Path, **settings) -> Site:
+def open_site(home: Path, **settings) -> SiteContext:
     """A new site on SQLite."""
     database = Database.connect(f"sqlite:///{home / 'lumbar.sqlite'}")
     schema.upgrade(database)
-    return Site(Settings(home=home, **settings), database, Store(home / "store"))
+    return SiteContext(Settings(home=home, **settings), database, Store(home / "store"))
 
 
-def fill(site: Site) -> None:
+def fill(site: SiteContext) -> None:
     """Finding 1 is of the severe study, and a moderate or severe one only its canal's."""
     told = {
         "told": ["the canal was followed"],
-        "doubts": ["the border to the sacrum looks transitional"],
+        "caveats": ["the border to the sacrum looks transitional"],
     }
     analysed(
         site,
@@ -51,19 +51,19 @@ def fill(site: Site) -> None:
                 job_lifecycle.delivered(session, job, "200")
             else:
                 job_lifecycle.release(session, job, "the PACS is away", Backoff(2, 0, 0))
-    take_in(site.database, site.store, arrival(make_slice(study=2)))
+    ingest(site.database, site.store, arrival(make_slice(study=2)))
     with site.database.transaction() as session:
         studies.complete(session, studies.find(session, FAILED_UID).id)
         job_lifecycle.bury(
             session, job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10), "the disk is full"
         )
         assert session.get_one(Job, DEAD).kind is JobKind.ANALYSE
-    take_in(site.database, site.store, arrival(make_slice(study=3)))
+    ingest(site.database, site.store, arrival(make_slice(study=3)))
     end(site, 3, StudyEvent.REFUSED, reason="no lumbar spine was found")
-    take_in(site.database, site.store, arrival(make_slice(study=4)))
+    ingest(site.database, site.store, arrival(make_slice(study=4)))
 
 
-def report(site: Site, study_id: int, revision: int) -> Report:
+def report(site: SiteContext, study_id: int, revision: int) -> ReportRow:
     """A report whose bytes lie in the store."""
     content = f"report {study_id} {revision}".encode()
     digest = digest_of(content)
@@ -72,7 +72,7 @@ def report(site: Site, study_id: int, revision: int) -> Report:
         "series_instance_uid": "1.3",
         "sop_instance_uid": f"1.4.{study_id}.{revision}",
     }
-    return Report(
+    return ReportRow(
         study_id=study_id,
         revision=revision,
         sha256=digest,
@@ -81,7 +81,7 @@ def report(site: Site, study_id: int, revision: int) -> Report:
     )
 
 
-def everything(site: Site) -> dict[str, list[tuple]]:
+def everything(site: SiteContext) -> dict[str, list[tuple]]:
     """All rows of all tables."""
     with site.database.reading() as session:
         return {

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from schemathesis.checks import CHECKS
 from schemathesis.config import SchemathesisConfig
 
-from db.context import Site
+from db.context import SiteContext
 from db.database import Database
 from db.models import UserRole
 from lumbar.settings import Settings
@@ -24,7 +24,7 @@ from tests.integration.morning import (
 )
 from tests.integration.visitors import Visitor, by_token
 from web.app import create_app
-from web.auth import Trail
+from web.auth import AuditTrail
 
 DESCRIPTION = "/api/v1/openapi.json"
 QUESTIONS = 40  # of each kind to each operation
@@ -41,7 +41,7 @@ THERE = {
 
 
 app = create_app(
-    Site(Settings(), Database.connect("sqlite://"), Store(Path("nowhere")))
+    SiteContext(Settings(), Database.connect("sqlite://"), Store(Path("nowhere")))
 )  # to describe itself
 config = SchemathesisConfig.from_dict({"generation": {"mode": "all", "database": "none"}})
 schema = schemathesis.openapi.from_asgi(DESCRIPTION, app, config=config)
@@ -52,7 +52,7 @@ def token(tmp_path_factory):
     """Of an administrator of a site, which the application is given."""
     site = open_site(tmp_path_factory.mktemp("api"))
     fill(site)
-    app.state.site, app.state.trail = site, Trail(site)
+    app.state.site, app.state.trail = site, AuditTrail(site)
     yield by_token(app, UserRole.ADMIN).headers["authorization"]
     site.database.close()
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import event, select, update
 
 from db import job_lifecycle, jobs, studies
-from db.ingest import take_in
+from db.ingest import ingest
 from db.models import Job, JobKind, JobState, Study, StudyState
 from tests.integration.conftest import ROOT, arrival, make_slice
 
@@ -19,7 +19,7 @@ def queue(site):
     def of(*names):
         for number, name in enumerate(names, 1):
             urgent = {"RequestedProcedurePriority": "STAT"} if name == "STAT" else {}
-            take_in(site.database, site.store, arrival(make_slice(study=number, **urgent)))
+            ingest(site.database, site.store, arrival(make_slice(study=number, **urgent)))
             with site.database.transaction() as session:
                 studies.complete(session, study_id(session, number))
 
@@ -131,7 +131,7 @@ def test_two_sweeps_give_a_lost_job_back_once(site, queue):
     def sweep(_):
         together.wait(10)
         with site.database.transaction() as session:
-            return job_lifecycle.recover(session, lost, most_losses=10)
+            return job_lifecycle.recover(session, lost, max_losses=10)
 
     with ThreadPoolExecutor(2) as sweeps:
         assert sorted(sweeps.map(sweep, range(2))) == [False, True]
@@ -145,10 +145,10 @@ def test_a_worker_that_lost_its_lease_takes_nothing_from_the_one_that_has_it(sit
         late = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
     change(site, 1, lease_expires_at=jobs.db_now(-1))
     with site.database.transaction() as session:
-        assert job_lifecycle.recover(session, late, most_losses=10)
+        assert job_lifecycle.recover(session, late, max_losses=10)
     assert claim(site) == 1
     with site.database.transaction() as session:
-        job_lifecycle.release(session, late, "the disk is away", site.passing)
+        job_lifecycle.release(session, late, "the disk is away", site.transient_backoff)
     with site.database.reading() as session:
         assert session.scalars(select(Study.state)).one() is StudyState.ANALYSING
 

@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import func, select
 
 from db import audit, deletion, jobs, operator_actions, retention, studies
-from db.ingest import RemovedMeanwhile, Taken, take_in
+from db.ingest import IngestResult, RemovedMeanwhile, ingest
 from db.models import (
-    Finding,
+    FindingRow,
     Instance,
     Job,
     JobKind,
@@ -19,8 +19,8 @@ from db.models import (
     StudyState,
     Tombstone,
 )
-from lumbar.errors import NotThere, Permanent
-from lumbar.store.files import Draft
+from lumbar.errors import NotFound, Permanent
+from lumbar.store.files import StagingFile
 from tests.integration.conftest import ROOT, arrival, make_slice
 from tests.integration.test_queries import analysed
 
@@ -40,7 +40,7 @@ def test_nothing_of_a_deleted_study_stays_but_a_tombstone_that_the_audit_trail_c
     analysed(site, 1)
     analysed(site, 2)
     deletion.delete_study(site, UID, "sent by mistake", "admin")
-    assert [rows(site, table) for table in (Study, Patient, Instance, Finding)] == [1, 1, 1, 25]
+    assert [rows(site, table) for table in (Study, Patient, Instance, FindingRow)] == [1, 1, 1, 25]
     assert rows(site, SearchKey) > 0
     assert len(stored(site)) == 1
     with site.database.reading() as session:
@@ -59,7 +59,7 @@ def test_nothing_of_a_deleted_study_stays_but_a_tombstone_that_the_audit_trail_c
 def test_a_deleted_study_that_is_sent_again_is_a_new_one(site):
     analysed(site, 1)
     deletion.delete_study(site, UID, "sent by mistake", "admin")
-    assert take_in(site.database, site.store, arrival(make_slice(study=1))) is Taken.NEW
+    assert ingest(site.database, site.store, arrival(make_slice(study=1))) is IngestResult.NEW
     assert len(stored(site)) == 1
 
 
@@ -75,7 +75,7 @@ def test_a_deletion_that_was_killed_half_way_can_be_done_again_or_taken_back(sit
         study = studies.find(session, UID)
         assert (study.state, study.reason) == (StudyState.FAILED, "its deletion was begun")
     retention.unlink_removed(site, study.id)
-    assert take_in(site.database, site.store, arrival(make_slice(study=1))) is Taken.AGAIN
+    assert ingest(site.database, site.store, arrival(make_slice(study=1))) is IngestResult.DUPLICATE
     with site.database.transaction() as session:
         operator_actions.requeue(session, UID, "admin")
     deletion.delete_study(site, UID, "after all", "admin")
@@ -85,19 +85,19 @@ def test_a_deletion_that_was_killed_half_way_can_be_done_again_or_taken_back(sit
 def test_an_image_that_comes_while_its_study_is_deleted_is_asked_for_again(site, monkeypatch):
     """Its file is found there, then the deletion ends, then its rows are written: to nobody may it be acknowledged."""
     analysed(site, 1)
-    keep = Draft.keep
+    keep = StagingFile.keep
 
-    def kept_then_deleted(draft, kind, digest):
-        place = keep(draft, kind, digest)
+    def kept_then_deleted(staging, kind, digest):
+        place = keep(staging, kind, digest)
         monkeypatch.undo()
         deletion.delete_study(site, UID, "sent by mistake", "admin")
         return place
 
-    monkeypatch.setattr(Draft, "keep", kept_then_deleted)
+    monkeypatch.setattr(StagingFile, "keep", kept_then_deleted)
     with pytest.raises(RemovedMeanwhile, match="send it again"):
-        take_in(site.database, site.store, arrival(make_slice(study=1)))
+        ingest(site.database, site.store, arrival(make_slice(study=1)))
     assert rows(site, Instance) == 0
-    assert take_in(site.database, site.store, arrival(make_slice(study=1))) is Taken.NEW
+    assert ingest(site.database, site.store, arrival(make_slice(study=1))) is IngestResult.NEW
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "x" * 501])
@@ -105,11 +105,11 @@ def test_a_deletion_without_a_reason_is_refused(site, reason):
     analysed(site, 1)
     with pytest.raises(Permanent, match="say why"):
         deletion.delete_study(site, UID, reason, "admin")
-    assert rows(site, Finding) == 25
+    assert rows(site, FindingRow) == 25
 
 
 def test_what_is_not_there_cannot_be_deleted(site):
-    with pytest.raises(NotThere):
+    with pytest.raises(NotFound):
         deletion.delete_study(site, UID, "why not", "admin")
 
 

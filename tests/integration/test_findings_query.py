@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from db import reviews, studies
-from db.ingest import take_in
-from db.models import Finding, JobKind
+from db.ingest import ingest
+from db.models import FindingRow, JobKind
 from db.read_models import metrics, statistics
 from db.read_models.findings import FindingFilter, found
-from db.read_models.study_detail import Change, story
+from db.read_models.study_detail import Change, study_detail
 from db.read_models.worklist import Ranking
 from db.studies import StudyEvent
-from lumbar.errors import NotThere
+from lumbar.errors import NotFound
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, Level, Severity
 from tests.integration.conftest import ROOT, arrival, make_slice
 from tests.integration.test_queries import CANAL, MODERATE, RECESS, SEVERE, analysed, end
@@ -36,7 +36,7 @@ def everything(session, only, size):
 def filled(database):
     fill(database, 1, count=20)
     with database.transaction() as session:
-        for n, finding in enumerate(session.scalars(select(Finding).order_by(Finding.id))):
+        for n, finding in enumerate(session.scalars(select(FindingRow).order_by(FindingRow.id))):
             finding.found_at = NOW - timedelta(hours=n // 40)  # many of the same moment
     return database
 
@@ -63,21 +63,21 @@ def test_pages_of_any_size_hold_just_what_was_asked_for_newest_first(
         ]
         wanted = [
             finding.id
-            for finding in session.scalars(select(Finding))
+            for finding in session.scalars(select(FindingRow))
             if (not severities or finding.severity in severities)
             and (not conditions or finding.condition in conditions)
             and (not levels or finding.level in levels)
             and scanner in ("", finding.study.scanner)
             and (since is None or finding.found_at >= since)
         ]
-        when = dict(session.execute(select(Finding.id, Finding.found_at)).all())
+        when = dict(session.execute(select(FindingRow.id, FindingRow.found_at)).all())
     assert got == sorted(wanted, key=lambda number: (when[number], number), reverse=True)
 
 
 def test_findings_of_a_study_that_is_read_again_are_not_final(site):
     analysed(site, 1)
     analysed(site, 2)
-    take_in(site.database, site.store, arrival(make_slice(study=1, number=2)))
+    ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))
     with site.database.reading() as session:
         rows = found(session, FindingFilter(), limit=100).rows
     assert {row.study_instance_uid for row in rows} == {f"{ROOT}.2"}
@@ -86,14 +86,14 @@ def test_findings_of_a_study_that_is_read_again_are_not_final(site):
 def test_a_page_behind_a_finding_that_is_not_there_is_refused(database):
     with (
         database.reading() as session,
-        pytest.raises(NotThere, match="no finding has the number 7"),
+        pytest.raises(NotFound, match="no finding has the number 7"),
     ):
         found(session, FindingFilter(), limit=1, after=7)
 
 
 def test_a_study_tells_what_changed_what_was_said_and_where_its_report_went(site):
     analysed(site, 1, {CANAL: SEVERE}, destinations=())
-    take_in(site.database, site.store, arrival(make_slice(study=1, number=2)))
+    ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))
     analysed_again(site, {RECESS: MODERATE})
     with site.database.transaction() as session:
         study = studies.find(session, f"{ROOT}.1")
@@ -101,7 +101,7 @@ def test_a_study_tells_what_changed_what_was_said_and_where_its_report_went(site
         reviews.review(session, number, Severity.SEVERE, "plainly", "anna")
         reviews.review(session, number, Severity.MODERATE, "on second thoughts", "ben")
     with site.database.reading() as session:
-        told = story(session, f"{ROOT}.1", Ranking())
+        told = study_detail(session, f"{ROOT}.1", Ranking())
     assert set(told.changes) == {
         Change(2, CANAL, Severity.SEVERE, Severity.NORMAL_MILD),
         Change(2, RECESS, Severity.NORMAL_MILD, Severity.MODERATE),
@@ -113,12 +113,12 @@ def test_a_study_tells_what_changed_what_was_said_and_where_its_report_went(site
 
 
 def analysed_again(site, exceptions):
-    from lumbar.spine.findings import Finding as Found
+    from lumbar.spine.findings import Finding
     from lumbar.spine.provenance import TrainedOn
-    from tests.integration.test_queries import NORMAL, PLACE, bundle
+    from tests.integration.test_queries import NORMAL, POINT, bundle
 
     again = [
-        Found(*key.parts, probabilities=exceptions.get(key, NORMAL), place=PLACE, shows=0.9)
+        Finding(*key.parts, probabilities=exceptions.get(key, NORMAL), point=POINT, shows=0.9)
         for key in ALL_FINDINGS
     ]
     end(site, 1, StudyEvent.ANALYSED, found=again, bundle=bundle(TrainedOn.CLINICAL))
@@ -127,8 +127,8 @@ def analysed_again(site, exceptions):
 def test_a_superseded_finding_cannot_be_reviewed(site):
     analysed(site, 1)
     with site.database.reading() as session:
-        (number,) = session.scalars(select(Finding.id).limit(1))
-    take_in(site.database, site.store, arrival(make_slice(study=1, number=2)))
+        (number,) = session.scalars(select(FindingRow.id).limit(1))
+    ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))
     analysed_again(site, {})
     with (
         site.database.transaction() as session,
@@ -139,10 +139,10 @@ def test_a_superseded_finding_cannot_be_reviewed(site):
 
 def test_figures_count_what_waits_and_how_old_it_is(site):
     analysed(site, 1)
-    take_in(site.database, site.store, arrival(make_slice(study=2)))
+    ingest(site.database, site.store, arrival(make_slice(study=2)))
     with site.database.transaction() as session:
         studies.complete(session, studies.find(session, f"{ROOT}.2").id)
-    take_in(site.database, site.store, arrival(make_slice(study=3)))
+    ingest(site.database, site.store, arrival(make_slice(study=3)))
     with site.database.reading() as session:
         told = metrics.figures(session)
     assert {state: count for state, count in told.studies.items() if count} == {

@@ -1,4 +1,4 @@
-"""What is told "success" is safe and registered; what contradicts it is kept aside."""
+"""What is told "success" is safe and registered; what contradicts it is kept quarantined."""
 
 import os
 import stat
@@ -12,8 +12,9 @@ import pytest
 from pydicom import dcmread
 from sqlalchemy import func, select
 
-from db import ingest, studies
-from db.ingest import HeaderDisagrees, Taken, take_in
+from db import ingest as ingest_module
+from db import studies
+from db.ingest import HeaderDisagrees, IngestResult, ingest
 from db.models import AuditEvent, Instance, Job, JobState, Patient, Study, StudyState
 from lumbar.errors import NotDicom
 from lumbar.store.files import Store, StoreFull
@@ -32,7 +33,7 @@ def count(site, table):
 
 def test_the_stored_file_is_the_dataset_as_it_was_sent(site):
     sent = arrival(make_slice())
-    assert take_in(site.database, site.store, sent) is Taken.NEW
+    assert ingest(site.database, site.store, sent) is IngestResult.NEW
     with site.database.reading() as session:
         (instance,) = studies.instances_in_use(session, study_of(site).id)
     stored = site.store.path(instance.file)
@@ -44,71 +45,76 @@ def test_the_stored_file_is_the_dataset_as_it_was_sent(site):
 
 
 def test_the_same_bytes_again_change_nothing(site):
-    take_in(site.database, site.store, arrival(make_slice()))
+    ingest(site.database, site.store, arrival(make_slice()))
     before = study_of(site)
-    assert take_in(site.database, site.store, arrival(make_slice())) is Taken.AGAIN
+    assert ingest(site.database, site.store, arrival(make_slice())) is IngestResult.DUPLICATE
     after = study_of(site)
     assert (after.revision, after.last_received_at) == (before.revision, before.last_received_at)
     assert count(site, Instance) == 1
 
 
 def test_other_bytes_under_the_same_uid_are_kept_aside_and_audited(site):
-    take_in(site.database, site.store, arrival(make_slice()))
-    assert take_in(site.database, site.store, arrival(make_slice(EchoTime=99))) is Taken.ASIDE
+    ingest(site.database, site.store, arrival(make_slice()))
+    assert (
+        ingest(site.database, site.store, arrival(make_slice(EchoTime=99)))
+        is IngestResult.QUARANTINED
+    )
     with site.database.reading() as session:
         assert len(studies.instances_in_use(session, study_of(site).id)) == 1
         files = session.scalars(select(Instance.file)).all()
-        assert [event.event for event in session.scalars(select(AuditEvent))] == ["instance.aside"]
+        assert [event.event for event in session.scalars(select(AuditEvent))] == [
+            "instance.quarantined"
+        ]
     assert len(files) == 2
     assert all(site.store.path(file).exists() for file in files)
 
 
 def test_an_image_of_another_patient_never_joins_a_study(site):
-    take_in(site.database, site.store, arrival(make_slice()))
+    ingest(site.database, site.store, arrival(make_slice()))
     assert (
-        take_in(site.database, site.store, arrival(make_slice(number=2, PatientID="OTHER")))
-        is Taken.ASIDE
+        ingest(site.database, site.store, arrival(make_slice(number=2, PatientID="OTHER")))
+        is IngestResult.QUARANTINED
     )
     with site.database.reading() as session:
         assert len(studies.instances_in_use(session, study_of(site).id)) == 1
 
 
 def test_one_patient_number_from_two_sites_is_two_patients(site):
-    take_in(site.database, site.store, arrival(make_slice(study=1, PatientID="7"), source="SITE_A"))
-    take_in(site.database, site.store, arrival(make_slice(study=2, PatientID="7"), source="SITE_B"))
+    ingest(site.database, site.store, arrival(make_slice(study=1, PatientID="7"), source="SITE_A"))
+    ingest(site.database, site.store, arrival(make_slice(study=2, PatientID="7"), source="SITE_B"))
     assert count(site, Patient) == 2
 
 
 def test_patients_without_a_number_are_never_taken_for_one_another(site):
     for study, name in ((1, "First"), (2, "Second")):
-        take_in(
+        ingest(
             site.database,
             site.store,
             arrival(make_slice(study=study, PatientID="", PatientName=name)),
         )
     assert (study_of(site, 1).patient.name, study_of(site, 2).patient.name) == ("First", "Second")
     other = make_slice(study=1, number=2, PatientID="", PatientName="Third")
-    assert take_in(site.database, site.store, arrival(other)) is Taken.ASIDE
+    assert ingest(site.database, site.store, arrival(other)) is IngestResult.QUARANTINED
 
 
 def test_a_stat_order_that_comes_with_a_later_image_counts(site):
-    take_in(site.database, site.store, arrival(make_slice(number=1)))
-    take_in(
+    ingest(site.database, site.store, arrival(make_slice(number=1)))
+    ingest(
         site.database, site.store, arrival(make_slice(number=2, RequestedProcedurePriority="STAT"))
     )
-    take_in(site.database, site.store, arrival(make_slice(number=3)))
+    ingest(site.database, site.store, arrival(make_slice(number=3)))
     assert study_of(site).stat
 
 
 def test_a_number_too_long_for_its_column_keeps_no_image_out(site):
     assert (
-        take_in(site.database, site.store, arrival(make_slice(SeriesNumber="99999999999")))
-        is Taken.NEW
+        ingest(site.database, site.store, arrival(make_slice(SeriesNumber="99999999999")))
+        is IngestResult.NEW
     )
 
 
 def test_one_uid_in_two_studies_at_once_is_used_once_and_the_other_kept_aside(site, monkeypatch):
-    both_have_looked, look = Barrier(2), ingest._contradiction
+    both_have_looked, look = Barrier(2), ingest_module._contradiction
 
     def look_together(*arguments):
         found = look(*arguments)
@@ -118,31 +124,31 @@ def test_one_uid_in_two_studies_at_once_is_used_once_and_the_other_kept_aside(si
             both_have_looked.wait(0.5)
         return found
 
-    monkeypatch.setattr(ingest, "_contradiction", look_together)
+    monkeypatch.setattr(ingest_module, "_contradiction", look_together)
     one, other = (
         make_slice(study=1),
         make_slice(study=2, SOPInstanceUID=make_slice(study=1).SOPInstanceUID),
     )
     sent = [arrival(one), arrival(other)]
     with ThreadPoolExecutor(2) as senders:
-        taken = sorted(senders.map(lambda each: take_in(site.database, site.store, each), sent))
-    assert taken == [Taken.ASIDE, Taken.NEW]
+        taken = sorted(senders.map(lambda each: ingest(site.database, site.store, each), sent))
+    assert taken == [IngestResult.NEW, IngestResult.QUARANTINED]
 
 
 def test_one_study_from_two_senders_stays_one(site):
-    take_in(site.database, site.store, arrival(make_slice(number=1), source="MR1"))
+    ingest(site.database, site.store, arrival(make_slice(number=1), source="MR1"))
     assert (
-        take_in(site.database, site.store, arrival(make_slice(number=2), source="PACS"))
-        is Taken.NEW
+        ingest(site.database, site.store, arrival(make_slice(number=2), source="PACS"))
+        is IngestResult.NEW
     )
     assert (count(site, Study), count(site, Patient)) == (1, 1)
 
 
 def test_a_late_instance_opens_the_next_revision_and_overtakes_the_job(site):
-    take_in(site.database, site.store, arrival(make_slice()))
+    ingest(site.database, site.store, arrival(make_slice()))
     with site.database.transaction() as session:
         assert studies.complete(session, study_of(site).id)
-    take_in(site.database, site.store, arrival(make_slice(number=2)))
+    ingest(site.database, site.store, arrival(make_slice(number=2)))
     study = study_of(site)
     assert (study.state, study.revision) == (StudyState.RECEIVING, 2)
     with site.database.transaction() as session:
@@ -158,7 +164,7 @@ def test_a_uid_that_is_none_is_refused_and_nothing_is_kept(site, uid):
         ds[keyword]._value = uid  # past pydicom's own checks, as a hostile sender would
         sent = arrival(ds)
         with pytest.raises(NotDicom):
-            take_in(site.database, site.store, sent)
+            ingest(site.database, site.store, sent)
     assert count(site, Study) == 0
     assert not list(site.store.root.rglob("*.dcm"))
 
@@ -166,21 +172,21 @@ def test_a_uid_that_is_none_is_refused_and_nothing_is_kept(site, uid):
 def test_a_dataset_that_is_not_the_one_announced_is_refused(site):
     sent = arrival(make_slice())
     with pytest.raises(HeaderDisagrees):
-        take_in(site.database, site.store, replace(sent, sop_instance_uid=f"{ROOT}.5"))
+        ingest(site.database, site.store, replace(sent, sop_instance_uid=f"{ROOT}.5"))
 
 
 def test_bytes_that_are_no_dataset_are_refused(site):
     junk = replace(arrival(make_slice()), dataset=BytesIO(b"\xff" * 400))
     with pytest.raises(NotDicom):
-        take_in(site.database, site.store, junk)
+        ingest(site.database, site.store, junk)
 
 
 def test_many_associations_at_once_lose_and_double_nothing(site):
     sent = [arrival(make_slice(study=1 + n % 2, number=n % 40)) for n in range(80)]
     with ThreadPoolExecutor(8) as senders:
-        taken = list(senders.map(lambda one: take_in(site.database, site.store, one), sent))
-    assert taken.count(Taken.NEW) == 40
-    assert taken.count(Taken.AGAIN) == 40
+        taken = list(senders.map(lambda one: ingest(site.database, site.store, one), sent))
+    assert taken.count(IngestResult.NEW) == 40
+    assert taken.count(IngestResult.DUPLICATE) == 40
     assert (count(site, Instance), count(site, Study), count(site, Patient)) == (40, 2, 2)
 
 

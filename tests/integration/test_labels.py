@@ -1,13 +1,12 @@
 """What readers said, as labels: in the very layout that `lumbar train` reads."""
 
 from db import reviews, studies
-from db.ingest import take_in
-from db.models import Finding
+from db.ingest import ingest
+from db.models import FindingRow
 from db.read_models import reviewed_labels
 from db.studies import StudyEvent
 from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Level, Role, Severity
-from lumbar.spine.findings import Finding as Found
-from lumbar.spine.findings import Place
+from lumbar.spine.findings import Finding, ImagePoint
 from lumbar.spine.provenance import TrainedOn
 from lumbar.training.rsna_dataset import read_data_set
 from tests.integration.conftest import ROOT, arrival, make_slice
@@ -16,8 +15,8 @@ from tests.integration.test_queries import CANAL, SEVERE, analysed, bundle, end
 UPPER = FindingKey(CANAL.condition, Level.L1_L2)
 
 
-def place(number):
-    return Place(f"{ROOT}.1.1", "1.3", f"{ROOT}.1.1.{number}", None, 3.25, 4.5, 0, 0, 0)
+def point(number):
+    return ImagePoint(f"{ROOT}.1.1", "1.3", f"{ROOT}.1.1.{number}", None, 3.25, 4.5, 0, 0, 0)
 
 
 def reviewed(site, key, severity):
@@ -26,17 +25,17 @@ def reviewed(site, key, severity):
         reviews.review(session, reviews.finding_ids(session, study.id)[key], severity, "", "anna")
 
 
-def study_with_places(site):
+def study_with_points(site):
     for number in (10, 9):
-        take_in(site.database, site.store, arrival(make_slice(number=number)))
+        ingest(site.database, site.store, arrival(make_slice(number=number)))
     found = [
-        Found(*key.parts, probabilities=SEVERE, place=place(9), shows=0.9) for key in ALL_FINDINGS
+        Finding(*key.parts, probabilities=SEVERE, point=point(9), shows=0.9) for key in ALL_FINDINGS
     ]
     end(site, 1, StudyEvent.ANALYSED, found=found, bundle=bundle(TrainedOn.CLINICAL))
 
 
 def test_only_what_was_reviewed_is_a_label_and_the_last_word_counts(site, tmp_path):
-    study_with_places(site)
+    study_with_points(site)
     reviewed(site, CANAL, Severity.SEVERE)
     reviewed(site, CANAL, Severity.MODERATE)
     reviewed(site, UPPER, Severity.NORMAL_MILD)
@@ -58,15 +57,15 @@ def test_only_what_was_reviewed_is_a_label_and_the_last_word_counts(site, tmp_pa
 
 
 def test_a_word_on_an_earlier_revision_stays_a_label(site):
-    study_with_places(site)
+    study_with_points(site)
     reviewed(site, CANAL, Severity.MODERATE)
-    take_in(site.database, site.store, arrival(make_slice(number=11)))
+    ingest(site.database, site.store, arrival(make_slice(number=11)))
     analysed_again = [
-        Found(*key.parts, probabilities=SEVERE, place=place(9), shows=0.9) for key in ALL_FINDINGS
+        Finding(*key.parts, probabilities=SEVERE, point=point(9), shows=0.9) for key in ALL_FINDINGS
     ]
     end(site, 1, StudyEvent.ANALYSED, found=analysed_again, bundle=bundle(TrainedOn.CLINICAL))
     with site.database.reading() as session:
-        assert session.query(Finding).filter(Finding.superseded.is_(True)).count() == 25
+        assert session.query(FindingRow).filter(FindingRow.superseded.is_(True)).count() == 25
         assert reviewed_labels.labels(session).findings == 1
 
 

@@ -11,22 +11,22 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from sqlalchemy import select, update
 
 from db import job_lifecycle, jobs, operator_actions, retention, schema, studies
-from db.context import Site
+from db.context import SiteContext
 from db.database import Database
-from db.ingest import Taken, take_in
+from db.ingest import IngestResult, ingest
 from db.jobs import Backoff
-from db.models import Finding, Instance, Job, JobKind, JobState, Series, Study, StudyState
+from db.models import FindingRow, Instance, Job, JobKind, JobState, Series, Study, StudyState
 from db.studies import ENDED, StudyEvent
 from lumbar.errors import Permanent
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import ALL_FINDINGS
-from lumbar.spine.findings import Finding as Found
+from lumbar.spine.findings import Finding
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.store.files import Store
 from tests.integration.conftest import ROOT, arrival, make_slice
 
 BUNDLE = BundleIdentity("stub", "1", "0" * 64, TrainedOn.NOTHING, "1")
-NOT_ASSESSED = [Found(*key.parts, reason="a stub") for key in ALL_FINDINGS]
+NOT_ASSESSED = [Finding(*key.parts, reason="a stub") for key in ALL_FINDINGS]
 LEASE_S = 1000.0
 AT_WORK = {StudyState.QUEUED: JobState.PENDING, StudyState.ANALYSING: JobState.RUNNING}
 
@@ -50,7 +50,7 @@ class Machine(RuleBasedStateMachine):
     def open_site(self) -> None:
         database = Database.connect(f"sqlite:///{self.folder / 'lumbar.sqlite'}")
         schema.upgrade(database)
-        self.site = Site(Settings(home=self.folder), database, Store(self.folder / "store"))
+        self.site = SiteContext(Settings(home=self.folder), database, Store(self.folder / "store"))
 
     def teardown(self) -> None:
         if hasattr(self, "site"):
@@ -70,8 +70,8 @@ class Machine(RuleBasedStateMachine):
         if other_patient:
             elements["PatientID"] = "ANOTHER"
         ds = make_slice(study=study, number=number, **elements)
-        taken = take_in(self.site.database, self.site.store, arrival(ds))
-        if taken is Taken.NEW:
+        taken = ingest(self.site.database, self.site.store, arrival(ds))
+        if taken is IngestResult.NEW:
             assert self.patients.setdefault(study, ds.PatientID) == ds.PatientID
             assert ds.SOPInstanceUID not in self.acknowledged
             self.acknowledged[ds.SOPInstanceUID] = study
@@ -124,7 +124,7 @@ class Machine(RuleBasedStateMachine):
                 .values(lease_expires_at=jobs.db_now(-1))
             )
             for lost in jobs.expired(session):
-                job_lifecycle.recover(session, lost, most_losses=3)
+                job_lifecycle.recover(session, lost, max_losses=3)
 
     @rule(study=study_numbers)
     def somebody_requeues(self, study: int) -> None:
@@ -154,9 +154,9 @@ class Machine(RuleBasedStateMachine):
                 .join(Series)
                 .join(Study)
             ).all()
-        used = {row.sop_instance_uid: uid for row, uid in rows if row.aside is None}
+        used = {row.sop_instance_uid: uid for row, uid in rows if row.quarantined is None}
         assert used == {uid: f"{ROOT}.{study}" for uid, study in self.acknowledged.items()}
-        assert len(used) == sum(row.aside is None for row, _ in rows)
+        assert len(used) == sum(row.quarantined is None for row, _ in rows)
         assert all(
             self.site.store.path(row.file).exists() == (row.removed_at is None) for row, _ in rows
         )
@@ -187,8 +187,8 @@ class Machine(RuleBasedStateMachine):
         with self.site.database.reading() as session:
             for study in session.scalars(select(Study).where(Study.state.in_(ENDED))):
                 current = session.scalars(
-                    select(Finding.revision).where(
-                        Finding.study_id == study.id, Finding.superseded.is_(False)
+                    select(FindingRow.revision).where(
+                        FindingRow.study_id == study.id, FindingRow.superseded.is_(False)
                     )
                 ).all()
                 if study.state is not StudyState.ANALYSED:

@@ -1,4 +1,4 @@
-"""The doorbell on a real Redis: as many messages wait as jobs are due, never more, and none says anything."""
+"""The notifier on a real Redis: as many messages wait as jobs are due, never more, and none says anything."""
 
 import json
 
@@ -7,7 +7,7 @@ from redis import Redis
 
 from db.models import JobKind
 from tests.peers import free_port
-from worker.celery_app import BrokerAway, CeleryDoorbell, create_app
+from worker.celery_app import BrokerAway, CeleryNotifier, create_app
 
 
 @pytest.fixture
@@ -20,40 +20,40 @@ def broker(redis):
 
 
 @pytest.fixture
-def doorbell(redis, broker):
-    return CeleryDoorbell(create_app(redis.url))
+def notifier(redis, broker):
+    return CeleryNotifier(create_app(redis.url))
 
 
 def waiting(broker, kind=JobKind.ANALYSE):
     return broker.llen(f"lumbar.{kind}")
 
 
-def test_as_many_messages_wait_as_jobs_are_due_however_often_it_rings(doorbell, broker):
+def test_as_many_messages_wait_as_jobs_are_due_however_often_it_rings(notifier, broker):
     for due in (2, 2, 5, 5, 3, 0):
-        doorbell.ring(JobKind.ANALYSE, due)
+        notifier.notify(JobKind.ANALYSE, due)
     assert waiting(broker) == 5
     assert waiting(broker, JobKind.DELIVER) == 0
 
 
-def test_it_rings_again_for_what_workers_took_and_for_what_a_flush_took(doorbell, broker):
-    doorbell.ring(JobKind.DELIVER, 3)
+def test_it_rings_again_for_what_workers_took_and_for_what_a_flush_took(notifier, broker):
+    notifier.notify(JobKind.DELIVER, 3)
     broker.rpop("lumbar.deliver")
-    doorbell.ring(JobKind.DELIVER, 3)
+    notifier.notify(JobKind.DELIVER, 3)
     assert waiting(broker, JobKind.DELIVER) == 3
     broker.flushall()
-    doorbell.ring(JobKind.DELIVER, 3)
+    notifier.notify(JobKind.DELIVER, 3)
     assert waiting(broker, JobKind.DELIVER) == 3
 
 
-def test_a_message_names_the_task_and_holds_nothing_else(doorbell, broker):
-    doorbell.ring(JobKind.ANALYSE, 1)
+def test_a_message_names_the_task_and_holds_nothing_else(notifier, broker):
+    notifier.notify(JobKind.ANALYSE, 1)
     message = json.loads(broker.lindex("lumbar.analyse", 0))
     assert message["headers"]["task"] == "analyse_study"
     assert (message["headers"]["argsrepr"], message["headers"]["kwargsrepr"]) == ("()", "{}")
 
 
 def test_a_broker_that_is_away_is_said_so_at_once():
-    doorbell = CeleryDoorbell(create_app(f"redis://127.0.0.1:{free_port()}/0"))
-    doorbell.ring(JobKind.ANALYSE, 0)
+    notifier = CeleryNotifier(create_app(f"redis://127.0.0.1:{free_port()}/0"))
+    notifier.notify(JobKind.ANALYSE, 0)
     with pytest.raises(BrokerAway):
-        doorbell.ring(JobKind.ANALYSE, 1)
+        notifier.notify(JobKind.ANALYSE, 1)

@@ -4,9 +4,9 @@ import pytest
 from sqlalchemy import select, update
 
 from db import job_lifecycle, jobs, operator_actions, studies
-from db.ingest import take_in
+from db.ingest import ingest
 from db.jobs import Backoff
-from db.models import AuditEvent, Job, JobKind, JobState, Report, Study, StudyState
+from db.models import AuditEvent, Job, JobKind, JobState, ReportRow, Study, StudyState
 from db.operator_actions import BY_HAND
 from db.studies import StudyEvent
 from lumbar.errors import Permanent
@@ -24,7 +24,7 @@ REPORT = {
 @pytest.fixture
 def analysis(site):
     """The id of a study's ANALYSE job."""
-    take_in(site.database, site.store, arrival(make_slice()))
+    ingest(site.database, site.store, arrival(make_slice()))
     return next_analysis(site)
 
 
@@ -43,7 +43,7 @@ def next_analysis(site):
 def analysed(site, number):
     with site.database.transaction() as session:
         claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
-        report = Report(study_id=1, revision=number, sop_instance_uid=f"1.2.{number}", **REPORT)
+        report = ReportRow(study_id=1, revision=number, sop_instance_uid=f"1.2.{number}", **REPORT)
         job_lifecycle.end_analysis(
             session, claimed, StudyEvent.ANALYSED, report=report, destinations=["pacs"]
         )
@@ -110,12 +110,12 @@ def test_a_dead_analysis_is_made_again_as_the_studys_next_revision(site, analysi
 def test_what_was_overtaken_or_has_ended_is_not_tried_again(site, analysis):
     refused(site, operator_actions.retry, 4711, "no job 4711")
     give_back(site, claim(site, JobKind.ANALYSE), ONCE)
-    take_in(site.database, site.store, arrival(make_slice(number=2)))
+    ingest(site.database, site.store, arrival(make_slice(number=2)))
     refused(site, operator_actions.retry, analysis, "overtaken")
     next_analysis(site)
     early = analysed(site, 2)
     give_back(site, claim(site, JobKind.DELIVER), ONCE)
-    take_in(site.database, site.store, arrival(make_slice(number=3)))
+    ingest(site.database, site.store, arrival(make_slice(number=3)))
     done = next_analysis(site)
     analysed(site, 3)
     refused(site, operator_actions.retry, early, "a later one has replaced")
@@ -156,7 +156,7 @@ def test_a_cancelled_delivery_is_not_sent_and_its_study_stays_analysed(site, del
 
 def test_jobs_are_listed_as_they_are_taken_and_by_state_and_kind(site, analysis):
     for number, priority in ((2, "STAT"), (3, "LOW")):
-        take_in(
+        ingest(
             site.database,
             site.store,
             arrival(make_slice(study=number, RequestedProcedurePriority=priority)),

@@ -10,13 +10,13 @@ from sqlalchemy import select
 
 from commands import services
 from db import previews
-from db.ingest import take_in
+from db.ingest import ingest
 from db.job_lifecycle import LeaseLostError
 from db.models import Instance, JobKind, JobState
 from db.preview_results import Answer
 from db.read_models import metrics, study_queries
 from db.types import db_now
-from lumbar.errors import NotDicom, NotThere
+from lumbar.errors import NotDicom, NotFound
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition
 from tests.hostile.archives import INPUTS
 from tests.hostile.test_archives import peak
@@ -38,7 +38,7 @@ from tests.integration.visitors import trail
 from tests.stub_program import StubNetworks
 from tests.system import wait_until
 from worker import preview, store_upload
-from worker.inline import LocalDoorbell
+from worker.inline import InlineNotifier
 from worker.sweep import sweep
 
 HOSTILE_ZIPS = [one for one in INPUTS if "zip" in one.name and "a folder" not in one.name]
@@ -48,7 +48,7 @@ class NoDoorbell:
     def __init__(self):
         self.rung = {}
 
-    def ring(self, kind, due):
+    def notify(self, kind, due):
         self.rung[kind] = due
 
 
@@ -169,9 +169,9 @@ def test_a_lost_workers_upload_is_read_by_another_and_after_three_by_nobody(site
             assert previews.claim(session, lease_s=10).attempts == lost
         assert not read(site)  # it is in its hands
         expire(site, name)
-        doorbell = NoDoorbell()
-        assert sweep(site, doorbell)["previews_recovered"] == 1
-        assert doorbell.rung[JobKind.PREVIEW] == (lost < 3)
+        notifier = NoDoorbell()
+        assert sweep(site, notifier)["previews_recovered"] == 1
+        assert notifier.rung[JobKind.PREVIEW] == (lost < 3)
     found = row(site, name)
     assert found.state is JobState.DEAD
     assert "lost 3 times" in found.reason
@@ -189,12 +189,12 @@ def test_an_upload_of_a_lost_worker_is_answered_by_the_next(site):
     assert read(site)
     assert row(site, name).state is JobState.DONE
     with pytest.raises(LeaseLostError), site.database.transaction() as session:
-        previews.finish(session, lost, Answer(doubts=("of the lost one",)))
+        previews.finish(session, lost, Answer(caveats=("of the lost one",)))
     with site.database.transaction() as session:
         assert not previews.refuse(session, lost, "of the lost one", ())
         assert not previews.bury(session, lost, "of the lost one")
         assert not previews.heartbeat(session, lost, lease_s=10)
-    assert "of the lost one" not in answer_of(site, name).doubts
+    assert "of the lost one" not in answer_of(site, name).caveats
 
 
 def test_an_overtaken_worker_leaves_the_files_to_who_has_them_now(site, monkeypatch):
@@ -215,13 +215,13 @@ def test_an_overtaken_worker_leaves_the_files_to_who_has_them_now(site, monkeypa
 
 def test_what_is_forgotten_while_it_is_read_stays_forgotten(site, monkeypatch):
     name = uploaded(site, [image()])
-    classify = preview.single.classify
+    classify = preview.single_image.classify
 
     def meanwhile(*arguments):
         previews.forget(site, name)
         return classify(*arguments)
 
-    monkeypatch.setattr(preview.single, "classify", meanwhile)
+    monkeypatch.setattr(preview.single_image, "classify", meanwhile)
     assert read(site)
     assert row(site, name) is None
     assert not previews.folder(site, name).exists()
@@ -304,7 +304,7 @@ def test_what_is_still_arriving_is_nobodys_to_read(site):
     assert not read(site)
     with site.database.transaction() as session:
         previews.arrived(session, name, files=1, size=1)
-    with pytest.raises(NotThere), site.database.transaction() as session:
+    with pytest.raises(NotFound), site.database.transaction() as session:
         previews.arrived(session, name, files=1, size=1)
     assert read(site)
 
@@ -321,8 +321,8 @@ def test_kept_images_are_those_that_a_scanner_would_have_sent(site):
     assert answer.studies == [f"{ROOT}.1"]
     assert "2 files: new" in answer.choices[0]
     assert files_left(site, name) == []
-    sent = [take_in(site.database, site.store, arrival(make_slice(number=n))) for n in (1, 2)]
-    assert sent == ["again", "again"]
+    sent = [ingest(site.database, site.store, arrival(make_slice(number=n))) for n in (1, 2)]
+    assert sent == ["duplicate", "duplicate"]
     with site.database.reading() as session:
         kept = session.scalars(select(Instance)).all()
     assert {instance.source for instance in kept} == {"UPLOAD"}
@@ -333,7 +333,7 @@ def test_kept_images_are_those_that_a_scanner_would_have_sent(site):
 def test_keeping_what_was_half_kept_before_a_kill_is_no_harm(site, monkeypatch):
     monkeypatch.setattr(previews, "AGAIN_S", -1)
     name = uploaded(site, [image(number=1), image(number=2)], keep=True)
-    take, taken = store_upload.take_in, []
+    take, taken = store_upload.ingest, []
 
     def dies(*arguments):
         if taken:
@@ -341,7 +341,7 @@ def test_keeping_what_was_half_kept_before_a_kill_is_no_harm(site, monkeypatch):
         taken.append(take(*arguments))
         return taken[-1]
 
-    monkeypatch.setattr(store_upload, "take_in", dies)
+    monkeypatch.setattr(store_upload, "ingest", dies)
     read(site)
     monkeypatch.undo()
     monkeypatch.setattr(previews, "AGAIN_S", -1)
@@ -412,13 +412,13 @@ def test_without_a_broker_uploads_and_studies_take_turns():
         return one
 
     started = threading.Event()
-    doorbell = LocalDoorbell({kind: task(kind) for kind in left})
+    notifier = InlineNotifier({kind: task(kind) for kind in left})
     for _ in range(3):  # rung again while they are busy
-        doorbell.ring(JobKind.ANALYSE, 3)
-        doorbell.ring(JobKind.PREVIEW, 2)
+        notifier.notify(JobKind.ANALYSE, 3)
+        notifier.notify(JobKind.PREVIEW, 2)
     started.set()
     wait_until(lambda: sum(left.values()) <= 1, 10, lambda: f"left: {left}")
-    doorbell.close()
+    notifier.close()
     analyse, upload = JobKind.ANALYSE, JobKind.PREVIEW
     assert done == [analyse, upload, analyse, upload, analyse]
 

@@ -6,14 +6,14 @@ import pytest
 from sqlalchemy import select
 
 from db import job_lifecycle, studies
-from db.ingest import take_in
-from db.models import Explanation, JobKind, JobState, Report
+from db.ingest import ingest
+from db.models import Explanation, FindingRow, JobKind, JobState, ReportRow
 from db.read_models import study_queries
 from db.read_models.worklist import Ranking, worklist
 from db.studies import StudyEvent
 from lumbar.errors import NotAnalysable, Permanent
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Severity
-from lumbar.spine.findings import Finding, Place
+from lumbar.spine.findings import Finding, ImagePoint
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.spine.urgency import Urgency
 from tests.faults.stub_reading import by_headers
@@ -21,7 +21,7 @@ from tests.integration.conftest import ROOT, arrival, make_slice
 from tests.stub_program import StubNetworks
 from worker import analysis
 
-PLACE = Place("1.2", "1.3", "1.4", None, 10.5, 20.25, -1, 2, 3)
+POINT = ImagePoint("1.2", "1.3", "1.4", None, 10.5, 20.25, -1, 2, 3)
 CANAL = FindingKey(Condition.SPINAL_CANAL_STENOSIS, Level.L4_L5)
 RECESS = FindingKey(Condition.LEFT_SUBARTICULAR_STENOSIS, Level.L1_L2)
 NORMAL, MODERATE, SEVERE, UNSURE = (
@@ -46,7 +46,7 @@ def analysed(
     **words,
 ):
     """A study whose 25 findings are normal but for the exceptions."""
-    take_in(site.database, site.store, arrival(make_slice(study=number)))
+    ingest(site.database, site.store, arrival(make_slice(study=number)))
     exceptions = exceptions or {}
     found = [
         Finding(*key.parts, reason="no axial T2")
@@ -54,7 +54,7 @@ def analysed(
         else Finding(
             *key.parts,
             probabilities=exceptions.get(key, NORMAL),
-            place=PLACE,
+            point=POINT,
             shows=0.4 if key in poorly_shown else 0.5,
         )
         for key in ALL_FINDINGS
@@ -84,11 +84,11 @@ def test_severe_stands_above_moderate_and_uncertain_and_normal_stands_last(site)
     analysed(site, 4, {RECESS: UNSURE})
     analysed(site, 5, unassessed=[RECESS])
     assert order(site) == [
-        (3, Urgency.FIRST, "severe L4/L5 spinal canal stenosis, 1 moderate"),
-        (2, Urgency.SOON, "1 moderate"),
-        (4, Urgency.SOON, "1 uncertain"),
-        (5, Urgency.SOON, "1 not assessed"),
-        (1, Urgency.IN_TURN, "all normal or mild"),
+        (3, Urgency.URGENT, "severe L4/L5 spinal canal stenosis, 1 moderate"),
+        (2, Urgency.PRIORITY, "1 moderate"),
+        (4, Urgency.PRIORITY, "1 uncertain"),
+        (5, Urgency.PRIORITY, "1 not assessed"),
+        (1, Urgency.ROUTINE, "all normal or mild"),
     ]
 
 
@@ -96,32 +96,32 @@ def test_a_crop_that_hardly_shows_its_condition_makes_its_grade_uncertain(site):
     analysed(site, 1)
     analysed(site, 2, poorly_shown=[CANAL, RECESS])
     assert order(site) == [
-        (2, Urgency.SOON, "2 uncertain"),
-        (1, Urgency.IN_TURN, "all normal or mild"),
+        (2, Urgency.PRIORITY, "2 uncertain"),
+        (1, Urgency.ROUTINE, "all normal or mild"),
     ]
 
 
 def test_a_study_whose_numbering_is_in_doubt_is_read_soon(site):
     analysed(site, 1)
     analysed(
-        site, 2, doubts=["the numbering is uncertain: the border to the sacrum looks transitional"]
+        site, 2, caveats=["the numbering is uncertain: the border to the sacrum looks transitional"]
     )
     assert order(site) == [
-        (2, Urgency.SOON, "numbering uncertain"),
-        (1, Urgency.IN_TURN, "all normal or mild"),
+        (2, Urgency.PRIORITY, "numbering uncertain"),
+        (1, Urgency.ROUTINE, "all normal or mild"),
     ]
 
 
 def test_how_a_study_was_read_is_kept_for_each_revision_doubts_first(site):
-    analysed(site, 1, doubts=["in doubt"], told=["series 1: Sagittal T1", "series 2: refused"])
-    take_in(site.database, site.store, arrival(make_slice(study=1, number=2)))
+    analysed(site, 1, caveats=["in caveat"], told=["series 1: Sagittal T1", "series 2: refused"])
+    ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))
     end(site, 1, StudyEvent.REFUSED, reason="no lumbar spine was found", told=["series 1: refused"])
     with site.database.reading() as session:
         lines = session.scalars(
             select(Explanation).order_by(Explanation.revision, Explanation.ordinal)
         ).all()
-    assert [(line.revision, line.text, line.doubt) for line in lines] == [
-        (1, "in doubt", True),
+    assert [(line.revision, line.text, line.caveat) for line in lines] == [
+        (1, "in caveat", True),
         (1, "series 1: Sagittal T1", False),
         (1, "series 2: refused", False),
         (2, "series 1: refused", False),
@@ -132,15 +132,15 @@ def test_only_how_the_newest_revision_was_read_is_told(site):
     analysed(
         site,
         1,
-        doubts=["in doubt", "and again"],
+        caveats=["in caveat", "and again"],
         told=["series 1: Sagittal T1", "series 2: refused"],
     )
-    analysed(site, 2, doubts=["another's"])
+    analysed(site, 2, caveats=["another's"])
     assert told(site, 1) == (
-        ("in doubt", "and again"),
+        ("in caveat", "and again"),
         ("series 1: Sagittal T1", "series 2: refused"),
     )
-    take_in(site.database, site.store, arrival(make_slice(study=1, number=2)))
+    ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))
     assert told(site, 1) == ((), ())
     end(site, 1, StudyEvent.REFUSED, reason="no lumbar spine was found", told=["series 1: refused"])
     assert told(site, 1) == ((), ("series 1: refused",))
@@ -149,26 +149,26 @@ def test_only_how_the_newest_revision_was_read_is_told(site):
 def told(site, number):
     with site.database.reading() as session:
         read = study_queries.how_read(session, studies.find(session, f"{ROOT}.{number}").id)
-    return read.doubts, read.choices
+    return read.caveats, read.choices
 
 
 def test_every_finding_carries_the_doubts_of_its_revision(site):
-    analysed(site, 1, doubts=["in doubt"])
-    take_in(site.database, site.store, arrival(make_slice(study=1, number=2)))
+    analysed(site, 1, caveats=["in caveat"])
+    ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))
     end(
         site,
         1,
         StudyEvent.REFUSED,
         reason="no lumbar spine was found",
-        doubts=["not seen", "nor named"],
+        caveats=["not seen", "nor named"],
     )
-    analysed(site, 2, doubts=["in doubt"], told=["series 1: Sagittal T1"])
+    analysed(site, 2, caveats=["in caveat"], told=["series 1: Sagittal T1"])
     analysed(site, 3, told=["series 1: Sagittal T1"])
     with site.database.reading() as session:
         carried = {
-            (row.study_instance_uid[-1], row.doubts) for row in study_queries.findings(session)
+            (row.study_instance_uid[-1], row.caveats) for row in study_queries.findings(session)
         }
-    assert carried == {("1", ("not seen", "nor named")), ("2", ("in doubt",)), ("3", ())}
+    assert carried == {("1", ("not seen", "nor named")), ("2", ("in caveat",)), ("3", ())}
 
 
 def refuse(*_):
@@ -188,7 +188,7 @@ def test_images_left_out_are_told_by_their_reason_whether_the_study_is_read_or_r
         ds = make_slice(number=number, PixelSpacing=[10, 10])
         if lacking:
             delattr(ds, lacking)
-        take_in(site.database, site.store, arrival(ds))
+        ingest(site.database, site.store, arrival(ds))
     analyse(site)
     assert told(site, 1)[1] == (
         *of_series,
@@ -201,7 +201,7 @@ def test_a_study_of_which_no_image_can_be_read_tells_of_each_reason(site):
     for number, lacking in enumerate(("PixelSpacing", "ImagePositionPatient"), 1):
         ds = make_slice(number=number)
         delattr(ds, lacking)
-        take_in(site.database, site.store, arrival(ds))
+        ingest(site.database, site.store, arrival(ds))
     analyse(site)
     assert told(site, 1)[1] == (
         "1 image left out: ImagePositionPatient is missing",
@@ -219,13 +219,13 @@ def analyse(site):
 
 def test_a_study_that_could_not_be_read_stands_above_a_normal_one(site):
     analysed(site, 1)
-    take_in(site.database, site.store, arrival(make_slice(study=2)))
+    ingest(site.database, site.store, arrival(make_slice(study=2)))
     end(site, 2, StudyEvent.REFUSED, reason="no lumbar spine was found")
-    take_in(site.database, site.store, arrival(make_slice(study=3)))
+    ingest(site.database, site.store, arrival(make_slice(study=3)))
     assert order(site) == [
-        (2, Urgency.SOON, "not analysable: no lumbar spine was found"),
-        (3, Urgency.SOON, "not read yet: receiving"),
-        (1, Urgency.IN_TURN, "all normal or mild"),
+        (2, Urgency.PRIORITY, "not analysable: no lumbar spine was found"),
+        (3, Urgency.PRIORITY, "not read yet: receiving"),
+        (1, Urgency.ROUTINE, "all normal or mild"),
     ]
 
 
@@ -242,7 +242,7 @@ def test_only_weights_that_may_rank_do(site, trained_on, wanted, ranked):
     analysed(site, 1, trained_on=trained_on)
     ((_, place, why),) = order(site, rank_by_synthetic=wanted)
     assert (place, why.startswith("not ranked")) == (
-        (Urgency.IN_TURN, False) if ranked else (Urgency.SOON, True)
+        (Urgency.ROUTINE, False) if ranked else (Urgency.PRIORITY, True)
     )
 
 
@@ -250,10 +250,10 @@ def test_a_severe_study_stays_on_top_while_a_late_image_has_it_read_again_but_is
     analysed(site, 1, {CANAL: SEVERE})
     analysed(site, 2)
     for number in (1, 2):
-        take_in(site.database, site.store, arrival(make_slice(study=number, number=2)))
+        ingest(site.database, site.store, arrival(make_slice(study=number, number=2)))
     assert order(site) == [
-        (1, Urgency.FIRST, "severe L4/L5 spinal canal stenosis; being read again"),
-        (2, Urgency.SOON, "all normal or mild; being read again"),
+        (1, Urgency.URGENT, "severe L4/L5 spinal canal stenosis; being read again"),
+        (2, Urgency.PRIORITY, "all normal or mild; being read again"),
     ]
     with site.database.reading() as session:
         assert study_queries.findings(session) == []
@@ -262,7 +262,7 @@ def test_a_severe_study_stays_on_top_while_a_late_image_has_it_read_again_but_is
 def test_waiting_raises_a_normal_study(site):
     analysed(site, 1)
     ((_, place, why),) = order(site, now=datetime.now(UTC) + timedelta(hours=5))
-    assert (place, why) == (Urgency.SOON, "waiting for 5 h; all normal or mild")
+    assert (place, why) == (Urgency.PRIORITY, "waiting for 5 h; all normal or mild")
 
 
 def test_findings_come_back_as_they_were_written_in_the_order_of_the_rsna_rows(site):
@@ -272,14 +272,14 @@ def test_findings_come_back_as_they_were_written_in_the_order_of_the_rsna_rows(s
     assert [row.finding.key for row in rows] == list(ALL_FINDINGS)
     by_key = {row.finding.key: row for row in rows}
     assert by_key[CANAL].finding == Finding(
-        *CANAL.parts, probabilities=SEVERE, place=PLACE, shows=0.5
+        *CANAL.parts, probabilities=SEVERE, point=POINT, shows=0.5
     )
     assert by_key[RECESS].finding == Finding(*RECESS.parts, reason="no axial T2")
     assert by_key[CANAL].bundle == bundle(TrainedOn.CLINICAL)
 
 
 def test_a_study_without_findings_still_has_25_rows_with_its_reason(site):
-    take_in(site.database, site.store, arrival(make_slice()))
+    ingest(site.database, site.store, arrival(make_slice()))
     end(site, 1, StudyEvent.REFUSED, reason="no lumbar spine was found")
     with site.database.reading() as session:
         rows = study_queries.findings(session)
@@ -316,7 +316,7 @@ def test_a_requeued_studys_earlier_findings_are_superseded_and_kept(site):
         assert studies.requeue(session, study.id)
         claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
         found = [
-            Finding(*key.parts, probabilities=NORMAL, place=PLACE, shows=0.5)
+            Finding(*key.parts, probabilities=NORMAL, point=POINT, shows=0.5)
             for key in ALL_FINDINGS
         ]
         job_lifecycle.end_analysis(
@@ -326,7 +326,7 @@ def test_a_requeued_studys_earlier_findings_are_superseded_and_kept(site):
         assert {row.finding.severity for row in study_queries.findings(session)} == {
             Severity.NORMAL_MILD
         }
-        assert session.query(study_queries.Finding).count() == 50
+        assert session.query(FindingRow).count() == 50
 
 
 def test_a_report_that_waits_while_its_successor_is_made_is_not_sent_any_more(site):
@@ -336,11 +336,13 @@ def test_a_report_that_waits_while_its_successor_is_made_is_not_sent_any_more(si
             "sop_instance_uid": f"1.2.{number}",
             "series_instance_uid": "1.3",
         }
-        return Report(study_id=1, revision=number, sha256="ab" * 32, file="reports/ab.dcm", **uids)
+        return ReportRow(
+            study_id=1, revision=number, sha256="ab" * 32, file="reports/ab.dcm", **uids
+        )
 
-    take_in(site.database, site.store, arrival(make_slice()))
+    ingest(site.database, site.store, arrival(make_slice()))
     end(site, 1, StudyEvent.ANALYSED, report=report(1), destinations=["pacs"])
-    take_in(site.database, site.store, arrival(make_slice(number=2)))
+    ingest(site.database, site.store, arrival(make_slice(number=2)))
     end(site, 1, StudyEvent.ANALYSED, report=report(2), destinations=["pacs"])
     with site.database.reading() as session:
         rows = study_queries.deliveries(session, studies.find(session, f"{ROOT}.1").id)
@@ -351,13 +353,13 @@ def test_a_report_that_waits_while_its_successor_is_made_is_not_sent_any_more(si
 
 
 def test_images_set_aside_are_counted_by_their_reason(site):
-    take_in(site.database, site.store, arrival(make_slice()))
+    ingest(site.database, site.store, arrival(make_slice()))
     for columns in (4, 6):
         changed = make_slice(PixelData=bytes(8 * columns * 2), Columns=columns)
-        take_in(site.database, site.store, arrival(changed))
-    take_in(site.database, site.store, arrival(make_slice(number=2, PatientID="P2")))
+        ingest(site.database, site.store, arrival(changed))
+    ingest(site.database, site.store, arrival(make_slice(number=2, PatientID="P2")))
     with site.database.reading() as session:
-        assert study_queries.set_aside(session, studies.find(session, f"{ROOT}.1").id) == {
+        assert study_queries.quarantined(session, studies.find(session, f"{ROOT}.1").id) == {
             "other content under the same SOP Instance UID": 2,
             "the study was first received for another patient": 1,
         }

@@ -115,7 +115,7 @@ def test_each_failure_has_its_status(running, monkeypatch, failure, status):
     def fail(*arguments):
         raise failure
 
-    monkeypatch.setattr(receiver, "take_in", fail)
+    monkeypatch.setattr(receiver, "ingest", fail)
     with association(running.port) as assoc:
         assert assoc.send_c_store(make_slice()).Status == status
 

@@ -6,9 +6,10 @@ from contextlib import suppress
 import pytest
 from sqlalchemy import select, update
 
-from db import ingest, jobs, reconcile, retention, studies
-from db.context import Site
-from db.ingest import RemovedMeanwhile, Taken, take_in
+from db import ingest as ingest_module
+from db import jobs, reconcile, retention, studies
+from db.context import SiteContext
+from db.ingest import IngestResult, RemovedMeanwhile, ingest
 from db.models import AuditEvent, Instance, JobKind, Study, StudyState
 from lumbar.errors import Permanent
 from tests.integration.conftest import ROOT, arrival, make_slice
@@ -25,7 +26,7 @@ def finish(site):
 
     def finished(number, days, state=StudyState.ANALYSED):
         for image in (1, 2):
-            take_in(site.database, site.store, arrival(make_slice(study=number, number=image)))
+            ingest(site.database, site.store, arrival(make_slice(study=number, number=image)))
         with site.database.transaction() as session:
             ended = update(Study).where(Study.study_instance_uid == f"{ROOT}.{number}")
             session.execute(ended.values(state=state, ended_at=jobs.db_now(-days * DAY_S)))
@@ -51,7 +52,7 @@ def images(site):
 
 
 def with_settings(site, **settings):
-    return Site(site.settings.model_copy(update=settings), site.database, site.store)
+    return SiteContext(site.settings.model_copy(update=settings), site.database, site.store)
 
 
 def test_only_finished_studies_that_are_old_enough_lose_their_images(site, finish):
@@ -94,7 +95,10 @@ def test_keep_days_0_keeps_them_until_the_disk_fills_up(site, finish):
 def test_a_removed_image_that_is_sent_again_is_there_again(site, finish):
     study = finish(1, days=31)
     retention.remove_images(site)
-    assert take_in(site.database, site.store, arrival(make_slice(study=1, number=1))) is Taken.AGAIN
+    assert (
+        ingest(site.database, site.store, arrival(make_slice(study=1, number=1)))
+        is IngestResult.DUPLICATE
+    )
     assert images(site) == {study: 1}
     with site.database.reading() as session:
         found = session.get_one(Study, study)
@@ -112,12 +116,12 @@ def test_an_image_sent_again_while_it_is_being_removed_is_never_acknowledged_and
     unlink, taken = retention.unlink_removed, []
 
     def sent_between(site, study_id):
-        taken.append(take_in(site.database, site.store, arrival(make_slice(study=1, number=1))))
+        taken.append(ingest(site.database, site.store, arrival(make_slice(study=1, number=1))))
         unlink(site, study_id)
 
     monkeypatch.setattr(retention, "unlink_removed", sent_between)
     assert retention.remove_images(site) == 1
-    assert taken == [Taken.AGAIN]
+    assert taken == [IngestResult.DUPLICATE]
     assert images(site) == {study: 1}
 
 
@@ -125,7 +129,7 @@ def test_an_image_whose_file_goes_between_its_being_found_and_registered_is_aske
     site, finish, monkeypatch
 ):
     finish(1, days=31)
-    register = ingest.register
+    register = ingest_module.register
 
     def removed_first(*arguments):
         assert retention.remove_images(site) == 1
@@ -133,9 +137,12 @@ def test_an_image_whose_file_goes_between_its_being_found_and_registered_is_aske
 
     monkeypatch.setattr(ingest, "register", removed_first)
     with pytest.raises(RemovedMeanwhile):
-        take_in(site.database, site.store, arrival(make_slice(study=1, number=1)))
+        ingest(site.database, site.store, arrival(make_slice(study=1, number=1)))
     monkeypatch.undo()
-    assert take_in(site.database, site.store, arrival(make_slice(study=1, number=1))) is Taken.AGAIN
+    assert (
+        ingest(site.database, site.store, arrival(make_slice(study=1, number=1)))
+        is IngestResult.DUPLICATE
+    )
 
 
 def test_removing_and_sending_at_once_lose_nothing_that_was_acknowledged(site, finish):
@@ -143,7 +150,7 @@ def test_removing_and_sending_at_once_lose_nothing_that_was_acknowledged(site, f
 
     def send(number):
         try:
-            return take_in(site.database, site.store, arrival(make_slice(study=1, number=number)))
+            return ingest(site.database, site.store, arrival(make_slice(study=1, number=number)))
         except RemovedMeanwhile:
             return None
 
@@ -154,15 +161,15 @@ def test_removing_and_sending_at_once_lose_nothing_that_was_acknowledged(site, f
     with site.database.reading() as session:
         rows = session.scalars(select(Instance)).all()
     assert all(site.store.path(row.file).exists() for row in rows if row.removed_at is None)
-    assert Taken.AGAIN in sent or all(row.removed_at for row in rows)
+    assert IngestResult.DUPLICATE in sent or all(row.removed_at for row in rows)
 
 
 def test_a_start_up_adopts_files_without_rows_and_reports_rows_without_files(site, monkeypatch):
-    take_in(site.database, site.store, arrival(make_slice(number=1), source="MR7"))
-    take_in(site.database, site.store, arrival(make_slice(number=2)))
+    ingest(site.database, site.store, arrival(make_slice(number=1), source="MR7"))
+    ingest(site.database, site.store, arrival(make_slice(number=2)))
     with suppress(Killed), monkeypatch.context() as patch:
         patch.setattr("db.ingest.register", killed)
-        take_in(site.database, site.store, arrival(make_slice(number=3), source="MR8"))
+        ingest(site.database, site.store, arrival(make_slice(number=3), source="MR8"))
     with site.database.reading() as session:
         lost = session.scalars(
             select(Instance).where(Instance.sop_instance_uid == f"{ROOT}.1.1.1")
@@ -205,7 +212,7 @@ def test_a_study_whose_images_were_removed_is_not_analysed_again_and_keeps_what_
     with site.database.reading() as session:
         assert session.get_one(Study, study).state is StudyState.ANALYSED
     for number in (1, 2):
-        take_in(site.database, site.store, arrival(make_slice(study=1, number=number)))
+        ingest(site.database, site.store, arrival(make_slice(study=1, number=number)))
     with site.database.transaction() as session:
         assert studies.requeue(session, study)
 
@@ -215,7 +222,7 @@ def test_a_late_image_of_a_study_whose_images_were_removed_is_not_taken_for_the_
 ):
     study = finish(1, days=31)
     retention.remove_images(site)
-    take_in(site.database, site.store, arrival(make_slice(study=1, number=3)))
+    ingest(site.database, site.store, arrival(make_slice(study=1, number=3)))
     with site.database.transaction() as session:
         assert studies.complete(session, study)
     assert perform(

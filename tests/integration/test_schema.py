@@ -5,7 +5,7 @@ from alembic import command
 from sqlalchemy import select, text
 
 from db import schema
-from db.context import Site
+from db.context import SiteContext
 from db.database import Database, DatabaseAway
 from db.models import Job, JobKind, JobState
 from lumbar.errors import Permanent, WrongSetting
@@ -62,7 +62,7 @@ def test_an_upgrade_twice_is_no_harm(database):
 
 def test_an_empty_database_is_refused_with_what_to_do(tmp_path):
     with pytest.raises(Permanent, match="run `lumbar db upgrade`"):
-        Site.open(Settings(home=tmp_path))
+        SiteContext.open(Settings(home=tmp_path))
 
 
 def test_a_database_that_is_away_is_said_as_such():

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select, update
 
 from db import job_lifecycle, jobs, studies
-from db.ingest import take_in
+from db.ingest import ingest
 from db.jobs import Backoff
 from db.models import Job, JobKind, JobState, Study, StudyState
 from db.studies import TRANSITIONS, Quiet, StudyEvent
@@ -21,7 +21,7 @@ from worker.runner import perform
 
 @pytest.fixture
 def study_id(site):
-    take_in(site.database, site.store, arrival(make_slice()))
+    ingest(site.database, site.store, arrival(make_slice()))
     with site.database.reading() as session:
         return studies.find(session, f"{ROOT}.1").id
 
@@ -41,7 +41,7 @@ def state(site, table=Study):
 def recover(session, site):
     """As the sweep does."""
     return [
-        job_lifecycle.recover(session, lost, most_losses=site.settings.worker_losses)
+        job_lifecycle.recover(session, lost, max_losses=site.settings.worker_losses)
         for lost in jobs.expired(session)
     ]
 
@@ -70,7 +70,7 @@ def test_a_study_moves_only_as_the_table_of_transitions_says(site, study_id, bef
 def test_an_arrival_always_leads_back_to_receiving(site, study_id, before):
     with site.database.transaction() as session:
         session.execute(update(Study).values(state=before))
-    take_in(site.database, site.store, arrival(make_slice(number=2)))
+    ingest(site.database, site.store, arrival(make_slice(number=2)))
     with site.database.reading() as session:
         study = session.get_one(Study, study_id)
     assert study.state is TRANSITIONS[before, StudyEvent.ARRIVED]
@@ -127,7 +127,7 @@ def test_a_worker_heard_of_between_two_looks_keeps_its_job(site, job_id):
     with site.database.transaction() as session:
         assert jobs.heartbeat(session, claimed, lease_s=10)
     with site.database.transaction() as session:
-        assert not job_lifecycle.recover(session, lost, most_losses=10)
+        assert not job_lifecycle.recover(session, lost, max_losses=10)
         assert jobs.finish(session, claimed)
 
 
@@ -156,7 +156,7 @@ def test_a_job_that_fails_too_often_fails_its_study_and_lost_workers_do_not_coun
             session.execute(update(Job).values(run_after=jobs.db_now(-1)))
         with site.database.transaction() as session:
             claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
-            job_lifecycle.release(session, claimed, "the disk is away", site.fault)
+            job_lifecycle.release(session, claimed, "the disk is away", site.fault_backoff)
     with site.database.reading() as session:
         study = session.scalars(select(Study)).one()
     assert (study.state, study.reason) == (StudyState.FAILED, "the disk is away")
@@ -169,7 +169,7 @@ def test_a_study_is_complete_when_all_roles_are_there_and_quiet(site):
             assert studies.quiet_studies(session, Quiet(-1, 1000)) == []
         for number in range(8):
             ds = make_slice(series=series, number=number, plane=plane, weighting=weighting)
-            take_in(site.database, site.store, arrival(ds))
+            ingest(site.database, site.store, arrival(ds))
     with site.database.reading() as session:
         study = studies.find(session, f"{ROOT}.1")
         assert studies.quiet_studies(session, Quiet(-1, 1000)) == [study.id]
@@ -211,7 +211,7 @@ def test_a_late_image_while_results_are_written_deadlocks_nobody(site, job_id):
             job_lifecycle.end_analysis(session, claimed, StudyEvent.ANALYSED)
 
     def send(number):
-        take_in(site.database, site.store, arrival(make_slice(number=number)))
+        ingest(site.database, site.store, arrival(make_slice(number=number)))
 
     with ThreadPoolExecutor(8) as threads:
         for done in [threads.submit(write if n == 4 else send, n) for n in range(2, 10)]:

@@ -6,20 +6,20 @@ from sqlalchemy import update
 from structlog.testing import capture_logs
 
 from db import job_lifecycle, jobs, studies
-from db.ingest import take_in
+from db.ingest import ingest
 from db.models import Job, JobKind
 from tests.integration.conftest import ROOT, arrival, make_slice
 from worker import sweep
 
 
 class OneRound:
-    """A doorbell that ends the sweep once it was rung for every kind."""
+    """A notifier that ends the sweep once it was rung for every kind."""
 
     def __init__(self):
         self.stop = Event()
         self.rung = {}
 
-    def ring(self, kind, due):
+    def notify(self, kind, due):
         self.rung[kind] = due
         if len(self.rung) == len(JobKind):
             self.stop.set()
@@ -30,7 +30,7 @@ def test_a_start_says_what_it_found_in_flight_and_what_it_resumed(site, monkeypa
         sweep.housekeeping, "start", lambda *_: None
     )  # a thread beside the sweep, tested by itself
     for number in (1, 2, 3):
-        take_in(site.database, site.store, arrival(make_slice(study=number)))
+        ingest(site.database, site.store, arrival(make_slice(study=number)))
     for number in (1, 2):
         with site.database.transaction() as session:
             studies.complete(session, studies.find(session, f"{ROOT}.{number}").id)
@@ -39,9 +39,9 @@ def test_a_start_says_what_it_found_in_flight_and_what_it_resumed(site, monkeypa
         session.execute(
             update(Job).where(Job.id == claimed.job_id).values(lease_expires_at=jobs.db_now(-1))
         )
-    doorbell = OneRound()
+    notifier = OneRound()
     with capture_logs() as events:
-        sweep.run(site, doorbell, doorbell.stop)
+        sweep.run(site, notifier, notifier.stop)
     said = {event.pop("event"): event for event in events}
     assert (
         said["sweep.started"].items()
@@ -59,4 +59,4 @@ def test_a_start_says_what_it_found_in_flight_and_what_it_resumed(site, monkeypa
         said["sweep.resumed"].items()
         >= {"jobs_recovered": 1, "jobs_due_analyse": 2, "jobs_due_deliver": 0}.items()
     )
-    assert doorbell.rung == {JobKind.ANALYSE: 2, JobKind.DELIVER: 0, JobKind.PREVIEW: 0}
+    assert notifier.rung == {JobKind.ANALYSE: 2, JobKind.DELIVER: 0, JobKind.PREVIEW: 0}

@@ -12,7 +12,7 @@ import uvicorn
 from sqlalchemy import select
 
 from db import previews
-from db.context import Site
+from db.context import SiteContext
 from db.models import Preview, UserRole
 from tests.integration.conftest import ROOT
 from tests.integration.uploads import files_left, image, read, row, zipped
@@ -21,7 +21,7 @@ from tests.peers import free_port
 from tests.system import wait_until
 from web.app import create_app
 from web.auth import COOKIE
-from web.multipart import MOST_FILES
+from web.multipart import MAX_FILES
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 
@@ -42,12 +42,12 @@ def send(visitor: Visitor, *files: bytes, csrf: str | None = None, **fields: str
     )
 
 
-def nothing_stays(site: Site) -> bool:
+def nothing_stays(site: SiteContext) -> bool:
     folder = previews.folder(site, "")
     return count(site, Preview) == 0 and (not folder.exists() or not list(folder.iterdir()))
 
 
-def limited(site: Site, **settings) -> Site:
+def limited(site: SiteContext, **settings) -> SiteContext:
     return replace(site, settings=site.settings.model_copy(update=settings))
 
 
@@ -248,7 +248,7 @@ def test_an_empty_input_beside_the_chosen_files_is_no_file(site, reader):
 
 
 def test_more_files_than_may_be_are_refused(site, reader):
-    answer = send(reader, *[b""] * (MOST_FILES + 1))
+    answer = send(reader, *[b""] * (MAX_FILES + 1))
     assert answer.status_code == 413
     assert "put them into a zip" in answer.text
     assert nothing_stays(site)
@@ -315,7 +315,7 @@ def test_an_operator_has_images_kept_and_a_reader_may_not(site, reader):
 
 
 @contextmanager
-def served(site: Site) -> Iterator[tuple[int, Visitor]]:
+def served(site: SiteContext) -> Iterator[tuple[int, Visitor]]:
     """The page on a port of its own, and somebody who is signed in there."""
     app = create_app(site)
     port = free_port()

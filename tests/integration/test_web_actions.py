@@ -4,16 +4,16 @@ import pytest
 from sqlalchemy import select
 
 from db import deletion, job_lifecycle, studies
-from db.ingest import take_in
+from db.ingest import ingest
 from db.models import (
     AuditEvent,
-    Finding,
+    FindingRow,
     Instance,
     Job,
     JobKind,
     JobState,
     Patient,
-    Report,
+    ReportRow,
     Review,
     Study,
     StudyState,
@@ -141,7 +141,7 @@ def test_reviews_are_added_and_the_last_word_is_shown(site, app):
     )
     page = reader.get(answer.headers["location"]).text
     assert "corrected: Moderate" in page
-    first = row(site, Finding).severity
+    first = row(site, FindingRow).severity
     again = program.post("/api/v1/findings/1/reviews", json={"severity": first})
     assert again.status_code == 201
     told = program.get(f"/api/v1/studies/{SEVERE_UID}").json()["reviews"]
@@ -153,7 +153,7 @@ def test_reviews_are_added_and_the_last_word_is_shown(site, app):
         ("reader", Severity.MODERATE, "seen with <b>Müller</b>"),
         ("reader (program)", first, ""),
     ]
-    assert row(site, Finding).severity == first
+    assert row(site, FindingRow).severity == first
     with site.database.reading() as session:
         told = [
             one.detail
@@ -244,14 +244,16 @@ def test_deleting_a_study_leaves_a_tombstone_and_the_trail_and_nothing_else(site
     before = stored(site)
     with site.database.reading() as session:
         own = [i.file for i in studies.instances_in_use(session, SEVERE_STUDY)]
-        own += session.scalars(select(Report.file).where(Report.study_id == SEVERE_STUDY)).all()
+        own += session.scalars(
+            select(ReportRow.file).where(ReportRow.study_id == SEVERE_STUDY)
+        ).all()
     answer = admin.submit(f"/studies/{SEVERE_UID}/delete", reason=" asked by the patient ")
     assert (answer.status_code, answer.headers["location"]) == (303, "/studies?done=deleted")
     assert len(own) == 2
     assert before - stored(site) == {name.rpartition("/")[2] for name in own}
     assert admin.get(f"/studies/{SEVERE_UID}").status_code == 404
     assert [
-        count(site, table) for table in (Study, Patient, Instance, Finding, Report, Review)
+        count(site, table) for table in (Study, Patient, Instance, FindingRow, ReportRow, Review)
     ] == [3, 3, 3, 0, 0, 0]
     stone = row(site, Tombstone)
     assert (stone.study_instance_uid, stone.study_id, stone.reason, stone.actor) == (
@@ -273,7 +275,7 @@ def test_a_study_is_not_deleted_without_a_reason(site, admin, reason):
 
 
 def test_a_patient_goes_with_the_last_study(site, admin):
-    take_in(site.database, site.store, arrival(make_slice(study=5, PatientID="P4")))
+    ingest(site.database, site.store, arrival(make_slice(study=5, PatientID="P4")))
     assert (count(site, Study), count(site, Patient)) == (5, 4)
     for number, left in ((4, 4), (5, 3)):
         assert (
@@ -284,7 +286,7 @@ def test_a_patient_goes_with_the_last_study(site, admin):
 
 def test_a_study_that_is_sent_again_after_its_deletion_is_a_new_one(site, admin):
     admin.submit(f"/studies/{ARRIVING_UID}/delete", reason="a phantom")
-    take_in(site.database, site.store, arrival(make_slice(study=4)))
+    ingest(site.database, site.store, arrival(make_slice(study=4)))
     assert admin.get(f"/studies/{ARRIVING_UID}").status_code == 200
     with site.database.reading() as session:
         study = studies.find(session, ARRIVING_UID)
@@ -299,7 +301,7 @@ def test_an_image_that_arrives_while_its_study_is_deleted_is_kept(site, admin, m
 
     def meanwhile(site, study_id):
         unlink(site, study_id)
-        take_in(site.database, site.store, arrival(make_slice(study=1, number=2)))
+        ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))
 
     monkeypatch.setattr(deletion.retention, "unlink_removed", meanwhile)
     answer = admin.submit(f"/studies/{SEVERE_UID}/delete", reason="a phantom")

@@ -55,7 +55,7 @@ def test_every_answer_tells_the_browser_how_to_treat_it(admin, monkeypatch):
     def fault(session):
         raise RuntimeError("Doe^Jane")
 
-    monkeypatch.setattr(pages.overview, "in_flight", fault)
+    monkeypatch.setattr(pages.statistics, "in_flight", fault)
     broken = Visitor(admin.app, Cookie=f"lumbar_session={admin.cookies['lumbar_session']}")
     broken._transport.raise_server_exceptions = False
     answers = {

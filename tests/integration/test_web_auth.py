@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from starlette.routing import Mount
 
-from db.ingest import take_in
+from db.ingest import ingest
 from db.models import Permission, Study, UserRole
 from tests.integration.conftest import arrival, make_slice
 from tests.integration.visitors import Visitor, by_token, count, in_browser, one_database
@@ -156,7 +156,7 @@ def table_routes(app: FastAPI) -> list[str]:
 def test_the_tables_are_the_administrators_alone_and_nothing_is_changed_there(app, site):
     found = table_routes(app)
     assert len(found) >= 12
-    take_in(site.database, site.store, arrival(make_slice()))
+    ingest(site.database, site.store, arrival(make_slice()))
     for route in found:
         method, path = route.split()
         assert Visitor(app).request(method, path).headers["location"].startswith("/sign-in"), route

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from db import studies
-from db.ingest import take_in
+from db.ingest import ingest
 from db.models import UserRole
 from tests.integration.conftest import ROOT, arrival, make_slice
 from tests.integration.morning import open_site
@@ -29,7 +29,7 @@ def viewer(site) -> Visitor:
 
 
 def take(site, number=1, series=1, **elements):
-    take_in(
+    ingest(
         site.database,
         site.store,
         arrival(make_slice(number=number, series=series, **SLICE, **elements)),
@@ -62,7 +62,7 @@ def test_a_slice_comes_with_the_values_it_was_stored_with(site, viewer, slope, i
 
 
 def test_a_slice_of_one_value_alone_can_be_shown(site, viewer):
-    take_in(site.database, site.store, arrival(make_slice()))
+    ingest(site.database, site.store, arrival(make_slice()))
     answer = viewer.get(frame(1))
     assert set(values_of(answer).ravel()) == {1.0}
     assert float(answer.headers["X-Dark"]) < float(answer.headers["X-Bright"])

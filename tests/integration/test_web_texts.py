@@ -14,7 +14,7 @@ from db import accounts, reviews
 from db.models import (
     Bundle,
     Explanation,
-    Finding,
+    FindingRow,
     Instance,
     Job,
     Patient,
@@ -84,10 +84,10 @@ def write(site, text: str) -> None:
             session.execute(update(table).values(dict.fromkeys(columns, text)))
         for patient in session.scalars(select(Patient)):
             patient.patient_identifier = f"{text}{patient.id}"
-        session.execute(update(Instance).where(Instance.id == 1).values(aside=text))
+        session.execute(update(Instance).where(Instance.id == 1).values(quarantined=text))
         session.execute(
-            update(Finding)
-            .where(Finding.id == 2)
+            update(FindingRow)
+            .where(FindingRow.id == 2)
             .values(severity=None, normal_mild=None, reason=text)
         )
         session.scalars(select(accounts.User).where(accounts.User.id == 1)).one().name = text

@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from db import reviews, studies
-from db.ingest import take_in
-from db.models import AuditEvent, Bundle, Finding, Patient, Study, StudyState
+from db.ingest import ingest
+from db.models import AuditEvent, Bundle, FindingRow, Patient, Study, StudyState
 from db.read_models import study_search
 from db.read_models.worklist import Ranking, StudyFilter, waiting, worklist
 from db.read_models.worklist import studies as all_studies
 from db.studies import StudyEvent
-from lumbar.errors import NotThere, Permanent
+from lumbar.errors import NotFound, Permanent
 from lumbar.spine.anatomy import ALL_FINDINGS, Severity
 from lumbar.spine.provenance import TrainedOn
 from lumbar.spine.urgency import Urgency
@@ -54,7 +54,7 @@ def fill(database, seed, count=60):
                 worst = rng.choice(list(Severity))
                 study.severe = worst is Severity.SEVERE
                 session.add_all(
-                    Finding(
+                    FindingRow(
                         study_id=study.id, revision=1, condition=key.condition, level=key.level,
                         severity=worst if key == CANAL else Severity.NORMAL_MILD, normal_mild=0.8, moderate=0.1,
                         severe=0.1, shows=0.9, bundle_id=bundles[study.trained_on].id,
@@ -98,7 +98,7 @@ def test_pages_of_any_size_are_the_list_and_the_list_is_in_order(database, seed,
 
     assert [place(row) for row in rows] == sorted(map(place, rows))
     assert all(
-        row.urgency is Urgency.FIRST for row in rows if row.waiting_s >= 8 * 3600 or row.stat
+        row.urgency is Urgency.URGENT for row in rows if row.waiting_s >= 8 * 3600 or row.stat
     )
 
 
@@ -138,7 +138,7 @@ def test_a_severe_study_stands_above_one_that_has_waited_all_night(site):
     with site.database.reading() as session:
         rows = worklist(session, Ranking()).rows
     assert [row.study_instance_uid for row in rows] == [f"{ROOT}.2", f"{ROOT}.1"]
-    assert [row.urgency for row in rows] == [Urgency.FIRST, Urgency.FIRST]
+    assert [row.urgency for row in rows] == [Urgency.URGENT, Urgency.URGENT]
 
 
 def test_a_read_study_leaves_the_list_and_a_late_image_puts_it_back(site):
@@ -146,7 +146,7 @@ def test_a_read_study_leaves_the_list_and_a_late_image_puts_it_back(site):
     with site.database.transaction() as session:
         reviews.mark_read(session, studies.find(session, f"{ROOT}.1"), "anna")
     assert listed(site) == []
-    take_in(site.database, site.store, arrival(make_slice(study=1, number=2)))
+    ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))
     assert listed(site) == [
         (f"{ROOT}.1", True)
     ]  # the earlier revision's severe finding still ranks it
@@ -208,7 +208,7 @@ def test_a_study_is_found_by_the_beginnings_of_its_words(site, text, found):
             AccessionNumber=f"ACC-{number}" if number == 1 else "AB 123",
         )
         ds.SpecificCharacterSet = "ISO_IR 192"
-        take_in(site.database, site.store, arrival(ds))
+        ingest(site.database, site.store, arrival(ds))
     with site.database.reading() as session:
         ids = sorted(study_search.matching(session, text))
     assert ids == found
@@ -219,7 +219,7 @@ def test_a_study_is_found_by_the_beginnings_of_its_words(site, text, found):
 )
 def test_a_page_that_begins_nowhere_is_refused_in_words(database, after):
     for asked in (worklist, lambda *given, **more: all_studies(*given, **more, limit=1)):
-        with database.reading() as session, pytest.raises(NotThere, match="no page ended with"):
+        with database.reading() as session, pytest.raises(NotFound, match="no page ended with"):
             asked(session, Ranking(), after=after)
 
 
@@ -255,7 +255,7 @@ def test_a_study_is_not_marked_as_read_with_images_that_its_reader_has_not_seen(
     analysed(site, 1)
     with site.database.reading() as session:
         seen = studies.find(session, f"{ROOT}.1").last_received_at
-    take_in(site.database, site.store, arrival(make_slice(study=1, number=2)))
+    ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))
     with (
         site.database.transaction() as session,
         pytest.raises(Permanent, match="new images have come"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import select, update
 
 from db import previews
-from db.context import Site
+from db.context import SiteContext
 from db.models import Preview, User, UserRole
 from db.types import db_now
 from tests.integration.conftest import make_slice
@@ -44,7 +44,7 @@ def files_of(study: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(study.rglob("*.dcm"))]
 
 
-def user_id(site: Site, name: str = "reader") -> int:
+def user_id(site: SiteContext, name: str = "reader") -> int:
     with site.database.transaction() as session:
         user = session.scalar(select(User).where(User.name == name))
         if user is None:
@@ -54,7 +54,7 @@ def user_id(site: Site, name: str = "reader") -> int:
         return user.id
 
 
-def uploaded(site: Site, files: Sequence[bytes], keep: bool = False) -> str:
+def uploaded(site: SiteContext, files: Sequence[bytes], keep: bool = False) -> str:
     """The name of a preview whose files have all arrived."""
     name = previews.create(site, user_id(site), keep=keep)
     for number, content in enumerate(files, 1):
@@ -64,27 +64,27 @@ def uploaded(site: Site, files: Sequence[bytes], keep: bool = False) -> str:
     return name
 
 
-def read(site: Site, networks=StubNetworks) -> bool:
+def read(site: SiteContext, networks=StubNetworks) -> bool:
     """As a worker does it."""
     return read_next(site, lambda: networks())
 
 
-def row(site: Site, name: str) -> Preview | None:
+def row(site: SiteContext, name: str) -> Preview | None:
     with site.database.reading() as session:
         return session.scalar(select(Preview).where(Preview.name == name))
 
 
-def change(site: Site, name: str, **values) -> None:
+def change(site: SiteContext, name: str, **values) -> None:
     with site.database.transaction() as session:
         session.execute(update(Preview).where(Preview.name == name).values(**values))
 
 
-def expire(site: Site, name: str) -> None:
+def expire(site: SiteContext, name: str) -> None:
     """Nobody has heard of its worker."""
     change(site, name, lease_expires_at=db_now(-1))
 
 
-def files_left(site: Site, name: str) -> list[str]:
+def files_left(site: SiteContext, name: str) -> list[str]:
     """What lies in the preview's folder."""
     folder = previews.folder(site, name)
     return sorted(

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from db import accounts
-from db.context import Site
+from db.context import SiteContext
 from db.models import AuditEvent, Permission, User, UserRole, WebSession
 from web.auth import COOKIE, CSRF_FIELD
 
@@ -36,7 +36,7 @@ class Visitor(TestClient):
 
 def in_browser(app: FastAPI, role: UserRole) -> Visitor:
     """A person of a role, who goes by its name, in a session of their own; without the slow check of a password."""
-    site: Site = app.state.site
+    site: SiteContext = app.state.site
     cookie, csrf = secrets.token_urlsafe(), secrets.token_urlsafe()
     with site.database.transaction() as session:
         user = _user(session, role)
@@ -50,7 +50,7 @@ def in_browser(app: FastAPI, role: UserRole) -> Visitor:
 
 def by_token(app: FastAPI, role: UserRole, scopes: Collection[Permission] = ()) -> Visitor:
     """A program of a person of a role; without ``scopes`` it may what the person may."""
-    site: Site = app.state.site
+    site: SiteContext = app.state.site
     with site.database.transaction() as session:
         token = accounts.new_token(
             session, _user(session, role), "program", scopes or role.permissions, 1, "test"
@@ -67,7 +67,7 @@ def _user(session, role):
     return user
 
 
-def trail(site: Site) -> list[tuple[str, str, int | None]]:
+def trail(site: SiteContext) -> list[tuple[str, str, int | None]]:
     """The audit trail: event, actor, study."""
     with site.database.reading() as session:
         return [
@@ -76,12 +76,12 @@ def trail(site: Site) -> list[tuple[str, str, int | None]]:
         ]
 
 
-def row(site: Site, table, number=1):
+def row(site: SiteContext, table, number=1):
     """A row as it stands; None where there is none."""
     with site.database.reading() as session:
         return session.get(table, number)
 
 
-def count(site: Site, table) -> int:
+def count(site: SiteContext, table) -> int:
     with site.database.reading() as session:
         return len(session.scalars(select(table)).all())

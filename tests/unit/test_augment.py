@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lumbar.spine.anatomy import Condition, Role
 from lumbar.spine.crops import CROP_MM, SIDE, crop
-from lumbar.training.augment import LOCATOR_MM, MOST_MM, Amounts, augmented
+from lumbar.training.augment import LOCATOR_MM, MAX_MM, Amounts, augmented
 from lumbar.training.crop_files import MARGIN, as_read
 from tests.unit.headers import SLICE as HEADER
 
@@ -85,7 +85,7 @@ def test_points_are_shifted_by_as_much_as_the_locator_errs(condition):
     assert np.median(np.linalg.norm(off, axis=1)) * size == pytest.approx(
         1.177 * LOCATOR_MM[condition.role], rel=0.15
     )
-    assert np.abs(off).max() * size <= MOST_MM + 0.1
+    assert np.abs(off).max() * size <= MAX_MM + 0.1
 
 
 @given(st.integers(0, 10**6))

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lumbar.dicom.discover import Found, find_instances
+from lumbar.dicom.discover import MRInstance, find_instances
 from lumbar.errors import NotAnalysable, WrongSetting
 from lumbar.networks.classifiers import CLASSES
 from lumbar.phantoms import write_data_set
 from lumbar.phantoms.dataset import PHANTOM_TRUTH
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, Role, Severity
-from lumbar.spine.findings import Finding, Place
+from lumbar.spine.findings import Finding, ImagePoint
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.spine.roles import assign_roles
 from lumbar.training.default_timing import with_times
@@ -25,7 +25,7 @@ from lumbar.training.split import Part
 
 STUDIES = 10
 BUNDLE = BundleIdentity("test", "1", "a" * 64, TrainedOn.SYNTHETIC, "2")
-PLACE = Place("1.2", "1.2", "1.2", None, 1.0, 1.0, 0.0, 0.0, 0.0)
+POINT = ImagePoint("1.2", "1.2", "1.2", None, 1.0, 1.0, 0.0, 0.0, 0.0)
 
 
 def silent(name, length):
@@ -63,7 +63,7 @@ def answering(severities, shown=seen_as):
             chances = [0.05, 0.05, 0.05]
             chances[list(Severity).index(severities[study][key])] = 0.9
             findings.append(
-                Finding(*key.parts, probabilities=tuple(chances), place=PLACE, shows=0.9)
+                Finding(*key.parts, probabilities=tuple(chances), point=POINT, shows=0.9)
             )
         return findings, {key: shown(key.condition) for key in ALL_FINDINGS}
 
@@ -128,7 +128,7 @@ def test_data_that_changed_since_the_bundle_learnt_from_them_have_no_test_part(d
 def test_where_headers_tell_no_times_the_table_tells_what_a_series_shows(data):
     study = next((data / "train_images").iterdir())
     told = [
-        Found(
+        MRInstance(
             f.path,
             f.header,
             tuple(replace(s, repetition_time=None, echo_time=None) for s in f.slices),

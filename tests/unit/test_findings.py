@@ -3,9 +3,9 @@
 import pytest
 
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Severity
-from lumbar.spine.findings import Finding, Place
+from lumbar.spine.findings import Finding, ImagePoint
 
-PLACE = Place("1.2", "1.3", "1.4", None, 10, 20, 0, 0, 0)
+POINT = ImagePoint("1.2", "1.3", "1.4", None, 10, 20, 0, 0, 0)
 CANAL = (Condition.SPINAL_CANAL_STENOSIS, Level.L4_L5)
 
 
@@ -18,14 +18,14 @@ def test_a_study_has_25_findings_in_the_order_of_the_rsna_rows():
 
 def test_the_severity_is_the_most_probable_one():
     assert (
-        Finding(*CANAL, probabilities=(0.2, 0.7, 0.1), place=PLACE, shows=1).severity
+        Finding(*CANAL, probabilities=(0.2, 0.7, 0.1), point=POINT, shows=1).severity
         is Severity.MODERATE
     )
 
 
 def test_of_two_equally_probable_severities_the_graver_one_counts():
     assert (
-        Finding(*CANAL, probabilities=(0.4, 0.2, 0.4), place=PLACE, shows=1).severity
+        Finding(*CANAL, probabilities=(0.4, 0.2, 0.4), point=POINT, shows=1).severity
         is Severity.SEVERE
     )
 
@@ -35,10 +35,10 @@ def test_of_two_equally_probable_severities_the_graver_one_counts():
     [
         {},
         {"probabilities": (0.2, 0.7, 0.1)},
-        {"probabilities": (0.2, 0.7, 0.1), "place": PLACE},
-        {"probabilities": (0.2, 0.7, 0.1), "place": PLACE, "shows": 1, "reason": "but"},
-        {"probabilities": (0.2, 0.7, 0.7), "place": PLACE, "shows": 1},
-        {"probabilities": (1.2, 0.0, -0.2), "place": PLACE, "shows": 1},
+        {"probabilities": (0.2, 0.7, 0.1), "point": POINT},
+        {"probabilities": (0.2, 0.7, 0.1), "point": POINT, "shows": 1, "reason": "but"},
+        {"probabilities": (0.2, 0.7, 0.7), "point": POINT, "shows": 1},
+        {"probabilities": (1.2, 0.0, -0.2), "point": POINT, "shows": 1},
     ],
 )
 def test_nothing_half_valid_can_be_made(half_made):

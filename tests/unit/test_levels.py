@@ -169,7 +169,7 @@ def test_what_rests_on_one_slice_of_a_damaged_series_is_doubted(
         return study.slices.read(header)
 
     levels = locate(study.roles, read)
-    assert any("too few slices" in doubt for doubt in levels.doubts)
+    assert any("too few slices" in caveat for caveat in levels.caveats)
     assert any("could not be read" in note for note in levels.notes)
 
 

@@ -22,12 +22,12 @@ from lumbar.reports.text_drawing import (
     length,
 )
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Severity
-from lumbar.spine.findings import Finding, Place
+from lumbar.spine.findings import Finding, ImagePoint
 from lumbar.spine.provenance import TrainedOn
 from tests.unit.headers import SLICE
 from tests.unit.test_crops import stored
 
-PLACE = Place("1.2.1", "1.2.840.10008.5.1.4.1.1.4", "1.2.1.1", None, 10.0, 10.0, 0.0, 0.0, 0.0)
+POINT = ImagePoint("1.2.1", "1.2.840.10008.5.1.4.1.1.4", "1.2.1.1", None, 10.0, 10.0, 0.0, 0.0, 0.0)
 CANAL = {level.label: np.array([0.0, 10.0 + 4 * n, 60.0 - 32 * n]) for n, level in enumerate(Level)}
 TITLE = "Levels"
 FIRST, AXIAL = ALL_FINDINGS[0], FindingKey(Condition.LEFT_SUBARTICULAR_STENOSIS, Level.L4_L5)
@@ -52,7 +52,7 @@ def sagittal(spacing: tuple[float, float] = (1.0, 0.8)) -> Marked:
 
 def graded(key: FindingKey, severity: Severity = Severity.NORMAL_MILD, shows: float = 0.9) -> Cell:
     probabilities = tuple(0.8 if s is severity else 0.1 for s in Severity)
-    return Cell(Finding(*key.parts, probabilities, PLACE, shows), GREY_CROP, "series 3, image 12")  # type: ignore[arg-type]
+    return Cell(Finding(*key.parts, probabilities, POINT, shows), GREY_CROP, "series 3, image 12")  # type: ignore[arg-type]
 
 
 def corner(key: FindingKey) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 
-from lumbar.dicom.discover import Found, find_instances
+from lumbar.dicom.discover import MRInstance, find_instances
 from lumbar.errors import NotAnalysable
 from lumbar.networks import Networks, load
 from lumbar.phantoms import PhantomTruth
@@ -37,13 +37,13 @@ class Reading(StubNetworks):
 
 
 @pytest.fixture(scope="module")
-def clean(phantom: Callable[[int], tuple[Path, PhantomTruth]]) -> list[Found]:
+def clean(phantom: Callable[[int], tuple[Path, PhantomTruth]]) -> list[MRInstance]:
     folder, _ = phantom(SEED)
     return find_instances(folder, folder)[0]
 
 
 @pytest.fixture(scope="module")
-def whole(clean: list[Found]) -> dict[object, Dataset]:
+def whole(clean: list[MRInstance]) -> dict[object, Dataset]:
     """The instances with their pixels, by where and how they were taken."""
     made = {_taken(found.slices[0]): dcmread(found.path) for found in clean}
     assert len(made) == len(clean)
@@ -56,7 +56,7 @@ def networks(keypoints: KeypointReader) -> Reading:
 
 
 @pytest.fixture(scope="module")
-def usual(clean: list[Found], networks: Reading) -> Analysis:
+def usual(clean: list[MRInstance], networks: Reading) -> Analysis:
     return analyse(clean, networks)
 
 
@@ -67,7 +67,7 @@ def _taken(header: SliceHeader) -> object:
 @contextmanager
 def sent(
     whole: dict[object, Dataset], slices: Sequence[SliceHeader], random: Random
-) -> Iterator[list[Found]]:
+) -> Iterator[list[MRInstance]]:
     """The files as they would arrive with these headers, the pixels stored as those say, and wrong descriptions."""
     with TemporaryDirectory() as folder:
         for n, header in enumerate(random.sample(list(slices), len(slices))):
@@ -103,7 +103,7 @@ def sent(
     seed=st.integers(0, 2**32), changes=st.lists(st.sampled_from(CHANGES), min_size=1, max_size=4)
 )
 def test_a_study_in_disorder_is_read_like_the_clean_one(
-    clean: list[Found],
+    clean: list[MRInstance],
     whole: dict[object, Dataset],
     usual: Analysis,
     networks: Reading,
@@ -116,7 +116,7 @@ def test_a_study_in_disorder_is_read_like_the_clean_one(
         slices = change(slices, random)
     with sent(whole, slices, random) as arrived:
         analysis = analyse(arrived, networks)
-    assert analysis.doubts == usual.doubts
+    assert analysis.caveats == usual.caveats
     for here, there in zip(analysis.findings, usual.findings, strict=True):
         assert (here.key, here.severity, here.reason) == (there.key, there.severity, there.reason)
         if here.place and there.place:
@@ -126,7 +126,7 @@ def test_a_study_in_disorder_is_read_like_the_clean_one(
 
 
 def test_the_same_holds_for_the_real_networks(
-    clean: list[Found], whole: dict[object, Dataset]
+    clean: list[MRInstance], whole: dict[object, Dataset]
 ) -> None:
     networks: Networks = load(None)
     random = Random(5)
@@ -146,7 +146,7 @@ def test_every_finding_of_a_usual_study_is_assessed(usual: Analysis) -> None:
 
 
 def test_only_slices_that_are_used_are_decoded(
-    clean: list[Found], networks: Reading, monkeypatch: pytest.MonkeyPatch
+    clean: list[MRInstance], networks: Reading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = []
     from lumbar.dicom import slice_reader
@@ -159,7 +159,7 @@ def test_only_slices_that_are_used_are_decoded(
     assert len(decoded) == len(set(decoded)) < 0.6 * len(clean)
 
 
-def test_a_picture_can_be_drawn_of_it(clean: list[Found], usual: Analysis) -> None:
+def test_a_picture_can_be_drawn_of_it(clean: list[MRInstance], usual: Analysis) -> None:
     png = picture_of(usual, clean, ["Research use only"])
     assert png.startswith(b"\x89PNG")
     assert png != picture_of(replace(usual, levels=None), clean, ["Research use only"])
@@ -172,12 +172,12 @@ class Chest(StubKeypoints):
         return super().axial(pictures) * np.array([1.0, 0.4, 0.4], np.float32)
 
 
-def loose_axial(clean: list[Found]) -> Found:
+def loose_axial(clean: list[MRInstance]) -> MRInstance:
     return next(found for found in clean if found.slices[0].plane is Plane.AXIAL)
 
 
 def test_a_loose_axial_slice_is_read_without_its_level_however_often_it_came(
-    clean: list[Found],
+    clean: list[MRInstance],
 ) -> None:
     found = loose_axial(clean)
     for instances in ([found], [found] * 3):
@@ -187,7 +187,7 @@ def test_a_loose_axial_slice_is_read_without_its_level_however_often_it_came(
 
 
 def test_the_second_loose_slice_is_read_where_the_first_is_damaged(
-    clean: list[Found], tmp_path: Path
+    clean: list[MRInstance], tmp_path: Path
 ) -> None:
     axials = [found for found in clean if found.slices[0].plane is Plane.AXIAL][:2]
     for damaged in axials:
@@ -195,11 +195,11 @@ def test_the_second_loose_slice_is_read_where_the_first_is_damaged(
         (tmp_path / "cut.dcm").write_bytes(content[: len(content) // 2])
         instances = [replace(f, path=tmp_path / "cut.dcm") if f is damaged else f for f in axials]
         analysis = analyse(instances, StubNetworks())
-        (read,) = {reading.place.sop_instance_uid for reading in analysis.readings}
+        (read,) = {reading.point.sop_instance_uid for reading in analysis.readings}
         assert read != damaged.slices[0].sop_instance_uid
 
 
-def test_a_loose_axial_slice_without_recesses_is_refused(clean: list[Found]) -> None:
+def test_a_loose_axial_slice_without_recesses_is_refused(clean: list[MRInstance]) -> None:
     networks = StubNetworks()
     networks.keypoints = Chest()
     with pytest.raises(NotAnalysable, match="recesses"):

@@ -16,7 +16,7 @@ from lumbar.reports.report import Predecessor, Report
 from lumbar.reports.report_uids import report_uid, series_uid
 from lumbar.reports.sr import build_sr
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level
-from lumbar.spine.findings import Finding, Place
+from lumbar.spine.findings import Finding, ImagePoint
 from lumbar.spine.provenance import RESEARCH_USE_ONLY, BundleIdentity, Provenance, TrainedOn
 
 STUDY = "1.2.826.0.1.3680043.8.498.1"
@@ -62,14 +62,14 @@ def bare() -> Dataset:
     return header
 
 
-def place(number: int = 1, frame: int | None = None) -> Place:
+def point(number: int = 1, frame: int | None = None) -> ImagePoint:
     kind = MRImageStorage if frame is None else EnhancedMRImageStorage
-    return Place(
+    return ImagePoint(
         SERIES, kind, f"{SERIES}.{number}", frame, column=100.0, row=50.25, x=1.0, y=2.0, z=3.0
     )
 
 
-def assessed(key: FindingKey, where: Place) -> Finding:
+def assessed(key: FindingKey, where: ImagePoint) -> Finding:
     return Finding(key.condition, key.level, (0.1, 0.25, 0.65), where, shows=0.9)
 
 
@@ -79,7 +79,7 @@ def mixed() -> list[Finding]:
     return [
         Finding(key.condition, key.level, reason=REASON)
         if key.condition is left
-        else assessed(key, place())
+        else assessed(key, point())
         for key in ALL_FINDINGS
     ]
 
@@ -165,12 +165,12 @@ def test_an_assessed_finding_shows_where_and_how_severe() -> None:
 
 
 def test_a_point_counts_from_the_corner_of_the_first_pixel() -> None:
-    point = group_of(standard(), ALL_FINDINGS[-1]).roi
+    region = group_of(standard(), ALL_FINDINGS[-1]).roi
 
-    assert point.graphic_type.value == "POINT"
-    assert point.value.tolist() == [[100.5, 50.75]]
-    image = point.ContentSequence[0].ReferencedSOPSequence[0]
-    assert image.ReferencedSOPInstanceUID == place().sop_instance_uid
+    assert region.graphic_type.value == "POINT"
+    assert region.value.tolist() == [[100.5, 50.75]]
+    image = region.ContentSequence[0].ReferencedSOPSequence[0]
+    assert image.ReferencedSOPInstanceUID == point().sop_instance_uid
     assert "ReferencedFrameNumber" not in image
 
 
@@ -197,7 +197,7 @@ def test_a_point_in_a_multi_frame_image_names_its_frame() -> None:
     multi_frame.SOPClassUID, multi_frame.NumberOfFrames = EnhancedMRImageStorage, 20
     multi_frame.Rows, multi_frame.Columns = 320, 256
 
-    report = build([multi_frame], [assessed(key, place(frame=3)) for key in ALL_FINDINGS])
+    report = build([multi_frame], [assessed(key, point(frame=3)) for key in ALL_FINDINGS])
 
     image = group_of(report, ALL_FINDINGS[0]).roi.ContentSequence[0].ReferencedSOPSequence[0]
     assert image.ReferencedFrameNumber == 3
@@ -215,11 +215,11 @@ def test_every_notice_stands_in_the_tree_and_on_the_series() -> None:
 
 
 def test_a_doubt_stands_after_the_notices_and_before_the_figures() -> None:
-    doubt = "the numbering is uncertain: another one fits almost as well"
-    document = read(build_sr([source()], mixed(), PROVENANCE, doubts=[doubt], created=CREATED))
+    caveat = "the numbering is uncertain: another one fits almost as well"
+    document = read(build_sr([source()], mixed(), PROVENANCE, caveats=[caveat], created=CREATED))
 
     found = texts(document)
-    at = found.index(f"Caution: {doubt}")
+    at = found.index(f"Caution: {caveat}")
     assert at == found.index(PROVENANCE.notices[-1]) + 1
     assert all(not text.startswith("Not assessed") for text in found[:at])
 
@@ -381,12 +381,12 @@ def test_an_instance_that_is_no_image_is_evidence_only() -> None:
     ("findings", "complaint"),
     [
         ([*mixed(), mixed()[0]], "only once"),
-        ([assessed(ALL_FINDINGS[0], place(number=5))], "not among the sources"),
+        ([assessed(ALL_FINDINGS[0], point(number=5))], "not among the sources"),
         (
             [
                 assessed(
                     ALL_FINDINGS[0],
-                    Place(SERIES, MRImageStorage, f"{SERIES}.1", None, 255.5, 0, 0, 0, 0),
+                    ImagePoint(SERIES, MRImageStorage, f"{SERIES}.1", None, 255.5, 0, 0, 0, 0),
                 )
             ],
             "outside",
@@ -413,7 +413,7 @@ def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         "full headers": lambda: build([source(1), source(2)]),
         "bare headers": lambda: build([bare()], nothing_assessed()),
         "multi-frame": lambda: build(
-            [enhanced], [assessed(key, place(frame=2)) for key in ALL_FINDINGS]
+            [enhanced], [assessed(key, point(frame=2)) for key in ALL_FINDINGS]
         ),
         "successor": lambda: build(
             predecessor=Predecessor(STUDY, "1.2.3", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.4")

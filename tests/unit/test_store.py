@@ -16,9 +16,9 @@ WRITER = """
 import sys, time
 from pathlib import Path
 from lumbar.store.files import Store
-with Store(Path(sys.argv[1])).draft() as draft:
-    draft.file.write(b"half")
-    draft.file.flush()
+with Store(Path(sys.argv[1])).staging_file() as staging:
+    staging.file.write(b"half")
+    staging.file.flush()
     print("writing", flush=True)
     sys.stdin.read()
 """
@@ -34,12 +34,12 @@ def files(store: Store) -> set[str]:
 
 def test_a_draft_that_is_kept_is_there_and_one_that_is_not_leaves_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    with store.draft() as draft:
-        draft.file.write(b"content")
-        kept = draft.keep("instances", DIGEST)
+    with store.staging_file() as staging:
+        staging.file.write(b"content")
+        kept = staging.keep("instances", DIGEST)
     assert store.path(kept).read_bytes() == b"content"
-    with suppress(ZeroDivisionError), store.draft() as draft:
-        draft.file.write(b"half")
+    with suppress(ZeroDivisionError), store.staging_file() as staging:
+        staging.file.write(b"half")
         raise ZeroDivisionError
     assert files(store) == {kept}
     assert store.files(f"instances/{DIGEST[:2]}") == {kept}
@@ -59,7 +59,7 @@ def test_only_the_drafts_of_writers_that_are_gone_are_removed(tmp_path: Path) ->
     )
     assert writer.stdout is not None
     assert writer.stdout.readline() == b"writing\n"
-    with store.draft() as own:
+    with store.staging_file() as own:
         assert store.remove_abandoned() == 0
         os.kill(writer.pid, signal.SIGKILL)
         writer.communicate()

@@ -254,7 +254,7 @@ def outcome(
         "1",
         Truth(canal, {}, numbering),
         refused="no lumbar spine" if errors is None else None,
-        doubts=("uncertain",) if doubted else (),
+        caveats=("uncertain",) if doubted else (),
         errors=None if errors is None else dict.fromkeys(canal, errors),
         named=None if errors is None else dict.fromkeys(Level, right),
         sides={},

@@ -29,7 +29,7 @@ standings = st.builds(
 
 def test_severe_comes_first_and_names_the_canal():
     assert urgency(Standing(severe=(RECESS, CANAL))) == (
-        Urgency.FIRST,
+        Urgency.URGENT,
         "severe L4/L5 spinal canal stenosis and 1 more",
     )
 
@@ -49,16 +49,16 @@ def test_severe_comes_first_and_names_the_canal():
     ],
 )
 def test_what_nobody_can_vouch_for_stands_with_the_moderate(standing, why):
-    assert urgency(standing) == (Urgency.SOON, why)
+    assert urgency(standing) == (Urgency.PRIORITY, why)
 
 
 def test_a_study_that_is_wholly_normal_waits_its_turn():
-    assert urgency(Standing()) == (Urgency.IN_TURN, "all normal or mild")
+    assert urgency(Standing()) == (Urgency.ROUTINE, "all normal or mild")
 
 
 @given(standings)
 def test_a_stat_order_is_always_first(standing):
-    assert urgency(Standing(**{**vars(standing), "stat": True}))[0] is Urgency.FIRST
+    assert urgency(Standing(**{**vars(standing), "stat": True}))[0] is Urgency.URGENT
 
 
 @given(standings, st.timedeltas(timedelta(0), timedelta(days=2)))
@@ -70,12 +70,12 @@ def test_waiting_longer_never_lowers_a_study(standing, longer):
 @given(standings)
 def test_nobody_waits_for_ever(standing):
     waited = Standing(**{**vars(standing), "waiting": 2 * WAITED_LONG})
-    assert urgency(waited)[0] is Urgency.FIRST
+    assert urgency(waited)[0] is Urgency.URGENT
 
 
 @given(standings)
 def test_only_a_study_read_wholly_and_surely_as_normal_is_last(standing):
-    if urgency(standing)[0] is Urgency.IN_TURN:
+    if urgency(standing)[0] is Urgency.ROUTINE:
         assert standing.unread_because is None
         assert standing.ranks
         assert not standing.read_again

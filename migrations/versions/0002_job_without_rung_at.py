@@ -1,4 +1,4 @@
-"""A doorbell without memory: what was rung is seen in the queue's length, not noted on the job"""
+"""Notifications are counted in the broker's queue, not recorded on the job"""
 
 import sqlalchemy as sa
 from alembic import op
