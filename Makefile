@@ -52,6 +52,8 @@ bundle: .venv/dev ## The shipped weights again, from phantoms to measured figure
 lint: .venv/dev ## ruff, mypy, import-linter, the compose file
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/python scripts/check-comprehensions db scp worker web commands lumbar
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml

@@ -13,7 +13,7 @@ import typer
 
 from db import schema
 from db.context import SiteContext
-from db.database import Database, DatabaseAway
+from db.database import Database, DatabaseUnavailable
 from lumbar import log as logging
 from lumbar.errors import Permanent, WrongSetting
 from lumbar.networks import Networks, load
@@ -187,12 +187,12 @@ def _site(settings: Settings, stop: threading.Event) -> SiteContext:
     """The site, once its database answers: a part that is started while the database restarts waits for it.
 
     Raises:
-        DatabaseAway: told to stop meanwhile. Permanent: as ``SiteContext.open``.
+        DatabaseUnavailable: told to stop meanwhile. Permanent: as ``SiteContext.open``.
     """
     while True:
         try:
             return SiteContext.open(settings)
-        except DatabaseAway as error:
+        except DatabaseUnavailable as error:
             log.warning("database.awaited", why=str(error))
             if stop.wait(ASK_AGAIN_S):
                 raise

@@ -25,7 +25,7 @@ class SiteContext:
         """Connects, and refuses a database whose schema is not this code's.
 
         Raises:
-            Permanent: the schema is another. DatabaseAway: the database cannot be reached. WrongSetting: a bad URL.
+            Permanent: the schema is another. DatabaseUnavailable: the database cannot be reached. WrongSetting: a bad URL.
         """
         database = Database.connect(settings.effective_database_url)
         schema.check(database)

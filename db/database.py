@@ -21,7 +21,7 @@ from sqlalchemy.orm import DeclarativeBase, Session
 from lumbar.errors import Transient, WrongSetting
 
 
-class DatabaseAway(Transient):
+class DatabaseUnavailable(Transient):
     """The database does not answer, or gave up on this transaction."""
 
 
@@ -79,7 +79,7 @@ class Database:
         """A transaction that writes: committed at the end of the block, rolled back on an error.
 
         Raises:
-            DatabaseAway: connection lost, disk full, lock or statement time-out. Only when the connection was lost in
+            DatabaseUnavailable: connection lost, disk full, lock or statement time-out. Only when the connection was lost in
                 the commit itself may it have been written.
             Conflict: a unique row was written by somebody else meanwhile.
         """
@@ -97,7 +97,7 @@ class Database:
         except IntegrityError as error:
             raise Conflict("the database has another row under the same key") from error
         except (OperationalError, InterfaceError, InternalError, PoolTimeout) as error:
-            raise DatabaseAway(f"the database does not answer ({_kind(error)})") from error
+            raise DatabaseUnavailable(f"the database does not answer ({_kind(error)})") from error
 
     def close(self) -> None:
         self.engine.dispose()

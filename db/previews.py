@@ -56,7 +56,7 @@ def folder(site: SiteContext, name: str) -> Path:
 
 
 def create(site: SiteContext, user_id: int, *, keep: bool) -> str:
-    """A new preview to upload to; returns its name. Raises TooManyWaiting, StoreFull, DatabaseAway."""
+    """A new preview to upload to; returns its name. Raises TooManyWaiting, StoreFull, DatabaseUnavailable."""
     name = secrets.token_hex(16)
     with site.database.transaction() as session:
         session.execute(

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 import migrations
-from db.database import Database, DatabaseAway
+from db.database import Database, DatabaseUnavailable
 from db.models import Table
 from lumbar.errors import Permanent, WrongSetting
 
@@ -22,7 +22,7 @@ def upgrade(database: Database) -> str:
     """Brings the database to the newest schema; returns its revision.
 
     Raises:
-        DatabaseAway: it cannot be reached.
+        DatabaseUnavailable: it cannot be reached.
     """
     folder = database.engine.url.database if database.engine.dialect.name == "sqlite" else None
     if folder:
@@ -49,7 +49,7 @@ def check(database: Database) -> None:
     """Refuses a database of another schema.
 
     Raises:
-        Permanent: naming both revisions. DatabaseAway: it cannot be reached.
+        Permanent: naming both revisions. DatabaseUnavailable: it cannot be reached.
     """
     file = database.engine.url.database if database.engine.dialect.name == "sqlite" else None
     current = None
@@ -74,7 +74,7 @@ def _connection(database: Database) -> Iterator[Connection]:
         with database.engine.connect() as connection:
             yield connection
     except DBAPIError as error:
-        raise DatabaseAway(
+        raise DatabaseUnavailable(
             f"cannot reach the database at {database.engine.url.render_as_string()} ({type(error.orig).__name__}); "
             "is it running, and is LUMBAR_DATABASE_URL right?"
         ) from error

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from db.accounts import TooManyAttempts
 from db.context import SiteContext
-from db.database import DatabaseAway
+from db.database import DatabaseUnavailable
 from db.previews import TooManyWaiting
 from lumbar import VERSION
 from lumbar.errors import LumbarError, NotAnalysable, NotDicom, NotFound, Permanent, Transient
@@ -160,7 +160,7 @@ async def _refused(request: Request, error: NotAllowed) -> Response:
 async def _failed(request: Request, error: LumbarError) -> Response:
     """Our own errors, each of which is one line for a person."""
     if isinstance(error, Transient):
-        away = isinstance(error, DatabaseAway)
+        away = isinstance(error, DatabaseUnavailable)
         log.warning("web.away", why=type(error).__name__)
         return _answer(
             request,

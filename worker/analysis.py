@@ -26,7 +26,7 @@ from worker.pipeline import Analysis, analyse
 log = structlog.get_logger()
 
 
-class StoreAway(Transient):
+class StoreUnavailable(Transient):
     """The store does not hold what it was given, for now."""
 
 
@@ -151,11 +151,11 @@ def _require_stored(path: Path, size: int) -> None:
     try:
         there = path.stat().st_size
     except OSError as error:
-        raise StoreAway(
+        raise StoreUnavailable(
             f"a stored image cannot be read ({error.strerror}); is the store mounted?"
         ) from error
     if there != size:
-        raise StoreAway(
+        raise StoreUnavailable(
             f"a stored image has {there} bytes and was stored with {size}; restore it from a copy"
         )
 

@@ -18,7 +18,7 @@ NAMES = {JobKind.ANALYSE: "analyse_study", JobKind.DELIVER: "deliver", JobKind.P
 QUICKLY = {"max_retries": 1, "interval_start": 0, "socket_connect_timeout": 2, "socket_timeout": 5}
 
 
-class BrokerAway(Transient):
+class BrokerUnavailable(Transient):
     """The broker does not answer; the sweep rings again."""
 
 
@@ -86,7 +86,9 @@ class CeleryNotifier:
                 for _ in range(due - queue.message_count):
                     self._app.send_task(NAMES[kind], connection=connection, retry=False)
             except away as error:
-                raise BrokerAway("the broker does not answer; jobs wait in the database") from error
+                raise BrokerUnavailable(
+                    "the broker does not answer; jobs wait in the database"
+                ) from error
 
 
 def _queue(kind: JobKind) -> str:

@@ -38,7 +38,7 @@ class Figures:
 
 
 def ping(session: Session) -> None:
-    """Raises DatabaseAway where the database does not answer."""
+    """Raises DatabaseUnavailable where the database does not answer."""
     session.execute(text("SELECT 1"))
 
 

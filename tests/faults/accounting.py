@@ -11,7 +11,7 @@ from typing import Self
 
 from sqlalchemy import exists, func, select
 
-from db.database import Database, DatabaseAway
+from db.database import Database, DatabaseUnavailable
 from db.models import (
     Delivery,
     FindingRow,
@@ -137,7 +137,7 @@ class Watch:
                 try:
                     self.partial |= partial_in(snapshot(database))
                     self.looks += 1
-                except DatabaseAway:
+                except DatabaseUnavailable:
                     continue
 
 

@@ -5,7 +5,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from db.database import DatabaseAway
+from db.database import DatabaseUnavailable
 from tests.faults.accounting import judge, partial_in, settle, snapshot
 from tests.faults.outcome import SMALL, Clock, Ground, Outcome, ending
 from tests.faults.powercut import PowerCut
@@ -62,7 +62,7 @@ def _partial(home: Path, copy: Path) -> set[str]:
     for file in home.glob("lumbar.sqlite*"):
         shutil.copy(file, copy)
     with (
-        suppress(DatabaseAway),
+        suppress(DatabaseUnavailable),
         closing_database(f"sqlite:///{copy / 'lumbar.sqlite'}") as database,
     ):
         return partial_in(snapshot(database))

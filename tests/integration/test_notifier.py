@@ -7,7 +7,7 @@ from redis import Redis
 
 from db.models import JobKind
 from tests.peers import free_port
-from worker.celery_app import BrokerAway, CeleryNotifier, create_app
+from worker.celery_app import BrokerUnavailable, CeleryNotifier, create_app
 
 
 @pytest.fixture
@@ -55,5 +55,5 @@ def test_a_message_names_the_task_and_holds_nothing_else(notifier, broker):
 def test_a_broker_that_is_away_is_said_so_at_once():
     notifier = CeleryNotifier(create_app(f"redis://127.0.0.1:{free_port()}/0"))
     notifier.notify(JobKind.ANALYSE, 0)
-    with pytest.raises(BrokerAway):
+    with pytest.raises(BrokerUnavailable):
         notifier.notify(JobKind.ANALYSE, 1)

@@ -11,7 +11,7 @@ from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, MRImageStorage
 from pynetdicom import AE
 
 from db import studies
-from db.database import DatabaseAway
+from db.database import DatabaseUnavailable
 from lumbar.peers import DimseDestination
 from lumbar.peers.dimse import send_files
 from lumbar.settings import Settings
@@ -107,7 +107,7 @@ def test_every_common_transfer_syntax_is_stored_as_it_was_sent(site, running, na
     ("failure", "status"),
     [
         (StoreFull("full"), 0xA700),
-        (DatabaseAway("away"), 0xA700),
+        (DatabaseUnavailable("away"), 0xA700),
         (ZeroDivisionError("our own"), 0x0110),
     ],
 )

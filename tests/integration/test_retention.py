@@ -135,7 +135,7 @@ def test_an_image_whose_file_goes_between_its_being_found_and_registered_is_aske
         assert retention.remove_images(site) == 1
         return register(*arguments)
 
-    monkeypatch.setattr(ingest, "register", removed_first)
+    monkeypatch.setattr(ingest_module, "register", removed_first)
     with pytest.raises(RemovedMeanwhile):
         ingest(site.database, site.store, arrival(make_slice(study=1, number=1)))
     monkeypatch.undo()

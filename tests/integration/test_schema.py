@@ -6,7 +6,7 @@ from sqlalchemy import select, text
 
 from db import schema
 from db.context import SiteContext
-from db.database import Database, DatabaseAway
+from db.database import Database, DatabaseUnavailable
 from db.models import Job, JobKind, JobState
 from lumbar.errors import Permanent, WrongSetting
 from lumbar.settings import Settings
@@ -67,7 +67,7 @@ def test_an_empty_database_is_refused_with_what_to_do(tmp_path):
 
 def test_a_database_that_is_away_is_said_as_such():
     away = Database.connect(f"postgresql+psycopg://lumbar:secret@127.0.0.1:{free_port()}/none")
-    with pytest.raises(DatabaseAway, match="is it running") as error:
+    with pytest.raises(DatabaseUnavailable, match="is it running") as error:
         schema.upgrade(away)
     assert "secret" not in str(error.value)
 

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from db import audit
-from db.database import DatabaseAway
+from db.database import DatabaseUnavailable
 from db.models import AuditEvent, UserRole
 from tests.integration.conftest import ROOT
 from tests.integration.morning import (
@@ -274,7 +274,7 @@ def test_a_look_is_in_the_trail_once_in_a_while_and_by_ids_only(site, admin, pat
 @pytest.mark.parametrize("path", SEEN)
 def test_what_cannot_be_noted_is_not_shown(site, admin, monkeypatch, path):
     def away(*args, **more):
-        raise DatabaseAway("the database does not answer (OperationalError)")
+        raise DatabaseUnavailable("the database does not answer (OperationalError)")
 
     monkeypatch.setattr(audit, "note", away)
     answer = admin.get(path)
@@ -289,7 +289,7 @@ def test_what_cannot_be_noted_is_not_shown(site, admin, monkeypatch, path):
 
 def test_what_cannot_be_noted_is_not_done(site, admin, program, monkeypatch):
     def away(*args, **more):
-        raise DatabaseAway("the database does not answer (OperationalError)")
+        raise DatabaseUnavailable("the database does not answer (OperationalError)")
 
     before = everything(site)
     monkeypatch.setattr(audit, "note", away)
@@ -336,7 +336,7 @@ def test_readiness_is_of_the_database_and_the_disk(site, app, monkeypatch):
     monkeypatch.undo()
 
     def away(session):
-        raise DatabaseAway("the database does not answer (OperationalError)")
+        raise DatabaseUnavailable("the database does not answer (OperationalError)")
 
     monkeypatch.setattr("db.read_models.metrics.ping", away)
     assert (stranger.get("/readyz").status_code, stranger.get("/healthz").status_code) == (503, 200)
