@@ -7,10 +7,10 @@ ROUNDS ?=
 SEED ?= 1
 
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test faults hostile bench questions bundle lint lock clean
+.PHONY: help demo serve test test-fast faults hostile bench questions bundle lint lock clean
 
 help: ## This list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 11
 
 demo: .venv/ready ## The main job on this machine: phantoms in, reports in a PACS, a worklist (ARGS=--exit ends then)
 	$(BIN)/lumbar demo $(ARGS)
@@ -20,7 +20,10 @@ serve: .venv/ready ## The embedded system for real use; settings in lumbar.toml 
 
 test: .venv/dev ## All tests, with the servers they need (ARGS goes to pytest)
 	scripts/install-test-servers
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python scripts/run-tests $(ARGS)
+
+test-fast: .venv/dev ## What fails soonest: neither trainings, process trees, browsers nor PostgreSQL (ARGS)
+	$(BIN)/python -m pytest -m "not slow and not serial and not postgresql" -n auto --dist loadfile $(ARGS)
 
 faults: .venv/dev ## Every fault in full, an hour or two (ROUNDS=n of each, SEED=s, ARGS="--only receiver-kill")
 	scripts/install-test-servers

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from db import schema
 from db.database import Database
 from lumbar.networks import load_keypoints
 from lumbar.phantoms import PhantomTruth, write_study
 from lumbar.spine.levels import KeypointReader
+from tests.databases import sqlite_database
 from tests.peers import Orthanc
 from tests.servers import Postgres, Redis
 from tests.system import System
@@ -22,9 +22,27 @@ settings.register_profile(
 settings.load_profile("any machine")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--serial",
+        choices=["only", "never"],
+        help="only the tests marked as serial, or none of them",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted = config.getoption("--serial")
+    if wanted is None:
+        return
+    serial = [item for item in items if item.get_closest_marker("serial")]
+    others = [item for item in items if not item.get_closest_marker("serial")]
+    items[:], left_out = (serial, others) if wanted == "only" else (others, serial)
+    config.hook.pytest_deselected(items=left_out)
+
+
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    with Postgres(tmp_path_factory.mktemp("postgres")) as server:
+    with Postgres(tmp_path_factory.mktemp("postgres"), durable=False) as server:
         yield server
 
 
@@ -40,22 +58,27 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
         yield server
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """An empty database at the newest schema, of each kind in turn."""
     if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'lumbar.sqlite'}"
+        yield from _closing(sqlite_database(tmp_path / "lumbar.sqlite"))
     else:
-        url = request.getfixturevalue("postgres").new_database()
+        postgres: Postgres = request.getfixturevalue("postgres")
+        url = postgres.migrated_database()
+        yield from _closing(url)
+        postgres.drop(url)
+
+
+def _closing(url: str) -> Iterator[Database]:
     database = Database.connect(url)
-    schema.upgrade(database)
     yield database
     database.close()
 
 
-@pytest.fixture(params=["embedded", "distributed"])
+@pytest.fixture(params=["embedded", pytest.param("distributed", marks=pytest.mark.postgresql)])
 def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System]:
-    """The whole system, not yet started: SQLite and no broker, then PostgreSQL, Redis and Celery."""
+    """The whole system, not yet started: on SQLite without a broker; on PostgreSQL with Celery."""
     settings = {}
     if request.param == "distributed":
         settings["LUMBAR_DATABASE_URL"] = request.getfixturevalue("postgres").new_database()
@@ -87,7 +110,7 @@ def keypoints() -> KeypointReader:
 
 @pytest.fixture(scope="session")
 def real_files() -> Path:
-    """The folder of real DICOM files; what they are, and where to get them, stands in CONTRIBUTING.md."""
+    """The folder of real DICOM files; CONTRIBUTING.md names them and where to get them."""
     folder = os.environ.get("LUMBAR_TEST_FILES")
     if not folder:
         pytest.skip("LUMBAR_TEST_FILES is not set: no real files to read")

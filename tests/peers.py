@@ -1,5 +1,6 @@
-"""Real peers to send to, started by the test that needs them, on free ports of the loopback interface."""
+"""Real peers to send to, started by the test that needs them, on free loopback ports."""
 
+import fcntl
 import json
 import os
 import random
@@ -10,7 +11,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import gettempdir
 from types import TracebackType
 from typing import Any, Self
 
@@ -23,18 +26,42 @@ _LOCK = threading.Lock()
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on, below those that outgoing connections are given, never the same twice."""
+    """A TCP port on which nothing listens, below the range of outgoing connections.
+
+    No port is given twice while the process lives, to it or to any other: it holds a record lock on
+    the byte of that number in one file, which the kernel releases when the process ends.
+    """
     while True:
         port = random.randint(15_000, 32_000)
-        with socket.socket() as listener:
-            try:
-                listener.bind(("127.0.0.1", port))
-            except OSError:
-                continue
         with _LOCK:
-            if port not in _GIVEN:
+            if port not in _GIVEN and _is_free(port) and _is_ours(port):
                 _GIVEN.add(port)
                 return port
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _is_ours(port: int) -> bool:
+    """Whether this process could reserve the port; a child process does not inherit the lock."""
+    try:
+        fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
+
+
+@cache
+def _reservations() -> int:
+    """The file of locks, opened once: closing any descriptor of it would release them all."""
+    file = Path(gettempdir()) / f"lumbar-test-ports-{os.geteuid()}"
+    return os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 class Peer:
@@ -151,7 +178,7 @@ class Orthanc(Peer):
 
 
 class Storescp(Peer):
-    """DCMTK's storescp; it accepts every transfer syntax and writes what it gets, bit for bit, into ``folder``."""
+    """DCMTK's storescp: accepts every transfer syntax, writes files unchanged into ``folder``."""
 
     ae_title = "STORESCP"
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from db import job_lifecycle, schema, studies
+from db import job_lifecycle, studies
 from db.context import SiteContext
 from db.database import Database
 from db.ingest import ingest
@@ -11,6 +11,7 @@ from db.models import Job, JobKind, ReportRow, Table
 from db.studies import StudyEvent
 from lumbar.settings import Settings
 from lumbar.store.files import Store, digest_of
+from tests.databases import sqlite_database
 from tests.integration.conftest import ROOT, arrival, make_slice
 from tests.integration.test_queries import CANAL, SEVERE, analysed, end
 
@@ -25,8 +26,7 @@ ANALYSIS, WAITING, DELIVERED, DEAD = (
 
 def open_site(home: Path, **settings) -> SiteContext:
     """A new site on SQLite."""
-    database = Database.connect(f"sqlite:///{home / 'lumbar.sqlite'}")
-    schema.upgrade(database)
+    database = Database.connect(sqlite_database(home / "lumbar.sqlite"))
     return SiteContext(Settings(home=home, **settings), database, Store(home / "store"))
 
 

@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from db import schema
-from tests.system import closing_database
-
 MARKER = "DOE^JOHN"
 ROOT = Path(__file__).parent.parent.parent
 
@@ -168,9 +165,6 @@ def test_a_celery_task_that_fails_says_one_line_without_values():
 
 
 def test_a_database_error_that_quotes_a_value_says_one_line_without_it(postgres):
-    url = postgres.new_database()
-    with closing_database(url) as database:
-        schema.upgrade(database)
-    lines = lines_of(DATABASE, URL=url)
+    lines = lines_of(DATABASE, URL=postgres.migrated_database())
     assert len(lines) == 4
     assert all("psycopg.errors.UniqueViolation" in line for line in lines)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy import select, update
 
-from db import job_lifecycle, jobs, operator_actions, retention, schema, studies
+from db import job_lifecycle, jobs, operator_actions, retention, studies
 from db.context import SiteContext
 from db.database import Database
 from db.ingest import IngestResult, ingest
@@ -23,6 +23,7 @@ from lumbar.spine.anatomy import ALL_FINDINGS
 from lumbar.spine.findings import Finding
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.store.files import Store
+from tests.databases import sqlite_database
 from tests.integration.conftest import ROOT, arrival, make_slice
 
 BUNDLE = BundleIdentity("stub", "1", "0" * 64, TrainedOn.NOTHING, "1")
@@ -48,8 +49,7 @@ class Machine(RuleBasedStateMachine):
 
     @initialize()
     def open_site(self) -> None:
-        database = Database.connect(f"sqlite:///{self.folder / 'lumbar.sqlite'}")
-        schema.upgrade(database)
+        database = Database.connect(sqlite_database(self.folder / "lumbar.sqlite"))
         self.site = SiteContext(Settings(home=self.folder), database, Store(self.folder / "store"))
 
     def teardown(self) -> None:

@@ -11,6 +11,7 @@ from db.models import Job, JobKind, JobState
 from lumbar.errors import Permanent, WrongSetting
 from lumbar.settings import Settings
 from tests.peers import free_port
+from tests.system import closing_database
 
 NOON = "2026-11-25 12:00:00"
 OF_0001 = {
@@ -50,6 +51,18 @@ OF_0001 = {
         "created_at": NOON,
     },
 }
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def database(request, tmp_path):
+    """Brought to the newest schema by the migrations themselves, not copied from a template."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'lumbar.sqlite'}"
+    else:
+        url = request.getfixturevalue("postgres").new_database()
+    with closing_database(url) as database:
+        schema.upgrade(database)
+        yield database
 
 
 def test_the_migrations_make_just_the_tables_of_the_code(database):

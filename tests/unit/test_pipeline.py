@@ -119,9 +119,9 @@ def test_a_study_in_disorder_is_read_like_the_clean_one(
     assert analysis.caveats == usual.caveats
     for here, there in zip(analysis.findings, usual.findings, strict=True):
         assert (here.key, here.severity, here.reason) == (there.key, there.severity, there.reason)
-        if here.place and there.place:
+        if here.point and there.point:
             assert np.allclose(here.probabilities, there.probabilities, atol=1e-5)
-            here_at, there_at = ((p.x, p.y, p.z) for p in (here.place, there.place))
+            here_at, there_at = ((p.x, p.y, p.z) for p in (here.point, there.point))
             assert np.allclose(here_at, there_at, atol=0.01)
 
 

@@ -363,16 +363,16 @@ CHILD = """
 import os, signal, sys
 from pathlib import Path
 import pytest
-from tests import tiny
+from tests import tiny_network
 from lumbar.training.crop_files import cut_crops
 from lumbar.training.rsna_dataset import read_data_set
 from lumbar.training.crop_batches import Samples
 from lumbar.training.trainer import teach
 data, work, out, last = sys.argv[1:]
 monkeypatch = pytest.MonkeyPatch()
-tiny.register(monkeypatch)
+tiny_network.register(monkeypatch)
 cuts, _ = cut_crops(read_data_set(Path(data)).studies[:4], Path(work), lambda done: None, 1)
-recipe = tiny.recipe()
+recipe = tiny_network.recipe()
 samples = Samples("severity", cuts, Path(work), recipe)
 batches = 0
 def advance(done):
