@@ -5,6 +5,7 @@ from dataclasses import replace
 from random import Random
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lumbar.spine.slices import SliceHeader, Vector
 
@@ -116,6 +117,17 @@ def kept_as(header: SliceHeader, storage: Storage) -> SliceHeader:
         position = _triple(header.to_patient(header.columns - 1, 0))
         header = replace(header, position=position, orientation=(-x, -y, -z, u, v, w))
     return header
+
+
+def stored(
+    image: NDArray[np.float32], header: SliceHeader, storage: Storage
+) -> tuple[NDArray[np.float32], SliceHeader]:
+    """Pixels and header of the same slice, kept in memory in another of the eight ways."""
+    transposed, upside_down, backwards = storage
+    image = image.T if transposed else image
+    image = image[::-1] if upside_down else image
+    image = image[:, ::-1] if backwards else image
+    return np.ascontiguousarray(image), kept_as(header, storage)
 
 
 def _anew(slices: Sequence[SliceHeader], random: Random) -> Slices:

@@ -1,7 +1,5 @@
 """The command line as a person meets it: results, and one clear line for everything that is wrong."""
 
-import csv
-import io
 import json
 import re
 import shutil
@@ -14,7 +12,7 @@ from pydicom.data import get_testdata_file
 
 from lumbar.spine.anatomy import ALL_FINDINGS
 from lumbar.spine.provenance import RESEARCH_USE_ONLY
-from tests.acceptance.test_main_job import validation_errors
+from tests.acceptance.checks import assert_last_line, assert_one_line, rows_of, validation_errors
 from tests.system import System
 
 
@@ -22,32 +20,6 @@ from tests.system import System
 def stubbed(tmp_path):
     """The command line with stub networks."""
     return System(tmp_path / "cli", {})
-
-
-def rows_of(done):
-    assert done.returncode == 0, done.stderr
-    return list(csv.DictReader(io.StringIO(done.stdout)))
-
-
-def assert_one_line(done, status, said):
-    assert said_before(done, status, said) == []
-
-
-def assert_last_line(done, status, said):
-    """The reason comes last, after what became of each series."""
-    told = said_before(done, status, said)
-    assert told
-    assert all(line.startswith("series ") for line in told), told
-
-
-def said_before(done, status, said):
-    """The lines on standard error before the last, which holds the reason."""
-    assert done.returncode == status, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    *lines, last = done.stderr.strip().splitlines()
-    assert last.startswith("lumbar: ")
-    assert said in last
-    return lines
 
 
 def test_a_whole_phantom_is_read_from_a_folder_or_a_zip_alike(stubbed, phantom, tmp_path):

@@ -7,8 +7,8 @@ import pytest
 from db import studies
 from db.ingest import ingest
 from lumbar.store.files import Store
-from tests.acceptance.test_command_line import assert_one_line, rows_of
-from tests.integration.conftest import ROOT, arrival, make_slice
+from tests.acceptance.checks import assert_one_line, rows_of
+from tests.factories.instances import ROOT, arrival, make_slice
 from tests.system import System, closing_database
 
 

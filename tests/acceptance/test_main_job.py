@@ -8,6 +8,7 @@ from pydicom import dcmread
 
 from lumbar.spine.anatomy import ALL_FINDINGS
 from lumbar.spine.provenance import RESEARCH_USE_ONLY
+from tests.acceptance.checks import validation_errors
 from tests.system import wait_until
 
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
@@ -157,8 +158,3 @@ def test_a_study_analysed_again_sends_the_stored_report_again(delivering, pacs, 
 
 def delivered(system, study):
     return sum(row.state == "done" for row in system.deliveries(study))
-
-
-def validation_errors(file):
-    said = subprocess.run(["dciodvfy", "-new", str(file)], capture_output=True, text=True)
-    return [line for line in (said.stdout + said.stderr).splitlines() if line.startswith("Error")]

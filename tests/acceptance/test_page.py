@@ -9,7 +9,7 @@ from urllib.error import HTTPError, URLError
 
 import pytest
 
-from tests.acceptance.test_command_line import assert_one_line
+from tests.acceptance.checks import assert_one_line
 from tests.peers import free_port
 from tests.system import System, wait_until
 

@@ -6,7 +6,7 @@ from db import previews
 from db.context import SiteContext
 from db.models import JobState
 from lumbar.settings import Settings
-from tests.integration.conftest import ROOT
+from tests.factories.instances import ROOT
 from tests.integration.uploads import files_left, image, row, uploaded
 from tests.system import wait_until
 

@@ -10,9 +10,9 @@ from db.studies import find
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import Severity
 from lumbar.store.files import Store
-from tests.acceptance.test_command_line import assert_one_line, rows_of
-from tests.integration.conftest import ROOT
-from tests.integration.test_queries import CANAL, SEVERE, analysed
+from tests.acceptance.checks import assert_one_line, rows_of
+from tests.factories.analyses import CANAL, SEVERE, analysed
+from tests.factories.instances import ROOT
 from tests.system import System, closing_database
 
 PASSWORD = "correct horse battery\n"

@@ -3,39 +3,18 @@
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from urllib.request import urlopen
 
 import pytest
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
 from db import accounts
-from db.context import SiteContext
 from db.models import UserRole
 from tests.browser.filled import fill
+from tests.browser.served import PASSWORD, WIDE, Served
 from tests.integration.morning import open_site
 from tests.peers import free_port
 from tests.system import wait_until
 from web.server import serve
-
-PASSWORD = "correct horse battery"
-WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 360, "height": 740}
-
-
-@dataclass(frozen=True)
-class Served:
-    """A site and where its page is; ``severe`` is the UID of a study whose images can be looked at."""
-
-    site: SiteContext
-    root: str
-    severe: str
-
-    def answers(self) -> bool:
-        try:
-            with urlopen(f"{self.root}/healthz", timeout=5) as answer:
-                return answer.status == 200
-        except OSError:
-            return False
 
 
 @pytest.fixture(scope="package")

@@ -19,7 +19,7 @@ from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Rol
 from lumbar.spine.findings import Finding, ImagePoint
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.spine.slices import SliceHeader
-from tests.integration.conftest import ROOT, arrival, make_slice
+from tests.factories.instances import ROOT, arrival, make_slice
 from tests.integration.morning import report
 
 BUNDLE = BundleIdentity("phantom", "1", "ab" * 32, TrainedOn.SYNTHETIC, "1")

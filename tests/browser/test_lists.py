@@ -11,7 +11,7 @@ from db.ingest import ingest
 from db.models import StudyState, UserRole, WebSession
 from db.studies import find
 from tests.browser.filled import ARRIVING, FAILED, LATE, NORMAL
-from tests.integration.conftest import ROOT, arrival, make_slice
+from tests.factories.instances import ROOT, arrival, make_slice
 
 FIFTEEN_S = 15_000
 

@@ -5,8 +5,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from db.models import UserRole
-from tests.browser.conftest import NARROW, WIDE
 from tests.browser.filled import ARRIVING, FAILED, NORMAL
+from tests.browser.served import NARROW, WIDE
 
 PAGES = [
     *(

@@ -13,8 +13,8 @@ from playwright.sync_api import Page, expect
 from db.read_models.study_detail import study_detail
 from db.studies import find, instances_in_use
 from lumbar.dicom.pixels import read_slice
-from tests.browser.conftest import PASSWORD
 from tests.browser.filled import CANAL, NORMAL, RECESS
+from tests.browser.served import PASSWORD
 
 COLOURED = """canvas => {
   const ink = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });

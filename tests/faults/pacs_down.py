@@ -9,10 +9,10 @@ from pynetdicom.sop_class import Comprehensive3DSRStorage, Verification
 from sqlalchemy import select
 
 from db.models import Delivery, Job, JobKind, ReportRow, Study
+from tests.factories.instances import ROOT
 from tests.faults.accounting import Watch, judge, reports_in, settle, snapshot
 from tests.faults.outcome import Ground, Outcome
 from tests.faults.sending import Senders, make_studies
-from tests.integration.conftest import ROOT
 from tests.peers import free_port
 from tests.system import System, closing_database, wait_until
 

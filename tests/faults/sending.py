@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.integration.conftest import make_slice
+from tests.factories.instances import make_slice
 
 BATCH = 25  # instances an association
 _ROLES = (("sagittal", "T1"), ("sagittal", "T2"), ("axial", "T2"))

@@ -9,6 +9,8 @@ from struct import pack, unpack_from
 import pydicom
 from pydicom.data import get_testdata_file
 
+from tests.hostile import wire
+
 NATIVE, RLE, JPEG_2000, JPEG_LS = (
     Path(str(get_testdata_file(f"MR_small{kind}.dcm", download=False)))
     for kind in ("", "_RLE", "_jp2klossless", "_jpeg_ls_lossless")
@@ -284,3 +286,9 @@ def streams() -> list[HostileFile]:
 
 
 FILES = [*headers(), *streams()]
+
+UNDECODABLE = {  # transfer syntax and a fragment
+    "RLE that lies": (wire.RLE, codestream(RLE)[:200]),
+    "JPEG 2000 of nothing": (wire.JPEG_2000, b"\xff\x4f\xff\x51" + bytes(40)),
+    "JPEG-LS of zeros": (wire.JPEG_LS, bytes(4000)),
+}

@@ -1,7 +1,6 @@
 """Hostile folders and zips: each is refused by name; nothing outside them is read or written."""
 
 import re
-import resource
 import signal
 
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from lumbar.dicom.discover import find_instances
 from lumbar.errors import NotAnalysable
 from tests.hostile.archives import INPUTS
+from tests.memory import peak_memory
 
 MEMORY_ALLOWED = 512 * 2**20  # bytes that reading them may cost in all
 
@@ -33,7 +33,7 @@ def test_a_hostile_input_is_refused_by_name(tmp_path, hostile):
     place.mkdir(parents=True)
     scratch.mkdir(parents=True)
     given = hostile.make(place)
-    before, memory = set(tmp_path.rglob("*")), peak()
+    before, memory = set(tmp_path.rglob("*")), peak_memory()
     if hostile.why is None:
         instances, _ = find_instances(given, scratch)
         assert len(instances) == 1
@@ -42,9 +42,4 @@ def test_a_hostile_input_is_refused_by_name(tmp_path, hostile):
             find_instances(given, scratch)
         assert re.fullmatch(hostile.why, str(refused.value))
     assert {path.parent for path in set(tmp_path.rglob("*")) - before} <= {scratch}
-    assert peak() - memory < MEMORY_ALLOWED
-
-
-def peak():
-    """The most that this process ever held, bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    assert peak_memory() - memory < MEMORY_ALLOWED

@@ -16,7 +16,7 @@ from redis import Redis
 
 from tests.hostile import wire
 from tests.hostile.datasets import DATASETS
-from tests.hostile.test_pixels import UNDECODABLE
+from tests.hostile.pixels import UNDECODABLE
 from tests.hostile.watched import Watched, descendants
 from tests.peers import free_port
 from tests.servers import Postgres

@@ -9,15 +9,10 @@ import pytest
 from lumbar.dicom.pixels import read_slice
 from lumbar.errors import NotDicom
 from tests.hostile import wire
-from tests.hostile.pixels import FILES, RLE, changed, codestream
+from tests.hostile.pixels import FILES, UNDECODABLE, changed
 from tests.system import wait_until
 
 SETTINGS = {"LUMBAR_QUIET_S": "1", "LUMBAR_QUIET_INCOMPLETE_S": "2"}
-UNDECODABLE = {
-    "RLE that lies": (wire.RLE, codestream(RLE)[:200]),
-    "JPEG 2000 of nothing": (wire.JPEG_2000, b"\xff\x4f\xff\x51" + bytes(40)),
-    "JPEG-LS of zeros": (wire.JPEG_LS, bytes(4000)),
-}
 
 
 @pytest.mark.parametrize("hostile", FILES, ids=lambda one: one.name)

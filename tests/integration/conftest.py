@@ -1,25 +1,15 @@
-"""Instances by the dozen, small enough to be made for each test."""
+"""A site on each kind of database."""
 
 from collections.abc import Callable
-from io import BytesIO
 
-import numpy as np
 import pytest
 from pydicom import Dataset
-from pydicom.dataset import FileMetaDataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from db.context import SiteContext
 from db.database import Database
-from db.ingest import Arrival
 from lumbar.settings import Settings
 from lumbar.store.files import Store
-
-ROOT = "1.2.826.0.1.3680043.8.498"
-TIMES = {"T1": (500, 12), "T2": (3500, 100)}
-ORIENTATIONS = {"sagittal": [0, 1, 0, 0, 0, -1], "axial": [1, 0, 0, 0, 1, 0]}
+from tests.factories.instances import make_slice
 
 
 @pytest.fixture
@@ -35,42 +25,3 @@ def site(database: Database, tmp_path) -> SiteContext:
 @pytest.fixture
 def slice_of() -> Callable[..., Dataset]:
     return make_slice
-
-
-def make_slice(study: int = 1, series: int = 1, number: int = 1, **elements) -> Dataset:
-    """An MR slice of 8 × 8 pixels; ``plane`` and ``weighting`` say what it would be read for."""
-    plane, weighting = elements.pop("plane", "sagittal"), elements.pop("weighting", "T2")
-    ds = Dataset()
-    ds.SOPClassUID = MRImageStorage
-    ds.SOPInstanceUID = f"{ROOT}.{study}.{series}.{number}"
-    ds.StudyInstanceUID, ds.SeriesInstanceUID = f"{ROOT}.{study}", f"{ROOT}.{study}.{series}"
-    ds.PatientID, ds.PatientName, ds.Modality = f"P{study}", f"Test^{study}", "MR"
-    ds.InstanceNumber, ds.SeriesNumber = number, series
-    ds.ImageOrientationPatient = ORIENTATIONS[plane]
-    ds.ImagePositionPatient = [number * 4.0, 0, 0] if plane == "sagittal" else [0, 0, number * 4.0]
-    ds.PixelSpacing, ds.SliceThickness, ds.FrameOfReferenceUID = [30, 30], 4, f"{ROOT}.{study}.9"
-    ds.RepetitionTime, ds.EchoTime = TIMES[weighting]
-    ds.ScanningSequence, ds.SequenceVariant, ds.ImageType = "SE", "SK", ["ORIGINAL", "PRIMARY"]
-    ds.Rows = ds.Columns = 8
-    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 0
-    ds.PixelData = np.full((8, 8), number, np.uint16).tobytes()
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    for keyword, value in elements.items():
-        setattr(ds, keyword, value)
-    return ds
-
-
-def arrival(ds: Dataset, source: str = "MR1") -> Arrival:
-    """The dataset as it comes through the door."""
-    buffer = DicomBytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = True, False
-    write_dataset(buffer, ds)
-    return Arrival(
-        BytesIO(buffer.getvalue()),
-        str(ExplicitVRLittleEndian),
-        str(ds.SOPClassUID),
-        str(ds.SOPInstanceUID),
-        source,
-    )

@@ -12,8 +12,8 @@ from db.studies import StudyEvent
 from lumbar.settings import Settings
 from lumbar.store.files import Store, digest_of
 from tests.databases import sqlite_database
-from tests.integration.conftest import ROOT, arrival, make_slice
-from tests.integration.test_queries import CANAL, SEVERE, analysed, end
+from tests.factories.analyses import CANAL, SEVERE, analysed, end
+from tests.factories.instances import ROOT, arrival, make_slice
 
 SEVERE_UID, FAILED_UID, REFUSED_UID, ARRIVING_UID = (f"{ROOT}.{number}" for number in (1, 2, 3, 4))
 ANALYSIS, WAITING, DELIVERED, DEAD = (

@@ -9,7 +9,7 @@ from sqlalchemy import event, select, update
 from db import job_lifecycle, jobs, studies
 from db.ingest import ingest
 from db.models import Job, JobKind, JobState, Study, StudyState
-from tests.integration.conftest import ROOT, arrival, make_slice
+from tests.factories.instances import ROOT, arrival, make_slice
 
 
 @pytest.fixture

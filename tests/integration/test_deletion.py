@@ -21,8 +21,8 @@ from db.models import (
 )
 from lumbar.errors import NotFound, Permanent
 from lumbar.store.files import StagingFile
-from tests.integration.conftest import ROOT, arrival, make_slice
-from tests.integration.test_queries import analysed
+from tests.factories.analyses import analysed
+from tests.factories.instances import ROOT, arrival, make_slice
 
 UID = f"{ROOT}.1"
 

@@ -17,9 +17,9 @@ from db.read_models.worklist import Ranking
 from db.studies import StudyEvent
 from lumbar.errors import NotFound
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, Level, Severity
-from tests.integration.conftest import ROOT, arrival, make_slice
-from tests.integration.test_queries import CANAL, MODERATE, RECESS, SEVERE, analysed, end
-from tests.integration.test_worklist import NOW, fill
+from tests.factories.analyses import CANAL, MODERATE, RECESS, SEVERE, analysed, end
+from tests.factories.instances import ROOT, arrival, make_slice
+from tests.factories.worklists import NOW, fill
 
 
 def everything(session, only, size):
@@ -115,7 +115,7 @@ def test_a_study_tells_what_changed_what_was_said_and_where_its_report_went(site
 def analysed_again(site, exceptions):
     from lumbar.spine.findings import Finding
     from lumbar.spine.provenance import TrainedOn
-    from tests.integration.test_queries import NORMAL, POINT, bundle
+    from tests.factories.analyses import NORMAL, POINT, bundle
 
     again = [
         Finding(*key.parts, probabilities=exceptions.get(key, NORMAL), point=POINT, shows=0.9)

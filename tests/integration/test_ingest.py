@@ -18,7 +18,7 @@ from db.ingest import HeaderDisagrees, IngestResult, ingest
 from db.models import AuditEvent, Instance, Job, JobState, Patient, Study, StudyState
 from lumbar.errors import NotDicom
 from lumbar.store.files import Store, StoreFull
-from tests.integration.conftest import ROOT, arrival, make_slice
+from tests.factories.instances import ROOT, arrival, make_slice
 
 
 def study_of(site, number=1):

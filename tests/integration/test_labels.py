@@ -9,8 +9,8 @@ from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Level, Role, Severity
 from lumbar.spine.findings import Finding, ImagePoint
 from lumbar.spine.provenance import TrainedOn
 from lumbar.training.rsna_dataset import read_data_set
-from tests.integration.conftest import ROOT, arrival, make_slice
-from tests.integration.test_queries import CANAL, SEVERE, analysed, bundle, end
+from tests.factories.analyses import CANAL, SEVERE, analysed, bundle, end
+from tests.factories.instances import ROOT, arrival, make_slice
 
 UPPER = FindingKey(CANAL.condition, Level.L1_L2)
 

@@ -24,7 +24,7 @@ from lumbar.spine.findings import Finding
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.store.files import Store
 from tests.databases import sqlite_database
-from tests.integration.conftest import ROOT, arrival, make_slice
+from tests.factories.instances import ROOT, arrival, make_slice
 
 BUNDLE = BundleIdentity("stub", "1", "0" * 64, TrainedOn.NOTHING, "1")
 NOT_ASSESSED = [Finding(*key.parts, reason="a stub") for key in ALL_FINDINGS]

@@ -10,7 +10,7 @@ from db.models import AuditEvent, Job, JobKind, JobState, ReportRow, Study, Stud
 from db.operator_actions import BY_HAND
 from db.studies import StudyEvent
 from lumbar.errors import Permanent
-from tests.integration.conftest import ROOT, arrival, make_slice
+from tests.factories.instances import ROOT, arrival, make_slice
 
 LATER, ONCE = Backoff(2, 1000, 1000), Backoff(1, 1, 1)
 REPORT = {

@@ -18,9 +18,8 @@ from db.read_models import metrics, study_queries
 from db.types import db_now
 from lumbar.errors import NotDicom, NotFound
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition
+from tests.factories.instances import ROOT, arrival, make_slice
 from tests.hostile.archives import INPUTS
-from tests.hostile.test_archives import peak
-from tests.integration.conftest import ROOT, arrival, make_slice
 from tests.integration.uploads import (
     change,
     expire,
@@ -35,6 +34,7 @@ from tests.integration.uploads import (
     zipped,
 )
 from tests.integration.visitors import trail
+from tests.memory import peak_memory
 from tests.stub_program import StubNetworks
 from tests.system import wait_until
 from worker import preview, store_upload
@@ -134,9 +134,9 @@ def test_what_cannot_be_read_gives_a_reason_in_words_and_goes_as_well(site, file
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_header_that_bloats_its_parser_costs_the_worker_nothing(site, keep):
     name = uploaded(site, [heavy_image(), image()], keep)
-    before = peak()
+    before = peak_memory()
     read(site)
-    assert peak() - before < 100 * 2**20
+    assert peak_memory() - before < 100 * 2**20
     told = [line for line in answer_of(site, name).choices if line.startswith("1 file ")]
     assert len(told) == 1
     assert row(site, name).state is JobState.DONE

@@ -12,63 +12,26 @@ from db.read_models import study_queries
 from db.read_models.worklist import Ranking, worklist
 from db.studies import StudyEvent
 from lumbar.errors import NotAnalysable, Permanent
-from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Severity
-from lumbar.spine.findings import Finding, ImagePoint
-from lumbar.spine.provenance import BundleIdentity, TrainedOn
+from lumbar.spine.anatomy import ALL_FINDINGS, Level, Severity
+from lumbar.spine.findings import Finding
+from lumbar.spine.provenance import TrainedOn
 from lumbar.spine.urgency import Urgency
+from tests.factories.analyses import (
+    CANAL,
+    MODERATE,
+    NORMAL,
+    POINT,
+    RECESS,
+    SEVERE,
+    UNSURE,
+    analysed,
+    bundle,
+    end,
+)
+from tests.factories.instances import ROOT, arrival, make_slice
 from tests.faults.stub_reading import by_headers
-from tests.integration.conftest import ROOT, arrival, make_slice
 from tests.stub_program import StubNetworks
 from worker import analysis
-
-POINT = ImagePoint("1.2", "1.3", "1.4", None, 10.5, 20.25, -1, 2, 3)
-CANAL = FindingKey(Condition.SPINAL_CANAL_STENOSIS, Level.L4_L5)
-RECESS = FindingKey(Condition.LEFT_SUBARTICULAR_STENOSIS, Level.L1_L2)
-NORMAL, MODERATE, SEVERE, UNSURE = (
-    (0.9, 0.1, 0.0),
-    (0.1, 0.8, 0.1),
-    (0.0, 0.1, 0.9),
-    (0.4, 0.3, 0.3),
-)
-
-
-def bundle(trained_on):
-    return BundleIdentity(f"b-{trained_on}", "1", "ab" * 32, trained_on, "1")
-
-
-def analysed(
-    site,
-    number,
-    exceptions=None,
-    trained_on=TrainedOn.CLINICAL,
-    unassessed=(),
-    poorly_shown=(),
-    **words,
-):
-    """A study whose 25 findings are normal but for the exceptions."""
-    ingest(site.database, site.store, arrival(make_slice(study=number)))
-    exceptions = exceptions or {}
-    found = [
-        Finding(*key.parts, reason="no axial T2")
-        if key in unassessed
-        else Finding(
-            *key.parts,
-            probabilities=exceptions.get(key, NORMAL),
-            point=POINT,
-            shows=0.4 if key in poorly_shown else 0.5,
-        )
-        for key in ALL_FINDINGS
-    ]
-    end(site, number, StudyEvent.ANALYSED, found=found, bundle=bundle(trained_on), **words)
-
-
-def end(site, number, event, **outcome):
-    with site.database.transaction() as session:
-        study = studies.find(session, f"{ROOT}.{number}")
-        studies.complete(session, study.id)
-        job_lifecycle.end_analysis(
-            session, job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10), event, **outcome
-        )
 
 
 def order(site, now=None, **options):

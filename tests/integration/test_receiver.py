@@ -18,7 +18,7 @@ from lumbar.settings import Settings
 from lumbar.store.files import StoreFull
 from scp import receiver
 from scp.receiver import Receiver
-from tests.integration.conftest import ROOT, make_slice
+from tests.factories.instances import ROOT, make_slice
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from lumbar.settings import Settings
 from scp.admission import IDLE_S, MAXIMUM_WAITING
 from scp.limits import LONGEST_PDU
 from scp.receiver import Receiver
-from tests.integration.conftest import make_slice
+from tests.factories.instances import make_slice
 from tests.system import wait_until
 
 

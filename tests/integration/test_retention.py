@@ -12,7 +12,7 @@ from db.context import SiteContext
 from db.ingest import IngestResult, RemovedMeanwhile, ingest
 from db.models import AuditEvent, Instance, JobKind, Study, StudyState
 from lumbar.errors import Permanent
-from tests.integration.conftest import ROOT, arrival, make_slice
+from tests.factories.instances import ROOT, arrival, make_slice
 from tests.stub_program import StubNetworks
 from worker.analysis import analyse_study
 from worker.runner import perform

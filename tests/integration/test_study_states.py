@@ -13,7 +13,7 @@ from db.ingest import ingest
 from db.jobs import Backoff
 from db.models import Job, JobKind, JobState, Study, StudyState
 from db.studies import TRANSITIONS, Quiet, StudyEvent
-from tests.integration.conftest import ROOT, arrival, make_slice
+from tests.factories.instances import ROOT, arrival, make_slice
 from tests.stub_program import StubNetworks
 from worker.analysis import analyse_study
 from worker.runner import perform

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from db import job_lifecycle, jobs, studies
 from db.ingest import ingest
 from db.models import Job, JobKind
-from tests.integration.conftest import ROOT, arrival, make_slice
+from tests.factories.instances import ROOT, arrival, make_slice
 from worker import sweep
 
 

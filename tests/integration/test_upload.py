@@ -14,7 +14,7 @@ from sqlalchemy import select
 from db import previews
 from db.context import SiteContext
 from db.models import Preview, UserRole
-from tests.integration.conftest import ROOT
+from tests.factories.instances import ROOT
 from tests.integration.uploads import files_left, image, read, row, zipped
 from tests.integration.visitors import OURS, Visitor, by_token, count, in_browser, trail
 from tests.peers import free_port

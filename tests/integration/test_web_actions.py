@@ -21,7 +21,8 @@ from db.models import (
     UserRole,
 )
 from lumbar.spine.anatomy import Severity
-from tests.integration.conftest import ROOT, arrival, make_slice
+from tests.factories.analyses import end
+from tests.factories.instances import ROOT, arrival, make_slice
 from tests.integration.morning import (
     ARRIVING_UID,
     DEAD,
@@ -31,7 +32,6 @@ from tests.integration.morning import (
     WAITING,
     fill,
 )
-from tests.integration.test_queries import end
 from tests.integration.visitors import Visitor, by_token, count, in_browser, row, trail
 from web.app import create_app
 

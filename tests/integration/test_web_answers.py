@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from db import audit
 from db.database import DatabaseUnavailable
 from db.models import AuditEvent, UserRole
-from tests.integration.conftest import ROOT
+from tests.factories.instances import ROOT
 from tests.integration.morning import (
     ARRIVING_UID,
     DEAD,

@@ -8,68 +8,14 @@ from fastapi.routing import iter_route_contexts
 from starlette.routing import Mount
 
 from db.ingest import ingest
-from db.models import Permission, Study, UserRole
-from tests.integration.conftest import arrival, make_slice
+from db.models import Study, UserRole
+from tests.factories.instances import arrival, make_slice
+from tests.integration.routes import ADMINISTER, NEEDS, OPEN, OPERATE, READ, REVIEW
 from tests.integration.visitors import Visitor, by_token, count, in_browser, one_database
 from web.app import create_app
 
 pytestmark = one_database
 
-READ, REVIEW, OPERATE, ADMINISTER = Permission
-OPEN = None  # nothing of a patient is there
-
-NEEDS: dict[str, Permission | None] = {
-    "GET /": READ,
-    "GET /studies": READ,
-    "GET /studies/{uid}": READ,
-    "GET /studies/{uid}/series": READ,
-    "GET /studies/{uid}/instances/{instance}/frames/{frame}": READ,
-    "GET /findings": READ,
-    "GET /findings.csv": READ,
-    "GET /quality": READ,
-    "GET /me": READ,
-    "POST /password": READ,
-    "POST /sign-out": READ,
-    "GET /reviews.zip": REVIEW,
-    "POST /studies/{uid}/findings/{finding_id}/review": REVIEW,
-    "POST /studies/{uid}/read": REVIEW,
-    "POST /studies/{uid}/requeue": OPERATE,
-    "POST /studies/{uid}/complete": OPERATE,
-    "GET /jobs": OPERATE,
-    "GET /jobs.csv": OPERATE,
-    "POST /jobs/{job}/retry": OPERATE,
-    "POST /jobs/{job}/cancel": OPERATE,
-    "POST /jobs/{job}/resend": OPERATE,
-    "GET /system": OPERATE,
-    "POST /destinations/{name:path}/echo": OPERATE,
-    "POST /studies/{uid}/delete": ADMINISTER,
-    "GET /users": ADMINISTER,
-    "POST /users": ADMINISTER,
-    "POST /users/{name}": ADMINISTER,
-    "POST /tokens": ADMINISTER,
-    "POST /tokens/{token}/revoke": ADMINISTER,
-    "GET /audit": ADMINISTER,
-    "GET /api/v1/worklist": READ,
-    "GET /api/v1/studies": READ,
-    "GET /api/v1/studies/{uid}": READ,
-    "GET /api/v1/studies/{uid}/deliveries": READ,
-    "GET /api/v1/findings": READ,
-    "GET /api/v1/bundles": READ,
-    "PUT /api/v1/studies/{uid}/read": REVIEW,
-    "POST /api/v1/findings/{finding_id}/reviews": REVIEW,
-    "POST /api/v1/studies/{uid}/requeue": OPERATE,
-    "POST /api/v1/studies/{uid}/complete": OPERATE,
-    "GET /api/v1/jobs": OPERATE,
-    "POST /api/v1/jobs/{job}/retry": OPERATE,
-    "POST /api/v1/jobs/{job}/cancel": OPERATE,
-    "POST /api/v1/jobs/{job}/resend": OPERATE,
-    "GET /api/v1/openapi.json": OPEN,
-    "GET /sign-in": OPEN,
-    "POST /sign-in": OPEN,
-    "GET /healthz": OPEN,
-    "GET /readyz": OPEN,
-    "GET /metrics": OPEN,
-}
 MAY = {
     UserRole.VIEWER: {READ},
     UserRole.READER: {READ, REVIEW},

@@ -5,7 +5,7 @@ from fastapi.routing import iter_route_contexts
 from starlette.routing import Match
 
 from db.models import UserRole
-from tests.integration.conftest import ROOT
+from tests.factories.instances import ROOT
 from tests.integration.morning import (
     ARRIVING_UID,
     DEAD,
@@ -16,7 +16,7 @@ from tests.integration.morning import (
     everything,
     fill,
 )
-from tests.integration.test_web_auth import NEEDS, OPEN
+from tests.integration.routes import NEEDS, OPEN
 from tests.integration.visitors import OURS, Visitor, by_token, in_browser, one_database
 from web.app import create_app
 

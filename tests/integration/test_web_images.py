@@ -6,7 +6,7 @@ import pytest
 from db import studies
 from db.ingest import ingest
 from db.models import UserRole
-from tests.integration.conftest import ROOT, arrival, make_slice
+from tests.factories.instances import ROOT, arrival, make_slice
 from tests.integration.morning import open_site
 from tests.integration.visitors import Visitor, in_browser
 from web.app import create_app

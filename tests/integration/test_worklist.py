@@ -1,66 +1,22 @@
 """The worklist by pages: the order of all at once, whatever the sizes; who leaves it; who is found by words."""
 
-import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from db import reviews, studies
 from db.ingest import ingest
-from db.models import AuditEvent, Bundle, FindingRow, Patient, Study, StudyState
+from db.models import AuditEvent, Study, StudyState
 from db.read_models import study_search
 from db.read_models.worklist import Ranking, StudyFilter, waiting, worklist
 from db.read_models.worklist import studies as all_studies
 from db.studies import StudyEvent
 from lumbar.errors import NotFound, Permanent
-from lumbar.spine.anatomy import ALL_FINDINGS, Severity
 from lumbar.spine.provenance import TrainedOn
 from lumbar.spine.urgency import Urgency
-from tests.integration.conftest import ROOT, arrival, make_slice
-from tests.integration.test_queries import CANAL, SEVERE, analysed, end
-
-NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
-
-
-def fill(database, seed, count=60):
-    """Studies of every kind, some of the same second, without going through an analysis."""
-    rng = random.Random(seed)
-    with database.transaction() as session:
-        bundles = {
-            trained_on: Bundle(name=trained_on, version="1", weights_sha256="", trained_on=trained_on,
-                               preprocessing_version="1")
-            for trained_on in (TrainedOn.CLINICAL, TrainedOn.SYNTHETIC)
-        }  # fmt: skip
-        session.add_all(bundles.values())
-        for n in range(count):
-            patient = Patient(
-                issuer="A", patient_identifier=f"P{n}", name=f"Name{n}^Given", birth_date="", sex=""
-            )
-            session.add(patient)
-            session.flush()
-            state = rng.choice(
-                [StudyState.ANALYSED, StudyState.ANALYSED, StudyState.FAILED, StudyState.QUEUED]
-            )
-            study = Study(
-                study_instance_uid=f"{ROOT}.{n}", patient_id=patient.id, accession_number=f"A{n}", study_date="",
-                description="", scanner=rng.choice(["one", "two"]), stat=rng.random() < 0.1, state=state,
-                last_received_at=NOW - timedelta(hours=rng.choice([0, 1, 3, 5, 7, 9, 20, 100])),
-                ended_at=NOW, read_at=NOW if rng.random() < 0.2 else None,
-            )  # fmt: skip
-            session.add(study)
-            session.flush()
-            if state is StudyState.ANALYSED:
-                study.trained_on = rng.choice(list(bundles))
-                worst = rng.choice(list(Severity))
-                study.severe = worst is Severity.SEVERE
-                session.add_all(
-                    FindingRow(
-                        study_id=study.id, revision=1, condition=key.condition, level=key.level,
-                        severity=worst if key == CANAL else Severity.NORMAL_MILD, normal_mild=0.8, moderate=0.1,
-                        severe=0.1, shows=0.9, bundle_id=bundles[study.trained_on].id,
-                    )
-                    for key in ALL_FINDINGS
-                )  # fmt: skip
+from tests.factories.analyses import CANAL, SEVERE, analysed, end
+from tests.factories.instances import ROOT, arrival, make_slice
+from tests.factories.worklists import NOW, fill
 
 
 def paged(session, asked, size):

@@ -11,7 +11,7 @@ from db import previews
 from db.context import SiteContext
 from db.models import Preview, User, UserRole
 from db.types import db_now
-from tests.integration.conftest import make_slice
+from tests.factories.instances import make_slice
 from tests.stub_program import StubNetworks
 from worker.preview import read_next
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lumbar.spine.anatomy import Plane, Role
 from lumbar.spine.crops import CROP_MM, SIDE, crop, crop_to_image, normalised
 from lumbar.spine.slices import SliceHeader, Vector
-from tests.study_factory import Storage, kept_as
+from tests.study_factory import Storage, kept_as, stored
 from tests.unit.headers import SLICE
 from tests.unit.planes import oblique
 
@@ -32,15 +32,6 @@ def hung(plane: Plane, tilt: float = 0.0) -> SliceHeader:
     turn = np.radians(tilt)
     down = column * np.cos(turn) + np.cross(row, column) * np.sin(turn)
     return replace(HEADER, orientation=(*row, *down))
-
-
-def stored(image: Image, header: SliceHeader, storage: Storage) -> tuple[Image, SliceHeader]:
-    """The same slice kept in memory in another of the eight ways, its header telling so."""
-    transposed, upside_down, backwards = storage
-    image = image.T if transposed else image
-    image = image[::-1] if upside_down else image
-    image = image[:, ::-1] if backwards else image
-    return np.ascontiguousarray(image), kept_as(header, storage)
 
 
 def bright_at(header: SliceHeader, column: float, row: float, sigma_mm: float = 2.0) -> Image:
