@@ -1,5 +1,7 @@
 """The documentation names what there is."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,44 @@ from db.models import JobState, StudyState, Table
 from lumbar.settings import Settings
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
-README = (DOCS.parent / "README.md").read_text()
 CHANGELOG = (DOCS.parent / "CHANGELOG.md").read_text()
+PAGES = sorted((*DOCS.parent.glob("*.md"), *DOCS.glob("*.md")))
+CODE = re.compile(r"^```\w*\n([^`]+)^```|`([^`]+)`|^    (.+)$", re.MULTILINE)
+CALL = re.compile(r"(?<![\w./-])lumbar((?: (?!lumbar )[a-z][a-z-]*)+)(?![\w-])")
+LIST = re.compile(r"`lumbar`: ([^.]+)\.")
+
+
+def commands_of(group, path=()) -> Iterator[tuple[str, object]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands_of(command, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
+
+
+COMMANDS = dict(commands_of(get_command(app)))
+
+
+def calls(code: str) -> list[list[str]]:
+    """The words that follow `lumbar` wherever it is called: a command's, then perhaps arguments."""
+    return [words.split() for words in CALL.findall(code)]
+
+
+def calls_in(page: str) -> list[list[str]]:
+    """Those in code, fenced, in a line or indented; prose calls nothing."""
+    return [
+        words for code in CODE.findall(page) for words in calls(" ".join("".join(code).split()))
+    ]
+
+
+def is_named(command: str, page: str) -> bool:
+    """Whether a page calls the command by all its words, or has it in a list of commands."""
+    listed = [" ".join(one.split()) for found in LIST.findall(page) for one in found.split(",")]
+    return command in listed or any(begins(words, command) for words in calls_in(page))
+
+
+def begins(words: list[str], command: str) -> bool:
+    return " ".join(words[: len(command.split())]) == command
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
@@ -22,9 +60,38 @@ def test_every_setting_stands_in_operations_with_its_meaning(name):
     assert f"| {meaning} |" in (DOCS / "operations.md").read_text()
 
 
-@pytest.mark.parametrize("command", get_command(app).commands)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_named_in_the_changelog(command):
-    assert command in CHANGELOG
+    assert is_named(command, CHANGELOG)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_that_a_page_calls_is_one(page):
+    unknown = [
+        words
+        for words in calls_in(page.read_text())
+        if not any(begins(words, command) for command in COMMANDS)
+    ]
+    assert unknown == []
+
+
+@pytest.mark.parametrize(
+    ("page", "named"),
+    [
+        ("Start it with `lumbar jobs list`.", True),
+        ("    LUMBAR_WEB=false lumbar jobs list --state dead  # the dead ones", True),
+        ("`lumbar`: web, jobs\n  list, up.", True),
+        ("```sh\nlumbar up\nlumbar jobs list\n```", True),
+        ("`lumbar jobs` shows jobs in a list", False),
+        ("`lumbar jobs lists`", False),
+        ("`lumbar jobs list-all`", False),
+        ("`my-lumbar jobs list`", False),
+        ("`lumbar`: web, jobs, list.", False),
+        ("the lumbar jobs list", False),
+    ],
+)
+def test_a_command_is_named_by_all_its_words_or_not_at_all(page, named):
+    assert is_named("jobs list", page) is named
 
 
 @pytest.mark.parametrize("state", StudyState)
@@ -42,16 +109,8 @@ def test_every_table_stands_in_architecture(table):
     assert table in (DOCS / "architecture.md").read_text()
 
 
-def commands_of(group, path=()):
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
-            yield from commands_of(command, (*path, name))
-        else:
-            yield " ".join((*path, name)), command
-
-
-@pytest.mark.parametrize(("name", "command"), list(commands_of(get_command(app))))
+@pytest.mark.parametrize(("name", "command"), COMMANDS.items())
 def test_every_command_helps_with_an_example(name, command):
     assert command.help
     assert command.epilog.startswith("Example: ")
-    assert f"lumbar {name}" in command.epilog
+    assert any(begins(words, name) for words in calls(command.epilog))
