@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from argon2 import PasswordHasher
 from hypothesis import settings
 
+from db import accounts
 from db.database import Database
 from lumbar.networks import load_keypoints
 from lumbar.phantoms import PhantomTruth, write_study
@@ -56,6 +58,15 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
 def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
     with Orthanc(tmp_path_factory.mktemp("orthanc")) as server:
         yield server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def production_hasher() -> Iterator[PasswordHasher]:
+    """The hasher of passwords as shipped; while tests run, a quick one of the same kind is used."""
+    shipped = accounts._hasher
+    accounts._hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    yield shipped
+    accounts._hasher = shipped
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])

@@ -15,6 +15,8 @@ from lumbar.spine.provenance import RESEARCH_USE_ONLY
 from tests.acceptance.checks import assert_last_line, assert_one_line, rows_of, validation_errors
 from tests.system import System
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def stubbed(tmp_path):

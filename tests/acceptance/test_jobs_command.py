@@ -11,6 +11,8 @@ from tests.acceptance.checks import assert_one_line, rows_of
 from tests.factories.instances import ROOT, arrival, make_slice
 from tests.system import System, closing_database
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def waiting(tmp_path):

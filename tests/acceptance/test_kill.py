@@ -5,6 +5,7 @@ import random
 import signal
 import threading
 
+import pytest
 from pydicom import dcmread
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification
@@ -17,6 +18,8 @@ from lumbar.peers.demo_pacs import SmallPacs
 from lumbar.peers.dimse import send_files
 from tests.servers import Postgres
 from tests.system import System, closing_database, wait_until
+
+pytestmark = pytest.mark.slow
 
 KILLS = 5
 SEED = 20261123

@@ -11,6 +11,8 @@ from lumbar.spine.provenance import RESEARCH_USE_ONLY
 from tests.acceptance.checks import validation_errors
 from tests.system import wait_until
 
+pytestmark = pytest.mark.slow
+
 COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
 
 

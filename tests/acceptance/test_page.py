@@ -13,6 +13,8 @@ from tests.acceptance.checks import assert_one_line
 from tests.peers import free_port
 from tests.system import System, wait_until
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "correct horse battery"
 
 

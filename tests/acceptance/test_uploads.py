@@ -10,6 +10,8 @@ from tests.factories.instances import ROOT
 from tests.integration.uploads import files_left, image, row, uploaded
 from tests.system import wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def test_an_upload_is_answered_though_everything_is_killed_while_it_is_read(system):
     system.start()

@@ -15,6 +15,8 @@ from tests.factories.analyses import CANAL, SEVERE, analysed
 from tests.factories.instances import ROOT
 from tests.system import System, closing_database
 
+pytestmark = pytest.mark.slow
+
 PASSWORD = "correct horse battery\n"
 
 

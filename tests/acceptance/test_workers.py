@@ -11,6 +11,8 @@ from db import operator_actions
 from db.models import JobKind, JobState
 from tests.system import System, closing_database, wait_until
 
+pytestmark = pytest.mark.slow
+
 REQUIRED_S = 30  # from a worker's death to the next attempt, with the settings as they come
 
 
@@ -29,6 +31,7 @@ def send(system, folder):
     assert sent.returncode == 0, sent.stdout + sent.stderr
 
 
+@pytest.mark.serial
 def test_a_killed_workers_study_is_in_other_hands_within_30_s(system, phantom):
     folder, truth = phantom(1)
     study = truth.study_instance_uid

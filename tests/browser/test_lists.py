@@ -13,6 +13,8 @@ from db.studies import find
 from tests.browser.filled import ARRIVING, FAILED, LATE, NORMAL
 from tests.factories.instances import ROOT, arrival, make_slice
 
+pytestmark = pytest.mark.slow
+
 FIFTEEN_S = 15_000
 
 

@@ -8,6 +8,8 @@ from db.models import UserRole
 from tests.browser.filled import ARRIVING, FAILED, NORMAL
 from tests.browser.served import NARROW, WIDE
 
+pytestmark = pytest.mark.slow
+
 PAGES = [
     *(
         "/",

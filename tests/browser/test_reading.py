@@ -16,6 +16,8 @@ from lumbar.dicom.pixels import read_slice
 from tests.browser.filled import CANAL, NORMAL, RECESS
 from tests.browser.served import PASSWORD
 
+pytestmark = pytest.mark.slow
+
 COLOURED = """canvas => {
   const ink = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", { willReadFrequently: true });
   ink.drawImage(canvas, 0, 0);

@@ -2,12 +2,15 @@
 
 import re
 
+import pytest
 from playwright.sync_api import expect
 
 from db import previews
 from tests.integration.uploads import files_of, zipped
 from tests.stub_program import StubNetworks
 from worker.preview import read_next
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_zip_is_uploaded_read_shown_and_forgotten(page, served, phantom, tmp_path):

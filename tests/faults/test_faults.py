@@ -9,6 +9,8 @@ from tests.faults import interleaved, pacs_down, power_cut, worker_recovery
 from tests.faults.outcome import Ground, Outcome
 from tests.faults.scenarios import SCENARIOS
 
+pytestmark = [pytest.mark.slow, pytest.mark.serial]
+
 SEED = 20261125
 ROUNDS = {"receiver-kill": 2, "worker-kill": 4, "redis-flush": 1}
 BY_THEMSELVES = (interleaved.FAULT, pacs_down.FAULT, worker_recovery.FAULT)

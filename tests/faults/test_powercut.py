@@ -8,6 +8,8 @@ import pytest
 
 from tests.faults.powercut import PowerCut
 
+pytestmark = pytest.mark.slow
+
 PRELUDE = """
 import os, signal, sqlite3, subprocess, sys, threading
 def sync(path):

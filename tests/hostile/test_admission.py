@@ -14,6 +14,8 @@ from tests.hostile import wire
 from tests.hostile.watched import Watched
 from tests.system import closing_database, wait_until
 
+pytestmark = pytest.mark.slow
+
 NEW = ["openssl", "req", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
 HANDSHAKE = "TLS handshake failed"
 NAMES = {

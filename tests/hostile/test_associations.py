@@ -7,6 +7,8 @@ import pytest
 from tests.hostile import wire
 from tests.hostile.associations import PEERS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda one: one.name)
 def test_a_hostile_peer_is_refused_by_name(watched, peer):

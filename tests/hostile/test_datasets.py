@@ -9,6 +9,8 @@ from db.models import Study
 from tests.hostile.datasets import DATASETS
 from tests.system import closing_database, wait_until
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {"LUMBAR_MAXIMUM_INSTANCE_MIB": "96", "LUMBAR_QUIET_INCOMPLETE_S": "1"}
 REFUSED = [one for one in DATASETS if one.status != 0x0000]
 KEPT = [one for one in DATASETS if one.status == 0x0000]

@@ -1,6 +1,10 @@
 """A few thousand damaged messages; ``make hostile`` sends as many as are asked for."""
 
+import pytest
+
 from tests.hostile import fuzzer
+
+pytestmark = pytest.mark.slow
 
 COUNT = 3000
 SETTINGS = {"LUMBAR_NETWORK_TIMEOUT_S": "5"}

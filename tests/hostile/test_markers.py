@@ -22,6 +22,8 @@ from tests.peers import free_port
 from tests.servers import Postgres
 from tests.system import wait_until
 
+pytestmark = pytest.mark.slow
+
 MARK = "Zq7Mark"  # in texts; dates and times cannot hold it
 DATE, TIME = "18991231", "235958.731"
 MARKS = (MARK.encode(), DATE.encode(), TIME.encode())

@@ -33,6 +33,7 @@ def test_pixels_that_are_whole_are_read(tmp_path):
     assert read_slice(path, None).shape == (64, 64)
 
 
+@pytest.mark.slow
 def test_a_study_of_undecodable_pixels_ends_not_analysable_with_the_reason(watched, phantom):
     study = send(watched, phantom(1)[0], spoilt=(1, 2, 3))
     wait_until(
@@ -44,6 +45,7 @@ def test_a_study_of_undecodable_pixels_ends_not_analysable_with_the_reason(watch
     )
 
 
+@pytest.mark.slow
 def test_a_study_with_one_undecodable_series_goes_on_with_the_rest(watched, phantom):
     study = send(watched, phantom(2)[0], spoilt=(2,))
     wait_until(lambda: watched.system.states().get(study) == "analysed", 60, watched.system.tail)
@@ -55,6 +57,7 @@ def test_a_study_with_one_undecodable_series_goes_on_with_the_rest(watched, phan
     assert {row["assessed"] for row in rows if "foraminal" not in row["row_id"]} == {"true"}
 
 
+@pytest.mark.slow
 def test_after_all_of_them_the_system_is_unharmed(watched):
     watched.require_unharmed()
 

@@ -12,6 +12,8 @@ import pytest
 from tests.hostile import wire
 from tests.hostile.watched import Watched
 
+pytestmark = [pytest.mark.slow, pytest.mark.serial]
+
 PEERS = 100
 FOR_S = 12.0
 WITHIN_S = 2.0  # the bound that the receiver promises

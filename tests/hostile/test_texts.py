@@ -11,6 +11,8 @@ from tests.hostile.datasets import encoded, uid_of
 from tests.hostile.texts import TEXTS, changes
 from tests.system import wait_until
 
+pytestmark = pytest.mark.slow
+
 CONTROL = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 )  # all but the line's end

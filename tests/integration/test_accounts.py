@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from argon2 import Type
 from sqlalchemy import func, select
 
 from db import accounts
@@ -60,6 +61,12 @@ def test_passwords_and_cookies_are_not_kept(database, anna):
     assert kept[0].startswith("$argon2id$")
     assert PASSWORD not in kept[0]
     assert cookie not in kept[1]
+
+
+def test_a_hash_costs_what_rfc_9106_recommends_where_memory_is_short(production_hasher):
+    assert production_hasher.time_cost >= 3
+    assert production_hasher.memory_cost >= 64 * 1024  # KiB
+    assert production_hasher.type is Type.ID
 
 
 def test_too_many_attempts_of_a_name_shut_even_the_right_password_out_until_they_are_old(

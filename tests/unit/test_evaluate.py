@@ -23,6 +23,8 @@ from lumbar.training.evaluation_report import measured, write_report
 from lumbar.training.rsna_dataset import read_data_set, series_by_study, severities_of
 from lumbar.training.split import Part
 
+pytestmark = pytest.mark.slow
+
 STUDIES = 10
 BUNDLE = BundleIdentity("test", "1", "a" * 64, TrainedOn.SYNTHETIC, "2")
 POINT = ImagePoint("1.2", "1.2", "1.2", None, 1.0, 1.0, 0.0, 0.0, 0.0)
@@ -70,9 +72,25 @@ def answering(severities, shown=seen_as):
     return read
 
 
-def test_right_answers_are_right_and_reach_more_than_the_truth_does(data):
-    judged = evaluate_bundle(data, None, {}, answering(severities_of(data / "train.csv")), silent)
-    overall = measured(judged)["overall"]
+@pytest.fixture(scope="module")
+def learnt(data):
+    return learnt_from(data)
+
+
+@pytest.fixture(scope="module")
+def as_labelled(data):
+    """Every finding, read as its label says."""
+    return evaluate_bundle(data, None, {}, answering(severities_of(data / "train.csv")), silent)
+
+
+@pytest.fixture(scope="module")
+def as_it_is(data):
+    """Every finding, read as the truth says."""
+    return evaluate_bundle(data, None, {}, answering(severities_of(data / PHANTOM_TRUTH)), silent)
+
+
+def test_right_answers_are_right_and_reach_more_than_the_truth_does(as_labelled):
+    overall = measured(as_labelled)["overall"]
     assert overall["findings"] == 25 * STUDIES
     assert overall["accuracy"] == overall["condition_accuracy"] == overall["assessed"] == 1
     assert overall["ceiling"]["accuracy"] < 1
@@ -81,18 +99,16 @@ def test_right_answers_are_right_and_reach_more_than_the_truth_does(data):
     )
 
 
-def test_the_truth_itself_reaches_the_ceiling_and_no_more(data):
-    judged = evaluate_bundle(data, None, {}, answering(severities_of(data / PHANTOM_TRUTH)), silent)
-    figures = measured(judged)
+def test_the_truth_itself_reaches_the_ceiling_and_no_more(as_it_is):
+    figures = measured(as_it_is)
     for own in (figures["overall"], *figures["by"]["group"].values()):
         assert own["accuracy"] == own["ceiling"]["accuracy"] < 1
         assert set(own["share_of_ceiling"].values()) == {1.0}
         assert own["against_truth"]["accuracy"] == 1
 
 
-def test_figures_stand_by_group_condition_level_sex_age_and_scanner(data):
-    judged = evaluate_bundle(data, None, {}, answering(severities_of(data / "train.csv")), silent)
-    by = measured(judged)["by"]
+def test_figures_stand_by_group_condition_level_sex_age_and_scanner(as_labelled):
+    by = measured(as_labelled)["by"]
     assert set(by["group"]) == {"canal", "foraminal", "subarticular"}
     assert len(by["condition"]) == len(by["level"]) == 5
     assert set(by["sex"]) == {"F", "M"}
@@ -101,19 +117,20 @@ def test_figures_stand_by_group_condition_level_sex_age_and_scanner(data):
         assert sum(own["findings"] for own in section.values()) == 25 * STUDIES
 
 
-def test_only_the_part_asked_for_is_read(data):
+def test_only_the_part_asked_for_is_read(data, learnt):
     read = answering(severities_of(data / "train.csv"))
     studies = {
-        part: {j.study for j in evaluate_bundle(data, part, learnt_from(data), read, silent)}
+        part: {j.study for j in evaluate_bundle(data, part, learnt, read, silent)}
         for part in (Part.TEST, Part.VALIDATION)
     }
     assert {part: len(own) for part, own in studies.items()} == {Part.TEST: 1, Part.VALIDATION: 1}
     assert not studies[Part.TEST] & studies[Part.VALIDATION]
 
 
-def test_data_that_changed_since_the_bundle_learnt_from_them_have_no_test_part(data, tmp_path):
+def test_data_that_changed_since_the_bundle_learnt_from_them_have_no_test_part(
+    data, learnt, tmp_path
+):
     """Else the split would be another, and patients who were learnt from would be tested."""
-    learnt = learnt_from(data)
     for name in ("train_series_descriptions.csv", "train_label_coordinates.csv"):
         shutil.copy(data / name, tmp_path)
     lines = (data / "train.csv").read_text().splitlines()
@@ -150,7 +167,7 @@ def test_where_headers_tell_no_times_the_table_tells_what_a_series_shows(data):
 
 
 def test_a_view_is_right_when_its_condition_is_the_most_probable_and_sagittal_sides_are_summed(
-    data,
+    data, learnt
 ):
     severities = severities_of(data / "train.csv")
     wrong = {
@@ -164,9 +181,7 @@ def test_a_view_is_right_when_its_condition_is_the_most_probable_and_sagittal_si
         ),
     }
     for shown in wrong.values():
-        judged = evaluate_bundle(
-            data, Part.TEST, learnt_from(data), answering(severities, shown), silent
-        )
+        judged = evaluate_bundle(data, Part.TEST, learnt, answering(severities, shown), silent)
         assert measured(judged)["overall"]["condition_accuracy"] == pytest.approx(0.8)
     foramina = [j for j in judged if j.group == "foraminal"]
     assert foramina
@@ -194,9 +209,8 @@ def test_what_is_not_assessed_is_counted_and_told_and_in_no_other_figure(data, t
     assert {row["severe"] for row in rows} == {"0.333333"}
 
 
-def test_the_submission_has_the_competition_s_rows(data, tmp_path):
-    judged = evaluate_bundle(data, None, {}, answering(severities_of(data / "train.csv")), silent)
-    write_submission(tmp_path / "submission.csv", judged)
+def test_the_submission_has_the_competition_s_rows(data, as_labelled, tmp_path):
+    write_submission(tmp_path / "submission.csv", as_labelled)
     with (
         (tmp_path / "submission.csv").open() as own,
         (data / "sample_submission.csv").open() as sample,
@@ -209,9 +223,8 @@ def test_the_submission_has_the_competition_s_rows(data, tmp_path):
     )
 
 
-def test_a_report_on_phantoms_says_that_it_is_no_clinical_one(data, tmp_path):
-    judged = evaluate_bundle(data, None, {}, answering(severities_of(data / PHANTOM_TRUTH)), silent)
-    write_report(tmp_path, judged, measured(judged), BUNDLE, "data")
+def test_a_report_on_phantoms_says_that_it_is_no_clinical_one(as_it_is, tmp_path):
+    write_report(tmp_path, as_it_is, measured(as_it_is), BUNDLE, "data")
     for name in ("report.md", "report.html"):
         text = (tmp_path / name).read_text()
         assert "Research use only – not for diagnostic use" in text

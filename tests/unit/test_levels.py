@@ -23,6 +23,8 @@ from lumbar.spine.levels import KeypointReader, Levels, locate_levels
 from lumbar.spine.roles import Roles, assign_roles
 from lumbar.spine.slices import SliceHeader, Vector
 
+pytestmark = pytest.mark.slow
+
 SEEDS = (6, 12, 21, 39)
 HELD = [Kind(scanner) for scanner in HELD_OUT]  # families that the locator has not learnt from
 Picture = NDArray[np.float32]

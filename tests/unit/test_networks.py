@@ -28,9 +28,11 @@ from lumbar.spine.anatomy import Condition
 from lumbar.spine.crops import PREPROCESSING_VERSION
 from lumbar.spine.provenance import TrainedOn
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation:DeprecationWarning"
-)  # Keras, saving weights
+pytestmark = [
+    pytest.mark.slow,
+    # Keras, saving weights
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 CROPS = np.random.default_rng(0).random((5, 224, 224), dtype=np.float32)
 SIDES = {"condition": 64, "severity": 96}

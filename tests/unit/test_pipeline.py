@@ -26,6 +26,8 @@ from tests.stub_program import StubKeypoints, StubNetworks
 from tests.study_factory import CHANGES, duplicated, split, turned
 from worker.pipeline import Analysis, analyse, picture_of
 
+pytestmark = pytest.mark.slow
+
 SEED = 21
 
 

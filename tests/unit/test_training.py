@@ -37,9 +37,11 @@ from lumbar.training.train_locator import COURSES, rebuild_locator
 from lumbar.training.view_files import write_file
 from tests.stub_program import StubKeypoints
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation:DeprecationWarning"
-)  # Keras
+pytestmark = [
+    pytest.mark.slow,
+    # Keras
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 MARK = DISCS.index(Level.L3_L4)
 
