@@ -23,6 +23,7 @@ def upgrade(database: Database) -> str:
 
     Raises:
         DatabaseUnavailable: it cannot be reached.
+        WrongSetting: its folder cannot be made.
     """
     folder = database.engine.url.database if database.engine.dialect.name == "sqlite" else None
     if folder:
@@ -49,7 +50,8 @@ def check(database: Database) -> None:
     """Refuses a database of another schema.
 
     Raises:
-        Permanent: naming both revisions. DatabaseUnavailable: it cannot be reached.
+        Permanent: the message names both revisions.
+        DatabaseUnavailable: it cannot be reached.
     """
     file = database.engine.url.database if database.engine.dialect.name == "sqlite" else None
     current = None
@@ -63,7 +65,7 @@ def check(database: Database) -> None:
 
 
 def differences(database: Database) -> list[object]:
-    """What the migrations' result lacks or has beside the tables: nothing, or a migration is missing."""
+    """How the migrations' result differs from the tables; anything means a missing migration."""
     with database.engine.connect() as connection:
         return list(compare_metadata(MigrationContext.configure(connection), Table.metadata))
 

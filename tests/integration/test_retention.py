@@ -14,8 +14,7 @@ from db.models import AuditEvent, Instance, JobKind, Study, StudyState
 from lumbar.errors import Permanent
 from tests.integration.conftest import ROOT, arrival, make_slice
 from tests.stub_program import StubNetworks
-from worker.analysis import analyse_study
-from worker.runner import perform
+from worker.tasks import tasks
 
 DAY_S = 86400
 
@@ -225,9 +224,7 @@ def test_a_late_image_of_a_study_whose_images_were_removed_is_not_taken_for_the_
     ingest(site.database, site.store, arrival(make_slice(study=1, number=3)))
     with site.database.transaction() as session:
         assert studies.complete(session, study)
-    assert perform(
-        site, JobKind.ANALYSE, lambda claimed: analyse_study(site, StubNetworks(), claimed)
-    )
+    assert tasks(site, StubNetworks)[JobKind.ANALYSE]()
     with site.database.reading() as session:
         found = session.get_one(Study, study)
     assert found.state is StudyState.NOT_ANALYSABLE
