@@ -60,7 +60,8 @@ def check(database: Database) -> None:
             current = MigrationContext.configure(connection).get_current_revision()
     if current != newest():
         raise Permanent(
-            f"the database's schema is {current or 'empty'}, this version needs {newest()}: run `lumbar db upgrade`"
+            f"the database's schema is {current or 'empty'}, this version needs {newest()}: "
+            "run `lumbar db upgrade`"
         )
 
 
@@ -77,7 +78,8 @@ def _connection(database: Database) -> Iterator[Connection]:
             yield connection
     except DBAPIError as error:
         raise DatabaseUnavailable(
-            f"cannot reach the database at {database.engine.url.render_as_string()} ({type(error.orig).__name__}); "
+            f"cannot reach the database at {database.engine.url.render_as_string()} "
+            f"({type(error.orig).__name__}); "
             "is it running, and is LUMBAR_DATABASE_URL right?"
         ) from error
 

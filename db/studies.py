@@ -72,7 +72,7 @@ def advance(
     revision: int | None = None,
     reason: str | None = None,
 ) -> bool:
-    """Changes a study's state by one conditional UPDATE; False when the event is not allowed in it."""
+    """Changes a study's state by one conditional UPDATE; False when it does not allow the event."""
     allowed = {state: after for (state, of), after in TRANSITIONS.items() if of is event}
     moved = (
         update(Study)

@@ -122,7 +122,7 @@ def locate(slices: SliceReader, roles: Roles, keypoints: KeypointReader) -> Loca
 def read_with(
     networks: Networks,
 ) -> Callable[[Sequence[MRInstance]], tuple[tuple[Finding, ...], Conditions]]:
-    """``analyse`` for an evaluation: the findings, and VGG16's probabilities for the graded views."""
+    """``analyse`` for an evaluation: the findings, and VGG16's probabilities for their views."""
 
     def read(instances: Sequence[MRInstance]) -> tuple[tuple[Finding, ...], Conditions]:
         analysis = analyse(instances, networks)
