@@ -20,7 +20,7 @@ from tests.hostile.wire import (
     pdv,
 )
 
-ENDED = "by the peer, or for what it sent"
+ENDED = "by the peer, or because of a protocol error"
 NO_REQUEST = "not an association request"
 TOO_LONG = "PDU longer than allowed"
 NOT_SUPPORTED = "message not supported"

@@ -173,7 +173,7 @@ def _answered(announced: bytes) -> tuple[int | str, str, str]:
     if not announced.strip():
         return "aborted", "request lacks a command element", "association.aborted"
     if len(announced) > 64:
-        return "aborted", "by the peer, or for what it sent", "association.aborted"
+        return "aborted", "by the peer, or because of a protocol error", "association.aborted"
     return (
         0xC000,
         "(the announced SOP UID|SOPInstanceUID) is missing or not a UID",
