@@ -10,7 +10,7 @@ from lumbar.dicom.discover import MRInstance
 from lumbar.dicom.slice_reader import SliceReader
 from lumbar.errors import NotAnalysable, NotDicom
 from lumbar.networks import Networks
-from lumbar.reports.picture import Cell, Marked, draw
+from lumbar.reports.picture import AnnotatedSlice, Cell, draw
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Severity
 from lumbar.spine.candidates import Candidate, candidates
 from lumbar.spine.crops import CROP_MM, crop
@@ -150,12 +150,12 @@ def picture_of(
     return draw(_marked(analysis, slices), cells, lines, notices)
 
 
-def _marked(analysis: Analysis, slices: SliceReader) -> Marked | None:
+def _marked(analysis: Analysis, slices: SliceReader) -> AnnotatedSlice | None:
     """The slice that shows the levels; or the loose one, whose level cannot be told."""
     if analysis.levels is not None:
         header, canal = analysis.levels.source, analysis.levels.canal
         marks = {level.label: point for level, point in canal.items()}
-        return Marked("Disc levels as they were named", slices.read(header), header, marks)
+        return AnnotatedSlice("Disc levels as they were named", slices.read(header), header, marks)
     for reading in analysis.readings:
         read_on = (reading.point.sop_instance_uid, reading.point.frame)
         header = next(s for s in slices.headers if (s.sop_instance_uid, s.frame) == read_on)
@@ -163,7 +163,9 @@ def _marked(analysis: Analysis, slices: SliceReader) -> Marked | None:
             str(r.condition.side).capitalize(): np.array([r.point.x, r.point.y, r.point.z])
             for r in analysis.readings
         }
-        return Marked("A slice whose level is not known", slices.read(header), header, marks)
+        return AnnotatedSlice(
+            "A slice whose level is not known", slices.read(header), header, marks
+        )
     return None
 
 
