@@ -6,7 +6,7 @@ import numpy as np
 
 from lumbar.dicom.discover import MRInstance
 from lumbar.dicom.slice_reader import SliceReader
-from lumbar.reports.picture import Cell, Marked, draw
+from lumbar.reports.picture import Cell, AnnotatedSlice, draw
 from lumbar.spine.findings import Finding
 from lumbar.spine.roles import series_numbers
 from worker.pipeline import Analysis
@@ -37,12 +37,12 @@ def _cell(finding: Finding, view: View | None, series: dict[str, int]) -> Cell:
     return Cell(finding, view.crop, source)
 
 
-def _annotated_slice(analysis: Analysis, slices: SliceReader) -> Marked | None:
+def _annotated_slice(analysis: Analysis, slices: SliceReader) -> AnnotatedSlice | None:
     """The slice that shows the levels, or the axial one whose level is not known."""
     if analysis.levels is not None:
         header, canal = analysis.levels.source, analysis.levels.canal
         marks = {level.label: point for level, point in canal.items()}
-        return Marked("Disc levels as they were named", slices.read(header), header, marks)
+        return AnnotatedSlice("Disc levels as they were named", slices.read(header), header, marks)
     if not analysis.readings:
         return None
     point = analysis.readings[0].point
@@ -52,4 +52,4 @@ def _annotated_slice(analysis: Analysis, slices: SliceReader) -> Marked | None:
         str(r.condition.side).capitalize(): np.array([r.point.x, r.point.y, r.point.z])
         for r in analysis.readings
     }
-    return Marked("A slice whose level is not known", slices.read(header), header, marks)
+    return AnnotatedSlice("A slice whose level is not known", slices.read(header), header, marks)

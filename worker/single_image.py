@@ -9,7 +9,7 @@ from lumbar.dicom.discover import MRInstance
 from lumbar.dicom.slice_reader import SliceReader
 from lumbar.errors import NotAnalysable, NotDicom
 from lumbar.networks import Networks
-from lumbar.reports.picture import Marked, draw_slice
+from lumbar.reports.picture import AnnotatedSlice, draw_slice
 from lumbar.spine.crops import CROP_MM, crop
 from lumbar.spine.findings import Probabilities
 from lumbar.spine.roles import assign_roles, role_of
@@ -74,6 +74,6 @@ def picture_of(
     header = classification.header
     marks = {"here": header.to_patient(classification.column, classification.row)}
     return draw_slice(
-        Marked("Where it was cropped", SliceReader(instances).read(header), header, marks),
+        AnnotatedSlice("Where it was cropped", SliceReader(instances).read(header), header, marks),
         notices,
     )
