@@ -6,7 +6,7 @@ import numpy as np
 
 from lumbar.dicom.discover import MRInstance
 from lumbar.dicom.slice_reader import SliceReader
-from lumbar.reports.picture import Cell, AnnotatedSlice, draw
+from lumbar.reports.picture import AnnotatedSlice, Cell, draw
 from lumbar.spine.findings import Finding
 from lumbar.spine.roles import series_numbers
 from worker.pipeline import Analysis
