@@ -179,7 +179,7 @@ def _delete_orphans(site: SiteContext) -> int:
     except FileNotFoundError:
         return 0
     with site.database.reading() as session:
-        states = dict(session.execute(select(Preview.name, Preview.state)).tuples())
+        states = dict(session.execute(select(Preview.name, Preview.state)).all())
     orphans = folders - states.keys()
     for name in orphans:
         shutil.rmtree(folder(site, name), ignore_errors=True)

@@ -18,26 +18,29 @@ def tasks(site: SiteContext, networks: Callable[[], Networks]) -> dict[JobKind, 
 
     ``networks`` is called at the first analysis and should cache its result.
     """
-    lease_s = site.settings.lease_s
 
     def analyse() -> bool:
         return perform(
             site,
-            lambda session: job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=lease_s),
+            lambda session: job_lifecycle.claim(
+                session, JobKind.ANALYSE, lease_s=site.settings.lease_s
+            ),
             lambda claimed: analyse_study(site, networks(), claimed),
         )
 
     def send() -> bool:
         return perform(
             site,
-            lambda session: job_lifecycle.claim(session, JobKind.DELIVER, lease_s=lease_s),
+            lambda session: job_lifecycle.claim(
+                session, JobKind.DELIVER, lease_s=site.settings.lease_s
+            ),
             lambda claimed: deliver(site, claimed),
         )
 
     def preview() -> bool:
         return perform(
             site,
-            lambda session: job_lifecycle.claim_preview(session, lease_s=lease_s),
+            lambda session: job_lifecycle.claim_preview(session, lease_s=site.settings.lease_s),
             lambda claimed: read_upload(site, networks, claimed),
             on_dead_letter=lambda claimed: previews.remove_files(site, claimed.name),
         )

@@ -107,11 +107,11 @@ def test_a_dead_analysis_is_made_again_as_the_studys_next_revision(site, analysi
     assert claim(site, JobKind.ANALYSE).revision == 2
 
 
-def test_what_was_overtaken_or_has_ended_is_not_tried_again(site, analysis):
+def test_what_was_superseded_or_has_ended_is_not_tried_again(site, analysis):
     refused(site, operator_actions.retry, 4711, "no job 4711")
     give_back(site, claim(site, JobKind.ANALYSE), ONCE)
     ingest(site.database, site.store, arrival(make_slice(number=2)))
-    refused(site, operator_actions.retry, analysis, "overtaken")
+    refused(site, operator_actions.retry, analysis, "superseded")
     next_analysis(site)
     early = analysed(site, 2)
     give_back(site, claim(site, JobKind.DELIVER), ONCE)

@@ -27,7 +27,7 @@ class OneRound:
 
 def test_a_start_says_what_it_found_in_flight_and_what_it_resumed(site, monkeypatch):
     monkeypatch.setattr(
-        sweep.housekeeping, "start", lambda *_: None
+        sweep.maintenance, "start", lambda *_: None
     )  # a thread beside the sweep, tested by itself
     for number in (1, 2, 3):
         ingest(site.database, site.store, arrival(make_slice(study=number)))
