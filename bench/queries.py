@@ -203,7 +203,7 @@ def questions(database: Database) -> list[Question]:
         (
             "10",
             "dead jobs",
-            lambda session: operator_actions.listed(
+            lambda session: operator_actions.list_jobs(
                 session, states=[JobState.DEAD], limit=4 * ROWS
             ),
         ),

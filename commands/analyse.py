@@ -38,8 +38,8 @@ def analyse(
     """Reads one study: 25 findings, each graded or with the reason why not."""
     from lumbar.dicom.discover import find_instances
     from worker.analysis import provenance_of, report_of
+    from worker.analysis_picture import picture_of
     from worker.pipeline import analyse as analyse_instances
-    from worker.pipeline import picture_of
 
     settings = Settings.load()
     with tempfile.TemporaryDirectory() as scratch:

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from commands.output import Format, console, print_findings, print_worklist
 from lumbar.errors import Permanent, Transient
-from lumbar.peers.demo_pacs import Received, SmallPacs
+from lumbar.peers.demo_pacs import DemoPacs, ReceivedInstance
 from lumbar.peers.destinations import DimseDestination
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Severity
@@ -56,7 +56,7 @@ def demo(
     """Sends phantoms through the whole system and shows the worklist, on a page too; reports arrive in a small PACS."""
     home = Path(tempfile.mkdtemp(prefix="lumbar-demo-"))
     try:
-        with SmallPacs(home / "pacs", "DEMOPACS") as pacs:
+        with DemoPacs(home / "pacs", "DEMOPACS") as pacs:
             settings = _own_settings(home, pacs.port)
             with _system(settings, home / "system.log"):
                 page = f"The page: http://127.0.0.1:{settings.web_port} – sign in as {_USER} with {_add_user(settings)}"
@@ -76,7 +76,7 @@ def demo(
         shutil.rmtree(home, ignore_errors=True)
 
 
-def _run(settings: Settings, pacs: SmallPacs, home: Path, studies: int) -> None:
+def _run(settings: Settings, pacs: DemoPacs, home: Path, studies: int) -> None:
     """Raises Permanent or Transient unless every report arrived and every study has its 25 findings."""
     began = time.monotonic()
     with _progress() as progress:
@@ -113,7 +113,7 @@ def _agreement(worst: list[Severity]) -> str:
     return "Every study with a severe finding stands above every study without a moderate one."
 
 
-def _is_of(study_instance_uid: str, received: Received) -> bool:
+def _is_of(study_instance_uid: str, received: ReceivedInstance) -> bool:
     return received.study_instance_uid == study_instance_uid
 
 

@@ -42,7 +42,7 @@ def list_(
     """Lists the jobs in the order in which they are taken: the urgent first, then who waited longest."""
     site = SiteContext.open(Settings.load())
     with site.database.reading() as session:
-        rows = operator_actions.listed(session, states=state or NOT_OVER, kinds=kind or ())
+        rows = operator_actions.list_jobs(session, states=state or NOT_OVER, kinds=kind or ())
     records = [
         asdict(row) | {"run_after": row.run_after.isoformat(timespec="seconds")} for row in rows
     ]

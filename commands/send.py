@@ -1,4 +1,4 @@
-"""`lumbar send`: moving a study by C-STORE."""
+"""`lumbar send`: sends DICOM files by C-STORE."""
 
 from pathlib import Path
 from typing import Annotated
@@ -28,7 +28,7 @@ def send(
         raise WrongSetting(
             f"{to} is a DICOMweb destination; `lumbar send` sends by C-STORE, to dicom://AE@host:port"
         )
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    files = _files(path)
     with Progress(transient=True) as progress:
         bar = progress.add_task("Sending", total=len(files))
         failed = send_files(destination, files, advance=lambda: progress.advance(bar))
@@ -36,4 +36,10 @@ def send(
         typer.echo(f"{file.path}: {file.reason}", err=True)
     typer.echo(f"{len(files) - len(failed)} of {len(files)} files sent.")
     if failed:
-        raise Permanent(f"{len(failed)} files were not sent; the reasons stand above")
+        raise Permanent(f"{len(failed)} files were not sent; the reasons are shown above")
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return sorted(file for file in path.rglob("*") if file.is_file())

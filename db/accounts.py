@@ -1,6 +1,7 @@
-"""Who may sign in, and what signed in means: passwords, a browser's session, a program's token.
+"""Users, browser sessions and API tokens.
 
-Passwords are kept as Argon2id hashes (RFC 9106); of cookies and tokens, which are random, only their SHA-256.
+Passwords are kept as Argon2id hashes (RFC 9106); of cookies and tokens, which are random, only
+their SHA-256.
 """
 
 import re
@@ -21,22 +22,20 @@ from db.models import ApiToken, Permission, SignInFailure, User, UserRole, WebSe
 from db.types import db_now
 from lumbar.errors import NotFound, Permanent
 
-SHORTEST_PASSWORD, LONGEST_PASSWORD = 12, 1024
-IDLE = timedelta(hours=1)  # after which a browser has to sign in again
-LONGEST = timedelta(hours=12)
-NOTED_EVERY = timedelta(minutes=1)
-FAILURES, WITHIN_S = (
-    10,
-    600.0,
-)  # refused attempts of one name or address, and for how many seconds they count
-TOKEN_STARTS = "lumbar_"  # noqa: S105 - so that secret scanners know one
+MIN_PASSWORD, MAX_PASSWORD = 12, 1024
+IDLE_TIMEOUT = timedelta(hours=1)  # after which a browser has to sign in again
+MAX_SESSION = timedelta(hours=12)
+USE_RECORDED_EVERY = timedelta(minutes=1)
+# refused attempts of one name or address, and the seconds for which they count
+MAX_FAILURES, FAILURE_WINDOW_S = 10, 600.0
+TOKEN_PREFIX = "lumbar_"  # noqa: S105 - secret scanners recognise it
 
 _hasher = PasswordHasher()
 _NAME = re.compile(r"(?=.*\w)[\w.@+-]+( [\w.@+-]+)*")
 
 
 class Refused(Permanent):
-    """Signing in failed; why is not told."""
+    """Signing in failed; the reason is not given."""
 
 
 class TooManyAttempts(Permanent):
@@ -45,7 +44,10 @@ class TooManyAttempts(Permanent):
 
 @dataclass(frozen=True)
 class Actor:
-    """Who asks, and what they may do. ``csrf_token`` is of a browser's session, None of a program's token."""
+    """Who makes a request, and what they may do.
+
+    ``csrf_token`` is of a browser's session; None for a program's token.
+    """
 
     user_id: int
     name: str
@@ -59,14 +61,14 @@ class Actor:
 
 @dataclass(frozen=True)
 class SignedIn:
-    """A new session: what the browser keeps."""
+    """A new session, and the browser's cookie."""
 
     cookie: str
     user: str
 
 
 def anybody(session: Session) -> bool:
-    """Whether there is a user at all; until then nobody but this machine may ask for a page."""
+    """Whether there is a user at all; until then only this machine may open a page."""
     return session.scalar(select(User.id).limit(1)) is not None
 
 
@@ -76,7 +78,11 @@ def users(session: Session) -> list[User]:
 
 
 def user_named(session: Session, name: str) -> User:
-    """Raises Permanent where there is none."""
+    """The user of a name.
+
+    Raises:
+        NotFound: there is none.
+    """
     user = session.scalar(select(User).where(User.name == name))
     if user is None:
         raise NotFound(f"there is no user {name!r}; `lumbar users list` names those there are")
@@ -84,14 +90,18 @@ def user_named(session: Session, name: str) -> User:
 
 
 def add_user(session: Session, name: str, password: str, role: UserRole, actor: str) -> User:
-    """Raises Permanent: the name is taken or no name, the password too short."""
+    """Adds a user.
+
+    Raises:
+        Permanent: the name is taken or not valid, or the password has a wrong length.
+    """
     if len(name) > 64 or not _NAME.fullmatch(name):
         raise Permanent(
-            "a user's name has 1 to 64 letters, digits and . _ @ + -, and single spaces between them"
+            "a user's name has 1 to 64 letters, digits and . _ @ + -, and single spaces between"
         )
     if session.scalar(select(User.id).where(User.name == name)) is not None:
         raise Permanent(f"there is a user {name!r} already")
-    user = User(name=name, password_hash=_hashed(password), role=role)
+    user = User(name=name, password_hash=_hash(password), role=role)
     session.add(user)
     session.flush()
     audit.note(session, "user.added", actor, user=user.id, role=role)
@@ -99,16 +109,24 @@ def add_user(session: Session, name: str, password: str, role: UserRole, actor: 
 
 
 def set_password(session: Session, user: User, password: str, actor: str) -> None:
-    """Ends the user's sessions. Raises Permanent: the password is too short."""
-    user.password_hash = _hashed(password)
+    """Sets a password and ends the user's sessions.
+
+    Raises:
+        Permanent: the password has a wrong length.
+    """
+    user.password_hash = _hash(password)
     _sign_out_everywhere(session, user)
     audit.note(session, "user.password_set", actor, user=user.id)
 
 
 def change_password(session: Session, user: User, current: str, password: str) -> None:
-    """As ``set_password``, by the user. Raises Permanent also where the current one is wrong."""
-    if not _right(user.password_hash, current):
-        raise Permanent("the password that you have now is another; nothing was changed")
+    """As ``set_password``, by the user.
+
+    Raises:
+        Permanent: the current password is wrong, or the new one has a wrong length.
+    """
+    if not _matches(user.password_hash, current):
+        raise Permanent("the current password is wrong; nothing was changed")
     set_password(session, user, password, user.name)
 
 
@@ -118,7 +136,7 @@ def set_role(session: Session, user: User, role: UserRole, actor: str) -> None:
 
 
 def set_disabled(session: Session, user: User, disabled: bool, actor: str) -> None:
-    """Ends the user's access at once, or gives it back."""
+    """Ends the user's access at once, or restores it."""
     user.disabled_at = datetime.now(UTC) if disabled else None
     if disabled:
         _sign_out_everywhere(session, user)
@@ -128,35 +146,42 @@ def set_disabled(session: Session, user: User, disabled: bool, actor: str) -> No
 def sign_in(session: Session, name: str, password: str, address: str) -> SignedIn:
     """Opens a session.
 
-    The caller commits in any case: a refused attempt is noted in the same transaction.
+    The caller commits in any case: a refused attempt is recorded in the same transaction.
 
     Raises:
-        Refused: no such user, a wrong password, or disabled. TooManyAttempts: of this name or from this address.
+        Refused: no such user, a wrong password, or disabled.
+        TooManyAttempts: for this name or from this address.
     """
-    who = [sha256(text.encode()).hexdigest() for text in (f"name {name}", f"address {address}")]
-    since = db_now(-WITHIN_S)
-    counted = select(SignInFailure.who).where(
-        SignInFailure.who.in_(who), SignInFailure.happened_at > since
+    identities = [
+        sha256(text.encode()).hexdigest() for text in (f"name {name}", f"address {address}")
+    ]
+    since = db_now(-FAILURE_WINDOW_S)
+    failures = select(SignInFailure.who).where(
+        SignInFailure.who.in_(identities), SignInFailure.happened_at > since
     )
-    most = session.scalar(
+    count = session.scalar(
         select(func.count())
-        .select_from(counted.subquery())
+        .select_from(failures.subquery())
         .group_by("who")
         .order_by(func.count().desc())
         .limit(1)
     )
-    if (most or 0) >= FAILURES:
-        raise TooManyAttempts(f"too many attempts; try again in {WITHIN_S / 60:.0f} minutes")
+    if (count or 0) >= MAX_FAILURES:
+        raise TooManyAttempts(
+            f"too many attempts; try again in {FAILURE_WINDOW_S / 60:.0f} minutes"
+        )
     user = session.scalar(select(User).where(User.name == name, User.disabled_at.is_(None)))
-    if not _right(user.password_hash if user else _nobodys_hash(), password) or user is None:
-        session.add_all(SignInFailure(who=one) for one in who)
+    if not _matches(user.password_hash if user else _placeholder_hash(), password) or user is None:
+        session.add_all(SignInFailure(who=identity) for identity in identities)
         session.execute(delete(SignInFailure).where(SignInFailure.happened_at < since))
         audit.note(session, "sign_in.refused", address)
         raise Refused("the name or the password is wrong")
     if _hasher.check_needs_rehash(user.password_hash):
         user.password_hash = _hasher.hash(password)
-    session.execute(delete(SignInFailure).where(SignInFailure.who == who[0]))
-    session.execute(delete(WebSession).where(WebSession.created_at < datetime.now(UTC) - LONGEST))
+    session.execute(delete(SignInFailure).where(SignInFailure.who == identities[0]))
+    session.execute(
+        delete(WebSession).where(WebSession.created_at < datetime.now(UTC) - MAX_SESSION)
+    )
     cookie = secrets.token_urlsafe(32)
     session.add(
         WebSession(
@@ -168,23 +193,25 @@ def sign_in(session: Session, name: str, password: str, address: str) -> SignedI
 
 
 def by_cookie(session: Session, cookie: str) -> Actor | None:
-    """Who is signed in with this cookie, for as long as it is good."""
-    found = session.scalar(select(WebSession).where(WebSession.token_sha256 == _digest(cookie)))
+    """Who is signed in with this cookie, while it is valid."""
+    web_session = session.scalar(
+        select(WebSession).where(WebSession.token_sha256 == _digest(cookie))
+    )
     now = datetime.now(UTC)
-    if found is None or found.user.disabled_at is not None:
+    if web_session is None or web_session.user.disabled_at is not None:
         return None
-    if now - found.last_used_at > IDLE or now - found.created_at > LONGEST:
+    if now - web_session.last_used_at > IDLE_TIMEOUT or now - web_session.created_at > MAX_SESSION:
         return None
-    user = found.user
-    return Actor(user.id, user.name, user.role, user.role.permissions, found.csrf_token)
+    user = web_session.user
+    return Actor(user.id, user.name, user.role, user.role.permissions, web_session.csrf_token)
 
 
 def used(session: Session, cookie: str) -> None:
-    """Notes that a session is in use, at most once a minute."""
+    """Records that a session is in use, at most once a minute."""
     session.execute(
         update(WebSession)
         .where(WebSession.token_sha256 == _digest(cookie))
-        .where(WebSession.last_used_at < datetime.now(UTC) - NOTED_EVERY)
+        .where(WebSession.last_used_at < datetime.now(UTC) - USE_RECORDED_EVERY)
         .values(last_used_at=datetime.now(UTC))
     )
 
@@ -197,14 +224,18 @@ def sign_out(session: Session, cookie: str, actor: str) -> None:
 def new_token(
     session: Session, user: User, name: str, scopes: Collection[Permission], days: float, actor: str
 ) -> str:
-    """A program's token, told this once. Raises Permanent: it would allow more than its user may, or no name."""
+    """Creates a program's token and returns it; it cannot be shown again.
+
+    Raises:
+        Permanent: its scopes exceed what its user may do, or its name is not valid.
+    """
     if not 1 <= len(name) <= 64 or not name.isprintable():
         raise Permanent("a token's name has 1 to 64 characters: what it is for")
     if not scopes or not set(scopes) <= user.role.permissions:
         raise Permanent(
             f"a token of {user.name} may have: {', '.join(sorted(user.role.permissions))}"
         )
-    token = TOKEN_STARTS + secrets.token_urlsafe(32)
+    token = TOKEN_PREFIX + secrets.token_urlsafe(32)
     ends = datetime.now(UTC) + timedelta(days=days)
     row = ApiToken(
         name=name,
@@ -220,29 +251,35 @@ def new_token(
 
 
 def by_token(session: Session, token: str) -> Actor | None:
-    """Who a token stands for; it allows what it was made for, and no more than its user may now."""
-    found = session.scalar(select(ApiToken).where(ApiToken.token_sha256 == _digest(token)))
-    if found is None or found.revoked_at is not None or found.user.disabled_at is not None:
+    """The actor of a token: within its scopes, and no more than its user may do now."""
+    row = session.scalar(select(ApiToken).where(ApiToken.token_sha256 == _digest(token)))
+    if row is None or row.revoked_at is not None or row.user.disabled_at is not None:
         return None
-    if found.expires_at is not None and found.expires_at < datetime.now(UTC):
+    if row.expires_at is not None and row.expires_at < datetime.now(UTC):
         return None
-    scopes = {Permission(scope) for scope in found.scopes.split(",")}
-    user = found.user
+    scopes = {Permission(scope) for scope in row.scopes.split(",")}
+    user = row.user
     return Actor(
-        user.id, f"{user.name} ({found.name})"[:64], user.role, user.role.permissions & scopes
+        user.id, f"{user.name} ({row.name})"[:64], user.role, user.role.permissions & scopes
     )
 
 
 def tokens(session: Session, user_id: int | None = None) -> list[ApiToken]:
-    """A user's, or everybody's; also those that are no good any more."""
-    asked = select(ApiToken).order_by(ApiToken.id)
+    """A user's tokens, or everybody's; also revoked and expired ones."""
+    statement = select(ApiToken).order_by(ApiToken.id)
     return list(
-        session.scalars(asked if user_id is None else asked.where(ApiToken.user_id == user_id))
+        session.scalars(
+            statement if user_id is None else statement.where(ApiToken.user_id == user_id)
+        )
     )
 
 
 def revoke_token(session: Session, token_id: int, actor: str, user_id: int | None = None) -> None:
-    """Raises Permanent where there is none, or it is not the user's."""
+    """Revokes a token.
+
+    Raises:
+        NotFound: there is none, or it is another user's.
+    """
     token = session.get(ApiToken, token_id)
     if token is None or user_id not in (None, token.user_id):
         raise NotFound(f"there is no token {token_id}")
@@ -250,21 +287,24 @@ def revoke_token(session: Session, token_id: int, actor: str, user_id: int | Non
     audit.note(session, "token.revoked", actor, token=token.id)
 
 
-def _hashed(password: str) -> str:
-    if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
-        raise Permanent(f"a password has {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters")
+def _hash(password: str) -> str:
+    if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
+        raise Permanent(f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters")
     return _hasher.hash(password)
 
 
 @cache
-def _nobodys_hash() -> str:
-    """What a password is held against where the name is nobody's: no clock tells the two apart."""
+def _placeholder_hash() -> str:
+    """The hash that a password is checked against where there is no such user.
+
+    The time of the answer then does not show whether the name exists.
+    """
     return _hasher.hash(secrets.token_hex())
 
 
-def _right(password_hash: str, password: str) -> bool:
+def _matches(password_hash: str, password: str) -> bool:
     try:
-        return len(password) <= LONGEST_PASSWORD and _hasher.verify(password_hash, password)
+        return len(password) <= MAX_PASSWORD and _hasher.verify(password_hash, password)
     except (VerificationError, InvalidHashError):
         return False
 

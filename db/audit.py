@@ -1,4 +1,4 @@
-"""The audit trail (PS3.15 A.5): who did what to which study, and what happened at the door. Ids and addresses only."""
+"""The audit trail (PS3.15 A.5): who did what to which study, and who was refused. Ids only."""
 
 from threading import Lock
 from time import monotonic
@@ -24,15 +24,15 @@ FORWARDED_AT_ONCE, SETTLED_S = 500, 60.0
 def note(
     session: Session, event: str, actor: str, *, study_id: int | None = None, **detail: Any
 ) -> None:
-    """Adds a row in the transaction of what it tells of: one is not written without the other."""
+    """Adds a row in the transaction of the action that it records: neither is written alone."""
     session.add(AuditEvent(event=event, actor=actor[:64], study_id=study_id, detail=detail))
 
 
 def lines_after(
     session: Session, last_id: int, limit: int, *, settled_s: float = 0
 ) -> list[tuple[int, AuditLine]]:
-    """Rows behind an id, in their order; only such as are older than ``settled_s`` seconds."""
-    asked = (
+    """Rows after an id, in their order; only those older than ``settled_s`` seconds."""
+    statement = (
         select(AuditEvent, func.coalesce(Study.study_instance_uid, Tombstone.study_instance_uid))
         .outerjoin(Study, Study.id == AuditEvent.study_id)
         .outerjoin(Tombstone, Tombstone.study_id == AuditEvent.study_id)
@@ -42,17 +42,18 @@ def lines_after(
     )
     return [
         (row.id, AuditLine(row.happened_at, row.event, row.actor, uid, row.detail))
-        for row, uid in session.execute(asked)
+        for row, uid in session.execute(statement)
     ]
 
 
 def forward(database: Database, syslog: Syslog) -> int:
-    """Sends what was not sent yet, each line at least once; how many.
+    """Forwards what was not forwarded yet, each line at least once; returns how many.
 
-    A row counts once it is a minute old: no transaction lasts longer, so none with a smaller id can still appear.
+    A row counts once it is a minute old: no transaction lasts longer, so none with a smaller id can
+    still appear.
 
     Raises:
-        Transient: the database or the server is away; the next call goes on.
+        Transient: the database or the server is unavailable; the next call goes on.
     """
     sent = 0
     while True:
@@ -68,7 +69,7 @@ def forward(database: Database, syslog: Syslog) -> int:
 
 
 class Auditor:
-    """Writes audit events; a peer that knocks a thousand times a minute makes one row."""
+    """Writes audit events; a peer that connects a thousand times a minute makes one row."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -76,7 +77,7 @@ class Auditor:
         self._lock = Lock()
 
     def note(self, event: str, actor: str, why: str, peer: str) -> None:
-        """Adds a row. A database that is away is logged: the door stays guarded without it."""
+        """Adds a row. An unavailable database is logged: connections are refused without it."""
         key, now = (event, peer, why), monotonic()
         with self._lock:
             if now - self._noted.get(key, -ONCE_IN_S) < ONCE_IN_S:

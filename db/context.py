@@ -1,15 +1,18 @@
-"""What every part of a site works on, wired in one place: settings, database, store."""
+"""What every service of a site works with, wired in one place: settings, database, store."""
 
 from dataclasses import dataclass
 from typing import Self
 
 from db import schema
 from db.database import Database
-from db.jobs import Backoff
+from db.leases import Backoff, RetryPolicy
+from db.models import JobKind
 from db.read_models.worklist import Ranking
 from db.studies import Quiet
 from lumbar.settings import Settings
 from lumbar.store.files import Store
+
+PREVIEW_ATTEMPTS, PREVIEW_WAIT_S = 3, 5.0
 
 
 @dataclass(frozen=True)
@@ -25,24 +28,28 @@ class SiteContext:
         """Connects, and refuses a database whose schema is not this code's.
 
         Raises:
-            Permanent: the schema is another. DatabaseUnavailable: the database cannot be reached. WrongSetting: a bad URL.
+            Permanent: the schema is another.
+            DatabaseUnavailable: the database cannot be reached.
+            WrongSetting: a bad URL.
         """
         database = Database.connect(settings.effective_database_url)
         schema.check(database)
         return cls(settings, database, Store(settings.home / "store"))
 
-    @property
-    def transient_backoff(self) -> Backoff:
-        """How a job is tried again after what may pass: a PACS away, a disk full."""
-        return Backoff(
-            self.settings.attempts, self.settings.retry_base_s, self.settings.retry_longest_s
-        )
+    def retry_policy(self, kind: JobKind) -> RetryPolicy:
+        """When a job of this kind is attempted again.
 
-    @property
-    def fault_backoff(self) -> Backoff:
-        """How a job is tried again after a fault of our own."""
-        return Backoff(
-            self.settings.fault_attempts, self.settings.retry_base_s, self.settings.retry_longest_s
+        Somebody waits for a preview, so it is given up sooner.
+        """
+        if kind is JobKind.PREVIEW:
+            soon = Backoff(PREVIEW_ATTEMPTS, PREVIEW_WAIT_S, PREVIEW_WAIT_S)
+            return RetryPolicy(soon, soon, PREVIEW_ATTEMPTS)
+        settings = self.settings
+        base_s, max_s = settings.retry_base_s, settings.retry_longest_s
+        return RetryPolicy(
+            temporary=Backoff(settings.attempts, base_s, max_s),
+            fault=Backoff(settings.fault_attempts, base_s, max_s),
+            max_losses=settings.worker_losses,
         )
 
     @property

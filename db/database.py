@@ -26,21 +26,22 @@ class DatabaseUnavailable(Transient):
 
 
 class Conflict(Transient):
-    """Somebody else wrote the same at the same moment; a second look finds it."""
+    """Another transaction wrote the same key at the same moment; a second look finds it."""
 
 
-# A server that vanished is noticed in seconds, and one statement never holds a receiver's thread for ever.
+# A lost server is noticed in seconds, and no statement blocks a receiver's thread for ever.
 _POSTGRESQL: dict[str, Any] = {
     "pool_size": 10,
     "max_overflow": 40,
     "pool_timeout": 10,
-    # Every plan is made for the values that are asked for: a generic one searches a common word as it does a rare one.
+    # Every plan is made for its values: a generic one searches a common word as if it were rare.
     "connect_args": {
         "connect_timeout": 10,
         "tcp_user_timeout": 20_000,
         "keepalives_idle": 10,
         "keepalives_interval": 5,
-        "options": "-c statement_timeout=60s -c lock_timeout=30s -c plan_cache_mode=force_custom_plan",
+        "options": "-c statement_timeout=60s -c lock_timeout=30s "
+        "-c plan_cache_mode=force_custom_plan",
     },
 }
 
@@ -70,7 +71,8 @@ class Database:
                 )
         except (ArgumentError, NoSuchModuleError) as error:
             raise WrongSetting(
-                "LUMBAR_DATABASE_URL is not a database URL; use postgresql+psycopg://user@host/name or sqlite:///file"
+                "LUMBAR_DATABASE_URL is not a database URL; "
+                "use postgresql+psycopg://user@host/name or sqlite:///file"
             ) from error
         return cls(engine)
 
@@ -79,9 +81,9 @@ class Database:
         """A transaction that writes: committed at the end of the block, rolled back on an error.
 
         Raises:
-            DatabaseUnavailable: connection lost, disk full, lock or statement time-out. Only when the connection was lost in
-                the commit itself may it have been written.
-            Conflict: a unique row was written by somebody else meanwhile.
+            DatabaseUnavailable: connection lost, disk full, lock or statement time-out. Only when
+                the connection was lost in the commit itself may it have been written.
+            Conflict: another transaction wrote the same unique key meanwhile.
         """
         yield from self._session(self.engine)
 
@@ -106,7 +108,7 @@ class Database:
 def insert_if_new(
     session: Session, table: type[DeclarativeBase], key: tuple[str, ...], **values: Any
 ) -> bool:
-    """Adds a row unless one of its (unique) key is there; whether it was added."""
+    """Adds a row unless there is one with its (unique) key; whether it was added."""
     dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
     insert = dialect.insert(table.__table__).values(**values)
     return (
@@ -118,7 +120,7 @@ def insert_if_new(
 
 
 def _kind(error: Exception) -> str:
-    """The driver's name for it; its text may hold values."""
+    """The driver's name of the error; its text may hold values."""
     return type(getattr(error, "orig", None) or error).__name__
 
 

@@ -1,7 +1,7 @@
-"""Removing a study for good: its files, then its rows; what stays is a tombstone and the audit trail.
+"""Deletes a study for good: its files, then its rows. A tombstone and the audit trail stay.
 
-Three steps, so that a process killed in between leaves a study that can be deleted again, and no file without a row,
-which the next start would take for an image that was safe (``db.reconcile``).
+Three steps, so that a process killed in between leaves a study that can be deleted again, and no
+file without a row, which the next start would register as an acknowledged image (``db.reconcile``).
 """
 
 from sqlalchemy import delete, select, update
@@ -27,38 +27,35 @@ from db.models import (
 from db.types import db_now
 from lumbar.errors import Permanent
 
-LONGEST_REASON = 500
+MAX_REASON = 500
 
 
 def delete_study(site: SiteContext, study_instance_uid: str, reason: str, actor: str) -> None:
-    """Removes a study's images, reports, findings and reviews.
+    """Deletes a study's images, reports, findings and reviews.
 
     Raises:
-        NotFound: no such study. Permanent: no reason is given. Transient: disk or database; delete it again.
+        NotFound: there is no such study.
+        Permanent: no reason is given, or an image arrived meanwhile.
+        Transient: the disk or the database failed; delete it again.
     """
-    if not 1 <= len(reason.strip()) <= LONGEST_REASON:
-        raise Permanent(
-            f"say why, in at most {LONGEST_REASON} characters; it stays in the tombstone"
-        )
+    if not 1 <= len(reason.strip()) <= MAX_REASON:
+        raise Permanent(f"say why, in at most {MAX_REASON} characters; it stays in the tombstone")
     with site.database.transaction() as session:
         study_id = studies.find(session, study_instance_uid).id
         studies.lock(session, study_id)
         study = session.get_one(Study, study_id, populate_existing=True)
-        session.execute(
-            delete(Job).where(Job.study_id == study.id)
-        )  # a worker on one finds its lease gone
-        own = select(Series.id).where(Series.study_id == study.id)
+        # a worker on one of them finds its lease gone
+        session.execute(delete(Job).where(Job.study_id == study.id))
+        series = select(Series.id).where(Series.study_id == study.id)
         session.execute(
             update(Instance)
-            .where(Instance.series_id.in_(own), Instance.removed_at.is_(None))
+            .where(Instance.series_id.in_(series), Instance.removed_at.is_(None))
             .values(removed_at=db_now())
             .execution_options(synchronize_session=False)
         )
         study.images_removed_at = study.ended_at = db_now()
-        study.state, study.reason = (
-            StudyState.FAILED,
-            "its deletion was begun",
-        )  # from where it can be requeued
+        # an interrupted deletion can be repeated from here
+        study.state, study.reason = StudyState.FAILED, "its deletion was begun"
         audit.note(session, "study.deletion_begun", actor, study_id=study.id)
     retention.unlink_removed(site, study_id)
     with site.database.transaction() as session:
@@ -68,23 +65,27 @@ def delete_study(site: SiteContext, study_instance_uid: str, reason: str, actor:
 
 
 def _remove_rows(session: Session, study_instance_uid: str, reason: str, actor: str) -> list[str]:
-    """Returns the files of the reports, which nothing names any more."""
+    """Deletes the rows and returns the files of the reports, which no row names any more.
+
+    Raises:
+        Permanent: an image arrived after the files were deleted.
+    """
     study = studies.find(session, study_instance_uid)
     studies.lock(session, study.id)
-    came_again = (
+    arrived_again = (
         select(Instance.id)
         .join(Series)
         .where(Series.study_id == study.id, Instance.removed_at.is_(None))
     )
-    if session.scalar(came_again.limit(1)) is not None:
+    if session.scalar(arrived_again.limit(1)) is not None:
         raise Permanent(
-            "an image of the study arrived while it was deleted; delete it again once it is quiet"
+            "an image of the study arrived during its deletion; delete it again once none arrives"
         )
     files = list(session.scalars(select(ReportRow.file).where(ReportRow.study_id == study.id)))
     findings = select(FindingRow.id).where(FindingRow.study_id == study.id)
     reports = select(ReportRow.id).where(ReportRow.study_id == study.id)
     series = select(Series.id).where(Series.study_id == study.id)
-    for gone in (
+    for statement in (
         delete(Review).where(Review.finding_id.in_(findings)),
         delete(FindingRow).where(FindingRow.study_id == study.id),
         delete(Explanation).where(Explanation.study_id == study.id),
@@ -95,7 +96,7 @@ def _remove_rows(session: Session, study_instance_uid: str, reason: str, actor: 
         delete(Series).where(Series.study_id == study.id),
         delete(SearchKey).where(SearchKey.study_id == study.id),
     ):
-        session.execute(gone.execution_options(synchronize_session=False))
+        session.execute(statement.execution_options(synchronize_session=False))
     study_id, patient_id = study.id, study.patient_id
     session.execute(
         delete(Study).where(Study.id == study_id).execution_options(synchronize_session=False)

@@ -1,7 +1,8 @@
-"""One rule for every way in: bytes safe on disk, then registered, and only then is anybody told "success".
+"""One rule for every way in: the bytes are durable, then registered, and only then acknowledged.
 
-Killed after the file and before the rows, the file stays and the sender, never told "success", sends again; the same
-bytes land under the same name. If it never does, ``db.reconcile`` finds the file and registers it.
+A process killed after the file and before the rows leaves the file, and the sender, never
+acknowledged, sends again; the same bytes get the same file name. If it never does, ``db.reconcile``
+finds the file and registers it.
 """
 
 import re
@@ -35,7 +36,7 @@ _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
 class IngestResult(StrEnum):
-    """What became of an instance that is now safe."""
+    """The outcome for an instance that is now durable."""
 
     NEW = "new"
     DUPLICATE = "duplicate"  # the same bytes as before: nothing changed
@@ -44,7 +45,7 @@ class IngestResult(StrEnum):
 
 @dataclass(frozen=True)
 class Arrival:
-    """An encoded instance at the door."""
+    """An encoded instance as it arrives."""
 
     dataset: IO[bytes]  # at its start, in ``transfer_syntax_uid``, without file meta information
     transfer_syntax_uid: str
@@ -55,7 +56,7 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Stored:
-    """An instance whose bytes are safe."""
+    """An instance whose bytes are durable."""
 
     identity: Identity
     transfer_syntax_uid: str
@@ -70,16 +71,16 @@ class HeaderDisagrees(NotDicom):
 
 
 class RemovedMeanwhile(Transient):
-    """Retention removed the file between its being found there and its being registered."""
+    """Retention removed the file before the instance was registered."""
 
 
 def ingest(database: Database, store: Store, arrival: Arrival) -> IngestResult:
     """Stores and registers one instance; on return it survives any failure.
 
     Raises:
-        NotDicom: the dataset cannot be read, or lacks what identifies it. Nothing was kept.
+        NotDicom: the dataset cannot be read, or lacks its identifiers. Nothing was kept.
         HeaderDisagrees: it is another instance than announced. Nothing was kept.
-        Transient: disk or database; the sender should try again.
+        Transient: the disk or the database failed; the sender should send it again.
     """
     for announced in (arrival.sop_class_uid, arrival.sop_instance_uid):
         _require_uid(announced, "the announced SOP UID")
@@ -95,13 +96,15 @@ def ingest(database: Database, store: Store, arrival: Arrival) -> IngestResult:
 
 
 def register(database: Database, store: Store, stored: Stored) -> IngestResult:
-    """Writes the rows of an instance whose bytes are safe. Raises Transient."""
+    """Writes the rows of an instance whose bytes are durable.
+
+    Raises:
+        Transient: the database failed, or the file was removed meanwhile.
+    """
     try:
         with database.transaction() as session:
             return _register(session, store, stored)
-    except (
-        Conflict
-    ):  # another association registered the same SOP Instance UID just now: look again
+    except Conflict:  # another association registered the same SOP Instance UID just now
         with database.transaction() as session:
             return _register(session, store, stored)
 
@@ -109,8 +112,8 @@ def register(database: Database, store: Store, stored: Stored) -> IngestResult:
 def _write(arrival: Arrival, staging: StagingFile) -> tuple[str, int]:
     """Writes a DICOM file (PS3.10 7): our preamble and file meta information, the dataset as sent.
 
-    Returns the digest and the file's size. The digest leaves our own part out: the same image sent by another AE, or
-    received by another version of this code, is the same.
+    Returns the digest and the file's size in bytes. The digest leaves our own part out: the same
+    image sent by another AE, or received by another version of this code, has the same digest.
     """
     digest = sha256(arrival.transfer_syntax_uid.encode() + b"\0")
     size = staging.file.write(_head(arrival))
@@ -133,7 +136,12 @@ def _head(arrival: Arrival) -> bytes:
 
 
 def _identify(staging: StagingFile, arrival: Arrival) -> Identity:
-    """The header, once it is sure that it names this instance and that the names are real UIDs (PS3.5 9.1)."""
+    """The header's identity, checked against what was announced.
+
+    Raises:
+        NotDicom: the header cannot be read, or its UIDs are not valid (PS3.5 9.1).
+        HeaderDisagrees: it names another instance, or another class than an MR image.
+    """
     identity = identify(staging.path)
     require_uids(identity)
     if (identity.sop_class_uid, identity.sop_instance_uid) != (
@@ -147,7 +155,11 @@ def _identify(staging: StagingFile, arrival: Arrival) -> Identity:
 
 
 def require_uids(identity: Identity) -> None:
-    """Raises NotDicom unless instance, series and study are named by real UIDs."""
+    """Requires valid UIDs of instance, series and study.
+
+    Raises:
+        NotDicom: one is missing or not valid.
+    """
     _require_uid(identity.sop_instance_uid, "SOPInstanceUID")
     _require_uid(identity.series_instance_uid, "SeriesInstanceUID")
     _require_uid(identity.study_instance_uid, "StudyInstanceUID")
@@ -163,7 +175,7 @@ def _register(session: Session, store: Store, stored: Stored) -> IngestResult:
     study = _study(session, stored)
     series_key = {"study_id": study.id, "series_instance_uid": identity.series_instance_uid}
     series = {"series_number": identity.series_number, "description": identity.series_description}
-    series_id = _keep(session, Series, series_key, series)
+    series_id = _row_id(session, Series, series_key, series)
     quarantined = _contradiction(session, study, stored)
     added = insert_if_new(
         session,
@@ -204,8 +216,12 @@ def _register(session: Session, store: Store, stored: Stored) -> IngestResult:
 
 
 def _restore(session: Session, store: Store, study: Study, stored: Stored) -> None:
-    """An image that retention had removed is there again; see ``db.retention`` for how the two keep out of each
-    other's way.
+    """An image whose file retention had removed was sent again.
+
+    ``db.retention`` says how the two do not interfere with each other.
+
+    Raises:
+        RemovedMeanwhile: the file was being removed at this moment.
     """
     restored = session.execute(
         update(Instance)
@@ -226,7 +242,10 @@ def _restore(session: Session, store: Store, study: Study, stored: Stored) -> No
 
 
 def _study(session: Session, stored: Stored) -> Study:
-    """The instance's study, locked, so that two associations cannot register one UID at once; new with its patient."""
+    """The instance's study, created with its patient if it is new.
+
+    Its row is locked, so that two associations cannot register one UID at once.
+    """
     identity = stored.identity
     locked = (
         select(Study)
@@ -243,7 +262,7 @@ def _study(session: Session, stored: Stored) -> Study:
         "birth_date": identity.birth_date,
         "sex": identity.sex,
     }
-    patient_id = _keep(session, Patient, patient_key, patient)
+    patient_id = _row_id(session, Patient, patient_key, patient)
     added = insert_if_new(
         session,
         Study,
@@ -252,10 +271,11 @@ def _study(session: Session, stored: Stored) -> Study:
         patient_id=patient_id,
         accession_number=identity.accession_number,
         study_date=identity.study_date,
+        study_time=identity.study_time,
         description=identity.study_description,
         scanner=identity.scanner,
         stat=identity.stat,
-        **_own_number(session),
+        **_next_id(session),
     )
     study = session.scalars(locked).one()
     if added:
@@ -263,44 +283,50 @@ def _study(session: Session, stored: Stored) -> Study:
     return study
 
 
-def _own_number(session: Session) -> dict[str, int]:
-    """SQLite would give the number of the newest study, once that is deleted, to another; the audit trail knows it."""
+def _next_id(session: Session) -> dict[str, int]:
+    """The id of a new study on SQLite, which would otherwise reuse the id of a deleted one.
+
+    The audit trail names studies by their ids.
+    """
     if session.get_bind().dialect.name != "sqlite":
         return {}
-    known = func.max(Study.id), func.max(Tombstone.study_id)
-    return {"id": 1 + max(session.scalar(select(one)) or 0 for one in known)}
+    newest_ids = func.max(Study.id), func.max(Tombstone.study_id)
+    return {"id": 1 + max(session.scalar(select(newest)) or 0 for newest in newest_ids)}
 
 
 def _issuer(stored: Stored) -> str:
-    """Who gave the patient's number; where there is none, the study stands for the patient."""
+    """Who issued the PatientID. Where it is empty, the study stands for the patient."""
     if not stored.identity.patient_identifier:
         return stored.identity.study_instance_uid
     return stored.identity.issuer or stored.source
 
 
 def _contradiction(session: Session, study: Study, stored: Stored) -> str | None:
-    """Why this instance may not be used: it would put one patient's image under another, or replace an image."""
+    """Why this instance is quarantined, if it is.
+
+    It would file one patient's image under another, or replace an image.
+    """
     identity, patient = stored.identity, study.patient
     same = patient.patient_identifier == identity.patient_identifier
     if same and not identity.patient_identifier:
         same = (patient.name, patient.birth_date) == (identity.patient_name, identity.birth_date)
     if not same:
         return "the study was first received for another patient"
-    before = session.execute(
+    earlier = session.execute(
         select(Instance.sha256, Series.study_id)
         .join(Series)
         .where(
             Instance.sop_instance_uid == identity.sop_instance_uid, Instance.quarantined.is_(None)
         )
     ).first()
-    if before is None or (before.sha256, before.study_id) == (stored.digest, study.id):
+    if earlier is None or (earlier.sha256, earlier.study_id) == (stored.digest, study.id):
         return None
     return "other content under the same SOP Instance UID"
 
 
-def _keep(
-    session: Session, table: type[Table], key: dict[str, Any], first_values: dict[str, Any]
+def _row_id(
+    session: Session, table: type[Table], key: dict[str, Any], values: dict[str, Any]
 ) -> int:
-    """The row of a key, made with these values if it is not there yet."""
-    insert_if_new(session, table, tuple(key), **key, **first_values)
+    """The id of a key's row, which is created with these values if there is none."""
+    insert_if_new(session, table, tuple(key), **key, **values)
     return int(session.execute(select(table.id).filter_by(**key)).scalar_one())  # type: ignore[attr-defined]

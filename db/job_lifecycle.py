@@ -1,30 +1,48 @@
-"""What a worker hands over: one transaction holds the findings, the report and a delivery for every destination."""
+"""What workers call: jobs and previews are claimed, ended, retried, dead-lettered and recovered.
 
-from collections.abc import Iterable
+The study of an analysis changes its state in the same transaction. An ended analysis is one
+transaction: the findings, the report and a delivery to every destination.
+"""
 
+from collections.abc import Iterable, Sequence
+from enum import Enum, auto
+
+import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db import jobs, studies
+from db import audit, jobs, leases, previews, studies
 from db.database import insert_if_new
-from db.jobs import Claimed
-from db.models import Bundle, Delivery, Explanation, FindingRow, JobKind, ReportRow, Study
+from db.jobs import ClaimedJob
+from db.leases import Backoff, LeaseLostError
+from db.models import Bundle, Delivery, Explanation, FindingRow, JobKind, Preview, ReportRow, Study
+from db.preview_results import PreviewResult
+from db.previews import ClaimedPreview
 from db.studies import StudyEvent
 from lumbar.spine.anatomy import Severity
 from lumbar.spine.findings import Finding
 from lumbar.spine.provenance import BundleIdentity
 
-CANDIDATES = 20  # due jobs that a worker looks at; where others hold the studies of all, the next ring finds more
+log = structlog.get_logger()
+
+Claimed = ClaimedJob | ClaimedPreview
 
 
-class LeaseLostError(Exception):
-    """Another worker has the job, or a later revision overtook it: roll back and return quietly."""
+class Recovery(Enum):
+    """What became of a lost worker's job."""
+
+    REQUEUED = auto()
+    DEAD = auto()
 
 
-def claim(session: Session, kind: JobKind, *, lease_s: float) -> Claimed | None:
-    """Takes the most urgent due job of a kind, an ANALYSE job with its study. None when there is nothing to do.
+CANDIDATES = 20  # due rows that a worker looks at; if others have them all, it tries later
+WORKER_LOST = "the worker was lost"
 
-    A study that somebody else has locked, a receiver or another worker, is passed over and not waited for.
+
+def claim(session: Session, kind: JobKind, *, lease_s: float) -> ClaimedJob | None:
+    """Claims the most urgent due job of a kind, an ANALYSE job with its study; None if none is due.
+
+    A study that a receiver or another worker has locked is passed over, not waited for.
     """
     for job_id, study_id in jobs.due(session, kind, CANDIDATES):
         if not studies.try_lock(session, study_id):
@@ -36,106 +54,163 @@ def claim(session: Session, kind: JobKind, *, lease_s: float) -> Claimed | None:
             return claimed
         if studies.advance(session, study_id, StudyEvent.CLAIMED, revision=claimed.revision):
             return claimed
-        jobs.cancel(session, claimed)
+        leases.cancel(session, claimed.lease)
     return None
+
+
+def claim_preview(session: Session, *, lease_s: float) -> ClaimedPreview | None:
+    """Claims the upload that has waited longest; None when there is none."""
+    for preview_id in previews.due(session, CANDIDATES):
+        if leases.claim(session, Preview, preview_id, lease_s=lease_s):
+            return previews.claimed(session.get_one(Preview, preview_id))
+    return None
+
+
+def count_due(session: Session, kind: JobKind, limit: int) -> int:
+    """How many rows of a kind are due, counted to ``limit``."""
+    if kind is JobKind.PREVIEW:
+        return len(previews.due(session, limit))
+    return len(jobs.due(session, kind, limit))
+
+
+def expired(session: Session) -> Sequence[Claimed]:
+    """Everything whose worker is lost."""
+    return [*jobs.expired(session), *previews.expired(session)]
 
 
 def end_analysis(
     session: Session,
-    claimed: Claimed,
+    claimed: ClaimedJob,
     event: StudyEvent,
     *,
     reason: str | None = None,
-    found: Iterable[Finding] = (),
-    told: Iterable[str] = (),
+    findings: Sequence[Finding] = (),
+    notes: Iterable[str] = (),
     caveats: Iterable[str] = (),
     bundle: BundleIdentity | None = None,
     report: ReportRow | None = None,
     destinations: Iterable[str] = (),
 ) -> None:
-    """Writes a study's outcome, all or nothing. ``told`` and ``caveats`` say in words how it was read.
+    """Writes a study's outcome, all or nothing. ``notes`` and ``caveats`` say how it was read.
 
     Raises:
         LeaseLostError: the job is no longer ours; the transaction must be rolled back.
     """
     studies.lock(session, claimed.study_id)
-    if not jobs.finish(session, claimed):
-        raise LeaseLostError
+    leases.finish(session, claimed.lease)
     if not studies.advance(
         session, claimed.study_id, event, revision=claimed.revision, reason=reason
     ):
         raise LeaseLostError
     studies.supersede_findings(session, claimed.study_id)
-    lines = [*((text, True) for text in caveats), *((text, False) for text in told)]
-    session.add_all(
-        Explanation(
-            study_id=claimed.study_id,
-            revision=claimed.revision,
-            ordinal=n,
-            text=text,
-            caveat=caveat,
-        )
-        for n, (text, caveat) in enumerate(lines)
-    )
+    _add_explanations(session, claimed, notes, caveats)
     if bundle is not None:
-        bundle_id, found = _bundle_id(session, bundle), tuple(found)
-        session.add_all(_row(claimed, finding, bundle_id) for finding in found)
-        severe = any(finding.severity is Severity.SEVERE for finding in found)
-        studies.rank(session, claimed.study_id, severe=severe, trained_on=bundle.trained_on)
+        _add_findings(session, claimed, findings, bundle)
     if report is not None:
-        known = stored_report(session, report.sop_instance_uid)
-        if known is None:
-            session.add(report)
-            session.flush()
-            known = report
-        jobs.cancel_overtaken(session, claimed.study_id, JobKind.DELIVER)
-        study = session.get_one(Study, claimed.study_id, populate_existing=True)
-        for name in destinations:
-            jobs.create(session, JobKind.DELIVER, study, destination=name, report_id=known.id)
+        _add_report(session, claimed, report, destinations)
 
 
-def release(session: Session, claimed: Claimed, error: str, backoff: jobs.Backoff) -> None:
-    """Gives a failed job back for a later try, or buries it; its study follows. Nothing, where the lease is lost."""
-    studies.lock(session, claimed.study_id)
-    if not jobs.is_held(session, claimed):
-        return
-    if jobs.retry(session, claimed, error, backoff):
-        _requeue_study(session, claimed)
-    else:
-        bury(session, claimed, error)
+def end_delivery(session: Session, claimed: ClaimedJob, status: str) -> None:
+    """Records that the destination has the report.
+
+    Raises:
+        LeaseLostError: the job is no longer ours.
+    """
+    leases.finish(session, claimed.lease)
+    delivery = {"report_id": claimed.report_id, "destination": claimed.destination}
+    if session.scalar(select(Delivery).filter_by(**delivery)) is None:
+        session.add(Delivery(**delivery, status=status))
 
 
-def bury(session: Session, claimed: Claimed, error: str) -> None:
-    """Gives a job up; a study whose analysis is given up has failed, for this reason."""
-    studies.lock(session, claimed.study_id)
-    if jobs.bury(session, claimed, error) and claimed.kind is JobKind.ANALYSE:
+def end_preview(session: Session, claimed: ClaimedPreview, result: PreviewResult) -> None:
+    """Writes an upload's result.
+
+    Raises:
+        LeaseLostError: the preview is no longer ours; the transaction must be rolled back.
+    """
+    leases.finish(session, claimed.lease, result=result.to_json())
+    if not claimed.keep:
+        audit.note(session, "upload.analysed", claimed.user, preview=claimed.lease.row_id)
+    for uid in result.studies:
+        study_id = studies.find(session, uid).id
+        audit.note(
+            session, "upload.kept", claimed.user, study_id=study_id, preview=claimed.lease.row_id
+        )
+
+
+def refuse_preview(
+    session: Session, claimed: ClaimedPreview, reason: str, notes: Iterable[str]
+) -> None:
+    """Ends an upload that is not analysable, for the reason given.
+
+    Raises:
+        LeaseLostError: the preview is no longer ours; the transaction must be rolled back.
+    """
+    result = PreviewResult(choices=tuple(notes))
+    leases.finish(session, claimed.lease, reason=reason, result=result.to_json())
+    audit.note(session, "upload.not_analysable", claimed.user, preview=claimed.lease.row_id)
+
+
+def release(session: Session, claimed: Claimed, error: str, backoff: Backoff) -> bool:
+    """Returns a failed job to the queue for a later attempt, or dead-letters it; its study follows.
+
+    Whether it was dead-lettered. Nothing happens when the lease is lost.
+    """
+    _lock_study(session, claimed)
+    if not leases.is_held(session, claimed.lease):
+        return False
+    wait_s = leases.retry(session, claimed.lease, error, backoff)
+    if wait_s is None:
+        return dead_letter(session, claimed, error)
+    attempts = claimed.lease.attempts
+    log.warning("job.retry", **claimed.log_fields, attempts=attempts, wait_s=round(wait_s, 1))
+    _requeue_study(session, claimed)
+    return False
+
+
+def dead_letter(session: Session, claimed: Claimed, error: str) -> bool:
+    """Gives a job up: a person must look.
+
+    A study whose analysis is given up has failed, for this reason.
+
+    False, and nothing happens, when the lease is lost.
+    """
+    _lock_study(session, claimed)
+    if not leases.dead_letter(session, claimed.lease, error):
+        return False
+    log.error("job.dead", **claimed.log_fields, attempts=claimed.lease.attempts)
+    if isinstance(claimed, ClaimedPreview):
+        audit.note(session, "upload.failed", claimed.user, preview=claimed.lease.row_id)
+    elif claimed.kind is JobKind.ANALYSE:
+        exhausted = StudyEvent.EXHAUSTED
         studies.advance(
-            session, claimed.study_id, StudyEvent.EXHAUSTED, revision=claimed.revision, reason=error
+            session, claimed.study_id, exhausted, revision=claimed.revision, reason=error
         )
         studies.supersede_findings(session, claimed.study_id)
-
-
-def recover(session: Session, lost: Claimed, *, max_losses: int) -> bool:
-    """Gives a lost worker's job to another, or buries it.
-
-    False when the worker was heard of after all, or when somebody else is at the study: the next sweep looks again.
-    """
-    if not studies.try_lock(session, lost.study_id) or not jobs.expired(session, lost.job_id):
-        return False
-    if jobs.replace_worker(session, lost, max_losses):
-        _requeue_study(session, lost)
-    else:
-        bury(session, lost, "the worker was lost")
     return True
 
 
-def _requeue_study(session: Session, claimed: Claimed) -> None:
-    if claimed.kind is JobKind.ANALYSE:
-        studies.advance(session, claimed.study_id, StudyEvent.RELEASED, revision=claimed.revision)
+def recover(session: Session, lost: Claimed, *, max_losses: int) -> Recovery | None:
+    """Returns a lost worker's job to the queue, or dead-letters it.
+
+    None when its worker has sent a heartbeat after all, or when the study is locked: the next sweep
+    looks again.
+    """
+    if isinstance(lost, ClaimedJob) and not studies.try_lock(session, lost.study_id):
+        return None
+    if not leases.lock_expired(session, lost.lease):
+        return None
+    if leases.requeue_lost(session, lost.lease, WORKER_LOST, max_losses):
+        log.warning("job.worker_lost", **lost.log_fields, losses=lost.lease.losses + 1)
+        _requeue_study(session, lost)
+        return Recovery.REQUEUED
+    times = lost.lease.losses + 1
+    dead_letter(session, lost, f"{WORKER_LOST} {times} times; it may need too much memory")
+    return Recovery.DEAD
 
 
 def stored_report(session: Session, sop_instance_uid: str) -> ReportRow | None:
-    """A report built before: what is sent again is these bytes, never new ones under the same UID."""
+    """A report built before: its bytes are sent again, never new ones under the same UID."""
     return session.scalar(select(ReportRow).where(ReportRow.sop_instance_uid == sop_instance_uid))
 
 
@@ -149,28 +224,62 @@ def predecessor(session: Session, study_id: int, sop_instance_uid: str) -> Repor
     )
 
 
-def report_file(session: Session, claimed: Claimed) -> str:
-    """Where the bytes of a DELIVER job's report lie in the store."""
+def report_file(session: Session, claimed: ClaimedJob) -> str:
+    """Where in the store the bytes of a DELIVER job's report are."""
     return session.scalars(select(ReportRow.file).where(ReportRow.id == claimed.report_id)).one()
 
 
-def delivered(session: Session, claimed: Claimed, status: str) -> None:
-    """Notes that the destination has the report.
+def _lock_study(session: Session, claimed: Claimed) -> None:
+    if isinstance(claimed, ClaimedJob):
+        studies.lock(session, claimed.study_id)
 
-    Raises:
-        LeaseLostError: the job is no longer ours.
-    """
-    if not jobs.finish(session, claimed):
-        raise LeaseLostError
-    known = session.scalar(
-        select(Delivery).where(
-            Delivery.report_id == claimed.report_id, Delivery.destination == claimed.destination
+
+def _requeue_study(session: Session, claimed: Claimed) -> None:
+    if isinstance(claimed, ClaimedJob) and claimed.kind is JobKind.ANALYSE:
+        studies.advance(session, claimed.study_id, StudyEvent.RELEASED, revision=claimed.revision)
+
+
+def _add_explanations(
+    session: Session, claimed: ClaimedJob, notes: Iterable[str], caveats: Iterable[str]
+) -> None:
+    lines = [*((text, True) for text in caveats), *((text, False) for text in notes)]
+    session.add_all(
+        Explanation(
+            study_id=claimed.study_id,
+            revision=claimed.revision,
+            ordinal=ordinal,
+            text=text,
+            caveat=caveat,
         )
+        for ordinal, (text, caveat) in enumerate(lines)
     )
-    if known is None:
-        session.add(
-            Delivery(report_id=claimed.report_id, destination=claimed.destination, status=status)
-        )
+
+
+def _add_findings(
+    session: Session, claimed: ClaimedJob, findings: Sequence[Finding], bundle: BundleIdentity
+) -> None:
+    bundle_id = _bundle_id(session, bundle)
+    session.add_all(_finding_row(claimed, finding, bundle_id) for finding in findings)
+    severe = any(finding.severity is Severity.SEVERE for finding in findings)
+    studies.rank(session, claimed.study_id, severe=severe, trained_on=bundle.trained_on)
+
+
+def _add_report(
+    session: Session, claimed: ClaimedJob, report: ReportRow, destinations: Iterable[str]
+) -> None:
+    """Adds the report, unless an equal one is stored, and its deliveries.
+
+    Pending deliveries of its predecessor are cancelled.
+    """
+    stored = stored_report(session, report.sop_instance_uid)
+    if stored is None:
+        session.add(report)
+        session.flush()
+        stored = report
+    jobs.cancel_superseded(session, claimed.study_id, JobKind.DELIVER)
+    study = session.get_one(Study, claimed.study_id, populate_existing=True)
+    for name in destinations:
+        jobs.create(session, JobKind.DELIVER, study, destination=name, report_id=stored.id)
 
 
 def _bundle_id(session: Session, bundle: BundleIdentity) -> int:
@@ -184,20 +293,20 @@ def _bundle_id(session: Session, bundle: BundleIdentity) -> int:
     return session.scalars(select(Bundle.id).filter_by(**key)).one()
 
 
-def _row(claimed: Claimed, found: Finding, bundle_id: int) -> FindingRow:
-    normal_mild, moderate, severe = found.probabilities or (None, None, None)
-    place = vars(found.point) if found.point else {}
+def _finding_row(claimed: ClaimedJob, finding: Finding, bundle_id: int) -> FindingRow:
+    normal_mild, moderate, severe = finding.probabilities or (None, None, None)
+    point = vars(finding.point) if finding.point else {}
     return FindingRow(
         study_id=claimed.study_id,
         revision=claimed.revision,
-        condition=found.condition,
-        level=found.level,
-        severity=found.severity,
+        condition=finding.condition,
+        level=finding.level,
+        severity=finding.severity,
         normal_mild=normal_mild,
         moderate=moderate,
         severe=severe,
-        shows=found.shows,
-        reason=found.reason,
+        shows=finding.shows,
+        reason=finding.reason,
         bundle_id=bundle_id,
-        **place,
+        **point,
     )

@@ -24,7 +24,7 @@ from lumbar.spine.provenance import TrainedOn
 
 
 class StudyState(StrEnum):
-    """Where a study stands; ``db.studies.TRANSITIONS`` says how it moves."""
+    """The state of a study; ``db.studies.TRANSITIONS`` says how it changes."""
 
     RECEIVING = "receiving"
     QUEUED = "queued"
@@ -32,6 +32,11 @@ class StudyState(StrEnum):
     ANALYSED = "analysed"
     NOT_ANALYSABLE = "not_analysable"
     FAILED = "failed"
+
+    @property
+    def label(self) -> str:
+        """For a person."""
+        return self.value.replace("_", " ")
 
 
 class JobKind(StrEnum):
@@ -43,26 +48,26 @@ class JobKind(StrEnum):
 
 
 class JobState(StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
     PENDING = "pending"
     RUNNING = "running"
     DONE = "done"
-    DEAD = "dead"  # tried as often as it may be, or cannot succeed: a person must look
-    CANCELLED = "cancelled"  # overtaken by a later revision of its study, or by hand
+    DEAD = "dead"  # dead letter: had all its attempts, or cannot succeed; a person must look
+    CANCELLED = "cancelled"  # superseded by a later revision of its study, or by an operator
 
 
 class Permission(StrEnum):
-    """What somebody may do."""
+    """What a user may do."""
 
     READ = "read"  # see patients' data
-    REVIEW = "review"  # say what a finding really is
+    REVIEW = "review"  # confirm or correct findings
     OPERATE = "operate"  # requeue, complete, cancel, send again
     ADMINISTER = "administer"  # users, deletion, the audit trail
 
 
 class UserRole(StrEnum):
-    """What somebody is."""
+    """A user's role."""
 
     VIEWER = "viewer"
     READER = "reader"
@@ -80,7 +85,7 @@ class UserRole(StrEnum):
 
 
 def _named(kind: type[StrEnum]) -> Enum:
-    """Stored as its value, in a plain text column, so that a new member needs no migration of a type."""
+    """Stored as its value in a text column, so that a new member needs no migration."""
     return Enum(
         kind,
         native_enum=False,
@@ -90,7 +95,7 @@ def _named(kind: type[StrEnum]) -> Enum:
 
 
 class Table(DeclarativeBase):
-    """Base of all tables; constraints are named so that migrations can name them on every database."""
+    """Base of all tables. Constraints have names that migrations can use on every database."""
 
     metadata = MetaData(
         naming_convention={
@@ -117,7 +122,7 @@ class Table(DeclarativeBase):
 
 
 def _unread(name: str, flag: str | None = None) -> Index:
-    """Of the studies that wait to be read (and have a flag), in the order of waiting."""
+    """An index of unread studies (with a flag), in the order of waiting."""
     return Index(
         name,
         "last_received_at",
@@ -128,7 +133,7 @@ def _unread(name: str, flag: str | None = None) -> Index:
 
 
 class Patient(Table):
-    """A patient is who issued the number and the number: two sites may use the same one for two people."""
+    """A patient, identified by issuer and number: two sites may use one number for two people."""
 
     __tablename__ = "patient"
     __table_args__ = (UniqueConstraint("issuer", "patient_identifier"),)
@@ -161,10 +166,9 @@ class Study(Table):
     study_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
     accession_number: Mapped[str] = mapped_column(String(64), index=True)
     study_date: Mapped[str] = mapped_column(String(8))  # YYYYMMDD or empty
+    study_time: Mapped[str] = mapped_column(String(16), default="")  # HHMMSS.FFFFFF or empty
     description: Mapped[str]
-    scanner: Mapped[str] = mapped_column(
-        String(64), default=""
-    )  # of its first image: maker, model, station
+    scanner: Mapped[str] = mapped_column(String(64), default="")  # maker, model, station
     stat: Mapped[bool] = mapped_column(Boolean, default=False)  # ordered as urgent
     state: Mapped[StudyState] = mapped_column(default=StudyState.RECEIVING)
     reason: Mapped[str | None]  # of NOT_ANALYSABLE and FAILED
@@ -173,24 +177,25 @@ class Study(Table):
     last_received_at: Mapped[datetime] = mapped_column(default=db_now())
     ended_at: Mapped[datetime | None]  # when this revision's analysis ended
     images_removed_at: Mapped[datetime | None]  # when retention removed its images
-    # What the worklist is ordered by: of its findings, an earlier revision's until it is read again
+    # The worklist's order: by its findings, an earlier revision's until it is analysed again
     severe: Mapped[bool] = mapped_column(Boolean, default=False)
     trained_on: Mapped[TrainedOn | None]
-    read_at: Mapped[
-        datetime | None
-    ]  # when a person marked it as read; a late image takes the mark away
+    read_at: Mapped[datetime | None]  # when it was marked as read; a late image clears it
 
     patient: Mapped[Patient] = relationship(lazy="joined", innerjoin=True)
 
 
 class SearchKey(Table):
-    """A word by which people look for a study, folded (``db.read_models.study_search``); found by its beginning."""
+    """A word by which a study is searched, folded (``db.read_models.study_search``).
+
+    It is found by its beginning.
+    """
 
     __tablename__ = "search_key"
     __table_args__ = (UniqueConstraint("word", "study_id"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    # a beginning is a range only where characters sort by their code points
+    # a prefix is a range only where characters sort by their code points
     word: Mapped[str] = mapped_column(
         String(64).with_variant(String(64, collation="C"), "postgresql")
     )
@@ -198,9 +203,9 @@ class SearchKey(Table):
 
 
 class Explanation(Table):
-    """A line, in words, of how a revision was read: what was chosen and refused and why, how the levels were found.
+    """A note on how a revision was read: series chosen and refused, how the levels were found.
 
-    ``caveat`` marks those for which nobody can vouch for the numbering of the levels.
+    ``caveat`` marks the reasons why the numbering of the levels may be wrong.
     """
 
     __tablename__ = "explanation"
@@ -226,9 +231,10 @@ class Series(Table):
 
 
 class Instance(Table):
-    """A received instance and where its bytes lie.
+    """A received instance and its file.
 
-    At most one row of a SOP Instance UID is in use; others were set ``quarantined`` for the reason given and are kept.
+    At most one row per SOP Instance UID is in use; others are quarantined, for the reason given,
+    and kept.
     """
 
     __tablename__ = "instance"
@@ -262,7 +268,7 @@ class Instance(Table):
 
 
 class Bundle(Table):
-    """Which weights made a finding."""
+    """The weights that made a finding."""
 
     __tablename__ = "bundle"
     __table_args__ = (
@@ -279,7 +285,7 @@ class Bundle(Table):
 
 
 def _current(name: str, *narrowed: str) -> Index:
-    """Of the findings in force, the newest first."""
+    """An index of the findings in force, the newest first."""
     return Index(
         name,
         *narrowed,
@@ -291,7 +297,7 @@ def _current(name: str, *narrowed: str) -> Index:
 
 
 class FindingRow(Table):
-    """One of the 25 of a study's revision; earlier revisions' stay, superseded."""
+    """One of a study's 25 findings; those of earlier revisions stay, superseded."""
 
     __tablename__ = "finding"
     __table_args__ = (
@@ -330,7 +336,7 @@ class FindingRow(Table):
 
 
 class ReportRow(Table):
-    """A report's UIDs and its stored bytes, which are what is sent and sent again."""
+    """A report's UIDs and its stored bytes, which are sent and sent again."""
 
     __tablename__ = "report"
 
@@ -345,28 +351,16 @@ class ReportRow(Table):
     created_at: Mapped[datetime] = mapped_column(default=db_now())
 
 
-class Job(Table):
-    """Something to do, once, by whoever holds the lease."""
+class LeasedRow(Table):
+    """The columns of a row that one worker at a time works on, under a lease (``db.leases``)."""
 
-    __tablename__ = "job"
-    __table_args__ = (
-        UniqueConstraint("study_id", "kind", "revision", "destination"),
-        Index("ix_job_due", "state", "priority", "run_after"),
-    )
+    __abstract__ = True
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[JobKind]
-    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"), index=True)
-    revision: Mapped[int]
-    destination: Mapped[str] = mapped_column(String(64), default="")  # of DELIVER
-    report_id: Mapped[int | None] = mapped_column(ForeignKey("report.id"))
-    priority: Mapped[int] = mapped_column(default=0)  # higher goes first
     state: Mapped[JobState] = mapped_column(default=JobState.PENDING)
     run_after: Mapped[datetime] = mapped_column(default=db_now())
     attempts: Mapped[int] = mapped_column(default=0)
-    losses: Mapped[int] = mapped_column(
-        default=0
-    )  # attempts that ended because the worker was lost
+    losses: Mapped[int] = mapped_column(default=0)  # attempts whose worker was lost
     lease_token: Mapped[str | None] = mapped_column(String(32))
     lease_expires_at: Mapped[datetime | None]
     last_error: Mapped[str | None]
@@ -374,8 +368,25 @@ class Job(Table):
     ended_at: Mapped[datetime | None]
 
 
+class Job(LeasedRow):
+    """An analysis of a study's revision, or the delivery of a report to one destination."""
+
+    __tablename__ = "job"
+    __table_args__ = (
+        UniqueConstraint("study_id", "kind", "revision", "destination"),
+        Index("ix_job_due", "state", "priority", "run_after"),
+    )
+
+    kind: Mapped[JobKind]
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"), index=True)
+    revision: Mapped[int]
+    destination: Mapped[str] = mapped_column(String(64), default="")  # of DELIVER
+    report_id: Mapped[int | None] = mapped_column(ForeignKey("report.id"))
+    priority: Mapped[int] = mapped_column(default=0)  # higher goes first
+
+
 class Delivery(Table):
-    """A report that a destination said it has."""
+    """A destination's confirmation that it has a report."""
 
     __tablename__ = "delivery"
     __table_args__ = (UniqueConstraint("report_id", "destination"),)
@@ -383,7 +394,7 @@ class Delivery(Table):
     id: Mapped[int] = mapped_column(primary_key=True)
     report_id: Mapped[int] = mapped_column(ForeignKey("report.id"))
     destination: Mapped[str] = mapped_column(String(64))
-    status: Mapped[str] = mapped_column(String(16))  # the peer's, as it said it: 0000, B007, 200
+    status: Mapped[str] = mapped_column(String(16))  # the peer's: 0000, B007, 200
     delivered_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)
 
 
@@ -423,7 +434,7 @@ class AuditForward(Table):
 
 
 class Tombstone(Table):
-    """A study that was deleted by hand; sent again, it is a new one."""
+    """A study that an administrator deleted; sent again, it is a new one."""
 
     __tablename__ = "tombstone"
 
@@ -436,7 +447,7 @@ class Tombstone(Table):
 
 
 class User(Table):
-    """Somebody who may sign in."""
+    """A person who may sign in."""
 
     __tablename__ = "user_account"
 
@@ -449,14 +460,12 @@ class User(Table):
 
 
 class WebSession(Table):
-    """A browser in which a user has signed in."""
+    """A browser in which a user is signed in."""
 
     __tablename__ = "web_session"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    token_sha256: Mapped[str] = mapped_column(
-        String(64), unique=True
-    )  # the cookie itself is not kept
+    token_sha256: Mapped[str] = mapped_column(String(64), unique=True)  # of the cookie
     user_id: Mapped[int] = mapped_column(ForeignKey("user_account.id"), index=True)
     csrf_token: Mapped[str] = mapped_column(String(64))
     last_used_at: Mapped[datetime] = mapped_column(default=db_now())
@@ -466,7 +475,7 @@ class WebSession(Table):
 
 
 class ApiToken(Table):
-    """What a program signs in with, for a user and no more than ``scopes`` of what that user may do."""
+    """A program's credentials: they act for a user, within ``scopes`` of what that user may do."""
 
     __tablename__ = "api_token"
 
@@ -483,46 +492,40 @@ class ApiToken(Table):
 
 
 class SignInFailure(Table):
-    """A refused attempt to sign in; too many of one name or one address in a while are not looked at any more."""
+    """A refused attempt to sign in. Too many for one name or one address block further ones."""
 
     __tablename__ = "sign_in_failure"
     __table_args__ = (Index("ix_sign_in_failure_who_happened_at", "who", "happened_at"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    who: Mapped[str] = mapped_column(
-        String(64)
-    )  # sha256 of the name or address: people mistype passwords as names
+    # sha256 of the name or address, because people mistype passwords as names
+    who: Mapped[str] = mapped_column(String(64))
     happened_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)
 
 
-class Preview(Table):
-    """Uploaded files that are read once for whoever sent them. Files and answer go; only the audit trail remembers."""
+class Preview(LeasedRow):
+    """Uploaded files that are read once for their uploader.
+
+    Files and result are removed; the audit trail stays.
+    """
 
     __tablename__ = "preview"
-    # the audit trail names them by their id, which must not be given twice
+    # the audit trail names them by their ids, which must not be reused
     __table_args__ = (Index("ix_preview_state_id", "state", "id"), {"sqlite_autoincrement": True})
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(
-        String(32), unique=True
-    )  # of its folder and in its address; not to be guessed
+    name: Mapped[str] = mapped_column(String(32), unique=True)  # of its folder and URL; unguessable
     user_id: Mapped[int] = mapped_column(ForeignKey("user_account.id"), index=True)
-    keep: Mapped[bool] = mapped_column(
-        Boolean
-    )  # the images are taken in as if a scanner had sent them
-    state: Mapped[JobState] = mapped_column(default=JobState.PENDING)
-    attempts: Mapped[int] = mapped_column(default=0)
-    lease_token: Mapped[str | None] = mapped_column(String(32))
-    lease_expires_at: Mapped[datetime | None]
-    created_at: Mapped[datetime] = mapped_column(default=db_now())
-    uploaded_at: Mapped[datetime | None]  # when it was wholly there; until then nobody reads it
-    ended_at: Mapped[datetime | None]
+    keep: Mapped[bool] = mapped_column(Boolean)  # ingest the images as if a scanner had sent them
+    uploaded_at: Mapped[datetime | None]  # when the upload was complete; not due before
     files: Mapped[int] = mapped_column(default=0)
     size: Mapped[int] = mapped_column(BigInteger, default=0)  # bytes
-    images: Mapped[int | None]  # slices that were found in it
-    reason: Mapped[str | None]  # why nothing could be read
-    answer: Mapped[dict[str, Any] | None] = mapped_column(
-        JSON(none_as_null=True)
-    )  # ``db.preview_results``
+    images: Mapped[int | None]  # slices in the upload
+    reason: Mapped[str | None]  # why it is not analysable
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # PreviewResult
 
     user: Mapped[User] = relationship(lazy="joined", innerjoin=True)
+
+    @property
+    def failure(self) -> str | None:
+        """Why it ended without a result: not analysable, or the last error of a dead letter."""
+        return self.reason or (self.last_error if self.state is JobState.DEAD else None)

@@ -1,4 +1,4 @@
-"""What a person sees of the queue and does to it: a job is tried now, or given up. Each act is audited, by ids only."""
+"""What an operator sees of the queue and does to it. Each action is audited, by ids only."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -7,20 +7,19 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db import audit, studies
-from db.jobs import RELEASED, change
+from db import audit, leases, studies
 from db.models import Job, JobKind, JobState, Study
 from db.studies import StudyEvent
 from db.types import db_now
 from lumbar.errors import NotFound, Permanent
 
-BY_HAND = "cancelled by hand"
-ANEW = {"state": JobState.PENDING, "attempts": 0, "losses": 0, "ended_at": None}
+CANCELLED = "cancelled by an operator"
+RESTARTED = {"state": JobState.PENDING, "attempts": 0, "losses": 0, "ended_at": None}
 
 
 @dataclass(frozen=True)
 class JobRow:
-    """A job as a person needs it; nothing of the patient."""
+    """A job as an operator sees it; nothing of the patient."""
 
     job: int
     kind: JobKind
@@ -35,20 +34,20 @@ class JobRow:
     last_error: str | None
 
 
-def listed(
+def list_jobs(
     session: Session,
     *,
     states: Collection[JobState] = (),
     kinds: Collection[JobKind] = (),
     limit: int | None = None,
 ) -> list[JobRow]:
-    """Jobs in the order in which workers take them: the urgent first, then who waited longest."""
-    question = select(Job, Study.study_instance_uid).join(Study, Study.id == Job.study_id)
+    """Jobs in the order in which workers take them: the most urgent, then the longest waiting."""
+    statement = select(Job, Study.study_instance_uid).join(Study, Study.id == Job.study_id)
     if states:
-        question = question.where(Job.state.in_(states))
+        statement = statement.where(Job.state.in_(states))
     if kinds:
-        question = question.where(Job.kind.in_(kinds))
-    ordered = question.order_by(Job.priority.desc(), Job.run_after, Job.id)
+        statement = statement.where(Job.kind.in_(kinds))
+    ordered = statement.order_by(Job.priority.desc(), Job.run_after, Job.id)
     return [
         JobRow(
             job=job.id,
@@ -68,10 +67,13 @@ def listed(
 
 
 def retry(session: Session, job_id: int, actor: str) -> None:
-    """A pending job is due now, a dead delivery is tried anew; a dead analysis is made again as its next revision.
+    """A pending job becomes due now, a dead delivery is attempted anew.
+
+    A dead analysis is repeated as the study's next revision.
 
     Raises:
-        Permanent: there is no such job, or it is in no state to be tried, or it was overtaken.
+        NotFound: there is no such job.
+        Permanent: its state does not allow it, or it was superseded.
     """
     job = _locked(session, job_id)
     if job.state not in (JobState.PENDING, JobState.DEAD):
@@ -80,34 +82,36 @@ def retry(session: Session, job_id: int, actor: str) -> None:
         )
     if job.kind is JobKind.DELIVER and _has_successor(session, job):
         raise Permanent(
-            f"job {job_id} delivers a report that a later one has replaced; that one has a job of its own"
+            f"job {job_id} delivers a report that a later one has replaced, which has its own job"
         )
     if job.kind is JobKind.ANALYSE and job.state is JobState.DEAD:
         if session.get_one(Study, job.study_id).revision != job.revision or not studies.requeue(
             session, job.study_id
         ):
-            raise Permanent(
-                f"job {job_id} was overtaken: its study has gone on to a later revision"
-            )
+            raise Permanent(f"job {job_id} is superseded: its study has a later revision")
     else:
         session.execute(
-            change(Job.id == job_id).values(
-                run_after=db_now(), **(ANEW if job.state is JobState.DEAD else {})
+            leases.change(Job, Job.id == job_id).values(
+                run_after=db_now(), **(RESTARTED if job.state is JobState.DEAD else {})
             )
         )
     audit.note(session, "job.retried", actor, study_id=job.study_id, job=job.id)
 
 
 def cancel(session: Session, job_id: int, actor: str) -> None:
-    """Gives up a job that has not ended; a worker on it finds its lease gone. The study of an analysis has failed.
+    """Cancels a job that has not ended; its worker finds its lease gone. An analysis's study has
+    failed.
 
     Raises:
-        Permanent: there is no such job, or it has ended.
+        NotFound: there is no such job.
+        Permanent: it has ended.
     """
     job = _locked(session, job_id)
     ended = session.execute(
-        change(Job.id == job_id, Job.state.in_((JobState.PENDING, JobState.RUNNING))).values(
-            state=JobState.CANCELLED, last_error=BY_HAND, ended_at=db_now(), **RELEASED
+        leases.change(
+            Job, Job.id == job_id, Job.state.in_((JobState.PENDING, JobState.RUNNING))
+        ).values(
+            state=JobState.CANCELLED, last_error=CANCELLED, ended_at=db_now(), **leases.RELEASED
         )
     )
     if ended.rowcount != 1:  # type: ignore[attr-defined]
@@ -115,7 +119,7 @@ def cancel(session: Session, job_id: int, actor: str) -> None:
             f"job {job_id} is {job.state}; only a pending or running one can be cancelled"
         )
     if job.kind is JobKind.ANALYSE:
-        reason = f"its analysis was {BY_HAND}"
+        reason = f"its analysis was {CANCELLED}"
         studies.advance(
             session, job.study_id, StudyEvent.CANCELLED, revision=job.revision, reason=reason
         )
@@ -124,30 +128,41 @@ def cancel(session: Session, job_id: int, actor: str) -> None:
 
 
 def requeue(session: Session, study_instance_uid: str, actor: str) -> None:
-    """Analyses an ended study again, as its next revision. Raises Permanent: it has not ended, or has no images."""
+    """Analyses an ended study again, as its next revision.
+
+    Raises:
+        NotFound: there is no such study.
+        Permanent: it has not ended, or has no images.
+    """
     study = studies.find(session, study_instance_uid)
     if not studies.requeue(session, study.id):
         raise Permanent(
-            f"the study is {study.state.replace('_', ' ')}; only one that has ended can be analysed again"
+            f"the study is {study.state.label}; only one that has ended can be analysed again"
         )
     audit.note(session, "study.requeued", actor, study_id=study.id)
 
 
 def complete(session: Session, study_instance_uid: str, actor: str) -> None:
-    """Analyses a study now, without waiting for quiet. Raises Permanent: it is not receiving."""
+    """Analyses a study now, without waiting for it to become quiet.
+
+    Raises:
+        NotFound: there is no such study.
+        Permanent: it is not receiving.
+    """
     study = studies.find(session, study_instance_uid)
     if not studies.complete(session, study.id):
         raise Permanent(
-            f"the study is {study.state.replace('_', ' ')}, not receiving; it can be requeued once it ends"
+            f"the study is {study.state.label}, not receiving; it can be requeued once it ends"
         )
     audit.note(session, "study.completed", actor, study_id=study.id)
 
 
 def resend(session: Session, job_id: int, actor: str) -> None:
-    """Delivers a report again that a destination has, or had: the very same bytes under the same UID.
+    """Delivers a report again to its destination: the same bytes under the same UID.
 
     Raises:
-        NotFound, Permanent: there is no such job, it is no delivery, or it has not ended.
+        NotFound: there is no such job.
+        Permanent: it is no delivery, has not ended, or was superseded.
     """
     job = _locked(session, job_id)
     if job.kind is not JobKind.DELIVER or job.state not in (
@@ -156,18 +171,26 @@ def resend(session: Session, job_id: int, actor: str) -> None:
         JobState.CANCELLED,
     ):
         raise Permanent(
-            f"job {job_id} is a {job.state} {job.kind} job; only a delivery that has ended is sent again"
+            f"job {job_id} is a {job.state} {job.kind} job; only ended deliveries are sent again"
         )
     if _has_successor(session, job):
         raise Permanent(
             f"job {job_id} delivers a report that a later one has replaced; send that one again"
         )
-    session.execute(change(Job.id == job_id).values(run_after=db_now(), last_error=None, **ANEW))
+    session.execute(
+        leases.change(Job, Job.id == job_id).values(
+            run_after=db_now(), last_error=None, **RESTARTED
+        )
+    )
     audit.note(session, "report.sent_again", actor, study_id=job.study_id, job=job.id)
 
 
 def _locked(session: Session, job_id: int) -> Job:
-    """A job, its study's row held."""
+    """A job, its study's row locked.
+
+    Raises:
+        NotFound: there is no such job.
+    """
     study_id = session.scalar(select(Job.study_id).where(Job.id == job_id))
     if study_id is None:
         raise NotFound(f"there is no job {job_id}; `lumbar jobs list` names those there are")

@@ -1,4 +1,4 @@
-"""What was made of an upload, as its row keeps it until it is forgotten: values and words that name no patient."""
+"""The result of an upload as its row holds it: values and notes that identify no patient."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -8,11 +8,14 @@ from lumbar.spine.anatomy import Condition, FindingKey, Level, Severity
 
 
 @dataclass(frozen=True)
-class Grade:
-    """A condition as it was graded: ``probabilities`` and ``shows`` as in ``Finding``, or the reason why not."""
+class PreviewFinding:
+    """A graded condition, or the reason why it has no severity.
+
+    ``probabilities`` and ``shows`` as in ``Finding``.
+    """
 
     condition: Condition
-    level: Level | None  # None: the image does not tell it
+    level: Level | None  # None: the image does not show which
     probabilities: Sequence[float] = ()
     shows: float | None = None
     reason: str | None = None
@@ -20,53 +23,52 @@ class Grade:
     @property
     def severity(self) -> Severity | None:
         """The most probable one; the graver where two are equal."""
-        graver_last = sorted(
+        ascending = sorted(
             zip(self.probabilities, Severity, strict=False), key=lambda pair: pair[0]
         )
-        return graver_last[-1][1] if graver_last else None
+        return ascending[-1][1] if ascending else None
 
 
 @dataclass(frozen=True)
-class Answer:
-    """Of a study its findings; of a loose axial slice its readings; of any other single image what it shows as a whole.
+class PreviewResult:
+    """A study's findings, an axial slice's readings or another single image's classification.
 
-    Of images that were kept: the studies they belong to.
+    Of images that were ingested: the studies they belong to.
     """
 
-    findings: Sequence[Grade] = ()
-    readings: Sequence[Grade] = ()
-    conditions: Sequence[
-        float
-    ] = ()  # of one image, in the order of ``Condition``, then none of them
+    findings: Sequence[PreviewFinding] = ()
+    readings: Sequence[PreviewFinding] = ()
+    conditions: Sequence[float] = ()  # of one image, in the order of ``Condition``, then "none"
     severities: Sequence[float] = ()  # of one image
     caveats: Sequence[str] = ()
     choices: Sequence[str] = ()
     notices: Sequence[str] = ()
     weights: str = ""
-    studies: Sequence[str] = ()  # UIDs
+    studies: Sequence[str] = ()  # Study Instance UIDs
 
-    def stored(self) -> dict[str, Any]:
-        """As JSON holds it."""
+    def to_json(self) -> dict[str, Any]:
+        """The value as a JSON column holds it."""
         return asdict(self)
 
     @classmethod
-    def read(cls, stored: Mapping[str, Any] | None) -> Self:
-        """The value that ``stored`` gave; an empty one for None."""
-        values = {f.name: stored[f.name] for f in fields(cls) if f.name in stored} if stored else {}
+    def from_json(cls, stored: Mapping[str, Any] | None) -> Self:
+        """The value that ``to_json`` returned; an empty one for None."""
+        stored = stored or {}
+        values = {field.name: stored[field.name] for field in fields(cls) if field.name in stored}
         for name in ("findings", "readings"):
-            values[name] = tuple(_grade(grade) for grade in values.get(name, ()))
+            values[name] = tuple(_finding(finding) for finding in values.get(name, ()))
         return cls(**values)
 
     @property
-    def cells(self) -> dict[FindingKey, Grade]:
+    def cells(self) -> dict[FindingKey, PreviewFinding]:
         """The findings by condition and level."""
+        levelled = ((finding, finding.level) for finding in self.findings)
         return {
-            FindingKey(grade.condition, grade.level): grade
-            for grade in self.findings
-            if grade.level
+            FindingKey(finding.condition, level): finding for finding, level in levelled if level
         }
 
 
-def _grade(stored: Mapping[str, Any]) -> Grade:
+def _finding(stored: Mapping[str, Any]) -> PreviewFinding:
     level = Level(stored["level"]) if stored["level"] else None
-    return Grade(**(dict(stored) | {"condition": Condition(stored["condition"]), "level": level}))
+    typed = {"condition": Condition(stored["condition"]), "level": level}
+    return PreviewFinding(**(dict(stored) | typed))

@@ -1,9 +1,8 @@
-"""Files and rows held against each other: what a kill or a power cut left between the two is put right at start-up.
+"""Reconciles files and rows at start-up, after a kill or a power cut.
 
-- A file without a row was safe when its receiver died. Its sender was not told "success" and may never send it again,
-  so it is registered now.
-- A row without its file cannot be put right here; it is reported, by id.
-- The file of an image that retention has removed is removed again.
+- A file without a row was durable when its receiver died. Its sender was not told "success" and may
+never send it again, so it is registered now. - A row without its file cannot be repaired here; it
+is reported by id. - The file of an image that retention has removed is removed again.
 """
 
 from dataclasses import dataclass
@@ -24,8 +23,8 @@ log = structlog.get_logger()
 
 
 @dataclass
-class Account:
-    """What a start-up found."""
+class Reconciled:
+    """Counts of what was reconciled."""
 
     abandoned: int = 0  # half-written files of writers that are gone, removed
     adopted: int = 0  # files without a row, registered
@@ -34,17 +33,24 @@ class Account:
     missing: int = 0  # rows whose file is gone
 
 
-def reconcile(site: SiteContext) -> Account:
-    """Goes through the whole store, folder by folder. Raises Transient."""
-    account = Account(abandoned=site.store.remove_abandoned())
-    _instances(site, account)
-    _reports(site, account)
-    log.info("store.reconciled", **vars(account))
-    return account
+def reconcile(site: SiteContext) -> Reconciled:
+    """Reconciles the whole store, folder by folder.
+
+    Raises:
+        Transient: the disk or the database failed; it is repeated later.
+    """
+    counts = Reconciled(abandoned=site.store.remove_abandoned())
+    _instances(site, counts)
+    _reports(site, counts)
+    log.info("store.reconciled", **vars(counts))
+    return counts
 
 
-def _instances(site: SiteContext, account: Account) -> None:
-    """Rows first, files second: an image that arrives meanwhile then has both, or counts as a file without a row."""
+def _instances(site: SiteContext, counts: Reconciled) -> None:
+    """Lists rows before files.
+
+    An image that arrives meanwhile then has both, or counts as a file without a row.
+    """
     for digits in range(256):
         folder = f"instances/{digits:02x}"
         with site.database.reading() as session:
@@ -52,29 +58,34 @@ def _instances(site: SiteContext, account: Account) -> None:
             rows = {row.file: row for row in session.scalars(select(Instance).where(within))}
         files = site.store.files(folder)
         for file in sorted(files - rows.keys()):
-            _adopt(site, file, account)
+            _adopt(site, file, counts)
         for file in sorted(files & rows.keys()):
             if rows[file].removed_at is not None:
                 retention.unlink_removed(site, rows[file].series.study_id)
-                account.removed += 1
+                counts.removed += 1
         lost = [rows[file].id for file in sorted(rows.keys() - files)]
-        with (
-            site.database.reading() as session
-        ):  # retention may have removed some of them meanwhile
-            still = select(Instance.id).where(Instance.id.in_(lost), Instance.removed_at.is_(None))
-            _report_missing(site, "instance", list(session.scalars(still)), account)
+        # retention may have removed some of them meanwhile
+        with site.database.reading() as session:
+            missing = select(Instance.id).where(
+                Instance.id.in_(lost), Instance.removed_at.is_(None)
+            )
+            _report_missing(site, "instance", list(session.scalars(missing)), counts)
 
 
-def _reports(site: SiteContext, account: Account) -> None:
-    """Reports are named by rows only after they are stored; one without a row is built again, to the same bytes."""
+def _reports(site: SiteContext, counts: Reconciled) -> None:
+    """Reports missing files of reports.
+
+    A report's row is written after its file. A file without a row is built again, to the same
+    bytes.
+    """
     with site.database.reading() as session:
         rows = session.execute(select(ReportRow.id, ReportRow.file)).all()
     _report_missing(
-        site, "report", [row.id for row in rows if not site.store.path(row.file).exists()], account
+        site, "report", [row.id for row in rows if not site.store.path(row.file).exists()], counts
     )
 
 
-def _adopt(site: SiteContext, file: str, account: Account) -> None:
+def _adopt(site: SiteContext, file: str, counts: Reconciled) -> None:
     path = site.store.path(file)
     try:
         identity = identify(path)
@@ -87,19 +98,19 @@ def _adopt(site: SiteContext, file: str, account: Account) -> None:
             )
     except NotDicom as error:
         log.warning("store.unreadable", file=file, why=str(error))
-        account.unreadable += 1
+        counts.unreadable += 1
         return
     digest = path.name.removesuffix(".dcm")
     stored = Stored(identity, syntax, digest, file, path.stat().st_size, source)
     if register(site.database, site.store, stored) is not IngestResult.DUPLICATE:
         log.info("store.adopted", file=file)
-        account.adopted += 1
+        counts.adopted += 1
 
 
-def _report_missing(site: SiteContext, kind: str, ids: list[int], account: Account) -> None:
+def _report_missing(site: SiteContext, kind: str, ids: list[int], counts: Reconciled) -> None:
     if not ids:
         return
-    account.missing += len(ids)
+    counts.missing += len(ids)
     log.error("store.missing", kind=kind, count=len(ids), ids=ids[:20])
     with site.database.transaction() as session:
         detail = {"kind": kind, "count": len(ids), "ids": ids[:1000]}

@@ -1,9 +1,10 @@
-"""Images of finished studies are removed by age, and sooner where the disk fills up; what was found stays.
+"""Retention: images of finished studies are removed by age, and sooner if the disk fills up.
 
-A study is finished when it has ended and none of its jobs waits or runs. Removing takes two steps, each under the
-study's lock: the rows say that the files are gone, then the files go. An image that is sent again between the two takes
-its row back and keeps its file; one that finds its file just gone is asked for again (``db.ingest``). A kill between
-the two leaves files that ``db.reconcile`` removes.
+A study is finished when it has ended and none of its jobs is pending or running. Findings and
+reports stay. Removal takes two steps, each under the study's lock: the rows are marked as removed,
+then the files are deleted. An image that is sent again between the two takes its row back and keeps
+its file; one whose file was deleted just now is refused and asked for again (``db.ingest``). A kill
+between the two leaves files that ``db.reconcile`` removes.
 """
 
 from typing import Any
@@ -18,15 +19,17 @@ from db.types import db_now
 
 log = structlog.get_logger()
 
-AT_ONCE = 100  # studies in one round; the next round goes on
+BATCH = 100  # studies per round; the next round continues
 DAY_S = 86400.0
 
 
 def remove_images(site: SiteContext) -> int:
-    """Removes the images of every study whose time is over, the oldest first; how many studies that were.
+    """Removes the images of every study beyond its retention, the oldest first.
+
+    Returns how many studies that were.
 
     Raises:
-        Transient: the database or the disk is away.
+        Transient: the database or the disk is unavailable.
     """
     keep_s = site.settings.keep_days * DAY_S
     removed = 0
@@ -69,7 +72,7 @@ def remove(site: SiteContext, study_id: int, why: str) -> bool:
 
 
 def unlink_removed(site: SiteContext, study_id: int) -> None:
-    """Removes the files of which the rows say that they are gone."""
+    """Deletes the files of images that are marked as removed."""
     with site.database.transaction() as session:
         studies.lock(session, study_id)
         for file in session.scalars(
@@ -81,12 +84,12 @@ def unlink_removed(site: SiteContext, study_id: int) -> None:
 
 
 def _finished(site: SiteContext, older_than_s: float = 0) -> list[int]:
-    """Finished studies that have images, the first that ended first."""
-    question = (
+    """Finished studies that have images, the one that ended first at the front."""
+    statement = (
         _finished_studies().where(Study.ended_at < db_now(-older_than_s)).order_by(Study.ended_at)
     )
     with site.database.reading() as session:
-        return list(session.scalars(question.limit(AT_ONCE)))
+        return list(session.scalars(statement.limit(BATCH)))
 
 
 def _finished_studies() -> Select[Any]:

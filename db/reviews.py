@@ -1,4 +1,4 @@
-"""What radiologists say: a study was read; a finding is right, or is another severity. Appended, never changed."""
+"""Reviews: a study was read; a finding is right, or has another severity. Append-only."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from db.models import FindingRow, Review, Study
 from lumbar.errors import NotFound, Permanent
 from lumbar.spine.anatomy import FindingKey, Severity
 
-LONGEST_COMMENT = 2000
+MAX_COMMENT = 2000
 
 
 @dataclass(frozen=True)
 class LatestReview:
-    """The last word on a finding."""
+    """The last review of a finding."""
 
     finding_id: int
     severity: Severity
-    agrees: bool  # with what was found
+    agrees: bool  # with the finding
     reviewer: str
     comment: str
     reviewed_at: datetime
@@ -37,17 +37,20 @@ def mark_read(
 ) -> None:
     """Takes a study off the reading worklist, or puts it back.
 
-    ``last_received_at``: of the study as the reader saw it. Raises Permanent where an image has come since.
+    ``last_received_at``: of the study as the reader saw it.
+
+    Raises:
+        Permanent: an image has arrived since.
     """
     studies.lock(session, study.id)
     session.refresh(study)
     if read and last_received_at not in (None, study.last_received_at):
-        raise Permanent("new images have come since you opened the study; look at it again")
+        raise Permanent("new images have arrived since you opened the study; look at it again")
     study.read_at = datetime.now(UTC) if read else None
     audit.note(session, "study.read" if read else "study.unread", actor, study_id=study.id)
 
 
-def review(
+def add_review(
     session: Session,
     finding_id: int,
     severity: Severity,
@@ -55,20 +58,21 @@ def review(
     reviewer: str,
     study_id: int | None = None,
 ) -> Review:
-    """Notes what a reader says of a finding in force.
+    """Records a reader's severity for a finding in force.
 
     Raises:
-        NotFound: there is no such finding, or it is not the study's. Permanent: a later revision has replaced it.
+        NotFound: there is no such finding, or it is not the study's.
+        Permanent: a later revision has superseded it, or the comment is too long.
     """
     finding = session.get(FindingRow, finding_id)
     if finding is None or study_id not in (None, finding.study_id):
         raise NotFound(f"there is no finding {finding_id}")
     if finding.superseded:
         raise Permanent("a later revision has replaced this finding; look at the study again")
-    if len(comment) > LONGEST_COMMENT:
-        raise Permanent(f"a comment has at most {LONGEST_COMMENT} characters")
-    said = Review(finding_id=finding_id, reviewer=reviewer, severity=severity, comment=comment)
-    session.add(said)
+    if len(comment) > MAX_COMMENT:
+        raise Permanent(f"a comment has at most {MAX_COMMENT} characters")
+    review = Review(finding_id=finding_id, reviewer=reviewer, severity=severity, comment=comment)
+    session.add(review)
     session.flush()
     audit.note(
         session,
@@ -76,13 +80,13 @@ def review(
         reviewer,
         study_id=finding.study_id,
         finding=finding_id,
-        review=said.id,
+        review=review.id,
     )
-    return said
+    return review
 
 
-def last_words(session: Session, study_ids: Collection[int]) -> dict[int, LatestReview]:
-    """By finding, what was said last of the findings in force of these studies."""
+def latest_reviews(session: Session, study_ids: Collection[int]) -> dict[int, LatestReview]:
+    """The last reviews of the findings in force of these studies, by finding."""
     newest = (
         select(func.max(Review.id))
         .join(FindingRow, FindingRow.id == Review.finding_id)
@@ -90,15 +94,15 @@ def last_words(session: Session, study_ids: Collection[int]) -> dict[int, Latest
         .group_by(Review.finding_id)
     )
     return {
-        said.finding_id: LatestReview(
-            said.finding_id,
-            said.severity,
-            said.severity == found,
-            said.reviewer,
-            said.comment,
-            said.reviewed_at,
+        review.finding_id: LatestReview(
+            review.finding_id,
+            review.severity,
+            review.severity == finding_severity,
+            review.reviewer,
+            review.comment,
+            review.reviewed_at,
         )
-        for said, found in session.execute(
+        for review, finding_severity in session.execute(
             select(Review, FindingRow.severity)
             .join(FindingRow, FindingRow.id == Review.finding_id)
             .where(Review.id.in_(newest))
@@ -107,11 +111,11 @@ def last_words(session: Session, study_ids: Collection[int]) -> dict[int, Latest
 
 
 def finding_ids(session: Session, study_id: int) -> dict[FindingKey, int]:
-    """The rows of a study's findings in force."""
-    asked = select(FindingRow.id, FindingRow.condition, FindingRow.level).where(
+    """The ids of a study's findings in force."""
+    statement = select(FindingRow.id, FindingRow.condition, FindingRow.level).where(
         FindingRow.study_id == study_id, FindingRow.superseded.is_(False)
     )
     return {
         FindingKey(condition, level): finding_id
-        for finding_id, condition, level in session.execute(asked)
+        for finding_id, condition, level in session.execute(statement)
     }

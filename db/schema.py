@@ -23,6 +23,7 @@ def upgrade(database: Database) -> str:
 
     Raises:
         DatabaseUnavailable: it cannot be reached.
+        WrongSetting: its folder cannot be made.
     """
     folder = database.engine.url.database if database.engine.dialect.name == "sqlite" else None
     if folder:
@@ -49,7 +50,8 @@ def check(database: Database) -> None:
     """Refuses a database of another schema.
 
     Raises:
-        Permanent: naming both revisions. DatabaseUnavailable: it cannot be reached.
+        Permanent: the message names both revisions.
+        DatabaseUnavailable: it cannot be reached.
     """
     file = database.engine.url.database if database.engine.dialect.name == "sqlite" else None
     current = None
@@ -58,12 +60,13 @@ def check(database: Database) -> None:
             current = MigrationContext.configure(connection).get_current_revision()
     if current != newest():
         raise Permanent(
-            f"the database's schema is {current or 'empty'}, this version needs {newest()}: run `lumbar db upgrade`"
+            f"the database's schema is {current or 'empty'}, this version needs {newest()}: "
+            "run `lumbar db upgrade`"
         )
 
 
 def differences(database: Database) -> list[object]:
-    """What the migrations' result lacks or has beside the tables: nothing, or a migration is missing."""
+    """How the migrations' result differs from the tables; anything means a missing migration."""
     with database.engine.connect() as connection:
         return list(compare_metadata(MigrationContext.configure(connection), Table.metadata))
 
@@ -75,7 +78,8 @@ def _connection(database: Database) -> Iterator[Connection]:
             yield connection
     except DBAPIError as error:
         raise DatabaseUnavailable(
-            f"cannot reach the database at {database.engine.url.render_as_string()} ({type(error.orig).__name__}); "
+            f"cannot reach the database at {database.engine.url.render_as_string()} "
+            f"({type(error.orig).__name__}); "
             "is it running, and is LUMBAR_DATABASE_URL right?"
         ) from error
 

@@ -1,4 +1,4 @@
-"""The study's life: one table of what may follow what, and the only functions that move a study along it."""
+"""The states of a study: one table of transitions, and the only functions that apply it."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,12 +25,12 @@ class StudyEvent(StrEnum):
     ARRIVED = "an instance arrived"
     COMPLETED = "its last image is there"
     CLAIMED = "a worker began"
-    RELEASED = "the worker gave up or was lost; another may try"
+    RELEASED = "the worker failed or was lost; another may try"
     ANALYSED = "25 findings and their report are stored"
     REFUSED = "it cannot be analysed"
-    EXHAUSTED = "it was tried as often as it may be"
-    CANCELLED = "somebody cancelled its analysis"
-    REQUEUED = "somebody asked for it again"
+    EXHAUSTED = "it has had all its attempts"
+    CANCELLED = "an operator cancelled its analysis"
+    REQUEUED = "an operator requeued it"
 
 
 _S, _E = StudyState, StudyEvent
@@ -49,7 +49,7 @@ TRANSITIONS: dict[tuple[StudyState, StudyEvent], StudyState] = {
     (_S.ANALYSED, _E.ARRIVED): _S.RECEIVING,
     (_S.NOT_ANALYSABLE, _E.ARRIVED): _S.RECEIVING,
     (_S.FAILED, _E.ARRIVED): _S.RECEIVING,
-    # by hand
+    # by an operator
     (_S.QUEUED, _E.CANCELLED): _S.FAILED,
     (_S.ANALYSING, _E.CANCELLED): _S.FAILED,
     (_S.ANALYSED, _E.REQUEUED): _S.QUEUED,
@@ -72,7 +72,7 @@ def advance(
     revision: int | None = None,
     reason: str | None = None,
 ) -> bool:
-    """Moves a study by one conditional UPDATE; False when its state or revision does not allow the event."""
+    """Changes a study's state by one conditional UPDATE; False when it does not allow the event."""
     allowed = {state: after for (state, of), after in TRANSITIONS.items() if of is event}
     moved = (
         update(Study)
@@ -92,15 +92,19 @@ def advance(
 
 
 def lock(session: Session, study_id: int) -> None:
-    """Holds the study's row to the end of the transaction.
+    """Locks the study's row to the end of the transaction.
 
-    Whoever writes a study and its jobs locks the study first: receivers do, and two orders would deadlock.
+    Everything that writes a study and its jobs locks the study first, as receivers do: two orders
+    would deadlock.
     """
     session.execute(select(Study.id).where(Study.id == study_id).with_for_update())
 
 
 def try_lock(session: Session, study_id: int) -> bool:
-    """As ``lock``, but False at once when somebody else holds the row. On SQLite a writer holds the whole database."""
+    """As ``lock``, but False at once when another transaction has the row locked.
+
+    On SQLite a writer has the whole database locked.
+    """
     return (
         session.scalar(
             select(Study.id).where(Study.id == study_id).with_for_update(skip_locked=True)
@@ -110,7 +114,10 @@ def try_lock(session: Session, study_id: int) -> bool:
 
 
 def instance_arrived(session: Session, study_id: int, *, stat: bool = False) -> None:
-    """Notes a new instance. In a study that was complete, it opens the next revision and overtakes its jobs."""
+    """Records a new instance. In a study that was complete, it opens the next revision.
+
+    Jobs of the earlier revision are cancelled.
+    """
     late = Study.state.in_(_LATE).cast(Integer)
     session.execute(
         update(Study)
@@ -127,12 +134,12 @@ def instance_arrived(session: Session, study_id: int, *, stat: bool = False) -> 
         )
         .execution_options(synchronize_session=False)
     )
-    jobs.cancel_overtaken(session, study_id, JobKind.ANALYSE)
+    jobs.cancel_superseded(session, study_id, JobKind.ANALYSE)
 
 
 @dataclass(frozen=True)
 class Quiet:
-    """For how many seconds a study must be quiet to be complete: with all three roles there, and in any case."""
+    """Seconds without a new image that complete a study: with all three roles, and in any case."""
 
     complete_s: float
     incomplete_s: float
@@ -144,7 +151,7 @@ class Quiet:
 
 
 def quiet_studies(session: Session, quiet: Quiet) -> list[int]:
-    """Studies whose images have all come, it seems."""
+    """Studies that have been quiet for long enough."""
     return list(
         session.scalars(
             select(Study.id).where(Study.state == _S.RECEIVING, quiet.holds()).order_by(Study.id)
@@ -169,9 +176,9 @@ def _roles_present() -> ColumnElement[int]:
 
 
 def complete(session: Session, study_id: int, quiet: Quiet | None = None) -> bool:
-    """Closes a study's revision and makes its ANALYSE job; False when it was not receiving.
+    """Closes a study's revision and creates its ANALYSE job; False when it was not receiving.
 
-    With ``quiet``, also False when an image came since it was found quiet.
+    With ``quiet``, also False when an image arrived since it was found quiet.
     """
     lock(session, study_id)
     if quiet is not None and not session.scalar(select(quiet.holds()).where(Study.id == study_id)):
@@ -188,7 +195,7 @@ def requeue(session: Session, study_id: int) -> bool:
     """Analyses an ended study again, as its next revision; False when it has not ended.
 
     Raises:
-        Permanent: its images were removed; what was found in them stays.
+        Permanent: its images were removed; its findings stay.
     """
     lock(session, study_id)
     study = session.get_one(Study, study_id, populate_existing=True)
@@ -209,12 +216,13 @@ def find(session: Session, study_instance_uid: str) -> Study:
     """The study of a UID.
 
     Raises:
-        Permanent: when no such study was received.
+        NotFound: no such study was received.
     """
     study = session.scalar(select(Study).where(Study.study_instance_uid == study_instance_uid))
     if study is None:
         raise NotFound(
-            f"no study with UID {study_instance_uid!r} was received; `lumbar worklist` lists those that were"
+            f"no study with UID {study_instance_uid!r} was received; "
+            "`lumbar worklist` lists those that were"
         )
     return study
 
@@ -232,7 +240,7 @@ def instances_in_use(session: Session, study_id: int) -> list[Instance]:
 
 
 def supersede_findings(session: Session, study_id: int) -> None:
-    """Marks what earlier revisions (or runs) found; it ranks the study no more."""
+    """Supersedes the findings of earlier revisions; they rank the study no more."""
     session.execute(
         update(FindingRow)
         .where(FindingRow.study_id == study_id, FindingRow.superseded.is_(False))
@@ -243,7 +251,7 @@ def supersede_findings(session: Session, study_id: int) -> None:
 
 
 def rank(session: Session, study_id: int, *, severe: bool, trained_on: TrainedOn | None) -> None:
-    """Notes on the study what of its findings the worklist is ordered by."""
+    """Records on the study what of its findings the worklist is ordered by."""
     session.execute(
         update(Study)
         .where(Study.id == study_id)

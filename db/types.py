@@ -28,7 +28,10 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class db_now(FunctionElement[datetime]):  # noqa: N801 - reads as SQL
-    """The database's clock, plus an offset in seconds: hosts' clocks may be hours apart (leases must not care)."""
+    """The database's clock plus an offset in seconds.
+
+    Hosts' clocks may be hours apart, and leases must not depend on them.
+    """
 
     type = UtcDateTime()
     inherit_cache = True

@@ -1,4 +1,4 @@
-"""Runs migrations: on the connection that `lumbar db upgrade` hands over, or on the configured database."""
+"""Runs migrations on the connection of `lumbar db upgrade`, or on the configured database."""
 
 from alembic import context
 from sqlalchemy import Connection, text

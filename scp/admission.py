@@ -1,4 +1,4 @@
-"""Who may be connected: addresses, and how many at once. Who does nothing gives place to who comes."""
+"""Who may connect, and how many at once. Idle associations are closed to admit new ones."""
 
 import socket
 from collections.abc import Sequence
@@ -12,31 +12,35 @@ import structlog
 
 log = structlog.get_logger()
 
-MAXIMUM_WAITING = 64  # connections that are not associations yet
-IDLE_S = 1.0  # an association that was silent for so long may be pushed out by another
-UNUSED_S = 0.2  # one on which nothing was asked for yet, after so long
+MAX_PENDING = 64  # connections without an association yet
+IDLE_S = 1.0  # after this silence an association may be closed to admit another
+UNUSED_S = 0.2  # the same, for one on which no message has arrived yet
 
 
 @dataclass(eq=False)
 class Connection:
-    """A peer's TCP connection; ``heard_at`` moves with each whole PDU."""
+    """A peer's TCP connection. Times are seconds of the monotonic clock."""
 
     socket: socket.socket  # replaced by the TLS socket once there is one
     peer: str  # its address
     opened_at: float = field(default_factory=monotonic)
-    heard_at: float = field(default_factory=monotonic)
+    last_pdu_at: float = field(default_factory=monotonic)  # when the last whole PDU had arrived
     associated: bool = False
-    used: bool = False  # a message came
-    busy: bool = False  # we are at work on what it sent
-    closed: bool = False  # by us, and it was said why
+    used: bool = False  # a whole message has arrived
+    busy: bool = False  # a message of this peer is being handled
+    closed: bool = False  # by us; the reason has been logged
 
     @property
     def idle(self) -> bool:
-        """Nothing was heard from the peer for a while, and nothing is being done for it."""
-        return not self.busy and monotonic() - self.heard_at >= (IDLE_S if self.used else UNUSED_S)
+        """Whether the peer has been silent for a while and nothing is being done for it."""
+        limit_s = IDLE_S if self.used else UNUSED_S
+        return not self.busy and monotonic() - self.last_pdu_at >= limit_s
 
     def close(self, why: str) -> None:
-        """Ends the connection from any thread and says why; who reads from it wakes up and finds it ended."""
+        """Logs the reason, once, and shuts the connection down; callable from any thread.
+
+        A thread that is reading from the connection wakes up and finds it closed.
+        """
         if not self.closed:
             self.closed = True
             log.warning(
@@ -44,16 +48,19 @@ class Connection:
                 peer=self.peer,
                 why=why,
             )
-        self.hang_up()
+        self.shut_down()
 
-    def hang_up(self) -> None:
-        """Ends the connection below TLS: an SSL object must not be used by two threads at once."""
+    def shut_down(self) -> None:
+        """Shuts the connection down below TLS: two threads must not use one SSL object."""
         with suppress(OSError):  # it has ended already
             socket.socket.shutdown(self.socket, socket.SHUT_RDWR)
 
 
-class Door:
-    """Bounds what strangers can occupy, so that a peer that has something to say is heard."""
+class Admission:
+    """Admits connections and associations.
+
+    It bounds what untrusted peers can occupy, so that a peer that has something to send is served.
+    """
 
     def __init__(
         self, maximum_associations: int, known_addresses: Sequence[IPv4Network | IPv6Network]
@@ -63,50 +70,56 @@ class Door:
         self._lock = Lock()
         self._connections: set[Connection] = set()
 
-    def knows(self, address: str) -> bool:
-        """Whether this address may connect; an IPv4 address mapped into IPv6 is the IPv4 one."""
-        found = ip_address(address.partition("%")[0])
-        mapped = getattr(found, "ipv4_mapped", None) or found
+    def allows(self, address: str) -> bool:
+        """Whether this address may connect. An IPv4 address mapped into IPv6 counts as IPv4."""
+        peer = ip_address(address.partition("%")[0])
+        mapped = getattr(peer, "ipv4_mapped", None) or peer
         return not self._known or any(mapped in network for network in self._known)
 
     def admit(self, connection: Connection) -> None:
-        """Lets a connection in. Where too many are no associations yet, the oldest of these is closed."""
+        """Registers a connection.
+
+        Where MAX_PENDING connections have no association yet, the oldest of them is closed.
+        """
         with self._lock:
-            waiting = [c for c in self._connections if not c.associated]
-            oldest = (
-                min(waiting, key=lambda c: c.opened_at) if len(waiting) >= MAXIMUM_WAITING else None
-            )
+            pending = [c for c in self._connections if not c.associated]
+            oldest = None
+            if len(pending) >= MAX_PENDING:
+                oldest = min(pending, key=lambda c: c.opened_at)
             self._connections.add(connection)
             if oldest is not None:
                 self._connections.discard(oldest)
         if oldest is not None:
-            oldest.close("gave place to another")
+            oldest.close("oldest pending connection, closed to admit a new one")
 
     def associate(self, connection: Connection) -> bool:
-        """Makes a connection an association. False where there are as many as may be, and none of them is idle."""
+        """Turns a connection into an association, if the limit allows.
+
+        At the limit, the association that has been idle longest is closed; False if none is idle.
+        """
         with self._lock:
             associated = [c for c in self._connections if c.associated]
-            idlest = None
+            longest_idle = None
             if len(associated) >= self._maximum_associations:
                 idle = [c for c in associated if c.idle]
                 if not idle:
                     return False
-                idlest = min(idle, key=lambda c: c.heard_at)
-                self._connections.discard(idlest)
+                longest_idle = min(idle, key=lambda c: c.last_pdu_at)
+                self._connections.discard(longest_idle)
             connection.associated = True
-        if idlest is not None:
-            idlest.close("gave place to another")
+        if longest_idle is not None:
+            longest_idle.close("idle association, closed to admit a new one")
         return True
 
-    def leave(self, connection: Connection) -> None:
+    def remove(self, connection: Connection) -> None:
         """Forgets a connection that has ended."""
         with self._lock:
             self._connections.discard(connection)
 
-    def close(self) -> None:
-        """Ends all connections."""
+    def close_all(self) -> None:
+        """Shuts every connection down, without a log line for each."""
         with self._lock:
             connections = list(self._connections)
         for connection in connections:
             connection.closed = True
-            connection.hang_up()
+            connection.shut_down()

@@ -1,19 +1,17 @@
-"""What pynetdicom's associations lack: bounds on what a peer may send, and on how long it may take.
+"""Limits that pynetdicom lacks: how much a peer may send, and how long it may take.
 
-Every PDU has a largest size and a time to arrive in, every message a largest size. Datasets lie in unnamed files, so
-memory stays bounded whatever is sent, and no kill leaves them behind.
+Every PDU has a maximum size and a time in which it must arrive, every message a maximum size.
 """
 
 from contextlib import suppress
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from queue import Empty
 from select import select
+from socket import socket
 from struct import unpack
-from tempfile import TemporaryFile
 from time import monotonic
-from typing import IO, Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_CANCEL_RQ, C_ECHO_RQ, C_STORE_RQ, DIMSEMessage
@@ -22,50 +20,55 @@ from pynetdicom.pdu import A_ASSOCIATE_RQ
 from pynetdicom.transport import AssociationSocket
 
 from scp.admission import Connection
+from scp.spool import Spool
 
-MAXIMUM_PDU = 131072  # bytes, as we announce it; fewer, larger PDUs than pynetdicom's 16 KiB
-LONGEST_PDU = (
-    2 * MAXIMUM_PDU
-)  # as we take it: senders count headers differently, and an association request has no limit
-IN_MEMORY = 262144  # bytes of a dataset before it goes to disk
-LONGEST_ASIDE = 2**20  # bytes of a command set, or of a dataset of anything but a C-STORE
-MAX_WAITING = (
-    4  # messages without an answer yet; unless negotiated there may be one (PS3.7 D.3.3.3)
-)
-HEAD = 6  # bytes of a PDU before its variable part (PS3.8 9.3)
-NAP_S = 0.05  # an answer of ours to an idle peer may come so much later
+if TYPE_CHECKING:
+    from pynetdicom.association import Association
+    from pynetdicom.pdu_primitives import P_DATA
+
+# Bytes of a PDU. The announced maximum is larger than pynetdicom's 16 KiB, for fewer PDUs. More is
+# accepted: senders count headers differently, and an association request has no negotiated limit.
+MAX_PDU_ANNOUNCED = 131072
+MAX_PDU_ACCEPTED = 2 * MAX_PDU_ANNOUNCED
+MAX_OTHER = 2**20  # bytes of a command set, or of the dataset of any message but a C-STORE
+MAX_UNANSWERED = 4  # messages; unless negotiated, one may be outstanding (PS3.7 D.3.3.3)
+PDU_HEADER = 6  # bytes: type, reserved, length (PS3.8 9.3)
 PDU_TYPES = range(0x01, 0x08)
-ABORT = bytes.fromhex(
-    "07 00 00000004 00 00 02 00"
-)  # A-ABORT by the service provider, no reason given (PS3.8 9.3.8)
+IDLE_POLL_S = 0.05  # a message of an idle peer may be noticed, and answered, so much later
+# A-ABORT by the service provider, no reason given (PS3.8 9.3.8).
+ABORT = bytes.fromhex("07 00 00000004 00 00 02 00")
 
 
 @dataclass(frozen=True)
 class Limits:
     """Of one association; seconds and bytes."""
 
-    pdu_s: float  # for a PDU to be wholly there
+    pdu_s: float  # from a PDU's first byte to its last
     association_s: float
-    instance: int  # of a dataset
+    dataset: int  # bytes, of a C-STORE
     spool: Path  # folder for datasets that are arriving
 
 
-def guard(association: Any, connection: Connection, limits: Limits, request: bytes) -> None:
-    """Puts an association that was not started yet under its limits; ``request`` is its A-ASSOCIATE-RQ, read already.
+def apply_limits(
+    association: "Association", connection: Connection, limits: Limits, request: bytes
+) -> None:
+    """Puts an association that has not been started yet under its limits.
 
-    pynetdicom makes both objects itself and has no hook for others.
+    ``request`` is its A-ASSOCIATE-RQ, which has been read already. pynetdicom creates the socket,
+    the state machine and the message provider itself and has no hook for others.
     """
-    association.dul.socket.__class__ = GuardedSocket
-    association.dul.socket.take_over(connection, limits, request)
-    association.dul.state_machine = Machine(association.dul)
-    association.dimse = Messages(association, limits)
+    stream = cast(LimitedSocket, association.dul.socket)
+    stream.__class__ = LimitedSocket
+    stream.attach(connection, limits, request)
+    association.dul.state_machine = AbortingStateMachine(association.dul)
+    association.dimse = LimitedMessages(association, limits)
 
 
-class GuardedSocket(AssociationSocket):
+class LimitedSocket(AssociationSocket):
     """Reads whole PDUs, within limits of size and time."""
 
-    def take_over(self, connection: Connection, limits: Limits, request: bytes) -> None:
-        """As a constructor would, on the socket that pynetdicom has made."""
+    def attach(self, connection: Connection, limits: Limits, request: bytes) -> None:
+        """Does what a constructor would, on the socket that pynetdicom has created."""
         self.connection = connection
         self._limits = limits
         self._unread = bytearray(request)
@@ -74,52 +77,58 @@ class GuardedSocket(AssociationSocket):
 
     @property
     def ready(self) -> bool:
-        """Whether there is something to read. pynetdicom asks a thousand times a second; of an idle peer it then waits
-        here for a while, and in ``Messages.get_msg``, so that idle peers cost little.
+        """Whether there is something to read.
+
+        pynetdicom asks a thousand times a second. For an idle peer the call waits a little, as does
+        ``LimitedMessages.get_msg``, so that idle peers cost little.
         """
         if self._unread:
             return True
         if self.connection.idle and self.socket is not None:
             with suppress(OSError, ValueError):  # it is closed
-                select([self.socket], [], [], NAP_S)
+                select([self.socket], [], [], IDLE_POLL_S)
         return bool(super().ready)
 
     def recv(self, nr_bytes: int) -> bytearray:
-        """The next bytes of a PDU: pynetdicom asks for its head, then for its body. Fewer mean that it has ended."""
+        """The next bytes of a PDU: pynetdicom reads its header, then the rest.
+
+        Fewer bytes than asked for mean that the connection has ended.
+        """
         if self.connection.closed:
             return bytearray()  # what had arrived before could still be read
         if self._unread:
-            taken = self._unread[:nr_bytes]
+            received = self._unread[:nr_bytes]
             del self._unread[:nr_bytes]
-            return taken
+            return received
         now, ends = monotonic(), self.connection.opened_at + self._limits.association_s
         if not self._in_pdu:
             self._deadline = now + self._limits.pdu_s
         if now > ends:
             return self.abort("association lasted too long")
-        if nr_bytes > LONGEST_PDU:
+        if nr_bytes > MAX_PDU_ACCEPTED:
             return self.abort("PDU longer than allowed")
         try:
-            taken = read_exactly(self.socket, nr_bytes, min(self._deadline, ends))
+            received = read_exactly(cast(socket, self.socket), nr_bytes, min(self._deadline, ends))
         except TimeoutError:
             return self.abort(
                 "PDU too slow" if self._deadline < ends else "association lasted too long"
             )
         self._in_pdu = not self._in_pdu
-        if self._in_pdu and taken and taken[0] not in PDU_TYPES:
+        if self._in_pdu and received and received[0] not in PDU_TYPES:
             return self.abort("not a PDU")
         if not self._in_pdu:
-            self.connection.heard_at = monotonic()
-        return taken
+            self.connection.last_pdu_at = monotonic()
+        return received
 
     def send(self, bytestream: bytes) -> None:
+        """Sends, and waits no longer than a PDU may take for a peer that does not read."""
         if self.socket is not None:
             with suppress(OSError):  # as in abort
-                self.socket.settimeout(self._limits.pdu_s)  # for a peer that does not read
+                self.socket.settimeout(self._limits.pdu_s)
             super().send(bytestream)
 
     def abort(self, why: str) -> bytearray:
-        """Ends the association, by its own thread, and says why."""
+        """Sends an A-ABORT, closes the connection and logs why. Returns no bytes."""
         if self.socket is not None and not self.connection.closed:
             with suppress(OSError):  # the association's other thread may have closed it just now
                 self.socket.settimeout(1)
@@ -128,26 +137,30 @@ class GuardedSocket(AssociationSocket):
         return bytearray()
 
 
-class Machine(StateMachine):
-    """The upper layer's states (PS3.8 9.2), where a PDU that means nothing ends the association and not its thread."""
+class AbortingStateMachine(StateMachine):
+    """The upper layer's states (PS3.8 9.2); an undecodable PDU aborts the association.
+
+    pynetdicom's own machine would let the exception end the thread.
+    """
 
     def do_action(self, event: str) -> None:
         try:
             super().do_action(event)
-        except Exception:  # noqa: BLE001 - PDUs that lie make pynetdicom raise nearly anything
-            cast(GuardedSocket, self.dul.socket).abort("PDU cannot be decoded")
+        except Exception:  # noqa: BLE001 - malformed PDUs make pynetdicom raise nearly anything
+            cast(LimitedSocket, self.dul.socket).abort("PDU cannot be decoded")
 
 
-class Messages(DIMSEServiceProvider):
-    """Puts PDUs together to messages, within limits of size and number."""
+class LimitedMessages(DIMSEServiceProvider):
+    """Assembles messages from PDUs, within limits of size and number."""
 
-    def __init__(self, association: Any, limits: Limits) -> None:
+    def __init__(self, association: "Association", limits: Limits) -> None:
         super().__init__(association)
         self._limits = limits
         self._spool = Spool(limits.spool)
 
-    def receive_primitive(self, primitive: Any) -> None:
-        if cast(GuardedSocket, self.dul.socket).connection.closed:
+    def receive_primitive(self, primitive: "P_DATA") -> None:
+        """Adds a P-DATA to the message it belongs to; aborts where a limit is exceeded."""
+        if self._stream.connection.closed:
             return
         if self.message is None:
             self._spool = Spool(self._limits.spool)
@@ -156,126 +169,110 @@ class Messages(DIMSEServiceProvider):
         message, spool = self.message, self._spool
         try:
             super().receive_primitive(primitive)
-        except Exception:  # noqa: BLE001 - PDVs that lie make pynetdicom raise nearly anything
-            self._abort("message cannot be decoded")
+        except Exception:  # noqa: BLE001 - malformed PDVs make pynetdicom raise nearly anything
+            self._stream.abort("message cannot be decoded")
             return
-        cast(GuardedSocket, self.dul.socket).connection.used |= self.message is None
-        if refusal := self._refusal(message, spool):
-            self._abort(refusal)
+        self._stream.connection.used |= self.message is None
+        if violation := self._violation(message, spool):
+            self._stream.abort(violation)
 
-    def _abort(self, why: str) -> None:
-        cast(GuardedSocket, self.dul.socket).abort(why)
+    @property
+    def _stream(self) -> LimitedSocket:
+        return cast(LimitedSocket, self.dul.socket)
 
     def get_msg(self, block: bool = False) -> Any:
-        if block or not cast(GuardedSocket, self.dul.socket).connection.idle:
-            return self._whole(*super().get_msg(block))
+        """The next message and its context's number, or (None, None); waits for idle peers."""
+        if block or not self._stream.connection.idle:
+            return self._require_valid(*super().get_msg(block))
         try:
-            return self._whole(*self.msg_queue.get(timeout=NAP_S))
+            return self._require_valid(*self.msg_queue.get(timeout=IDLE_POLL_S))
         except Empty:
             return None, None
 
-    def _whole(self, context: int | None, request: Any) -> tuple[int | None, Any]:
-        """A request, or none: pynetdicom would leave one without answer that lacks an element of its command."""
+    def _require_valid(self, context: int | None, request: Any) -> tuple[int | None, Any]:
+        """Aborts for a request that lacks an element of its command.
+
+        pynetdicom would leave such a request without an answer.
+        """
         if request is not None and not request.is_valid_request:
-            self._abort("request lacks a command element")
+            self._stream.abort("request lacks a command element")
             return None, None
         return context, request
 
-    def _refusal(self, message: DIMSEMessage, spool: "Spool") -> str | None:
-        """Why what has arrived so far is too much, or of the wrong kind."""
+    def _violation(self, message: DIMSEMessage, spool: Spool) -> str | None:
+        """Which limit the message exceeds, or that it is of a kind we do not serve; else None."""
         if type(message) is not DIMSEMessage and not isinstance(
             message, (C_ECHO_RQ, C_STORE_RQ, C_CANCEL_RQ)
         ):
             return "message not supported"
-        longest = self._limits.instance if isinstance(message, C_STORE_RQ) else LONGEST_ASIDE
-        if message.encoded_command_set.tell() > LONGEST_ASIDE or spool.size > longest:
+        maximum = self._limits.dataset if isinstance(message, C_STORE_RQ) else MAX_OTHER
+        if message.encoded_command_set.tell() > MAX_OTHER or spool.size > maximum:
             return "message larger than allowed"
-        if self.msg_queue.qsize() > MAX_WAITING:
+        if self.msg_queue.qsize() > MAX_UNANSWERED:
             return "did not wait for answers"
         return None
 
 
-class Spool(BytesIO):
-    """A dataset that is arriving: in memory while it is small, then in a file without a name."""
+def read_exactly(stream: socket, count: int, deadline: float) -> bytearray:
+    """``count`` bytes, or fewer where the peer closes the connection.
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self._folder = folder
-        self._file: IO[bytes] | None = None
-        self.size = 0
-        self.failure: OSError | None = None  # of the disk; what comes after it is thrown away
-
-    def write(self, content: Any, /) -> int:
-        self.size += len(content)
-        try:
-            if self._file is None and self.size > IN_MEMORY:
-                self._file = TemporaryFile(dir=self._folder)  # noqa: SIM115 - it ends with the dataset
-                self._file.write(self.getbuffer())
-                self.truncate(0)
-            if self._file is not None:
-                return self._file.write(content)
-            return super().write(content)
-        except OSError as error:
-            self.failure = self.failure or error
-            return len(content)
-
-    def rewound(self) -> IO[bytes]:
-        """The dataset, to be read from its start."""
-        stream = self._file or self
-        stream.seek(0)
-        return stream
-
-    def __del__(self) -> None:
-        if self._file is not None:
-            self._file.close()
-
-
-def read_exactly(stream: Any, count: int, deadline: float) -> bytearray:
-    """``count`` bytes, or fewer where the peer hangs up. Raises TimeoutError at ``deadline`` (monotonic seconds)."""
-    taken = bytearray(count)
-    view, got = memoryview(taken), 0
-    while got < count:
-        left = deadline - monotonic()
-        if left <= 0:
+    Raises:
+        TimeoutError: They have not arrived by ``deadline`` (seconds of the monotonic clock).
+    """
+    content = bytearray(count)
+    view, arrived = memoryview(content), 0
+    while arrived < count:
+        remaining_s = deadline - monotonic()
+        if remaining_s <= 0:
             raise TimeoutError
-        stream.settimeout(left)
+        stream.settimeout(remaining_s)
         try:
-            received = stream.recv_into(view[got:])
+            received = stream.recv_into(view[arrived:])
         except TimeoutError:
             raise
         except OSError:
             received = 0
         if not received:
             break
-        got += received
+        arrived += received
     view.release()
-    del taken[got:]
-    return taken
+    del content[arrived:]
+    return content
 
 
-def read_request(stream: Any, deadline: float) -> bytes:
+def read_request(stream: socket, deadline: float) -> bytes:
     """A connection's first PDU, which must be an A-ASSOCIATE-RQ (PS3.8 9.3.2).
 
     Raises:
-        ValueError: what comes is something else, for the reason given. TimeoutError: it does not come in time.
+        ValueError: Something else arrives; the message is the reason to log.
+        TimeoutError: It has not arrived by ``deadline`` (seconds of the monotonic clock).
     """
-    head = read_exactly(stream, HEAD, deadline)
-    if not head:
+    header = read_exactly(stream, PDU_HEADER, deadline)
+    if not header:
         raise ValueError("ended before it asked for an association")
-    if head[0] != PDU_TYPES[0] or len(head) < HEAD:
+    if header[0] != PDU_TYPES[0] or len(header) < PDU_HEADER:
         raise ValueError("not an association request")
-    (length,) = unpack(">L", head[2:])
-    if length > LONGEST_PDU:
+    (length,) = unpack(">L", header[2:])
+    if length > MAX_PDU_ACCEPTED:
         raise ValueError("PDU longer than allowed")
-    request = bytes(head + read_exactly(stream, length, deadline))
-    if len(request) < HEAD + length:
+    request = bytes(header + read_exactly(stream, length, deadline))
+    if len(request) < PDU_HEADER + length:
         raise ValueError("not an association request")
-    try:
-        asked = A_ASSOCIATE_RQ()
-        asked.decode(request)
-        offered = asked.to_primitive().presentation_context_definition_list
-        if not all(context.abstract_syntax and context.transfer_syntax for context in offered):
-            raise ValueError
-    except Exception:  # noqa: BLE001 - items that lie make pynetdicom raise nearly anything, and it would wait 30 s
-        raise ValueError("association request cannot be decoded") from None
+    _require_decodable(request)
     return request
+
+
+def _require_decodable(request: bytes) -> None:
+    """Decodes once what pynetdicom will decode: for a malformed request it would wait 30 s.
+
+    Raises:
+        ValueError: An item is malformed, or a presentation context lacks a syntax.
+    """
+    try:
+        pdu = A_ASSOCIATE_RQ()
+        pdu.decode(request)
+        proposed = pdu.to_primitive().presentation_context_definition_list
+        if not all(context.abstract_syntax and context.transfer_syntax for context in proposed):
+            raise ValueError
+    except Exception:  # noqa: BLE001 - malformed items make pynetdicom raise nearly anything
+        raise ValueError("association request cannot be decoded") from None

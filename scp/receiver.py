@@ -1,6 +1,11 @@
-"""The DICOM receiver: C-ECHO and C-STORE of MR images (PS3.4 annexes A and B). It writes rows and rings no bell.
+"""The DICOM receiver: C-ECHO and C-STORE of MR images (PS3.4 annexes A and B).
 
-A sender is told 0x0000 only after ``db.ingest.ingest`` has returned.
+A C-STORE is answered with success (0x0000) only after ``db.ingest.ingest`` has returned: the file
+is durable in the store and its rows are committed. That includes a duplicate, which changes
+nothing, and an instance that is quarantined: its bytes are kept. Any other outcome is answered with
+a failure status, or the association ends without an answer; sending the instance again is safe.
+
+The receiver only writes rows and notifies nobody; other parts find in the database what is due.
 """
 
 import logging
@@ -20,13 +25,15 @@ from lumbar.dicom.pixels import TRANSFER_SYNTAXES
 from lumbar.errors import NotDicom, Transient, WrongSetting
 from lumbar.settings import Settings
 from lumbar.store.files import Store, StoreFull
-from scp.admission import Connection, Door
-from scp.limits import MAXIMUM_PDU, Limits, Spool
+from scp.admission import Admission, Connection
+from scp.limits import MAX_PDU_ANNOUNCED, Limits
+from scp.pynetdicom_types import Association, AssociationEvent, StoreEvent
 from scp.server import Server
 from scp.tls import server_context
 
 log = structlog.get_logger()
 
+# Statuses of a C-STORE response (PS3.4 table B.2-1, PS3.7 annex C).
 STORED = 0x0000
 OUT_OF_RESOURCES = 0xA700
 HEADER_DISAGREES = 0xA900
@@ -34,22 +41,20 @@ CANNOT_UNDERSTAND = 0xC000
 PROCESSING_FAILURE = 0x0110
 NOT_SUPPORTED = 0x0122
 
-UNDERSTOOD_WITHIN_S = (
-    3.0  # an association request is whole when pynetdicom gets it: else it is none
-)
-SECURITY = (
-    "address not allowed",
-    "TLS handshake failed",
-)  # of the refusals, those that an auditor asks for
-TOO_MANY = (
-    0x02,
-    0x03,
-    0x02,
-)  # rejected for now, by the presentation layer: local limit exceeded (PS3.8 table 9-21)
+# pynetdicom gets a whole association request; one that it has not understood by then is malformed.
+ACSE_TIMEOUT_S = 3.0
+# The refused connections that go into the audit trail; the others are only logged.
+AUDITED_REFUSALS = ("address not allowed", "TLS handshake failed")
+# Rejected-transient, by the presentation layer: local limit exceeded (PS3.8 table 9-21).
+LOCAL_LIMIT_EXCEEDED = (0x02, 0x03, 0x02)
 
 
 class Receiver:
-    """A listening storage SCP; a context manager that stops it."""
+    """A listening storage SCP; a context manager that stops it.
+
+    Raises:
+        WrongSetting: It cannot listen on the address and port, or a TLS file cannot be used.
+    """
 
     def __init__(self, settings: Settings, database: Database, store: Store) -> None:
         self._database = database
@@ -57,8 +62,8 @@ class Receiver:
         self._refuse_above = settings.disk_refuse_above
         self._auditor = Auditor(database)
         removed = store.remove_abandoned()
-        self._door = Door(settings.maximum_associations, settings.known_addresses)
-        self._server = self._listening(settings)
+        self._admission = Admission(settings.maximum_associations, settings.known_addresses)
+        self._server = self._create_server(settings)
         self.port: int = self._server.server_address[1]
         Thread(target=self._server.serve_forever, name="accept", daemon=True).start()
         log.info(
@@ -70,7 +75,7 @@ class Receiver:
             removed=removed,
         )
 
-    def _listening(self, settings: Settings) -> Server:
+    def _create_server(self, settings: Settings) -> Server:
         tls = None
         if settings.tls_certificate and settings.tls_key:
             tls = server_context(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
@@ -80,58 +85,63 @@ class Receiver:
             (evt.EVT_C_STORE, self._on_store),
         ]
         try:
-            server: Any = _entity(settings).make_server(
-                (settings.host, settings.port), evt_handlers=handlers, server_class=Server
+            server = cast(
+                Server,
+                _application_entity(settings).make_server(
+                    (settings.host, settings.port), evt_handlers=handlers, server_class=Server
+                ),
             )
         except OSError as error:
             raise WrongSetting(
                 f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); "
                 "set LUMBAR_PORT to a free port, and LUMBAR_HOST to an address of this machine"
             ) from error
-        server.door = self._door
+        server.admission = self._admission
         server.tls = tls
-        server.refused = self._on_refused
+        server.on_refused = self._on_refused
         server.limits = Limits(
             pdu_s=settings.network_timeout_s,
             association_s=settings.association_limit_s,
-            instance=settings.maximum_instance_mib * 2**20,
+            dataset=settings.maximum_instance_mib * 2**20,
             spool=self._store.own_folder(),
         )
-        return cast(Server, server)
+        return server
 
     def _on_refused(self, connection: Connection, why: str) -> None:
-        if why in SECURITY:
+        if why in AUDITED_REFUSALS:
             self._auditor.note("connection.refused", "", why, connection.peer)
 
-    def _on_request(self, event: Any) -> None:
-        connection: Connection = event.assoc.dul.socket.connection
-        if not self._door.associate(connection):
-            event.assoc.acse.send_reject(*TOO_MANY)
-            self._reject(event.assoc, "too many associations")
+    def _on_request(self, event: AssociationEvent) -> None:
+        """EVT_REQUESTED, before pynetdicom checks the AE titles: rejects at the limit."""
+        if not self._admission.associate(event.assoc.dul.socket.connection):
+            event.assoc.acse.send_reject(*LOCAL_LIMIT_EXCEEDED)
+            self._log_rejection(event.assoc, "too many associations")
             event.assoc.kill()
 
-    def _on_rejected(self, event: Any) -> None:
+    def _on_rejected(self, event: AssociationEvent) -> None:
+        """EVT_REJECTED: pynetdicom does not know one of the AE titles."""
         called = str(event.assoc.requestor.primitive.called_ae_title).strip()
         known = called == event.assoc.ae.ae_title.strip()
-        self._reject(event.assoc, f"{'calling' if known else 'called'} AE title not recognised")
+        title = "calling" if known else "called"
+        self._log_rejection(event.assoc, f"{title} AE title not recognised")
 
-    def _reject(self, association: Any, why: str) -> None:
+    def _log_rejection(self, association: Association, why: str) -> None:
         calling = str(association.requestor.primitive.calling_ae_title).strip()
         peer = association.dul.socket.connection.peer
         log.warning("association.rejected", calling=calling, peer=peer, why=why)
         self._auditor.note("association.rejected", calling, why, peer)
 
-    def _on_store(self, event: Any) -> int:
-        connection: Connection = event.assoc.dul.socket.connection
+    def _on_store(self, event: StoreEvent) -> int:
+        """EVT_C_STORE: the status to answer with."""
+        connection = event.assoc.dul.socket.connection
         connection.busy = True
         try:
             return self._ingest(event)
         finally:
             connection.busy = False
 
-    def _ingest(self, event: Any) -> int:
-        request: Any = event.request
-        spool: Spool = request.DataSet
+    def _ingest(self, event: StoreEvent) -> int:
+        request, spool = event.request, event.request.DataSet
         arrival = Arrival(
             dataset=spool.rewound(),
             transfer_syntax_uid=str(event.context.transfer_syntax),
@@ -154,13 +164,17 @@ class Receiver:
             return _refuse(CANNOT_UNDERSTAND, arrival, error)
         except Transient as error:
             return _refuse(OUT_OF_RESOURCES, arrival, error)
-        except Exception as error:  # noqa: BLE001 - a fault of ours; its text may hold the patient's data
+        except Exception as error:  # noqa: BLE001 - our own fault; its text may hold patient data
             log.error("receiver.fault", source=arrival.source, error=type(error).__name__)
             return PROCESSING_FAILURE
         return STORED
 
     def _require_room(self, failure: OSError | None) -> None:
-        """Raises StoreFull before the disk is full: what is acknowledged must still be registered and read."""
+        """Refuses before the disk is full: what is acknowledged must still be registered and read.
+
+        Raises:
+            StoreFull: The disk is fuller than it may be, or a write to it has failed.
+        """
         if failure is not None:
             raise StoreFull(f"the disk refused a part of the image ({failure.strerror})")
         if (fill := self._store.fill()) > self._refuse_above:
@@ -181,20 +195,19 @@ class Receiver:
         log.info("receiver.stopped")
 
 
-def _entity(settings: Settings) -> AE:
+def _application_entity(settings: Settings) -> AE:
     _config.LOG_REQUEST_IDENTIFIERS = False  # they hold patient data
     _config.LOG_RESPONSE_IDENTIFIERS = False
     _config.LOG_HANDLER_LEVEL = "none"
-    logging.getLogger("pynetdicom").setLevel(
-        logging.CRITICAL
-    )  # our events say what happened; its texts quote values
+    # Our own events state what happened; pynetdicom's texts quote values of patients.
+    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
     ae = AE(ae_title=settings.ae_title)
     ae.require_called_aet = True
     ae.require_calling_aet = list(settings.known_aes)
-    ae.maximum_associations = sys.maxsize  # the door counts them
-    ae.maximum_pdu_size = MAXIMUM_PDU
+    ae.maximum_associations = sys.maxsize  # Admission counts them
+    ae.maximum_pdu_size = MAX_PDU_ANNOUNCED
     ae.network_timeout = settings.network_timeout_s
-    ae.acse_timeout = UNDERSTOOD_WITHIN_S
+    ae.acse_timeout = ACSE_TIMEOUT_S
     ae.add_supported_context(Verification)
     for storage_class in IMAGE_CLASSES:
         ae.add_supported_context(storage_class, list(TRANSFER_SYNTAXES))

@@ -1,7 +1,7 @@
-"""Accepting connections: everything that waits for a peer happens in the connection's own thread.
+"""Accepting connections: whatever waits for a peer happens in the connection's own thread.
 
-A peer is handed to pynetdicom, which polls, only once its association request is wholly there; until then it costs a
-thread that sleeps in a read.
+A peer is handed to pynetdicom, which polls, only once its whole association request has arrived.
+Until then it costs one thread that sleeps in a read.
 """
 
 import socket
@@ -11,76 +11,83 @@ from collections.abc import Callable
 from socketserver import BaseServer
 from threading import Thread
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
-from scp.admission import Connection, Door
-from scp.limits import ABORT, Limits, guard, read_request
+from scp.admission import Admission, Connection
+from scp.limits import ABORT, Limits, apply_limits, read_request
+
+if TYPE_CHECKING:
+    from pynetdicom.association import Association
 
 log = structlog.get_logger()
 
 HANDSHAKE_S = 10.0
 
+Address = tuple[str, int] | tuple[str, int, int, int]  # of IPv4, of IPv6
+
 
 class Server(ThreadedAssociationServer):
-    """Its attributes are set before it serves; with ``tls``, it speaks nothing else."""
+    """The listening socket. Its attributes are set before it serves; with ``tls``, only TLS."""
 
     request_queue_size = 128
-    door: Door
+    admission: Admission
     limits: Limits
     tls: ssl.SSLContext | None = None
-    refused: Callable[[Connection, str], None]  # is told of whoever was not let in, and why
+    on_refused: Callable[[Connection, str], None]  # called with each refused connection and why
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        """Called by the accept thread: admits the connection and starts its thread."""
         connection = Connection(request, str(client_address[0]))
-        self.door.admit(connection)
-        Thread(target=self._see_through, args=(connection, client_address), daemon=True).start()
+        self.admission.admit(connection)
+        Thread(target=self._serve, args=(connection, client_address), daemon=True).start()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that could not even be given a thread."""
+        """Logs that a connection could not even be given a thread."""
         log.error(
             "connection.fault", peer=str(client_address[0]), error=type(sys.exception()).__name__
         )
 
     def stop(self) -> None:
-        """Ends listening and every connection: nothing in them was acknowledged."""
+        """Stops listening and closes every connection; what was in transit is not acknowledged."""
         BaseServer.shutdown(self)
         self.server_close()
-        self.door.close()
+        self.admission.close_all()
 
-    def _see_through(self, connection: Connection, client_address: Any) -> None:
-        """From the connection's first byte to its end."""
+    def _serve(self, connection: Connection, client_address: Address) -> None:
+        """One connection, from its first byte to its end."""
         try:
-            request = self._request(connection)
+            request = self._receive_request(connection)
             if request is not None:
-                association = Visitor(connection, request, client_address, self).association
-                association.start()
-                association.join()
-                self._note_end(association, connection)
+                handler = AssociationHandler(connection, request, client_address, self)
+                handler.association.start()
+                handler.association.join()
+                self._log_abnormal_end(handler.association, connection)
         finally:
-            self.door.leave(connection)
+            self.admission.remove(connection)
             self.shutdown_request(connection.socket)
 
-    def _note_end(self, association: Any, connection: Connection) -> None:
-        """What ended in disorder and was not said yet."""
+    def _log_abnormal_end(self, association: "Association", connection: Connection) -> None:
+        """Logs an end that was neither regular nor logged before."""
         if association.is_released or association.is_rejected or connection.closed:
             return
         if connection.associated:
             log.info(
-                "association.aborted", peer=connection.peer, why="by the peer, or for what it sent"
+                "association.aborted",
+                peer=connection.peer,
+                why="by the peer, or because of a protocol error",
             )
         else:
             connection.close("association request cannot be read")
 
-    def _request(self, connection: Connection) -> bytes | None:
+    def _receive_request(self, connection: Connection) -> bytes | None:
         """The association request; None where the connection was refused."""
         deadline = monotonic() + self.limits.pdu_s
         why = "PDU too slow"
         try:
-            if not self.door.knows(connection.peer):
-                raise ValueError("address not allowed")
+            self._require_allowed(connection)
             connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.tls is not None:
                 why = "TLS handshake failed"
@@ -92,29 +99,42 @@ class Server(ThreadedAssociationServer):
                 why = "PDU too slow"
             return read_request(connection.socket, deadline)
         except OSError:
-            pass  # TLS failed (also in a way that is a ValueError), the peer hung up, or time is up
+            # A TLS error (some are ValueErrors too), the peer closed the connection, or a timeout.
+            pass
         except ValueError as error:
             why = str(error)
             _abort(connection.socket)
         connection.close(why)
-        self.refused(connection, why)
+        self.on_refused(connection, why)
         return None
 
+    def _require_allowed(self, connection: Connection) -> None:
+        """Checks the peer's address.
 
-class Visitor(RequestHandler):
-    """Makes a connection an association, guarded and not started yet."""
+        Raises:
+            ValueError: It may not connect.
+        """
+        if not self.admission.allows(connection.peer):
+            raise ValueError("address not allowed")
+
+
+class AssociationHandler(RequestHandler):
+    """Turns a connection into an association with limits, which has not been started yet."""
+
+    association: "Association"
 
     def __init__(
-        self, connection: Connection, asked: bytes, client_address: Any, server: Server
+        self, connection: Connection, request_pdu: bytes, client_address: Address, server: Server
     ) -> None:
         self._connection = connection
-        self._asked = asked
+        self._request_pdu = request_pdu
         self._limits = server.limits
         super().__init__(connection.socket, client_address, server)
 
     def handle(self) -> None:
+        """Called by the constructor; the base class would start the association here."""
         self.association = self._create_association()
-        guard(self.association, self._connection, self._limits, self._asked)
+        apply_limits(self.association, self._connection, self._limits, self._request_pdu)
 
 
 def _abort(stream: socket.socket) -> None:
@@ -122,4 +142,4 @@ def _abort(stream: socket.socket) -> None:
         stream.settimeout(1)
         stream.sendall(ABORT)
     except OSError:
-        pass  # it need not hear it
+        pass  # the peer has closed the connection

@@ -1,18 +1,23 @@
-"""TLS for the receiver, by the secure transport profile of PS3.15 B.12 (BCP 195): 1.2 or newer, forward secrecy."""
+"""TLS for the receiver, by the secure transport profile of PS3.15 B.12 (BCP 195).
+
+TLS 1.2 or newer, with forward secrecy.
+"""
 
 import ssl
 from pathlib import Path
 
 from lumbar.errors import WrongSetting
 
-CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:!aNULL"  # of TLS 1.2; those of 1.3 are all good
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:!aNULL"  # of TLS 1.2; all of 1.3 qualify
 
 
 def server_context(certificate: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
-    """What the receiver speaks; with ``client_ca``, only to clients that show a certificate of that authority.
+    """The receiver's TLS context.
+
+    With ``client_ca``, clients must present a certificate of that authority.
 
     Raises:
-        WrongSetting: a file is missing or is not what it should be.
+        WrongSetting: A file is missing or is not what it should be.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -21,8 +26,8 @@ def server_context(certificate: Path, key: Path, client_ca: Path | None) -> ssl.
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
         raise WrongSetting(
-            f"LUMBAR_TLS_CERTIFICATE, LUMBAR_TLS_KEY: {certificate} and {key} are no PEM certificate and its key "
-            f"({_reason(error)})"
+            f"LUMBAR_TLS_CERTIFICATE, LUMBAR_TLS_KEY: {certificate} and {key} are not a PEM "
+            f"certificate and its key ({_reason(error)})"
         ) from error
     if client_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
@@ -30,7 +35,7 @@ def server_context(certificate: Path, key: Path, client_ca: Path | None) -> ssl.
             context.load_verify_locations(client_ca)
         except (OSError, ssl.SSLError) as error:
             raise WrongSetting(
-                f"LUMBAR_TLS_CLIENT_CA: {client_ca} is no PEM certificate ({_reason(error)})"
+                f"LUMBAR_TLS_CLIENT_CA: {client_ca} is not a PEM certificate ({_reason(error)})"
             ) from error
     return context
 

@@ -34,7 +34,7 @@ def review(
 ) -> Response:
     with site.database.transaction() as session:
         study = studies.find(session, uid)
-        reviews.review(session, finding_id, severity, comment, actor.name, study.id)
+        reviews.add_review(session, finding_id, severity, comment, actor.name, study.id)
     return _back(f"/studies/{uid}", "reviewed", at=at)
 
 

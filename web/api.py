@@ -198,7 +198,7 @@ def get_findings(
 )
 def post_review(site: TheSite, actor: Reviewer, finding_id: Number, body: ReviewRequest) -> Done:
     with site.database.transaction() as session:
-        reviews.review(session, finding_id, body.severity, body.comment, actor.name)
+        reviews.add_review(session, finding_id, body.severity, body.comment, actor.name)
     return Done()
 
 
@@ -212,7 +212,7 @@ def get_jobs(
 ) -> list[JobModel]:
     states = state or [JobState.PENDING, JobState.RUNNING, JobState.DEAD]
     with site.database.reading() as session:
-        rows = operator_actions.listed(session, states=states, kinds=kind or (), limit=limit)
+        rows = operator_actions.list_jobs(session, states=states, kinds=kind or (), limit=limit)
     return [JobModel.model_validate(row) for row in rows]
 
 

@@ -35,7 +35,7 @@ def jobs(
 ) -> Response:
     states = state or NOT_OVER
     with site.database.reading() as session:
-        rows = operator_actions.listed(session, states=states, kinds=kind or (), limit=ROWS * 4)
+        rows = operator_actions.list_jobs(session, states=states, kinds=kind or (), limit=ROWS * 4)
         flight = statistics.in_flight(session)
     return page(
         request,
@@ -60,7 +60,7 @@ def jobs_csv(
     kind: Annotated[list[JobKind] | None, Query()] = None,
 ) -> Response:
     with site.database.reading() as session:
-        rows = operator_actions.listed(
+        rows = operator_actions.list_jobs(
             session, states=state or NOT_OVER, kinds=kind or (), limit=MAX_SAVED
         )
     records = [

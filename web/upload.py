@@ -18,7 +18,7 @@ from db import previews
 from db.accounts import Actor
 from db.context import SiteContext
 from db.models import JobState, Permission, Preview
-from db.preview_results import Answer
+from db.preview_results import PreviewResult
 from lumbar.errors import NotFound
 from lumbar.spine.anatomy import FindingKey
 from lumbar.store.files import StoreFull
@@ -40,7 +40,7 @@ from web.rendering import page
 router = APIRouter(include_in_schema=False)
 
 ADDRESS = "/upload"
-WITHIN_S = previews.KEPT_S  # an upload takes no longer: then it is forgotten
+WITHIN_S = previews.RETENTION_S  # an upload takes no longer: then it is forgotten
 ROOM_EVERY = 64 * 2**20  # bytes after which the disk is looked at again
 
 Name = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
@@ -148,14 +148,14 @@ class _Upload:
         if self.name is None:
             raise NotAForm("no file was chosen")
         with self._site.database.transaction() as session:
-            previews.arrived(session, self.name, files=form.files, size=form.size)
+            previews.uploaded(session, self.name, files=form.files, size=form.size)
         self._whole = True
 
     def close(self) -> None:
         if self._form is not None:
             self._form.close()
         if self.name is not None and not self._whole:
-            previews.forget(self._site, self.name)
+            previews.discard(self._site, self.name)
 
 
 @router.get(ADDRESS + "/{name}")
@@ -163,7 +163,7 @@ def preview_page(
     request: Request, site: TheSite, trail: TheAuditTrail, actor: Uploader, name: Name
 ) -> Response:
     preview = _find(site, name, actor)
-    if preview.answer is not None:
+    if preview.result is not None:
         trail.record_view("upload.seen", actor.name)
     return page(
         request,
@@ -171,7 +171,7 @@ def preview_page(
         preview=preview,
         going=preview.state not in previews.ENDED,
         stage=_stage(preview),
-        answer=Answer.read(preview.answer),
+        answer=PreviewResult.from_json(preview.result),
         picture=(previews.folder(site, name) / previews.PICTURE).exists(),
         FindingKey=FindingKey,
     )
@@ -190,7 +190,7 @@ def picture(site: TheSite, trail: TheAuditTrail, actor: Uploader, name: Name) ->
 @router.post(ADDRESS + "/{name}/forget")
 def forget(site: TheSite, actor: Viewer, name: Name) -> Response:
     """Removes files, picture and answer at once."""
-    previews.forget(site, _find(site, name, actor).name)
+    previews.discard(site, _find(site, name, actor).name)
     return RedirectResponse(ADDRESS, 303)
 
 
@@ -201,7 +201,7 @@ def _find(site: SiteContext, name: str, actor: Actor) -> Preview:
 
 def _stage(preview: Preview) -> str:
     """How far it is, in words."""
-    if preview.state in previews.ENDED and preview.reason:
+    if preview.state in previews.ENDED and preview.failure:
         return "nothing could be read"
     if preview.state is JobState.DONE:
         return "kept" if preview.keep else "read"

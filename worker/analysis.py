@@ -1,4 +1,4 @@
-"""The ANALYSE job: a stored study in; findings, a stored report and its deliveries out, in one transaction."""
+"""The ANALYSE job: a stored study in; findings, a stored report and its deliveries out."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ import structlog
 
 from db import job_lifecycle, studies
 from db.context import SiteContext
-from db.jobs import Claimed
-from db.models import ReportRow
+from db.jobs import ClaimedJob
+from db.models import Instance, ReportRow
 from db.studies import StudyEvent
 from lumbar import VERSION
 from lumbar.dicom.discover import MRInstance
@@ -27,75 +27,68 @@ log = structlog.get_logger()
 
 
 class StoreUnavailable(Transient):
-    """The store does not hold what it was given, for now."""
+    """The store does not hold what was stored in it, for now."""
 
 
-def analyse_study(site: SiteContext, networks: Networks, claimed: Claimed) -> None:
+def analyse_study(site: SiteContext, networks: Networks, claimed: ClaimedJob) -> None:
     """Analyses a claimed study and writes its outcome.
 
     Raises:
-        LeaseLostError: overtaken meanwhile; nothing was written. Transient: disk or database.
+        LeaseLostError: superseded meanwhile; nothing was written.
+        Transient: the disk or the database failed.
     """
     left_out: tuple[str, ...] = ()
     try:
         instances, left_out = _instances(site, claimed)
         analysis = analyse(instances, networks)
-        _require_a_finding(analysis)
+        analysis.require_assessed()
     except NotAnalysable as error:
         with site.database.transaction() as session:
-            told = error.notes + left_out
             job_lifecycle.end_analysis(
-                session, claimed, StudyEvent.REFUSED, reason=str(error), told=told
+                session,
+                claimed,
+                StudyEvent.REFUSED,
+                reason=str(error),
+                notes=error.notes + left_out,
             )
         return
-    row = _stored_report(site, claimed, analysis, instances, networks)
+    report = _stored_report(site, claimed, analysis, instances, networks)
     with site.database.transaction() as session:
         job_lifecycle.end_analysis(
             session,
             claimed,
             StudyEvent.ANALYSED,
-            found=analysis.findings,
-            told=analysis.choices + left_out,
+            findings=analysis.findings,
+            notes=analysis.choices + left_out,
             caveats=analysis.caveats,
             bundle=networks.identity,
-            report=row,
+            report=report,
             destinations=site.settings.destinations,
         )
 
 
-def _require_a_finding(analysis: Analysis) -> None:
-    """A report of 25 times "not assessed" tells a reader nothing: the study's state and its reason do."""
-    if not any(finding.assessed for finding in analysis.findings):
-        raise NotAnalysable(
-            f"nothing could be assessed: {analysis.findings[0].reason}", analysis.choices
-        )
-
-
 def provenance_of(
-    settings_sha256: str, networks: Networks, instances: list[MRInstance]
+    settings_sha256: str, networks: Networks, instances: Sequence[MRInstance]
 ) -> Provenance:
-    """All that decides the result."""
+    """Everything that determines the result."""
     return Provenance(
         bundle=networks.identity,
         code_version=VERSION,
         settings_sha256=settings_sha256,
-        input_sop_instance_uids=tuple(
-            sorted(str(found.header.SOPInstanceUID) for found in instances)
-        ),
+        input_sop_instance_uids=tuple(sorted(str(i.header.SOPInstanceUID) for i in instances)),
     )
 
 
 def report_of(
     analysis: Analysis,
-    instances: list[MRInstance],
+    instances: Sequence[MRInstance],
     provenance: Provenance,
     predecessor: Predecessor | None = None,
 ) -> Report:
-    """The Structured Report of an analysis, stamped with this moment."""
+    """The Structured Report of an analysis, dated now."""
     used = {finding.point.sop_instance_uid for finding in analysis.findings if finding.point}
-    sources = [found.header for found in instances if found.header.SOPInstanceUID in used] or [
-        instances[0].header
-    ]
+    headers = [instance.header for instance in instances]
+    sources = [header for header in headers if header.SOPInstanceUID in used] or headers[:1]
     return build_sr(
         sources,
         analysis.findings,
@@ -106,8 +99,14 @@ def report_of(
     )
 
 
-def _instances(site: SiteContext, claimed: Claimed) -> tuple[list[MRInstance], tuple[str, ...]]:
-    """The study's readable instances. One that is no image we can place is left out, and told of; the rest goes on."""
+def _instances(site: SiteContext, claimed: ClaimedJob) -> tuple[list[MRInstance], tuple[str, ...]]:
+    """The study's readable instances, and notes on those that are left out.
+
+    An instance is left out when it is no image that can be placed.
+
+    Raises:
+        NotAnalysable: retention has removed images, or none can be read.
+    """
     with site.database.reading() as session:
         rows = studies.instances_in_use(session, claimed.study_id)
     if removed := sum(row.removed_at is not None for row in rows):
@@ -116,11 +115,8 @@ def _instances(site: SiteContext, claimed: Claimed) -> tuple[list[MRInstance], t
         )
     instances, reasons = [], []
     for row in rows:
-        path = site.store.path(row.file)
-        _require_stored(path, row.size)
         try:
-            header = read_header(path)
-            instances.append(MRInstance(path, header, tuple(slice_headers(header))))
+            instances.append(_instance(site, row))
         except NotDicom as error:
             reasons.append(str(error))
     if not instances:
@@ -129,17 +125,22 @@ def _instances(site: SiteContext, claimed: Claimed) -> tuple[list[MRInstance], t
             f"none of the study's {len(rows)} instances can be read: {why}", _left_out(reasons)
         )
     if reasons:
+        why_left_out = sorted(set(reasons))
         log.warning(
-            "analysis.left_out",
-            study=claimed.study_id,
-            instances=len(reasons),
-            why=sorted(set(reasons)),
+            "analysis.left_out", study=claimed.study_id, instances=len(reasons), why=why_left_out
         )
     return instances, _left_out(reasons)
 
 
+def _instance(site: SiteContext, row: Instance) -> MRInstance:
+    path = site.store.path(row.file)
+    _require_stored(path, row.size)
+    header = read_header(path)
+    return MRInstance(path, header, tuple(slice_headers(header)))
+
+
 def _left_out(reasons: Sequence[str]) -> tuple[str, ...]:
-    """A line for each reason: how many images it left out."""
+    """One note per reason: how many images it left out."""
     counts = sorted(Counter(reasons).items())
     return tuple(
         f"{count} {'image' if count == 1 else 'images'} left out: {why}" for why, count in counts
@@ -147,37 +148,43 @@ def _left_out(reasons: Sequence[str]) -> tuple[str, ...]:
 
 
 def _require_stored(path: Path, size: int) -> None:
-    """What was acknowledged must be read: a store that is away is no study without images."""
+    """What was acknowledged must be readable: an unmounted store is not a study without images.
+
+    Raises:
+        StoreUnavailable: the file is missing or has another size.
+    """
     try:
-        there = path.stat().st_size
+        stored = path.stat().st_size
     except OSError as error:
         raise StoreUnavailable(
             f"a stored image cannot be read ({error.strerror}); is the store mounted?"
         ) from error
-    if there != size:
+    if stored != size:
         raise StoreUnavailable(
-            f"a stored image has {there} bytes and was stored with {size}; restore it from a copy"
+            f"a stored image has {stored} bytes and was stored with {size}; restore it from a copy"
         )
 
 
 def _stored_report(
     site: SiteContext,
-    claimed: Claimed,
+    claimed: ClaimedJob,
     analysis: Analysis,
-    instances: list[MRInstance],
+    instances: Sequence[MRInstance],
     networks: Networks,
 ) -> ReportRow:
-    """The report's row; its bytes are stored before anything is sent, and an equal run finds those of the first."""
+    """The report's row; its bytes are stored before anything is sent.
+
+    An equal analysis gets the report of the first.
+    """
     provenance = provenance_of(site.settings.results_sha256, networks, instances)
     sop_instance_uid = report_uid(analysis.study_instance_uid, provenance, OUTPUT)
     with site.database.reading() as session:
-        known = job_lifecycle.stored_report(session, sop_instance_uid)
-        if known is not None:
-            return known
-        before = job_lifecycle.predecessor(session, claimed.study_id, sop_instance_uid)
-    report = report_of(
-        analysis, instances, provenance, _predecessor(analysis.study_instance_uid, before)
-    )
+        stored = job_lifecycle.stored_report(session, sop_instance_uid)
+        if stored is not None:
+            return stored
+        earlier = job_lifecycle.predecessor(session, claimed.study_id, sop_instance_uid)
+    predecessor = _predecessor(analysis.study_instance_uid, earlier)
+    report = report_of(analysis, instances, provenance, predecessor)
     return ReportRow(
         study_id=claimed.study_id,
         revision=claimed.revision,

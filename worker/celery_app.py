@@ -1,4 +1,6 @@
-"""Celery: a notifier for due jobs. A message says that there is work and nothing else; losing one loses nothing.
+"""Celery as a notifier.
+
+A message says that there is work of a kind and nothing else; losing one loses nothing.
 
 The settings and their reasons: ``docs/architecture.md``, "Celery".
 """
@@ -14,16 +16,21 @@ from worker.inline import Task
 
 NAMES = {JobKind.ANALYSE: "analyse_study", JobKind.DELIVER: "deliver", JobKind.PREVIEW: "preview"}
 
-# A broker that is away must not hold up the sweep: kombu's own patience is 6 s a round, or for ever.
-QUICKLY = {"max_retries": 1, "interval_start": 0, "socket_connect_timeout": 2, "socket_timeout": 5}
+# An unreachable broker must not hold up the sweep: kombu by itself waits 6 s a round, or for ever.
+SHORT_TIMEOUTS = {
+    "max_retries": 1,
+    "interval_start": 0,
+    "socket_connect_timeout": 2,
+    "socket_timeout": 5,
+}
 
 
 class BrokerUnavailable(Transient):
-    """The broker does not answer; the sweep rings again."""
+    """The broker does not answer; the next sweep notifies again."""
 
 
 def create_app(broker_url: str) -> Celery:
-    """The Celery application, tasks not yet bound: this is all that ringing needs.
+    """The Celery application, tasks not yet bound: all that a notifier needs.
 
     Raises:
         WrongSetting: a broker that is not Redis.
@@ -65,18 +72,22 @@ def bind(app: Celery, tasks: dict[JobKind, Task]) -> None:
 
 
 class CeleryNotifier:
-    """Rings by messages on the kind's queue."""
+    """Notifies by messages on the kind's queue."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
-        self._options = app.conf.broker_transport_options | QUICKLY
+        self._options = app.conf.broker_transport_options | SHORT_TIMEOUTS
 
     def notify(self, kind: JobKind, due: int) -> None:
-        """Sends as many messages as the queue lacks: a flushed broker is noticed, and nothing piles up."""
+        """Sends as many messages as the queue lacks; a flushed broker is noticed, nothing piles up.
+
+        Raises:
+            BrokerUnavailable: nothing, or not everything, was sent.
+        """
         if not due:
             return
         with Connection(self._app.conf.broker_url, transport_options=self._options) as connection:
-            away: tuple[type[BaseException], ...] = (
+            unreachable: tuple[type[BaseException], ...] = (
                 OperationalError,
                 *connection.connection_errors,
                 *connection.channel_errors,
@@ -85,7 +96,7 @@ class CeleryNotifier:
                 queue = connection.default_channel.queue_declare(queue=_queue(kind))  # type: ignore[attr-defined]
                 for _ in range(due - queue.message_count):
                     self._app.send_task(NAMES[kind], connection=connection, retry=False)
-            except away as error:
+            except unreachable as error:
                 raise BrokerUnavailable(
                     "the broker does not answer; jobs wait in the database"
                 ) from error
@@ -96,12 +107,14 @@ def _queue(kind: JobKind) -> str:
 
 
 @setup_logging.connect
-def _keep_ours(**_: object) -> None:
-    """That somebody listens to this signal keeps Celery from setting up any logging: ``lumbar.log`` has."""
+def _keep_our_logging(**_: object) -> None:
+    """Connected to this signal, it keeps Celery from configuring logging: ``lumbar.log`` has."""
 
 
 def run_worker(app: Celery, kinds: list[JobKind]) -> None:
-    """Takes jobs until told to stop; one process, one job at a time (TensorFlow does not survive a fork)."""
+    """Does jobs until told to stop: one process, one at a time (TensorFlow does not survive a
+    fork).
+    """
     queues = ",".join(map(_queue, kinds))
     options = [
         "--pool=solo",

@@ -1,23 +1,27 @@
-"""The DELIVER job: a stored report's bytes to one destination, done only when the peer says it has them."""
+"""The DELIVER job: a stored report's bytes to one destination, until the peer confirms them."""
 
 import structlog
 
 from db import job_lifecycle
 from db.context import SiteContext
-from db.jobs import Claimed
+from db.jobs import ClaimedJob
 from lumbar import peers
 from lumbar.peers.outcomes import NotAuthorised, ProcessingFailed, Refused
 
 log = structlog.get_logger()
 
-PROCESSING_TRIES = 5  # 0110 rarely heals by itself
+PROCESSING_ATTEMPTS = 5  # 0110 is rarely temporary
 
 
-def deliver(site: SiteContext, claimed: Claimed) -> None:
+def deliver(site: SiteContext, claimed: ClaimedJob) -> None:
     """Sends a report's stored bytes.
 
     Raises:
-        Transient: the peer is away or busy. Permanent: it will never take this, or the destination is no longer set.
+        Refused: the peer failed to process it ``PROCESSING_ATTEMPTS`` times.
+        NotAuthorised: the peer does not accept us as a sender.
+        ProcessingFailed: the peer failed to process it; it is attempted again.
+        Transient: the peer is unreachable or busy.
+        Permanent: the peer will never take it, or the destination is no longer configured.
     """
     destination = site.settings.destination(claimed.destination)
     with site.database.reading() as session:
@@ -25,18 +29,18 @@ def deliver(site: SiteContext, claimed: Claimed) -> None:
     try:
         sent = peers.send(destination, site.store.path(file).read_bytes())
     except ProcessingFailed as error:
-        if claimed.attempts >= PROCESSING_TRIES:
-            raise Refused(f"{error} ({claimed.attempts} times)") from error
+        if claimed.lease.attempts >= PROCESSING_ATTEMPTS:
+            raise Refused(f"{error} ({claimed.lease.attempts} times)") from error
         raise
     except NotAuthorised:
-        log.error("delivery.not_authorised", job=claimed.job_id, destination=claimed.destination)
+        log.error("delivery.not_authorised", **claimed.log_fields, destination=claimed.destination)
         raise
     if sent.warning:
         log.warning(
             "delivery.warning",
-            job=claimed.job_id,
+            **claimed.log_fields,
             destination=claimed.destination,
             status=sent.status,
         )
     with site.database.transaction() as session:
-        job_lifecycle.delivered(session, claimed, sent.status)
+        job_lifecycle.end_delivery(session, claimed, sent.status)

@@ -1,4 +1,4 @@
-"""The notifier without a broker: the sweep's own process does the jobs, straight from the job table."""
+"""The notifier without a broker: the sweep's own process does the jobs."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +14,9 @@ Task = Callable[[], bool]  # does one due job; False when there was none
 
 
 class InlineNotifier:
-    """A lane for what needs the networks and one for what does not, so that a slow PACS does not hold up an analysis.
+    """Runs jobs in two threads: one for those that need the networks, one for deliveries.
 
-    The kinds in a lane take turns, a job each.
+    A slow PACS thus delays no analysis. The kinds that share a thread take turns, one job each.
     """
 
     def __init__(self, tasks: dict[JobKind, Task]) -> None:
@@ -24,28 +24,28 @@ class InlineNotifier:
         reading, sending = (
             ThreadPoolExecutor(1, thread_name_prefix=name) for name in ("reading", "sending")
         )
-        self._lanes = {kind: sending if kind is JobKind.DELIVER else reading for kind in tasks}
-        self._busy: set[JobKind] = set()
+        self._pools = {kind: sending if kind is JobKind.DELIVER else reading for kind in tasks}
+        self._queued: set[JobKind] = set()
         self._closing = Event()
 
     def notify(self, kind: JobKind, due: int) -> None:
-        """The kind gets a place in its lane, unless it has one; it goes on until nothing is due."""
-        if due and kind not in self._busy:
-            self._busy.add(kind)
-            self._lanes[kind].submit(self._turn, kind)
+        """Queues the kind in its thread, unless it is queued; it stays until none of it is due."""
+        if due and kind not in self._queued:
+            self._queued.add(kind)
+            self._pools[kind].submit(self._do_one, kind)
 
-    def _turn(self, kind: JobKind) -> None:
-        """One job, then the end of the lane."""
+    def _do_one(self, kind: JobKind) -> None:
+        """Does one job, then queues the kind again at the end."""
         try:
             if not self._closing.is_set() and self._tasks[kind]() and not self._closing.is_set():
-                self._lanes[kind].submit(self._turn, kind)
+                self._pools[kind].submit(self._do_one, kind)
                 return
         except Exception as error:  # noqa: BLE001 - a job's failure is in its row; this kept it from being written there
-            log.error("lane.broken", kind=str(kind), error=type(error).__name__)
-        self._busy.discard(kind)
+            log.error("inline.fault", kind=str(kind), error=type(error).__name__)
+        self._queued.discard(kind)
 
     def close(self) -> None:
-        """Waits for the jobs in hand; takes no other."""
+        """Waits for the jobs that run; starts no other."""
         self._closing.set()
-        for lane in set(self._lanes.values()):
-            lane.shutdown(wait=True)
+        for pool in set(self._pools.values()):
+            pool.shutdown(wait=True)

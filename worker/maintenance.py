@@ -1,6 +1,4 @@
-"""Beside the sweep, in a thread of its own: files and rows held against each other once; old images and uploads; audit
-messages.
-"""
+"""Maintenance beside the sweep: reconciling once; retention, old uploads, audit forwarding."""
 
 from collections.abc import Callable
 from threading import Event, Thread
@@ -17,12 +15,12 @@ from lumbar.errors import Transient
 
 log = structlog.get_logger()
 
-EVERY_S = 60.0
+INTERVAL_S = 60.0
 
 
 def start(site: SiteContext, stop: Event) -> Thread:
-    """Keeps house until told to stop."""
-    thread = Thread(target=_run, args=(site, stop), name="housekeeping", daemon=True)
+    """Runs maintenance until ``stop`` is set."""
+    thread = Thread(target=_run, args=(site, stop), name="maintenance", daemon=True)
     thread.start()
     return thread
 
@@ -32,23 +30,23 @@ def _run(site: SiteContext, stop: Event) -> None:
     syslog = Syslog(site.settings.syslog) if site.settings.syslog else None
     while not stop.is_set():
         if not reconciled:
-            reconciled = _done(lambda: reconcile(site))
+            reconciled = _succeeded(lambda: reconcile(site))
         if reconciled:
-            _done(lambda: remove_images(site))
-        _done(lambda: previews.tidy(site))
+            _succeeded(lambda: remove_images(site))
+        _succeeded(lambda: previews.delete_expired(site))
         if syslog:
-            _done(lambda: forward(site.database, syslog))
-        stop.wait(EVERY_S)
+            _succeeded(lambda: forward(site.database, syslog))
+        stop.wait(INTERVAL_S)
 
 
-def _done(work: Callable[[], object]) -> bool:
-    """Whether it ended well; else it is tried again the next time."""
+def _succeeded(work: Callable[[], object]) -> bool:
+    """Whether it succeeded; otherwise it is attempted again after the interval."""
     try:
         work()
     except Transient as error:
-        log.warning("housekeeping.skipped", why=str(error))
+        log.warning("maintenance.skipped", why=str(error))
     except Exception:  # the sweep's process outlives whatever is met here
-        log.exception("housekeeping.fault")
+        log.exception("maintenance.fault")
     else:
         return True
     return False

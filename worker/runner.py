@@ -1,97 +1,87 @@
-"""Doing a job under its lease: claimed, kept alive, and given back whatever happens."""
+"""Runs one job under its lease: claimed, kept alive by heartbeats, released whatever happens."""
 
 import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from threading import Event, Thread
+from typing import TypeVar
 
 import structlog
+from sqlalchemy.orm import Session
 
-from db import job_lifecycle, jobs
+from db import job_lifecycle, leases
 from db.context import SiteContext
-from db.jobs import Backoff, Claimed
-from db.models import JobKind
+from db.job_lifecycle import Claimed
+from db.jobs import ClaimedJob
+from db.leases import LeaseLostError
+from db.previews import ClaimedPreview
 from lumbar.errors import Permanent, Transient
-from lumbar.settings import Settings
 
 log = structlog.get_logger()
 
-BEATS_PER_LEASE = 4
+HEARTBEATS_PER_LEASE = 4
+
+C = TypeVar("C", ClaimedJob, ClaimedPreview)
 
 
-@dataclass(frozen=True)
-class Held:
-    """Work under a lease: what the log calls it, what extends the lease, and what gives it back as a failed try."""
+def perform(
+    site: SiteContext,
+    claim: Callable[[Session], C | None],
+    work: Callable[[C], None],
+    on_dead_letter: Callable[[C], None] = lambda claimed: None,
+) -> bool:
+    """Claims the most urgent due job and does it; False when there was none.
 
-    ids: dict[str, object]
-    extend: Callable[[], object]
-    give_back: Callable[[str], object]
-
-
-def perform(site: SiteContext, kind: JobKind, work: Callable[[Claimed], None]) -> bool:
-    """Claims the most urgent due job of a kind and does it; False when there was none.
-
-    ``work`` ends the job itself, in the transaction that writes its results. What it raises decides the rest:
-    Transient → tried again later; Permanent → given up; anything else is our own fault → tried again, a few times.
+    ``work`` ends the job itself, in the transaction that writes its results. What it raises decides
+    the rest: after Transient it is attempted again later, after Permanent it is dead-lettered,
+    after anything else, which is a fault of ours, it is attempted again a few times.
     """
     with site.database.transaction() as session:
-        claimed = job_lifecycle.claim(session, kind, lease_s=site.settings.lease_s)
+        claimed = claim(session)
     if claimed is None:
         return False
-    ids = _ids(claimed)
-    log.info("job.started", **ids)
-    held = Held(
-        ids,
-        lambda: _extend(site, claimed),
-        lambda why: _give_back(site, claimed, why, site.fault_backoff),
-    )
-    with kept_alive(site.settings, held):
-        try:
-            work(claimed)
-            log.info("job.done", **ids)
-        except job_lifecycle.LeaseLostError:
-            log.info("job.overtaken", **ids)
-        except Permanent as error:
-            with site.database.transaction() as session:
-                job_lifecycle.bury(session, claimed, str(error))
-        except Transient as error:
-            _give_back(site, claimed, str(error), site.transient_backoff)
-        except Exception as error:  # the one place where no fault of ours may lose a study
-            log.exception("job.fault", **ids)
-            error_named = (
-                f"an internal fault ({type(error).__name__}); see the log of job {claimed.job_id}"
-            )
-            _give_back(site, claimed, error_named, site.fault_backoff)
+    log.info("job.started", **claimed.log_fields, attempt=claimed.lease.attempts)
+    with kept_alive(site, claimed):
+        if _run(site, claimed, work):
+            on_dead_letter(claimed)
     return True
 
 
-def _ids(claimed: Claimed) -> dict[str, object]:
-    return {
-        "job": claimed.job_id,
-        "study": claimed.study_id,
-        "kind": str(claimed.kind),
-        "attempt": claimed.attempts,
-    }
-
-
-def _give_back(site: SiteContext, claimed: Claimed, error: str, backoff: Backoff) -> None:
-    with site.database.transaction() as session:
-        job_lifecycle.release(session, claimed, error, backoff)
-
-
-def _extend(site: SiteContext, claimed: Claimed) -> None:
-    with site.database.transaction() as session:
-        jobs.heartbeat(session, claimed, lease_s=site.settings.lease_s)
+def _run(site: SiteContext, claimed: C, work: Callable[[C], None]) -> bool:
+    """Does the work; whether the job ended as a dead letter."""
+    policy = site.retry_policy(claimed.kind)
+    try:
+        work(claimed)
+    except LeaseLostError:
+        log.info("job.lease_lost", **claimed.log_fields)
+    except Permanent as error:
+        with site.database.transaction() as session:
+            return job_lifecycle.dead_letter(session, claimed, str(error))
+    except Transient as error:
+        with site.database.transaction() as session:
+            return job_lifecycle.release(session, claimed, str(error), policy.temporary)
+    except Exception as error:  # the one place where no fault of ours may lose a study
+        log.exception("job.fault", **claimed.log_fields)
+        why = (
+            f"an internal fault ({type(error).__name__}); see the log of job {claimed.lease.row_id}"
+        )
+        with site.database.transaction() as session:
+            return job_lifecycle.release(session, claimed, why, policy.fault)
+    else:
+        log.info("job.done", **claimed.log_fields)
+    return False
 
 
 @contextmanager
-def kept_alive(settings: Settings, held: Held) -> Iterator[None]:
-    """Extends the lease while the work goes on; a worker that is killed stops doing so, and one that is stuck ends."""
+def kept_alive(site: SiteContext, claimed: Claimed) -> Iterator[None]:
+    """Extends the lease during the work.
+
+    A worker that is killed stops doing so; one that exceeds ``job_limit_s`` is ended.
+    """
     ended = Event()
-    thread = Thread(target=_watch, args=(settings, held, ended), name="lease", daemon=True)
+    thread = Thread(target=_beat, args=(site, claimed, ended), name="lease", daemon=True)
     thread.start()
     try:
         yield
@@ -100,24 +90,32 @@ def kept_alive(settings: Settings, held: Held) -> Iterator[None]:
         thread.join()
 
 
-def _watch(settings: Settings, held: Held, ended: Event) -> None:
-    """Beats until the work has ended or its time is up."""
-    until = time.monotonic() + settings.job_limit_s
-    while (left_s := until - time.monotonic()) > 0:
-        if ended.wait(min(left_s, settings.lease_s / BEATS_PER_LEASE)):
+def _beat(site: SiteContext, claimed: Claimed, ended: Event) -> None:
+    """Sends heartbeats until the work has ended or its time is up."""
+    settings = site.settings
+    deadline = time.monotonic() + settings.job_limit_s
+    while (remaining_s := deadline - time.monotonic()) > 0:
+        if ended.wait(min(remaining_s, settings.lease_s / HEARTBEATS_PER_LEASE)):
             return
         try:
-            held.extend()
-        except Exception as error:  # noqa: BLE001 - the next beat may get through, whatever this one met
-            log.warning("lease.not_extended", **held.ids, error=type(error).__name__)
-    _end_stuck(settings, held)
+            with site.database.transaction() as session:
+                leases.extend(session, claimed.lease, lease_s=settings.lease_s)
+        except Exception as error:  # noqa: BLE001 - the next heartbeat may succeed, whatever happened to this one
+            log.warning("lease.not_extended", **claimed.log_fields, error=type(error).__name__)
+    _end_stuck(site, claimed)
 
 
-def _end_stuck(settings: Settings, held: Held) -> None:
-    """Gives the job back and kills this process: nothing else ends a thread that hangs. Its parent starts another."""
-    log.error("job.stuck", **held.ids, limit_s=settings.job_limit_s)
+def _end_stuck(site: SiteContext, claimed: Claimed) -> None:
+    """Releases the job and kills this process: nothing else ends a thread that hangs.
+
+    Its parent starts another.
+    """
+    limit_s = site.settings.job_limit_s
+    log.error("job.stuck", **claimed.log_fields, limit_s=limit_s)
     try:
-        held.give_back(f"it did not end within {settings.job_limit_s:g} s")
-    except Exception as error:  # noqa: BLE001 - the process ends in any case, and then the lease runs out
-        log.warning("job.not_given_back", **held.ids, error=type(error).__name__)
+        with site.database.transaction() as session:
+            backoff = site.retry_policy(claimed.kind).fault
+            job_lifecycle.release(session, claimed, f"it did not end within {limit_s:g} s", backoff)
+    except Exception as error:  # noqa: BLE001 - the process ends in any case, and then the lease expires
+        log.warning("job.not_released", **claimed.log_fields, error=type(error).__name__)
     os.kill(os.getpid(), signal.SIGKILL)

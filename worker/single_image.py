@@ -1,4 +1,4 @@
-"""One image by itself, as the first version of this project read them: which condition, and how severe."""
+"""One image by itself, as in the master's report: which condition, and how severe."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from lumbar.dicom.discover import MRInstance
 from lumbar.dicom.slice_reader import SliceReader
 from lumbar.errors import NotAnalysable, NotDicom
 from lumbar.networks import Networks
-from lumbar.reports.picture import Marked, draw_slice
+from lumbar.reports.picture import AnnotatedSlice, draw_slice
 from lumbar.spine.crops import CROP_MM, crop
 from lumbar.spine.findings import Probabilities
 from lumbar.spine.roles import assign_roles, role_of
@@ -18,7 +18,10 @@ from lumbar.spine.slices import SliceHeader
 
 @dataclass(frozen=True)
 class Classification:
-    """One crop as both networks see it: ``conditions`` in the order of ``Condition``, then none; all 0–1."""
+    """One crop as both networks see it.
+
+    ``conditions`` are in the order of ``Condition``, then "none"; all probabilities 0–1.
+    """
 
     header: SliceHeader
     column: float
@@ -30,15 +33,17 @@ class Classification:
 def classify(
     instances: Sequence[MRInstance], networks: Networks, point: tuple[float, float] | None = None
 ) -> Classification:
-    """One image, cropped around a point (column, row; the image's centre if None). It knows no level and no side.
+    """Classifies one image, cropped around a point (column, row; by default the centre).
+
+    The result has no level and no side.
 
     Raises:
-        NotAnalysable: not just one slice, one in another plane or weighting, or a point outside it.
+        NotAnalysable: not just one slice, another plane or weighting, a point outside, or damaged.
     """
     slices = SliceReader(instances)
     if len(slices.headers) != 1:
         raise NotAnalysable(
-            f"one image is asked for, and this holds {len(slices.headers)} slices; use `lumbar analyse`"
+            f"it holds {len(slices.headers)} slices, not one image; use `lumbar analyse`"
         )
     header = slices.headers[0]
     role = role_of(header)
@@ -50,12 +55,12 @@ def classify(
             f"the point lies outside the image of {header.columns} × {header.rows} pixels"
         )
     try:
-        seen = crop(slices.read(header), header, column, row, CROP_MM[role])[np.newaxis]
+        pixels = crop(slices.read(header), header, column, row, CROP_MM[role])[np.newaxis]
     except NotDicom as error:
         raise NotAnalysable(f"the image cannot be read: {error}") from error
     (conditions,), (severities,) = (
-        networks.conditions(seen).tolist(),
-        networks.severities(seen).tolist(),
+        networks.conditions(pixels).tolist(),
+        networks.severities(pixels).tolist(),
     )
     return Classification(
         header, column, row, tuple(conditions), (severities[0], severities[1], severities[2])
@@ -63,12 +68,12 @@ def classify(
 
 
 def picture_of(
-    seen: Classification, instances: Sequence[MRInstance], notices: Sequence[str]
+    classification: Classification, instances: Sequence[MRInstance], notices: Sequence[str]
 ) -> bytes:
-    """A PNG that shows where the image was looked at."""
-    header = seen.header
-    marks = {"here": header.to_patient(seen.column, seen.row)}
+    """A PNG that shows where the image was cropped."""
+    header = classification.header
+    marks = {"here": header.to_patient(classification.column, classification.row)}
     return draw_slice(
-        Marked("Where it was looked at", SliceReader(instances).read(header), header, marks),
+        AnnotatedSlice("Where it was cropped", SliceReader(instances).read(header), header, marks),
         notices,
     )

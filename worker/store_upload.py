@@ -1,4 +1,4 @@
-"""Uploaded files taken in as if a scanner had sent them."""
+"""Uploaded files ingested as if a scanner had sent them."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -7,8 +7,8 @@ from pathlib import Path
 from pydicom.filereader import read_partial
 
 from db.context import SiteContext
-from db.ingest import Arrival, ingest
-from db.preview_results import Answer
+from db.ingest import Arrival, IngestResult, ingest
+from db.preview_results import PreviewResult
 from lumbar.dicom.discover import files_in
 from lumbar.dicom.headers import refusing, text
 from lumbar.dicom.instance_identity import Identity
@@ -17,51 +17,50 @@ from lumbar.errors import NotAnalysable, NotDicom
 
 SOURCE = "UPLOAD"
 
+MEANINGS = {
+    IngestResult.NEW: "new",
+    IngestResult.DUPLICATE: "received before",
+    IngestResult.QUARANTINED: "quarantined, because it contradicts what was received before",
+}
 
-def keep(site: SiteContext, path: Path, scratch: Path, check: Callable[[Path], Identity]) -> Answer:
-    """Takes in every MR image of a file, a folder or a zip; told again, it changes nothing.
+
+def ingest_files(
+    site: SiteContext, path: Path, scratch: Path, check: Callable[[Path], Identity]
+) -> PreviewResult:
+    """Ingests every MR image of a file, a folder or a zip; doing so again changes nothing.
 
     Raises:
-        NotAnalysable: there was none. Transient: disk or database.
+        NotAnalysable: there is none.
+        Transient: the disk or the database failed.
     """
     studies: dict[str, None] = {}
-    taken: Counter[str] = Counter()
+    results: Counter[IngestResult] = Counter()
     refused: Counter[str] = Counter()
     for file in files_in(path, scratch):
         try:
             identity = check(file)
-            taken[_ingest(site, file, identity)] += 1
+            results[_ingest(site, file, identity)] += 1
             studies[identity.study_instance_uid] = None
         except NotDicom as error:
             refused[str(error)] += 1
-    told = tuple(f"{_counted(count)} not taken: {why}" for why, count in refused.items())
+    not_ingested = [f"{_files(count)} not ingested: {why}" for why, count in refused.items()]
     if not studies:
-        raise NotAnalysable("there is no MR image that could be kept", told)
-    words = {
-        "new": "new",
-        "duplicate": "there already",
-        "quarantined": "quarantined, for it contradicts what came first",
-    }
-    kept = (
-        f"{_counted(taken[outcome])}: {meaning}"
-        for outcome, meaning in words.items()
-        if taken[outcome]
-    )
-    return Answer(studies=tuple(studies), choices=(*kept, *told))
+        raise NotAnalysable("there is no MR image that could be kept", tuple(not_ingested))
+    ingested = [f"{_files(results[r])}: {meaning}" for r, meaning in MEANINGS.items() if results[r]]
+    return PreviewResult(studies=tuple(studies), choices=(*ingested, *not_ingested))
 
 
-def _ingest(site: SiteContext, file: Path, identity: Identity) -> str:
+def _ingest(site: SiteContext, file: Path, identity: Identity) -> IngestResult:
     with file.open("rb") as stream:
         with refusing("the file meta information cannot be read"):
-            head = read_partial(
-                stream, stop_when=lambda *_: True
-            )  # leaves the stream where the dataset begins
+            # leaves the stream where the dataset begins
+            head = read_partial(stream, stop_when=lambda *_: True)
             syntax = text(head.file_meta, "TransferSyntaxUID")
         if syntax not in TRANSFER_SYNTAXES:
-            raise NotDicom("a transfer syntax that is not read")
+            raise NotDicom("a transfer syntax that is not supported")
         arrival = Arrival(stream, syntax, identity.sop_class_uid, identity.sop_instance_uid, SOURCE)
         return ingest(site.database, site.store, arrival)
 
 
-def _counted(count: int) -> str:
+def _files(count: int) -> str:
     return f"{count} {'file' if count == 1 else 'files'}"

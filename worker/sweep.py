@@ -1,6 +1,7 @@
-"""The one loop that makes things happen: it completes studies, gives lost jobs to others and tells workers of due ones.
+"""The one loop: completes studies, recovers lost workers' jobs, notifies workers of due ones.
 
-Receivers only write rows. Whatever is lost on the way, a message, a worker, this process, the next sweep finds the row.
+Receivers only write rows. Whatever is lost on the way, a message, a worker, this process, the next
+sweep finds the row.
 """
 
 from collections import Counter
@@ -9,63 +10,69 @@ from typing import Protocol
 
 import structlog
 
-from db import job_lifecycle, jobs, previews, studies
+from db import job_lifecycle, previews, studies
 from db.context import SiteContext
+from db.job_lifecycle import Claimed
 from db.models import JobKind
+from db.previews import ClaimedPreview
 from db.read_models import study_queries
 from lumbar.errors import Transient
 from worker import maintenance
 
 log = structlog.get_logger()
 
-MAX_WAITING = 100  # notifier messages of a kind; a worker is never told of more than it can do until the next sweep
+MAX_NOTIFICATIONS = (
+    100  # per kind that wait in the broker; more than workers do until the next sweep
+)
 
 
 class Notifier(Protocol):
-    """Tells workers that there is work; the jobs themselves stay in their rows."""
+    """Notifies workers that there is work; the jobs themselves stay in their rows."""
 
     def notify(self, kind: JobKind, due: int) -> None:
-        """Sees to it that as many workers are told of this kind as jobs are due, and no more."""
+        """Ensures that as many notifications of this kind wait as jobs are due, and no more."""
         ...
 
 
 def sweep(site: SiteContext, notifier: Notifier) -> Counter[str]:
-    """One round; each study and each job in a transaction of its own. Returns how much it found to do.
+    """One round; each study and each job in a transaction of its own.
+
+    Returns the counts of what it did.
 
     Raises:
-        Transient: the database or the broker is away; the next round may find it.
+        Transient: the database or the broker is unavailable; the next round may succeed.
     """
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     with site.database.reading() as session:
         quiet = studies.quiet_studies(session, site.quiet)
-        lost = jobs.expired(session)
-        lost_previews = previews.expired(session)
+        lost = job_lifecycle.expired(session)
     for study_id in quiet:
         with site.database.transaction() as session:
-            found["studies_completed"] += studies.complete(session, study_id, site.quiet)
+            counts["studies_completed"] += studies.complete(session, study_id, site.quiet)
     for claimed in lost:
-        with site.database.transaction() as session:
-            found["jobs_recovered"] += job_lifecycle.recover(
-                session, claimed, max_losses=site.settings.worker_losses
-            )
-    for upload in lost_previews:
-        found["previews_recovered"] += previews.recover(site, upload)
+        counts["jobs_recovered"] += _recover(site, claimed)
     for kind in JobKind:
-        due = _due(site, kind)
+        with site.database.reading() as session:
+            due = job_lifecycle.count_due(session, kind, MAX_NOTIFICATIONS)
         notifier.notify(kind, due)
-        found[f"jobs_due_{kind}"] = due
-    return found
+        counts[f"jobs_due_{kind}"] = due
+    return counts
 
 
-def _due(site: SiteContext, kind: JobKind) -> int:
-    with site.database.reading() as session:
-        if kind is JobKind.PREVIEW:
-            return len(previews.due(session, MAX_WAITING))
-        return len(jobs.due(session, kind, MAX_WAITING))
+def _recover(site: SiteContext, lost: Claimed) -> bool:
+    max_losses = site.retry_policy(lost.kind).max_losses
+    with site.database.transaction() as session:
+        recovered = job_lifecycle.recover(session, lost, max_losses=max_losses)
+    if recovered is job_lifecycle.Recovery.DEAD and isinstance(lost, ClaimedPreview):
+        previews.remove_files(site, lost.name)
+    return recovered is not None
 
 
 def run(site: SiteContext, notifier: Notifier, stop: Event) -> None:
-    """Sweeps until told to stop; says what it found in flight, and what its first round made of it."""
+    """Sweeps until told to stop.
+
+    Logs what was in flight at the start, and what the first round did about it.
+    """
     maintenance.start(site, stop)
     started = resumed = False
     while not stop.wait(site.settings.sweep_every_s):
@@ -74,9 +81,9 @@ def run(site: SiteContext, notifier: Notifier, stop: Event) -> None:
                 with site.database.reading() as session:
                     log.info("sweep.started", **_in_flight(study_queries.in_flight(session)))
                 started = True
-            found = sweep(site, notifier)
+            counts = sweep(site, notifier)
             if not resumed:
-                log.info("sweep.resumed", **found)
+                log.info("sweep.resumed", **counts)
                 resumed = True
         except Transient as error:
             log.warning("sweep.skipped", why=str(error))
@@ -84,9 +91,9 @@ def run(site: SiteContext, notifier: Notifier, stop: Event) -> None:
             log.exception("sweep.fault")
 
 
-def _in_flight(found: study_queries.InFlight) -> dict[str, int]:
+def _in_flight(in_flight: study_queries.InFlight) -> dict[str, int]:
     return (
-        {f"studies_{state}": count for state, count in found.studies.items()}
-        | {f"jobs_{kind}_{state}": count for (kind, state), count in found.jobs.items()}
-        | {"leases_expired": found.leases_expired}
+        {f"studies_{state}": count for state, count in in_flight.studies.items()}
+        | {f"jobs_{kind}_{state}": count for (kind, state), count in in_flight.jobs.items()}
+        | {"leases_expired": in_flight.leases_expired}
     )

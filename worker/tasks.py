@@ -1,29 +1,48 @@
-"""The tasks, the same with a broker and without: nothing comes in; the job table says what is to be done."""
+"""The tasks, with a broker or without: no arguments, because the database says what is due."""
 
 from collections.abc import Callable
 
+from db import job_lifecycle, previews
 from db.context import SiteContext
 from db.models import JobKind
 from lumbar.networks import Networks
 from worker.analysis import analyse_study
 from worker.delivery import deliver
 from worker.inline import Task
-from worker.preview import read_next
+from worker.preview import read_upload
 from worker.runner import perform
 
 
 def tasks(site: SiteContext, networks: Callable[[], Networks]) -> dict[JobKind, Task]:
-    """What to do for each kind of job. ``networks`` is called at the first analysis and should keep its result."""
+    """What to do for each kind of job.
+
+    ``networks`` is called at the first analysis and should cache its result.
+    """
 
     def analyse() -> bool:
         return perform(
-            site, JobKind.ANALYSE, lambda claimed: analyse_study(site, networks(), claimed)
+            site,
+            lambda session: job_lifecycle.claim(
+                session, JobKind.ANALYSE, lease_s=site.settings.lease_s
+            ),
+            lambda claimed: analyse_study(site, networks(), claimed),
         )
 
     def send() -> bool:
-        return perform(site, JobKind.DELIVER, lambda claimed: deliver(site, claimed))
+        return perform(
+            site,
+            lambda session: job_lifecycle.claim(
+                session, JobKind.DELIVER, lease_s=site.settings.lease_s
+            ),
+            lambda claimed: deliver(site, claimed),
+        )
 
     def preview() -> bool:
-        return read_next(site, networks)
+        return perform(
+            site,
+            lambda session: job_lifecycle.claim_preview(session, lease_s=site.settings.lease_s),
+            lambda claimed: read_upload(site, networks, claimed),
+            on_dead_letter=lambda claimed: previews.remove_files(site, claimed.name),
+        )
 
     return {JobKind.ANALYSE: analyse, JobKind.DELIVER: send, JobKind.PREVIEW: preview}

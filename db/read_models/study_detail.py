@@ -66,7 +66,7 @@ class StudyDetail:
 def study_detail(session: Session, study_instance_uid: str, ranking: Ranking) -> StudyDetail:
     """Raises NotFound where no such study was received."""
     study = studies.find(session, study_instance_uid)
-    said, ids = reviews.last_words(session, [study.id]), reviews.finding_ids(session, study.id)
+    said, ids = reviews.latest_reviews(session, [study.id]), reviews.finding_ids(session, study.id)
     rows = study_queries.findings(session, study_instance_uid=study_instance_uid)
     return StudyDetail(
         study=row_of(session, study, ranking),

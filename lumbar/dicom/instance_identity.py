@@ -41,6 +41,7 @@ class Identity:
     sex: str  # 16
     accession_number: str  # 64
     study_date: str  # 8
+    study_time: str  # 16
     study_description: str  # 64
     scanner: str  # 64; maker, model, station
     stat: bool  # ordered as urgent
@@ -83,6 +84,7 @@ def identity_of(header: Dataset) -> Identity:
             sex=_text(header, "PatientSex", 16),
             accession_number=_text(header, "AccessionNumber", 64),
             study_date=_text(header, "StudyDate", 8),
+            study_time=_text(header, "StudyTime", 16),
             study_description=_text(header, "StudyDescription", 64),
             scanner=_scanner(header),
             stat=_text(header, "RequestedProcedurePriority", 16).upper() in ("STAT", "HIGH"),

@@ -1,4 +1,4 @@
-"""Going out: results and files to other systems, by DIMSE or DICOMweb with the same meaning."""
+"""Delivering results and files to other systems, by DIMSE or DICOMweb with the same outcomes."""
 
 from lumbar.peers import dicomweb, dimse
 from lumbar.peers.destinations import (
@@ -21,18 +21,29 @@ __all__ = [
 
 
 def send(destination: Destination, content: bytes, *, timeout_s: float = 30) -> Delivered:
-    """Deliver one Part-10 file.
+    """Delivers one Part-10 file, by C-STORE or STOW-RS; see ``lumbar.peers.outcomes``.
 
-    Raises Transient (Unreachable, Busy, ProcessingFailed, NotAuthorised) or Permanent (Refused); see
-    ``lumbar.peers.outcomes``.
+    Raises:
+        Unreachable: No connection, no association, or no response in time.
+        Busy: The peer has no resources at the moment.
+        ProcessingFailed: The peer could not store it.
+        NotAuthorised: The peer does not permit it.
+        Refused: The peer does not accept this instance.
     """
     if isinstance(destination, DimseDestination):
         return dimse.send(destination, content, timeout_s=timeout_s)
     return dicomweb.send(destination, content, timeout_s=timeout_s)
 
 
-def test(destination: Destination, *, timeout_s: float = 10) -> None:  # noqa: PT028 - no test of ours, one of the peer
-    """Whether the destination answers: C-ECHO, or a query for one study. Raises as ``send`` does."""
+def test(destination: Destination, *, timeout_s: float = 10) -> None:  # noqa: PT028 - not a test of ours
+    """Tests whether the destination responds: by C-ECHO, or by a query for one study.
+
+    Raises:
+        Unreachable: No connection, no association, or no response in time.
+        Busy: The server cannot respond at the moment.
+        NotAuthorised: The server does not permit it.
+        Refused: The peer does not offer verification, or the URL is not a DICOMweb root.
+    """
     if isinstance(destination, DimseDestination):
         dimse.echo(destination, timeout_s=timeout_s)
     else:

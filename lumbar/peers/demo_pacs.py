@@ -1,4 +1,4 @@
-"""A small PACS to show results arriving: it takes every storage class and writes the files into a folder."""
+"""A minimal PACS for demonstrations: it accepts every storage class and writes to a folder."""
 
 import hashlib
 from collections.abc import Callable
@@ -6,19 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Condition
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 from pynetdicom.transport import ThreadedAssociationServer
 
 from lumbar.errors import Transient
-from lumbar.peers.dimse import send_at_once
+from lumbar.peers.dimse import disable_nagle
+
+if TYPE_CHECKING:
+    from pynetdicom.dimse_primitives import C_STORE
+    from pynetdicom.events import Event
 
 
 @dataclass(frozen=True)
-class Received:
-    """An instance that arrived, and its file."""
+class ReceivedInstance:
+    """An instance that has arrived, and its file."""
 
     study_instance_uid: str
     sop_class_uid: str
@@ -26,20 +30,23 @@ class Received:
     path: Path
 
 
-class SmallPacs:
-    """Storage and Verification SCP on the loopback interface, for as long as the ``with`` block lasts."""
+class DemoPacs:
+    """Storage and Verification SCP on the loopback interface; a context manager.
 
-    def __init__(self, folder: Path, ae_title: str = "SMALLPACS", port: int = 0) -> None:
+    ``port`` 0 lets the system choose one.
+    """
+
+    def __init__(self, folder: Path, ae_title: str = "DEMOPACS", port: int = 0) -> None:
         self.folder = folder
         self.ae_title = ae_title
-        self.received: list[Received] = []
+        self.received: list[ReceivedInstance] = []
         self._port = port
         self._changed = Condition()
         self._server: ThreadedAssociationServer | None = None
 
     @property
     def port(self) -> int:
-        """The TCP port it listens on; chosen by the system where 0 was asked for."""
+        """The TCP port it listens on."""
         return int(self._server.server_address[1]) if self._server else self._port
 
     def __enter__(self) -> Self:
@@ -51,7 +58,7 @@ class SmallPacs:
         self._server = entity.start_server(
             ("127.0.0.1", self._port),
             block=False,
-            evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once), (evt.EVT_C_STORE, self._store)],
+            evt_handlers=[(evt.EVT_CONN_OPEN, disable_nagle), (evt.EVT_C_STORE, self._store)],
         )
         return self
 
@@ -64,27 +71,36 @@ class SmallPacs:
         if self._server:
             self._server.shutdown()
 
-    def wait_for(self, predicate: Callable[[Received], bool], timeout_s: float) -> Received:
-        """The first instance that fits, once it is there. Raises Transient if none comes in time."""
+    def wait_for(
+        self, predicate: Callable[[ReceivedInstance], bool], timeout_s: float
+    ) -> ReceivedInstance:
+        """The first instance that satisfies the predicate; waits until it has arrived.
 
-        def first() -> Received | None:
-            return next((received for received in self.received if predicate(received)), None)
+        Raises:
+            Transient: None has arrived in time.
+        """
+
+        def first() -> ReceivedInstance | None:
+            return next((instance for instance in self.received if predicate(instance)), None)
 
         with self._changed:
-            found = self._changed.wait_for(first, timeout_s)
-        if found is None:
-            raise Transient(f"nothing that fits arrived at {self.ae_title} within {timeout_s:g} s")
-        return found
+            instance = self._changed.wait_for(first, timeout_s)
+        if instance is None:
+            raise Transient(f"no such instance arrived at {self.ae_title} within {timeout_s:g} s")
+        return instance
 
-    def _store(self, event: Any) -> int:
-        """Named by a hash, for a UID from outside may be no file name."""
-        uid = str(event.request.AffectedSOPInstanceUID)
+    def _store(self, event: "Event") -> int:
+        """EVT_C_STORE. The file is named by a hash: a UID from a peer may not be a file name."""
+        request = cast("C_STORE", event.request)
+        uid = str(request.AffectedSOPInstanceUID)
         path = self.folder / f"{hashlib.sha256(uid.encode()).hexdigest()[:32]}.dcm"
         partial = path.with_suffix(f".{id(event)}.part")
         partial.write_bytes(event.encoded_dataset())
         partial.replace(path)
         study = str(event.dataset.get("StudyInstanceUID", ""))
         with self._changed:
-            self.received.append(Received(study, str(event.request.AffectedSOPClassUID), uid, path))
+            self.received.append(
+                ReceivedInstance(study, str(request.AffectedSOPClassUID), uid, path)
+            )
             self._changed.notify_all()
         return 0x0000

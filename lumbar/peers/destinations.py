@@ -1,4 +1,4 @@
-"""Where results go: a DIMSE peer or a DICOMweb server, as one URL in the settings names it."""
+"""Where results are sent: a DIMSE peer or a DICOMweb server, given as one URL in the settings."""
 
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
@@ -8,14 +8,20 @@ from lumbar.errors import WrongSetting
 CALLING_AE_TITLE = "LUMBAR"
 
 _EXPECTED = {
-    "dicom": "dicom://CALLED_AE@host:port, with ?calling=AE where the peer expects another calling AE title",
-    "http": "http(s)://host/dicom-web, with user:password@ or token@ before the host where one is needed",
+    "dicom": (
+        "dicom://CALLED_AE@host:port, with ?calling=AE "
+        "where the peer expects another calling AE title"
+    ),
+    "http": (
+        "http(s)://host/dicom-web, with user:password@ or token@ "
+        "before the host where one is needed"
+    ),
 }
 
 
 @dataclass(frozen=True)
 class DimseDestination:
-    """A peer that takes C-STORE."""
+    """A peer that accepts C-STORE."""
 
     name: str
     host: str
@@ -26,7 +32,10 @@ class DimseDestination:
 
 @dataclass(frozen=True)
 class DicomwebDestination:
-    """A server that takes STOW-RS. ``url`` is the service's root, without credentials and without a last slash."""
+    """A server that accepts STOW-RS.
+
+    ``url`` is the root of the service, without credentials and without a trailing slash.
+    """
 
     name: str
     url: str
@@ -41,25 +50,41 @@ Destination = DimseDestination | DicomwebDestination
 def parse_destination(name: str, url: str) -> Destination:
     """The destination that a URL describes.
 
-    ``dicom://CALLED_AE@host:port?calling=AE`` or ``http(s)://host[:port]/dicom-web``; there ``user:password@`` is
-    for basic authentication and ``token@`` for a bearer token, both percent-encoded.
+    ``dicom://CALLED_AE@host:port?calling=AE`` or ``http(s)://host[:port]/dicom-web``. In the
+    latter, ``user:password@`` is for basic authentication and ``token@`` for a bearer token, both
+    percent-encoded.
 
-    Raises WrongSetting, which names the destination and never shows its URL: that may hold a password.
+    Raises:
+        WrongSetting: The URL cannot be used. The message names the destination and never shows the
+            URL, which may contain a password.
     """
     try:
-        parts = urlsplit(url)
-        if not parts.hostname or parts.fragment:
-            raise ValueError
-        if parts.scheme == "dicom":
-            return _dimse(name, parts)
-        if parts.scheme in ("http", "https"):
-            return _dicomweb(name, parts)
+        destination = _parse(name, urlsplit(url))
     except ValueError:
         kind = "http" if url.startswith("http") else "dicom"
         raise WrongSetting(
             f"destination {name}: not a usable URL; expected {_EXPECTED[kind]}"
         ) from None
-    raise WrongSetting(f"destination {name}: expected {_EXPECTED['dicom']}, or {_EXPECTED['http']}")
+    if destination is None:
+        raise WrongSetting(
+            f"destination {name}: expected {_EXPECTED['dicom']}, or {_EXPECTED['http']}"
+        )
+    return destination
+
+
+def _parse(name: str, parts: SplitResult) -> Destination | None:
+    """The destination; None for another scheme.
+
+    Raises:
+        ValueError: The URL has no host, or a part that does not belong there.
+    """
+    if not parts.hostname or parts.fragment:
+        raise ValueError
+    if parts.scheme == "dicom":
+        return _dimse(name, parts)
+    if parts.scheme in ("http", "https"):
+        return _dicomweb(name, parts)
+    return None
 
 
 def _dimse(name: str, parts: SplitResult) -> DimseDestination:
@@ -77,7 +102,12 @@ def _dimse(name: str, parts: SplitResult) -> DimseDestination:
 
 
 def _ae_title(title: str) -> str:
-    """1 to 16 printable ASCII characters, no backslash, not only spaces (PS3.5 section 6.2)."""
+    """The title without padding.
+
+    Raises:
+        ValueError: It is not 1 to 16 printable ASCII characters other than a backslash, not all of
+            them spaces (PS3.5 section 6.2).
+    """
     title = title.strip(" ")
     if not 1 <= len(title) <= 16 or not (title.isascii() and title.isprintable()) or "\\" in title:
         raise ValueError

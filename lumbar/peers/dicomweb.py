@@ -1,7 +1,7 @@
-"""Going out by DICOMweb: STOW-RS (PS3.18 section 10.5) and a look whether the service answers."""
+"""Sending by DICOMweb: STOW-RS (PS3.18 section 10.5), and a query to test the service."""
 
 from io import BytesIO
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 
 import requests
@@ -9,8 +9,17 @@ from pydicom import dcmread
 from requests.auth import AuthBase, HTTPBasicAuth
 
 from lumbar.peers.destinations import DicomwebDestination
-from lumbar.peers.outcomes import Busy, Delivered, NotAuthorised, Refused, Unreachable, judge
+from lumbar.peers.outcomes import (
+    Busy,
+    Delivered,
+    NotAuthorised,
+    Refused,
+    Unreachable,
+    interpret_status,
+)
 
+# Attributes of the store response (PS3.18 table 10.5.3-2): Failed SOP Sequence, Failure Reason,
+# Referenced SOP Sequence, Warning Reason, Referenced SOP Instance UID.
 _FAILED, _REASON = "00081198", "00081197"
 _STORED, _WARNING = "00081199", "00081196"
 _SOP_INSTANCE = "00081155"
@@ -26,8 +35,15 @@ class _Bearer(AuthBase):
 
 
 def probe(destination: DicomwebDestination, *, timeout_s: float = 10) -> None:
-    """Ask for one study. Raises Unreachable, Busy, NotAuthorised or Refused."""
-    answer = _request(
+    """Tests the service by a query for one study.
+
+    Raises:
+        Unreachable: No connection, or no response in time.
+        Busy: The server cannot respond at the moment.
+        NotAuthorised: The credentials are not accepted.
+        Refused: Any other status; the URL may not be the DICOMweb root.
+    """
+    response = _request(
         destination,
         "GET",
         "/studies?limit=1",
@@ -35,17 +51,22 @@ def probe(destination: DicomwebDestination, *, timeout_s: float = 10) -> None:
         None,
         timeout_s,
     )
-    if answer.status_code not in (200, 204):
-        raise _failure(destination, answer.status_code)
+    if response.status_code not in (200, 204):
+        _raise_for_status(destination, response.status_code)
 
 
 def send(destination: DicomwebDestination, content: bytes, *, timeout_s: float = 30) -> Delivered:
-    """STOW-RS of one Part-10 file.
+    """Sends one Part-10 file by STOW-RS.
 
-    200 and 202 count only if the body does not list the instance as failed; a failure reason in the body, also of a
-    409, decides as the same C-STORE status would.
+    200 and 202 mean success only if the body does not list the instance as failed. A failure reason
+    in the body, also with a 409, means what the same C-STORE status would.
 
-    Raises Unreachable, Busy, ProcessingFailed, NotAuthorised; Refused.
+    Raises:
+        Unreachable: No connection, or no response in time.
+        Busy: The server cannot store it at the moment.
+        ProcessingFailed: The server could not store it.
+        NotAuthorised: The server does not permit it.
+        Refused: The server does not accept this instance, or the URL is not the DICOMweb root.
     """
     sop_instance_uid = str(
         dcmread(BytesIO(content), specific_tags=["SOPInstanceUID"]).SOPInstanceUID
@@ -57,16 +78,16 @@ def send(destination: DicomwebDestination, content: bytes, *, timeout_s: float =
     }
     part = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
     body = part + content + f"\r\n--{boundary}--\r\n".encode()
-    answer = _request(destination, "POST", "/studies", headers, body, timeout_s)
-    code = answer.status_code
+    response = _request(destination, "POST", "/studies", headers, body, timeout_s)
+    code = response.status_code
     if code not in (200, 202, 409):
-        raise _failure(destination, code)
+        _raise_for_status(destination, code)
 
-    stored = _json(answer)
+    stored = _json(response)
     if failed := _item(stored, _FAILED, sop_instance_uid):
         reason = _value(failed, _REASON)
         if isinstance(reason, int):
-            return judge(reason, destination.name)
+            return interpret_status(reason, destination.name)
         raise Refused(f"{destination.name} failed to store it and gives no reason (HTTP {code})")
     if code == 409:
         raise Refused(
@@ -99,11 +120,13 @@ def _request(
             data=body,
             auth=auth,
             timeout=timeout_s,
-            allow_redirects=False,  # a redirected POST becomes a GET that stores nothing and answers 200
+            # A redirected POST becomes a GET, which stores nothing and is answered with 200.
+            allow_redirects=False,
         )
     except requests.exceptions.SSLError:
         raise Unreachable(
-            f"{destination.name}: its TLS certificate is not trusted; check the URL and it"
+            f"{destination.name}: its TLS certificate is not trusted; "
+            "check the URL and the certificate"
         ) from None
     except requests.RequestException:
         raise Unreachable(
@@ -111,22 +134,29 @@ def _request(
         ) from None
 
 
-def _failure(destination: DicomwebDestination, code: int) -> Exception:
+def _raise_for_status(destination: DicomwebDestination, code: int) -> NoReturn:
+    """Raises what an HTTP status other than success means.
+
+    Raises:
+        NotAuthorised: 401 or 403.
+        Busy: 408, 425, 429 or 5xx.
+        Refused: Any other.
+    """
     if code in (401, 403):
-        return NotAuthorised(
-            f"{destination.name} does not allow it (HTTP {code}); check the credentials"
+        raise NotAuthorised(
+            f"{destination.name} does not permit it (HTTP {code}); check the credentials"
         )
     if code in (408, 425, 429) or code >= 500:
-        return Busy(f"{destination.name} cannot at the moment (HTTP {code}); try again later")
-    return Refused(
+        raise Busy(f"{destination.name} is not available (HTTP {code}); try again later")
+    raise Refused(
         f"{destination.name} refused it (HTTP {code}); check that its URL is the DICOMweb root"
     )
 
 
-def _json(answer: requests.Response) -> dict[str, Any]:
-    """The store response; empty where a server sends none, or XML."""
+def _json(response: requests.Response) -> dict[str, Any]:
+    """The store response; empty if the server sends none, or XML."""
     try:
-        stored = answer.json()
+        stored = response.json()
     except requests.exceptions.JSONDecodeError:
         return {}
     if isinstance(stored, list):  # some servers wrap it
@@ -135,7 +165,7 @@ def _json(answer: requests.Response) -> dict[str, Any]:
 
 
 def _item(stored: dict[str, Any], sequence: str, sop_instance_uid: str) -> dict[str, Any] | None:
-    """The item about the instance; with one instance sent, also one that names none."""
+    """The item for the instance; as only one was sent, an item without a UID is for it too."""
     for item in stored.get(sequence, {}).get("Value", []):
         if _value(item, _SOP_INSTANCE) in (sop_instance_uid, None):
             return dict(item)

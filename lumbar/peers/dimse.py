@@ -1,6 +1,6 @@
-"""Going out by DIMSE: C-ECHO and C-STORE, one association for each call.
+"""Sending by DIMSE: C-ECHO and C-STORE, with one association per call.
 
-Files are streamed as they stand, in their own transfer syntax: nothing is decoded or encoded again.
+Files are sent as they are, in their own transfer syntax: nothing is decoded or encoded again.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from socket import IPPROTO_TCP, TCP_NODELAY, socket
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
@@ -25,52 +25,68 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run 
 
 from lumbar.errors import LumbarError, Permanent
 from lumbar.peers.destinations import DimseDestination
-from lumbar.peers.outcomes import DUPLICATE, Delivered, Refused, Unreachable, judge
+from lumbar.peers.outcomes import DUPLICATE, Delivered, Refused, Unreachable, interpret_status
 
-_config.STORE_SEND_CHUNKED_DATASET = (
-    True  # stream from the file instead of decoding and encoding it
-)
+if TYPE_CHECKING:
+    from pynetdicom.association import Association
+    from pynetdicom.events import Event
+    from pynetdicom.presentation import PresentationContext
+    from pynetdicom.transport import AssociationSocket
+
+# Stream from the file instead of decoding and encoding the dataset.
+_config.STORE_SEND_CHUNKED_DATASET = True
 _MAX_CONTEXTS = 128  # PS3.8 section 9.3.2.2: odd numbers from 1 to 255
-_KEYS = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+_UNIQUE_KEYS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
-Kind = tuple[UID, UID]  # SOP class, transfer syntax
+Encoding = tuple[UID, UID]  # SOP class, transfer syntax
 
 
 @dataclass(frozen=True)
-class NotSent:
-    """A file that did not arrive, and why in one line."""
+class FailedFile:
+    """A file that was not sent, and the reason in one line."""
 
     path: Path
     reason: str
 
 
 def echo(destination: DimseDestination, *, timeout_s: float = 10) -> None:
-    """C-ECHO. Raises Unreachable, or Refused where the peer does not offer verification."""
+    """Verifies the connection by C-ECHO. ``timeout_s`` is for each wait, not for all together.
+
+    Raises:
+        Unreachable: No association, or no response in time.
+        Refused: The peer does not offer verification, or reports a failure.
+    """
     with _association(destination, [build_context(Verification)], timeout_s) as association:
         status = _status(association.send_c_echo(), destination)
     if status:
-        raise Refused(f"{destination.name} answered the echo with status {status:04X}")
+        raise Refused(f"{destination.name} answered the C-ECHO with status {status:04X}")
 
 
 def send(destination: DimseDestination, content: bytes, *, timeout_s: float = 30) -> Delivered:
-    """C-STORE of one Part-10 file. ``timeout_s`` is for each wait, not for the whole.
+    """Sends one Part-10 file by C-STORE. ``timeout_s`` is for each wait, not for all together.
 
-    A status Cxxx gets one more try at once: some peers answer C211 for a passing fault.
+    A status Cxxx is retried once, at once: some peers respond C211 to a temporary error.
 
-    Raises Unreachable, Busy, ProcessingFailed, NotAuthorised; Refused.
+    Raises:
+        Unreachable: No association, or no response in time.
+        Busy: The peer is out of resources.
+        ProcessingFailed: The peer could not store it.
+        NotAuthorised: The peer does not permit it.
+        Refused: The peer does not accept this instance, or reports a duplicate that it does not
+            list.
     """
-    header = dcmread(BytesIO(content), specific_tags=list(_KEYS))
+    header = dcmread(BytesIO(content), specific_tags=list(_UNIQUE_KEYS))
     with TemporaryDirectory(prefix="lumbar-") as folder:
         path = Path(folder) / "instance.dcm"
         path.write_bytes(content)
         for last in (False, True):
-            with _association(destination, _contexts([_kind(path)]), timeout_s) as association:
+            with _association(destination, _contexts([_encoding(path)]), timeout_s) as association:
                 status = _store(association, path, destination)
             if last or not 0xC000 <= status <= 0xCFFF:
                 break
     if status == DUPLICATE:
-        return _confirm(destination, header, timeout_s)
-    return judge(status, destination.name)
+        return _confirm_duplicate(destination, header, timeout_s)
+    return interpret_status(status, destination.name)
 
 
 def send_files(
@@ -79,42 +95,47 @@ def send_files(
     advance: Callable[[], None] = lambda: None,
     *,
     timeout_s: float = 30,
-) -> list[NotSent]:
-    """C-STORE of many files over one association; ``advance`` is called after each. Returns those that failed.
+) -> list[FailedFile]:
+    """Sends many files by C-STORE over one association; returns those that failed.
 
-    Raises Unreachable if there is no association to begin with.
+    ``advance`` is called after each file.
+
+    Raises:
+        Unreachable: No association could be established.
+        Refused: The peer accepts none of the proposed presentation contexts.
     """
-    failed: list[NotSent] = []
-    kinds: dict[Path, Kind] = {}
+    failed: list[FailedFile] = []
+    encodings: dict[Path, Encoding] = {}
     for path in paths:
         try:
-            kinds[path] = _kind(path)
+            encodings[path] = _encoding(path)
         except LumbarError as error:
-            failed.append(NotSent(path, str(error)))
+            failed.append(FailedFile(path, str(error)))
             advance()
-    if not kinds:
+    if not encodings:
         return failed
-    offered = list(dict.fromkeys(kinds.values()))[:_MAX_CONTEXTS]
-    lost: Unreachable | None = None
-    with _association(destination, _contexts(offered), timeout_s) as association:
-        for path, kind in kinds.items():
+    proposed = list(dict.fromkeys(encodings.values()))[:_MAX_CONTEXTS]
+    broken_off: Unreachable | None = None
+    with _association(destination, _contexts(proposed), timeout_s) as association:
+        for path, encoding in encodings.items():
             try:
-                if lost:
-                    raise lost
-                if kind not in offered:
-                    raise Refused(
-                        "too many kinds of files for one association; send them in smaller groups"
-                    )
-                judge(_store(association, path, destination), destination.name)
+                if broken_off:
+                    raise broken_off
+                _require_proposed(encoding, proposed)
+                interpret_status(_store(association, path, destination), destination.name)
             except LumbarError as error:
-                lost = error if isinstance(error, Unreachable) else lost
-                failed.append(NotSent(path, str(error)))
+                broken_off = error if isinstance(error, Unreachable) else broken_off
+                failed.append(FailedFile(path, str(error)))
             advance()
     return failed
 
 
-def _kind(path: Path) -> Kind:
-    """SOP class and transfer syntax by the file meta information. Raises Permanent."""
+def _encoding(path: Path) -> Encoding:
+    """SOP class and transfer syntax, from the file meta information.
+
+    Raises:
+        Permanent: The file has none, or cannot be read.
+    """
     try:
         meta = read_file_meta_info(path)
         return meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID
@@ -122,35 +143,52 @@ def _kind(path: Path) -> Kind:
         raise Permanent(f"{path.name} is not a readable DICOM file") from None
 
 
-def _contexts(kinds: Sequence[Kind]) -> list[Any]:
-    """One context for each kind, so that the peer accepts or refuses each encoding by itself."""
-    return [build_context(sop_class, transfer_syntax) for sop_class, transfer_syntax in kinds]
+def _require_proposed(encoding: Encoding, proposed: Sequence[Encoding]) -> None:
+    """Checks that the association has a presentation context for the encoding.
+
+    Raises:
+        Refused: It was beyond the maximum of one association.
+    """
+    if encoding not in proposed:
+        raise Refused("too many kinds of files for one association; send them in smaller groups")
+
+
+def _contexts(encodings: Sequence[Encoding]) -> list["PresentationContext"]:
+    """One context for each encoding, so that the peer accepts or rejects each by itself."""
+    return [build_context(sop_class, transfer_syntax) for sop_class, transfer_syntax in encodings]
 
 
 class _Entity(AE):
-    """Remembers what pynetdicom 3.0 forgets.
+    """Keeps what pynetdicom 3.0 drops.
 
-    It drops the socket of a refused or broken connection without closing it; and a rejection that comes fast, with
-    the peer hanging up after it, looks to it like no answer.
+    pynetdicom does not close the socket of a rejected or broken connection. And a rejection that
+    arrives quickly, followed by the end of the connection, looks to it like no response.
     """
 
     opened: socket | None = None
-    rejection: str | None = None
+    rejection: str | None = None  # the reason given in the A-ASSOCIATE-RJ
 
-    def _create_socket(self, *arguments: Any) -> Any:
+    def _create_socket(self, *arguments: Any) -> "AssociationSocket":
         connection = super()._create_socket(*arguments)
         self.opened = connection.socket
         return connection
 
-    def note_rejection(self, event: Any) -> None:
+    def note_rejection(self, event: "Event") -> None:
+        """EVT_PDU_RECV."""
         if isinstance(event.pdu, A_ASSOCIATE_RJ):
             self.rejection = event.pdu.reason_str
 
 
 @contextmanager
 def _association(
-    destination: DimseDestination, contexts: list[Any], timeout_s: float
-) -> Iterator[Any]:
+    destination: DimseDestination, contexts: list["PresentationContext"], timeout_s: float
+) -> Iterator["Association"]:
+    """An established association; released at the end, or aborted after an exception.
+
+    Raises:
+        Unreachable: No association could be established.
+        Refused: The peer accepts none of the contexts.
+    """
     entity = _Entity(ae_title=destination.calling_ae_title)
     entity.acse_timeout = entity.dimse_timeout = timeout_s
     entity.network_timeout = entity.connection_timeout = timeout_s
@@ -161,7 +199,7 @@ def _association(
             contexts=contexts,
             ae_title=destination.called_ae_title,
             evt_handlers=[
-                (evt.EVT_CONN_OPEN, send_at_once),
+                (evt.EVT_CONN_OPEN, disable_nagle),
                 (evt.EVT_PDU_RECV, entity.note_rejection),
             ],
         )
@@ -171,7 +209,7 @@ def _association(
         ) from None
     try:
         if not association.is_established:
-            raise _why_not(association, entity.rejection, destination)
+            _raise_association_failure(association, entity.rejection, destination)
         yield association
         association.release()
     finally:
@@ -181,64 +219,90 @@ def _association(
             entity.opened.close()
 
 
-def send_at_once(event: Any) -> None:
-    """Turn Nagle's algorithm off: with delayed acknowledgements it costs 40 ms a message."""
-    event.assoc.dul.socket.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
+def disable_nagle(event: "Event") -> None:
+    """EVT_CONN_OPEN: Nagle's algorithm with delayed acknowledgements costs 40 ms per message."""
+    stream = cast("AssociationSocket", event.assoc.dul.socket).socket
+    cast(socket, stream).setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
 
 
-def _why_not(association: Any, rejection: str | None, destination: DimseDestination) -> LumbarError:
-    where = f"{destination.name} ({destination.called_ae_title} at {destination.host}:{destination.port})"
+def _raise_association_failure(
+    association: "Association", rejection: str | None, destination: DimseDestination
+) -> NoReturn:
+    """Raises the reason why there is no association.
+
+    Raises:
+        Unreachable: The peer rejected it, or did not respond.
+        Refused: The peer accepted the association but none of its contexts.
+    """
+    address = f"{destination.host}:{destination.port}"
+    peer = f"{destination.name} ({destination.called_ae_title} at {address})"
     if rejection:
-        return Unreachable(
-            f"{where} rejected the association: {rejection}; check the AE titles on both sides"
+        raise Unreachable(
+            f"{peer} rejected the association: {rejection}; check the AE titles on both sides"
         )
     if association.acceptor.primitive is not None:
-        return Refused(f"{where} accepts nothing of what was proposed: {_names(association)}")
-    return Unreachable(f"{where} does not answer; check host, port and that it is running")
+        raise Refused(f"{peer} accepts none of the proposed SOP classes: {_proposed(association)}")
+    raise Unreachable(f"{peer} does not answer; check host, port and that it is running")
 
 
-def _names(association: Any) -> str:
-    return ", ".join(
-        dict.fromkeys(cx.abstract_syntax.name for cx in association.requestor.requested_contexts)
-    )
+def _proposed(association: "Association") -> str:
+    contexts = association.requestor.requested_contexts
+    names = [cast(UID, context.abstract_syntax).name for context in contexts]
+    return ", ".join(dict.fromkeys(names))
 
 
-def _store(association: Any, path: Path, destination: DimseDestination) -> int:
-    """The status of one C-STORE. Raises Unreachable, or Refused for an unaccepted context."""
+def _store(association: "Association", path: Path, destination: DimseDestination) -> int:
+    """The status of one C-STORE.
+
+    Raises:
+        Unreachable: The association has broken off, or there is no response in time.
+        Refused: The peer has not accepted a context for the file.
+    """
     if not association.is_established:
-        raise Unreachable(f"{destination.name} broke the association off; try again")
+        raise Unreachable(f"{destination.name} broke off the association; try again")
     try:
-        answer = association.send_c_store(path)
+        response = association.send_c_store(path)
     except ValueError:
-        sop_class, transfer_syntax = _kind(path)
+        sop_class, transfer_syntax = _encoding(path)
         raise Refused(
             f"{destination.name} does not accept {sop_class.name} in {transfer_syntax.name}"
         ) from None
-    return _status(answer, destination)
+    return _status(response, destination)
 
 
-def _status(answer: Dataset, destination: DimseDestination) -> int:
-    if "Status" not in answer:
-        raise Unreachable(f"{destination.name} gave no answer in time or broke off; try again")
-    return int(answer.Status)
+def _status(response: Dataset, destination: DimseDestination) -> int:
+    """The status of a response.
+
+    Raises:
+        Unreachable: There is none: pynetdicom returns an empty dataset then.
+    """
+    if "Status" not in response:
+        raise Unreachable(f"{destination.name} did not respond in time or broke off; try again")
+    return int(response.Status)
 
 
-def _confirm(destination: DimseDestination, header: Dataset, timeout_s: float) -> Delivered:
-    """After 0111: delivered if the peer lists the instance, or cannot be asked. Raises Refused if it does not."""
+def _confirm_duplicate(
+    destination: DimseDestination, header: Dataset, timeout_s: float
+) -> Delivered:
+    """After 0111: delivered if the peer lists the instance, or cannot be queried.
+
+    Raises:
+        Refused: The peer can be queried and does not list it.
+    """
     query = Dataset()
     query.QueryRetrieveLevel = "IMAGE"
-    for keyword in _KEYS[1:]:
+    for keyword in _UNIQUE_KEYS:
         setattr(query, keyword, header[keyword].value)
     context = build_context(StudyRootQueryRetrieveInformationModelFind)
     try:
         with _association(destination, [context], timeout_s) as association:
-            answers = list(
+            responses = list(
                 association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind)
             )
     except LumbarError:
-        return Delivered("0111", "the peer says that it was stored already, and cannot be asked")
-    if not any(identifier is not None for _, identifier in answers):
+        return Delivered("0111", "the peer reports a duplicate, and cannot be queried about it")
+    if not any(identifier is not None for _, identifier in responses):
         raise Refused(
-            f"{destination.name} says that it was stored already (status 0111), yet does not list it"
+            f"{destination.name} reports a duplicate (status 0111) but does not list the instance"
         )
-    return Delivered("0111", "it was stored already")
+    return Delivered("0111", "it was already stored")

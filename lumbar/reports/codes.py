@@ -1,6 +1,6 @@
-"""The coded concepts of a report (PS3.16), and the private ones where no standard code was found.
+"""The coded concepts of a report (PS3.16), with private codes where there is no standard one.
 
-"Normal/Mild" is one class of three: coding it as SNOMED's Mild would say more than was found.
+"Normal/Mild" is one class of three: coding it as SNOMED's Mild would claim more than was graded.
 """
 
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
@@ -12,7 +12,7 @@ PRIVATE_SCHEME = "99LUMBARTRIAGE"
 
 
 def private_scheme() -> CodingSchemeIdentificationItem:
-    """What declares the private codes in Coding Scheme Identification Sequence (0008,0110)."""
+    """Declares the private codes, for Coding Scheme Identification Sequence (0008,0110)."""
     return CodingSchemeIdentificationItem(
         designator=PRIVATE_SCHEME,
         name="lumbar-triage private codes",
@@ -65,7 +65,7 @@ PROBABILITIES = {
     Severity.MODERATE: _private("P_MODERATE", "Probability of Moderate"),
     Severity.SEVERE: _private("P_SEVERE", "Probability of Severe"),
 }
-SHOWS = _private("P_VIEW", "Probability that the image shows the condition's view")
+VIEW_PROBABILITY = _private("P_VIEW", "Probability that the image shows the condition's view")
 PERCENT = CodedConcept("%", "UCUM", "percent")
 
 COMMENT = _dcm("121106", "Comment")

@@ -1,4 +1,4 @@
-"""A finished result object: bytes that are stored once and sent as they are."""
+"""A finished report: bytes that are stored once and sent unchanged."""
 
 import hashlib
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""UIDs that follow from what a result was made of: equal inputs, equal UID; anything else, another one.
+"""UIDs derived from what a result was made of: equal inputs give equal UIDs, others different ones.
 
 All are ``2.25.`` + a name-based UUID (PS3.5 B.2, RFC 9562 section 5.5), at most 44 characters.
 """
@@ -15,14 +15,15 @@ _NAMESPACE = uuid5(NAMESPACE_DNS, "lumbar-triage")
 
 
 def _uid(kind: str, *parts: object) -> str:
-    """JSON keeps the parts apart, so that ("a", "bc") and ("ab", "c") differ."""
+    """JSON separates the parts, so that ("a", "bc") and ("ab", "c") differ."""
     return f"2.25.{uuid5(_NAMESPACE, json.dumps([kind, *parts])).int}"
 
 
 def report_uid(study_instance_uid: str, provenance: Provenance, output: str) -> str:
-    """SOP Instance UID of one kind of ``output`` (``"sr"``, ``"picture"``) for a study read in one way.
+    """SOP Instance UID of one kind of ``output`` (``"sr"``, ``"picture"``).
 
-    The order of the inputs does not matter.
+    It depends on the study, the bundle, the settings, the code version and the set of input
+    instances; their order does not matter.
     """
     inputs = "\n".join(sorted(provenance.input_sop_instance_uids))
     return _uid(
@@ -37,15 +38,15 @@ def report_uid(study_instance_uid: str, provenance: Provenance, output: str) -> 
 
 
 def series_uid(study_instance_uid: str, provenance: Provenance, output: str) -> str:
-    """Series Instance UID: one series for each study, bundle and kind of output."""
+    """Series Instance UID: one series per study, bundle and kind of output."""
     return _uid("series", study_instance_uid, astuple(provenance.bundle), output)
 
 
 def device_uid(provenance: Provenance) -> str:
-    """The device that observed: weights and code. A retraining makes another device."""
+    """UID of the observing device: weights and code. Retraining makes another device."""
     return _uid("device", astuple(provenance.bundle), provenance.code_version)
 
 
 def tracking_uid(sop_instance_uid: str, key: FindingKey) -> str:
-    """One for each finding of each report: viewers merge the groups that share one."""
+    """One per finding of each report, because viewers merge measurement groups that share one."""
     return _uid("tracking", sop_instance_uid, key.condition, key.level)

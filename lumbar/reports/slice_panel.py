@@ -1,4 +1,4 @@
-"""The large slice of the picture: upright, true to scale, with every name at its place."""
+"""The large slice of the picture: upright, true to scale, with its points labelled."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,152 +8,170 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lumbar.reports.text_drawing import GROUND, LIGHT, MARK, Page
+from lumbar.reports.text_drawing import BACKGROUND, LIGHT, MARKER, Canvas
 from lumbar.spine.anatomy import Plane
 from lumbar.spine.crops import SIDE, crop_to_image, normalised
 from lumbar.spine.slices import SliceHeader, Vector
 
-RING, TICK = 8, 14  # pixels from a mark's centre: its ring, and the ends of its cross-hair
-LABEL_ASIDE, LABEL_APART = 84, 24  # pixels from the hindmost mark to the names; between two names
-LETTER = 12  # pixels, at most, of a name's letter
-SCALE_MM = 50.0
-LETTERS = {
-    Plane.SAGITTAL: "APHF",
-    Plane.AXIAL: "RLAP",
-    Plane.CORONAL: "RLHF",
-}  # left, right, top, bottom
-CROSS = ((1, 0), (-1, 0), (0, 1), (0, -1))
-SUBPIXEL = 4  # binary places that OpenCV draws with
+# All in pixels.
+RING_RADIUS, TICK_END = 8, 14  # of a marker, from its centre; the ticks begin at the ring
+LABEL_OFFSET = 84  # from the rightmost point to the column of labels
+LABEL_SPACING = 24  # between two labels, at least
+LETTER_WIDTH = 12  # of a label's letters, at most
+SCALE_BAR_MM = 50.0
+# What lies at the left, right, top and bottom edges.
+DIRECTIONS = {Plane.SAGITTAL: "APHF", Plane.AXIAL: "RLAP", Plane.CORONAL: "RLHF"}
+TICKS = ((1, 0), (-1, 0), (0, 1), (0, -1))  # unit vectors
+SUBPIXEL_BITS = 4  # OpenCV draws with fixed-point coordinates of so many fractional bits
 
 Pixels = NDArray[np.uint8]
+Position = tuple[float, float]  # x, y on the panel, in pixels
 
 
 @dataclass(frozen=True)
-class Marked:
-    """A slice with what was found on it, under a ``title``.
+class AnnotatedSlice:
+    """A slice and the points to label on it, under a ``title``.
 
-    ``image`` is (rows, columns), any range; ``marks`` are points in mm (LPS) by name, from top to bottom.
+    ``image`` is (rows, columns), in any range. ``points`` are in mm (LPS), by label, from top to
+    bottom.
     """
 
     title: str
     image: NDArray[np.float32]
     header: SliceHeader
-    marks: Mapping[str, Vector]
+    points: Mapping[str, Vector]
 
 
 @dataclass(frozen=True)
-class Hanging:
-    """How the slice hangs on the panel: its pixels' size in mm, and the map from them to the image's."""
+class PanelGeometry:
+    """How the slice is laid out on the panel.
 
-    mm: float
+    ``pixel_mm`` is the size of a panel's pixel; ``to_image`` the (2, 3) affine map from the panel's
+    (x, y) to the image's (column, row).
+    """
+
+    pixel_mm: float
     to_image: NDArray[np.float64]
 
-    def place(self, header: SliceHeader, point: Vector) -> tuple[float, float]:
+    def position(self, header: SliceHeader, point: Vector) -> Position:
         """Where a point in mm (LPS) lies on the panel."""
         x, y = cv2.invertAffineTransform(self.to_image) @ np.array([*header.to_pixel(point), 1.0])
         return float(x), float(y)
 
 
-def hang(marked: Marked, width: int, height: int) -> Hanging:
-    """The whole height of the slice, and of its width what has room, about the marks."""
-    header = marked.header
-    middle = ((header.columns - 1) / 2, (header.rows - 1) / 2)
-    by_mm = Hanging(1.0, _map(header, middle, 1.0, 1, 1))
+def fit_to_panel(annotated: AnnotatedSlice, width: int, height: int) -> PanelGeometry:
+    """Fits the whole height of the slice, and as much of its width as there is room for.
+
+    Horizontally it is centred on the points, as far as the slice's edges allow.
+    """
+    header = annotated.header
+    centre = ((header.columns - 1) / 2, (header.rows - 1) / 2)
+    in_mm = PanelGeometry(1.0, _panel_to_image(header, centre, 1.0, 1, 1))
     corners = np.array([[-0.5, -0.5, 1.0], [header.columns - 0.5, header.rows - 0.5, 1.0]])
-    wide, high = abs(np.diff(corners @ cv2.invertAffineTransform(by_mm.to_image).T, axis=0))[0]
-    mm = high / height
-    room = max(0.0, (wide - width * mm) / 2)
-    aside = [by_mm.place(header, point)[0] for point in marked.marks.values()]
-    shift = float(np.clip(np.mean(aside), -room, room)) if aside else 0.0
-    column, row = by_mm.to_image @ np.array([shift, 0.0, 1.0])
-    return Hanging(mm, _map(header, (column, row), mm, width, height))
+    extent = abs(np.diff(corners @ cv2.invertAffineTransform(in_mm.to_image).T, axis=0))[0]
+    width_mm, height_mm = extent
+    pixel_mm = height_mm / height
+    room = max(0.0, (width_mm - width * pixel_mm) / 2)
+    offsets = [in_mm.position(header, point)[0] for point in annotated.points.values()]
+    shift = float(np.clip(np.mean(offsets), -room, room)) if offsets else 0.0
+    column, row = in_mm.to_image @ np.array([shift, 0.0, 1.0])
+    to_image = _panel_to_image(header, (column, row), pixel_mm, width, height)
+    return PanelGeometry(pixel_mm, to_image)
 
 
-def draw_marked(page: Page, x: int, y: int, width: int, height: int, marked: Marked) -> None:
-    """The slice with its marks, names, scale bar and directions, into the panel at (x, y)."""
-    hanging = hang(marked, width, height)
+def draw_annotated_slice(
+    canvas: Canvas, x: int, y: int, width: int, height: int, annotated: AnnotatedSlice
+) -> None:
+    """Draws the slice, its points, scale bar and directions into the panel at (x, y)."""
+    geometry = fit_to_panel(annotated, width, height)
     grey = cv2.warpAffine(
-        normalised(marked.image),
-        hanging.to_image,
+        normalised(annotated.image),
+        geometry.to_image,
         (width, height),
         flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
     )
     panel: Pixels = np.repeat(
         (grey.clip(0, 1) * 255).round().astype(np.uint8)[..., None], 3, axis=2
     )
-    places = {name: hanging.place(marked.header, point) for name, point in marked.marks.items()}
-    names = _names(places, width)
-    for name, place in places.items():
-        _mark(panel, place, names[name])
-    bar = (20, height - 30, round(SCALE_MM / hanging.mm))
-    _scale_bar(panel, *bar)
-    page.image.paste(Image.fromarray(panel), (x, y))
-    for name, (name_x, name_y) in names.items():
-        page.write_over(x + name_x + 5, y + name_y, name, 19, MARK, "lm")
-    page.write_over(x + bar[0], y + bar[1] - 8, "5 cm", 16, LIGHT, "ls")
-    sides = (
+    positions = {
+        label: geometry.position(annotated.header, point)
+        for label, point in annotated.points.items()
+    }
+    labels = _label_positions(positions, width)
+    for label, position in positions.items():
+        _draw_marker(panel, position, labels[label])
+    bar = (20, height - 30, round(SCALE_BAR_MM / geometry.pixel_mm))
+    _draw_scale_bar(panel, *bar)
+    canvas.image.paste(Image.fromarray(panel), (x, y))
+    for label, (label_x, label_y) in labels.items():
+        canvas.write_on_plate(x + label_x + 5, y + label_y, label, 19, MARKER, "lm")
+    canvas.write_on_plate(x + bar[0], y + bar[1] - 8, "5 cm", 16, LIGHT, "ls")
+    edges = (
         (10, height / 2, "lm"),
         (width - 10, height / 2, "rm"),
         (width / 2, 10, "mt"),
         (width / 2, height - 10, "mb"),
     )
-    for letter, (*at, anchor) in zip(LETTERS[marked.header.plane], sides, strict=True):
-        page.write_over(x + at[0], y + at[1], letter, 20, LIGHT, anchor)
+    for letter, (*edge, anchor) in zip(DIRECTIONS[annotated.header.plane], edges, strict=True):
+        canvas.write_on_plate(x + edge[0], y + edge[1], letter, 20, LIGHT, anchor)
 
 
-def _map(
-    header: SliceHeader, at: tuple[float, float], mm: float, width: int, height: int
+def _panel_to_image(
+    header: SliceHeader, centre: tuple[float, float], pixel_mm: float, width: int, height: int
 ) -> NDArray[np.float64]:
-    """The (2, 3) affine map from a panel's (x, y) to the image's; the panel's centre maps to a pixel of the image."""
-    square = crop_to_image(header, *at, SIDE * mm)
-    square[:, 2] += square[:, :2] @ np.array([(SIDE - width) / 2, (SIDE - height) / 2])
-    return square
+    """The (2, 3) affine map from a panel's (x, y) to the image's (column, row).
+
+    The panel's centre maps to ``centre``, a (column, row) of the image.
+    """
+    to_image = crop_to_image(header, *centre, SIDE * pixel_mm)
+    to_image[:, 2] += to_image[:, :2] @ np.array([(SIDE - width) / 2, (SIDE - height) / 2])
+    return to_image
 
 
-def _names(places: Mapping[str, tuple[float, float]], width: int) -> dict[str, tuple[float, float]]:
-    """Where each name begins: one column beside them all, level with the marks and clear of each other."""
-    if not places:
+def _label_positions(positions: Mapping[str, Position], width: int) -> dict[str, Position]:
+    """Where each label begins: one column beside all points, level with them, without overlap."""
+    if not positions:
         return {}
     x = min(
-        max(x for x, _ in places.values()) + LABEL_ASIDE,
-        width - LETTER * max(map(len, places)) - 20.0,
+        max(x for x, _ in positions.values()) + LABEL_OFFSET,
+        width - LETTER_WIDTH * max(map(len, positions)) - 20.0,
     )
-    names: dict[str, tuple[float, float]] = {}
+    labels: dict[str, Position] = {}
     lowest = -np.inf
-    for name, (_, y) in places.items():
-        lowest = max(y, lowest + LABEL_APART)
-        names[name] = x, lowest
-    return names
+    for label, (_, y) in positions.items():
+        lowest = max(y, lowest + LABEL_SPACING)
+        labels[label] = x, lowest
+    return labels
 
 
-def _mark(panel: Pixels, place: tuple[float, float], name: tuple[float, float]) -> None:
-    """A ring open in the middle, four ticks outside it, a thin line to the name; all of it edged in black."""
-    x, y = place
-    ticks = [((x + RING * dx, y + RING * dy), (x + TICK * dx, y + TICK * dy)) for dx, dy in CROSS]
-    for colour, wider in ((GROUND, 2), (MARK, 0)):
-        _line(panel, (x + TICK, y), name, colour, 1 + wider)
+def _draw_marker(panel: Pixels, position: Position, label: Position) -> None:
+    """An open ring, four ticks outside it and a thin line to the label, all outlined in black."""
+    x, y = position
+    ticks = [
+        ((x + RING_RADIUS * dx, y + RING_RADIUS * dy), (x + TICK_END * dx, y + TICK_END * dy))
+        for dx, dy in TICKS
+    ]
+    centre, radius = _fixed_point(position), RING_RADIUS << SUBPIXEL_BITS
+    for colour, outline in ((BACKGROUND, 2), (MARKER, 0)):
+        _draw_line(panel, (x + TICK_END, y), label, colour, 1 + outline)
         for start, end in ticks:
-            _line(panel, start, end, colour, 2 + wider)
-        cv2.circle(panel, _fixed(place), RING << SUBPIXEL, colour, 2 + wider, cv2.LINE_AA, SUBPIXEL)
+            _draw_line(panel, start, end, colour, 2 + outline)
+        cv2.circle(panel, centre, radius, colour, 2 + outline, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def _scale_bar(panel: Pixels, x: int, y: int, long: int) -> None:
-    for colour, wider in ((GROUND, 4), (LIGHT, 0)):
-        _line(panel, (x, y), (x + long, y), colour, 3 + wider)
-        for end in (x, x + long):
-            _line(panel, (end, y - 6), (end, y + 6), colour, 3 + wider)
+def _draw_scale_bar(panel: Pixels, x: int, y: int, width: int) -> None:
+    for colour, outline in ((BACKGROUND, 4), (LIGHT, 0)):
+        _draw_line(panel, (x, y), (x + width, y), colour, 3 + outline)
+        for end in (x, x + width):
+            _draw_line(panel, (end, y - 6), (end, y + 6), colour, 3 + outline)
 
 
-def _line(
-    panel: Pixels,
-    start: tuple[float, float],
-    end: tuple[float, float],
-    colour: tuple[int, int, int],
-    width: int,
+def _draw_line(
+    panel: Pixels, start: Position, end: Position, colour: tuple[int, int, int], width: int
 ) -> None:
-    cv2.line(panel, _fixed(start), _fixed(end), colour, width, cv2.LINE_AA, SUBPIXEL)
+    ends = _fixed_point(start), _fixed_point(end)
+    cv2.line(panel, *ends, colour, width, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def _fixed(place: tuple[float, float]) -> tuple[int, int]:
-    """In the fixed point that OpenCV draws with."""
-    return round(place[0] * 2**SUBPIXEL), round(place[1] * 2**SUBPIXEL)
+def _fixed_point(position: Position) -> tuple[int, int]:
+    return round(position[0] * 2**SUBPIXEL_BITS), round(position[1] * 2**SUBPIXEL_BITS)

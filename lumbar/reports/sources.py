@@ -1,4 +1,4 @@
-"""What a report takes over from the images: whose study it is, and how each image lies."""
+"""What a report copies from the images: patient, study and the geometry of each image."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -40,28 +40,31 @@ _GEOMETRY = {
 
 
 def is_mr_image(source: Dataset) -> bool:
-    """Whether the report may point at it as an image."""
+    """Whether the report may evidence_of it as an image."""
     return source.SOPClassUID in _MR_IMAGES
 
 
-def reference(source: Dataset) -> Dataset:
-    """What evidence needs: the four UIDs, and every attribute of patient and study there but empty."""
-    bare = Dataset()
+def evidence_of(source: Dataset) -> Dataset:
+    """The evidence entry of an image: its four UIDs.
+
+    The attributes of patient and study that highdicom requires are there, but empty.
+    """
+    evidence = Dataset()
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID"):
-        setattr(bare, keyword, source[keyword].value)
+        setattr(evidence, keyword, source[keyword].value)
     for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex"):
-        setattr(bare, keyword, "")
+        setattr(evidence, keyword, "")
     for keyword in ("AccessionNumber", "StudyID", "StudyDate", "StudyTime"):
-        setattr(bare, keyword, "")
-    return bare
+        setattr(evidence, keyword, "")
+    return evidence
 
 
-def identify(document: Dataset, source: Dataset) -> None:
-    """Give the document the patient and study of a source; what is missing or unreadable there stays empty."""
+def copy_patient_and_study(document: Dataset, source: Dataset) -> None:
+    """Copies patient and study of a source; what is missing or unreadable there stays empty."""
     for keyword in _TEXTS:
         if source.get(keyword) or keyword not in _OPTIONAL:
             setattr(document, keyword, str(source.get(keyword) or ""))
-    for keyword in _NAMES:  # by way of str, so that the name leaves the source's character set
+    for keyword in _NAMES:  # as str, which is free of the source's character set
         setattr(document, keyword, PersonName(str(source.get(keyword) or "")))
     for keyword, parse in _DATES_AND_TIMES.items():
         text = str(source.get(keyword) or "")
@@ -74,33 +77,34 @@ def identify(document: Dataset, source: Dataset) -> None:
 
 
 def library_entries(sources: Sequence[Dataset]) -> list[Dataset]:
-    """The MR images, as an Image Library can describe them.
+    """The MR images in the form in which an Image Library can describe them.
 
-    Images without rows and columns are left out; those whose geometry is incomplete, or lies in functional groups,
-    are listed without it.
+    Images without rows and columns are omitted. Those whose geometry is incomplete, or is in
+    functional groups, are listed without it.
     """
     return [
-        _entry(source)
+        _library_entry(source)
         for source in sources
         if is_mr_image(source) and source.get("Rows") and source.get("Columns")
     ]
 
 
-def _entry(source: Dataset) -> Dataset:
-    entry = reference(source)
+def _library_entry(source: Dataset) -> Dataset:
+    entry = evidence_of(source)
     entry.Rows, entry.Columns = source.Rows, source.Columns
     if source.get("FrameOfReferenceUID"):
         entry.FrameOfReferenceUID = source.FrameOfReferenceUID
-    if all(_has(source, keyword, count) for keyword, count in _GEOMETRY.items()):
+    if all(_has_values(source, keyword, count) for keyword, count in _GEOMETRY.items()):
         entry.Modality = "MR"
         for keyword in _GEOMETRY:
             setattr(entry, keyword, source[keyword].value)
-        if _has(source, "SpacingBetweenSlices", 1):
+        if _has_values(source, "SpacingBetweenSlices", 1):
             entry.SpacingBetweenSlices = source.SpacingBetweenSlices
     else:
-        entry.Modality = "OT"  # highdicom describes the geometry of MR, and would not do without it
+        # For MR, highdicom describes the geometry, and fails without it.
+        entry.Modality = "OT"
     return entry
 
 
-def _has(source: Dataset, keyword: str, count: int) -> bool:
+def _has_values(source: Dataset, keyword: str, count: int) -> bool:
     return keyword in source and not source[keyword].is_empty and count == source[keyword].VM

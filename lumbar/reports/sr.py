@@ -1,7 +1,7 @@
-"""The 25 findings as a Comprehensive 3D SR (TID 1500), a preliminary document that says "research use only".
+"""The 25 findings as a Comprehensive 3D SR (TID 1500): preliminary, marked for research use only.
 
-One measurement group for each finding: TID 1410 around a point where it was assessed, TID 1501 with the reason
-where it was not. See PS3.3 A.35.13, PS3.16 TID 1500, and IHE AI Results for this encoding of findings.
+There is one measurement group per finding: TID 1410 around a point if it was assessed, TID 1501
+with the reason if not. See PS3.3 A.35.13, PS3.16 TID 1500, and IHE AI Results for this encoding.
 """
 
 from collections.abc import Sequence
@@ -38,17 +38,19 @@ from pydicom.valuerep import DT
 from lumbar.reports import codes
 from lumbar.reports.report import Predecessor, Report
 from lumbar.reports.report_uids import device_uid, report_uid, series_uid, tracking_uid
-from lumbar.reports.sources import identify, is_mr_image, library_entries, reference
+from lumbar.reports.sources import copy_patient_and_study, evidence_of, is_mr_image, library_entries
 from lumbar.spine.anatomy import ALL_FINDINGS, Severity
 from lumbar.spine.findings import Finding, ImagePoint, Probabilities
 from lumbar.spine.provenance import RESEARCH_USE_ONLY, Provenance
 
 MANUFACTURER = "lumbar-triage"
 SERIES_DESCRIPTION = f"Lumbar triage. {RESEARCH_USE_ONLY}"  # LO: at most 64 characters
-_SERIES_NUMBER = 8800  # far from the scanner's own
+_SERIES_NUMBER = 8800  # beyond the numbers of the scanner's series
 OUTPUT = "sr"
 
-_Group = MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations
+_MeasurementGroup = (
+    MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations
+)
 
 
 def build_sr(
@@ -60,41 +62,38 @@ def build_sr(
     created: datetime,
     predecessor: Predecessor | None = None,
 ) -> Report:
-    """The Structured Report of one study; equal arguments give equal bytes, whatever the order of the sequences.
+    """The Structured Report of one study.
 
-    ``sources``: the headers of the instances that the findings' points name, or of any instance of the study where
-    nothing was assessed; all of one study. What a header lacks stays empty. ``created`` is stamped as it stands, so
-    pass the site's wall-clock time. ``caveats`` stand before the figures. The text is UTF-8 (ISO_IR 192).
+    Equal arguments give equal bytes, whatever the order of the sequences. The text is UTF-8
+    (ISO_IR 192).
 
-    Raises ValueError if there are no sources, one finding comes twice, or a point names an instance that is not
-    among the sources or lies outside its image.
+    Args:
+        sources: Headers of one study: of the instances that the findings' points reference, or of
+            any instance if nothing was assessed. What a header lacks stays empty.
+        findings: Each of them at most once.
+        provenance: What the findings were made with; its notices come first in the report.
+        caveats: Come after the notices and before the measurements.
+        created: Written without conversion: the site's wall-clock time.
+        predecessor: The report that this one replaces.
+
+    Raises:
+        ValueError: There is no source, a finding occurs twice, or a point references an instance
+            that is not among the sources or lies outside its image.
     """
     if not sources:
         raise ValueError("a report needs at least one instance of the study")
     sources = sorted(sources, key=lambda source: (not is_mr_image(source), source.SOPInstanceUID))
     findings = sorted(findings, key=lambda finding: ALL_FINDINGS.index(finding.key))
     if len({finding.key for finding in findings}) < len(findings):
-        raise ValueError("a finding may come only once in a report")
+        raise ValueError("a finding may occur only once in a report")
     _check_points(findings, {source.SOPInstanceUID: source for source in sources})
 
     study = sources[0].StudyInstanceUID
     sop_instance_uid = report_uid(study, provenance, OUTPUT)
     series_instance_uid = series_uid(study, provenance, OUTPUT)
-    algorithm = _algorithm(provenance)
-    content = MeasurementReport(
-        observation_context=_observer(provenance),
-        procedure_reported=codes.PROCEDURE_REPORTED,
-        imaging_measurements=[
-            _group(finding, sources, algorithm, sop_instance_uid) for finding in findings
-        ],
-        referenced_images=library_entries(sources),
-    )
-    for notice in reversed((*provenance.notices, *(f"Caution: {caveat}" for caveat in caveats))):
-        _put_before_the_figures(content, notice)
-
     document = Comprehensive3DSR(
-        evidence=[reference(source) for source in sources],
-        content=content,
+        evidence=[evidence_of(source) for source in sources],
+        content=_content(sources, findings, provenance, caveats, sop_instance_uid),
         series_instance_uid=series_instance_uid,
         series_number=_SERIES_NUMBER,
         sop_instance_uid=sop_instance_uid,
@@ -108,18 +107,17 @@ def build_sr(
         coding_schemes=[codes.private_scheme()],
         performed_procedure_codes=[codes.PROCEDURE_PERFORMED],
         contributing_equipment=[_equipment(provenance)],
-        previous_versions=[_as_dataset(predecessor)] if predecessor else None,
+        previous_versions=[_reference_to(predecessor)] if predecessor else None,
         is_complete=True,
         content_date=created.date(),
         content_time=created.time(),
     )
     document.InstanceCreationDate = document.ContentDate
     document.InstanceCreationTime = document.ContentTime
-    for (
-        equipment
-    ) in document.ContributingEquipmentSequence:  # highdicom adds itself, with the time of day
+    # highdicom adds itself, with the current time.
+    for equipment in document.ContributingEquipmentSequence:
         equipment.ContributionDateTime = DT(created.replace(tzinfo=None))
-    identify(document, sources[0])
+    copy_patient_and_study(document, sources[0])
     file = BytesIO()
     document.save_as(file, enforce_file_format=True)
     return Report(Comprehensive3DSRStorage, sop_instance_uid, series_instance_uid, file.getvalue())
@@ -129,7 +127,9 @@ def _check_points(findings: Sequence[Finding], sources: dict[str, Dataset]) -> N
     for point in (finding.point for finding in findings if finding.point):
         source = sources.get(point.sop_instance_uid)
         if source is None:
-            raise ValueError("a finding's point names an instance that is not among the sources")
+            raise ValueError(
+                "a finding's point references an instance that is not among the sources"
+            )
         rows, columns = source.get("Rows"), source.get("Columns")
         if (
             rows
@@ -141,12 +141,34 @@ def _check_points(findings: Sequence[Finding], sources: dict[str, Dataset]) -> N
             )
 
 
-def _group(
+def _content(
+    sources: Sequence[Dataset],
+    findings: Sequence[Finding],
+    provenance: Provenance,
+    caveats: Sequence[str],
+    sop_instance_uid: str,
+) -> MeasurementReport:
+    algorithm = _algorithm(provenance)
+    content = MeasurementReport(
+        observation_context=_observer(provenance),
+        procedure_reported=codes.PROCEDURE_REPORTED,
+        imaging_measurements=[
+            _measurement_group(finding, sources, algorithm, sop_instance_uid)
+            for finding in findings
+        ],
+        referenced_images=library_entries(sources),
+    )
+    for notice in reversed((*provenance.notices, *(f"Caution: {caveat}" for caveat in caveats))):
+        _insert_before_measurements(content, notice)
+    return content
+
+
+def _measurement_group(
     finding: Finding,
     sources: Sequence[Dataset],
     algorithm: AlgorithmIdentification,
     sop_instance_uid: str,
-) -> _Group:
+) -> _MeasurementGroup:
     side = finding.condition.side
     tracking = TrackingIdentifier(
         uid=tracking_uid(sop_instance_uid, finding.key),
@@ -160,9 +182,9 @@ def _group(
         or finding.severity is None
     ):
         images = [
-            SourceImageForMeasurementGroup(s.SOPClassUID, s.SOPInstanceUID)
-            for s in sources[:1]
-            if is_mr_image(s)
+            SourceImageForMeasurementGroup(source.SOPClassUID, source.SOPInstanceUID)
+            for source in sources[:1]
+            if is_mr_image(source)
         ]
         group = MeasurementsAndQualitativeEvaluations(
             tracking_identifier=tracking,
@@ -187,7 +209,10 @@ def _group(
 
 
 def _point(point: ImagePoint) -> ImageRegion:
-    """SCOORD counts from the corner of the first pixel, our points from its centre (PS3.3 C.18.6.1.1)."""
+    """The SCOORD of a point.
+
+    Its origin is the corner of the first pixel, that of our points its centre (PS3.3 C.18.6.1.1).
+    """
     return ImageRegion(
         graphic_type=GraphicTypeValues.POINT,
         graphic_data=np.array([[point.column + 0.5, point.row + 0.5]]),
@@ -206,7 +231,7 @@ def _percentages(probabilities: Probabilities, shows: float) -> list[Measurement
     ]
     return [
         Measurement(name=name, value=round(100 * float(p), 3), unit=codes.PERCENT)
-        for name, p in [*named, (codes.SHOWS, shows)]
+        for name, p in [*named, (codes.VIEW_PROBABILITY, shows)]
     ]
 
 
@@ -258,7 +283,7 @@ def _comment(text: str) -> TextContentItem:
     )
 
 
-def _put_before_the_figures(content: MeasurementReport, notice: str) -> None:
+def _insert_before_measurements(content: MeasurementReport, notice: str) -> None:
     items = content[0].ContentSequence
     first = next(
         i
@@ -268,10 +293,10 @@ def _put_before_the_figures(content: MeasurementReport, notice: str) -> None:
     items.insert(first, _comment(notice))
 
 
-def _as_dataset(predecessor: Predecessor) -> Dataset:
-    replaced = Dataset()
-    replaced.StudyInstanceUID = predecessor.study_instance_uid
-    replaced.SeriesInstanceUID = predecessor.series_instance_uid
-    replaced.SOPClassUID = predecessor.sop_class_uid
-    replaced.SOPInstanceUID = predecessor.sop_instance_uid
-    return replaced
+def _reference_to(predecessor: Predecessor) -> Dataset:
+    reference = Dataset()
+    reference.StudyInstanceUID = predecessor.study_instance_uid
+    reference.SeriesInstanceUID = predecessor.series_instance_uid
+    reference.SOPClassUID = predecessor.sop_class_uid
+    reference.SOPInstanceUID = predecessor.sop_instance_uid
+    return reference

@@ -14,7 +14,7 @@ from redis import Redis
 from db import studies
 from lumbar.errors import LumbarError
 from lumbar.peers import DimseDestination
-from lumbar.peers.demo_pacs import SmallPacs
+from lumbar.peers.demo_pacs import DemoPacs
 from lumbar.peers.dimse import send_files
 from tests.servers import Postgres
 from tests.system import System, closing_database, wait_until
@@ -54,7 +54,7 @@ def test_every_acknowledged_study_ends_analysed_whenever_the_system_is_killed(
     uids = {dcmread(file, stop_before_pixels=True).SOPInstanceUID for file in files}
     wanted = {truth.study_instance_uid: "analysed" for truth in sent.values()}
     moments = random.Random(SEED)
-    with SmallPacs(tmp_path / "pacs", "PACS") as pacs:
+    with DemoPacs(tmp_path / "pacs", "PACS") as pacs:
         system.set(destinations=f'{{"pacs": "dicom://PACS@127.0.0.1:{pacs.port}"}}')
         system.start()
         scanner = Scanner(system.port, files)

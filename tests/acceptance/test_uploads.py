@@ -32,7 +32,7 @@ def test_an_upload_is_answered_though_everything_is_killed_while_it_is_read(syst
             10,
             lambda: str(files_left(site, name)),
         )
-        previews.forget(site, name)
+        previews.discard(site, name)
         assert not previews.folder(site, name).exists()
     finally:
         site.database.close()
@@ -46,5 +46,5 @@ def test_an_upload_that_nobody_has_read_is_read_at_the_next_start(system):
     name = uploaded(site, [b"no image"])
     system.start()
     wait_until(lambda: row(site, name).state is JobState.DONE, 60, system.tail)
-    assert row(site, name).reason == "the input holds no DICOM files"
+    assert row(site, name).failure == "the input holds no DICOM files"
     site.database.close()

@@ -85,7 +85,7 @@ def test_a_worker_told_to_stop_ends_the_study_in_its_hands_and_takes_no_other(di
         {in_hands.study_instance_uid: "analysed", waits.study_instance_uid: "queued"}
     )
     with closing_database(distributed.database_url) as database, database.reading() as session:
-        (job,) = operator_actions.listed(
+        (job,) = operator_actions.list_jobs(
             session, states=[JobState.PENDING], kinds=[JobKind.ANALYSE]
         )
     assert (job.study_instance_uid, job.attempts) == (waits.study_instance_uid, 0)

@@ -71,7 +71,7 @@ def _analyse(
         study = studies.find(session, uid)
         studies.complete(session, study.id)
         claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=60)
-        told = {"told": ["the canal was followed"], "bundle": BUNDLE, "found": found}
+        told = {"notes": ["the canal was followed"], "bundle": BUNDLE, "findings": found}
         job_lifecycle.end_analysis(
             session,
             claimed,
@@ -85,7 +85,7 @@ def _analyse(
 def _fail(site: SiteContext, uid: str) -> None:
     with site.database.transaction() as session:
         studies.complete(session, studies.find(session, uid).id)
-        job_lifecycle.bury(
+        job_lifecycle.dead_letter(
             session, job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=60), "the disk is full"
         )
 

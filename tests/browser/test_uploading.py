@@ -6,9 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from db import previews
-from tests.integration.uploads import files_of, zipped
-from tests.stub_program import StubNetworks
-from worker.preview import read_next
+from tests.integration.uploads import files_of, read, zipped
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +22,7 @@ def test_a_zip_is_uploaded_read_shown_and_forgotten(page, served, phantom, tmp_p
     expect(page).to_have_url(re.compile("/upload/[0-9a-f]{32}$"))
     expect(page.get_by_role("main")).to_contain_text("waits for its turn")
     name = page.url.rpartition("/")[2]
-    assert read_next(served.site, StubNetworks)
+    assert read(served.site)
     expect(page.locator(".cells td .cell")).to_have_count(25)
     expect(page.get_by_role("main")).to_contain_text("Research use only")
     expect(page.locator("main img")).to_have_js_property("complete", True)

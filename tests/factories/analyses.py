@@ -47,7 +47,7 @@ def analysed(
         )
         for key in ALL_FINDINGS
     ]
-    end(site, number, StudyEvent.ANALYSED, found=found, bundle=bundle(trained_on), **words)
+    end(site, number, StudyEvent.ANALYSED, findings=found, bundle=bundle(trained_on), **words)
 
 
 def end(site, number, event, **outcome):

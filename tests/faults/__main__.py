@@ -1,4 +1,4 @@
-"""Every fault in full, and one table: ``make faults`` or ``python -m tests.faults --help``."""
+"""All faults in full, and one table: ``make faults`` or ``python -m tests.faults --help``."""
 
 import argparse
 import shutil
@@ -11,45 +11,49 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.faults.outcome import Clock, Ground, Outcome
+from tests.faults.outcome import Environment, Outcome, Stopwatch
 from tests.faults.scenarios import SCENARIOS
 
 
 def main() -> int:
     faults = "\n".join(
-        f"  {name:<17}{one.FULL:>4} rounds  {one.__doc__}" for name, one in SCENARIOS.items()
+        f"  {name:<17}{one.FULL_ROUNDS:>4} rounds  {one.__doc__}" for name, one in SCENARIOS.items()
     )
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults",
-        description="Injects faults into the real system and says what was lost, duplicated or shown too early.",
-        epilog=f"faults, and how many rounds make the full figures:\n{faults}\n\nExits 1 if anything is violated.",
+        description="Injects faults into the real system and reports what was lost, duplicated or "
+        "shown too early.",
+        epilog=f"faults, and the number of rounds of a full run:\n{faults}\n\n"
+        "Exits 1 if anything is violated.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--rounds", type=int, help="rounds of each fault; without it the full figures"
+        "--rounds", type=int, help="rounds of each fault (default: those of a full run)"
     )
     parser.add_argument(
-        "--seed", type=int, default=1, help="the same seed, the same moments (default 1)"
+        "--seed", type=int, default=1, help="determines when faults are injected (default 1)"
     )
     parser.add_argument(
         "--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), metavar="FAULT"
     )
-    asked = parser.parse_args()
-    if asked.rounds is not None and asked.rounds < 1:
+    options = parser.parse_args()
+    if options.rounds is not None and options.rounds < 1:
         parser.error("--rounds must be at least 1")
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # all that was started is stopped
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stops everything that was started
     folder = Path(tempfile.mkdtemp(prefix="lumbar-faults-"))
-    console, clock = Console(stderr=True, highlight=False), Clock()
-    ground = Ground(folder, asked.seed, lambda text: console.print(f"{clock.s:6.0f} s  {text}"))
+    console, stopwatch = Console(stderr=True, highlight=False), Stopwatch()
+    environment = Environment(
+        folder, options.seed, lambda text: console.print(f"{stopwatch.s:6.0f} s  {text}")
+    )
     outcomes = []
     try:
-        for name in asked.only:
-            outcomes.append(_run(ground, name, asked.rounds or SCENARIOS[name].FULL))
+        for name in options.only:
+            outcomes.append(_run(environment, name, options.rounds or SCENARIOS[name].FULL_ROUNDS))
     finally:
-        ground.close()
+        environment.close()
     Console(width=160 if not sys.stdout.isatty() else None).print(
-        table_of(outcomes, f"seed {asked.seed}, {clock.s / 60:.0f} min")
+        table_of(outcomes, f"seed {options.seed}, {stopwatch.s / 60:.0f} min")
     )
     violated = [outcome for outcome in outcomes if outcome.violations]
     for outcome in violated:
@@ -61,13 +65,13 @@ def main() -> int:
     return 0
 
 
-def _run(ground: Ground, name: str, rounds: int) -> Outcome:
-    """A scenario that breaks off has shown nothing; the others go on."""
+def _run(environment: Environment, name: str, rounds: int) -> Outcome:
+    """Runs a scenario; one that raises is reported in the table, and the others go on."""
     try:
-        return SCENARIOS[name].run(ground, rounds)  # type: ignore[no-any-return]
-    except Exception as error:  # noqa: BLE001 - reported in the table, as a violation
+        return SCENARIOS[name].run(environment, rounds)  # type: ignore[no-any-return]
+    except Exception as error:  # noqa: BLE001 - reported as a violation
         traceback.print_exc()
-        return Outcome(name, rounds, note=f"broke off: {type(error).__name__}")
+        return Outcome(name, rounds, note=f"failed: {type(error).__name__}")
 
 
 def table_of(outcomes: list[Outcome], title: str) -> Table:

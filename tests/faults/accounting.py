@@ -1,4 +1,4 @@
-"""What was acknowledged, held against the database, the store and the PACS."""
+"""Accounting: what was acknowledged, compared with the database, the store and the PACS."""
 
 import threading
 import time
@@ -30,15 +30,15 @@ from lumbar.reports.sr import OUTPUT
 from lumbar.settings import Settings
 from lumbar.spine.provenance import Provenance
 from lumbar.store.files import Store
-from tests.faults.outcome import Clock, Outcome
-from tests.faults.sending import Sent, dataset_of
+from tests.faults.outcome import Outcome, Stopwatch
+from tests.faults.sending import SentInstance, dataset_of
 from tests.peers import Orthanc
 from tests.stub_program import StubNetworks
 from tests.system import System, closing_database
 
 
 @dataclass
-class StudyNow:
+class StudySnapshot:
     """A study in one snapshot of the database."""
 
     state: StudyState
@@ -46,12 +46,11 @@ class StudyNow:
     patient: str
     report: str | None  # SOP Instance UID of the newest
     shown: bool  # as ended, with findings
-    instances: dict[str, str] = field(
-        default_factory=dict
-    )  # in use: SOP Instance UID → file in the store
+    # In use: SOP Instance UID → file in the store.
+    instances: dict[str, str] = field(default_factory=dict)
 
     def covered(self, uid: str) -> bool:
-        """Whether the newest report was made of all instances in use."""
+        """Whether the newest report was made from all instances in use."""
         return self.report == expected_report(uid, tuple(sorted(self.instances)))
 
 
@@ -61,8 +60,8 @@ def expected_report(study: str, inputs: tuple[str, ...]) -> str:
     return report_uid(study, provenance, OUTPUT)
 
 
-def snapshot(database: Database) -> dict[str, StudyNow]:
-    """Every study, in one statement."""
+def snapshot(database: Database) -> dict[str, StudySnapshot]:
+    """Every study, read in one statement."""
     newest = (
         select(ReportRow.sop_instance_uid)
         .where(ReportRow.study_id == Study.id)
@@ -71,15 +70,15 @@ def snapshot(database: Database) -> dict[str, StudyNow]:
         .correlate(Study)
         .scalar_subquery()
     )
-    found = exists().where(FindingRow.study_id == Study.id, FindingRow.superseded.is_(False))
-    question = (
+    has_findings = exists().where(FindingRow.study_id == Study.id, FindingRow.superseded.is_(False))
+    statement = (
         select(
             Study.study_instance_uid,
             Study.state,
             Study.revision,
             Patient.patient_identifier,
             newest,
-            Study.ended_at.is_not(None) & found,
+            Study.ended_at.is_not(None) & has_findings,
             Instance.sop_instance_uid,
             Instance.file,
         )
@@ -87,12 +86,14 @@ def snapshot(database: Database) -> dict[str, StudyNow]:
         .join(Series, Series.study_id == Study.id)
         .join(Instance, (Instance.series_id == Series.id) & Instance.quarantined.is_(None))
     )
-    studies: dict[str, StudyNow] = {}
+    studies: dict[str, StudySnapshot] = {}
     with database.reading() as session:
         for uid, state, revision, patient, report, shown, instance, file in session.execute(
-            question
+            statement
         ):
-            study = studies.setdefault(uid, StudyNow(state, revision, patient, report, bool(shown)))
+            study = studies.setdefault(
+                uid, StudySnapshot(state, revision, patient, report, bool(shown))
+            )
             study.instances[instance] = file
     return studies
 
@@ -103,20 +104,20 @@ def ended(database: Database) -> int:
         return session.scalar(select(func.count()).where(Study.ended_at.is_not(None))) or 0
 
 
-def partial_in(studies: dict[str, StudyNow]) -> set[str]:
-    """Studies that stand as ended though their report was made of other images than they have."""
+def partial_in(studies: dict[str, StudySnapshot]) -> set[str]:
+    """Studies shown as ended although their report was made from other images than they have."""
     return {uid for uid, study in studies.items() if study.shown and not study.covered(uid)}
 
 
-class Watch:
-    """Looks for a partial study shown as final, from beginning to end of the block."""
+class PartialResultWatch:
+    """A context manager that looks for partial studies shown as final while it is entered."""
 
     def __init__(self, system: System) -> None:
         self._url = system.database_url
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.partial: set[str] = set()
-        self.looks = 0
+        self.checks = 0
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -136,34 +137,40 @@ class Watch:
             while not self._stop.wait(0.5):
                 try:
                     self.partial |= partial_in(snapshot(database))
-                    self.looks += 1
+                    self.checks += 1
                 except DatabaseUnavailable:
                     continue
 
 
-def settle(system: System, acknowledged: Iterable[Sent], timeout_s: float) -> float:
-    """Waits until every study sent has its report of all its images and no job is left; at most so long.
+def wait_until_settled(
+    system: System, acknowledged: Iterable[SentInstance], timeout_s: float
+) -> float:
+    """Waits until every study sent has a report of all its images and no job is unfinished.
 
-    Returns the seconds waited. What is still missing then, ``judge`` names.
+    Returns the seconds waited, at most ``timeout_s``. ``check_outcome`` reports what is still
+    missing then.
     """
     studies = {sent.study for sent in acknowledged}
-    clock = Clock()
+    stopwatch = Stopwatch()
     unfinished = select(func.count()).where(Job.state.in_((JobState.PENDING, JobState.RUNNING)))
     with closing_database(system.database_url) as database:
-        while clock.s < timeout_s:
+        while stopwatch.s < timeout_s:
             now = snapshot(database)
             if all(uid in now and now[uid].shown and now[uid].covered(uid) for uid in studies):
                 with database.reading() as session:
                     if not session.scalar(unfinished):
                         break
             time.sleep(0.5)
-    return clock.s
+    return stopwatch.s
 
 
-def judge(
-    system: System, acknowledged: Iterable[Sent], outcome: Outcome, pacs: Orthanc | None = None
+def check_outcome(
+    system: System,
+    acknowledged: Iterable[SentInstance],
+    outcome: Outcome,
+    pacs: Orthanc | None = None,
 ) -> None:
-    """Adds to the outcome what is lost, duplicated or partial, now that all has settled."""
+    """Adds to the outcome what is lost, duplicated or partial, once everything has settled."""
     acknowledged = list(acknowledged)
     store = Store(system.home / "store")
     with closing_database(system.database_url) as database:
@@ -188,11 +195,11 @@ def judge(
         if study and study.patient != sent.patient:
             outcome.lost.add(f"{sent.uid} under another patient")
     if pacs:
-        judge_pacs(system, {sent.study for sent in acknowledged}, outcome, reports_in(pacs))
+        check_pacs(system, {sent.study for sent in acknowledged}, outcome, reports_in(pacs))
 
 
 def reports_in(pacs: Orthanc) -> list[tuple[str, str]]:
-    """Study and SOP Instance UID of everything that the PACS holds."""
+    """Study and SOP Instance UID of every instance in the PACS."""
     return [
         (
             str(study["MainDicomTags"]["StudyInstanceUID"]),
@@ -203,10 +210,14 @@ def reports_in(pacs: Orthanc) -> list[tuple[str, str]]:
     ]
 
 
-def judge_pacs(
-    system: System, studies: set[str], outcome: Outcome, held: list[tuple[str, str]]
+def check_pacs(
+    system: System, studies: set[str], outcome: Outcome, in_pacs: list[tuple[str, str]]
 ) -> None:
-    """Every current report is there once, and nothing that the database does not know or that no inputs explain."""
+    """Checks that every current report is there once, and nothing else of these studies.
+
+    A report that the database does not know, or more reports than a study has had revisions, counts
+    as duplicated.
+    """
     with closing_database(system.database_url) as database:
         now = snapshot(database)
         with database.reading() as session:
@@ -218,20 +229,22 @@ def judge_pacs(
                     )
                 )
             )
-    ours = [(study, uid) for study, uid in held if study in studies]
+    of_studies = [(study, uid) for study, uid in in_pacs if study in studies]
     outcome.lost |= {
-        f"report of {uid}" for uid in studies & set(now) if (uid, now[uid].report) not in ours
+        f"report of {uid}" for uid in studies & set(now) if (uid, now[uid].report) not in of_studies
     }
-    outcome.lost |= {f"{uid}, said to be delivered" for uid in delivered - {uid for _, uid in held}}
-    outcome.duplicated |= {uid for _, uid in ours if uid not in known}
-    outcome.duplicated |= {uid for (_, uid), count in Counter(ours).items() if count > 1}
-    counted = Counter(study for study, _ in set(ours))
+    outcome.lost |= {
+        f"{uid}, recorded as delivered" for uid in delivered - {uid for _, uid in in_pacs}
+    }
+    outcome.duplicated |= {uid for _, uid in of_studies if uid not in known}
+    outcome.duplicated |= {uid for (_, uid), count in Counter(of_studies).items() if count > 1}
+    reports = Counter(study for study, _ in set(of_studies))
     outcome.duplicated |= {
-        f"reports of {uid}" for uid, count in counted.items() if count > now[uid].revision
+        f"reports of {uid}" for uid, count in reports.items() if count > now[uid].revision
     }
 
 
-def _intact(store: Store, file: str, sent: Sent) -> bool:
+def _intact(store: Store, file: str, sent: SentInstance) -> bool:
     try:
         return dataset_of(store.path(file)) == dataset_of(sent.file)
     except OSError:

@@ -1,4 +1,4 @@
-"""The store's disk full: senders are told 0xA700, what is there stays whole, and it goes on once there is room."""
+"""The store's disk is full: senders get 0xA700, nothing is lost, and it resumes with free space."""
 
 import os
 import shutil
@@ -7,23 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.faults.accounting import Watch, judge, settle
-from tests.faults.outcome import Ground, Outcome
-from tests.faults.sending import Senders, dealt, make_studies
+from tests.faults.accounting import PartialResultWatch, check_outcome, wait_until_settled
+from tests.faults.outcome import Environment, Outcome
+from tests.faults.sending import Senders, distribute, make_studies
 from tests.system import wait_until
 
 FAULT = "disk-full"
-FULL = 5
-STUDIES, SLICES, SIDE = 12, 2, 64  # a round: 72 instances of 8 KiB of pixels
+FULL_ROUNDS = 5
+STUDIES, SLICES, SIDE = 12, 2, 64  # per round: 72 instances of 8 KiB of pixels
 DISK_MIB = 64
-ROOM_KIB = 400  # left at the beginning of a round; some 40 instances
+ROOM_KIB = 400  # free at the beginning of a round: about 40 instances
 
 
-def run(ground: Ground, rounds: int) -> Outcome:
+def run(environment: Environment, rounds: int) -> Outcome:
     outcome = Outcome(FAULT, rounds)
-    folder = ground.folder(f"{FAULT}-disk")
-    to_the_last_byte = {"LUMBAR_DISK_REMOVE_ABOVE": "1", "LUMBAR_DISK_REFUSE_ABOVE": "1"}
-    with _disk(folder) as mounted, ground.embedded(FAULT, **to_the_last_byte) as system:
+    folder = environment.folder(f"{FAULT}-disk")
+    no_reserve = {"LUMBAR_DISK_REMOVE_ABOVE": "1", "LUMBAR_DISK_REFUSE_ABOVE": "1"}
+    with _disk(folder) as mounted, environment.embedded(FAULT, **no_reserve) as system:
         if not mounted:
             return Outcome(FAULT, 0, note="not run: mounting a small disk needs root", not_run=True)
         system.set(
@@ -31,7 +31,7 @@ def run(ground: Ground, rounds: int) -> Outcome:
         )
         system.start()
         acknowledged, full = [], 0
-        with Watch(system) as watch:
+        with PartialResultWatch(system) as watch:
             for number in range(rounds):
                 first = 800_000 + STUDIES * number
                 studies = make_studies(
@@ -39,20 +39,22 @@ def run(ground: Ground, rounds: int) -> Outcome:
                 )
                 queue = [instance for study in studies for instance in study]
                 _fill(folder, _free(folder) - ROOM_KIB * 1024)
-                with Senders(system.port, dealt(queue, 2)) as senders:
+                with Senders(system.port, distribute(queue, 2)) as senders:
                     wait_until(lambda: senders.refused > 3, 60, system.tail)
                     full += senders.refused
                     before = Outcome(FAULT, 0)
-                    judge(system, acknowledged, before)
+                    check_outcome(system, acknowledged, before)
                     outcome.lost |= before.lost
                     (folder / "filler").unlink()
                     wait_until(lambda: senders.done, 120, system.tail)
                     acknowledged += senders.acknowledged
-                settle(system, acknowledged, 120)
-                ground.progress(f"{FAULT} {number + 1}/{rounds}: {len(acknowledged)} acknowledged")
+                wait_until_settled(system, acknowledged, 120)
+                environment.progress(
+                    f"{FAULT} {number + 1}/{rounds}: {len(acknowledged)} acknowledged"
+                )
         if "A700" not in system.log.read_text():
             outcome.lost.add("the answer 0xA700")
-        judge(system, acknowledged, outcome)
+        check_outcome(system, acknowledged, outcome)
         outcome.partial |= watch.partial
         outcome.note = f"{full} associations refused while full"
         system.kill()
@@ -61,7 +63,7 @@ def run(ground: Ground, rounds: int) -> Outcome:
 
 @contextmanager
 def _disk(folder: Path) -> Iterator[bool]:
-    """A disk of its own in the folder, where this may be mounted."""
+    """Mounts a small disk on the folder; False if that is not permitted."""
     options = ["-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(folder)]
     mounted = (
         os.geteuid() == 0

@@ -1,4 +1,4 @@
-"""What a scenario hands back, and the ground it runs on."""
+"""What a scenario returns, and the environment it runs in."""
 
 import random
 import subprocess
@@ -13,13 +13,20 @@ from tests.peers import Orthanc
 from tests.servers import Postgres, Redis
 from tests.system import System, wait_until
 
-# Studies of a few slices are complete after two quiet seconds, and read by their headers.
-SMALL = {"TESTS_READING": "headers", "LUMBAR_QUIET_S": "1", "LUMBAR_QUIET_INCOMPLETE_S": "2"}
+# Studies of a few slices are complete after two quiet seconds, and "read" from their headers.
+SMALL_STUDY_SETTINGS = {
+    "TESTS_READING": "headers",
+    "LUMBAR_QUIET_S": "1",
+    "LUMBAR_QUIET_INCOMPLETE_S": "2",
+}
 
 
 @dataclass
 class Outcome:
-    """One row of the table. ``lost``, ``duplicated`` and ``partial`` name what was found wrong: all must be empty."""
+    """One row of the table.
+
+    ``lost``, ``duplicated`` and ``partial`` name the violations: all must be empty.
+    """
 
     fault: str
     rounds: int
@@ -27,15 +34,15 @@ class Outcome:
     lost: set[str] = field(default_factory=set)
     duplicated: set[str] = field(default_factory=set)
     partial: set[str] = field(default_factory=set)
-    recovery_s: float | None = None  # the slowest
+    recovery_s: float | None = None  # of the slowest recovery
     recovery_bound_s: float | None = None
     note: str = ""
     not_run: bool = False
 
     @property
     def violations(self) -> list[str]:
-        """In words; empty when all held."""
-        wrong = [
+        """In words; empty if there are none."""
+        violations = [
             f"{kind}: {', '.join(sorted(names)[:3])}{' …' if len(names) > 3 else ''}"
             for kind, names in (
                 ("lost", self.lost),
@@ -45,20 +52,23 @@ class Outcome:
             if names
         ]
         if not self.not_run and not self.acknowledged:
-            wrong.append("nothing was acknowledged, so nothing was shown")
+            violations.append("nothing was acknowledged, so nothing was tested")
         if (
             self.recovery_s is not None
             and self.recovery_bound_s
             and self.recovery_s > self.recovery_bound_s
         ):
-            wrong.append(
+            violations.append(
                 f"recovery took {self.recovery_s:.1f} s, more than {self.recovery_bound_s:g} s"
             )
-        return wrong
+        return violations
 
 
-class Ground:
-    """Servers that scenarios share, started when the first asks; each scenario gets a folder, and its moments."""
+class Environment:
+    """The servers that scenarios share, each started on first use.
+
+    Each scenario gets its own folder and random numbers.
+    """
 
     def __init__(
         self, folder: Path, seed: int, progress: Callable[[str], None] = lambda text: None
@@ -82,7 +92,10 @@ class Ground:
         return self._servers.enter_context(Orthanc(self._folder / "orthanc"))
 
     def start_workers(self, system: System, count: int) -> list[subprocess.Popen[bytes]]:
-        """Returns once all wait for work; one that finds no database at its start ends, and says so."""
+        """Returns once all wait for work.
+
+        A worker that finds no database at its start logs that and ends.
+        """
         workers = system.start(*["worker"] * count)
         wait_until(lambda: self.redis.waiting() >= count, 60, system.tail)
         return workers
@@ -92,32 +105,32 @@ class Ground:
         folder.mkdir(parents=True)
         return folder
 
-    def moments(self, fault: str) -> random.Random:
-        """The same seed, the same moments."""
+    def rng(self, fault: str) -> random.Random:
+        """Random numbers that depend on the seed and the fault."""
         return random.Random(f"{fault} {self._seed}")
 
     @contextmanager
     def embedded(self, fault: str, **settings: str) -> Iterator[System]:
-        with ending(System(self.folder(fault), SMALL | settings)) as system:
+        with killed_at_end(System(self.folder(fault), SMALL_STUDY_SETTINGS | settings)) as system:
             yield system
 
     @contextmanager
     def distributed(self, fault: str, **settings: str) -> Iterator[System]:
-        """On a database of its own and a broker that holds no message; parts are not started."""
+        """A system with a new database and an empty broker; its parts are not started."""
         self.redis.flush()
         servers = {
             "LUMBAR_DATABASE_URL": self.postgres.new_database(),
             "LUMBAR_BROKER_URL": self.redis.url,
         }
-        system = System(self.folder(fault), SMALL | servers | settings)
+        system = System(self.folder(fault), SMALL_STUDY_SETTINGS | servers | settings)
         upgraded = system.lumbar("db", "upgrade")
         assert upgraded.returncode == 0, upgraded.stderr
-        with ending(system):
+        with killed_at_end(system):
             yield system
 
 
 @contextmanager
-def ending(system: System) -> Iterator[System]:
+def killed_at_end(system: System) -> Iterator[System]:
     try:
         yield system
     finally:
@@ -125,8 +138,8 @@ def ending(system: System) -> Iterator[System]:
 
 
 @dataclass
-class Clock:
-    """Seconds since it was made."""
+class Stopwatch:
+    """Measures the seconds since it was created."""
 
     started: float = field(default_factory=time.monotonic)
 

@@ -1,4 +1,4 @@
-"""Un-fsynced writes really dropped: builds the layer of ``powercut.c`` and does what the power cut does."""
+"""Really drops unsynced writes: builds the library ``powercut.c`` and applies the power cut."""
 
 import os
 import shutil
@@ -13,9 +13,10 @@ _NAME = struct.Struct("=256s64s")  # name, what it was
 
 
 class PowerCut:
-    """A folder whose files forget, at ``cut``, whatever was not fsynced.
+    """A folder whose files lose, at ``cut``, everything that was not synced.
 
-    ``side`` lies on the same file system, outside of ``root``. ``ignore_fsync``: "folders" or "all" are never safe.
+    ``side`` is on the same file system, outside ``root``. ``ignore_fsync``: "folders" or "all" are
+    never durable.
     """
 
     def __init__(self, root: Path, side: Path, ignore_fsync: str = "") -> None:
@@ -38,7 +39,7 @@ class PowerCut:
 
     @property
     def environment(self) -> dict[str, str]:
-        """For the programs that write under the root."""
+        """Environment variables for the programs that write under the root."""
         return {
             "LD_PRELOAD": str(self._library),
             "POWERCUT_ROOT": str(self.root),
@@ -47,39 +48,39 @@ class PowerCut:
         }
 
     def cut(self) -> None:
-        """Puts every file and folder back to its last durable state; all programs must be dead."""
-        where = {
+        """Restores the last durable state of all files and folders; every program must be dead."""
+        paths = {
             path.stat(follow_symlinks=False).st_ino: path
             for path in [self.root, *self.root.rglob("*")]
         }
         kept = {path.stat().st_ino: path for path in self._side.glob("kept-*")}
         for log in self._side.glob("*.bytes"):
-            if path := (where | kept).get(int(log.stem)):
+            if path := (paths | kept).get(int(log.stem)):
                 _undo_bytes(path, log)
         for log in self._side.glob("*.names"):
-            folder = where.get(int(log.stem))
-            if folder and folder.is_dir():  # else a folder above it was not durable itself
+            folder = paths.get(int(log.stem))
+            if folder and folder.is_dir():  # else a parent folder was not durable itself
                 for name, was in reversed(list(_names(log))):
                     _undo_name(folder / name, was, self._side)
         for shared_memory in self.root.rglob("*-shm"):
             shared_memory.unlink()
-        for left in self._side.iterdir():
-            left.unlink()
+        for file in self._side.iterdir():
+            file.unlink()
 
 
-def _whole(log: Path) -> bytes:
-    """What the log holds, without a record that a kill tore."""
+def _complete(log: Path) -> bytes:
+    """The complete records of the log: a kill can truncate the last one."""
     content = log.read_bytes()
     return content[8 : 8 + int.from_bytes(content[:8], "little")]
 
 
 def _undo_bytes(path: Path, log: Path) -> None:
-    content, at, records = _whole(log), 0, []
+    content, at, records = _complete(log), 0, []
     while at < len(content):
         offset, size, length = _BYTES.unpack_from(content, at)
         at += _BYTES.size + length
         records.append((offset, size, content[at - length : at]))
-    if not records:  # a folder's too: they are empty
+    if not records:  # as in the log of a folder
         return
     with path.open("r+b") as file:
         for offset, size, old in reversed(records):
@@ -89,7 +90,7 @@ def _undo_bytes(path: Path, log: Path) -> None:
 
 
 def _names(log: Path) -> Iterator[tuple[str, str]]:
-    for name, was in _NAME.iter_unpack(_whole(log)):
+    for name, was in _NAME.iter_unpack(_complete(log)):
         yield os.fsdecode(name.rstrip(b"\0")), os.fsdecode(was.rstrip(b"\0"))
 
 

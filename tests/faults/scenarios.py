@@ -1,4 +1,4 @@
-"""All faults, in the order they are run."""
+"""All faults, in the order in which they are run."""
 
 from types import ModuleType
 

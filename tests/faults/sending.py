@@ -1,4 +1,4 @@
-"""Small studies as files, and senders that keep books: whatever was answered with 0x0000 is never sent again."""
+"""Small studies as files, and senders that record what was acknowledged and never send it again."""
 
 import os
 import random
@@ -10,12 +10,12 @@ from pathlib import Path
 
 from tests.factories.instances import make_slice
 
-BATCH = 25  # instances an association
+BATCH = 25  # instances per association
 _ROLES = (("sagittal", "T1"), ("sagittal", "T2"), ("axial", "T2"))
 
 
 @dataclass(frozen=True)
-class Sent:
+class SentInstance:
     """An instance as its sender knows it."""
 
     uid: str
@@ -26,13 +26,13 @@ class Sent:
 
 def make_study(
     folder: Path, number: int, *, slices: int = 1, patient: int | None = None, side: int = 8
-) -> list[Sent]:
-    """A study of three series, one for each role, with so many slices each; ``side`` in pixels."""
+) -> list[SentInstance]:
+    """A study of three series, one per role, with so many slices each; ``side`` in pixels."""
     instances = []
     patient = number if patient is None else patient
     for series, (plane, weighting) in enumerate(_ROLES, 1):
         for index in range(1, slices + 1):
-            place = {
+            attributes = {
                 "plane": plane,
                 "weighting": weighting,
                 "PatientID": f"P{patient}",
@@ -43,14 +43,16 @@ def make_study(
                 "Columns": side,
                 "PixelData": ((number * 100 + index) % 65536).to_bytes(2, "little") * side**2,
             }
-            ds = make_slice(number, series, index, **place, **pixels)
+            ds = make_slice(number, series, index, **attributes, **pixels)
             file = folder / f"{number}-{series}-{index}.dcm"
             ds.save_as(file, enforce_file_format=True)
-            instances.append(Sent(ds.SOPInstanceUID, ds.StudyInstanceUID, f"P{patient}", file))
+            instances.append(
+                SentInstance(ds.SOPInstanceUID, ds.StudyInstanceUID, f"P{patient}", file)
+            )
     return instances
 
 
-def make_studies(folder: Path, numbers: Iterable[int], **details: int) -> list[list[Sent]]:
+def make_studies(folder: Path, numbers: Iterable[int], **details: int) -> list[list[SentInstance]]:
     folder.mkdir(parents=True, exist_ok=True)
     return [make_study(folder, number, **details) for number in numbers]
 
@@ -61,8 +63,11 @@ def dataset_of(file: Path) -> bytes:
     return content[144 + int.from_bytes(content[140:144], "little") :]
 
 
-def store(port: int, batch: Sequence[Sent], calling: str) -> list[Sent]:
-    """DCMTK's storescu on one association; returns what was answered with 0x0000. It halts at the first other."""
+def store(port: int, batch: Sequence[SentInstance], calling: str) -> list[SentInstance]:
+    """Sends on one association with DCMTK's storescu, which stops at the first failure.
+
+    Returns the instances that were answered with 0x0000.
+    """
     command = [
         "storescu",
         "-v",
@@ -90,15 +95,17 @@ def store(port: int, batch: Sequence[Sent], calling: str) -> list[Sent]:
 
 
 class Senders:
-    """Several modalities, each with its queue and its associations; a context manager that stops them."""
+    """Several modalities, each with its own queue; a context manager that stops them."""
 
-    def __init__(self, port: int, queues: Sequence[Sequence[Sent]], batch: int = BATCH) -> None:
+    def __init__(
+        self, port: int, queues: Sequence[Sequence[SentInstance]], batch: int = BATCH
+    ) -> None:
         self._port, self._batch = port, batch
         self._queues = [list(queue) for queue in queues]
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self.acknowledged: list[Sent] = []
-        self.refused = 0  # associations in which something was not taken
+        self.acknowledged: list[SentInstance] = []
+        self.refused = 0  # associations with an instance that was not acknowledged
         self._threads = [
             threading.Thread(target=self._send, args=(n,), daemon=True) for n in range(len(queues))
         ]
@@ -125,21 +132,21 @@ class Senders:
     def _send(self, number: int) -> None:
         queue = self._queues[number]
         while queue and not self._stop.is_set():
-            taken = store(self._port, queue[: self._batch], f"MR{number}")
+            acknowledged = store(self._port, queue[: self._batch], f"MR{number}")
             with self._lock:
-                self.acknowledged += taken
-                self.refused += len(taken) < len(queue[: self._batch])
-            del queue[: len(taken)]
-            if not taken:
-                self._stop.wait(0.1)  # as long as a queue would pause
+                self.acknowledged += acknowledged
+                self.refused += len(acknowledged) < len(queue[: self._batch])
+            del queue[: len(acknowledged)]
+            if not acknowledged:
+                self._stop.wait(0.1)  # a short pause, as a send queue makes
 
 
-def dealt(instances: Sequence[Sent], senders: int) -> list[list[Sent]]:
-    """Dealt to so many senders, in turn."""
+def distribute(instances: Sequence[SentInstance], senders: int) -> list[list[SentInstance]]:
+    """Distributes the instances to so many senders, in turn."""
     return [list(instances[number::senders]) for number in range(senders)]
 
 
-def shuffled(moments: random.Random, instances: Iterable[Sent]) -> list[Sent]:
-    mixed = list(instances)
-    moments.shuffle(mixed)
-    return mixed
+def shuffled(rng: random.Random, instances: Iterable[SentInstance]) -> list[SentInstance]:
+    shuffled_instances = list(instances)
+    rng.shuffle(shuffled_instances)
+    return shuffled_instances

@@ -1,7 +1,8 @@
-"""A reading by headers alone, for studies too small to be read: the hand-over is the real one, the report too.
+"""A stub of the analysis that uses headers alone, for studies too small to be analysed.
 
-``TESTS_READING_S`` makes it take so many seconds; ``TESTS_STORED_S`` are spent between a peer's "stored" and the row
-that notes it. Both widen the moments in which a worker can be killed.
+Storing the result and the report are real. ``TESTS_READING_S`` is how many seconds it takes;
+``TESTS_STORED_S`` is the delay between a peer's success response and the row that records it. Both
+widen the window in which a worker can be killed.
 """
 
 import os
@@ -18,7 +19,7 @@ from worker.pipeline import Analysis
 
 
 def replace() -> None:
-    """Puts it in the place of the pipeline, in this process."""
+    """Replaces the pipeline in this process."""
     analysis.analyse = by_headers  # type: ignore[attr-defined]
     real = peers.send
 
@@ -31,7 +32,7 @@ def replace() -> None:
 
 
 def by_headers(instances: Sequence[MRInstance], *_: object) -> Analysis:
-    """25 findings that follow from the set of SOP Instance UIDs; those of L4/L5 are assessed."""
+    """25 findings derived from the set of SOP Instance UIDs; those of L4/L5 are assessed."""
     time.sleep(float(os.environ.get("TESTS_READING_S", "0")))
     headers = sorted(
         (found.slices[0] for found in instances), key=lambda header: header.sop_instance_uid

@@ -1,4 +1,4 @@
-"""The layer itself: what is not fsynced is gone after the cut, and what is stays."""
+"""The power-cut library itself: unsynced writes are lost at the cut, synced ones are kept."""
 
 import sqlite3
 import subprocess
@@ -46,7 +46,10 @@ if 0 not in children:
 
 @pytest.fixture
 def cut(tmp_path):
-    """Runs a program to its violent end in a folder that holds ``old``, then cuts the power; returns the folder."""
+    """Runs a program until it kills itself, in a folder with ``old``, then cuts the power.
+
+    Returns the folder.
+    """
 
     def run(program, ignore_fsync=""):
         root = tmp_path / "root"
@@ -91,12 +94,12 @@ def tree(root):
         "import shutil; shutil.copyfile('old', 'new'); shutil.copyfile('new', 'old')",
     ],
 )
-def test_what_is_not_fsynced_is_lost(cut, program):
+def test_unsynced_writes_are_lost(cut, program):
     assert tree(cut(program)) == {"old": "before"}
 
 
 @pytest.mark.parametrize(
-    ("program", "left"),
+    ("program", "kept"),
     [
         ("write('old', 'after'); sync('old'); write('old', 'x', 'a')", {"old": "after"}),
         ("write('old', 'x', 'a'); os.fdatasync(os.open('old', os.O_RDONLY))", {"old": "beforex"}),
@@ -112,14 +115,14 @@ def test_what_is_not_fsynced_is_lost(cut, program):
         ("os.unlink('old'); sync('.'); write('new', 'x')", {}),
     ],
 )
-def test_what_is_fsynced_stays(cut, program, left):
-    assert tree(cut(program)) == left
+def test_synced_writes_are_kept(cut, program, kept):
+    assert tree(cut(program)) == kept
 
 
-@pytest.mark.parametrize(("ignored", "left"), [("all", {}), ("folders", {})])
-def test_a_disk_that_lies_about_fsync_loses_what_it_said_was_safe(cut, ignored, left):
+@pytest.mark.parametrize(("ignored", "kept"), [("all", {}), ("folders", {})])
+def test_a_disk_that_ignores_fsync_loses_synced_writes(cut, ignored, kept):
     assert (
-        tree(cut("write('new', 'x'); sync('new'); sync('.')", ignored)) == {"old": "before"} | left
+        tree(cut("write('new', 'x'); sync('new'); sync('.')", ignored)) == {"old": "before"} | kept
     )
 
 

@@ -1,63 +1,64 @@
-"""kill -9 of workers at random moments: in an analysis, and after the PACS said "stored" but before the row says so."""
+"""kill -9 of workers at random moments: in an analysis, or after storage in the PACS."""
 
 import time
 
 from sqlalchemy import func, select
 
 from db.models import Job, JobKind
-from tests.faults.accounting import Watch, judge, settle
-from tests.faults.outcome import Clock, Ground, Outcome
-from tests.faults.sending import Senders, dealt, make_studies
+from tests.faults.accounting import PartialResultWatch, check_outcome, wait_until_settled
+from tests.faults.outcome import Environment, Outcome, Stopwatch
+from tests.faults.sending import Senders, distribute, make_studies
 from tests.system import System, closing_database, wait_until
 
 FAULT = "worker-kill"
-FULL = 200
-STUDIES = 2  # a kill
+FULL_ROUNDS = 200
+STUDIES = 2  # per kill
 WORKERS = 2
 
 
-def run(ground: Ground, rounds: int) -> Outcome:
-    moments, outcome, pacs = ground.moments(FAULT), Outcome(FAULT, rounds), ground.orthanc
+def run(environment: Environment, rounds: int) -> Outcome:
+    rng, outcome, pacs = environment.rng(FAULT), Outcome(FAULT, rounds), environment.orthanc
     settings = {
         "LUMBAR_DESTINATIONS": f'{{"pacs": "dicom://{pacs.ae_title}@127.0.0.1:{pacs.dicom_port}"}}',
-        "LUMBAR_WORKER_LOSSES": "1000",  # else a study unlucky enough would rightly be given up
+        "LUMBAR_WORKER_LOSSES": "1000",  # else an unlucky study would rightly be dead-lettered
         "TESTS_READING_S": "0.3",
         "TESTS_STORED_S": "0.2",
     }
-    with ground.distributed(FAULT, **settings) as system:
+    with environment.distributed(FAULT, **settings) as system:
         studies = make_studies(system.folder / "sent", range(300_000, 300_000 + STUDIES * rounds))
         system.start("scp", "sweep")
-        workers = ground.start_workers(system, WORKERS)
+        workers = environment.start_workers(system, WORKERS)
         queue = [instance for study in studies for instance in study]
-        with Watch(system) as watch, Senders(system.port, dealt(queue, 2)) as senders:
+        with (
+            PartialResultWatch(system) as watch,
+            Senders(system.port, distribute(queue, 2)) as senders,
+        ):
             wait_until(lambda: "job.started" in system.tail(), 120, system.tail)
             for kill in range(rounds):
                 if kill % 2:
-                    time.sleep(
-                        moments.uniform(0, 2)
-                    )  # any moment: nothing is waited for on purpose
+                    time.sleep(rng.uniform(0, 2))  # at any moment, on purpose
                 else:
-                    _wait_for_a_report(ground)
-                victim = moments.randrange(WORKERS)
+                    _wait_for_a_report(environment)
+                victim = rng.randrange(WORKERS)
                 workers[victim] = system.replace(workers[victim])
-                ground.progress(f"{FAULT} {kill + 1}/{rounds}")
+                environment.progress(f"{FAULT} {kill + 1}/{rounds}")
             wait_until(lambda: senders.done, 600, system.tail)
-            settle(system, senders.acknowledged, 600)
-        judge(system, senders.acknowledged, outcome, pacs)
+            wait_until_settled(system, senders.acknowledged, 600)
+        check_outcome(system, senders.acknowledged, outcome, pacs)
         outcome.partial |= watch.partial
         outcome.note = "{} killed in an analysis, {} in a delivery".format(*_losses(system))
     return outcome
 
 
-def _wait_for_a_report(ground: Ground) -> None:
-    """Until the PACS has one more, for some seconds: now the worker that sent it has not written its row."""
-    clock, before = Clock(), _held(ground)
-    while clock.s < 5 and _held(ground) == before:
+def _wait_for_a_report(environment: Environment) -> None:
+    """Waits some seconds until the PACS has one more: its worker has not written the row yet."""
+    stopwatch, before = Stopwatch(), _stored_in_pacs(environment)
+    while stopwatch.s < 5 and _stored_in_pacs(environment) == before:
         time.sleep(0.01)
 
 
-def _held(ground: Ground) -> int:
-    return int(ground.orthanc.rest("/statistics")["CountInstances"])
+def _stored_in_pacs(environment: Environment) -> int:
+    return int(environment.orthanc.rest("/statistics")["CountInstances"])
 
 
 def _losses(system: System) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Hostile folders and zips for ``lumbar analyse``, each with the reason that a person is given."""
+"""Hostile folders and zips for ``lumbar analyse``, each with the reason that is shown."""
 
 import os
 import struct
@@ -11,16 +11,16 @@ from pathlib import Path
 
 from tests.hostile.pixels import NATIVE
 
-NOTHING = "the input holds no DICOM files"
+NO_FILES = "the input holds no DICOM files"
 DAMAGED = "the zip cannot be unpacked: it is damaged"
-UNREAD = "the input holds no MR slice that can be read: .*"
+NO_SLICES = "the input holds no MR slice that can be read: .*"
 
 
 @dataclass(frozen=True)
 class HostileInput:
     name: str
     make: Callable[[Path], Path] = field(repr=False)  # in an empty folder; returns what is analysed
-    why: str | None  # None: read, and what is outside of it is not
+    why: str | None  # None: it is read, and nothing outside it is
 
 
 def _zip(
@@ -42,7 +42,7 @@ def _file(content: bytes, name: str = "study.zip") -> Callable[[Path], Path]:
 
 
 def _zeros(mib: int, copies: int) -> bytes:
-    """A zip of members that each unpack to so many MiB of zeros, packed a thousand to one, without making them."""
+    """A zip of members that each unpack to so many MiB of zeros, without creating them; a thousand to one."""
     packer, piece = zlib.compressobj(9, zlib.DEFLATED, -15), bytes(2**20)
     packed = b"".join(packer.compress(piece) for _ in range(mib)) + packer.flush()
     check = 0
@@ -144,14 +144,14 @@ def _dicomdir(folder: Path) -> Path:
 
 
 INPUTS = [
-    HostileInput("an empty file", _file(b""), NOTHING),
-    HostileInput("an empty folder", lambda folder: folder, NOTHING),
+    HostileInput("an empty file", _file(b""), NO_FILES),
+    HostileInput("an empty folder", lambda folder: folder, NO_FILES),
     HostileInput(
         "a file that is not there", lambda folder: folder / "none", "the input cannot be opened: .*"
     ),
-    HostileInput("64 MiB of zeros", _file(bytes(2**26), "zeros.dcm"), NOTHING),
-    HostileInput("8 GiB of zeros, sparse", _sparse, NOTHING),
-    HostileInput("a pipe that nobody writes to, in a folder", _fifo, NOTHING),
+    HostileInput("64 MiB of zeros", _file(bytes(2**26), "zeros.dcm"), NO_FILES),
+    HostileInput("8 GiB of zeros, sparse", _sparse, NO_FILES),
+    HostileInput("a pipe that nobody writes to, in a folder", _fifo, NO_FILES),
     HostileInput(
         "a pipe that nobody writes to", _fifo_itself, "the input is neither a file nor a folder"
     ),
@@ -160,21 +160,21 @@ INPUTS = [
         lambda folder: Path("/dev/zero"),
         "the input is neither a file nor a folder",
     ),
-    HostileInput("a loop of links", _loop, NOTHING),
-    HostileInput("links out of the folder", _link_out, NOTHING),
-    HostileInput("a DICOMDIR that points outside", _dicomdir, f"{NOTHING}|{UNREAD}"),
+    HostileInput("a loop of links", _loop, NO_FILES),
+    HostileInput("links out of the folder", _link_out, NO_FILES),
+    HostileInput("a DICOMDIR that points outside", _dicomdir, f"{NO_FILES}|{NO_SLICES}"),
     HostileInput(
         "a folder named like a zip",
         lambda folder: (folder / "study.zip").mkdir() or folder / "study.zip",
-        NOTHING,
+        NO_FILES,
     ),  # type: ignore[func-returns-value]
-    HostileInput("an empty zip", _file(_zip()), NOTHING),
+    HostileInput("an empty zip", _file(_zip()), NO_FILES),
     HostileInput("a zip cut in two", _file(_zip(("a.dcm", NATIVE.read_bytes()))[:2000]), DAMAGED),
     HostileInput("a zip of one byte more than its mark", _file(b"PK\x03\x04!"), DAMAGED),
     HostileInput(
         "an encrypted zip", _file(_encrypted()), "the zip cannot be unpacked: it is encrypted"
     ),
-    HostileInput("a zip within ten zips", _file(_nested(10)), NOTHING),
+    HostileInput("a zip within ten zips", _file(_nested(10)), NO_FILES),
     HostileInput(
         "a zip of 20,001 empty files",
         _file(_zip(*[(f"{n}.dcm", b"") for n in range(20_001)])),
@@ -195,7 +195,9 @@ INPUTS = [
         DAMAGED,
     ),
     HostileInput(
-        "a zip whose member is a link", _file(_zip((_symlink_member("x"), b"/etc/passwd"))), NOTHING
+        "a zip whose member is a link",
+        _file(_zip((_symlink_member("x"), b"/etc/passwd"))),
+        NO_FILES,
     ),
     HostileInput(
         "a zip that climbs out", _file(_zip(("../../escaped.dcm", NATIVE.read_bytes()))), None

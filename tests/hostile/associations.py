@@ -1,4 +1,4 @@
-"""Hostile peers: what they say first, what they say once they are associated, and how it must end."""
+"""Hostile peers: what they send first, what they send once associated, and how it must end."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from tests.hostile.wire import (
     pdv,
 )
 
-ENDED = "by the peer, or for what it sent"
+ENDED = "by the peer, or because of a protocol error"
 NO_REQUEST = "not an association request"
 TOO_LONG = "PDU longer than allowed"
 NOT_SUPPORTED = "message not supported"
@@ -33,26 +33,26 @@ TOO_LARGE = "message larger than allowed"
 
 @dataclass(frozen=True)
 class Peer:
-    """``request`` goes first; with ``then`` it is accepted, and that follows."""
+    """``request`` is sent first; with ``then``, it is accepted and those PDUs follow."""
 
     name: str
     request: bytes = field(repr=False)
     ends: tuple[
         int | str, ...
-    ]  # any of these: a status, "aborted", "rejected result.source.reason", "closed" …
-    event: str | None = None  # what is logged; None: nothing need be
+    ]  # allowed: a status, "aborted", "rejected result.source.reason", "closed" …
+    event: str | None = None  # which is logged; None: none is required
     why: str = ".*"
     then: Sequence[bytes] | None = field(default=None, repr=False)
-    hangs_up: bool = False  # it closes its side after that
+    hangs_up: bool = False  # it closes its side afterwards
 
 
 def _random(count: int) -> bytes:
     return b"".join(sha256(pack(">L", n)).digest() for n in range(count // 32))
 
 
-def strangers() -> list[Peer]:
-    """Those that do not even ask for an association."""
-    words = {
+def without_request() -> list[Peer]:
+    """Peers that do not request an association."""
+    contents = {
         "an HTTP request": b"GET / HTTP/1.1\r\nHost: pacs\r\n\r\n",
         "an SSH banner": b"SSH-2.0-OpenSSH_9.2\r\n",
         "a TLS ClientHello": bytes.fromhex("16030100c8010000c40303") + bytes(194),
@@ -61,17 +61,17 @@ def strangers() -> list[Peer]:
         "1 MiB of zeros": bytes(2**20),
         "a line of text": b"\r\n\r\nhelp\r\n",
     }
-    found = [
+    peers = [
         Peer(
             f"{name} first",
-            said,
+            content,
             ("aborted", "closed"),
             "connection.refused",
             f"{NO_REQUEST}|{TOO_LONG}",
         )
-        for name, said in words.items()
+        for name, content in contents.items()
     ]
-    found += [
+    peers += [
         Peer(
             f"PDU type {kind} first",
             pdu(kind, bytes(4)),
@@ -82,7 +82,7 @@ def strangers() -> list[Peer]:
         for kind in (*range(9), 9, 16, 42, 127, 128, 254, 255)
         if kind != wire.ASSOCIATE_RQ
     ]
-    found += [
+    peers += [
         Peer("P-DATA before any association", wire.echo_rq(), ("aborted", "closed"), "connection.refused", NO_REQUEST),
         Peer("nothing, and hangs up", b"", ("closed", "aborted"), "connection.refused", "ended before .*", hangs_up=True),
         Peer("half a head, and hangs up", b"\1\0\0", ("aborted", "closed"), "connection.refused", NO_REQUEST, hangs_up=True),
@@ -90,7 +90,7 @@ def strangers() -> list[Peer]:
     ]  # fmt: skip
     for length in (262145, 2**31, 2**32 - 1):
         long = pdu(1, bytes(1000), length)
-        found.append(
+        peers.append(
             Peer(
                 f"a request of {length} bytes",
                 long,
@@ -99,14 +99,14 @@ def strangers() -> list[Peer]:
                 TOO_LONG,
             )
         )
-    return found
+    return peers
 
 
 def requests() -> list[Peer]:
-    """Association requests that lie about themselves."""
+    """Malformed or unusual association requests."""
     application = item(0x10, wire.APPLICATION)
     context = wire.context_item(1, wire.VERIFICATION, (IMPLICIT,))
-    lies = {
+    malformed = {
         "length 0": pdu(1, b""),
         "length 1": pdu(1, b"\0"),
         "only its fixed part": pdu(1, associate_rq()[6:74]),
@@ -125,13 +125,13 @@ def requests() -> list[Peer]:
         "a transfer syntax that is text": associate_rq(((1, wire.VERIFICATION, ("../../etc",)),)),
         "an application context of 100 characters": associate_rq(application=b"1." * 49 + b"11"),
     }  # fmt: skip
-    found = [
+    peers = [
         Peer(
             f"a request with {name}",
-            said,
+            request,
             ("aborted", "closed", "accepted", "rejected 1.1.1", "rejected 1.1.2"),
         )
-        for name, said in lies.items()
+        for name, request in malformed.items()
     ]
     huge = item(
         0x50, item(0x51, pack(">L", 16384)) + item(0x52, b"1.2.3") + item(0x55, b"v" * 60000)
@@ -140,7 +140,7 @@ def requests() -> list[Peer]:
     even = associate_rq(((2, wire.VERIFICATION, (IMPLICIT,)), (4, wire.MR, (EXPLICIT,))))
     twice = associate_rq(((1, wire.VERIFICATION, (IMPLICIT,)), (1, wire.MR, (EXPLICIT,))))
     either = ("accepted", "aborted", "rejected 1.1.1")
-    found += [
+    peers += [
         Peer("128 contexts", associate_rq(many), either),
         Peer("200 contexts", associate_rq((*many, *many[:72])), either),
         Peer("1,000 contexts", associate_rq(many * 8), either),
@@ -163,11 +163,11 @@ def requests() -> list[Peer]:
             ("rejected 1.1.2", "accepted"),
         ),
     ]
-    return found
+    return peers
 
 
-def names() -> list[Peer]:
-    """AE titles that are not ours, or no titles."""
+def ae_titles() -> list[Peer]:
+    """AE titles that are not ours, or not valid."""
     rejected = ("rejected 1.1.7",)
     called = "called AE title not recognised"
     titles = {
@@ -181,7 +181,7 @@ def names() -> list[Peer]:
         "of 0xFF": b"\xff" * 16,
         "a path": b"../../LUMBAR",
     }
-    found = [
+    peers = [
         Peer(f"a called AE title {name}", associate_rq(called=title), (*rejected, "aborted"), "association.rejected|connection.refused", f"{called}|{UNDECODED_REQUEST}")
         for name, title in titles.items()
     ]  # fmt: skip
@@ -195,15 +195,15 @@ def names() -> list[Peer]:
         "empty": b"",
         "a formula": b"=cmd|' /C calc'!",
     }
-    found += [
+    peers += [
         Peer(f"a calling AE title {name}", associate_rq(calling=title), ("accepted", "rejected 1.1.3", "aborted", "closed"))
         for name, title in callings.items()
     ]  # fmt: skip
-    return found
+    return peers
 
 
 def messages() -> list[Peer]:
-    """What is wrong inside an association that was accepted."""
+    """Malformed or unexpected messages in an established association."""
 
     def of(
         name: str, then: Sequence[bytes], ends: Sequence[int | str], why: str = ENDED, **more: bool
@@ -215,27 +215,27 @@ def messages() -> list[Peer]:
     uid = uid_of("a peer's")
     store = wire.store_command(uid)
     aborted = ("aborted", "closed")
-    found = [
+    peers = [
         of(f"a {name} on the storage context", [p_data(IMAGE, command_set(kind, dataset=wire.DATASET, e1000=b"1.2"), command=True), p_data(IMAGE, b"\0" * 8, command=False)], aborted, f"{NOT_SUPPORTED}|{UNDECODED}")
         for name, kind in {"C-FIND": wire.C_FIND_RQ, "C-GET": wire.C_GET_RQ, "C-MOVE": wire.C_MOVE_RQ, "N-ACTION": wire.N_ACTION_RQ, "N-CREATE": wire.N_CREATE_RQ, "N-SET": wire.N_SET_RQ, "N-GET": wire.N_GET_RQ, "N-DELETE": wire.N_DELETE_RQ, "N-EVENT-REPORT": wire.N_EVENT_RQ}.items()
     ]  # fmt: skip
-    found += [
+    peers += [
         of(f"a response {kind:04X} to no request", [p_data(ECHO, command_set(kind, wire.VERIFICATION, e0120=b"\1\0", e0900=b"\0\0"), command=True)], aborted, f"{NOT_SUPPORTED}|{UNDECODED}")
         for kind in (0x8001, 0x8020, 0x8030, 0x8130)
     ]  # fmt: skip
-    found += [
+    peers += [
         of(f"command field {kind:04X}", [p_data(ECHO, command_set(kind, wire.VERIFICATION), command=True)], aborted, f"{NOT_SUPPORTED}|{UNDECODED}")
         for kind in (0x0000, 0x0002, 0xBEEF, 0xFFFF)
     ]  # fmt: skip
-    found += [
+    peers += [
         of(f"a PDV on context {number}", [p_data(number, echo, command=True)], aborted, ".*")
         for number in (0, 2, 5, 255)
     ]
-    found += [
+    peers += [
         of(f"a PDV that claims {length} bytes", [pdu(wire.P_DATA, pdv(ECHO, echo, command=True, length=length))], aborted, ".*")
         for length in (0, 1, 2, 5, len(echo) + 200, 2**31, 2**32 - 1)
     ]  # fmt: skip
-    found += [
+    peers += [
         of(
             f"PDU type {kind} in an association",
             [pdu(kind, bytes(4))],
@@ -244,7 +244,7 @@ def messages() -> list[Peer]:
         )
         for kind in (0, 1, 2, 3, 6, 8, 42, 255)
     ]
-    found += [
+    peers += [
         of("a PDV with every control bit", [pdu(wire.P_DATA, pack(">LBB", len(echo) + 2, ECHO, 0xFF) + echo)], (0x0000, *aborted), ""),
         of("a P-DATA of nothing", [pdu(wire.P_DATA, b"")], aborted, ".*", hangs_up=True),
         of("a dataset before its command", [p_data(IMAGE, encoded(uid), command=False)], aborted, UNDECODED, hangs_up=True),
@@ -276,9 +276,9 @@ def messages() -> list[Peer]:
         of("a PDU of 262,145 bytes", [pdu(wire.P_DATA, b"", 262145)], aborted, TOO_LONG),
         of("a PDU of 4 GiB", [pdu(wire.P_DATA, b"", 2**32 - 1)], aborted, TOO_LONG),
         of("10,000 PDVs of one byte", [pdu(wire.P_DATA, pdv(IMAGE, b"\0", command=True, last=False) * 10_000)], ("closed", "aborted"), "", hangs_up=True),
-        of("a move originator that lies", [p_data(IMAGE, wire.store_command(uid) + pack("<HHL", 0, 0x1030, 4) + b"\n\n\n\n", command=True), p_data(IMAGE, encoded(uid), command=False)], (0x0000, 0xC000, *aborted), ""),
+        of("a malformed move originator", [p_data(IMAGE, wire.store_command(uid) + pack("<HHL", 0, 0x1030, 4) + b"\n\n\n\n", command=True), p_data(IMAGE, encoded(uid), command=False)], (0x0000, 0xC000, *aborted), ""),
     ]  # fmt: skip
-    return found
+    return peers
 
 
-PEERS = [*strangers(), *requests(), *names(), *messages()]
+PEERS = [*without_request(), *requests(), *ae_titles(), *messages()]

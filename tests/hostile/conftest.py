@@ -1,20 +1,22 @@
-"""One running system for each module, under watch."""
+"""One running system per module, which is monitored."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.hostile.watched import Watched
+from tests.hostile.monitored import MonitoredSystem
 
 
 @pytest.fixture(scope="module")
-def watched(
+def monitored(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Watched]:
-    """With the settings that the module names ``SETTINGS``."""
-    watched = Watched(tmp_path_factory.mktemp("hostile"), getattr(request.module, "SETTINGS", {}))
+) -> Iterator[MonitoredSystem]:
+    """A system with the module's ``SETTINGS``."""
+    monitored = MonitoredSystem(
+        tmp_path_factory.mktemp("hostile"), getattr(request.module, "SETTINGS", {})
+    )
     try:
-        watched.start()
-        yield watched
+        monitored.start()
+        yield monitored
     finally:
-        watched.stop()
+        monitored.stop()

@@ -1,4 +1,4 @@
-"""Hostile datasets for C-STORE, each with the status that its sender must be told, and why."""
+"""Hostile datasets for C-STORE, each with the status that must be returned, and why."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -41,7 +41,7 @@ def uid_of(name: str) -> bytes:
 
 
 def elements(uid: bytes, study: bytes) -> dict[int, bytes]:
-    """A good sagittal T2 slice of 8 × 8 pixels, element by element."""
+    """A valid sagittal T2 slice of 8 × 8 pixels, element by element."""
     values: list[tuple[int, bytes, bytes]] = [
         (SOP_CLASS, b"UI", wire.MR.encode()),
         (SOP_INSTANCE, b"UI", uid),
@@ -75,23 +75,25 @@ Changes = Mapping[int, bytes | None]
 
 
 def encoded(uid: bytes, changes: Changes | None = None) -> bytes:
-    """The slice, of a study of its own, in Explicit VR Little Endian. ``changes`` replaces elements; None drops one."""
+    """The slice, in its own study, in Explicit VR Little Endian. ``changes`` replaces elements; None drops one."""
     whole: dict[int, bytes | None] = {**elements(uid, uid + b".9"), **(changes or {})}
     return b"".join(content for _, content in sorted(whole.items()) if content is not None)
 
 
 @dataclass(frozen=True)
 class Hostile:
-    """A dataset, how it is sent, and what must follow."""
+    """A dataset, how it is sent, and the required outcome."""
 
     name: str
     make: Callable[[bytes], bytes] = field(repr=False)  # from its SOP Instance UID
-    status: int | str  # as ``Watched.store`` tells it
-    why: str = ""  # wholly matches the log's reason; of what is stored, the study's reason of not being analysable
+    status: int | str  # as ``MonitoredSystem.store`` returns it
+    why: str = (
+        ""  # pattern of the logged reason; if stored, of the reason why the study is not analysable
+    )
     event: str = "instance.refused"
     syntax: str = wire.EXPLICIT
     abstract: str | bytes = wire.MR
-    announced: bytes | None = None  # where it is not the UID the dataset was made with
+    announced: bytes | None = None  # if it is not the UID that the dataset was made with
 
     @property
     def uid(self) -> bytes:
@@ -155,25 +157,25 @@ def bad_uids() -> list[Hostile]:
 
 
 def announced_uids() -> list[Hostile]:
-    """The command's UID is bad, and the dataset's is the same: the dataset must not be believed either."""
+    """The UID in the command is invalid and the dataset has the same one: neither may be trusted."""
     return [
         Hostile(
             f"the announced UID is {kind}",
             lambda uid, value=value: encoded(
                 uid, {SOP_INSTANCE: element(SOP_INSTANCE, b"UI", value)}
             ),  # type: ignore[misc]
-            *_answered(value),
+            *_outcome_for(value),
             announced=value,
         )
         for kind, value in BAD_UIDS.items()
     ]
 
 
-def _answered(announced: bytes) -> tuple[int | str, str, str]:
+def _outcome_for(announced: bytes) -> tuple[int | str, str, str]:
     if not announced.strip():
         return "aborted", "request lacks a command element", "association.aborted"
     if len(announced) > 64:
-        return "aborted", "by the peer, or for what it sent", "association.aborted"
+        return "aborted", "by the peer, or because of a protocol error", "association.aborted"
     return (
         0xC000,
         "(the announced SOP UID|SOPInstanceUID) is missing or not a UID",
@@ -182,7 +184,7 @@ def _answered(announced: bytes) -> tuple[int | str, str, str]:
 
 
 def truncated() -> list[Hostile]:
-    """Cut at offsets all over the header: what names the image is not there, or an element is cut in two."""
+    """Cut at offsets all over the header: the UIDs are missing, or an element is cut in two."""
     whole = encoded(uid_of("truncated"))
     series = whole.index(pack("<HH", SERIES >> 16, SERIES & 0xFFFF))
     offsets = sorted({1, 2, 3, 4, 7, 8, 9, 33, *range(40, series, (series - 40) // 14)})
@@ -214,7 +216,7 @@ def truncated() -> list[Hostile]:
 
 
 def wrong_elements() -> list[Hostile]:
-    """VRs, lengths and values that are not what they should be, beside the UIDs or in them."""
+    """Invalid VRs, lengths and values, in the UIDs and beside them."""
     sop, study = SOP_INSTANCE, STUDY
     bad_vrs = {
         "OB": b"OB",
@@ -285,7 +287,7 @@ def wrong_elements() -> list[Hostile]:
 
 
 def unreadable() -> list[Hostile]:
-    """No dataset at all, or another encoding than the one agreed on."""
+    """No dataset at all, or another encoding than the one negotiated."""
     nothing = f"(SOP|Study|Series)\\w+UID is missing or not a UID|{DAMAGED}|{OTHER}|{HEAVY}"
     implicit = pack("<HHL", 8, 0x16, 26) + wire.padded(wire.MR.encode())
     refused = (0xC000, nothing)
@@ -322,7 +324,7 @@ def _swapped(content: bytes) -> bytes:
 
 
 def sequences() -> list[Hostile]:
-    """Nesting and items without end."""
+    """Excessive nesting and numbers of items."""
     private = 0x00091010
     start = element(private, b"SQ", b"", UNDEFINED)
     undefined_item = ITEM + pack("<L", UNDEFINED)
@@ -346,7 +348,7 @@ def sequences() -> list[Hostile]:
 
 
 def oversized() -> list[Hostile]:
-    """More than a header needs; most is kept, and none costs memory."""
+    """Larger than a header should be; most are stored, and none costs memory."""
     return [
         _with("64 MiB of private data before the pixels", {TEMPORARY: element(TEMPORARY, b"OB", bytes(64 * 2**20))}, 0x0000, ".*"),
         _with("a name of 1 MiB", {NAME: element(NAME, b"UT", b"N" * 2**20)}, 0x0000, ".*"),
@@ -357,7 +359,7 @@ def oversized() -> list[Hostile]:
 
 
 def broken_images() -> list[Hostile]:
-    """Images in name: they are kept, and their studies end not analysable, with the reason."""
+    """Images that are not usable: they are stored, and their studies become not analysable, with the reason."""
     group = ITEM + bytes(4)
     enhanced = {SOP_CLASS: element(SOP_CLASS, b"UI", wire.ENHANCED_MR.encode())}
     two_frames = {FRAMES: element(FRAMES, b"IS", b"2")}

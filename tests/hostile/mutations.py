@@ -1,4 +1,4 @@
-"""Damaged PDUs and DIMSE messages, always the same for the same seed."""
+"""Damaged PDUs and DIMSE messages, reproducible by seed."""
 
 import random
 from collections.abc import Iterator
@@ -12,25 +12,27 @@ LENGTHS = (0, 1, 2, 127, 255, 2**15, 2**16 - 1, 2**24, 2**31, 2**32 - 2, 2**32 -
 
 
 @dataclass(frozen=True)
-class Talk:
-    """What one connection sends: all at once, or after an ordinary association request one by one for an answer."""
+class Conversation:
+    """What one connection sends: all at once, or, once associated, one message per response."""
 
     messages: list[bytes]
-    waits: bool
+    waits_for_responses: bool
 
 
-def talks(seed: int) -> Iterator[Talk]:
-    """Without end: half of them PDUs torn in every way, half of them whole PDUs around damaged messages."""
-    chance, valid = random.Random(seed), valid_messages()
+def conversations(seed: int) -> Iterator[Conversation]:
+    """Endless: half are damaged PDUs, half are whole PDUs around damaged messages."""
+    rng, valid = random.Random(seed), valid_messages()
     while True:
-        if chance.random() < 0.5:
-            messages = [valid[0]] if chance.random() < 0.8 else []
-            messages += [_torn(chance, valid) for _ in range(chance.randint(1, 12))]
-            if chance.random() < 0.2:
-                chance.shuffle(messages)
-            yield Talk(messages, waits=False)
+        if rng.random() < 0.5:
+            messages = [valid[0]] if rng.random() < 0.8 else []
+            messages += [_damaged_pdu(rng, valid) for _ in range(rng.randint(1, 12))]
+            if rng.random() < 0.2:
+                rng.shuffle(messages)
+            yield Conversation(messages, waits_for_responses=False)
         else:
-            yield Talk([_framed(chance) for _ in range(chance.randint(1, 30))], waits=True)
+            yield Conversation(
+                [_damaged_message(rng) for _ in range(rng.randint(1, 30))], waits_for_responses=True
+            )
 
 
 def valid_messages() -> list[bytes]:
@@ -46,58 +48,56 @@ def valid_messages() -> list[bytes]:
     ]
 
 
-def _torn(chance: random.Random, valid: list[bytes]) -> bytes:
-    message = chance.choice(valid)
-    return mutated(message, valid, chance) if chance.random() < 0.7 else message
+def _damaged_pdu(rng: random.Random, valid: list[bytes]) -> bytes:
+    message = rng.choice(valid)
+    return mutated(message, valid, rng) if rng.random() < 0.7 else message
 
 
-def _framed(chance: random.Random) -> bytes:
+def _damaged_message(rng: random.Random) -> bytes:
     """A C-ECHO or C-STORE in whole PDUs whose command, dataset or PDV header is damaged."""
-    echo, kind = wire.command_set(wire.C_ECHO_RQ, wire.VERIFICATION), chance.random()
-    store, dataset = (
-        wire.store_command(UID),
-        encoded(uid_of("another")),
-    )  # not as announced, so that none is kept
-    context = wire.IMAGE if chance.random() < 0.95 else chance.randrange(256)
+    echo, kind = wire.command_set(wire.C_ECHO_RQ, wire.VERIFICATION), rng.random()
+    store = wire.store_command(UID)
+    dataset = encoded(uid_of("another"))  # not the announced one, so that none is stored
+    context = wire.IMAGE if rng.random() < 0.95 else rng.randrange(256)
     if kind < 0.1:
-        return wire.p_data(wire.ECHO, mutated(echo, [store], chance), command=True)
+        return wire.p_data(wire.ECHO, mutated(echo, [store], rng), command=True)
     if kind < 0.2:
         return wire.echo_rq()
     if kind < 0.3:
-        store = mutated(store, [echo], chance)
+        store = mutated(store, [echo], rng)
     elif kind < 0.9:
-        dataset = mutated(dataset, [encoded(UID), store], chance)
+        dataset = mutated(dataset, [encoded(UID), store], rng)
     else:
-        dataset = chance.randbytes(chance.randrange(4000))
-    last = chance.random() < 0.98
+        dataset = rng.randbytes(rng.randrange(4000))
+    last = rng.random() < 0.98
     return wire.p_data(context, store, command=True) + wire.p_data(
         context, dataset, command=False, last=last
     )
 
 
-def mutated(message: bytes, others: list[bytes], chance: random.Random) -> bytes:
-    """One to three changes: bits, lengths, cuts, repeats, splices, swaps, or bytes that mean nothing."""
+def mutated(message: bytes, others: list[bytes], rng: random.Random) -> bytes:
+    """One to three changes: bits, lengths, cuts, repeats, splices, swaps, or random bytes."""
     content = bytearray(message)
-    for _ in range(chance.randint(1, 3)):
-        at = chance.randrange(len(content)) if content else 0
-        size = chance.randrange(1, 64)
-        match chance.randrange(9):
+    for _ in range(rng.randint(1, 3)):
+        at = rng.randrange(len(content)) if content else 0
+        size = rng.randrange(1, 64)
+        match rng.randrange(9):
             case 0 if content:
-                content[at] ^= 1 << chance.randrange(8)
+                content[at] ^= 1 << rng.randrange(8)
             case 1 if content:
-                content[at] = chance.randrange(256)
-            case 2 if chance.random() < 0.3:
+                content[at] = rng.randrange(256)
+            case 2 if rng.random() < 0.3:
                 del content[at:]
             case 3:
                 content[at:at] = content[at : at + size]
             case 4:
-                other = chance.choice(others)
-                content = content[:at] + other[chance.randrange(len(other)) :]
+                other = rng.choice(others)
+                content = content[:at] + other[rng.randrange(len(other)) :]
             case 5 if len(content) > 6:  # a PDU's length, or an element's
-                content[2:6] = chance.choice((len(content), *LENGTHS)).to_bytes(4, "big")
+                content[2:6] = rng.choice((len(content), *LENGTHS)).to_bytes(4, "big")
             case 6:  # a length anywhere
-                width = chance.choice((2, 4))
-                content[at : at + width] = (chance.choice(LENGTHS) % 256**width).to_bytes(
+                width = rng.choice((2, 4))
+                content[at : at + width] = (rng.choice(LENGTHS) % 256**width).to_bytes(
                     width, "little"
                 )
             case 7:
@@ -105,5 +105,5 @@ def mutated(message: bytes, others: list[bytes], chance: random.Random) -> bytes
                     content[at + size : at + 2 * size] + content[at : at + size]
                 )
             case _:
-                content[at:at] = chance.randbytes(size)
+                content[at:at] = rng.randbytes(size)
     return bytes(content)

@@ -1,4 +1,4 @@
-"""Hostile pixels in files that are MR images otherwise, each with the reason that a reader is given."""
+"""Hostile pixels in files that are otherwise valid MR images, each with the reason that is shown."""
 
 import re
 from collections.abc import Callable
@@ -15,7 +15,7 @@ NATIVE, RLE, JPEG_2000, JPEG_LS = (
     Path(str(get_testdata_file(f"MR_small{kind}.dcm", download=False)))
     for kind in ("", "_RLE", "_jp2klossless", "_jpeg_ls_lossless")
 )
-STARTS = re.compile(b"\xe0\x7f\x10\x00O[BW]\0\0\xff\xff\xff\xff")
+PIXEL_DATA_START = re.compile(b"\xe0\x7f\x10\x00O[BW]\0\0\xff\xff\xff\xff")
 ITEM, SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0" + bytes(4)
 
 CUT = "the pixels are cut short.*"
@@ -35,11 +35,11 @@ class HostileFile:
     content: Callable[[], bytes] = field(repr=False)
     why: (
         str | None
-    )  # wholly matches the reason; None: decoded to what the header promises, though it is damaged
+    )  # pattern of the reason; None: it is decoded to what the header states, although damaged
 
 
 def changed(**values: object) -> bytes:
-    """The native file with other elements; None drops one."""
+    """The native file with changed elements; None drops one."""
     ds = pydicom.dcmread(NATIVE)
     for keyword, value in values.items():
         if value is None:
@@ -66,7 +66,7 @@ def codestream(source: Path) -> bytes:
 
 
 def _start(content: bytes) -> int:
-    found = STARTS.search(content)
+    found = PIXEL_DATA_START.search(content)
     assert found
     return found.end()
 
@@ -74,7 +74,7 @@ def _start(content: bytes) -> int:
 def fragments(
     source: Path, *parts: bytes, lengths: tuple[int, ...] = (), end: bytes = SEQUENCE_END
 ) -> bytes:
-    """A compressed file with these fragments, the offset table being one; ``lengths`` replace theirs."""
+    """A compressed file with these fragments, of which the first is the offset table; ``lengths`` replaces theirs."""
     content = source.read_bytes()
     sizes = lengths or tuple(len(part) for part in parts)
     items = b"".join(
@@ -84,7 +84,7 @@ def fragments(
 
 
 def headers() -> list[HostileFile]:
-    """What the header promises cannot be."""
+    """Headers that contradict the pixels or cannot be right."""
     plain: dict[str, tuple[dict[str, object], str]] = {
         "more rows than pixels": ({"Rows": 65}, CUT),
         "60,000 × 60,000": ({"Rows": 60000, "Columns": 60000}, LARGE),
@@ -159,7 +159,7 @@ def headers() -> list[HostileFile]:
             ".*deflated.*|.*may be damaged",
         ),
         HostileFile(
-            "native pixels said to be RLE",
+            "native pixels declared as RLE",
             lambda: native.replace(
                 b"\x14\x001.2.840.10008.1.2.1\0", b"\x14\x001.2.840.10008.1.2.5\0", 1
             ),
@@ -176,7 +176,7 @@ def headers() -> list[HostileFile]:
 
 
 def streams() -> list[HostileFile]:
-    """Compressed pixels that are damaged, or far larger than they look."""
+    """Compressed pixels that are damaged, or far larger than they appear."""
     found = []
     for name, source in {"RLE": RLE, "JPEG 2000": JPEG_2000, "JPEG-LS": JPEG_LS}.items():
         whole = codestream(source)
@@ -288,7 +288,7 @@ def streams() -> list[HostileFile]:
 FILES = [*headers(), *streams()]
 
 UNDECODABLE = {  # transfer syntax and a fragment
-    "RLE that lies": (wire.RLE, codestream(RLE)[:200]),
+    "RLE cut short": (wire.RLE, codestream(RLE)[:200]),
     "JPEG 2000 of nothing": (wire.JPEG_2000, b"\xff\x4f\xff\x51" + bytes(40)),
     "JPEG-LS of zeros": (wire.JPEG_LS, bytes(4000)),
 }

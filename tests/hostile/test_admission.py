@@ -1,4 +1,4 @@
-"""Receivers that do not let everybody in: by AE title, by address, by TLS; each refusal by name, and audited."""
+"""Receivers that admit known peers only, by AE title, address and TLS; each refusal has its reason and is audited."""
 
 import socket
 import ssl
@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from db.models import AuditEvent
 from tests.hostile import wire
-from tests.hostile.watched import Watched
+from tests.hostile.monitored import MonitoredSystem
 from tests.system import closing_database, wait_until
 
 pytestmark = pytest.mark.slow
@@ -19,9 +19,9 @@ pytestmark = pytest.mark.slow
 NEW = ["openssl", "req", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
 HANDSHAKE = "TLS handshake failed"
 NAMES = {
-    "a calling AE title that is not known": (b"STRANGER", "rejected 1.1.3"),
+    "an unknown calling AE title": (b"STRANGER", "rejected 1.1.3"),
     "a known one in small letters": (b"scanner", "rejected 1.1.3"),
-    "a known one with a letter more": (b"SCANNER2", "rejected 1.1.3"),
+    "a known one with an additional letter": (b"SCANNER2", "rejected 1.1.3"),
     "a known one with a NUL": (b"SCANNER\0", "rejected 1.1.3"),
     "two known ones": (b"SCANNER,PACS", "rejected 1.1.3"),
 }
@@ -29,14 +29,16 @@ NAMES = {
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
-    """An authority ``ca``, ``server`` and ``client`` of it, and ``stranger``, which signed itself."""
+    """A CA, ``server`` and ``client`` certificates of it, and ``untrusted``, which is self-signed."""
     folder = tmp_path_factory.mktemp("certificates")
 
     def openssl(*arguments):
         subprocess.run(arguments, cwd=folder, check=True, capture_output=True)
 
-    for own in ("ca", "stranger"):
-        openssl(*NEW, "-x509", "-subj", f"/CN={own}", "-keyout", f"{own}.key", "-out", f"{own}.pem")
+    for name in ("ca", "untrusted"):
+        openssl(
+            *NEW, "-x509", "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem"
+        )
     for name in ("server", "client"):
         openssl(*NEW, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr")
         signed = (
@@ -55,60 +57,64 @@ def certificates(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def choosy(tmp_path_factory):
-    """A receiver that knows two AE titles, and this address only."""
+def restricted(tmp_path_factory):
+    """A receiver with two known AE titles and one known address."""
     settings = {"LUMBAR_KNOWN_AES": "SCANNER,PACS", "LUMBAR_KNOWN_ADDRESSES": "127.0.0.1/32"}
     yield from started(tmp_path_factory, settings, ["-aet", "SCANNER"])
 
 
 @pytest.fixture(scope="module")
 def mutual(tmp_path_factory, certificates):
-    """A receiver that speaks TLS, with clients of its authority only."""
-    of = {"certificate": "server.pem", "key": "server.key", "client_ca": "ca.pem"}
-    settings = {f"LUMBAR_TLS_{name.upper()}": str(certificates / file) for name, file in of.items()}
-    mine = [str(certificates / "client.key"), str(certificates / "client.pem")]
-    options = ["+tls", *mine, "+cf", str(certificates / "ca.pem")]
+    """A receiver with TLS that accepts clients of its CA only."""
+    files = {"certificate": "server.pem", "key": "server.key", "client_ca": "ca.pem"}
+    settings = {
+        f"LUMBAR_TLS_{name.upper()}": str(certificates / file) for name, file in files.items()
+    }
+    key_and_certificate = [str(certificates / "client.key"), str(certificates / "client.pem")]
+    options = ["+tls", *key_and_certificate, "+cf", str(certificates / "ca.pem")]
     yield from started(tmp_path_factory, settings, options)
 
 
 def started(tmp_path_factory, settings, echo_options):
-    watched = Watched(tmp_path_factory.mktemp("doors"), settings)
-    watched.system.echo_options = echo_options
+    monitored = MonitoredSystem(tmp_path_factory.mktemp("receivers"), settings)
+    monitored.system.echo_options = echo_options
     try:
-        watched.system.start()
-        yield watched
+        monitored.system.start()
+        yield monitored
     finally:
-        watched.system.kill()
+        monitored.system.kill()
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_unknown_sender_is_rejected_and_audited(choosy, name):
+def test_an_unknown_sender_is_rejected_and_audited(restricted, name):
     title, ending = NAMES[name]
-    before = choosy.system.log.stat().st_size
-    with closing(wire.Line(choosy.port)) as line:
-        line.send(wire.associate_rq(calling=title))
-        assert line.ending() in (ending, "aborted")
-    choosy.wait_for_event(
+    before = restricted.system.log.stat().st_size
+    with closing(wire.RawConnection(restricted.port)) as connection:
+        connection.send(wire.associate_rq(calling=title))
+        assert connection.ending() in (ending, "aborted")
+    restricted.wait_for_event(
         before, "association.rejected|connection.refused", "calling AE .*|.*cannot be decoded"
     )
     # one peer's rejections for one reason make one row a minute
-    wait_until(lambda: "calling AE title not recognised" in audited(choosy), 10, choosy.system.tail)
-
-
-def test_a_foreign_address_is_not_heard_and_audited(choosy):
-    before = choosy.system.log.stat().st_size
-    foreign = socket.create_connection(
-        ("127.0.0.1", choosy.port), 10, source_address=("127.0.0.2", 0)
+    wait_until(
+        lambda: "calling AE title not recognised" in audited(restricted), 10, restricted.system.tail
     )
-    with closing(wire.Line(choosy.port, stream=foreign)) as line:
-        line.send(wire.associate_rq(calling=b"SCANNER"))
-        assert line.ending() in ("aborted", "closed")
-    choosy.wait_for_event(before, "connection.refused", "address not allowed")
-    wait_until(lambda: "address not allowed" in audited(choosy), 10, choosy.system.tail)
 
 
-def test_a_known_sender_is_still_served(choosy):
-    assert choosy.system.answers()
+def test_an_unknown_address_is_refused_and_audited(restricted):
+    before = restricted.system.log.stat().st_size
+    foreign = socket.create_connection(
+        ("127.0.0.1", restricted.port), 10, source_address=("127.0.0.2", 0)
+    )
+    with closing(wire.RawConnection(restricted.port, stream=foreign)) as connection:
+        connection.send(wire.associate_rq(calling=b"SCANNER"))
+        assert connection.ending() in ("aborted", "closed")
+    restricted.wait_for_event(before, "connection.refused", "address not allowed")
+    wait_until(lambda: "address not allowed" in audited(restricted), 10, restricted.system.tail)
+
+
+def test_a_known_sender_is_still_served(restricted):
+    assert restricted.system.answers()
 
 
 def client(version=None, certificate=None, folder=None):
@@ -116,7 +122,7 @@ def client(version=None, certificate=None, folder=None):
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if version is not None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that old versions are no good is the point
+            warnings.simplefilter("ignore")  # obsolete versions are what is tested
             context.minimum_version = context.maximum_version = version
         context.set_ciphers("ALL:@SECLEVEL=0")
     if certificate is not None:
@@ -130,18 +136,18 @@ def client(version=None, certificate=None, folder=None):
         (ssl.TLSVersion.TLSv1, "client"),
         (ssl.TLSVersion.TLSv1_1, "client"),
         (None, None),
-        (None, "stranger"),
-        (ssl.TLSVersion.TLSv1_2, "stranger"),
+        (None, "untrusted"),
+        (ssl.TLSVersion.TLSv1_2, "untrusted"),
     ],
     ids=[
         "TLS 1.0",
         "TLS 1.1",
         "no certificate",
-        "a stranger's certificate",
-        "a stranger's certificate, TLS 1.2",
+        "an untrusted certificate",
+        "an untrusted certificate, TLS 1.2",
     ],
 )
-def test_a_tls_client_that_may_not_come_in_is_refused_and_audited(
+def test_an_unacceptable_tls_client_is_refused_and_audited(
     mutual, certificates, version, certificate
 ):
     before = mutual.system.log.stat().st_size
@@ -152,16 +158,16 @@ def test_a_tls_client_that_may_not_come_in_is_refused_and_audited(
         suppress(ssl.SSLError, ConnectionError),
         client(version, certificate, certificates).wrap_socket(raw) as tls,
     ):
-        line = wire.Line(mutual.port, stream=tls)
-        line.send(wire.associate_rq())
-        ending = line.ending()  # TLS 1.3 tells a client only now
+        connection = wire.RawConnection(mutual.port, stream=tls)
+        connection.send(wire.associate_rq())
+        ending = connection.ending()  # with TLS 1.3, a client learns of it only here
     assert ending in ("closed", "aborted")
     mutual.wait_for_event(before, "connection.refused", HANDSHAKE)
     wait_until(lambda: HANDSHAKE in audited(mutual), 10, mutual.system.tail)
 
 
 @pytest.mark.parametrize(
-    "said",
+    "content",
     [
         wire.associate_rq(),
         b"GET / HTTP/1.1\r\n\r\n",
@@ -171,38 +177,45 @@ def test_a_tls_client_that_may_not_come_in_is_refused_and_audited(
     ],
     ids=["plain DICOM", "HTTP", "zeros", "half a ClientHello", "SSL 2"],
 )
-def test_what_is_no_tls_is_refused_at_the_tls_port(mutual, said):
+def test_anything_but_tls_is_refused_at_the_tls_port(mutual, content):
     before = mutual.system.log.stat().st_size
-    with closing(wire.Line(mutual.port)) as line, suppress(OSError):  # it may have hung up already
-        line.send(said)
-        line.stream.shutdown(socket.SHUT_WR)
-        assert line.stream.recv(1)[:1] in (b"", b"\x15", b"\x07")  # nothing, a TLS alert, an abort
+    with (
+        closing(wire.RawConnection(mutual.port)) as connection,
+        suppress(OSError),
+    ):  # the receiver may have closed it already
+        connection.send(content)
+        connection.stream.shutdown(socket.SHUT_WR)
+        assert connection.stream.recv(1)[:1] in (
+            b"",
+            b"\x15",
+            b"\x07",
+        )  # nothing, a TLS alert, an abort
     mutual.wait_for_event(before, "connection.refused", HANDSHAKE)
 
 
 @pytest.mark.parametrize(
     "version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=["TLS 1.2", "TLS 1.3"]
 )
-def test_a_client_of_the_authority_is_served(mutual, certificates, version):
+def test_a_client_of_the_ca_is_served(mutual, certificates, version):
     raw = socket.create_connection(("127.0.0.1", mutual.port), 10)
     context = client(None, "client", certificates)
     context.minimum_version = context.maximum_version = version
     with context.wrap_socket(raw) as tls:
-        line = wire.Line(mutual.port, stream=tls)
-        line.associate()
-        line.send(wire.echo_rq())
-        assert line.status() == 0x0000
+        connection = wire.RawConnection(mutual.port, stream=tls)
+        connection.associate()
+        connection.send(wire.echo_rq())
+        assert connection.status() == 0x0000
 
 
-@pytest.mark.parametrize("door", ["choosy", "mutual"])
-def test_after_all_of_them_the_receiver_is_unharmed(request, door):
-    watched = request.getfixturevalue(door)
-    assert watched.system.answers()
-    watched.require_a_clean_log()
-    watched.require_nothing_outside_the_store()
+@pytest.mark.parametrize("receiver", ["restricted", "mutual"])
+def test_after_all_of_them_the_receiver_is_unharmed(request, receiver):
+    monitored = request.getfixturevalue(receiver)
+    assert monitored.system.answers()
+    monitored.require_a_clean_log()
+    monitored.require_nothing_outside_the_store()
 
 
-def audited(watched):
-    """Why somebody was refused, as the audit trail has it."""
-    with closing_database(watched.system.database_url) as database, database.reading() as session:
+def audited(monitored):
+    """The reasons for refusals in the audit trail."""
+    with closing_database(monitored.system.database_url) as database, database.reading() as session:
         return {event.detail.get("why") for event in session.scalars(select(AuditEvent))}

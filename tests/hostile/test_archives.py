@@ -1,4 +1,4 @@
-"""Hostile folders and zips: each is refused by name; nothing outside them is read or written."""
+"""Hostile folders and zips: each is refused with its reason; nothing outside them is read or written."""
 
 import re
 import signal
@@ -10,12 +10,12 @@ from lumbar.errors import NotAnalysable
 from tests.hostile.archives import INPUTS
 from tests.memory import peak_memory
 
-MEMORY_ALLOWED = 512 * 2**20  # bytes that reading them may cost in all
+MEMORY_ALLOWED = 512 * 2**20  # bytes that reading all of them may cost
 
 
 @pytest.fixture(autouse=True)
 def no_hang():
-    """A read that waits for ever fails the test."""
+    """A read that blocks forever fails the test."""
 
     def fail(*arguments):
         raise AssertionError("it hangs")
@@ -28,18 +28,18 @@ def no_hang():
 
 
 @pytest.mark.parametrize("hostile", INPUTS, ids=lambda one: one.name)
-def test_a_hostile_input_is_refused_by_name(tmp_path, hostile):
-    place, scratch = tmp_path / "deep" / "er", tmp_path / "also" / "deep"
-    place.mkdir(parents=True)
+def test_a_hostile_input_is_refused_with_its_reason(tmp_path, hostile):
+    folder, scratch = tmp_path / "deep" / "er", tmp_path / "also" / "deep"
+    folder.mkdir(parents=True)
     scratch.mkdir(parents=True)
-    given = hostile.make(place)
+    path = hostile.make(folder)
     before, memory = set(tmp_path.rglob("*")), peak_memory()
     if hostile.why is None:
-        instances, _ = find_instances(given, scratch)
+        instances, _ = find_instances(path, scratch)
         assert len(instances) == 1
     else:
         with pytest.raises(NotAnalysable) as refused:
-            find_instances(given, scratch)
+            find_instances(path, scratch)
         assert re.fullmatch(hostile.why, str(refused.value))
     assert {path.parent for path in set(tmp_path.rglob("*")) - before} <= {scratch}
     assert peak_memory() - memory < MEMORY_ALLOWED

@@ -1,4 +1,4 @@
-"""Hostile peers: each association ends as it should, and nothing else happens."""
+"""Hostile peers: each association ends as it should, with no other effect."""
 
 import socket
 
@@ -11,28 +11,28 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda one: one.name)
-def test_a_hostile_peer_is_refused_by_name(watched, peer):
-    before = watched.system.log.stat().st_size
-    line = wire.Line(watched.port)
+def test_a_hostile_peer_is_refused_with_its_reason(monitored, peer):
+    before = monitored.system.log.stat().st_size
+    connection = wire.RawConnection(monitored.port)
     try:
         if peer.then is None:
-            line.send(peer.request)
+            connection.send(peer.request)
         else:
-            line.associate(peer.request)
-            line.send(*peer.then)
+            connection.associate(peer.request)
+            connection.send(*peer.then)
         if peer.hangs_up:
-            line.stream.shutdown(socket.SHUT_WR)
-        answer = line.status()
-        assert answer in peer.ends
-        if peer.event:  # closed before that, the line could be what ends the association
-            watched.wait_for_event(before, peer.event, peer.why)
-        elif peer.then is None and (answer == "aborted" or str(answer).startswith("rejected")):
-            watched.wait_for_event(
+            connection.stream.shutdown(socket.SHUT_WR)
+        response = connection.status()
+        assert response in peer.ends
+        if peer.event:  # before closing, which could itself end the association
+            monitored.wait_for_event(before, peer.event, peer.why)
+        elif peer.then is None and (response == "aborted" or str(response).startswith("rejected")):
+            monitored.wait_for_event(
                 before, "(connection.refused|association.rejected|association.aborted)", ".+"
             )
     finally:
-        line.close()
+        connection.close()
 
 
-def test_after_all_of_them_the_system_is_unharmed(watched):
-    watched.require_unharmed()
+def test_after_all_of_them_the_system_is_unharmed(monitored):
+    monitored.require_unharmed()

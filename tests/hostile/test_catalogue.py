@@ -1,14 +1,14 @@
-"""How many hostile inputs there are."""
+"""The number of hostile inputs."""
 
 from tests.hostile.archives import INPUTS
 from tests.hostile.associations import PEERS
 from tests.hostile.datasets import DATASETS
+from tests.hostile.monitored import report
 from tests.hostile.pixels import FILES
 from tests.hostile.texts import TEXTS
-from tests.hostile.watched import report
 
 
-def test_there_are_more_than_400_hostile_inputs_and_each_has_a_name_of_its_own():
+def test_there_are_more_than_400_hostile_inputs_with_unique_names():
     kinds = {
         "datasets": [one.name for one in DATASETS],
         "associations": [one.name for one in PEERS],

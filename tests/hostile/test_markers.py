@@ -1,5 +1,6 @@
-"""Marked patients go through the whole distributed system, good and broken, with everything around it failing: no mark
-is in a log, in the broker, in a process's arguments or in a file's name. It is in the database and in the files.
+"""No patient data leaks: patients with planted markers go through the whole distributed system, valid and broken, with
+failures all around. No marker is in a log, in the broker, in process arguments or in a file name; they are in the
+database and in the files.
 """
 
 import json
@@ -16,15 +17,15 @@ from redis import Redis
 
 from tests.hostile import wire
 from tests.hostile.datasets import DATASETS
+from tests.hostile.monitored import MonitoredSystem, descendants
 from tests.hostile.pixels import UNDECODABLE
-from tests.hostile.watched import Watched, descendants
 from tests.peers import free_port
 from tests.servers import Postgres
 from tests.system import wait_until
 
 pytestmark = pytest.mark.slow
 
-MARK = "Zq7Mark"  # in texts; dates and times cannot hold it
+MARK = "Zq7Mark"  # in texts; dates and times have their own
 DATE, TIME = "18991231", "235958.731"
 MARKS = (MARK.encode(), DATE.encode(), TIME.encode())
 DATES = {"PatientBirthDate": DATE, "PatientBirthTime": TIME}
@@ -37,12 +38,12 @@ TEXTS = """
     PhysiciansOfRecord ProtocolName ReferringPhysicianAddress ReferringPhysicianName ReferringPhysicianTelephoneNumbers
     RegionOfResidence RequestAttributesSequence RequestedProcedureDescription RequestingPhysician ResponsiblePerson
     SeriesDescription StationName StudyComments StudyDescription StudyID
-""".split()  # noqa: SIM905 - so many names are easier to read without quotes
+""".split()  # noqa: SIM905 - easier to read without quotes
 
 
 @dataclass
 class Evidence:
-    """All that could hold a mark, gathered while the system lived."""
+    """Everything that could contain a marker, collected while the system ran."""
 
     log: bytes = b""
     broker: bytes = b""
@@ -67,96 +68,96 @@ def evidence(tmp_path_factory, redis, phantom):
             "LUMBAR_ATTEMPTS": "3",
             "LUMBAR_FAULT_ATTEMPTS": "2",
         }
-        watched = Watched(folder, settings)
-        with (folder / "monitor").open("wb") as heard, looking(watched) as seen:
+        monitored = MonitoredSystem(folder, settings)
+        with (folder / "monitor").open("wb") as heard, ArgumentsCollector(monitored) as arguments:
             monitor = subprocess.Popen(
                 ["redis-cli", "-p", str(redis.port), "monitor"], stdout=heard
             )
             try:
-                watched.system.start()
-                live_through(watched, postgres, phantom)
-                yield gathered(watched, client, folder / "monitor", seen)
+                monitored.system.start()
+                run_scenario(monitored, postgres, phantom)
+                yield collect_evidence(monitored, client, folder / "monitor", arguments)
             finally:
-                watched.system.kill()
+                monitored.system.kill()
                 monitor.kill()
                 monitor.wait()
 
 
-class looking:  # noqa: N801 - a context manager
-    """Collects the arguments of the system's processes for as long as it is entered."""
+class ArgumentsCollector:
+    """A context manager that collects the arguments of the system's processes."""
 
-    def __init__(self, watched):
-        self.watched, self.lines, self.stop = watched, set(), threading.Event()
-        self.thread = threading.Thread(target=self.look, daemon=True)
+    def __init__(self, monitored):
+        self.monitored, self.arguments, self.stop = monitored, set(), threading.Event()
+        self.thread = threading.Thread(target=self._collect, daemon=True)
 
     def __enter__(self):
         self.thread.start()
-        return self.lines
+        return self.arguments
 
     def __exit__(self, *failure):
         self.stop.set()
         self.thread.join()
 
-    def look(self):
+    def _collect(self):
         while not self.stop.wait(0.05):
-            with suppress(OSError, ValueError):  # it is not started yet, or has ended
-                for pid in descendants(*self.watched.system.parts().values()):
-                    self.lines.add(Path(f"/proc/{pid}/cmdline").read_bytes())
+            with suppress(OSError, ValueError):  # not started yet, or ended
+                for pid in descendants(*self.monitored.system.parts().values()):
+                    self.arguments.add(Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
-def live_through(watched, postgres, phantom):
-    """Good and broken images, a database that restarts and one that cannot hold the rows, while no destination answers."""
-    system = watched.system
-    good = send(watched, phantom(1)[0])
+def run_scenario(monitored, postgres, phantom):
+    """Valid and broken images, a restart of the database and columns too narrow for the rows, while no destination responds."""
+    system = monitored.system
+    good = send(monitored, phantom(1)[0])
     for hostile in DATASETS:
         content = hostile.make(hostile.uid)
         if len(content) < 2**20:
             uid = hostile.uid if hostile.announced is None else hostile.announced
-            watched.store(marked_bytes(content), uid, hostile.syntax, hostile.abstract)
+            monitored.store(marked_bytes(content), uid, hostile.syntax, hostile.abstract)
     wait_until(lambda: system.states().get(good) == "analysed", 90, system.tail)
     wait_until(lambda: all(row.state == "dead" for row in system.deliveries(good)), 60, system.tail)
 
     with psycopg.connect(system.database_url.replace("+psycopg", ""), autocommit=True) as database:
-        narrowed(database, "patient", "birth_date", 2)
-        assert {store(watched, file) for file in sorted(phantom(3)[0].rglob("*.dcm"))[:3]} == {
+        set_width(database, "patient", "birth_date", 2)
+        assert {store(monitored, file) for file in sorted(phantom(3)[0].rglob("*.dcm"))[:3]} == {
             0x0110
         }
-        narrowed(database, "patient", "birth_date", 8)
-        narrowed(database, "report", "sha256", 2)
-        faulty = send(watched, phantom(2)[0])
+        set_width(database, "patient", "birth_date", 8)
+        set_width(database, "report", "sha256", 2)
+        faulty = send(monitored, phantom(2)[0])
         wait_until(lambda: system.states().get(faulty) == "failed", 90, system.tail)
-        narrowed(database, "report", "sha256", 64)
+        set_width(database, "report", "sha256", 64)
 
-    undecodable = send(watched, phantom(3)[0], spoilt=True)
+    unreadable = send(monitored, phantom(3)[0], undecodable=True)
     postgres.restart_at_once()
-    wait_until(lambda: system.states().get(undecodable) == "not_analysable", 90, system.tail)
+    wait_until(lambda: system.states().get(unreadable) == "not_analysable", 90, system.tail)
 
 
-def narrowed(database, table, column, width):
-    """A column that takes less, or as much again: a row for it is an error that holds the row."""
+def set_width(database, table, column, width):
+    """Changes the width of a column: too narrow, the database's error message contains the row."""
     database.execute(
         f"ALTER TABLE {table} ALTER COLUMN {column} TYPE varchar({width}) USING left({column}, {width})"
     )
 
 
-def send(watched, folder, spoilt=False):
-    """A phantom study with marks in every text, and pixels that cannot be decoded where ``spoilt``; its UID."""
-    ways = list(UNDECODABLE.values())
+def send(monitored, folder, undecodable=False):
+    """Sends a phantom study with markers in every text, and undecodable pixels if ``undecodable``; returns its UID."""
+    encodings = list(UNDECODABLE.values())
     sent = []
     for number, path in enumerate(sorted(folder.rglob("*.dcm"))):
         ds, syntax = marked(pydicom.dcmread(path)), wire.EXPLICIT
-        if spoilt:
-            syntax, content = ways[number % len(ways)]
+        if undecodable:
+            syntax, content = encodings[number % len(encodings)]
             ds.PixelData = pydicom.encaps.encapsulate([content])
             ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
         sent.append((explicit(ds), ds.SOPInstanceUID.encode(), syntax))
-    watched.store_all(sent)
+    monitored.store_all(sent)
     return ds.StudyInstanceUID
 
 
-def store(watched, path):
+def store(monitored, path):
     ds = marked(pydicom.dcmread(path))
-    return watched.store(explicit(ds), ds.SOPInstanceUID.encode())
+    return monitored.store(explicit(ds), ds.SOPInstanceUID.encode())
 
 
 def marked(ds):
@@ -180,33 +181,33 @@ def explicit(ds):
 
 
 def marked_bytes(content):
-    """A broken dataset's name by one that is as long."""
+    """Replaces the name in a broken dataset by one of the same length."""
     return content.replace(b"Hostile^Test", f"{MARK}^Test".encode())
 
 
-def gathered(watched, client, monitor, seen):
-    system = watched.system
-    held = b""
+def collect_evidence(monitored, client, monitor, arguments):
+    system = monitored.system
+    broker = b""
     for key in client.scan_iter("*"):
-        held += key + (client.dump(key) or b"")
+        broker += key + (client.dump(key) or b"")
     store = system.home / "store"
     with psycopg.connect(system.database_url.replace("+psycopg", "")) as database:
         patients = [name for (name,) in database.execute("SELECT name FROM patient")]
     return Evidence(
         log=system.log.read_bytes(),
-        broker=held + monitor.read_bytes(),
-        arguments=b"\n".join(seen),
+        broker=broker + monitor.read_bytes(),
+        arguments=b"\n".join(arguments),
         names="\n".join(
-            str(path.relative_to(watched.folder)) for path in system.home.rglob("*")
+            str(path.relative_to(monitored.folder)) for path in system.home.rglob("*")
         ).encode(),
         stored=b"".join(path.read_bytes() for path in store.rglob("*.dcm")),
         patients=patients,
     )
 
 
-@pytest.mark.parametrize("place", ["log", "broker", "arguments", "names"])
-def test_no_mark_is_where_patient_data_may_not_be(evidence, place):
-    content = getattr(evidence, place)
+@pytest.mark.parametrize("kind", ["log", "broker", "arguments", "names"])
+def test_no_marker_is_where_patient_data_must_not_be(evidence, kind):
+    content = getattr(evidence, kind)
     found = {
         mark: content[max(0, content.index(mark) - 200) :][:400]
         for mark in MARKS
@@ -215,13 +216,13 @@ def test_no_mark_is_where_patient_data_may_not_be(evidence, place):
     assert found == {}
 
 
-def test_the_marks_are_where_patient_data_belongs(evidence):
+def test_the_markers_are_where_patient_data_belongs(evidence):
     assert evidence.patients.count(MARK) >= 1
     assert all(mark in evidence.stored for mark in MARKS)
 
 
-def test_what_was_searched_is_what_happened(evidence):
-    """The log holds the faults that were made, the broker's the bells, the arguments those of every part."""
+def test_the_evidence_is_complete(evidence):
+    """The log has the injected faults, the broker the notifications, the arguments those of every part."""
     events = (
         b"instance.refused",
         b"receiver.fault",

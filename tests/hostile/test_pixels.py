@@ -1,4 +1,4 @@
-"""Hostile pixels: each has a reason, alone and in a study."""
+"""Hostile pixels: each is refused with its reason, alone and in a study."""
 
 import re
 from itertools import cycle
@@ -16,7 +16,7 @@ SETTINGS = {"LUMBAR_QUIET_S": "1", "LUMBAR_QUIET_INCOMPLETE_S": "2"}
 
 
 @pytest.mark.parametrize("hostile", FILES, ids=lambda one: one.name)
-def test_hostile_pixels_are_refused_by_name(tmp_path, hostile):
+def test_hostile_pixels_are_refused_with_their_reason(tmp_path, hostile):
     path = tmp_path / "hostile.dcm"
     path.write_bytes(hostile.content())
     if hostile.why is None:
@@ -27,29 +27,31 @@ def test_hostile_pixels_are_refused_by_name(tmp_path, hostile):
     assert re.fullmatch(hostile.why, str(refused.value))
 
 
-def test_pixels_that_are_whole_are_read(tmp_path):
+def test_intact_pixels_are_read(tmp_path):
     path = tmp_path / "good.dcm"
     path.write_bytes(changed())
     assert read_slice(path, None).shape == (64, 64)
 
 
 @pytest.mark.slow
-def test_a_study_of_undecodable_pixels_ends_not_analysable_with_the_reason(watched, phantom):
-    study = send(watched, phantom(1)[0], spoilt=(1, 2, 3))
+def test_a_study_of_undecodable_pixels_is_not_analysable_with_the_reason(monitored, phantom):
+    study = send(monitored, phantom(1)[0], undecodable=(1, 2, 3))
     wait_until(
-        lambda: watched.system.states().get(study) == "not_analysable", 60, watched.system.tail
+        lambda: monitored.system.states().get(study) == "not_analysable", 60, monitored.system.tail
     )
     assert re.search(
         "not analysable: .*(cannot be decoded|rows and columns)",
-        watched.system.lumbar("study", study).stdout,
+        monitored.system.lumbar("study", study).stdout,
     )
 
 
 @pytest.mark.slow
-def test_a_study_with_one_undecodable_series_goes_on_with_the_rest(watched, phantom):
-    study = send(watched, phantom(2)[0], spoilt=(2,))
-    wait_until(lambda: watched.system.states().get(study) == "analysed", 60, watched.system.tail)
-    rows = [row for row in watched.system.findings() if row["row_id"].startswith(study)]
+def test_a_study_with_one_undecodable_series_is_analysed_from_the_rest(monitored, phantom):
+    study = send(monitored, phantom(2)[0], undecodable=(2,))
+    wait_until(
+        lambda: monitored.system.states().get(study) == "analysed", 60, monitored.system.tail
+    )
+    rows = [row for row in monitored.system.findings() if row["row_id"].startswith(study)]
     assert len(rows) == 25
     reasons = {row["reason"] for row in rows if "foraminal" in row["row_id"]}
     assert reasons
@@ -58,23 +60,23 @@ def test_a_study_with_one_undecodable_series_goes_on_with_the_rest(watched, phan
 
 
 @pytest.mark.slow
-def test_after_all_of_them_the_system_is_unharmed(watched):
-    watched.require_unharmed()
+def test_after_all_of_them_the_system_is_unharmed(monitored):
+    monitored.require_unharmed()
 
 
-def send(watched, folder, spoilt):
+def send(monitored, folder, undecodable):
     """A phantom study whose series of these numbers have pixels that cannot be decoded; its UID."""
-    ways, sent = cycle(UNDECODABLE.values()), []
+    encodings, sent = cycle(UNDECODABLE.values()), []
     for path in sorted(folder.rglob("*.dcm")):
         ds = pydicom.dcmread(path)
         syntax = wire.EXPLICIT
-        if ds.SeriesNumber in spoilt:
-            syntax, content = next(ways)
+        if ds.SeriesNumber in undecodable:
+            syntax, content = next(encodings)
             ds.PixelData = pydicom.encaps.encapsulate([content])
             ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
         buffer = pydicom.filebase.DicomBytesIO()
         buffer.is_little_endian, buffer.is_implicit_VR = True, False
         pydicom.filewriter.write_dataset(buffer, ds)
         sent.append((buffer.getvalue(), ds.SOPInstanceUID.encode(), syntax))
-    watched.store_all(sent)
+    monitored.store_all(sent)
     return ds.StudyInstanceUID

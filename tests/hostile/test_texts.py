@@ -1,4 +1,4 @@
-"""Hostile texts: kept as they are, shown without a control character, and never as a formula."""
+"""Hostile texts: stored unchanged, shown without control characters, and never as a formula."""
 
 import csv
 import io
@@ -13,25 +13,26 @@ from tests.system import wait_until
 
 pytestmark = pytest.mark.slow
 
-CONTROL = re.compile(
-    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
-)  # all but the line's end
+# All but the line feed.
+CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 COLOURED = uid_of("a colour").decode()
 FORMULA = re.compile(r"\s*[=+\-@]")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def stored(watched):
-    """All of them sent, and their studies ended."""
+def stored(monitored):
+    """Sends all of them and waits until their studies have ended."""
     for name, text in TEXTS.items():
-        assert watched.store(encoded(uid_of(name), changes(text)), uid_of(name)) == 0x0000
+        assert monitored.store(encoded(uid_of(name), changes(text)), uid_of(name)) == 0x0000
     wait_until(
-        lambda: set(watched.system.states().values()) == {"not_analysable"}, 60, watched.system.tail
+        lambda: set(monitored.system.states().values()) == {"not_analysable"},
+        60,
+        monitored.system.tail,
     )
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_a_hostile_text_is_kept_and_shown_as_text(watched, shown, name):
+def test_a_hostile_text_is_stored_and_shown_as_text(monitored, shown, name):
     study = f"{uid_of(name).decode()}.9"
     (row,) = [row for row in shown["json"] if row["study_instance_uid"] == study]
     (cells,) = [cells for cells in shown["csv"] if cells["study_instance_uid"] == study]
@@ -50,22 +51,22 @@ def test_a_hostile_text_is_kept_and_shown_as_text(watched, shown, name):
     ],
     ids=" ".join,
 )
-def test_no_output_carries_a_control_character(watched, arguments):
-    done = watched.system.lumbar(*arguments)
+def test_no_output_contains_a_control_character(monitored, arguments):
+    done = monitored.system.lumbar(*arguments)
     assert done.returncode == 0, done.stderr
     assert not CONTROL.search(done.stdout)
     assert not CONTROL.search(done.stderr)
 
 
-def test_after_all_of_them_the_system_is_unharmed(watched):
-    watched.require_unharmed()
+def test_after_all_of_them_the_system_is_unharmed(monitored):
+    monitored.require_unharmed()
 
 
 @pytest.fixture(scope="module")
-def shown(watched):
+def shown(monitored):
     """The worklist's rows as JSON and as CSV."""
-    as_json = watched.system.lumbar("worklist", "--format", "json").stdout
-    as_csv = watched.system.lumbar("worklist", "--format", "csv").stdout
+    as_json = monitored.system.lumbar("worklist", "--format", "json").stdout
+    as_csv = monitored.system.lumbar("worklist", "--format", "csv").stdout
     return {
         "json": json.loads(as_json),
         "csv": list(csv.DictReader(io.StringIO(as_csv, newline=""))),

@@ -1,4 +1,4 @@
-"""Hostile texts in good images: they are stored, and whoever shows them shows them as text."""
+"""Hostile texts in valid images: they are stored, and shown as text everywhere."""
 
 from tests.hostile.datasets import CHARSET, NAME, PATIENT, Changes
 from tests.hostile.wire import element
@@ -34,7 +34,7 @@ TEXTS = {
 
 
 def changes(text: str) -> Changes:
-    """The elements of a header that are shown, all with this text."""
+    """The header elements that are shown, all with this text."""
     value = text.encode()
     return {
         CHARSET: element(CHARSET, b"CS", b"ISO_IR 192"),

@@ -1,4 +1,4 @@
-"""DICOM on the wire, made by hand so that every part of it can be wrong (PS3.8 9.3, PS3.7 6.3 and E.1, PS3.5 7.1)."""
+"""DICOM encoded byte by byte, so that any part of it can be wrong (PS3.8 9.3, PS3.7 6.3 and E.1, PS3.5 7.1)."""
 
 import socket
 from collections.abc import Iterable, Mapping, Sequence
@@ -132,24 +132,38 @@ def store_rq(
         yield p_data(context, part, command=False, last=start + 65536 >= len(dataset))
 
 
-LONG = {b"OB", b"OW", b"OF", b"OD", b"SQ", b"UN", b"UT", b"UC", b"UR", b"OL", b"OV", b"SV", b"UV"}
+LONG_VRS = {
+    b"OB",
+    b"OW",
+    b"OF",
+    b"OD",
+    b"SQ",
+    b"UN",
+    b"UT",
+    b"UC",
+    b"UR",
+    b"OL",
+    b"OV",
+    b"SV",
+    b"UV",
+}
 
 
 def element(
     tag: int, vr: bytes, value: bytes, length: int | None = None, order: str = "<"
 ) -> bytes:
-    """An element in an explicit transfer syntax; values get their padding, but no value is checked."""
+    """An element in an explicit transfer syntax; values are padded but not checked."""
     if length is None:
         value += (
             b" " if vr in (b"PN", b"LO", b"SH", b"CS", b"DS", b"IS", b"DA", b"LT", b"ST") else b"\0"
         ) * (len(value) % 2)
         length = len(value)
-    form = "HH2s2xL" if vr in LONG else "HH2sH"
+    form = "HH2s2xL" if vr in LONG_VRS else "HH2sH"
     return pack(order + form, tag >> 16, tag & 0xFFFF, vr, length) + value
 
 
-class Line:
-    """A TCP connection to the receiver, spoken on by hand."""
+class RawConnection:
+    """A TCP connection to the receiver, on which PDUs are sent and read directly."""
 
     def __init__(
         self, port: int, timeout_s: float = 10, stream: socket.socket | None = None
@@ -159,7 +173,7 @@ class Line:
         self.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def send(self, *parts: bytes) -> None:
-        """Sends; a peer that has hung up already is found out by reading."""
+        """Sends; whether the receiver has closed the connection is found out by reading."""
         with suppress(BrokenPipeError, ConnectionResetError):
             for part in parts:
                 self.stream.sendall(part)
@@ -167,29 +181,33 @@ class Line:
     def associate(self, request: bytes | None = None) -> None:
         self.send(request or associate_rq())
         kind, _ = self.read()
-        assert kind == ASSOCIATE_AC, f"PDU {kind} is no acceptance"
+        assert kind == ASSOCIATE_AC, f"PDU {kind} is not an acceptance"
 
     def read(self) -> tuple[int, bytes]:
-        """The next PDU; kind 0 where the peer hung up. Raises TimeoutError where it does neither."""
+        """The next PDU; kind 0 if the receiver closed the connection.
+
+        Raises:
+            TimeoutError: It did neither in time.
+        """
         head = self._exactly(6)
         if len(head) < 6:
             return 0, b""
         return head[0], self._exactly(unpack(">L", head[2:])[0])
 
     def status(self) -> int | str:
-        """The status of the next answer, or what came instead of one."""
+        """The status of the next response, or what was received instead."""
         kind, body = self.read()
         if kind != P_DATA:
             return described(kind, body)
         at = body.find(STATUS)
-        return int(unpack_from("<H", body, at + 8)[0]) if at >= 0 else "an answer without a status"
+        return int(unpack_from("<H", body, at + 8)[0]) if at >= 0 else "a response without a status"
 
     def ending(self) -> str:
-        """How the peer ends this: what its next PDU is."""
+        """How the receiver ends the connection: what its next PDU is."""
         return described(*self.read())
 
     def reset(self) -> None:
-        """Hangs up without a word (RST)."""
+        """Resets the connection (RST)."""
         self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pack("ii", 1, 0))
         self.close()
 
@@ -211,7 +229,7 @@ class Line:
 
 
 def described(kind: int, body: bytes) -> str:
-    """What a PDU means to who waited for an answer."""
+    """What a PDU means to a peer that waits for a response."""
     if kind == ASSOCIATE_RJ:
         return (
             f"rejected {body[1]}.{body[2]}.{body[3]}"  # result, source, reason (PS3.8 table 9-21)
@@ -219,17 +237,17 @@ def described(kind: int, body: bytes) -> str:
     return {
         0: "closed",
         ASSOCIATE_AC: "accepted",
-        P_DATA: "answer",
+        P_DATA: "response",
         RELEASE_RP: "released",
         ABORT: "aborted",
     }.get(kind, f"PDU {kind}")
 
 
 def echo_s(port: int) -> float:
-    """Seconds that a C-ECHO took from the first byte to the last; infinite where it was not answered."""
+    """Seconds that a C-ECHO took, from connecting to its response; infinite if there was none."""
     began = monotonic()
     try:
-        line = Line(port)
+        line = RawConnection(port)
         try:
             line.associate()
             line.send(echo_rq())

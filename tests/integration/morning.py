@@ -6,7 +6,7 @@ from db import job_lifecycle, studies
 from db.context import SiteContext
 from db.database import Database
 from db.ingest import ingest
-from db.jobs import Backoff
+from db.leases import Backoff
 from db.models import Job, JobKind, ReportRow, Table
 from db.studies import StudyEvent
 from lumbar.settings import Settings
@@ -33,7 +33,7 @@ def open_site(home: Path, **settings) -> SiteContext:
 def fill(site: SiteContext) -> None:
     """Finding 1 is of the severe study, and a moderate or severe one only its canal's."""
     told = {
-        "told": ["the canal was followed"],
+        "notes": ["the canal was followed"],
         "caveats": ["the border to the sacrum looks transitional"],
     }
     analysed(
@@ -48,13 +48,13 @@ def fill(site: SiteContext) -> None:
         for _ in range(2):
             job = job_lifecycle.claim(session, JobKind.DELIVER, lease_s=10)
             if job.destination == "archive":
-                job_lifecycle.delivered(session, job, "200")
+                job_lifecycle.end_delivery(session, job, "200")
             else:
                 job_lifecycle.release(session, job, "the PACS is away", Backoff(2, 0, 0))
     ingest(site.database, site.store, arrival(make_slice(study=2)))
     with site.database.transaction() as session:
         studies.complete(session, studies.find(session, FAILED_UID).id)
-        job_lifecycle.bury(
+        job_lifecycle.dead_letter(
             session, job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10), "the disk is full"
         )
         assert session.get_one(Job, DEAD).kind is JobKind.ANALYSE

@@ -1,4 +1,4 @@
-"""The audit trail as DICOM audit messages, and on its way to a syslog server."""
+"""The audit trail as DICOM audit messages, and its forwarding to a syslog server."""
 
 import socket
 import threading
@@ -31,11 +31,17 @@ WHEN = datetime(2026, 11, 27, 12, tzinfo=UTC)
         ("finding.reviewed", "110103", "U", "0"),
     ],
 )
-def test_an_event_is_told_in_dicoms_codes(event, code, action, outcome):
+def test_an_event_is_coded_as_dicom_says(event, code, action, outcome):
     root = ElementTree.fromstring(audit_message(AuditLine(WHEN, event, 'an"<na', "1.2.3"), "here"))
-    told = root.find("EventIdentification")
-    assert (told.find("EventID").get("csd-code"), told.get("EventActionCode")) == (code, action)
-    assert (told.get("EventOutcomeIndicator"), told.find("EventTypeCode").get("csd-code")) == (
+    identification = root.find("EventIdentification")
+    assert (
+        identification.find("EventID").get("csd-code"),
+        identification.get("EventActionCode"),
+    ) == (code, action)
+    assert (
+        identification.get("EventOutcomeIndicator"),
+        identification.find("EventTypeCode").get("csd-code"),
+    ) == (
         outcome,
         event,
     )
@@ -45,7 +51,7 @@ def test_an_event_is_told_in_dicoms_codes(event, code, action, outcome):
 
 
 class Listener:
-    """A syslog server over TCP that keeps what it gets."""
+    """A syslog server over TCP that keeps the messages it receives."""
 
     def __init__(self):
         self._socket = socket.create_server(("127.0.0.1", 0))
@@ -88,19 +94,18 @@ def test_every_settled_line_is_sent_once_and_in_order(database):
     fill(database, 3)
     assert audit.forward(database, Syslog(listener.url)) == 3
     fill(database, 2)
-    fill(
-        database, 1, age=timedelta(seconds=5)
-    )  # too young: a line with a smaller number may still appear
+    # too recent: a line with a smaller number may still appear
+    fill(database, 1, age=timedelta(seconds=5))
     assert audit.forward(database, Syslog(listener.url)) == 2
     assert audit.forward(database, Syslog(listener.url)) == 0
     wait_until(lambda: len(listener.messages) == 5, 10, lambda: str(listener.messages))
     listener.close()
-    told = listener.messages
+    messages = listener.messages
     assert all(
         message.startswith(b"<85>1 ") and b" DICOM+RFC3881 - \xef\xbb\xbf<?xml" in message
-        for message in told
+        for message in messages
     )
-    assert [message.split(b'csd-code="event.')[1][:1] for message in told] == [
+    assert [message.split(b'csd-code="event.')[1][:1] for message in messages] == [
         b"0",
         b"1",
         b"2",
@@ -109,7 +114,7 @@ def test_every_settled_line_is_sent_once_and_in_order(database):
     ]
 
 
-def test_what_a_server_that_is_away_did_not_get_is_sent_later(database):
+def test_lines_that_an_unavailable_server_did_not_receive_are_sent_later(database):
     fill(database, 2)
     with pytest.raises(Transient, match="does not take audit messages"):
         audit.forward(database, Syslog(f"tcp://127.0.0.1:{free_port()}"))
@@ -129,6 +134,6 @@ def test_a_datagram_holds_one_message():
 
 
 @pytest.mark.parametrize("url", ["http://host:1", "tcp://", "udp://host:99999", "host:514", ""])
-def test_an_address_that_is_none_is_refused(url):
+def test_an_unusable_address_is_refused(url):
     with pytest.raises(WrongSetting, match="LUMBAR_SYSLOG"):
         Syslog(url)

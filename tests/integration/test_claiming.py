@@ -125,13 +125,13 @@ def test_two_sweeps_give_a_lost_job_back_once(site, queue):
     claim(site)
     change(site, 1, lease_expires_at=jobs.db_now(-1))
     with site.database.reading() as session:
-        (lost,) = jobs.expired(session)
+        (lost,) = job_lifecycle.expired(session)
     together = Barrier(2)
 
     def sweep(_):
         together.wait(10)
         with site.database.transaction() as session:
-            return job_lifecycle.recover(session, lost, max_losses=10)
+            return job_lifecycle.recover(session, lost, max_losses=10) is not None
 
     with ThreadPoolExecutor(2) as sweeps:
         assert sorted(sweeps.map(sweep, range(2))) == [False, True]
@@ -148,7 +148,9 @@ def test_a_worker_that_lost_its_lease_takes_nothing_from_the_one_that_has_it(sit
         assert job_lifecycle.recover(session, late, max_losses=10)
     assert claim(site) == 1
     with site.database.transaction() as session:
-        job_lifecycle.release(session, late, "the disk is away", site.transient_backoff)
+        job_lifecycle.release(
+            session, late, "the disk is away", site.retry_policy(late.kind).temporary
+        )
     with site.database.reading() as session:
         assert session.scalars(select(Study.state)).one() is StudyState.ANALYSING
 

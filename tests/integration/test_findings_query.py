@@ -98,8 +98,8 @@ def test_a_study_tells_what_changed_what_was_said_and_where_its_report_went(site
     with site.database.transaction() as session:
         study = studies.find(session, f"{ROOT}.1")
         number = reviews.finding_ids(session, study.id)[RECESS]
-        reviews.review(session, number, Severity.SEVERE, "plainly", "anna")
-        reviews.review(session, number, Severity.MODERATE, "on second thoughts", "ben")
+        reviews.add_review(session, number, Severity.SEVERE, "plainly", "anna")
+        reviews.add_review(session, number, Severity.MODERATE, "on second thoughts", "ben")
     with site.database.reading() as session:
         told = study_detail(session, f"{ROOT}.1", Ranking())
     assert set(told.changes) == {
@@ -121,7 +121,7 @@ def analysed_again(site, exceptions):
         Finding(*key.parts, probabilities=exceptions.get(key, NORMAL), point=POINT, shows=0.9)
         for key in ALL_FINDINGS
     ]
-    end(site, 1, StudyEvent.ANALYSED, found=again, bundle=bundle(TrainedOn.CLINICAL))
+    end(site, 1, StudyEvent.ANALYSED, findings=again, bundle=bundle(TrainedOn.CLINICAL))
 
 
 def test_a_superseded_finding_cannot_be_reviewed(site):
@@ -134,7 +134,7 @@ def test_a_superseded_finding_cannot_be_reviewed(site):
         site.database.transaction() as session,
         pytest.raises(Exception, match="a later revision has replaced"),
     ):
-        reviews.review(session, number, Severity.SEVERE, "", "anna")
+        reviews.add_review(session, number, Severity.SEVERE, "", "anna")
 
 
 def test_figures_count_what_waits_and_how_old_it_is(site):
@@ -171,7 +171,7 @@ def test_a_week_counts_severities_and_the_last_words(site):
             (CANAL, Severity.SEVERE),
             (RECESS, Severity.SEVERE),
         ):
-            reviews.review(session, numbers[key], severity, "", "anna")
+            reviews.add_review(session, numbers[key], severity, "", "anna")
     with site.database.reading() as session:
         weeks = statistics.by_week(session, now=datetime.now(UTC))
     assert weeks[-1].counts == {Severity.NORMAL_MILD: 23, Severity.MODERATE: 1, Severity.SEVERE: 1}

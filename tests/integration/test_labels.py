@@ -22,7 +22,9 @@ def point(number):
 def reviewed(site, key, severity):
     with site.database.transaction() as session:
         study = studies.find(session, f"{ROOT}.1")
-        reviews.review(session, reviews.finding_ids(session, study.id)[key], severity, "", "anna")
+        reviews.add_review(
+            session, reviews.finding_ids(session, study.id)[key], severity, "", "anna"
+        )
 
 
 def study_with_points(site):
@@ -31,7 +33,7 @@ def study_with_points(site):
     found = [
         Finding(*key.parts, probabilities=SEVERE, point=point(9), shows=0.9) for key in ALL_FINDINGS
     ]
-    end(site, 1, StudyEvent.ANALYSED, found=found, bundle=bundle(TrainedOn.CLINICAL))
+    end(site, 1, StudyEvent.ANALYSED, findings=found, bundle=bundle(TrainedOn.CLINICAL))
 
 
 def test_only_what_was_reviewed_is_a_label_and_the_last_word_counts(site, tmp_path):
@@ -63,7 +65,7 @@ def test_a_word_on_an_earlier_revision_stays_a_label(site):
     analysed_again = [
         Finding(*key.parts, probabilities=SEVERE, point=point(9), shows=0.9) for key in ALL_FINDINGS
     ]
-    end(site, 1, StudyEvent.ANALYSED, found=analysed_again, bundle=bundle(TrainedOn.CLINICAL))
+    end(site, 1, StudyEvent.ANALYSED, findings=analysed_again, bundle=bundle(TrainedOn.CLINICAL))
     with site.database.reading() as session:
         assert session.query(FindingRow).filter(FindingRow.superseded.is_(True)).count() == 25
         assert reviewed_labels.labels(session).findings == 1

@@ -14,7 +14,8 @@ from db import job_lifecycle, jobs, operator_actions, retention, studies
 from db.context import SiteContext
 from db.database import Database
 from db.ingest import IngestResult, ingest
-from db.jobs import Backoff
+from db.jobs import ClaimedJob
+from db.leases import Backoff, LeaseLostError
 from db.models import FindingRow, Instance, Job, JobKind, JobState, Series, Study, StudyState
 from db.studies import ENDED, StudyEvent
 from lumbar.errors import Permanent
@@ -43,7 +44,7 @@ class Machine(RuleBasedStateMachine):
         self.acknowledged: dict[str, int] = {}  # SOP Instance UID → number of its study
         self.patients: dict[int, str] = {}  # number of a study → whose it is
         self.workers: list[
-            tuple[jobs.Claimed, frozenset[str]]
+            tuple[ClaimedJob, frozenset[str]]
         ] = []  # what each holds, and the images it read
         self.read: dict[int, frozenset[str]] = {}  # study → the images its last good analysis read
 
@@ -99,9 +100,9 @@ class Machine(RuleBasedStateMachine):
             return
         claimed, seen = self.workers.pop(data.draw(st.integers(0, len(self.workers) - 1)))
         found = NOT_ASSESSED if event is StudyEvent.ANALYSED else []
-        with suppress(job_lifecycle.LeaseLostError), self.site.database.transaction() as session:
+        with suppress(LeaseLostError), self.site.database.transaction() as session:
             job_lifecycle.end_analysis(
-                session, claimed, event, reason="a stub", found=found, bundle=BUNDLE
+                session, claimed, event, reason="a stub", findings=found, bundle=BUNDLE
             )
             self.read[claimed.study_id] = seen
 
@@ -111,7 +112,7 @@ class Machine(RuleBasedStateMachine):
             claimed, _ = self.workers.pop(data.draw(st.integers(0, len(self.workers) - 1)))
             with self.site.database.transaction() as session:
                 job_lifecycle.release(
-                    session, claimed, "it failed", Backoff(attempts=2, base_s=1e-6, longest_s=1e-6)
+                    session, claimed, "it failed", Backoff(attempts=2, base_s=1e-6, max_s=1e-6)
                 )
 
     @rule()
@@ -123,7 +124,7 @@ class Machine(RuleBasedStateMachine):
                 .where(Job.state == JobState.RUNNING)
                 .values(lease_expires_at=jobs.db_now(-1))
             )
-            for lost in jobs.expired(session):
+            for lost in job_lifecycle.expired(session):
                 job_lifecycle.recover(session, lost, max_losses=3)
 
     @rule(study=study_numbers)

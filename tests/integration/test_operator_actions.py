@@ -5,9 +5,9 @@ from sqlalchemy import select, update
 
 from db import job_lifecycle, jobs, operator_actions, studies
 from db.ingest import ingest
-from db.jobs import Backoff
+from db.leases import Backoff, LeaseLostError
 from db.models import AuditEvent, Job, JobKind, JobState, ReportRow, Study, StudyState
-from db.operator_actions import BY_HAND
+from db.operator_actions import CANCELLED
 from db.studies import StudyEvent
 from lumbar.errors import Permanent
 from tests.factories.instances import ROOT, arrival, make_slice
@@ -87,7 +87,7 @@ def test_a_job_that_waits_for_its_next_try_is_due_now(site, analysis):
     give_back(site, claim(site, JobKind.ANALYSE), LATER)
     assert claim(site, JobKind.ANALYSE) is None
     by_a_person(site, operator_actions.retry, analysis)
-    assert claim(site, JobKind.ANALYSE).job_id == analysis
+    assert claim(site, JobKind.ANALYSE).lease.row_id == analysis
     assert audited(site) == [("job.retried", "person", 1, {"job": analysis})]
 
 
@@ -96,7 +96,7 @@ def test_a_dead_delivery_has_all_its_tries_again(site, delivery):
     assert row(site, Job, delivery).state is JobState.DEAD
     by_a_person(site, operator_actions.retry, delivery)
     claimed = claim(site, JobKind.DELIVER)
-    assert (claimed.job_id, claimed.attempts, claimed.losses) == (delivery, 1, 0)
+    assert (claimed.lease.row_id, claimed.lease.attempts, claimed.lease.losses) == (delivery, 1, 0)
 
 
 def test_a_dead_analysis_is_made_again_as_the_studys_next_revision(site, analysis):
@@ -107,11 +107,11 @@ def test_a_dead_analysis_is_made_again_as_the_studys_next_revision(site, analysi
     assert claim(site, JobKind.ANALYSE).revision == 2
 
 
-def test_what_was_overtaken_or_has_ended_is_not_tried_again(site, analysis):
+def test_what_was_superseded_or_has_ended_is_not_tried_again(site, analysis):
     refused(site, operator_actions.retry, 4711, "no job 4711")
     give_back(site, claim(site, JobKind.ANALYSE), ONCE)
     ingest(site.database, site.store, arrival(make_slice(number=2)))
-    refused(site, operator_actions.retry, analysis, "overtaken")
+    refused(site, operator_actions.retry, analysis, "superseded")
     next_analysis(site)
     early = analysed(site, 2)
     give_back(site, claim(site, JobKind.DELIVER), ONCE)
@@ -130,14 +130,14 @@ def test_a_cancelled_analysis_leaves_its_study_failed_with_the_reason_and_its_wo
     claimed = claim(site, JobKind.ANALYSE) if running else None
     by_a_person(site, operator_actions.cancel, analysis)
     study = row(site, Study)
-    assert (study.state, study.reason) == (StudyState.FAILED, f"its analysis was {BY_HAND}")
+    assert (study.state, study.reason) == (StudyState.FAILED, f"its analysis was {CANCELLED}")
     assert study.ended_at is not None
     assert (row(site, Job, analysis).state, row(site, Job, analysis).last_error) == (
         JobState.CANCELLED,
-        BY_HAND,
+        CANCELLED,
     )
     if running:
-        with pytest.raises(job_lifecycle.LeaseLostError), site.database.transaction() as session:
+        with pytest.raises(LeaseLostError), site.database.transaction() as session:
             job_lifecycle.end_analysis(session, claimed, StudyEvent.ANALYSED)
         give_back(site, claimed, LATER)
     assert claim(site, JobKind.ANALYSE) is None
@@ -168,7 +168,7 @@ def test_jobs_are_listed_as_they_are_taken_and_by_state_and_kind(site, analysis)
     def listed(**filters):
         with site.database.reading() as session:
             return [
-                row.study_instance_uid[-1] for row in operator_actions.listed(session, **filters)
+                row.study_instance_uid[-1] for row in operator_actions.list_jobs(session, **filters)
             ]
 
     assert listed() == ["2", "3", "1"]

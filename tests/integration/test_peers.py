@@ -1,4 +1,4 @@
-"""Sending to real peers, and to ones that misbehave."""
+"""Sending to real peers, and to peers that misbehave."""
 
 import json
 import socket
@@ -27,7 +27,7 @@ from pynetdicom.sop_class import (
 from lumbar import peers
 from lumbar.errors import Permanent, Transient
 from lumbar.peers import Delivered, DicomwebDestination, DimseDestination, parse_destination
-from lumbar.peers.demo_pacs import SmallPacs
+from lumbar.peers.demo_pacs import DemoPacs
 from lumbar.peers.dimse import send_files
 from lumbar.peers.outcomes import Busy, NotAuthorised, ProcessingFailed, Refused, Unreachable
 from lumbar.reports.report import Report
@@ -37,7 +37,7 @@ from lumbar.spine.findings import Finding
 from lumbar.spine.provenance import BundleIdentity, Provenance, TrainedOn
 from tests.peers import Orthanc, Storescp, free_port
 
-ABORTS = -1  # what a peer may do instead of answering
+ABORTS = -1  # in place of a status: the peer aborts the association
 STUDY = "1.2.826.0.1.3680043.8.498.2"
 
 
@@ -68,23 +68,23 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
 
 
 def data_set(content: bytes) -> bytes:
-    """What follows the file meta information, which each archive writes anew."""
+    """What follows the file meta information, which each archive writes itself."""
     file = BytesIO(content)
     meta = dcmread(BytesIO(content), stop_before_pixels=True).file_meta
     file.seek(132 + 12 + meta.FileMetaInformationGroupLength)
     return file.read()
 
 
-@pytest.mark.parametrize("way", ["dimse", "dicomweb"])
-def test_orthanc_holds_the_report_as_it_was_built(
-    orthanc: Orthanc, report: Report, way: str
+@pytest.mark.parametrize("protocol", ["dimse", "dicomweb"])
+def test_orthanc_stores_the_report_as_it_was_built(
+    orthanc: Orthanc, report: Report, protocol: str
 ) -> None:
-    delivered = peers.send(getattr(orthanc, way), report.content)
+    delivered = peers.send(getattr(orthanc, protocol), report.content)
 
     assert delivered.warning is None
     (instance,) = orthanc.rest("/instances")
-    held = orthanc.download(f"/instances/{instance}/file")
-    assert sha256(data_set(held)).hexdigest() == sha256(data_set(report.content)).hexdigest()
+    stored = orthanc.download(f"/instances/{instance}/file")
+    assert sha256(data_set(stored)).hexdigest() == sha256(data_set(report.content)).hexdigest()
     tags = orthanc.rest(f"/instances/{instance}/simplified-tags")
     assert (tags["SOPInstanceUID"], tags["StudyInstanceUID"], tags["Modality"]) == (
         report.sop_instance_uid,
@@ -94,23 +94,23 @@ def test_orthanc_holds_the_report_as_it_was_built(
     orthanc.delete(f"/instances/{instance}")
 
 
-@pytest.mark.parametrize("way", ["dimse", "dicomweb"])
+@pytest.mark.parametrize("protocol", ["dimse", "dicomweb"])
 def test_sending_again_is_no_failure_and_no_second_report(
-    orthanc: Orthanc, report: Report, way: str
+    orthanc: Orthanc, report: Report, protocol: str
 ) -> None:
     for _ in range(2):
-        peers.send(getattr(orthanc, way), report.content)
+        peers.send(getattr(orthanc, protocol), report.content)
 
     (instance,) = orthanc.rest("/instances")
     orthanc.delete(f"/instances/{instance}")
 
 
-def test_both_ways_into_orthanc_answer_a_test(orthanc: Orthanc) -> None:
+def test_both_protocols_of_orthanc_pass_the_connection_test(orthanc: Orthanc) -> None:
     for destination in orthanc.destinations:
         peers.test(destination)
 
 
-def test_a_wrong_called_ae_title_is_named_and_worth_another_try(
+def test_a_wrong_called_ae_title_is_named_and_a_temporary_error(
     orthanc: Orthanc, report: Report
 ) -> None:
     wrong = DimseDestination("pacs", "127.0.0.1", orthanc.dicom_port, "NOBODY")
@@ -135,7 +135,7 @@ def test_a_url_that_is_not_the_dicomweb_root_is_refused(orthanc: Orthanc, report
 @pytest.mark.parametrize(
     "url", ["dicom://PACS@127.0.0.1:{port}", "http://127.0.0.1:{port}/dicom-web"]
 )
-def test_a_closed_port_is_worth_another_try(report: Report, url: str) -> None:
+def test_a_closed_port_is_a_temporary_error(report: Report, url: str) -> None:
     closed = parse_destination("pacs", url.format(port=free_port()))
 
     with pytest.raises(Unreachable, match=r"^pacs .*does not answer") as failure:
@@ -146,13 +146,13 @@ def test_a_closed_port_is_worth_another_try(report: Report, url: str) -> None:
         peers.test(closed)
 
 
-def test_an_unknown_host_is_worth_another_try(report: Report) -> None:
+def test_an_unknown_host_is_a_temporary_error(report: Report) -> None:
     for url in ("dicom://PACS@pacs.invalid:104", "http://pacs.invalid/dicom-web"):
         with pytest.raises(Unreachable, match=r"^pacs"):
             peers.send(parse_destination("pacs", url), report.content)
 
 
-def test_a_peer_that_never_answers_is_given_up(report: Report) -> None:
+def test_a_peer_that_never_responds_times_out(report: Report) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         for url in (f"dicom://PACS@127.0.0.1:{port}", f"http://127.0.0.1:{port}/dicom-web"):
@@ -160,7 +160,7 @@ def test_a_peer_that_never_answers_is_given_up(report: Report) -> None:
                 peers.send(parse_destination("pacs", url), report.content, timeout_s=0.2)
 
 
-def test_a_peer_that_aborts_while_storing_is_worth_another_try(report: Report) -> None:
+def test_a_peer_that_aborts_while_storing_is_a_temporary_error(report: Report) -> None:
     with answering(ABORTS) as (destination, stored), pytest.raises(Unreachable, match="broke off"):
         peers.send(destination, report.content)
     assert len(stored) == 1
@@ -169,21 +169,21 @@ def test_a_peer_that_aborts_while_storing_is_worth_another_try(report: Report) -
 def test_files_after_an_abort_are_reported_one_by_one(tmp_path: Path) -> None:
     paths = [image(tmp_path / f"{n}.dcm") for n in range(3)]
 
-    with answering(ABORTS, takes=MRImageStorage) as (destination, stored):
-        lost = send_files(destination, paths)
+    with answering(ABORTS, accepts=MRImageStorage) as (destination, stored):
+        failed = send_files(destination, paths)
 
-    assert [f.path for f in lost] == paths
+    assert [file.path for file in failed] == paths
     assert len(stored) == 1
 
 
 def image(path: Path, syntax: UID = ImplicitVRLittleEndian) -> Path:
-    """A small file whose bytes in the encapsulated syntax need not be an image for the transport."""
+    """A small file. Sending does not decode it, so an encapsulated syntax needs no real image."""
     mr = header()
     mr.SOPInstanceUID = f"{STUDY}.1.{int(sha256(path.name.encode()).hexdigest()[:8], 16)}"
     mr.file_meta = FileMetaDataset()
     mr.file_meta.TransferSyntaxUID = syntax
     mr.save_as(path, enforce_file_format=True)
-    with path.open("ab") as file:  # an old group length, which whoever encodes anew leaves out
+    with path.open("ab") as file:  # a retired group length, which encoding it again would drop
         file.write(
             b"\x32\x00\x00\x00"
             + (b"\x04\0\0\0" if syntax.is_implicit_VR else b"UL\x04\0")
@@ -204,23 +204,25 @@ def test_files_of_every_kind_arrive_unchanged_over_one_association(
     with Storescp(tmp_path) as peer:
         failed = send_files(peer.dimse, [*sent, broken], lambda: steps.append(None))
 
-    assert [(f.path, f.reason) for f in failed] == [
+    assert [(file.path, file.reason) for file in failed] == [
         (broken, "broken.dcm is not a readable DICOM file")
     ]
     assert len(steps) == 4
-    held = {data_set(path.read_bytes()) for path in peer.folder.iterdir()}
-    assert held == {data_set(path.read_bytes()) for path in sent}
+    stored = {data_set(path.read_bytes()) for path in peer.folder.iterdir()}
+    assert stored == {data_set(path.read_bytes()) for path in sent}
 
 
-def test_the_small_pacs_keeps_what_it_gets_and_says_when(tmp_path: Path, report: Report) -> None:
-    with SmallPacs(tmp_path / "pacs") as pacs:
+def test_the_demo_pacs_keeps_what_it_receives_and_signals_it(
+    tmp_path: Path, report: Report
+) -> None:
+    with DemoPacs(tmp_path / "pacs") as pacs:
         destination = DimseDestination("demo", "127.0.0.1", pacs.port, pacs.ae_title)
         peers.test(destination)
         peers.send(destination, report.content)
         received = pacs.wait_for(
             lambda r: r.sop_instance_uid == report.sop_instance_uid, timeout_s=10
         )
-        with pytest.raises(Transient, match="nothing that fits"):
+        with pytest.raises(Transient, match="no such instance"):
             pacs.wait_for(lambda r: r.sop_class_uid == MRImageStorage, timeout_s=0)
 
     assert received.sop_class_uid == Comprehensive3DSRStorage
@@ -230,9 +232,12 @@ def test_the_small_pacs_keeps_what_it_gets_and_says_when(tmp_path: Path, report:
 
 @contextmanager
 def answering(
-    status: int, *, lists: int | None = None, takes: str = Comprehensive3DSRStorage
+    status: int, *, matches: int | None = None, accepts: str = Comprehensive3DSRStorage
 ) -> Iterator[tuple[DimseDestination, list[str]]]:
-    """An SCP that answers every C-STORE with ``status``, and C-FIND with ``lists`` matches (None: no C-FIND)."""
+    """An SCP that answers every C-STORE with ``status``, and C-FIND with so many ``matches``.
+
+    With None, it offers no C-FIND.
+    """
     stored: list[str] = []
 
     def store(event: Any) -> int:
@@ -242,12 +247,12 @@ def answering(
         return status
 
     def find(event: Any) -> Iterator[tuple[int, Dataset | None]]:
-        for _ in range(lists or 0):
+        for _ in range(matches or 0):
             yield 0xFF00, event.identifier
 
     entity = AE(ae_title="ODD")
-    entity.add_supported_context(takes)
-    if lists is not None:
+    entity.add_supported_context(accepts)
+    if matches is not None:
         entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
     server = entity.start_server(
         ("127.0.0.1", 0),
@@ -261,7 +266,7 @@ def answering(
 
 
 @pytest.mark.parametrize(
-    ("status", "error", "tries"),
+    ("status", "error", "attempts"),
     [
         (0xA700, Busy, 1),
         (0x0213, Busy, 1),
@@ -274,8 +279,8 @@ def answering(
         (0xC211, Refused, 2),
     ],
 )
-def test_a_status_says_whether_to_try_again(
-    report: Report, status: int, error: type[Exception], tries: int
+def test_a_status_decides_whether_to_retry(
+    report: Report, status: int, error: type[Exception], attempts: int
 ) -> None:
     with (
         answering(status) as (destination, stored),
@@ -283,7 +288,7 @@ def test_a_status_says_whether_to_try_again(
     ):
         peers.send(destination, report.content)
 
-    assert len(stored) == tries
+    assert len(stored) == attempts
 
 
 @pytest.mark.parametrize("status", [0xB000, 0xB006, 0xB007])
@@ -297,36 +302,36 @@ def test_a_warning_is_delivered(report: Report, status: int) -> None:
 
 
 def test_a_duplicate_is_delivered_once_the_peer_lists_it(report: Report) -> None:
-    with answering(0x0111, lists=1) as (destination, _):
-        assert peers.send(destination, report.content) == Delivered("0111", "it was stored already")
+    with answering(0x0111, matches=1) as (destination, _):
+        assert peers.send(destination, report.content) == Delivered("0111", "it was already stored")
 
 
 def test_a_duplicate_that_the_peer_does_not_list_is_refused(report: Report) -> None:
     with (
-        answering(0x0111, lists=0) as (destination, _),
+        answering(0x0111, matches=0) as (destination, _),
         pytest.raises(Refused, match="does not list"),
     ):
         peers.send(destination, report.content)
 
 
-def test_a_duplicate_is_believed_where_the_peer_cannot_be_asked(report: Report) -> None:
+def test_a_duplicate_is_delivered_where_the_peer_cannot_be_queried(report: Report) -> None:
     with answering(0x0111) as (destination, _):
-        assert "cannot be asked" in (peers.send(destination, report.content).warning or "")
+        assert "cannot be queried" in (peers.send(destination, report.content).warning or "")
 
 
-def test_a_peer_that_takes_no_reports_refuses_for_good(report: Report) -> None:
+def test_a_peer_that_accepts_no_reports_is_a_permanent_error(report: Report) -> None:
     with (
-        answering(0, takes=Verification) as (destination, _),
+        answering(0, accepts=Verification) as (destination, _),
         pytest.raises(Refused, match="3D SR") as failure,
     ):
         peers.send(destination, report.content)
     assert isinstance(failure.value, Permanent)
 
 
-def test_one_kind_the_peer_does_not_take_leaves_the_others(tmp_path: Path) -> None:
+def test_one_transfer_syntax_that_is_not_accepted_does_not_stop_the_others(tmp_path: Path) -> None:
     plain, packed = image(tmp_path / "plain.dcm"), image(tmp_path / "j2k.dcm", JPEG2000Lossless)
 
-    with answering(0, takes=MRImageStorage) as (destination, stored):
+    with answering(0, accepts=MRImageStorage) as (destination, stored):
         (failed,) = send_files(destination, [packed, plain])
 
     assert failed.path == packed
@@ -336,7 +341,7 @@ def test_one_kind_the_peer_does_not_take_leaves_the_others(tmp_path: Path) -> No
 
 @dataclass
 class Web:
-    """An HTTP server with one answer to everything; it keeps what it was asked."""
+    """An HTTP server with one response to everything; it records the requests."""
 
     status: int
     body: object = None
@@ -350,12 +355,12 @@ class Web:
             def do_POST(self) -> None:
                 content = self.rfile.read(int(self.headers["Content-Length"]))
                 web.requests.append((self.path, dict(self.headers), content))
-                answer = b"" if web.body is None else json.dumps(web.body).encode()
+                response = b"" if web.body is None else json.dumps(web.body).encode()
                 self.send_response(web.status)
                 self.send_header("Location", "/elsewhere")
-                self.send_header("Content-Length", str(len(answer)))
+                self.send_header("Content-Length", str(len(response)))
                 self.end_headers()
-                self.wfile.write(answer)
+                self.wfile.write(response)
 
             def log_message(self, *_: object) -> None: ...
 
@@ -380,7 +385,7 @@ def failed(report: Report, reason: int) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    ("status", "reason", "error", "says"),
+    ("status", "reason", "error", "message"),
     [
         (202, 0xA700, Busy, "A700"),
         (200, 0xA700, Busy, "A700"),
@@ -397,18 +402,18 @@ def failed(report: Report, reason: int) -> dict[str, object]:
         (503, None, Busy, "503"),
     ],
 )
-def test_an_http_answer_says_whether_to_try_again(
-    report: Report, status: int, reason: int | None, error: type[Exception], says: str
+def test_an_http_response_decides_whether_to_retry(
+    report: Report, status: int, reason: int | None, error: type[Exception], message: str
 ) -> None:
     web = Web(status, None if reason is None else failed(report, reason))
 
-    with web.operations() as destination, pytest.raises(error, match=f"^web .*{says}"):
+    with web.running() as destination, pytest.raises(error, match=f"^web .*{message}"):
         peers.send(destination, report.content)
 
     assert len(web.requests) == 1
 
 
-def test_a_server_that_stored_with_a_warning_has_it_delivered(report: Report) -> None:
+def test_a_warning_of_the_server_is_delivered(report: Report) -> None:
     item = {
         "00081155": {"vr": "UI", "Value": [report.sop_instance_uid]},
         "00081196": {"vr": "US", "Value": [0xB000]},
@@ -428,12 +433,12 @@ def test_a_server_that_stored_with_a_warning_has_it_delivered(report: Report) ->
         ({}, None),
     ],
 )
-def test_the_file_goes_as_one_part_with_its_credentials(
+def test_the_file_is_sent_as_one_part_with_the_credentials(
     report: Report, login: dict[str, str], header_value: str | None
 ) -> None:
     web = Web(200)
 
-    with web.operations(**login) as destination:
+    with web.running(**login) as destination:
         assert peers.send(destination, report.content) == Delivered("200")
 
     ((path, headers, body),) = web.requests

@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import select
 
 from commands import services
-from db import previews
+from db import context, job_lifecycle, leases, previews
 from db.ingest import ingest
-from db.job_lifecycle import LeaseLostError
+from db.leases import LeaseLostError
 from db.models import Instance, JobKind, JobState
-from db.preview_results import Answer
+from db.preview_results import PreviewResult
 from db.read_models import metrics, study_queries
 from db.types import db_now
 from lumbar.errors import NotDicom, NotFound
@@ -52,8 +52,8 @@ class NoDoorbell:
         self.rung[kind] = due
 
 
-def answer_of(site, name) -> Answer:
-    return Answer.read(row(site, name).answer)
+def answer_of(site, name) -> PreviewResult:
+    return PreviewResult.from_json(row(site, name).result)
 
 
 def test_a_zip_of_a_study_is_answered_with_25_findings_and_a_picture_and_nothing_else_is_left(
@@ -66,7 +66,7 @@ def test_a_zip_of_a_study_is_answered_with_25_findings_and_a_picture_and_nothing
     assert read(site)
     found = row(site, name)
     answer = answer_of(site, name)
-    assert (found.state, found.reason) == (JobState.DONE, None)
+    assert (found.state, found.failure) == (JobState.DONE, None)
     assert found.images == len(files_of(study))
     assert set(answer.cells) == set(ALL_FINDINGS)
     graded = [grade for grade in answer.findings if grade.severity]
@@ -126,7 +126,7 @@ def test_what_cannot_be_read_gives_a_reason_in_words_and_goes_as_well(site, file
     found = row(site, name)
     assert found.state is JobState.DONE
     assert found.attempts == 1
-    assert re.fullmatch(reason, found.reason)
+    assert re.fullmatch(reason, found.failure)
     assert files_left(site, name) == []
     assert trail(site)[-1] == ("upload.not_analysable", "reader", None)
 
@@ -154,7 +154,7 @@ def test_a_hostile_zip_is_refused_in_words_and_writes_nowhere_else(site, tmp_pat
     found = row(site, name)
     assert found.state is JobState.DONE
     if hostile.why:
-        assert re.fullmatch(hostile.why, found.reason)
+        assert re.fullmatch(hostile.why, found.failure)
     else:
         assert answer_of(site, name).readings  # it is axial
     new = {path for path in tmp_path.rglob("*") if "previews" not in path.parts} - before
@@ -166,15 +166,15 @@ def test_a_lost_workers_upload_is_read_by_another_and_after_three_by_nobody(site
     name = uploaded(site, [image()])
     for lost in (1, 2, 3):
         with site.database.transaction() as session:
-            assert previews.claim(session, lease_s=10).attempts == lost
+            assert job_lifecycle.claim_preview(session, lease_s=10).lease.attempts == lost
         assert not read(site)  # it is in its hands
         expire(site, name)
         notifier = NoDoorbell()
-        assert sweep(site, notifier)["previews_recovered"] == 1
+        assert sweep(site, notifier)["jobs_recovered"] == 1
         assert notifier.rung[JobKind.PREVIEW] == (lost < 3)
     found = row(site, name)
     assert found.state is JobState.DEAD
-    assert "lost 3 times" in found.reason
+    assert "lost 3 times" in found.failure
     assert files_left(site, name) == []
     assert ("upload.failed", "reader", None) in trail(site)
 
@@ -182,18 +182,19 @@ def test_a_lost_workers_upload_is_read_by_another_and_after_three_by_nobody(site
 def test_an_upload_of_a_lost_worker_is_answered_by_the_next(site):
     name = uploaded(site, [image()])
     with site.database.transaction() as session:
-        lost = previews.claim(session, lease_s=10)
+        lost = job_lifecycle.claim_preview(session, lease_s=10)
     (previews.folder(site, name) / previews.SCRATCH / "1").mkdir()  # what it was about to do
     expire(site, name)
     sweep(site, NoDoorbell())
     assert read(site)
     assert row(site, name).state is JobState.DONE
     with pytest.raises(LeaseLostError), site.database.transaction() as session:
-        previews.finish(session, lost, Answer(caveats=("of the lost one",)))
+        job_lifecycle.end_preview(session, lost, PreviewResult(caveats=("of the lost one",)))
+    with pytest.raises(LeaseLostError), site.database.transaction() as session:
+        job_lifecycle.refuse_preview(session, lost, "of the lost one", ())
     with site.database.transaction() as session:
-        assert not previews.refuse(session, lost, "of the lost one", ())
-        assert not previews.bury(session, lost, "of the lost one")
-        assert not previews.heartbeat(session, lost, lease_s=10)
+        assert not job_lifecycle.dead_letter(session, lost, "of the lost one")
+        assert not leases.extend(session, lost.lease, lease_s=10)
     assert "of the lost one" not in answer_of(site, name).caveats
 
 
@@ -204,7 +205,7 @@ def test_an_overtaken_worker_leaves_the_files_to_who_has_them_now(site, monkeypa
         expire(site, name)
         sweep(site, NoDoorbell())
         with site.database.transaction() as session:
-            previews.claim(session, lease_s=10)
+            job_lifecycle.claim_preview(session, lease_s=10)
         raise NotDicom("too late")
 
     monkeypatch.setattr(preview, "analyse", overtaken)
@@ -218,7 +219,7 @@ def test_what_is_forgotten_while_it_is_read_stays_forgotten(site, monkeypatch):
     classify = preview.single_image.classify
 
     def meanwhile(*arguments):
-        previews.forget(site, name)
+        previews.discard(site, name)
         return classify(*arguments)
 
     monkeypatch.setattr(preview.single_image, "classify", meanwhile)
@@ -229,7 +230,7 @@ def test_what_is_forgotten_while_it_is_read_stays_forgotten(site, monkeypatch):
 
 
 def test_a_fault_of_ours_is_tried_three_times_and_then_the_files_go(site, monkeypatch):
-    monkeypatch.setattr(previews, "AGAIN_S", -1)
+    monkeypatch.setattr(context, "PREVIEW_WAIT_S", 0.0)
     name = uploaded(site, [image()])
 
     def broken():
@@ -241,17 +242,17 @@ def test_a_fault_of_ours_is_tried_three_times_and_then_the_files_go(site, monkey
         assert (files_left(site, name) == []) is (attempt == 3)
         sweep(site, NoDoorbell())
     assert row(site, name).state is JobState.DEAD
-    assert row(site, name).reason == "an internal fault (RuntimeError)"
+    assert row(site, name).failure == "an internal fault (RuntimeError); see the log of job 1"
 
 
 def test_a_full_disk_is_tried_again_and_said_so(site, monkeypatch):
-    monkeypatch.setattr(previews, "AGAIN_S", -1)
+    monkeypatch.setattr(context, "PREVIEW_WAIT_S", 0.0)
     full = replace(site, settings=site.settings.model_copy(update={"disk_refuse_above": 0.0}))
     name = uploaded(site, [image()])
     for _ in range(3):
         assert read(full)
         sweep(site, NoDoorbell())
-    assert "% full" in row(site, name).reason
+    assert "% full" in row(site, name).failure
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -264,7 +265,7 @@ def test_a_long_reading_keeps_its_lease(site, monkeypatch):
         ends = row(site, name).lease_expires_at + timedelta(seconds=2)
 
         def kept():
-            swept.append(sweep(quick, NoDoorbell())["previews_recovered"])
+            swept.append(sweep(quick, NoDoorbell())["jobs_recovered"])
             return row(site, name).lease_expires_at > ends
 
         wait_until(kept, 20, lambda: "the lease was not extended")
@@ -288,14 +289,14 @@ def test_a_reading_that_hangs_is_given_back_and_its_worker_ended(site, monkeypat
 def test_a_forgotten_ones_number_is_never_given_again(site):
     first = uploaded(site, [image()])
     number = row(site, first).id
-    previews.forget(site, first)
+    previews.discard(site, first)
     assert row(site, uploaded(site, [image()])).id > number
 
 
 def test_workers_that_claim_at_once_get_one_each_the_oldest_first(site):
     names = [uploaded(site, [b""]) for _ in range(3)]
     with site.database.transaction() as session:
-        claimed = [previews.claim(session, lease_s=10) for _ in range(4)]
+        claimed = [job_lifecycle.claim_preview(session, lease_s=10) for _ in range(4)]
     assert [one and one.name for one in claimed] == [*names, None]
 
 
@@ -303,9 +304,9 @@ def test_what_is_still_arriving_is_nobodys_to_read(site):
     name = previews.create(site, user_id(site), keep=False)
     assert not read(site)
     with site.database.transaction() as session:
-        previews.arrived(session, name, files=1, size=1)
+        previews.uploaded(session, name, files=1, size=1)
     with pytest.raises(NotFound), site.database.transaction() as session:
-        previews.arrived(session, name, files=1, size=1)
+        previews.uploaded(session, name, files=1, size=1)
     assert read(site)
 
 
@@ -331,7 +332,7 @@ def test_kept_images_are_those_that_a_scanner_would_have_sent(site):
 
 
 def test_keeping_what_was_half_kept_before_a_kill_is_no_harm(site, monkeypatch):
-    monkeypatch.setattr(previews, "AGAIN_S", -1)
+    monkeypatch.setattr(context, "PREVIEW_WAIT_S", 0.0)
     name = uploaded(site, [image(number=1), image(number=2)], keep=True)
     take, taken = store_upload.ingest, []
 
@@ -344,17 +345,17 @@ def test_keeping_what_was_half_kept_before_a_kill_is_no_harm(site, monkeypatch):
     monkeypatch.setattr(store_upload, "ingest", dies)
     read(site)
     monkeypatch.undo()
-    monkeypatch.setattr(previews, "AGAIN_S", -1)
+    monkeypatch.setattr(context, "PREVIEW_WAIT_S", 0.0)
     expire(site, name)
     sweep(site, NoDoorbell())
     assert read(site)
-    assert answer_of(site, name).choices[:2] == ["1 file: new", "1 file: there already"]
+    assert answer_of(site, name).choices[:2] == ["1 file: new", "1 file: received before"]
 
 
 def test_what_holds_no_mr_image_is_not_kept_and_says_why(site):
     name = uploaded(site, [b"no image", heavy_image()], keep=True)
     read(site)
-    assert row(site, name).reason == "there is no MR image that could be kept"
+    assert row(site, name).failure == "there is no MR image that could be kept"
     assert len(answer_of(site, name).choices) == 2
     with site.database.reading() as session:
         assert session.scalars(select(Instance)).all() == []
@@ -370,7 +371,7 @@ def test_housekeeping_forgets_after_an_hour_and_removes_what_killed_processes_le
     (previews.folder(site, arriving) / previews.UPLOAD / "0001").write_bytes(b"half")
     leftover = previews.folder(site, "0" * 32)
     (leftover / "upload").mkdir(parents=True)
-    assert previews.tidy(site) == 2
+    assert previews.delete_expired(site) == 2
     assert row(site, old) is None
     assert not previews.folder(site, old).exists()
     assert not leftover.exists()
@@ -378,7 +379,7 @@ def test_housekeeping_forgets_after_an_hour_and_removes_what_killed_processes_le
     assert files_left(site, arriving) == ["upload/0001"]
     assert files_left(site, ended) == []
     change(site, arriving, created_at=monday)
-    assert previews.tidy(site) == 1
+    assert previews.delete_expired(site) == 1
     assert row(site, arriving) is None
 
 
@@ -391,7 +392,7 @@ def test_uploads_are_counted_among_what_is_in_flight(site):
     assert told.jobs == {(JobKind.PREVIEW, JobState.PENDING): 1}
     assert 59 < told.queue_age_s[JobKind.PREVIEW] < 120
     with site.database.transaction() as session:
-        previews.claim(session, lease_s=10)
+        job_lifecycle.claim_preview(session, lease_s=10)
     expire(site, name)
     with site.database.reading() as session:
         assert study_queries.in_flight(session).leases_expired == 1

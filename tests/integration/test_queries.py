@@ -76,15 +76,17 @@ def test_a_study_whose_numbering_is_in_doubt_is_read_soon(site):
 
 
 def test_how_a_study_was_read_is_kept_for_each_revision_doubts_first(site):
-    analysed(site, 1, caveats=["in caveat"], told=["series 1: Sagittal T1", "series 2: refused"])
+    analysed(site, 1, caveats=["a caveat"], notes=["series 1: Sagittal T1", "series 2: refused"])
     ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))
-    end(site, 1, StudyEvent.REFUSED, reason="no lumbar spine was found", told=["series 1: refused"])
+    end(
+        site, 1, StudyEvent.REFUSED, reason="no lumbar spine was found", notes=["series 1: refused"]
+    )
     with site.database.reading() as session:
         lines = session.scalars(
             select(Explanation).order_by(Explanation.revision, Explanation.ordinal)
         ).all()
     assert [(line.revision, line.text, line.caveat) for line in lines] == [
-        (1, "in caveat", True),
+        (1, "a caveat", True),
         (1, "series 1: Sagittal T1", False),
         (1, "series 2: refused", False),
         (2, "series 1: refused", False),
@@ -95,17 +97,19 @@ def test_only_how_the_newest_revision_was_read_is_told(site):
     analysed(
         site,
         1,
-        caveats=["in caveat", "and again"],
-        told=["series 1: Sagittal T1", "series 2: refused"],
+        caveats=["a caveat", "and again"],
+        notes=["series 1: Sagittal T1", "series 2: refused"],
     )
     analysed(site, 2, caveats=["another's"])
     assert told(site, 1) == (
-        ("in caveat", "and again"),
+        ("a caveat", "and again"),
         ("series 1: Sagittal T1", "series 2: refused"),
     )
     ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))
     assert told(site, 1) == ((), ())
-    end(site, 1, StudyEvent.REFUSED, reason="no lumbar spine was found", told=["series 1: refused"])
+    end(
+        site, 1, StudyEvent.REFUSED, reason="no lumbar spine was found", notes=["series 1: refused"]
+    )
     assert told(site, 1) == ((), ("series 1: refused",))
 
 
@@ -116,7 +120,7 @@ def told(site, number):
 
 
 def test_every_finding_carries_the_doubts_of_its_revision(site):
-    analysed(site, 1, caveats=["in caveat"])
+    analysed(site, 1, caveats=["a caveat"])
     ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))
     end(
         site,
@@ -125,13 +129,13 @@ def test_every_finding_carries_the_doubts_of_its_revision(site):
         reason="no lumbar spine was found",
         caveats=["not seen", "nor named"],
     )
-    analysed(site, 2, caveats=["in caveat"], told=["series 1: Sagittal T1"])
-    analysed(site, 3, told=["series 1: Sagittal T1"])
+    analysed(site, 2, caveats=["a caveat"], notes=["series 1: Sagittal T1"])
+    analysed(site, 3, notes=["series 1: Sagittal T1"])
     with site.database.reading() as session:
         carried = {
             (row.study_instance_uid[-1], row.caveats) for row in study_queries.findings(session)
         }
-    assert carried == {("1", ("not seen", "nor named")), ("2", ("in caveat",)), ("3", ())}
+    assert carried == {("1", ("not seen", "nor named")), ("2", ("a caveat",)), ("3", ())}
 
 
 def refuse(*_):
@@ -283,7 +287,7 @@ def test_a_requeued_studys_earlier_findings_are_superseded_and_kept(site):
             for key in ALL_FINDINGS
         ]
         job_lifecycle.end_analysis(
-            session, claimed, StudyEvent.ANALYSED, found=found, bundle=bundle(TrainedOn.CLINICAL)
+            session, claimed, StudyEvent.ANALYSED, findings=found, bundle=bundle(TrainedOn.CLINICAL)
         )
     with site.database.reading() as session:
         assert {row.finding.severity for row in study_queries.findings(session)} == {

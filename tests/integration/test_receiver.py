@@ -1,4 +1,4 @@
-"""The receiver before real senders: who may send, what is kept, and what each failure is answered."""
+"""The receiver with real senders: who may send, what is kept, and the status of each failure."""
 
 import subprocess
 from contextlib import contextmanager
@@ -57,12 +57,12 @@ def stored(site, study=f"{ROOT}.1"):
         return studies.instances_in_use(session, studies.find(session, study).id)
 
 
-def test_it_answers_a_c_echo_to_its_own_name_only(running):
+def test_c_echo_is_answered_for_its_own_ae_title_only(running):
     assert echo(running.port, "-aec", "LUMBAR") == 0
     assert echo(running.port, "-aec", "ANOTHER") != 0
 
 
-def test_with_a_list_of_senders_nobody_else_may_send(site):
+def test_with_known_ae_titles_no_other_may_send(site):
     with listening(site, known_aes=("MR1",)) as running:
         assert echo(running.port, "-aec", "LUMBAR", "-aet", "MR1") == 0
         assert echo(running.port, "-aec", "LUMBAR", "-aet", "MR2") != 0
@@ -91,8 +91,8 @@ def test_every_common_transfer_syntax_is_stored_as_it_was_sent(site, running, na
     file = get_testdata_file(name)
     assert file is not None
     original = dcmread(file)
-    own = DimseDestination("receiver", "127.0.0.1", running.port, "LUMBAR")
-    assert send_files(own, [Path(file)]) == []
+    destination = DimseDestination("receiver", "127.0.0.1", running.port, "LUMBAR")
+    assert send_files(destination, [Path(file)]) == []
     (instance,) = stored(site, original.StudyInstanceUID)
     kept = dcmread(site.store.path(instance.file))
     assert (
@@ -107,11 +107,11 @@ def test_every_common_transfer_syntax_is_stored_as_it_was_sent(site, running, na
     ("failure", "status"),
     [
         (StoreFull("full"), 0xA700),
-        (DatabaseUnavailable("away"), 0xA700),
-        (ZeroDivisionError("our own"), 0x0110),
+        (DatabaseUnavailable("unavailable"), 0xA700),
+        (ZeroDivisionError("a fault of ours"), 0x0110),
     ],
 )
-def test_each_failure_has_its_status(running, monkeypatch, failure, status):
+def test_each_failure_is_answered_with_its_status(running, monkeypatch, failure, status):
     def fail(*arguments):
         raise failure
 
@@ -121,23 +121,23 @@ def test_each_failure_has_its_status(running, monkeypatch, failure, status):
 
 
 def test_a_header_that_disagrees_with_the_command_is_a900(site, running, monkeypatch):
-    lying = make_slice()
+    announced = make_slice()
     with association(running.port) as assoc:
         monkeypatch.setattr("pynetdicom.association.encode", _encoded_as(make_slice(number=2)))
-        assert assoc.send_c_store(lying).Status == 0xA900
+        assert assoc.send_c_store(announced).Status == 0xA900
     assert not list(site.store.root.rglob("*.dcm"))
 
 
 def test_a_dataset_that_names_no_study_is_c000(site, running):
-    nameless = make_slice()
-    del nameless.StudyInstanceUID
+    unidentified = make_slice()
+    del unidentified.StudyInstanceUID
     with association(running.port) as assoc:
-        assert assoc.send_c_store(nameless).Status == 0xC000
+        assert assoc.send_c_store(unidentified).Status == 0xC000
         assert assoc.send_c_store(make_slice()).Status == 0x0000
     assert len(stored(site)) == 1
 
 
-def test_a_sent_again_image_is_success_and_no_second_row(site, running):
+def test_a_repeated_image_is_success_and_no_second_row(site, running):
     with association(running.port) as assoc:
         assert [assoc.send_c_store(make_slice()).Status for _ in range(2)] == [0, 0]
     assert len(stored(site)) == 1

@@ -18,8 +18,8 @@ from structlog.testing import capture_logs
 from db.models import AuditEvent
 from lumbar.errors import WrongSetting
 from lumbar.settings import Settings
-from scp.admission import IDLE_S, MAXIMUM_WAITING
-from scp.limits import LONGEST_PDU
+from scp.admission import IDLE_S, MAX_PENDING
+from scp.limits import MAX_PDU_ACCEPTED
 from scp.receiver import Receiver
 from tests.factories.instances import make_slice
 from tests.system import wait_until
@@ -59,11 +59,11 @@ def echo(port, *options):
     )
 
 
-def said(opened):
-    """What the receiver sends until it hangs up."""
+def received_from(opened):
+    """What the receiver sends until it closes the connection."""
     content = b""
-    while received := opened.recv(4096):
-        content += received
+    while part := opened.recv(4096):
+        content += part
     return content
 
 
@@ -77,13 +77,13 @@ def audited(site):
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory):
-    """An authority, and certificates of it for both sides; and one of a stranger."""
+    """A CA, certificates of it for both sides, and a self-signed one of an untrusted client."""
     folder = tmp_path_factory.mktemp("certificates")
 
     def openssl(*arguments):
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
 
-    for name in ("ca", "stranger"):
+    for name in ("ca", "untrusted"):
         new = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
         openssl(*new, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem")
     for name in ("localhost", "scanner"):
@@ -146,7 +146,7 @@ def test_a_rejected_association_is_audited_once_a_minute(site):
         ]
 
 
-def test_with_a_certificate_it_speaks_tls_only(site, tls, certificates):
+def test_with_a_certificate_it_accepts_tls_only(site, tls, certificates):
     trusting = ["+tla", "+cf", str(certificates / "ca.pem")]
     with listening(site, **tls) as running:
         assert echo(running.port, *trusting).returncode == 0
@@ -165,13 +165,13 @@ def test_tls_older_than_1_2_is_refused(site, tls):
                 + b"\0" * 32
                 + bytes.fromhex("00 0002002f 0100")
             )
-            assert said(opened)[:1] == b"\x15"  # a TLS alert
+            assert received_from(opened)[:1] == b"\x15"  # a TLS alert
         wait_until(
             lambda: audited(site) == [("connection.refused", "", "TLS handshake failed")], 10, str
         )
 
 
-def test_with_an_authority_clients_show_a_certificate_of_it(site, tls, certificates):
+def test_with_a_client_ca_clients_must_present_a_certificate_of_it(site, tls, certificates):
     ca = ["+cf", str(certificates / "ca.pem")]
 
     def client(name):
@@ -179,14 +179,14 @@ def test_with_an_authority_clients_show_a_certificate_of_it(site, tls, certifica
 
     with listening(site, **tls, tls_client_ca=certificates / "ca.pem") as running:
         assert echo(running.port, *client("scanner")).returncode == 0
-        assert echo(running.port, *client("stranger")).returncode != 0
+        assert echo(running.port, *client("untrusted")).returncode != 0
         assert echo(running.port, "+tla", *ca).returncode != 0
         wait_until(
             lambda: audited(site) == [("connection.refused", "", "TLS handshake failed")], 10, str
         )
 
 
-def test_a_certificate_that_is_none_stops_the_start(site, tmp_path):
+def test_an_unusable_certificate_stops_the_start(site, tmp_path):
     (tmp_path / "a.pem").write_text("no certificate")
     with (
         pytest.raises(WrongSetting, match="LUMBAR_TLS_CERTIFICATE"),
@@ -197,29 +197,29 @@ def test_a_certificate_that_is_none_stops_the_start(site, tmp_path):
 
 def test_a_pdu_longer_than_allowed_is_answered_by_an_abort(site):
     with listening(site) as running, connection(running.port) as opened, capture_logs() as logged:
-        opened.sendall(b"\x01\x00" + (LONGEST_PDU + 1).to_bytes(4, "big"))
-        assert said(opened) == bytes.fromhex("07000000000400000200")
-    assert ("connection.refused", "PDU longer than allowed") in whys(logged)
+        opened.sendall(b"\x01\x00" + (MAX_PDU_ACCEPTED + 1).to_bytes(4, "big"))
+        assert received_from(opened) == bytes.fromhex("07000000000400000200")
+    assert ("connection.refused", "PDU longer than allowed") in reasons(logged)
     with listening(site) as running, association(running.port) as assoc, capture_logs() as logged:
-        assoc.dul.socket.socket.sendall(b"\x04\x00" + (LONGEST_PDU + 1).to_bytes(4, "big"))
+        assoc.dul.socket.socket.sendall(b"\x04\x00" + (MAX_PDU_ACCEPTED + 1).to_bytes(4, "big"))
         wait_until(lambda: not assoc.is_established, 10, str)
-    assert ("association.aborted", "PDU longer than allowed") in whys(logged)
+    assert ("association.aborted", "PDU longer than allowed") in reasons(logged)
 
 
-def test_a_pdu_that_drips_is_not_waited_for(site):
+def test_a_pdu_that_arrives_byte_by_byte_is_not_waited_for(site):
     with listening(site, network_timeout_s=0.5) as running, capture_logs() as logged:
         with connection(running.port) as opened:
-            opened.sendall(b"\x01\x00" + LONGEST_PDU.to_bytes(4, "big"))
-            began, drip = monotonic(), Event()
+            opened.sendall(b"\x01\x00" + MAX_PDU_ACCEPTED.to_bytes(4, "big"))
+            began, pause = monotonic(), Event()
             with suppress(OSError):
                 while monotonic() - began < 20:
                     opened.sendall(b"\0")
-                    drip.wait(0.05)
+                    pause.wait(0.05)
             assert monotonic() - began < 20
         with association(running.port) as assoc:
             assoc.dul.socket.socket.sendall(b"\x04\x00\x00\x00\x01\x00")
             wait_until(lambda: not assoc.is_established, 10, str)
-    assert whys(logged) >= {
+    assert reasons(logged) >= {
         ("connection.refused", "PDU too slow"),
         ("association.aborted", "PDU too slow"),
     }
@@ -232,17 +232,17 @@ def test_an_association_lasts_only_so_long(site):
         association(running.port) as assoc,
     ):
         wait_until(lambda: not assoc.is_established or not assoc.send_c_echo(), 20, str)
-    assert ("association.aborted", "association lasted too long") in whys(logged)
+    assert ("association.aborted", "association lasted too long") in reasons(logged)
 
 
-def test_an_image_larger_than_allowed_ends_the_association_and_nothing_stays(site):
+def test_an_image_larger_than_allowed_ends_the_association_and_nothing_is_kept(site):
     large = make_slice(Rows=1024, Columns=1024, PixelData=b"\1" * 2**21)
     with listening(site, maximum_instance_mib=1) as running, capture_logs() as logged:
         with association(running.port) as assoc:
             assert "Status" not in assoc.send_c_store(large)
         with association(running.port) as assoc:
             assert assoc.send_c_store(make_slice()).Status == 0
-    assert ("association.aborted", "message larger than allowed") in whys(logged)
+    assert ("association.aborted", "message larger than allowed") in reasons(logged)
     assert (
         len([path for path in site.store.root.rglob("*") if path.is_file() and path.name != "lock"])
         == 1
@@ -258,14 +258,14 @@ def test_a_disk_that_is_nearly_full_is_a700_before_it_is_full(site):
     assert not list(site.store.root.rglob("*.dcm"))
 
 
-def test_an_idle_association_gives_place_to_a_new_one_and_a_busy_one_does_not(site):
+def test_an_idle_association_is_closed_to_admit_a_new_one_and_an_active_one_is_not(site):
     with (
         listening(site, maximum_associations=2) as running,
         capture_logs() as logged,
         ExitStack() as stack,
     ):
         idle, active = [stack.enter_context(association(running.port)) for _ in range(2)]
-        with association(running.port) as third:  # both were heard just now
+        with association(running.port) as third:  # both have just sent something
             assert third.is_rejected
         began = monotonic()
         wait_until(
@@ -274,26 +274,26 @@ def test_an_idle_association_gives_place_to_a_new_one_and_a_busy_one_does_not(si
         assert echo(running.port).returncode == 0
         wait_until(lambda: not idle.is_established, 10, str)
         assert active.send_c_echo().Status == 0
-    assert ("association.rejected", "too many associations") in whys(logged)
-    assert ("association.aborted", "gave place to another") in whys(logged)
+    assert ("association.rejected", "too many associations") in reasons(logged)
+    assert ("association.aborted", "idle association, closed to admit a new one") in reasons(logged)
 
 
-def test_the_oldest_silent_connection_gives_place_to_a_new_one(site):
+def test_the_oldest_pending_connection_is_closed_to_admit_a_new_one(site):
     with listening(site) as running, ExitStack() as stack:
-        silent = [stack.enter_context(connection(running.port)) for _ in range(MAXIMUM_WAITING + 5)]
-        assert [said(opened) for opened in silent[:5]] == [b""] * 5
+        pending = [stack.enter_context(connection(running.port)) for _ in range(MAX_PENDING + 5)]
+        assert [received_from(opened) for opened in pending[:5]] == [b""] * 5
         assert echo(running.port).returncode == 0
 
 
-def test_a_message_it_does_not_know_ends_the_association(site):
+def test_a_message_that_is_not_supported_ends_the_association(site):
     with listening(site) as running, association(running.port) as assoc, capture_logs() as logged:
         report = N_EVENT_REPORT()
         report.MessageID, report.EventTypeID = 1, 1
         report.AffectedSOPClassUID, report.AffectedSOPInstanceUID = Verification, "1.2.3"
         assoc.dimse.send_msg(report, assoc.accepted_contexts[-1].context_id)
         wait_until(lambda: not assoc.is_established, 10, str)
-    assert ("association.aborted", "message not supported") in whys(logged)
+    assert ("association.aborted", "message not supported") in reasons(logged)
 
 
-def whys(logged):
+def reasons(logged):
     return {(entry["event"], entry.get("why")) for entry in logged}

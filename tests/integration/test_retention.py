@@ -14,8 +14,7 @@ from db.models import AuditEvent, Instance, JobKind, Study, StudyState
 from lumbar.errors import Permanent
 from tests.factories.instances import ROOT, arrival, make_slice
 from tests.stub_program import StubNetworks
-from worker.analysis import analyse_study
-from worker.runner import perform
+from worker.tasks import tasks
 
 DAY_S = 86400
 
@@ -178,7 +177,7 @@ def test_a_start_up_adopts_files_without_rows_and_reports_rows_without_files(sit
     site.store.put("instances", "ab" * 32, b"no instance")
 
     found = reconcile.reconcile(site)
-    assert found == reconcile.Account(adopted=1, unreadable=1, missing=1)
+    assert found == reconcile.Reconciled(adopted=1, unreadable=1, missing=1)
     with site.database.reading() as session:
         adopted = session.scalars(
             select(Instance).where(Instance.sop_instance_uid == f"{ROOT}.1.1.3")
@@ -186,7 +185,7 @@ def test_a_start_up_adopts_files_without_rows_and_reports_rows_without_files(sit
         (event,) = session.scalars(select(AuditEvent))
     assert (adopted.source, site.store.path(adopted.file).stat().st_size) == ("MR8", adopted.size)
     assert event.detail == {"kind": "instance", "count": 1, "ids": [lost.id]}
-    assert reconcile.reconcile(site) == reconcile.Account(unreadable=1, missing=1)
+    assert reconcile.reconcile(site) == reconcile.Reconciled(unreadable=1, missing=1)
 
 
 def test_a_start_up_ends_a_removal_that_was_cut_short(site, finish, monkeypatch):
@@ -225,9 +224,7 @@ def test_a_late_image_of_a_study_whose_images_were_removed_is_not_taken_for_the_
     ingest(site.database, site.store, arrival(make_slice(study=1, number=3)))
     with site.database.transaction() as session:
         assert studies.complete(session, study)
-    assert perform(
-        site, JobKind.ANALYSE, lambda claimed: analyse_study(site, StubNetworks(), claimed)
-    )
+    assert tasks(site, StubNetworks)[JobKind.ANALYSE]()
     with site.database.reading() as session:
         found = session.get_one(Study, study)
     assert found.state is StudyState.NOT_ANALYSABLE

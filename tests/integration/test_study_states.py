@@ -8,15 +8,15 @@ from itertools import product
 import pytest
 from sqlalchemy import select, update
 
-from db import job_lifecycle, jobs, studies
+from db import job_lifecycle, jobs, leases, studies
 from db.ingest import ingest
-from db.jobs import Backoff
+from db.job_lifecycle import Recovery
+from db.leases import Backoff, LeaseLostError
 from db.models import Job, JobKind, JobState, Study, StudyState
 from db.studies import TRANSITIONS, Quiet, StudyEvent
 from tests.factories.instances import ROOT, arrival, make_slice
 from tests.stub_program import StubNetworks
-from worker.analysis import analyse_study
-from worker.runner import perform
+from worker.tasks import tasks
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def recover(session, site):
     """As the sweep does."""
     return [
         job_lifecycle.recover(session, lost, max_losses=site.settings.worker_losses)
-        for lost in jobs.expired(session)
+        for lost in job_lifecycle.expired(session)
     ]
 
 
@@ -91,12 +91,12 @@ def test_a_lost_workers_job_goes_to_another_and_its_late_result_is_not_written(s
         lost = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
     expire(site)
     with site.database.transaction() as session:
-        assert recover(session, site) == [True]
+        assert recover(session, site) == [Recovery.REQUEUED]
     assert state(site) is StudyState.QUEUED
     with site.database.transaction() as session:
         again = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
-    assert (again.attempts, again.study_id) == (2, lost.study_id)
-    with pytest.raises(job_lifecycle.LeaseLostError), site.database.transaction() as session:
+    assert (again.lease.attempts, again.study_id) == (2, lost.study_id)
+    with pytest.raises(LeaseLostError), site.database.transaction() as session:
         job_lifecycle.end_analysis(session, lost, StudyEvent.ANALYSED)
     with site.database.transaction() as session:
         job_lifecycle.end_analysis(session, again, StudyEvent.ANALYSED)
@@ -108,14 +108,14 @@ def test_a_heartbeat_keeps_the_lease_and_a_lost_lease_has_none(site, job_id):
         claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
     expire(site)
     with site.database.transaction() as session:
-        assert jobs.heartbeat(session, claimed, lease_s=10)
+        assert leases.extend(session, claimed.lease, lease_s=10)
     with site.database.transaction() as session:
         assert recover(session, site) == []
     expire(site)
     with site.database.transaction() as session:
         recover(session, site)
     with site.database.transaction() as session:
-        assert not jobs.heartbeat(session, claimed, lease_s=10)
+        assert not leases.extend(session, claimed.lease, lease_s=10)
 
 
 def test_a_worker_heard_of_between_two_looks_keeps_its_job(site, job_id):
@@ -123,12 +123,12 @@ def test_a_worker_heard_of_between_two_looks_keeps_its_job(site, job_id):
         claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
     expire(site)
     with site.database.reading() as session:
-        (lost,) = jobs.expired(session)
+        (lost,) = job_lifecycle.expired(session)
     with site.database.transaction() as session:
-        assert jobs.heartbeat(session, claimed, lease_s=10)
+        assert leases.extend(session, claimed.lease, lease_s=10)
     with site.database.transaction() as session:
         assert not job_lifecycle.recover(session, lost, max_losses=10)
-        assert jobs.finish(session, claimed)
+        leases.finish(session, claimed.lease)
 
 
 def test_a_job_lost_too_often_fails_its_study_with_a_reason(site, job_id):
@@ -140,7 +140,10 @@ def test_a_job_lost_too_often_fails_its_study_with_a_reason(site, job_id):
             recover(session, site)
     with site.database.reading() as session:
         study = session.scalars(select(Study)).one()
-    assert (study.state, study.reason) == (StudyState.FAILED, "the worker was lost")
+    assert (study.state, study.reason) == (
+        StudyState.FAILED,
+        f"the worker was lost {site.settings.worker_losses} times; it may need too much memory",
+    )
     assert state(site, Job) is JobState.DEAD
 
 
@@ -156,7 +159,9 @@ def test_a_job_that_fails_too_often_fails_its_study_and_lost_workers_do_not_coun
             session.execute(update(Job).values(run_after=jobs.db_now(-1)))
         with site.database.transaction() as session:
             claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
-            job_lifecycle.release(session, claimed, "the disk is away", site.fault_backoff)
+            job_lifecycle.release(
+                session, claimed, "the disk is away", site.retry_policy(claimed.kind).fault
+            )
     with site.database.reading() as session:
         study = session.scalars(select(Study)).one()
     assert (study.state, study.reason) == (StudyState.FAILED, "the disk is away")
@@ -188,7 +193,7 @@ def test_any_study_is_complete_when_it_was_quiet_for_long(site, study_id):
 
 
 def test_the_wait_before_a_retry_grows_with_jitter_up_to_its_limit():
-    backoff = Backoff(attempts=9, base_s=2, longest_s=60)
+    backoff = Backoff(attempts=9, base_s=2, max_s=60)
     for attempts, longest in ((1, 2), (2, 4), (5, 32), (6, 60), (9, 60), (500, 60)):
         waits = {backoff.wait_s(attempts) for _ in range(20)}
         assert longest / 2 <= min(waits) < max(waits) <= longest
@@ -196,7 +201,7 @@ def test_the_wait_before_a_retry_grows_with_jitter_up_to_its_limit():
 
 def test_an_analysis_whose_stored_images_are_away_waits_for_them(site, job_id):
     shutil.move(site.store.root, site.store.root.with_name("elsewhere"))
-    perform(site, JobKind.ANALYSE, lambda claimed: analyse_study(site, StubNetworks(), claimed))
+    tasks(site, StubNetworks)[JobKind.ANALYSE]()
     assert state(site) is StudyState.QUEUED
     with site.database.reading() as session:
         assert "is the store mounted?" in session.scalars(select(Job.last_error)).one()
@@ -207,7 +212,7 @@ def test_a_late_image_while_results_are_written_deadlocks_nobody(site, job_id):
         claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
 
     def write(_):
-        with suppress(job_lifecycle.LeaseLostError), site.database.transaction() as session:
+        with suppress(LeaseLostError), site.database.transaction() as session:
             job_lifecycle.end_analysis(session, claimed, StudyEvent.ANALYSED)
 
     def send(number):

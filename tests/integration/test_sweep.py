@@ -27,7 +27,7 @@ class OneRound:
 
 def test_a_start_says_what_it_found_in_flight_and_what_it_resumed(site, monkeypatch):
     monkeypatch.setattr(
-        sweep.housekeeping, "start", lambda *_: None
+        sweep.maintenance, "start", lambda *_: None
     )  # a thread beside the sweep, tested by itself
     for number in (1, 2, 3):
         ingest(site.database, site.store, arrival(make_slice(study=number)))
@@ -37,7 +37,9 @@ def test_a_start_says_what_it_found_in_flight_and_what_it_resumed(site, monkeypa
     with site.database.transaction() as session:
         claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
         session.execute(
-            update(Job).where(Job.id == claimed.job_id).values(lease_expires_at=jobs.db_now(-1))
+            update(Job)
+            .where(Job.id == claimed.lease.row_id)
+            .values(lease_expires_at=jobs.db_now(-1))
         )
     notifier = OneRound()
     with capture_logs() as events:
@@ -54,7 +56,7 @@ def test_a_start_says_what_it_found_in_flight_and_what_it_resumed(site, monkeypa
             "leases_expired": 1,
         }.items()
     )
-    assert said["job.worker_lost"]["job"] == claimed.job_id
+    assert said["job.worker_lost"]["job"] == claimed.lease.row_id
     assert (
         said["sweep.resumed"].items()
         >= {"jobs_recovered": 1, "jobs_due_analyse": 2, "jobs_due_deliver": 0}.items()

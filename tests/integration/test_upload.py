@@ -398,7 +398,7 @@ def test_what_was_forgotten_while_it_arrived_is_said_to_be(site):
     with served(site) as (port, visitor), connected(port, visitor) as connection:
         wait_until(lambda: count(site, Preview) == 1, 20, lambda: "it does not arrive")
         with site.database.reading() as session:
-            previews.forget(site, session.scalars(select(Preview.name)).one())
+            previews.discard(site, session.scalars(select(Preview.name)).one())
         chunk(connection, b"image\r\n--B--\r\n")
         chunk(connection, b"")
         assert answered(connection).startswith(b"HTTP/1.1 404")

@@ -5,6 +5,7 @@ from sqlalchemy import select
 
 from db import deletion, job_lifecycle, studies
 from db.ingest import ingest
+from db.leases import LeaseLostError
 from db.models import (
     AuditEvent,
     FindingRow,
@@ -318,7 +319,7 @@ def test_a_worker_on_a_study_that_is_deleted_writes_nothing(site, admin):
     with site.database.transaction() as session:
         claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
     assert admin.submit(f"/studies/{ARRIVING_UID}/delete", reason="a phantom").status_code == 303
-    with pytest.raises(job_lifecycle.LeaseLostError), site.database.transaction() as session:
+    with pytest.raises(LeaseLostError), site.database.transaction() as session:
         job_lifecycle.end_analysis(session, claimed, studies.StudyEvent.REFUSED, reason="none")
 
 

@@ -92,7 +92,7 @@ def write(site, text: str) -> None:
         )
         session.scalars(select(accounts.User).where(accounts.User.id == 1)).one().name = text
         session.scalars(select(accounts.ApiToken)).one().name = text
-        reviews.review(session, 1, Severity.SEVERE, text, text)
+        reviews.add_review(session, 1, Severity.SEVERE, text, text)
 
 
 class Elements(HTMLParser):

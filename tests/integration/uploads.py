@@ -9,11 +9,11 @@ from sqlalchemy import select, update
 
 from db import previews
 from db.context import SiteContext
-from db.models import Preview, User, UserRole
+from db.models import JobKind, Preview, User, UserRole
 from db.types import db_now
 from tests.factories.instances import make_slice
 from tests.stub_program import StubNetworks
-from worker.preview import read_next
+from worker.tasks import tasks
 
 
 def image(**elements) -> bytes:
@@ -60,13 +60,13 @@ def uploaded(site: SiteContext, files: Sequence[bytes], keep: bool = False) -> s
     for number, content in enumerate(files, 1):
         (previews.folder(site, name) / previews.UPLOAD / f"{number:04}").write_bytes(content)
     with site.database.transaction() as session:
-        previews.arrived(session, name, files=len(files), size=sum(map(len, files)))
+        previews.uploaded(session, name, files=len(files), size=sum(map(len, files)))
     return name
 
 
 def read(site: SiteContext, networks=StubNetworks) -> bool:
     """As a worker does it."""
-    return read_next(site, lambda: networks())
+    return tasks(site, networks)[JobKind.PREVIEW]()
 
 
 def row(site: SiteContext, name: str) -> Preview | None:

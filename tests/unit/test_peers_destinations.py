@@ -1,4 +1,4 @@
-"""A destination as the settings write it."""
+"""Destinations as the settings give them."""
 
 import pytest
 
@@ -49,7 +49,7 @@ def test_a_url_names_a_destination(
         "https://me:secret@host/dicom-web?q=1",
     ],
 )
-def test_a_wrong_url_says_what_is_expected_and_shows_no_password(url: str) -> None:
+def test_an_unusable_url_is_explained_without_its_password(url: str) -> None:
     with pytest.raises(
         WrongSetting, match=r"^destination pacs1: .*expected (dicom|http)"
     ) as failure:

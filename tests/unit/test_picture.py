@@ -1,4 +1,4 @@
-"""The picture by which a person checks an analysis: marks, colours and words are where they should be."""
+"""The picture for checking an analysis: points, colours and text are where they should be."""
 
 from dataclasses import replace
 from io import BytesIO
@@ -9,17 +9,17 @@ import pytest
 from PIL import Image, ImageFont
 
 from lumbar.reports import picture, text_drawing
-from lumbar.reports.picture import Cell, Marked, draw
-from lumbar.reports.slice_panel import RING
+from lumbar.reports.picture import AnnotatedSlice, Cell, draw
+from lumbar.reports.slice_panel import RING_RADIUS
 from lumbar.reports.text_drawing import (
+    BACKGROUND,
     GREY,
-    GROUND,
     LIGHT,
-    MARK,
-    OF_SEVERITY,
+    MARKER,
+    SEVERITY_COLOURS,
     WARNING,
-    broken,
-    length,
+    text_width,
+    wrap,
 )
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Severity
 from lumbar.spine.findings import Finding, ImagePoint
@@ -39,7 +39,7 @@ def decoded(png: bytes) -> np.ndarray:
     return np.asarray(Image.open(BytesIO(png)).convert("RGB")).astype(int)
 
 
-def sagittal(spacing: tuple[float, float] = (1.0, 0.8)) -> Marked:
+def sagittal(spacing: tuple[float, float] = (1.0, 0.8)) -> AnnotatedSlice:
     """A smooth slice, brighter towards the back and the head, with a bright canal."""
     header = replace(SLICE, rows=320, columns=400, spacing=spacing)
     rows, columns = np.mgrid[: header.rows, : header.columns]
@@ -47,7 +47,7 @@ def sagittal(spacing: tuple[float, float] = (1.0, 0.8)) -> Marked:
     for point in CANAL.values():
         column, row = header.to_pixel(point)
         image += 100 * np.exp(-((columns - column) ** 2 + (rows - row) ** 2) / 50)
-    return Marked(TITLE, image.astype(np.float32), header, CANAL)
+    return AnnotatedSlice(TITLE, image.astype(np.float32), header, CANAL)
 
 
 def graded(key: FindingKey, severity: Severity = Severity.NORMAL_MILD, shows: float = 0.9) -> Cell:
@@ -57,10 +57,10 @@ def graded(key: FindingKey, severity: Severity = Severity.NORMAL_MILD, shows: fl
 
 def corner(key: FindingKey) -> tuple[int, int]:
     """A cell's left and top."""
-    across, down = list(Condition).index(key.condition), list(Level).index(key.level)
+    column, row = list(Condition).index(key.condition), list(Level).index(key.level)
     return (
-        picture.ROWS_LEFT + across * (picture.CELL_WIDTH + picture.GAP),
-        picture.TOP + down * (picture.CELL_HEIGHT + picture.GAP),
+        picture.GRID_LEFT + column * (picture.CELL_WIDTH + picture.GAP),
+        picture.TOP + row * (picture.CELL_HEIGHT + picture.GAP),
     )
 
 
@@ -73,7 +73,7 @@ def has(pixels: np.ndarray, colour: tuple[int, int, int], tolerance: int = 12) -
     return bool((abs(pixels - np.array(colour)).max(axis=-1) <= tolerance).any())
 
 
-def test_a_png_of_one_screen_with_nothing_written_into_its_header():
+def test_it_is_a_png_of_one_screen_without_metadata():
     image = Image.open(
         BytesIO(draw(sagittal(), [graded(key) for key in ALL_FINDINGS], ["a line"], NOTICES))
     )
@@ -83,7 +83,7 @@ def test_a_png_of_one_screen_with_nothing_written_into_its_header():
     assert not image.info
 
 
-def test_every_level_is_marked_at_its_place_true_to_scale():
+def test_every_level_is_marked_at_its_point_true_to_scale():
     pixels = decoded(draw(sagittal(), [], [], NOTICES))
     to_mm = 320 / picture.GRID_HEIGHT  # the whole height of 320 rows of 1 mm
     middle = np.mean([point[1] for point in CANAL.values()])
@@ -91,43 +91,47 @@ def test_every_level_is_marked_at_its_place_true_to_scale():
         x = picture.MARGIN + (picture.SLICE_WIDTH - 1) / 2 + (point[1] - middle) / to_mm
         y = picture.TOP - 0.5 + (140.5 - point[2]) / to_mm
         assert has(
-            pixels[round(y) - 2 : round(y) + 3, round(x) - RING - 1 : round(x) - RING + 2], MARK
+            pixels[
+                round(y) - 2 : round(y) + 3, round(x) - RING_RADIUS - 1 : round(x) - RING_RADIUS + 2
+            ],
+            MARKER,
         )
         assert pixels[round(y), round(x)].min() > 150  # the ring is open and the canal bright
 
 
 @pytest.mark.parametrize("storage", list(product((False, True), repeat=3)))
-def test_however_the_slice_is_stored_the_spine_hangs_alike(storage):
+def test_the_panel_is_the_same_however_the_slice_is_stored(storage):
     usual = sagittal()
     image, header = stored(usual.image, usual.header, storage)
     once = decoded(draw(usual, [], [], NOTICES))
-    again = decoded(draw(Marked(TITLE, image, header, CANAL), [], [], NOTICES))
+    again = decoded(draw(AnnotatedSlice(TITLE, image, header, CANAL), [], [], NOTICES))
     assert abs(once - again).mean() < 0.1
     assert np.quantile(abs(once - again), 0.9999) <= 8
 
 
-def test_a_slice_without_levels_is_drawn_without_marks():
-    bare = draw(replace(sagittal(), marks={}), [], [], NOTICES)
+def test_a_slice_without_points_is_drawn_without_markers():
+    bare = draw(replace(sagittal(), points={}), [], [], NOTICES)
     panel = decoded(bare)[picture.TOP :, picture.MARGIN : picture.MARGIN + picture.SLICE_WIDTH]
-    assert not has(panel, MARK)
+    assert not has(panel, MARKER)
 
 
 def test_an_axial_slice_has_its_own_directions_and_long_names_inside_the_panel():
     header = replace(
         SLICE, orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0), position=(-100.0, -100.0, 5.0)
     )
-    places = {
+    points = {
         "Left subarticular stenosis": np.array([12.0, 0, 5]),
         "Right subarticular stenosis": np.zeros(3),
     }
     image = np.full((header.rows, header.columns), 0.5, np.float32)
     bare, marked = (
-        decoded(draw(Marked(TITLE, image, header, m), [], [], NOTICES)) for m in ({}, places)
+        decoded(draw(AnnotatedSlice(TITLE, image, header, m), [], [], NOTICES))
+        for m in ({}, points)
     )
-    beside = slice(picture.MARGIN + picture.SLICE_WIDTH, picture.ROWS_LEFT)
-    assert has(marked, MARK)
+    beside = slice(picture.MARGIN + picture.SLICE_WIDTH, picture.GRID_LEFT)
+    assert has(marked, MARKER)
     assert (bare[:, beside] == marked[:, beside]).all()
-    sagittal_letters = decoded(draw(Marked(TITLE, image, SLICE, {}), [], [], NOTICES))
+    sagittal_letters = decoded(draw(AnnotatedSlice(TITLE, image, SLICE, {}), [], [], NOTICES))
     assert not (bare == sagittal_letters).all()
 
 
@@ -143,53 +147,57 @@ def test_nothing_of_the_header_but_its_geometry_is_drawn():
 
 
 @pytest.mark.parametrize("severity", Severity)
-def test_a_cell_is_edged_in_its_severitys_colour_and_in_no_other(severity):
+def test_a_cell_is_framed_in_its_severitys_colour_and_in_no_other(severity):
     cell = cell_of(decoded(draw(None, [graded(AXIAL, severity)], [], NOTICES)), AXIAL)
-    assert tuple(cell[1, 1]) == OF_SEVERITY[severity]
-    assert tuple(cell[-2, -2]) == OF_SEVERITY[severity]
+    assert tuple(cell[1, 1]) == SEVERITY_COLOURS[severity]
+    assert tuple(cell[-2, -2]) == SEVERITY_COLOURS[severity]
     assert not any(
-        has(cell, colour) for other, colour in OF_SEVERITY.items() if other is not severity
+        has(cell, colour) for other, colour in SEVERITY_COLOURS.items() if other is not severity
     )
 
 
 def test_severities_differ_in_words_and_not_in_colour_alone(monkeypatch):
-    monkeypatch.setattr(picture, "OF_SEVERITY", dict.fromkeys(Severity, LIGHT))
+    monkeypatch.setattr(picture, "SEVERITY_COLOURS", dict.fromkeys(Severity, LIGHT))
     assert len(
         {draw(None, [graded(AXIAL, severity)], [], NOTICES) for severity in Severity}
     ) == len(Severity)
 
 
 @pytest.mark.parametrize("severity", Severity)
-def test_the_words_of_a_cell_stay_inside_it(severity):
+def test_the_text_of_a_cell_stays_inside_it(severity):
     pixels = decoded(draw(None, [graded(AXIAL, severity, shows=0.2)], [], NOTICES))
-    inside = cell_of(pixels, AXIAL)[picture.EDGE : -picture.EDGE, -picture.EDGE - 2 : -picture.EDGE]
-    assert (inside == GROUND).all()
+    inside = cell_of(pixels, AXIAL)[
+        picture.CELL_BORDER : -picture.CELL_BORDER, -picture.CELL_BORDER - 2 : -picture.CELL_BORDER
+    ]
+    assert (inside == BACKGROUND).all()
 
 
 def test_the_crop_lies_in_its_cell_with_its_centre_marked():
-    x = y = picture.EDGE + 3 + picture.CROP // 2
+    x = y = picture.CELL_BORDER + 3 + picture.CROP // 2
     cell = cell_of(decoded(draw(None, [graded(FIRST)], [], NOTICES)), FIRST)
     assert tuple(cell[y, x]) == (128, 128, 128)
-    assert tuple(cell[y, x + 8]) == tuple(cell[y - 8, x]) == MARK
+    assert tuple(cell[y, x + 8]) == tuple(cell[y - 8, x]) == MARKER
 
 
-def test_a_doubtful_view_is_written_in_the_warning_colour():
-    sure = cell_of(decoded(draw(None, [graded(FIRST, shows=0.5)], [], NOTICES)), FIRST)
-    doubtful = cell_of(decoded(draw(None, [graded(FIRST, shows=0.49)], [], NOTICES)), FIRST)
-    assert not has(sure, WARNING)
-    assert has(doubtful, WARNING)
+def test_an_uncertain_view_is_written_in_the_warning_colour():
+    certain = cell_of(decoded(draw(None, [graded(FIRST, shows=0.5)], [], NOTICES)), FIRST)
+    uncertain = cell_of(decoded(draw(None, [graded(FIRST, shows=0.49)], [], NOTICES)), FIRST)
+    assert not has(certain, WARNING)
+    assert has(uncertain, WARNING)
 
 
 @pytest.mark.parametrize("condition", Condition)
-def test_axial_crops_tell_right_from_left_and_others_do_not(condition):
+def test_axial_crops_are_labelled_right_and_left_and_others_are_not(condition):
     key = FindingKey(condition, Level.L3_L4)
-    crop = cell_of(decoded(draw(None, [graded(key)], [], NOTICES)), key)[:, picture.EDGE + 3 :]
+    crop = cell_of(decoded(draw(None, [graded(key)], [], NOTICES)), key)[
+        :, picture.CELL_BORDER + 3 :
+    ]
     axial = condition.role is Role.AXIAL_T2
     assert has(crop[:, :20], LIGHT) is axial
     assert has(crop[:, picture.CROP - 20 : picture.CROP], LIGHT) is axial
 
 
-def test_what_is_not_assessed_shows_its_reason_and_no_crop():
+def test_a_finding_not_assessed_shows_its_reason_and_no_crop():
     cells = [
         Cell(Finding(*FIRST.parts, reason=reason), GREY_CROP)
         for reason in ("no slice", "no level " * 60)
@@ -199,11 +207,11 @@ def test_what_is_not_assessed_shows_its_reason_and_no_crop():
     for cell in (short, long):
         assert has(cell, GREY)
         assert not (cell == 128).all(axis=-1).any()
-        assert not any(has(cell, colour) for colour in OF_SEVERITY.values())
-        assert (cell[-8:-1, 1:-1] == GROUND).all()  # the longest reason ends above the edge
+        assert not any(has(cell, colour) for colour in SEVERITY_COLOURS.values())
+        assert (cell[-8:-1, 1:-1] == BACKGROUND).all()  # the longest reason ends above the edge
 
 
-def test_the_same_values_give_the_same_bytes():
+def test_equal_arguments_give_equal_bytes():
     assert draw(sagittal(), [graded(AXIAL)], ["one"], NOTICES) == draw(
         sagittal(), [graded(AXIAL)], ["one"], NOTICES
     )
@@ -218,35 +226,35 @@ def test_notices_are_drawn_below_and_nowhere_else():
         decoded(draw(None, [], [], [notice])) for notice in (NOTICES[0], NOTICES[2])
     )
     rows = np.nonzero((with_one != with_other).any(axis=(1, 2)))[0]
-    assert rows.min() >= picture.WORDS_TOP
-    assert has(with_one[picture.WORDS_TOP :], WARNING)
+    assert rows.min() >= picture.TEXT_TOP
+    assert has(with_one[picture.TEXT_TOP :], WARNING)
 
 
-def test_lines_are_drawn_and_a_great_many_make_no_endless_picture():
-    bare, told, endless = (
+def test_lines_are_drawn_and_their_number_is_bounded():
+    bare, with_line, with_many = (
         decoded(draw(None, [], lines, NOTICES))
         for lines in ([], ["series 1"], [f"series {n}" for n in range(9999)])
     )
-    assert (bare != told)[picture.WORDS_TOP :, : picture.NOTICES_LEFT].any()
-    assert len(endless) < 2000
+    assert (bare != with_line)[picture.TEXT_TOP :, : picture.NOTICES_LEFT].any()
+    assert len(with_many) < 2000
 
 
 def test_the_en_dash_is_drawn_as_one():
-    page = text_drawing.Page(100, 60)
-    page.write(20, 20, "–", 22)
-    rows, columns = np.nonzero((np.asarray(page.image) != GROUND).any(axis=-1))
+    canvas = text_drawing.Canvas(100, 60)
+    canvas.write(20, 20, "–", 22)
+    rows, columns = np.nonzero((np.asarray(canvas.image) != BACKGROUND).any(axis=-1))
     assert np.ptp(columns) > 8
     assert np.ptp(rows) <= 2
     assert 20 < rows.mean() < 42
 
 
-def test_the_font_has_every_other_character_that_is_written():
+def test_the_font_has_every_other_character_in_use():
     font = ImageFont.load_default(20)
     missing = bytes(font.getmask("\uffff"))
     written = "".join(
         [
             *NOTICES,
-            picture.KEY,
+            picture.LEGEND,
             "·/…",
             *(level.label for level in Level),
             *picture.HEADINGS.values(),
@@ -258,26 +266,26 @@ def test_the_font_has_every_other_character_that_is_written():
     assert lacking == {text_drawing.DASH}
 
 
-@pytest.mark.parametrize("colour", [LIGHT, GREY, MARK, WARNING, *OF_SEVERITY.values()])
-def test_every_colour_is_read_on_the_ground(colour):
-    def luminance(of: tuple[int, int, int]) -> float:
+@pytest.mark.parametrize("colour", [LIGHT, GREY, MARKER, WARNING, *SEVERITY_COLOURS.values()])
+def test_every_colour_is_readable_on_the_background(colour):
+    def luminance(rgb: tuple[int, int, int]) -> float:
         linear = [
             v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4
-            for v in (c / 255 for c in of)
+            for v in (c / 255 for c in rgb)
         ]
         return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
-    assert (luminance(colour) + 0.05) / (luminance(GROUND) + 0.05) >= 4.5  # WCAG AA
+    assert (luminance(colour) + 0.05) / (luminance(BACKGROUND) + 0.05) >= 4.5  # WCAG AA
 
 
-def test_text_is_broken_to_the_width_and_cut_where_it_is_too_long():
+def test_text_is_wrapped_to_the_width_and_cut_where_it_is_too_long():
     text = (
         "a plain line – of several words and one-that-is-much-too-long-to-stand-in-a-line-by-itself"
     )
-    lines = broken(text, 16, 150, 20)
-    assert all(length(line, 16) <= 150 for line in lines)
+    lines = wrap(text, 16, 150, 20)
+    assert all(text_width(line, 16) <= 150 for line in lines)
     assert "".join(lines).replace(" ", "") == text.replace(" ", "")
-    cut = broken(text, 16, 150, 2)
+    cut = wrap(text, 16, 150, 2)
     assert len(cut) == 2
     assert cut[1].endswith("…")
-    assert broken("", 16, 150, 2) == [""]
+    assert wrap("", 16, 150, 2) == [""]

@@ -24,7 +24,8 @@ from lumbar.spine.levels import KeypointReader
 from lumbar.spine.slices import SliceHeader
 from tests.stub_program import StubKeypoints, StubNetworks
 from tests.study_factory import CHANGES, duplicated, split, turned
-from worker.pipeline import Analysis, analyse, picture_of
+from worker.analysis_picture import picture_of
+from worker.pipeline import Analysis, analyse
 
 pytestmark = pytest.mark.slow
 

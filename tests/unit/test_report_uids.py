@@ -1,4 +1,4 @@
-"""A result's UID says what it was made of."""
+"""UIDs are derived from what a result was made of."""
 
 from dataclasses import replace
 
@@ -21,12 +21,12 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("what", OTHERS)
-def test_another_report_uid_for_another(what: str) -> None:
-    assert report_uid("1.2", OTHERS[what], "sr") != report_uid("1.2", PROVENANCE, "sr")
+@pytest.mark.parametrize("changed", OTHERS)
+def test_each_input_of_the_result_changes_its_uid(changed: str) -> None:
+    assert report_uid("1.2", OTHERS[changed], "sr") != report_uid("1.2", PROVENANCE, "sr")
 
 
-def test_another_report_uid_for_another_study_or_output() -> None:
+def test_the_study_and_the_output_change_the_report_uid() -> None:
     uids = {
         report_uid(study, PROVENANCE, output)
         for study in ("1.2", "1.3")
@@ -37,35 +37,37 @@ def test_another_report_uid_for_another_study_or_output() -> None:
 
 
 def test_the_order_of_the_inputs_does_not_matter() -> None:
-    turned = replace(PROVENANCE, input_sop_instance_uids=PROVENANCE.input_sop_instance_uids[::-1])
+    reversed_inputs = replace(
+        PROVENANCE, input_sop_instance_uids=PROVENANCE.input_sop_instance_uids[::-1]
+    )
 
-    assert report_uid("1.2", turned, "sr") == report_uid("1.2", PROVENANCE, "sr")
+    assert report_uid("1.2", reversed_inputs, "sr") == report_uid("1.2", PROVENANCE, "sr")
 
 
 def test_the_uid_stays_the_same_from_release_to_release() -> None:
     assert report_uid("1.2", PROVENANCE, "sr") == "2.25.181829491069277643102408114166437800841"
 
 
-def test_a_series_gathers_the_reports_of_one_bundle_on_one_study() -> None:
-    same = {series_uid("1.2", OTHERS[what], "sr") for what in ("code", "settings", "inputs")}
+def test_a_series_holds_the_reports_of_one_bundle_for_one_study() -> None:
+    same = {series_uid("1.2", OTHERS[changed], "sr") for changed in ("code", "settings", "inputs")}
 
     assert same == {series_uid("1.2", PROVENANCE, "sr")}
     assert series_uid("1.2", OTHERS["weights"], "sr") not in same
     assert series_uid("1.3", PROVENANCE, "sr") not in same
 
 
-def test_another_device_after_a_retraining_only() -> None:
+def test_only_retraining_makes_another_device() -> None:
     assert device_uid(OTHERS["weights"]) != device_uid(PROVENANCE)
     assert device_uid(OTHERS["inputs"]) == device_uid(PROVENANCE)
 
 
-def test_every_finding_is_tracked_by_itself() -> None:
+def test_every_finding_of_every_report_has_its_own_tracking_uid() -> None:
     assert (
         len({tracking_uid(report, key) for report in ("1.2", "1.3") for key in ALL_FINDINGS}) == 50
     )
 
 
-def test_uids_are_legal() -> None:
+def test_uids_are_valid() -> None:
     for uid in (report_uid("1.2", PROVENANCE, "sr"), tracking_uid("1.2", ALL_FINDINGS[0])):
         assert uid.startswith("2.25.")
         assert not uid.startswith("2.25.0")

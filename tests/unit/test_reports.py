@@ -1,4 +1,4 @@
-"""The Structured Report: what a PACS, a viewer and a validator find in it."""
+"""The Structured Report as a PACS, a viewer and a validator read it."""
 
 import subprocess
 from datetime import datetime
@@ -28,7 +28,7 @@ REASON = "no sagittal T1 series"
 
 
 def source(number: int = 1) -> Dataset:
-    """A single-frame MR header with everything that a scanner sends."""
+    """A single-frame MR header with every attribute that a scanner sends."""
     header = Dataset()
     header.SpecificCharacterSet = "ISO_IR 100"
     header.SOPClassUID = MRImageStorage
@@ -115,18 +115,19 @@ def read(report: Report) -> Comprehensive3DSR:
 
 def texts(item: Dataset) -> list[str]:
     """Every text of a content tree, depth first."""
-    own = [item.TextValue] if "TextValue" in item else []
-    return own + [text for child in item.get("ContentSequence", []) for text in texts(child)]
+    values = [item.TextValue] if "TextValue" in item else []
+    return values + [text for child in item.get("ContentSequence", []) for text in texts(child)]
 
 
 def items(item: Dataset, value_type: str) -> list[Dataset]:
-    own = [item] if item.get("ValueType") == value_type else []
-    return own + [
-        found for child in item.get("ContentSequence", []) for found in items(child, value_type)
+    """Every item of a value type in a content tree, depth first."""
+    matching = [item] if item.get("ValueType") == value_type else []
+    return matching + [
+        match for child in item.get("ContentSequence", []) for match in items(child, value_type)
     ]
 
 
-def test_each_finding_has_a_group_of_its_own() -> None:
+def test_each_finding_has_its_own_measurement_group() -> None:
     content = read(standard()).content
     groups = content.get_image_measurement_groups() + content.get_planar_roi_measurement_groups()
 
@@ -145,7 +146,7 @@ def group_of(report: Report, key: FindingKey) -> PlanarROIMeasurementsAndQualita
     return group
 
 
-def test_an_assessed_finding_shows_where_and_how_severe() -> None:
+def test_an_assessed_finding_has_a_site_a_severity_and_probabilities() -> None:
     key = FindingKey(Condition.RIGHT_SUBARTICULAR_STENOSIS, Level.L4_L5)
 
     group = group_of(standard(), key)
@@ -164,7 +165,7 @@ def test_an_assessed_finding_shows_where_and_how_severe() -> None:
     }
 
 
-def test_a_point_counts_from_the_corner_of_the_first_pixel() -> None:
+def test_the_origin_of_a_point_is_the_corner_of_the_first_pixel() -> None:
     region = group_of(standard(), ALL_FINDINGS[-1]).roi
 
     assert region.graphic_type.value == "POINT"
@@ -174,7 +175,7 @@ def test_a_point_counts_from_the_corner_of_the_first_pixel() -> None:
     assert "ReferencedFrameNumber" not in image
 
 
-def test_the_canal_has_no_side() -> None:
+def test_the_canal_has_no_laterality() -> None:
     (site,) = group_of(
         standard(), FindingKey(Condition.SPINAL_CANAL_STENOSIS, Level.L5_S1)
     ).finding_sites
@@ -182,7 +183,7 @@ def test_the_canal_has_no_side() -> None:
     assert site.laterality is None
 
 
-def test_a_finding_not_assessed_says_why_and_has_no_figures() -> None:
+def test_a_finding_not_assessed_has_a_reason_and_no_measurements() -> None:
     groups = read(standard()).content.get_image_measurement_groups()
 
     assert len(groups) == 5
@@ -192,7 +193,7 @@ def test_a_finding_not_assessed_says_why_and_has_no_figures() -> None:
         assert group.source_images[0].referenced_sop_instance_uid == source().SOPInstanceUID
 
 
-def test_a_point_in_a_multi_frame_image_names_its_frame() -> None:
+def test_a_point_in_a_multi_frame_image_references_its_frame() -> None:
     multi_frame = bare()
     multi_frame.SOPClassUID, multi_frame.NumberOfFrames = EnhancedMRImageStorage, 20
     multi_frame.Rows, multi_frame.Columns = 320, 256
@@ -204,24 +205,24 @@ def test_a_point_in_a_multi_frame_image_names_its_frame() -> None:
     assert image.ReferencedSOPClassUID == EnhancedMRImageStorage
 
 
-def test_every_notice_stands_in_the_tree_and_on_the_series() -> None:
+def test_every_notice_is_in_the_tree_and_research_use_on_the_series() -> None:
     document = read(standard())
 
-    found = texts(document)
+    in_tree = texts(document)
     assert len(PROVENANCE.notices) == 3
-    assert [text for text in found if text in PROVENANCE.notices] == list(PROVENANCE.notices)
+    assert [text for text in in_tree if text in PROVENANCE.notices] == list(PROVENANCE.notices)
     assert RESEARCH_USE_ONLY in document.SeriesDescription
     assert len(document.SeriesDescription) <= 64
 
 
-def test_a_doubt_stands_after_the_notices_and_before_the_figures() -> None:
+def test_a_caveat_comes_after_the_notices_and_before_the_measurements() -> None:
     caveat = "the numbering is uncertain: another one fits almost as well"
     document = read(build_sr([source()], mixed(), PROVENANCE, caveats=[caveat], created=CREATED))
 
-    found = texts(document)
-    at = found.index(f"Caution: {caveat}")
-    assert at == found.index(PROVENANCE.notices[-1]) + 1
-    assert all(not text.startswith("Not assessed") for text in found[:at])
+    in_tree = texts(document)
+    at = in_tree.index(f"Caution: {caveat}")
+    assert at == in_tree.index(PROVENANCE.notices[-1]) + 1
+    assert all(not text.startswith("Not assessed") for text in in_tree[:at])
 
 
 def test_the_document_is_complete_preliminary_and_unverified() -> None:
@@ -240,14 +241,14 @@ def test_the_document_is_complete_preliminary_and_unverified() -> None:
 
 
 def test_the_algorithm_names_its_weights() -> None:
-    found = texts(read(standard()))
+    in_tree = texts(read(standard()))
 
-    assert f"weights_sha256={BUNDLE.weights_sha256}" in found
-    assert "bundle=baseline 1 (untrained)" in found
-    assert "preprocessing_version=1" in found
+    assert f"weights_sha256={BUNDLE.weights_sha256}" in in_tree
+    assert "bundle=baseline 1 (untrained)" in in_tree
+    assert "preprocessing_version=1" in in_tree
 
 
-def test_another_training_is_another_device() -> None:
+def test_retraining_makes_another_device() -> None:
     retrained = Provenance(
         BundleIdentity("baseline", "2", "ef" * 32, TrainedOn.SYNTHETIC, "1"), "0.1.0", "", ()
     )
@@ -283,7 +284,7 @@ def test_the_file_carries_the_report_uids() -> None:
     assert document.StudyInstanceUID == STUDY
 
 
-def test_patient_and_study_are_those_of_the_images() -> None:
+def test_patient_and_study_are_copied_from_the_images() -> None:
     document = read(standard())
 
     for keyword in (
@@ -301,7 +302,7 @@ def test_patient_and_study_are_those_of_the_images() -> None:
 @pytest.mark.parametrize(
     "name", ["Yamada^Tarou=山田^太郎=やまだ^たろう", "ヤマダ", "Müller^Jürgen", "Anonymous"]
 )
-def test_a_name_survives_its_character_set(name: str) -> None:
+def test_a_name_is_converted_from_its_character_set(name: str) -> None:
     header = source()
     header.SpecificCharacterSet = ["", "ISO 2022 IR 87"] if "ü" not in name else "ISO_IR 100"
     header.PatientName = name
@@ -314,7 +315,7 @@ def test_a_name_survives_its_character_set(name: str) -> None:
     assert str(document.PatientName) == name
 
 
-def test_headers_with_almost_nothing_are_enough() -> None:
+def test_headers_with_nothing_but_uids_are_enough() -> None:
     document = read(build([bare()], nothing_assessed()))
 
     assert (document.PatientName, document.PatientID, document.StudyDate, document.PatientSex) == (
@@ -340,18 +341,22 @@ def test_unreadable_dates_and_an_unknown_sex_are_left_empty() -> None:
     assert document.StudyDate == "20260304"
 
 
-def test_the_image_library_describes_what_the_header_holds() -> None:
+def test_the_image_library_describes_only_a_complete_geometry() -> None:
     no_thickness = source(2)
     no_thickness.SliceThickness = None
 
     library = items(read(build([source(1), no_thickness])), "CONTAINER")[1]
 
-    spacings = [len([n for n in items(image, "NUM") if n.ConceptNameCodeSequence[0].CodeMeaning.endswith("Spacing")])
-                for image in items(library, "IMAGE")]  # fmt: skip
-    assert spacings == [2, 0]
+    assert [spacings_in(image) for image in items(library, "IMAGE")] == [2, 0]
 
 
-def test_a_new_report_names_the_one_it_replaces() -> None:
+def spacings_in(image: Dataset) -> int:
+    """How many spacings an entry of the image library has."""
+    names = [item.ConceptNameCodeSequence[0].CodeMeaning for item in items(image, "NUM")]
+    return sum(name.endswith("Spacing") for name in names)
+
+
+def test_a_new_report_references_its_predecessor() -> None:
     old = Predecessor(STUDY, "1.2.3.4", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.3.4.5")
 
     (study,) = read(build(predecessor=old)).PredecessorDocumentsSequence
@@ -362,7 +367,7 @@ def test_a_new_report_names_the_one_it_replaces() -> None:
     assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "1.2.3.4.5"
 
 
-def test_an_instance_that_is_no_image_is_evidence_only() -> None:
+def test_an_instance_that_is_not_an_image_is_evidence_only() -> None:
     document = source()
     document.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.11"
 
@@ -378,7 +383,7 @@ def test_an_instance_that_is_no_image_is_evidence_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("findings", "complaint"),
+    ("findings", "message"),
     [
         ([*mixed(), mixed()[0]], "only once"),
         ([assessed(ALL_FINDINGS[0], point(number=5))], "not among the sources"),
@@ -393,10 +398,10 @@ def test_an_instance_that_is_no_image_is_evidence_only() -> None:
         ),
     ],
 )
-def test_findings_that_cannot_be_told_apart_or_placed_are_refused(
-    findings: list[Finding], complaint: str
+def test_duplicate_findings_and_points_outside_the_sources_are_refused(
+    findings: list[Finding], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=complaint):
+    with pytest.raises(ValueError, match=message):
         build(findings=findings)
 
 
@@ -425,17 +430,17 @@ def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_dciodvfy_finds_no_error(file: Path) -> None:
-    answer = subprocess.run(
+    done = subprocess.run(
         ["dciodvfy", "-filename", file], capture_output=True, text=True, check=False
     )
 
-    assert "Comprehensive3DSR" in answer.stderr
-    assert [line for line in answer.stderr.splitlines() if "Error" in line] == []
+    assert "Comprehensive3DSR" in done.stderr
+    assert [line for line in done.stderr.splitlines() if "Error" in line] == []
 
 
 def test_dcmtk_prints_the_whole_tree(file: Path) -> None:
-    answer = subprocess.run(["dsrdump", "+Pl", file], capture_output=True, text=True, check=False)
+    done = subprocess.run(["dsrdump", "+Pl", file], capture_output=True, text=True, check=False)
 
-    assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.count('Measurement Group"') == 25
-    assert RESEARCH_USE_ONLY in answer.stdout
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('Measurement Group"') == 25
+    assert RESEARCH_USE_ONLY in done.stdout

@@ -1,4 +1,4 @@
-"""A running system under watch: what must still be true of it whatever was sent."""
+"""A running system, and the checks of what must still be true of it whatever was sent."""
 
 import re
 import subprocess
@@ -29,8 +29,8 @@ FAULTS = {
 IN_STORE = re.compile(r"incoming/[0-9a-f]{32}/lock")
 
 
-class Watched:
-    """A system started in ``folder / "here" / "system"``, so that paths that climb out of it end in ``folder``."""
+class MonitoredSystem:
+    """A system started in ``folder / "here" / "system"``, so that a path out of it ends in ``folder``."""
 
     def __init__(self, folder: Path, settings: dict[str, str]) -> None:
         self.folder = folder
@@ -43,7 +43,7 @@ class Watched:
         self.system.start()
         wait_until(lambda: "sweep.started" in self.system.tail(), 30, self.system.tail)
         self._pids = self.system.parts()
-        self.store_a_good_instance()  # the children that parse are there now
+        self.store_a_good_instance()  # the child processes that parse are running now
         self._idle = self.memory()
         self.peak = 0
         self._ended = threading.Event()
@@ -71,50 +71,49 @@ class Watched:
         abstract: str | bytes = wire.MR,
     ) -> int | str:
         """The status a C-STORE is answered with, or how the association ended instead."""
-        line = wire.Line(self.port, timeout_s=30)
+        connection = wire.RawConnection(self.port, timeout_s=30)
         try:
             offered = abstract if isinstance(abstract, str) else wire.MR
-            line.associate(wire.associate_rq(((wire.IMAGE, offered, (syntax,)),)))
-            line.send(*wire.store_rq(uid, dataset, abstract=abstract))
-            return line.status()
+            connection.associate(wire.associate_rq(((wire.IMAGE, offered, (syntax,)),)))
+            connection.send(*wire.store_rq(uid, dataset, abstract=abstract))
+            return connection.status()
         finally:
-            line.close()
+            connection.close()
 
     def store_all(self, sent: Iterable[tuple[bytes, bytes, str]]) -> None:
         """Stores datasets, each with its UID and transfer syntax, on one association."""
-        sent = list(sent)
+        datasets = list(sent)
         contexts = {
             syntax: 2 * n + 1
-            for n, syntax in enumerate(dict.fromkeys(syntax for _, _, syntax in sent))
+            for n, syntax in enumerate(dict.fromkeys(syntax for _, _, syntax in datasets))
         }
-        line = wire.Line(self.port, timeout_s=30)
-        line.associate(
+        connection = wire.RawConnection(self.port, timeout_s=30)
+        connection.associate(
             wire.associate_rq([(number, wire.MR, (syntax,)) for syntax, number in contexts.items()])
         )
-        for dataset, uid, syntax in sent:
-            line.send(*wire.store_rq(uid, dataset, contexts[syntax]))
-            answer = line.status()
-            assert answer == 0x0000, answer
-        line.close()
+        for dataset, uid, syntax in datasets:
+            connection.send(*wire.store_rq(uid, dataset, contexts[syntax]))
+            status = connection.status()
+            assert status == 0x0000, status
+        connection.close()
 
     def wait_for_event(self, start: int, event: str, why: str) -> None:
-        """Until the log, from this place on, holds an event whose name and ``why`` match wholly."""
+        """Waits until the log, from ``start`` on, has an event whose name and ``why`` match in full."""
 
-        def said() -> bool:
-            found = self.events(start)
+        def logged() -> bool:
             return any(
                 re.fullmatch(event, e.get("event", "")) and re.fullmatch(why, e.get("why", ""))
-                for e in found
+                for e in self.events(start)
             )
 
-        wait_until(said, 10, lambda: f"no {event} with {why!r} in:\n{self._text(start)}")
+        wait_until(logged, 10, lambda: f"no {event} with {why!r} in:\n{self._text(start)}")
 
     def events(self, start: int = 0) -> list[dict[str, str]]:
-        """The log's events since a place in it, as the fields of each."""
+        """The events logged from the byte ``start`` on, as their fields."""
         return [fields(line) for line in self._text(start).split("\n") if line]
 
     def require_unharmed(self) -> None:
-        """Everything that hostile input must leave as it was."""
+        """Checks everything that hostile input must leave as it was."""
         assert (
             subprocess.run(["echoscu", "-aec", "LUMBAR", "127.0.0.1", str(self.port)]).returncode
             == 0
@@ -131,20 +130,20 @@ class Watched:
 
     @property
     def peak_above(self) -> int:
-        """Bytes above idle, at the most so far."""
+        """The peak so far, in bytes above idle."""
         return self.peak - self._idle
 
     def require_nothing_outside_the_store(self) -> None:
         store = self.system.folder / "home" / "store"
         known = {self.system.log, *(self.system.folder / "home").glob("lumbar.sqlite*")}
-        elsewhere = [
+        outside = [
             p
             for p in self.folder.rglob("*")
             if p.is_file() and p not in known and store not in p.parents
         ]
-        assert elsewhere == []
+        assert outside == []
 
-        def strange() -> list[str]:
+        def unexpected() -> list[str]:
             names = [p.relative_to(store).as_posix() for p in store.rglob("*") if p.is_file()]
             return [
                 name
@@ -152,17 +151,17 @@ class Watched:
                 if not STORED_FILE.fullmatch(name) and not IN_STORE.fullmatch(name)
             ]
 
-        wait_until(lambda: not strange(), 20, lambda: f"left behind: {strange()}")
+        wait_until(lambda: not unexpected(), 20, lambda: f"left behind: {unexpected()}")
 
     def require_a_clean_log(self) -> None:
         text = self._text(0)
         assert "Traceback" not in text
-        odd = [
+        malformed = [
             line
             for line in text.split("\n")
             if line and (CONTROL.search(line) or not LINE.fullmatch(line))
         ]
-        assert odd == [], "\n".join(odd)
+        assert malformed == [], "\n".join(malformed)
         faults = [e for e in self.events() if e["event"] in FAULTS]
         assert not faults, faults
 
@@ -176,33 +175,33 @@ class Watched:
             self.peak = max(self.peak, self.memory())
 
     def memory(self) -> int:
-        """Bytes that all its processes hold, shared ones counted once (PSS)."""
+        """Bytes in use by all its processes, with shared memory counted once (PSS)."""
         return sum(_resident(pid) for pid in descendants(*self.system.parts().values()))
 
 
 def report(figure: str) -> None:
-    """Prints a figure that a run has measured (``make hostile`` shows it)."""
+    """Prints a measured figure, which ``make hostile`` shows."""
     sys.stdout.write(f"\n{figure}\n")
 
 
 def fields(line: str) -> dict[str, str]:
     """A logfmt line's fields."""
-    found = {}
+    values = {}
     for name, value in PAIR.findall(line):
-        found[name] = value[1:-1].replace('\\"', '"') if value.startswith('"') else value
-    return found
+        values[name] = value[1:-1].replace('\\"', '"') if value.startswith('"') else value
+    return values
 
 
 def descendants(*roots: int) -> list[int]:
-    """These processes, and all that they started."""
-    found, waiting = [], list(roots)
-    while waiting:
-        pid = waiting.pop()
-        found.append(pid)
+    """These processes and all their descendants."""
+    pids, pending = [], list(roots)
+    while pending:
+        pid = pending.pop()
+        pids.append(pid)
         for children in Path(f"/proc/{pid}/task").glob("*/children"):
             with suppress(OSError):
-                waiting += map(int, children.read_text().split())
-    return found
+                pending += map(int, children.read_text().split())
+    return pids
 
 
 def _resident(pid: int) -> int:

@@ -1,0 +1,186 @@
+"""The lease queue: rows of ``job`` and ``preview`` are claimed, worked on and ended under a lease.
+
+A row is claimed by one conditional UPDATE. Its lease expires by the database's clock and is
+extended by heartbeats. Every write of a worker is conditional on its lease: a worker whose lease is
+gone changes nothing and returns quietly, because another worker has the row, a later revision has
+superseded it, or an operator has cancelled it.
+"""
+
+from dataclasses import dataclass
+from random import uniform
+from typing import TypeVar
+from uuid import uuid4
+
+from sqlalchemy import Select, Update, select, update
+from sqlalchemy.orm import Session
+from sqlalchemy.sql.elements import ColumnElement
+
+from db.models import JobState, LeasedRow
+from db.types import db_now
+
+Row = TypeVar("Row", bound=LeasedRow)
+
+RELEASED: dict[str, None] = {"lease_token": None, "lease_expires_at": None}
+
+
+class LeaseLostError(Exception):
+    """The row is another worker's: roll the transaction back and return quietly."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to work on one row until the lease expires."""
+
+    table: type[LeasedRow]
+    row_id: int
+    token: str
+    attempts: int  # this one included
+    losses: int  # attempts that ended because the worker was lost
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How often a row is attempted, and how long to wait in between; seconds."""
+
+    attempts: int
+    base_s: float
+    max_s: float
+
+    def wait_s(self, attempts: int) -> float:
+        """The wait after so many attempts, seconds: exponential, half of it jitter."""
+        wait_s = min(self.max_s, self.base_s * 2.0 ** (min(attempts, 32) - 1))
+        return uniform(wait_s / 2, wait_s)
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """When a row is attempted again: after a temporary error, a fault of ours, a lost worker."""
+
+    temporary: Backoff
+    fault: Backoff
+    max_losses: int
+
+
+def is_due(table: type[LeasedRow]) -> ColumnElement[bool]:
+    """Waits for a worker, and its time has come."""
+    return (table.state == JobState.PENDING) & (table.run_after <= db_now())
+
+
+def claim(session: Session, table: type[LeasedRow], row_id: int, *, lease_s: float) -> Lease | None:
+    """Claims a row that is due; None when another worker got there first."""
+    token = uuid4().hex
+    claimed = change(table, table.id == row_id, is_due(table)).values(
+        state=JobState.RUNNING,
+        lease_token=token,
+        lease_expires_at=db_now(lease_s),
+        attempts=table.attempts + 1,
+    )
+    if not execute(session, claimed):
+        return None
+    return lease_of(session.get_one(table, row_id, populate_existing=True))
+
+
+def lease_of(row: LeasedRow) -> Lease:
+    """The lease under which a row is running."""
+    return Lease(type(row), row.id, row.lease_token or "", row.attempts, row.losses)
+
+
+def is_held(session: Session, lease: Lease) -> bool:
+    """Whether the lease is still in force."""
+    return session.scalar(select(lease.table.id).where(_held(lease))) is not None
+
+
+def extend(session: Session, lease: Lease, *, lease_s: float) -> bool:
+    """The heartbeat; False when the lease is lost."""
+    return write(session, lease, lease_expires_at=db_now(lease_s))
+
+
+def write(session: Session, lease: Lease, **values: object) -> bool:
+    """Changes the row under its lease; False, and nothing is written, when the lease is lost."""
+    return execute(session, change(lease.table, _held(lease)).values(**values))
+
+
+def finish(session: Session, lease: Lease, **values: object) -> None:
+    """Ends the row as done, with further values.
+
+    Raises:
+        LeaseLostError: the lease is lost; nothing of this transaction may be kept.
+    """
+    done = {"state": JobState.DONE, "last_error": None, "ended_at": db_now()}
+    if not write(session, lease, **done, **RELEASED, **values):
+        raise LeaseLostError
+
+
+def retry(session: Session, lease: Lease, error: str, backoff: Backoff) -> float | None:
+    """Returns a failed row to the queue for later, and the wait in seconds.
+
+    None when it has had all its attempts, or the lease is lost. Attempts whose worker was lost do
+    not count.
+    """
+    attempts = lease.attempts - lease.losses
+    if attempts >= backoff.attempts:
+        return None
+    wait_s = backoff.wait_s(attempts)
+    pending = {"state": JobState.PENDING, "last_error": error, "run_after": db_now(wait_s)}
+    return wait_s if write(session, lease, **pending, **RELEASED) else None
+
+
+def requeue_lost(session: Session, lease: Lease, error: str, max_losses: int) -> bool:
+    """Returns a lost worker's row to the queue at once; False when it has cost too many workers.
+
+    A restart is no fault of the row, so it is no failed attempt; but the row may be what kills its
+    workers, so the number of losses is bounded.
+    """
+    if lease.losses + 1 >= max_losses:
+        return False
+    pending = {"state": JobState.PENDING, "last_error": error, "run_after": db_now()}
+    return write(session, lease, **pending, losses=lease.losses + 1, **RELEASED)
+
+
+def dead_letter(session: Session, lease: Lease, error: str) -> bool:
+    """Gives the row up with its last error; False when the lease is lost."""
+    dead = {"state": JobState.DEAD, "last_error": error, "ended_at": db_now()}
+    return write(session, lease, **dead, **RELEASED)
+
+
+def cancel(session: Session, lease: Lease) -> bool:
+    """Ends a row whose work is no longer needed; False when the lease is lost."""
+    return write(session, lease, state=JobState.CANCELLED, ended_at=db_now(), **RELEASED)
+
+
+def expired(session: Session, table: type[Row]) -> list[Row]:
+    """Rows whose lease ran out without a heartbeat: their worker is lost."""
+    return list(session.scalars(_expired(table).order_by(table.id)))
+
+
+def lock_expired(session: Session, lease: Lease) -> bool:
+    """Locks a row whose lease ran out; False when it is not expired after all, or locked.
+
+    A locked row is being written; the next sweep finds what became of it.
+    """
+    table = lease.table
+    statement = _expired(table).where(_held(lease)).with_for_update(skip_locked=True)
+    return session.scalar(statement) is not None
+
+
+def change(table: type[LeasedRow], *where: ColumnElement[bool]) -> Update:
+    """An UPDATE of the rows that meet the conditions."""
+    return update(table).where(*where).execution_options(synchronize_session=False)
+
+
+def execute(session: Session, statement: Update) -> bool:
+    """Whether the UPDATE changed just one row."""
+    return session.execute(statement).rowcount == 1  # type: ignore[attr-defined,no-any-return]
+
+
+def _expired(table: type[Row]) -> Select[Row]:
+    return select(table).where(table.state == JobState.RUNNING, table.lease_expires_at < db_now())
+
+
+def _held(lease: Lease) -> ColumnElement[bool]:
+    table = lease.table
+    return (
+        (table.id == lease.row_id)
+        & (table.state == JobState.RUNNING)
+        & (table.lease_token == lease.token)
+    )
