@@ -72,7 +72,7 @@ def sign_out(request: Request, site: TheSite, actor: Viewer) -> Response:
         accounts.sign_out(session, request.cookies.get(COOKIE, ""), actor.name)
     response = RedirectResponse("/sign-in", 303)
     response.delete_cookie(COOKIE, path="/")
-    response.headers["Clear-SiteContext-Data"] = '"cache", "storage"'
+    response.headers["Clear-Site-Data"] = '"cache", "storage"'
     return response
 
 

@@ -101,8 +101,8 @@ def test_without_the_forms_own_token_nothing_changes(site, admin, whose):
         {"Origin": "http://127.0.0.1.evil.example"},
         {"Origin": "null"},
         {"Origin": "http://["},
-        {"Sec-Fetch-SiteContext": "cross-site"},
-        {"Sec-Fetch-SiteContext": "same-site"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
     ],
 )
 def test_from_another_sites_page_nothing_changes_and_nobody_signs_in(site, admin, headers):
@@ -122,7 +122,7 @@ def test_with_the_token_and_from_our_own_page_it_changes(site, admin):
         before = everything(site)
         assert (
             change(
-                admin, path, admin.csrf, Origin=OURS, **{"Sec-Fetch-SiteContext": "same-origin"}
+                admin, path, admin.csrf, Origin=OURS, **{"Sec-Fetch-Site": "same-origin"}
             ).status_code
             < 400
         )
