@@ -4,7 +4,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from pathlib import Path
-from time import monotonic
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -20,8 +19,15 @@ from db.previews import TooManyWaiting
 from lumbar import VERSION
 from lumbar.errors import LumbarError, NotAnalysable, NotDicom, NotFound, Permanent, Transient
 from lumbar.spine.provenance import RESEARCH_USE_ONLY
+from lumbar.throttle import Throttle
 from web import actions, admin, api, images, login, monitoring, operations, pages, upload
-from web.auth import AuditTrail, NotAllowed, NotSignedIn
+from web.auth import (
+    MAX_SESSIONS,
+    SESSION_USE_PERIOD_S,
+    AuditTrail,
+    NotAllowed,
+    NotSignedIn,
+)
 from web.multipart import NotAForm, TooLarge
 from web.rendering import page
 
@@ -34,7 +40,6 @@ POLICY = (
     "font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 LARGEST_BODY = 2**20  # bytes of a form or of JSON
-NOTED_EVERY_S = 60.0
 
 
 def create_app(site: SiteContext) -> FastAPI:
@@ -49,7 +54,7 @@ def create_app(site: SiteContext) -> FastAPI:
     )
     app.state.site = site
     app.state.trail = AuditTrail(site)
-    app.state.noted_use = _Noted().due
+    app.state.session_use = Throttle(SESSION_USE_PERIOD_S, MAX_SESSIONS)
     app.middleware("http")(_guarded)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     for part in (login, pages, operations, actions, images, upload, monitoring, api):
@@ -67,22 +72,6 @@ def create_app(site: SiteContext) -> FastAPI:
     for name in ("uvicorn.access", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.WARNING)  # an address may hold a patient's name
     return app
-
-
-class _Noted:
-    """When each cookie's use was last noted, so that not every request writes."""
-
-    def __init__(self) -> None:
-        self._at: dict[str, float] = {}
-
-    def due(self, cookie: str) -> bool:
-        now = monotonic()
-        if now - self._at.get(cookie, -NOTED_EVERY_S) < NOTED_EVERY_S:
-            return False
-        if len(self._at) > 10_000:
-            self._at.clear()
-        self._at[cookie] = now
-        return True
 
 
 async def _guarded(

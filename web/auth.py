@@ -6,8 +6,6 @@ shows or changes patients' data is written to the audit trail before it is answe
 
 import secrets
 from collections.abc import Callable
-from threading import Lock
-from time import monotonic
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -16,13 +14,16 @@ from db import accounts, audit
 from db.accounts import Actor
 from db.context import SiteContext
 from db.models import Permission
+from lumbar.throttle import Throttle
 
 COOKIE = "lumbar_session"
 CSRF_FIELD, CSRF_HEADER = "csrf_token", "X-CSRF-Token"
 RENEWAL = "X-Renew"  # of a page that renews itself: nobody need be there
 UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
-SEEN_AGAIN_S = 600.0  # the same person looking at the same thing is one line of the trail
-MAX_SEEN = 10_000
+VIEW_PERIOD_S = 600.0  # one row of the trail per person and thing viewed
+MAX_VIEWS = 10_000
+SESSION_USE_PERIOD_S = 60.0  # so that not every request writes to the database
+MAX_SESSIONS = 10_000
 
 
 class NotSignedIn(Exception):
@@ -34,25 +35,26 @@ class NotAllowed(Exception):
 
 
 class AuditTrail:
-    """The audit trail of looking; one per process."""
+    """The audit trail of who viewed what; one per process."""
 
     def __init__(self, site: SiteContext) -> None:
         self._site = site
-        self._seen: dict[tuple[str, str, int | None], float] = {}
-        self._lock = Lock()
+        self._throttle = Throttle(VIEW_PERIOD_S, MAX_VIEWS)
 
     def record_view(self, event: str, actor: str, study_id: int | None = None) -> None:
-        """Notes that somebody saw something, once in ten minutes. Raises Transient: it may then not be shown."""
-        key, now = (event, actor, study_id), monotonic()
-        with self._lock:
-            if now - self._seen.get(key, -SEEN_AGAIN_S) < SEEN_AGAIN_S:
-                return
+        """Records a view, once in ten minutes per person and thing.
+
+        The view counts as recorded only once its row is committed.
+
+        Raises:
+            Transient: the row cannot be written; then nothing may be shown.
+        """
+        view = (event, actor, study_id)
+        if not self._throttle.due(view):
+            return
         with self._site.database.transaction() as session:
             audit.note(session, event, actor, study_id=study_id)
-        with self._lock:
-            if len(self._seen) >= MAX_SEEN:
-                self._seen.clear()
-            self._seen[key] = now
+        self._throttle.record(view)
 
 
 def site_of(request: Request) -> SiteContext:
@@ -101,7 +103,8 @@ def by_browser(request: Request, site: SiteContext) -> Actor | None:
         return None
     with site.database.reading() as session:
         actor = accounts.by_cookie(session, cookie)
-    if actor is not None and RENEWAL not in request.headers and request.app.state.noted_use(cookie):
+    session_use: Throttle = request.app.state.session_use
+    if actor is not None and RENEWAL not in request.headers and session_use.claim(cookie):
         with site.database.transaction() as session:
             accounts.used(session, cookie)
     return actor
