@@ -26,8 +26,7 @@ def readyz(site: TheSite) -> Response:
     try:
         with site.database.reading() as session:
             metrics.ping(session)
-        if site.store.fill() > site.settings.disk_refuse_above:
-            return Response("the disk is full\n", 503, media_type="text/plain")
+        site.store.require_room(site.settings.disk_refuse_above)
     except LumbarError as error:
         return Response(f"{error}\n", 503, media_type="text/plain")
     return Response("ready\n", media_type="text/plain")

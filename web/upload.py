@@ -111,7 +111,8 @@ class _Upload:
         async for chunk in self._pieces():
             if form.size // ROOM_EVERY > checked:
                 checked = form.size // ROOM_EVERY
-                await run_in_threadpool(self._require_room)
+                max_fill = self._site.settings.disk_refuse_above
+                await run_in_threadpool(self._site.store.require_room, max_fill)
             await run_in_threadpool(form.take, chunk)
         await run_in_threadpool(self._finish, form)
 
@@ -136,12 +137,6 @@ class _Upload:
             raise NotAllowed(f"{self._actor.name} may not have images kept; upload them without")
         self.name = previews.create(self._site, self._actor.user_id, keep=keep)
         return previews.folder(self._site, self.name) / previews.UPLOAD
-
-    def _require_room(self) -> None:
-        if (fill := self._site.store.fill()) > self._site.settings.disk_refuse_above:
-            raise StoreFull(
-                f"the disk is {fill:.0%} full; nothing can be uploaded until there is room"
-            )
 
     def _finish(self, form: Incoming) -> None:
         form.end()

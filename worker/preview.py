@@ -18,7 +18,6 @@ from lumbar.dicom.instance_identity import Identity, identify
 from lumbar.errors import NotAnalysable, NotDicom, Permanent, Transient
 from lumbar.networks import Networks
 from lumbar.spine.findings import Finding
-from lumbar.store.files import StoreFull
 from worker import single_image, store_upload
 from worker.pipeline import Analysis, analyse, picture_of
 from worker.runner import Held, kept_alive
@@ -85,8 +84,7 @@ def _end(site: SiteContext, networks: Callable[[], Networks], claimed: Claimed) 
 def _answer(
     site: SiteContext, networks: Callable[[], Networks], claimed: Claimed, scratch: Path
 ) -> Answer:
-    if (fill := site.store.fill()) > site.settings.disk_refuse_above:
-        raise StoreFull(f"the disk is {fill:.0%} full")
+    site.store.require_room(site.settings.disk_refuse_above)
     folder = previews.folder(site, claimed.name)
     scratch.mkdir(mode=0o700)
     uploaded = list((folder / previews.UPLOAD).iterdir())

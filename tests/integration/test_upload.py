@@ -287,6 +287,8 @@ def test_a_full_disk_takes_no_upload(site):
     assert answer.status_code == 503
     assert "full" in answer.text
     assert nothing_stays(site)
+    ready = reader.get("/readyz")
+    assert (ready.status_code, "full" in ready.text) == (503, True)
 
 
 def test_only_three_wait_and_one_that_is_forgotten_makes_room(site, reader):
