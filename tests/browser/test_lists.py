@@ -83,7 +83,7 @@ def test_the_worklist_renews_itself_and_keeps_what_is_chosen(page, served):
     before = page.locator("p[aria-live]").inner_text()
     page.clock.run_for(FIFTEEN_S)
     expect(new).to_contain_text("Late, Lea")
-    expect(page.locator("tr.here")).to_have_attribute("data-study", served.severe)
+    expect(page.locator("tr.selected")).to_have_attribute("data-study", served.severe)
     assert page.locator("p[aria-live]").inner_text() != before
     expect(page).to_have_url(f"{served.root}/")
 
@@ -130,14 +130,14 @@ def test_what_a_role_may_not_do_is_not_offered(open_page):
 def test_an_administrator_adds_somebody_and_makes_a_token(open_page, served):
     page = open_page(UserRole.ADMIN)
     page.goto("/users")
-    form = page.locator("form", has=page.get_by_role("heading", name="Somebody new"))
+    form = page.locator("form", has=page.get_by_role("heading", name="New user"))
     form.get_by_label("Name").fill("ben")
     form.get_by_label("Password").fill("a good long one")
     form.get_by_role("button").click()
     expect(page.get_by_role("status").first).to_have_text("The change is saved.")
-    form = page.locator("form", has=page.get_by_role("heading", name="A token for a program"))
-    form.get_by_label("For the user").select_option("ben")
-    form.get_by_label("What for").fill("ris")
+    form = page.locator("form", has=page.get_by_role("heading", name="New API token"))
+    form.get_by_label("User").select_option("ben")
+    form.get_by_label("Purpose").fill("ris")
     form.get_by_role("button").click()
     token = page.locator("#token").inner_text()
     answer = page.request.get("/api/v1/worklist", headers={"Authorization": f"Bearer {token}"})

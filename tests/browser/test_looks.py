@@ -54,7 +54,7 @@ def test_no_page_shuts_anybody_out(open_page, served, complaints, scheme, viewpo
     page.goto(f"/studies/{served.severe}?done=reviewed")
     found += faults(page)
     page.goto("/system")
-    page.get_by_role("button", name="Ask whether pacs is there").click()
+    page.get_by_role("button", name="Test connection to pacs").click()
     expect(page.get_by_role("status")).to_be_visible()
     found += faults(page)
     assert found == []
@@ -74,7 +74,7 @@ def test_the_page_is_as_light_or_dark_as_the_system_wants(open_page, scheme):
 def test_the_first_tab_leads_past_the_navigation(page):
     page.goto("/")
     page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="To the content")).to_be_focused()
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("#main")).to_be_focused()
 

@@ -79,9 +79,9 @@ def test_from_the_sign_in_page_to_the_severe_slice_by_keys_alone(open_page, serv
     expect(page.locator("tr[data-study]").first).to_have_attribute("data-study", served.severe)
     expect(page.locator("tr[data-study]").first).to_contain_text("L4/L5 canal")
     page.keyboard.press("j")
-    expect(page.locator("tr.here")).to_have_attribute("data-study", served.severe)
+    expect(page.locator("tr.selected")).to_have_attribute("data-study", served.severe)
     page.keyboard.press("j")
-    expect(page.locator("tr.here")).not_to_have_attribute("data-study", served.severe)
+    expect(page.locator("tr.selected")).not_to_have_attribute("data-study", served.severe)
     page.keyboard.press("k")
     page.keyboard.press("Enter")
     expect(page).to_have_url(f"{served.root}/studies/{served.severe}")
@@ -96,7 +96,7 @@ def test_the_keys_write_where_one_writes(page, served):
     expect(page.get_by_label("Search")).to_be_focused()
     page.keyboard.type("jk/")
     expect(page.get_by_label("Search")).to_have_value("jk/")
-    expect(page.locator("tr.here")).to_have_count(0)
+    expect(page.locator("tr.selected")).to_have_count(0)
 
 
 def test_a_mark_stands_on_the_slice_that_was_read_and_on_no_other(viewer, served):
@@ -197,7 +197,7 @@ def test_a_corrected_finding_is_shown_so_and_counted(viewer, served):
     viewer.get_by_role("radio", name="Moderate").check()
     viewer.get_by_label("Comment").fill("the sac is <not> that narrow")
     viewer.get_by_role("button", name="Note it").click()
-    expect(viewer.get_by_role("status").first).to_have_text("Your word on the finding is noted.")
+    expect(viewer.get_by_role("status").first).to_have_text("Your review is saved.")
     cell = viewer.locator(f'a.cell[data-at="{CANAL.condition}.{CANAL.level}"]')
     expect(cell).to_contain_text("Severe")
     expect(cell).to_contain_text("corrected: Moderate")

@@ -17,9 +17,9 @@ def test_a_zip_is_uploaded_read_shown_and_forgotten(page, served, phantom, tmp_p
     page.goto("/")
     page.get_by_role("link", name="Upload").click()
     page.get_by_label("Files").set_input_files(archive)
-    page.get_by_role("button", name="Read them").click()
+    page.get_by_role("button", name="Upload and read").click()
     expect(page).to_have_url(re.compile("/upload/[0-9a-f]{32}$"))
-    expect(page.get_by_role("main")).to_contain_text("waits for its turn")
+    expect(page.get_by_role("main")).to_contain_text("waiting for a worker")
     name = page.url.rpartition("/")[2]
     assert read_next(served.site, StubNetworks)
     expect(page.locator(".cells td .cell")).to_have_count(25)
@@ -27,6 +27,6 @@ def test_a_zip_is_uploaded_read_shown_and_forgotten(page, served, phantom, tmp_p
     expect(page.locator("main img")).to_have_js_property("complete", True)
     assert page.locator("main img").evaluate("image => image.naturalWidth") > 400
     assert not (previews.folder(served.site, name) / previews.UPLOAD).exists()
-    page.get_by_role("button", name="Forget").click()
+    page.get_by_role("button", name="Delete now").click()
     expect(page).to_have_url(re.compile("/upload$"))
     assert not previews.folder(served.site, name).exists()

@@ -61,18 +61,18 @@ def test_a_reader_uploads_an_image_follows_it_and_sees_its_answer(site, reader):
     assert files_left(site, name) == ["upload/0001"]
     assert previews.folder(site, name).stat().st_mode & 0o777 == 0o700
     waiting = reader.get(place)
-    assert "waits for its turn" in waiting.text
-    assert "data-going" in waiting.text
+    assert "waiting for a worker" in waiting.text
+    assert "data-in-progress" in waiting.text
     assert reader.get(f"{place}/picture").status_code == 404
     assert not [event for event, *_ in trail(site) if event == "upload.seen"]
     read(site)
     answer = reader.get(place)
-    assert "data-going" not in answer.text
+    assert "data-in-progress" not in answer.text
     for words in (
         "Research use only",
-        "What it shows",
-        "How severe",
-        "None of them",
+        "Condition",
+        "Severity",
+        "None of these",
         "Severe",
         f"{place}/picture",
     ):

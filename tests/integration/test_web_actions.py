@@ -341,7 +341,7 @@ def test_nothing_that_was_said_or_is_of_a_patient_is_in_the_trail(site, admin):
 
 def test_a_destination_is_asked_whether_it_is_there(admin):
     answer = admin.submit("/destinations/pacs/echo")
-    assert (answer.status_code, 'class="wrong"' in answer.text) == (200, True)
+    assert (answer.status_code, 'class="error"' in answer.text) == (200, True)
     assert admin.submit("/destinations/nobody/echo").status_code == 404
 
 

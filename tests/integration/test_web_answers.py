@@ -21,7 +21,7 @@ from tests.integration.morning import (
 )
 from tests.integration.visitors import Visitor, by_token, in_browser, trail
 from web import pages
-from web.app import LARGEST_BODY, create_app
+from web.app import MAX_BODY, create_app
 
 SLICE = f"/studies/{SEVERE_UID}/instances/{ROOT}.1.1.1/frames"
 
@@ -74,7 +74,7 @@ def test_every_answer_tells_the_browser_how_to_treat_it(admin, monkeypatch):
         ],
         405: [admin.delete("/"), admin.delete("/api/v1/worklist")],
         411: [admin.post("/sign-in", content=iter([b"name=a"]))],
-        413: [admin.post("/sign-in", content=bytes(LARGEST_BODY + 1))],
+        413: [admin.post("/sign-in", content=bytes(MAX_BODY + 1))],
         422: [admin.get("/api/v1/worklist?limit=0"), admin.get("/?state=lost")],
         500: [broken.get("/system")],
     }
@@ -123,7 +123,7 @@ def test_every_answer_tells_the_browser_how_to_treat_it(admin, monkeypatch):
         ("POST", f"/studies/{SEVERE_UID}/complete", {}, 409),
         ("POST", "/jobs/1/cancel", {}, 409),
         ("POST", "/jobs/1/resend", {}, 409),
-        ("POST", "/findings/1/reviews", {"content": bytes(LARGEST_BODY + 1)}, 413),
+        ("POST", "/findings/1/reviews", {"content": bytes(MAX_BODY + 1)}, 413),
         ("POST", "/findings/1/reviews", {"content": iter([b"{}"])}, 411),
         (
             "POST",

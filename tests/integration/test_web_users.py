@@ -96,7 +96,7 @@ def test_an_administrator_sets_a_new_password(app, admin):
 def test_nobody_shuts_themselves_out(site, admin, form):
     answer = change(admin, "admin", **form)
     assert answer.status_code == 409
-    assert "You cannot shut yourself out" in answer.text
+    assert "You cannot lock yourself out" in answer.text
     assert (row(site, User).role, row(site, User).disabled_at) == (UserRole.ADMIN, None)
     assert change(admin, "admin", role="admin").status_code == 303
     assert admin.get("/users").status_code == 200
