@@ -1,19 +1,21 @@
-"""Images at hand: a zip is uploaded, a worker reads it, its answer is shown and forgotten."""
+"""A zip is uploaded, read by a worker, shown and deleted."""
 
 import re
 
 from playwright.sync_api import expect
 
 from db import previews
-from tests.integration.uploads import files_of, zipped
+from tests.integration.upload_factory import study_files, zip_of
 from tests.stub_program import StubNetworks
 from worker.preview import read_next
 
 
-def test_a_zip_is_uploaded_read_shown_and_forgotten(page, served, phantom, tmp_path):
+def test_a_zip_is_uploaded_read_shown_and_deleted(page, served, phantom, tmp_path):
     folder, _ = phantom(0)
     archive = tmp_path / "study.zip"
-    archive.write_bytes(zipped({f"{n}.dcm": content for n, content in enumerate(files_of(folder))}))
+    archive.write_bytes(
+        zip_of({f"{n}.dcm": content for n, content in enumerate(study_files(folder))})
+    )
     page.goto("/")
     page.get_by_role("link", name="Upload").click()
     page.get_by_label("Files").set_input_files(archive)

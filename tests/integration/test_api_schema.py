@@ -14,15 +14,15 @@ from db.database import Database
 from db.models import UserRole
 from lumbar.settings import Settings
 from lumbar.store.files import Store
-from tests.integration.morning import (
+from tests.integration.site_with_studies import (
     ARRIVING_UID,
     FAILED_UID,
     REFUSED_UID,
     SEVERE_UID,
-    fill,
+    add_studies,
     open_site,
 )
-from tests.integration.visitors import Visitor, by_token
+from tests.integration.web_client import WebClient, token_client
 from web.app import create_app
 from web.auth import AuditTrail
 
@@ -51,9 +51,9 @@ schema = schemathesis.openapi.from_asgi(DESCRIPTION, app, config=config)
 def token(tmp_path_factory):
     """Of an administrator of a site, which the application is given."""
     site = open_site(tmp_path_factory.mktemp("api"))
-    fill(site)
+    add_studies(site)
     app.state.site, app.state.trail = site, AuditTrail(site)
-    yield by_token(app, UserRole.ADMIN).headers["authorization"]
+    yield token_client(app, UserRole.ADMIN).headers["authorization"]
     site.database.close()
 
 
@@ -86,7 +86,7 @@ def test_every_answer_is_as_it_is_described(case, token):
 
 
 def test_the_description_is_open_and_complete():
-    told = Visitor(app).get(DESCRIPTION).json()
+    told = WebClient(app).get(DESCRIPTION).json()
     operations = [
         (path, method, operation)
         for path, methods in told["paths"].items()

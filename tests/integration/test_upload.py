@@ -15,8 +15,15 @@ from db import previews
 from db.context import SiteContext
 from db.models import Preview, UserRole
 from tests.integration.conftest import ROOT
-from tests.integration.uploads import files_left, image, read, row, zipped
-from tests.integration.visitors import OURS, Visitor, by_token, count, in_browser, trail
+from tests.integration.upload_factory import image, read, remaining_files, row, zip_of
+from tests.integration.web_client import (
+    BASE_URL,
+    WebClient,
+    audit_rows,
+    browser_client,
+    count,
+    token_client,
+)
 from tests.peers import free_port
 from tests.system import wait_until
 from web.app import create_app
@@ -30,11 +37,11 @@ FORM = {"Content-Type": "multipart/form-data; boundary=B"}
 
 
 @pytest.fixture
-def reader(site) -> Visitor:
-    return in_browser(create_app(site), UserRole.READER)
+def reader(site) -> WebClient:
+    return browser_client(create_app(site), UserRole.READER)
 
 
-def send(visitor: Visitor, *files: bytes, csrf: str | None = None, **fields: str):
+def send(visitor: WebClient, *files: bytes, csrf: str | None = None, **fields: str):
     """A form as our page sends it without its script: the token first, then the files."""
     given = {"csrf_token": visitor.csrf if csrf is None else csrf} | fields
     return visitor.post(
@@ -58,13 +65,13 @@ def test_a_reader_uploads_an_image_follows_it_and_sees_its_answer(site, reader):
     assert sent.status_code == 303
     place = sent.headers["location"]
     name = place.rpartition("/")[2]
-    assert files_left(site, name) == ["upload/0001"]
+    assert remaining_files(site, name) == ["upload/0001"]
     assert previews.folder(site, name).stat().st_mode & 0o777 == 0o700
     waiting = reader.get(place)
     assert "waiting for a worker" in waiting.text
     assert "data-in-progress" in waiting.text
     assert reader.get(f"{place}/picture").status_code == 404
-    assert not [event for event, *_ in trail(site) if event == "upload.seen"]
+    assert not [event for event, *_ in audit_rows(site) if event == "upload.seen"]
     read(site)
     answer = reader.get(place)
     assert "data-in-progress" not in answer.text
@@ -82,7 +89,7 @@ def test_a_reader_uploads_an_image_follows_it_and_sees_its_answer(site, reader):
     assert picture.headers["cache-control"] == "no-store"
     assert picture.content.startswith(b"\x89PNG")
     assert place in reader.get("/upload").text
-    assert [event for event, *_ in trail(site)] == [
+    assert [event for event, *_ in audit_rows(site)] == [
         "worklist.seen",
         "upload.analysed",
         "upload.seen",
@@ -92,7 +99,7 @@ def test_a_reader_uploads_an_image_follows_it_and_sees_its_answer(site, reader):
 def test_a_study_is_shown_as_a_grid_of_25(site, reader, phantom):
     study, _ = phantom(3)
     files = {str(n): path.read_bytes() for n, path in enumerate(study.rglob("*.dcm"))}
-    place = send(reader, zipped(files)).headers["location"]
+    place = send(reader, zip_of(files)).headers["location"]
     read(site)
     page = reader.get(place).text
     assert page.count('<div class="cell ') == 25
@@ -112,7 +119,7 @@ def test_another_users_upload_is_not_there_but_for_an_administrator(site, reader
     place = send(reader, image()).headers["location"]
     read(site)
     name = place.rpartition("/")[2]
-    other = in_browser(reader.app, UserRole.OPERATOR)
+    other = browser_client(reader.app, UserRole.OPERATOR)
     for answer in (
         other.get(place),
         other.get(f"{place}/picture"),
@@ -122,14 +129,14 @@ def test_another_users_upload_is_not_there_but_for_an_administrator(site, reader
         assert answer.status_code == 404
         assert "VGG16" not in answer.text
     assert place not in other.get("/upload").text
-    assert files_left(site, name) == ["picture.png"]
+    assert remaining_files(site, name) == ["picture.png"]
     assert reader.get("/upload/..%2f..%2fetc").status_code in (404, 422)
-    assert in_browser(reader.app, UserRole.ADMIN).get(place).status_code == 200
+    assert browser_client(reader.app, UserRole.ADMIN).get(place).status_code == 200
 
 
 def test_nobody_and_viewers_may_not_upload(site, reader):
     place = send(reader, image()).headers["location"]
-    nobody, viewer = Visitor(reader.app), in_browser(reader.app, UserRole.VIEWER)
+    nobody, viewer = WebClient(reader.app), browser_client(reader.app, UserRole.VIEWER)
     for path in ("/upload", place, f"{place}/picture"):
         assert nobody.get(path).status_code == 303
         assert viewer.get(path).status_code == 403
@@ -178,7 +185,7 @@ def test_the_script_sends_the_token_in_the_header_and_a_program_none(site, reade
         == 303
     )
     assert (
-        by_token(reader.app, UserRole.READER)
+        token_client(reader.app, UserRole.READER)
         .post("/upload", content=body, headers=FORM)
         .status_code
         == 303
@@ -244,7 +251,7 @@ def test_an_empty_input_beside_the_chosen_files_is_no_file(site, reader):
     body = HEAD + b"image\r\n" + empty + b"--B--\r\n"
     sent = reader.post("/upload", content=body, headers=FORM | {"X-CSRF-Token": reader.csrf})
     name = sent.headers["location"].rpartition("/")[2]
-    assert (files_left(site, name), row(site, name).files) == (["upload/0001"], 1)
+    assert (remaining_files(site, name), row(site, name).files) == (["upload/0001"], 1)
 
 
 def test_more_files_than_may_be_are_refused(site, reader):
@@ -255,7 +262,7 @@ def test_more_files_than_may_be_are_refused(site, reader):
 
 
 def test_more_bytes_than_may_be_are_refused_before_and_while_they_come(site):
-    reader = in_browser(create_app(limited(site, upload_mib=1)), UserRole.READER)
+    reader = browser_client(create_app(limited(site, upload_mib=1)), UserRole.READER)
     assert send(reader, bytes(2**20 - 1000)).status_code == 303
     answer = send(reader, bytes(2**20))
     assert answer.status_code == 413
@@ -282,7 +289,7 @@ def test_other_addresses_below_take_no_more_than_a_form(site, reader):
 
 
 def test_a_full_disk_takes_no_upload(site):
-    reader = in_browser(create_app(limited(site, disk_refuse_above=0.0)), UserRole.READER)
+    reader = browser_client(create_app(limited(site, disk_refuse_above=0.0)), UserRole.READER)
     answer = send(reader, image())
     assert answer.status_code == 503
     assert "full" in answer.text
@@ -297,7 +304,7 @@ def test_only_three_wait_and_one_that_is_forgotten_makes_room(site, reader):
     assert refused.status_code == 429
     assert "3 of your uploads" in refused.text
     assert count(site, Preview) == 3
-    assert send(in_browser(reader.app, UserRole.OPERATOR), image()).status_code == 303
+    assert send(browser_client(reader.app, UserRole.OPERATOR), image()).status_code == 303
     reader.submit(f"{places[0]}/forget")
     assert send(reader, image()).status_code == 303
 
@@ -307,17 +314,17 @@ def test_an_operator_has_images_kept_and_a_reader_may_not(site, reader):
     assert refused.status_code == 403
     assert nothing_stays(site)
     assert 'name="keep"' not in reader.get("/upload").text
-    operator = in_browser(reader.app, UserRole.OPERATOR)
+    operator = browser_client(reader.app, UserRole.OPERATOR)
     assert 'name="keep"' in operator.get("/upload").text
     place = send(operator, image(), keep="yes").headers["location"]
     read(site)
     assert f'href="/studies/{ROOT}.1"' in operator.get(place).text
     assert operator.get(f"/studies/{ROOT}.1").status_code == 200
-    assert ("upload.kept", "operator", 1) in trail(site)
+    assert ("upload.kept", "operator", 1) in audit_rows(site)
 
 
 @contextmanager
-def served(site: SiteContext) -> Iterator[tuple[int, Visitor]]:
+def served(site: SiteContext) -> Iterator[tuple[int, WebClient]]:
     """The page on a port of its own, and somebody who is signed in there."""
     app = create_app(site)
     port = free_port()
@@ -326,13 +333,13 @@ def served(site: SiteContext) -> Iterator[tuple[int, Visitor]]:
     thread.start()
     wait_until(lambda: server.started, 20, lambda: "the page does not listen")
     try:
-        yield port, in_browser(app, UserRole.READER)
+        yield port, browser_client(app, UserRole.READER)
     finally:
         server.should_exit = True
         thread.join(20)
 
 
-def connected(port: int, visitor: Visitor) -> socket.socket:
+def connected(port: int, visitor: WebClient) -> socket.socket:
     """A connection on which a chunked upload has begun."""
     head = (
         f"POST /upload HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nCookie: {COOKIE}={visitor.cookies[COOKIE]}\r\n"
@@ -411,4 +418,4 @@ def test_the_page_is_ours_alone(site, reader):
     page = reader.get("/upload")
     assert "script-src 'self'" in page.headers["content-security-policy"]
     assert "style=" not in page.text
-    assert reader.get(f"{OURS}/static/upload.js").status_code == 200
+    assert reader.get(f"{BASE_URL}/static/upload.js").status_code == 200

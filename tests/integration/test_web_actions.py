@@ -22,17 +22,24 @@ from db.models import (
 )
 from lumbar.spine.anatomy import Severity
 from tests.integration.conftest import ROOT, arrival, make_slice
-from tests.integration.morning import (
+from tests.integration.site_with_studies import (
     ARRIVING_UID,
-    DEAD,
-    DELIVERED,
+    DEAD_JOB,
+    DELIVERED_JOB,
     FAILED_UID,
     SEVERE_UID,
-    WAITING,
-    fill,
+    WAITING_JOB,
+    add_studies,
 )
 from tests.integration.test_queries import end
-from tests.integration.visitors import Visitor, by_token, count, in_browser, row, trail
+from tests.integration.web_client import (
+    WebClient,
+    audit_rows,
+    browser_client,
+    count,
+    row,
+    token_client,
+)
 from web.app import create_app
 
 SEVERE_STUDY, FAILED_STUDY, ARRIVING_STUDY = 1, 2, 4
@@ -41,19 +48,19 @@ REVIEW = f"/studies/{SEVERE_UID}/findings/1/review"
 
 @pytest.fixture
 def app(site):
-    fill(site)
+    add_studies(site)
     return create_app(site)
 
 
 @pytest.fixture
-def admin(app) -> Visitor:
-    return in_browser(app, UserRole.ADMIN)
+def admin(app) -> WebClient:
+    return browser_client(app, UserRole.ADMIN)
 
 
 @pytest.fixture(params=["page", "api"])
 def do(request, app):
     """Does what the page's form does, by one or the other; the answer's status is the API's."""
-    browser, program = in_browser(app, UserRole.ADMIN), by_token(app, UserRole.ADMIN)
+    browser, program = browser_client(app, UserRole.ADMIN), token_client(app, UserRole.ADMIN)
 
     def by_page(path: str) -> int:
         answer = browser.submit(path)
@@ -68,7 +75,7 @@ def do(request, app):
 
 
 def last(site) -> tuple[str, int | None]:
-    event, _, study = trail(site)[-1]
+    event, _, study = audit_rows(site)[-1]
     return event, study
 
 
@@ -89,28 +96,28 @@ def test_a_study_is_analysed_without_waiting_for_quiet(site, do):
 
 
 def test_a_dead_job_is_tried_again(site, do):
-    assert do(f"/jobs/{DEAD}/retry") == 200
+    assert do(f"/jobs/{DEAD_JOB}/retry") == 200
     study = row(site, Study, FAILED_STUDY)
     assert (study.state, study.revision) == (StudyState.QUEUED, 2)
     assert last(site) == ("job.retried", FAILED_STUDY)
-    assert do(f"/jobs/{DEAD}/retry") == 409
+    assert do(f"/jobs/{DEAD_JOB}/retry") == 409
     assert do("/jobs/4711/retry") == 404
 
 
 def test_a_waiting_job_is_cancelled_and_sent_again_after_all(site, do):
-    assert do(f"/jobs/{WAITING}/resend") == 409
-    assert do(f"/jobs/{WAITING}/cancel") == 200
-    assert row(site, Job, WAITING).state is JobState.CANCELLED
+    assert do(f"/jobs/{WAITING_JOB}/resend") == 409
+    assert do(f"/jobs/{WAITING_JOB}/cancel") == 200
+    assert row(site, Job, WAITING_JOB).state is JobState.CANCELLED
     assert last(site) == ("job.cancelled", SEVERE_STUDY)
-    assert do(f"/jobs/{WAITING}/cancel") == 409
-    assert do(f"/jobs/{WAITING}/resend") == 200
-    assert row(site, Job, WAITING).state is JobState.PENDING
+    assert do(f"/jobs/{WAITING_JOB}/cancel") == 409
+    assert do(f"/jobs/{WAITING_JOB}/resend") == 200
+    assert row(site, Job, WAITING_JOB).state is JobState.PENDING
 
 
 def test_a_report_that_arrived_is_sent_again_as_it_was(site, do):
-    report = row(site, Job, DELIVERED).report_id
-    assert do(f"/jobs/{DELIVERED}/resend") == 200
-    job = row(site, Job, DELIVERED)
+    report = row(site, Job, DELIVERED_JOB).report_id
+    assert do(f"/jobs/{DELIVERED_JOB}/resend") == 200
+    job = row(site, Job, DELIVERED_JOB)
     assert (job.state, job.attempts, job.report_id) == (JobState.PENDING, 0, report)
     assert last(site) == ("report.sent_again", SEVERE_STUDY)
 
@@ -118,7 +125,7 @@ def test_a_report_that_arrived_is_sent_again_as_it_was(site, do):
 def test_what_was_done_is_said_on_the_page_it_leads_to(admin):
     for path, said in {
         f"/studies/{ARRIVING_UID}/complete": "The study is queued.",
-        f"/jobs/{WAITING}/cancel": "The job is cancelled.",
+        f"/jobs/{WAITING_JOB}/cancel": "The job is cancelled.",
         f"/studies/{SEVERE_UID}/read": "marked as read",
     }.items():
         assert said in admin.get(admin.submit(path).headers["location"]).text
@@ -131,7 +138,7 @@ def words_on(site, finding=1):
 
 
 def test_reviews_are_added_and_the_last_word_is_shown(site, app):
-    reader, program = in_browser(app, UserRole.READER), by_token(app, UserRole.READER)
+    reader, program = browser_client(app, UserRole.READER), token_client(app, UserRole.READER)
     answer = reader.submit(
         REVIEW, severity="moderate", comment="seen with <b>Müller</b>", at="here"
     )
@@ -173,7 +180,7 @@ def test_a_review_counts_on_the_quality_page(admin):
 
 
 def test_a_finding_that_was_replaced_or_is_another_study_s_is_not_reviewed(site, app, admin):
-    program = by_token(app, UserRole.ADMIN)
+    program = token_client(app, UserRole.ADMIN)
     for path in (
         f"/studies/{FAILED_UID}/findings/1/review",
         f"/studies/{SEVERE_UID}/findings/4711/review",
@@ -210,7 +217,7 @@ def test_what_is_no_review_is_refused(site, admin, form):
 
 @pytest.mark.parametrize("way", ["page", "api"])
 def test_a_read_study_leaves_the_worklist_and_comes_back(site, app, way):
-    browser, program = in_browser(app, UserRole.READER), by_token(app, UserRole.READER)
+    browser, program = browser_client(app, UserRole.READER), token_client(app, UserRole.READER)
     path = f"/studies/{SEVERE_UID}/read"
 
     def mark(read: bool) -> None:
@@ -232,7 +239,7 @@ def test_a_read_study_leaves_the_worklist_and_comes_back(site, app, way):
     assert last(site) == ("studies.seen", None)
     mark(False)
     assert on_list()
-    assert {"study.read", "study.unread"} <= {event for event, *_ in trail(site)}
+    assert {"study.read", "study.unread"} <= {event for event, *_ in audit_rows(site)}
 
 
 def stored(site) -> set[str]:
@@ -259,7 +266,7 @@ def test_deleting_a_study_leaves_a_tombstone_and_the_trail_and_nothing_else(site
     assert (stone.study_instance_uid, stone.study_id, stone.reason, stone.actor) == (
         SEVERE_UID, SEVERE_STUDY, "asked by the patient", "admin",
     )  # fmt: skip
-    acts = [event for event, _, study in trail(site) if study == SEVERE_STUDY]
+    acts = [event for event, _, study in audit_rows(site) if study == SEVERE_STUDY]
     assert acts == ["finding.reviewed", "study.deletion_begun", "study.deleted"]
     told = admin.get("/audit", params={"uid": SEVERE_UID}).text
     assert all(act in told for act in acts)
@@ -291,7 +298,7 @@ def test_a_study_that_is_sent_again_after_its_deletion_is_a_new_one(site, admin)
     with site.database.reading() as session:
         study = studies.find(session, ARRIVING_UID)
     assert (study.id == ARRIVING_STUDY, study.images_removed_at) == (False, None)
-    assert [event for event, _, of in trail(site) if of == study.id] == ["study.seen"]
+    assert [event for event, _, of in audit_rows(site) if of == study.id] == ["study.seen"]
     told = admin.get("/audit", params={"uid": ARRIVING_UID}).text
     assert told.count("study.deleted") == 1
 
@@ -325,7 +332,7 @@ def test_a_worker_on_a_study_that_is_deleted_writes_nothing(site, admin):
 def test_nothing_that_was_said_or_is_of_a_patient_is_in_the_trail(site, admin):
     admin.submit(REVIEW, severity="severe", comment="MARKER")
     admin.submit(f"/studies/{SEVERE_UID}/requeue")
-    admin.submit(f"/jobs/{DEAD}/retry")
+    admin.submit(f"/jobs/{DEAD_JOB}/retry")
     admin.submit(f"/studies/{FAILED_UID}/read")
     admin.submit(f"/studies/{FAILED_UID}/delete", reason="MARKER")
     admin.post("/sign-in", data={"name": "MARKER", "password": "MARKER"})

@@ -10,10 +10,10 @@ from starlette.routing import Mount
 from db.ingest import ingest
 from db.models import Permission, Study, UserRole
 from tests.integration.conftest import arrival, make_slice
-from tests.integration.visitors import Visitor, by_token, count, in_browser, one_database
+from tests.integration.web_client import WebClient, browser_client, count, sqlite_only, token_client
 from web.app import create_app
 
-pytestmark = one_database
+pytestmark = sqlite_only
 
 READ, REVIEW, OPERATE, ADMINISTER = Permission
 OPEN = None  # nothing of a patient is there
@@ -100,7 +100,7 @@ def test_every_route_has_its_permission_here(app):
     assert sorted(routes(app.routes)) == sorted(NEEDS)
 
 
-def ask(visitor: Visitor, route: str):
+def ask(visitor: WebClient, route: str):
     """Asks for what is not there, so that nothing is done to what is."""
     method, path = route.split()
     values = {"uid": "1.2.3", "name": "nobody"} | dict.fromkeys(
@@ -113,7 +113,7 @@ def ask(visitor: Visitor, route: str):
 
 @pytest.mark.parametrize("known_by", ["nothing", "a made-up cookie", "a made-up token"])
 def test_nobody_gets_anything_without_signing_in(app, known_by):
-    visitor = Visitor(
+    visitor = WebClient(
         app, **({"Authorization": "Bearer lumbar_guessed"} if known_by == "a made-up token" else {})
     )
     if known_by == "a made-up cookie":
@@ -129,7 +129,7 @@ def test_nobody_gets_anything_without_signing_in(app, known_by):
 
 
 @pytest.mark.parametrize("role", UserRole)
-@pytest.mark.parametrize("known_by", [in_browser, by_token])
+@pytest.mark.parametrize("known_by", [browser_client, token_client])
 def test_a_role_gets_what_it_may_and_403_for_the_rest(app, role, known_by):
     refused = {route for route in GUARDED if ask(known_by(app, role), route).status_code == 403}
     assert refused == {
@@ -159,15 +159,17 @@ def test_the_tables_are_the_administrators_alone_and_nothing_is_changed_there(ap
     ingest(site.database, site.store, arrival(make_slice()))
     for route in found:
         method, path = route.split()
-        assert Visitor(app).request(method, path).headers["location"].startswith("/sign-in"), route
+        assert WebClient(app).request(method, path).headers["location"].startswith("/sign-in"), (
+            route
+        )
         for role in set(UserRole) - {UserRole.ADMIN}:
-            assert in_browser(app, role).request(method, path).status_code == 403, route
+            assert browser_client(app, role).request(method, path).status_code == 403, route
         if method != "GET" or "create" in path or "edit" in path:
             assert (
-                in_browser(app, UserRole.ADMIN)
+                browser_client(app, UserRole.ADMIN)
                 .request(method, path, params={"pks": "1"})
                 .status_code
                 >= 400
             ), route
-    assert in_browser(app, UserRole.ADMIN).get("/admin/study/list").status_code == 200
+    assert browser_client(app, UserRole.ADMIN).get("/admin/study/list").status_code == 200
     assert count(site, Study) == 1

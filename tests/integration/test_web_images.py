@@ -7,8 +7,8 @@ from db import studies
 from db.ingest import ingest
 from db.models import UserRole
 from tests.integration.conftest import ROOT, arrival, make_slice
-from tests.integration.morning import open_site
-from tests.integration.visitors import Visitor, in_browser
+from tests.integration.site_with_studies import open_site
+from tests.integration.web_client import WebClient, browser_client
 from web.app import create_app
 
 STUDY = f"/studies/{ROOT}.1"
@@ -24,8 +24,8 @@ def site(tmp_path):
 
 
 @pytest.fixture
-def viewer(site) -> Visitor:
-    return in_browser(create_app(site), UserRole.VIEWER)
+def viewer(site) -> WebClient:
+    return browser_client(create_app(site), UserRole.VIEWER)
 
 
 def take(site, number=1, series=1, **elements):

@@ -9,8 +9,14 @@ from sqlalchemy import select
 from db import accounts
 from db.accounts import FAILURES, IDLE, LONGEST
 from db.models import Permission, UserRole, WebSession
-from tests.integration.morning import SEVERE_UID, fill
-from tests.integration.visitors import OURS, Visitor, by_token, in_browser, one_database
+from tests.integration.site_with_studies import SEVERE_UID, add_studies
+from tests.integration.web_client import (
+    BASE_URL,
+    WebClient,
+    browser_client,
+    sqlite_only,
+    token_client,
+)
 from web.app import create_app
 from web.auth import COOKIE
 
@@ -23,11 +29,11 @@ def app(site):
 
 
 @pytest.fixture
-def anna(app, site) -> Visitor:
+def anna(app, site) -> WebClient:
     """Anna's browser, before she signs in."""
     with site.database.transaction() as session:
         accounts.add_user(session, "anna", PASSWORD, UserRole.ADMIN, "test")
-    return Visitor(app)
+    return WebClient(app)
 
 
 def sign_in(visitor, **form):
@@ -35,7 +41,7 @@ def sign_in(visitor, **form):
 
 
 def test_before_the_first_user_the_page_says_how_to_add_one(app):
-    answer = Visitor(app).get("/sign-in")
+    answer = WebClient(app).get("/sign-in")
     assert "lumbar users add NAME --role admin" in answer.text
     assert "<input" not in answer.text
 
@@ -50,7 +56,7 @@ def test_the_right_password_leads_to_where_one_wanted_to_go(app, anna):
     assert anna.get("/").status_code == 200
 
 
-@one_database
+@sqlite_only
 def test_the_cookie_is_hidden_from_scripts_and_other_sites_and_over_https_from_eavesdroppers(
     app, anna
 ):
@@ -58,8 +64,8 @@ def test_the_cookie_is_hidden_from_scripts_and_other_sites_and_over_https_from_e
     assert {"httponly", "samesite=lax", "path=/"} <= set(given)
     assert not any(word.startswith(("domain", "expires", "max-age")) for word in given)
     assert "secure" not in given
-    https = Visitor(app)
-    https.base_url = OURS.replace("http", "https")
+    https = WebClient(app)
+    https.base_url = BASE_URL.replace("http", "https")
     assert "secure" in sign_in(https).headers["set-cookie"].lower()
     assert https.get("/sign-in").headers["strict-transport-security"]
 
@@ -85,7 +91,7 @@ def test_the_cookie_is_hidden_from_scripts_and_other_sites_and_over_https_from_e
         "",
     ],
 )
-@one_database
+@sqlite_only
 def test_signing_in_leads_nowhere_else(app, anna, wanted):
     page = anna.get("/sign-in", params={"to": wanted})
     assert (page.status_code, 'name="to" value="/"' in page.text) == (200, True)
@@ -110,7 +116,7 @@ def test_a_wrong_name_or_password_is_refused_in_the_same_words_without_a_cookie(
     assert "set-cookie" not in answer.headers
 
 
-@one_database
+@sqlite_only
 def test_what_was_typed_comes_back_escaped(app, anna):
     name = '"><script>alert(1)</script>'
     answer = sign_in(anna, name=name, to='/"><script>')
@@ -127,15 +133,15 @@ def test_too_many_attempts_are_not_looked_at_any_more_and_the_page_says_for_how_
     assert "set-cookie" not in answer.headers
 
 
-@one_database
+@sqlite_only
 def test_signing_in_again_makes_a_cookie_of_its_own(app, anna):
     first, second = (sign_in(anna).cookies[COOKIE] for _ in range(2))
     assert first != second
 
 
-@one_database
+@sqlite_only
 def test_signing_out_ends_the_session_here_and_not_in_another_browser(app, site):
-    here, there = in_browser(app, UserRole.READER), in_browser(app, UserRole.READER)
+    here, there = browser_client(app, UserRole.READER), browser_client(app, UserRole.READER)
     kept = here.cookies[COOKIE]
     answer = here.submit("/sign-out")
     assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")
@@ -147,9 +153,9 @@ def test_signing_out_ends_the_session_here_and_not_in_another_browser(app, site)
 
 
 @pytest.mark.parametrize(("column", "age"), [("last_used_at", IDLE), ("created_at", LONGEST)])
-@one_database
+@sqlite_only
 def test_an_old_session_has_to_sign_in_again(app, site, column, age):
-    browser = in_browser(app, UserRole.READER)
+    browser = browser_client(app, UserRole.READER)
     assert browser.get("/").status_code == 200
     with site.database.transaction() as session:
         setattr(
@@ -165,9 +171,9 @@ def test_an_old_session_has_to_sign_in_again(app, site, column, age):
     assert renewing.status_code == 401
 
 
-@one_database
+@sqlite_only
 def test_looking_keeps_a_session_open(app, site):
-    browser = in_browser(app, UserRole.READER)
+    browser = browser_client(app, UserRole.READER)
     with site.database.transaction() as session:
         row = session.scalars(select(WebSession)).one()
         row.last_used_at = before = datetime.now(UTC) - timedelta(minutes=50)
@@ -179,7 +185,7 @@ def test_looking_keeps_a_session_open(app, site):
 
 
 def test_a_page_that_renews_itself_keeps_nobody_signed_in(app, site):
-    browser = in_browser(app, UserRole.READER)
+    browser = browser_client(app, UserRole.READER)
     with site.database.transaction() as session:
         row = session.scalars(select(WebSession)).one()
         row.last_used_at = before = datetime.now(UTC) - timedelta(minutes=50)
@@ -212,13 +218,13 @@ def by_token_of(app, name):
         token = accounts.new_token(
             session, accounts.user_named(session, name), "ris", {Permission.READ}, 1, "test"
         )
-    return Visitor(app, Authorization=f"Bearer {token}")
+    return WebClient(app, Authorization=f"Bearer {token}")
 
 
-@one_database
+@sqlite_only
 def test_a_token_allows_only_its_scopes_on_pages_and_in_the_api(app, site):
-    fill(site)
-    program = by_token(app, UserRole.ADMIN, {Permission.READ})
+    add_studies(site)
+    program = token_client(app, UserRole.ADMIN, {Permission.READ})
     assert program.get(f"/api/v1/studies/{SEVERE_UID}").status_code == 200
     assert program.get("/").status_code == 200
     for path in ("/jobs", "/users", "/audit", "/api/v1/jobs"):
@@ -231,8 +237,8 @@ def test_a_token_allows_only_its_scopes_on_pages_and_in_the_api(app, site):
 @pytest.mark.parametrize(
     "header", ["Bearer", "Bearer ", "Basic YTpi", "bearer lumbar_x", "Bearer \x7f", "lumbar_x", ""]
 )
-@one_database
+@sqlite_only
 def test_what_is_no_token_is_401(app, header):
-    answer = Visitor(app, Authorization=header).get("/api/v1/worklist")
+    answer = WebClient(app, Authorization=header).get("/api/v1/worklist")
     assert answer.status_code == 401
     assert answer.headers["content-type"] == "application/problem+json"

@@ -3,7 +3,15 @@
 import pytest
 
 from db.models import ApiToken, User, UserRole
-from tests.integration.visitors import OURS, Visitor, count, in_browser, one_database, row, trail
+from tests.integration.web_client import (
+    BASE_URL,
+    WebClient,
+    audit_rows,
+    browser_client,
+    count,
+    row,
+    sqlite_only,
+)
 from web.app import create_app
 
 PASSWORD = "correct horse battery"
@@ -15,8 +23,8 @@ def app(site):
 
 
 @pytest.fixture
-def admin(app) -> Visitor:
-    return in_browser(app, UserRole.ADMIN)
+def admin(app) -> WebClient:
+    return browser_client(app, UserRole.ADMIN)
 
 
 def add(admin, name="anna", role="reader", password=PASSWORD):
@@ -30,8 +38,8 @@ def change(admin, name, **form):
     return admin.submit(beside.partition('action="')[2].partition('"')[0], **form)
 
 
-def signed_in(app, name="anna", password=PASSWORD) -> Visitor:
-    browser = Visitor(app)
+def signed_in(app, name="anna", password=PASSWORD) -> WebClient:
+    browser = WebClient(app)
     assert browser.post("/sign-in", data={"name": name, "password": password}).status_code == 303
     return browser
 
@@ -41,7 +49,7 @@ def test_somebody_new_signs_in_and_may_what_the_role_may(app, site, admin):
     anna = signed_in(app)
     assert "reader and may: read, review" in anna.get("/me").text
     assert anna.get("/users").status_code == 403
-    assert trail(site)[0][:2] == ("user.added", "admin")
+    assert audit_rows(site)[0][:2] == ("user.added", "admin")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +71,7 @@ def test_a_user_that_cannot_be_is_refused_in_words(site, admin, form, status, wh
     assert count(site, User) == 1
 
 
-@one_database
+@sqlite_only
 @pytest.mark.parametrize("name", ["anna", "Anna Müller", "a+b@c.de", "..a", "анна"])
 def test_whatever_the_name_the_role_counts_at_once_and_shutting_out_too(app, admin, name):
     add(admin, name)
@@ -73,7 +81,8 @@ def test_whatever_the_name_the_role_counts_at_once_and_shutting_out_too(app, adm
     assert change(admin, name, disabled="true").status_code == 303
     assert anna.get("/").status_code == 303
     assert (
-        Visitor(app).post("/sign-in", data={"name": name, "password": PASSWORD}).status_code == 401
+        WebClient(app).post("/sign-in", data={"name": name, "password": PASSWORD}).status_code
+        == 401
     )
     assert change(admin, name, disabled="false").status_code == 303
     assert anna.get("/").status_code == 303  # the old session is gone for good
@@ -89,7 +98,7 @@ def test_an_administrator_sets_a_new_password(app, admin):
     signed_in(app, password="another good one")
 
 
-@one_database
+@sqlite_only
 @pytest.mark.parametrize(
     "form", [{"disabled": "true"}, {"role": "viewer"}, {"role": "reader", "disabled": "true"}]
 )
@@ -118,7 +127,7 @@ def test_a_token_is_shown_once_and_good_until_it_is_revoked(app, site, admin):
     add(admin)
     token = token_on(make(admin).text)
     assert token.startswith("lumbar_")
-    program = Visitor(app, Authorization=f"Bearer {token}")
+    program = WebClient(app, Authorization=f"Bearer {token}")
     assert program.get("/api/v1/worklist").status_code == 200
     page = admin.get("/users").text
     assert "Revoke ris" in page
@@ -128,13 +137,13 @@ def test_a_token_is_shown_once_and_good_until_it_is_revoked(app, site, admin):
     assert program.get("/api/v1/worklist").status_code == 401
     assert "revoked" in admin.get("/users").text
     assert admin.submit("/tokens/4711/revoke").status_code == 404
-    assert [event for event, *_ in trail(site) if "token" in event] == [
+    assert [event for event, *_ in audit_rows(site) if "token" in event] == [
         "token.made",
         "token.revoked",
     ]
 
 
-@one_database
+@sqlite_only
 @pytest.mark.parametrize(
     ("form", "status"),
     [
@@ -157,7 +166,7 @@ def test_a_token_that_cannot_be_is_refused(site, admin, form, status):
 
 def test_a_token_ends_with_its_user(app, admin):
     add(admin)
-    program = Visitor(app, Authorization=f"Bearer {token_on(make(admin).text)}")
+    program = WebClient(app, Authorization=f"Bearer {token_on(make(admin).text)}")
     change(admin, "anna", disabled="true")
-    answer = program.get("/api/v1/worklist", headers={"Origin": OURS})
+    answer = program.get("/api/v1/worklist", headers={"Origin": BASE_URL})
     assert answer.status_code == 401
