@@ -1,4 +1,4 @@
-"""A reader signs in, opens the severe study by keys, views images, corrects a finding, signs out."""
+"""A reader signs in, opens the severe study by keys, views it, corrects a finding, signs out."""
 
 import csv
 import io
@@ -52,6 +52,12 @@ def slices_by_series(page: Page, served) -> dict[str, list[str]]:
     return {one["uid"]: [f"{s['instance']}.{s['frame']}" for s in one["slices"]] for one in listed}
 
 
+def shown_series(page: Page, served) -> list[str]:
+    """The slices of the series that is shown."""
+    listed = slices_by_series(page, served).values()
+    return next(slices for slices in listed if shown_slice(page) in slices)
+
+
 @pytest.fixture
 def viewer(page, served) -> Page:
     """The severe study, once its first slice is drawn."""
@@ -103,11 +109,7 @@ def test_keys_type_into_a_text_field(page, served):
 def test_a_mark_is_drawn_on_the_slice_of_its_finding_and_on_no_other(viewer, served):
     image = viewer.locator("#image")
     assert image.evaluate(COLOURED) > 20
-    (series,) = [
-        slices
-        for slices in slices_by_series(viewer, served).values()
-        if shown_slice(viewer) in slices
-    ]
+    series = shown_series(viewer, served)
     viewer.locator("#slice").fill("0")
     expect(image).to_have_attribute("data-shown", series[0])
     assert image.evaluate(COLOURED) == 0
@@ -134,11 +136,7 @@ def test_the_image_on_the_screen_is_the_stored_one(viewer, served):
 
 def test_wheel_and_arrow_keys_move_through_the_slices_and_stop_at_the_ends(viewer, served):
     image = viewer.locator("#image")
-    (series,) = [
-        slices
-        for slices in slices_by_series(viewer, served).values()
-        if shown_slice(viewer) in slices
-    ]
+    series = shown_series(viewer, served)
     at = series.index(shown_slice(viewer))
     before = pixels(viewer)
     image.hover()
