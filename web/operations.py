@@ -20,11 +20,8 @@ router = APIRouter(include_in_schema=False)
 
 ROWS = 50  # on a page
 MAX_EXPORTED = 100_000  # jobs in a file
-SHOWN_STATES = [
-    JobState.DEAD,
-    JobState.RUNNING,
-    JobState.PENDING,
-]  # unless the address chooses others
+# The jobs that are listed unless the address chooses other states.
+SHOWN_STATES = [JobState.DEAD, JobState.RUNNING, JobState.PENDING]
 
 
 @router.get("/jobs")
