@@ -1,7 +1,5 @@
 """The audit trail (PS3.15 A.5): who did what to which study, and who was refused. Ids only."""
 
-from threading import Lock
-from time import monotonic
 from typing import Any
 
 import structlog
@@ -13,11 +11,12 @@ from db.models import AuditEvent, AuditForward, Study, Tombstone
 from db.types import db_now
 from lumbar.audit_messages import AuditLine, Syslog
 from lumbar.errors import Transient
+from lumbar.throttle import Throttle
 
 log = structlog.get_logger()
 
-ONCE_IN_S = 60.0  # the same event of the same actor for the same reason
-MAX_KNOWN = 1000
+REFUSAL_PERIOD_S = 60.0  # one row per event, peer and reason
+MAX_REFUSALS = 1000
 FORWARDED_AT_ONCE, SETTLED_S = 500, 60.0
 
 
@@ -69,26 +68,21 @@ def forward(database: Database, syslog: Syslog) -> int:
 
 
 class Auditor:
-    """Writes audit events; a peer that connects a thousand times a minute makes one row."""
+    """Writes audit events of peers; one that retries a thousand times a minute makes one row."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._noted: dict[tuple[str, str, str], float] = {}
-        self._lock = Lock()
+        self._throttle = Throttle(REFUSAL_PERIOD_S, MAX_REFUSALS)
 
     def note(self, event: str, actor: str, why: str, peer: str) -> None:
-        """Adds a row. An unavailable database is logged: connections are refused without it."""
-        key, now = (event, peer, why), monotonic()
-        with self._lock:
-            if now - self._noted.get(key, -ONCE_IN_S) < ONCE_IN_S:
-                return
-            if len(self._noted) >= MAX_KNOWN:
-                self._noted.clear()
-            self._noted[key] = now
+        """Adds a row.
+
+        An unavailable database is logged, not raised: the peer is refused without it.
+        """
+        if not self._throttle.claim((event, peer, why)):
+            return
         try:
             with self._database.transaction() as session:
-                session.add(
-                    AuditEvent(event=event, actor=actor[:64], detail={"why": why, "peer": peer})
-                )
+                note(session, event, actor, why=why, peer=peer)
         except Transient as error:
             log.warning("audit.not_written", missed=event, why=str(error))

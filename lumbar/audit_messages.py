@@ -1,6 +1,7 @@
-"""The audit trail's events as DICOM audit messages (PS3.15 A.5.2), and as syslog carries them (RFC 5424).
+"""The audit trail's events as DICOM audit messages (PS3.15 A.5.2), sent by syslog (RFC 5424).
 
-Participants and objects are ids: users' names, AE titles, Study Instance UIDs; nothing else is told of a patient.
+Participants and objects are identified by users' names, AE titles and Study Instance UIDs; the
+messages contain nothing else about a patient.
 """
 
 import os
@@ -17,7 +18,7 @@ from lumbar.errors import Transient, WrongSetting
 APP_NAME, MESSAGE_ID = "lumbar-triage", "DICOM+RFC3881"
 PRIORITY = 10 * 8 + 5  # authpriv.notice
 PORTS = {"udp": 514, "tcp": 601, "tls": 6514}
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0  # of connecting, and of each message
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,18 @@ class AuditLine:
 
 @dataclass(frozen=True)
 class _Kind:
-    """What DICOM calls an event: EventID (PS3.16 CID 400), EventActionCode, and the outcome."""
+    """An event in DICOM terms: EventID (PS3.16 CID 400), EventActionCode and outcome."""
 
     code: str
     meaning: str
     action: str  # C create, R read, U update, D delete, E execute
-    outcome: int = 0  # 0 success, 4 minor failure
+    outcome: int = 0  # 0 success, 4 minor failure, 8 serious failure
 
 
 _ACCESSED = ("110103", "DICOM Instances Accessed")
 _ALERT = ("110113", "Security Alert")
 _AUTHENTICATED = ("110114", "User Authentication")
-_EXACT = {
+_BY_EVENT = {
     "study.deleted": _Kind("110105", "DICOM Study Deleted", "D"),
     "study.deletion_begun": _Kind("110105", "DICOM Study Deleted", "D"),
     "study.images_removed": _Kind(*_ACCESSED, "D"),
@@ -57,9 +58,9 @@ _EXACT = {
     "association.rejected": _Kind(*_ALERT, "E", 4),
     "store.missing": _Kind(*_ALERT, "E", 8),
 }
-_BEGINNING = {"user.": _Kind(*_ALERT, "U"), "token.": _Kind(*_ALERT, "U")}
-_ENDING = {".seen": _Kind("110112", "Query", "E"), ".exported": _Kind("110106", "Export", "R")}
-_OTHERWISE = _Kind(*_ACCESSED, "U")
+_BY_PREFIX = {"user.": _Kind(*_ALERT, "U"), "token.": _Kind(*_ALERT, "U")}
+_BY_SUFFIX = {".seen": _Kind("110112", "Query", "E"), ".exported": _Kind("110106", "Export", "R")}
+_DEFAULT = _Kind(*_ACCESSED, "U")
 
 
 def audit_message(line: AuditLine, source: str) -> bytes:
@@ -81,25 +82,28 @@ def audit_message(line: AuditLine, source: str) -> bytes:
     ElementTree.SubElement(root, "ActiveParticipant", participant)
     ElementTree.SubElement(root, "AuditSourceIdentification", AuditSourceID=source)
     if line.study_instance_uid:
-        told = ElementTree.SubElement(
+        study = ElementTree.SubElement(
             root,
             "ParticipantObjectIdentification",
             ParticipantObjectID=line.study_instance_uid,
             ParticipantObjectTypeCode="2",  # a system object
             ParticipantObjectTypeCodeRole="3",  # a report
         )
-        _code(told, "ParticipantObjectIDTypeCode", "110180", "DCM", "Study Instance UID")
-    written: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-    return written
+        _code(study, "ParticipantObjectIDTypeCode", "110180", "DCM", "Study Instance UID")
+    xml: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return xml
 
 
 def _kind(event: str) -> _Kind:
-    if event in _EXACT:
-        return _EXACT[event]
-    for start, kind in _BEGINNING.items():
-        if event.startswith(start):
+    if event in _BY_EVENT:
+        return _BY_EVENT[event]
+    for prefix, kind in _BY_PREFIX.items():
+        if event.startswith(prefix):
             return kind
-    return next((kind for end, kind in _ENDING.items() if event.endswith(end)), _OTHERWISE)
+    for suffix, kind in _BY_SUFFIX.items():
+        if event.endswith(suffix):
+            return kind
+    return _DEFAULT
 
 
 def _code(parent: ElementTree.Element, name: str, code: str, scheme: str, meaning: str) -> None:
@@ -109,10 +113,18 @@ def _code(parent: ElementTree.Element, name: str, code: str, scheme: str, meanin
 
 
 class Syslog:
-    """Where audit messages go: ``udp://``, ``tcp://`` or ``tls://`` host and port (RFC 5426, 6587, 5425)."""
+    """A syslog server that receives audit messages.
+
+    The URL is ``udp://`` (RFC 5426), ``tcp://`` (RFC 6587) or ``tls://`` (RFC 5425) with host and
+    port.
+    """
 
     def __init__(self, url: str) -> None:
-        """Raises WrongSetting where the URL is not one of these."""
+        """Parses the URL; connects only to send.
+
+        Raises:
+            WrongSetting: the URL is not one of these.
+        """
         try:
             parts = urlsplit(url)
             self._scheme, self._host, port = parts.scheme, parts.hostname or "", parts.port
@@ -125,39 +137,43 @@ class Syslog:
         self._port = port or PORTS[self._scheme]
 
     def send(self, lines: list[AuditLine]) -> None:
-        """Sends them in their order. Raises Transient: the server is away; some may have arrived."""
-        here = socket.gethostname()
+        """Sends the lines in their order.
+
+        Raises:
+            Transient: the server is unreachable; some lines may have arrived.
+        """
+        hostname = socket.gethostname()
         try:
             if self._scheme == "udp":
                 with socket.socket(self._family(), socket.SOCK_DGRAM) as udp:
                     for line in lines:
-                        udp.sendto(_framed(line, here), (self._host, self._port))
+                        udp.sendto(_framed(line, hostname), (self._host, self._port))
                 return
-            with socket.create_connection((self._host, self._port), PATIENCE_S) as plain:
+            with socket.create_connection((self._host, self._port), TIMEOUT_S) as plain:
                 if self._scheme == "tls":
                     with ssl.create_default_context().wrap_socket(
                         plain, server_hostname=self._host
                     ) as secure:
-                        self._stream(secure, lines, here)
+                        self._stream(secure, lines, hostname)
                 else:
-                    self._stream(plain, lines, here)
+                    self._stream(plain, lines, hostname)
         except OSError as error:
             raise Transient(
-                f"the syslog server does not take audit messages ({type(error).__name__})"
+                f"the syslog server does not accept audit messages ({type(error).__name__})"
             ) from error
 
     def _family(self) -> socket.AddressFamily:
         return socket.getaddrinfo(self._host, self._port, type=socket.SOCK_DGRAM)[0][0]
 
     @staticmethod
-    def _stream(connection: socket.socket, lines: list[AuditLine], here: str) -> None:
+    def _stream(connection: socket.socket, lines: list[AuditLine], hostname: str) -> None:
         for line in lines:
-            message = _framed(line, here)
+            message = _framed(line, hostname)
             connection.sendall(f"{len(message)} ".encode() + message)
 
 
-def _framed(line: AuditLine, here: str) -> bytes:
-    """A syslog message: header, no structured data, the XML with the mark of UTF-8 before it."""
+def _framed(line: AuditLine, hostname: str) -> bytes:
+    """A syslog message: header, no structured data, the XML after a UTF-8 byte order mark."""
     when = line.happened_at.isoformat(timespec="milliseconds")
-    head = f"<{PRIORITY}>1 {when} {here} {APP_NAME} {os.getpid()} {MESSAGE_ID} - "
-    return head.encode() + b"\xef\xbb\xbf" + audit_message(line, here)
+    head = f"<{PRIORITY}>1 {when} {hostname} {APP_NAME} {os.getpid()} {MESSAGE_ID} - "
+    return head.encode() + b"\xef\xbb\xbf" + audit_message(line, hostname)

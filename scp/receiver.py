@@ -177,10 +177,7 @@ class Receiver:
         """
         if failure is not None:
             raise StoreFull(f"the disk refused a part of the image ({failure.strerror})")
-        if (fill := self._store.fill()) > self._refuse_above:
-            raise StoreFull(
-                f"the disk is {fill:.0%} full; LUMBAR_DISK_REFUSE_ABOVE is {self._refuse_above:.0%}"
-            )
+        self._store.require_room(self._refuse_above)
 
     def __enter__(self) -> Self:
         return self

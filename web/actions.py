@@ -1,4 +1,4 @@
-"""What people do: say what a finding is, mark a study as read, requeue, cancel, send again, delete; users, tokens."""
+"""The pages' actions on findings, studies, jobs, users and tokens; each one redirects to a page."""
 
 from typing import Annotated
 from urllib.parse import urlencode
@@ -18,8 +18,9 @@ from web.rendering import page
 router = APIRouter(include_in_schema=False)
 
 
-def _back(path: str, done: str, **more: str) -> Response:
-    return RedirectResponse(f"{path}?{urlencode(more | {'done': done})}", 303)
+def _redirect(path: str, done: str, **query: str) -> Response:
+    """To a page that confirms what was done (``web.rendering.CONFIRMATIONS``)."""
+    return RedirectResponse(f"{path}?{urlencode(query | {'done': done})}", 303)
 
 
 @router.post("/studies/{uid}/findings/{finding_id}/review")
@@ -35,7 +36,7 @@ def review(
     with site.database.transaction() as session:
         study = studies.find(session, uid)
         reviews.add_review(session, finding_id, severity, comment, actor.name, study.id)
-    return _back(f"/studies/{uid}", "reviewed", at=at)
+    return _redirect(f"/studies/{uid}", "reviewed", at=at)
 
 
 @router.post("/studies/{uid}/read")
@@ -50,61 +51,65 @@ def mark_read(
         reviews.mark_read(
             session, studies.find(session, uid), actor.name, read=not undo, last_received_at=seen
         )
-    return _back(f"/studies/{uid}", "unread") if undo else _back("/", "read")
+    return _redirect(f"/studies/{uid}", "unread") if undo else _redirect("/", "read")
 
 
 @router.post("/studies/{uid}/requeue")
 def requeue(site: TheSite, actor: Operator, uid: str) -> Response:
     with site.database.transaction() as session:
         operator_actions.requeue(session, uid, actor.name)
-    return _back(f"/studies/{uid}", "requeued")
+    return _redirect(f"/studies/{uid}", "requeued")
 
 
 @router.post("/studies/{uid}/complete")
 def complete(site: TheSite, actor: Operator, uid: str) -> Response:
     with site.database.transaction() as session:
         operator_actions.complete(session, uid, actor.name)
-    return _back(f"/studies/{uid}", "completed")
+    return _redirect(f"/studies/{uid}", "completed")
 
 
 @router.post("/studies/{uid}/delete")
 def delete(site: TheSite, actor: Admin, uid: str, reason: Words = "") -> Response:
     deletion.delete_study(site, uid, reason, actor.name)
-    return _back("/studies", "deleted")
+    return _redirect("/studies", "deleted")
 
 
 @router.post("/jobs/{job}/retry")
 def retry(site: TheSite, actor: Operator, job: Number) -> Response:
     with site.database.transaction() as session:
         operator_actions.retry(session, job, actor.name)
-    return _back("/jobs", "retried")
+    return _redirect("/jobs", "retried")
 
 
 @router.post("/jobs/{job}/cancel")
 def cancel(site: TheSite, actor: Operator, job: Number) -> Response:
     with site.database.transaction() as session:
         operator_actions.cancel(session, job, actor.name)
-    return _back("/jobs", "cancelled")
+    return _redirect("/jobs", "cancelled")
 
 
 @router.post("/jobs/{job}/resend")
 def resend(site: TheSite, actor: Operator, job: Number, uid: Words = "") -> Response:
     with site.database.transaction() as session:
         operator_actions.resend(session, job, actor.name)
-    return _back(f"/studies/{uid}" if uid else "/jobs", "sent")
+    return _redirect(f"/studies/{uid}" if uid else "/jobs", "sent")
 
 
 @router.post("/destinations/{name:path}/echo")
 def echo(request: Request, site: TheSite, actor: Operator, name: str) -> Response:
-    """Asks a destination whether it is there."""
+    """Tests whether a destination is reachable: C-ECHO, or a DICOMweb query.
+
+    Raises:
+        NotFound: no destination has this name.
+    """
     if name not in site.settings.destinations:
         raise NotFound(f"no destination is called {name!r}")
+    failure: str | None = None
     try:
         peers.test(site.settings.destination(name))
-        answer, well = "answers", True
     except LumbarError as error:
-        answer, well = str(error), False
-    return page(request, "echo.html", name=name, answer=answer, well=well)
+        failure = str(error)
+    return page(request, "echo.html", name=name, failure=failure)
 
 
 @router.post("/users")
@@ -113,7 +118,7 @@ def add_user(
 ) -> Response:
     with site.database.transaction() as session:
         accounts.add_user(session, name, password, role, actor.name)
-    return _back("/users", "saved")
+    return _redirect("/users", "saved")
 
 
 @router.post("/users/{name}")
@@ -128,14 +133,14 @@ def change_user(
     with site.database.transaction() as session:
         user = accounts.user_named(session, name)
         if user.id == actor.user_id and (disabled or role not in (None, user.role)):
-            raise Permanent("you cannot shut yourself out; another administrator must do it")
+            raise Permanent("you cannot lock yourself out; ask another administrator")
         if role is not None and role != user.role:
             accounts.set_role(session, user, role, actor.name)
         if disabled is not None:
             accounts.set_disabled(session, user, disabled, actor.name)
         if password:
             accounts.set_password(session, user, password, actor.name)
-    return _back("/users", "saved")
+    return _redirect("/users", "saved")
 
 
 @router.post("/tokens")
@@ -159,14 +164,18 @@ def add_token(
 def revoke(site: TheSite, actor: Admin, token: Number) -> Response:
     with site.database.transaction() as session:
         accounts.revoke_token(session, token, actor.name)
-    return _back("/users", "saved")
+    return _redirect("/users", "saved")
 
 
 @router.post("/password")
 def own_password(site: TheSite, actor: Viewer, current: Words, password: Words) -> Response:
-    """Everybody sets their own, who knows the one in force; they have to sign in again."""
+    """Changes the user's own password, given the current one, and ends all of their sessions.
+
+    Raises:
+        NotAllowed: the request comes with a token, not from a browser.
+    """
     if actor.csrf_token is None:
-        raise NotAllowed("a program's token sets no password; sign in with a browser")
+        raise NotAllowed("a token cannot change a password; sign in with a browser")
     with site.database.transaction() as session:
         accounts.change_password(
             session, accounts.user_named(session, actor.name), current, password

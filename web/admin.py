@@ -1,6 +1,6 @@
-"""The tables as they stand, for administrators: rows to look at, narrow down and save. Nothing is changed here.
+"""The database tables for administrators, read-only: rows to view, filter and save as CSV.
 
-sqladmin shows them; what is done to studies, jobs and users has its own pages, which audit it.
+sqladmin renders them. Studies, jobs and users are changed on pages of their own, with an audit row.
 """
 
 from collections.abc import Sequence
@@ -40,52 +40,53 @@ from web.auth import AuditTrail, by_browser
 from web.csv_export import as_csv
 
 ADDRESS = "/admin"
-MAX_SAVED = 100_000  # rows of one file
-MAX_COUNTED = 10_000  # rows that the pages are counted of
-# Its own scripts and styles only; some of its styles stand in the elements.
+MAX_EXPORTED = 100_000  # rows of one file
+MAX_COUNTED = 10_000  # rows; beyond that the number of pages is not counted
+# sqladmin's own scripts and styles only; some of its styles are inline.
 POLICY = (
-    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'"
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+PLURALS = {Study: "Studies", Delivery: "Deliveries", AuditEvent: "Audit events"}
 
 
-PLURAL = {Study: "Studies", Delivery: "Deliveries", AuditEvent: "Audit events"}
-
-
-class _Rows(ModelView):
-    """A table that is only looked at, the newest rows first."""
+class _ReadOnlyView(ModelView):
+    """A table that can only be viewed, the newest rows first."""
 
     can_create = can_edit = can_delete = False
     export_types: ClassVar[list[str]] = ["csv"]
-    export_max_rows = MAX_SAVED
+    export_max_rows = MAX_EXPORTED
     page_size = 50
     column_list = "__all__"
     column_details_list = "__all__"
 
     async def count(self, request: Request, stmt: Any = None) -> int:
-        asked = self.list_query(request) if stmt is None else stmt.get_final_froms()[0].element
+        query = self.list_query(request) if stmt is None else stmt.get_final_froms()[0].element
         site: SiteContext = request.app.state.site
-        return await run_in_threadpool(_count, site, asked)
+        return await run_in_threadpool(_count_rows, site, query)
 
     async def export_data(
         self, data: list[Any], export_type: str = "csv", request: Request | None = None
     ) -> Any:
         names = self._export_prop_names
-        records = ({name: _plain(getattr(row, name)) for name in names} for row in data)
-        return as_csv(f"{self.identity}.csv", names, records)
+        return as_csv(f"{self.identity}.csv", names, (_csv_record(row, names) for row in data))
 
 
-def _count(site: SiteContext, asked: Any) -> int:
+def _count_rows(site: SiteContext, query: Any) -> int:
     with site.database.reading() as session:
-        return statistics.count_rows(session, asked, MAX_COUNTED)
+        return statistics.count_rows(session, query, MAX_COUNTED)
 
 
-def _plain(value: object) -> object:
+def _csv_record(row: object, names: Sequence[str]) -> dict[str, object]:
+    return {name: _csv_value(getattr(row, name)) for name in names}
+
+
+def _csv_value(value: object) -> object:
     return value if value is None or isinstance(value, int | float | str) else str(value)
 
 
-def _values(kind: type[StrEnum]) -> list[tuple[str, str]]:
-    return [(member.value, member.value.replace("_", " ")) for member in kind]
+def _filter_values(enum: type[StrEnum]) -> list[tuple[str, str]]:
+    return [(member.value, member.value.replace("_", " ")) for member in enum]
 
 
 _FILTERS: dict[type[Table], Sequence[tuple[Any, type[StrEnum]]]] = {
@@ -107,26 +108,33 @@ _FILTERS: dict[type[Table], Sequence[tuple[Any, type[StrEnum]]]] = {
 
 
 def _view(table: type[Table]) -> type[ModelView]:
+    """sqladmin's view of a table: all columns, with filters for those of ``_FILTERS``."""
     columns = [column.key for column in table.__table__.columns]
-    described = {
-        "name_plural": PLURAL.get(table, f"{table.__name__}s"),
+    name = table.__name__.removesuffix("Row")
+    attributes = {
+        "name_plural": PLURALS.get(table, f"{name}s"),
         "column_list": columns,
         "column_details_list": columns,
         "column_export_list": columns,
         "column_default_sort": ("id", True),
         "column_sortable_list": ["id"],
         "column_filters": [
-            StaticValuesFilter(column, _values(kind)) for column, kind in _FILTERS[table]
+            StaticValuesFilter(column, _filter_values(enum)) for column, enum in _FILTERS[table]
         ],
     }
-    made: type[ModelView] = new_class(
-        f"{table.__name__}Rows", (_Rows,), {"model": table}, lambda own: own.update(described)
+    view: type[ModelView] = new_class(
+        f"{name}View",
+        (_ReadOnlyView,),
+        {"model": table},
+        lambda namespace: namespace.update(attributes),
     )
-    return made
+    view.name = view.name.removesuffix(" Row")
+    view.identity = view.identity.removesuffix("-row")
+    return view
 
 
-class _OurUsers(AuthenticationBackend):
-    """Whoever is signed in to the page as an administrator; there is no session besides the page's own."""
+class _AdministratorsOnly(AuthenticationBackend):
+    """Admits administrators who are signed in to the page; there is no other session."""
 
     def __init__(self) -> None:
         self.middlewares = []
@@ -145,20 +153,20 @@ class _OurUsers(AuthenticationBackend):
             return RedirectResponse(login.address(request), 303)
         if not actor.may(Permission.ADMINISTER):
             return Response(
-                "Only administrators may look at the tables.\n", 403, media_type="text/plain"
+                "Only administrators may view the tables.\n", 403, media_type="text/plain"
             )
         await run_in_threadpool(trail.record_view, "tables.seen", actor.name)
         return True
 
 
 def mount(app: FastAPI, site: SiteContext) -> None:
-    """Adds the tables to the application."""
+    """Adds the tables to the application under ``ADDRESS``."""
     admin = Admin(
         app,
         engine=site.database.engine.execution_options(reads_only=True),
         base_url=ADDRESS,
         title="Research use only",
-        authentication_backend=_OurUsers(),
+        authentication_backend=_AdministratorsOnly(),
     )
     admin.admin.state = app.state
     for table in _FILTERS:

@@ -1,10 +1,10 @@
-"""The page, the API and what watches them, in one ASGI application."""
+"""The page, the API and the monitoring endpoints in one ASGI application."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
-from time import monotonic
+from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -20,8 +20,15 @@ from db.previews import TooManyWaiting
 from lumbar import VERSION
 from lumbar.errors import LumbarError, NotAnalysable, NotDicom, NotFound, Permanent, Transient
 from lumbar.spine.provenance import RESEARCH_USE_ONLY
+from lumbar.throttle import Throttle
 from web import actions, admin, api, images, login, monitoring, operations, pages, upload
-from web.auth import AuditTrail, NotAllowed, NotSignedIn
+from web.auth import (
+    MAX_SESSIONS,
+    SESSION_USE_PERIOD_S,
+    AuditTrail,
+    NotAllowed,
+    NotSignedIn,
+)
 from web.multipart import NotAForm, TooLarge
 from web.rendering import page
 
@@ -30,15 +37,26 @@ log = structlog.get_logger()
 STATIC = Path(__file__).parent / "static"
 API = "/api/"
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-    "font-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; font-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
 )
-LARGEST_BODY = 2**20  # bytes of a form or of JSON
-NOTED_EVERY_S = 60.0
+MAX_BODY = 2**20  # bytes of a form or of JSON; uploads have a limit of their own
+# The first kind that matches counts, so subclasses come before `Permanent`.
+_STATUS: dict[type[LumbarError], int] = {
+    NotFound: 404,
+    TooManyAttempts: 429,
+    TooManyWaiting: 429,
+    TooLarge: 413,
+    NotAForm: 422,
+    NotDicom: 422,
+    NotAnalysable: 422,
+    Permanent: 409,
+}
 
 
 def create_app(site: SiteContext) -> FastAPI:
-    """The application of an open site."""
+    """The ASGI application that serves an open site."""
     app = FastAPI(
         title="lumbar-triage",
         version=VERSION,
@@ -49,71 +67,53 @@ def create_app(site: SiteContext) -> FastAPI:
     )
     app.state.site = site
     app.state.trail = AuditTrail(site)
-    app.state.noted_use = _Noted().due
-    app.middleware("http")(_guarded)
+    app.state.session_use = Throttle(SESSION_USE_PERIOD_S, MAX_SESSIONS)
+    app.middleware("http")(_limit_and_protect)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    for part in (login, pages, operations, actions, images, upload, monitoring, api):
-        app.include_router(part.router)
+    for module in (login, pages, operations, actions, images, upload, monitoring, api):
+        app.include_router(module.router)
     admin.mount(app, site)
-    for kind, answer in (
+    for exception, handler in (
         (NotSignedIn, _not_signed_in),
-        (NotAllowed, _refused),
-        (LumbarError, _failed),
-        (RequestValidationError, _invalid),
-        (HTTPException, _http),
-        (Exception, _broken),
+        (NotAllowed, _not_allowed),
+        (LumbarError, _lumbar_error),
+        (RequestValidationError, _invalid_request),
+        (HTTPException, _http_error),
+        (Exception, _internal_error),
     ):
-        app.add_exception_handler(kind, answer)  # type: ignore[arg-type]
+        app.add_exception_handler(exception, handler)  # type: ignore[arg-type]
     for name in ("uvicorn.access", "uvicorn.error"):
-        logging.getLogger(name).setLevel(logging.WARNING)  # an address may hold a patient's name
+        logging.getLogger(name).setLevel(logging.WARNING)  # a URL may contain a patient's name
     return app
 
 
-class _Noted:
-    """When each cookie's use was last noted, so that not every request writes."""
-
-    def __init__(self) -> None:
-        self._at: dict[str, float] = {}
-
-    def due(self, cookie: str) -> bool:
-        now = monotonic()
-        if now - self._at.get(cookie, -NOTED_EVERY_S) < NOTED_EVERY_S:
-            return False
-        if len(self._at) > 10_000:
-            self._at.clear()
-        self._at[cookie] = now
-        return True
-
-
-async def _guarded(
+async def _limit_and_protect(
     request: Request, call_next: Callable[[Request], Awaitable[Response]]
 ) -> Response:
-    """Bounds what is read and says how a browser must treat what it gets."""
-    return _protected(request, _unreadable(request) or await call_next(request))
+    """Refuses requests over the limits, and adds the security headers to every response."""
+    return _with_security_headers(request, _refusal(request) or await call_next(request))
 
 
-def _unreadable(request: Request) -> Response | None:
-    """The answer to a request that is not even looked into."""
+def _refusal(request: Request) -> Response | None:
+    """The error response to a request whose body is not read; None where it may proceed."""
     if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
-        return _answer(
-            request, 400, "the address holds a character that nothing here has in its name"
-        )
-    if request.url.path == upload.ADDRESS:  # which counts what really comes
+        return _error(request, 400, "the address contains a NUL character")
+    if request.url.path == upload.ADDRESS:  # which counts the bytes as they arrive
         return None
     length = request.headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > LARGEST_BODY:
-        return _answer(request, 413, "the request is too large")
+    if not length.isdecimal() or int(length) > MAX_BODY:
+        return _error(request, 413, "the request is too large")
     if "transfer-encoding" in request.headers:
-        return _answer(request, 411, "say how long the request is")
+        return _error(request, 411, "the request needs a Content-Length header")
     return None
 
 
-def _protected(request: Request, response: Response) -> Response:
+def _with_security_headers(request: Request, response: Response) -> Response:
     headers = response.headers
     policy = admin.POLICY if request.url.path.startswith(admin.ADDRESS) else POLICY
     headers.setdefault("Content-Security-Policy", policy)
     headers["X-Content-Type-Options"] = "nosniff"
-    headers["Referrer-Policy"] = "same-origin"  # with none, browsers hide their origin from us too
+    headers["Referrer-Policy"] = "same-origin"  # no-referrer would make browsers send Origin: null
     headers["Cross-Origin-Opener-Policy"] = "same-origin"
     headers["Cross-Origin-Resource-Policy"] = "same-origin"
     headers.setdefault("Cache-Control", "no-store")
@@ -122,82 +122,75 @@ def _protected(request: Request, response: Response) -> Response:
     return response
 
 
-def problem(status: int, detail: str, **more: str) -> JSONResponse:
-    """An error for a program (RFC 9457)."""
+def _problem(status: int, detail: str, **headers: str) -> JSONResponse:
+    """An error as problem+json (RFC 9457)."""
     body = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
     }
-    return JSONResponse(body, status, headers=more, media_type="application/problem+json")
+    return JSONResponse(body, status, headers=headers, media_type="application/problem+json")
 
 
-def _answer(request: Request, status: int, why: str, **headers: str) -> Response:
+def _error(request: Request, status: int, detail: str, **headers: str) -> Response:
+    """An error response: problem+json under ``API``, else a page."""
     if request.url.path.startswith(API):
-        return problem(status, why, **headers)
-    response = page(request, "error.html", status=status, title=HTTPStatus(status).phrase, why=why)
+        return _problem(status, detail, **headers)
+    title = HTTPStatus(status).phrase
+    response = page(request, "error.html", status=status, title=title, detail=detail)
     response.headers.update(headers)
     return response
 
 
 async def _not_signed_in(request: Request, error: NotSignedIn) -> Response:
+    """401 for programs and forms; a browser that opens a page is redirected to the sign-in page."""
     if request.url.path.startswith(API):
-        return problem(
+        return _problem(
             401,
             "sign in, or send a token as `Authorization: Bearer …`",
             **{"WWW-Authenticate": "Bearer"},
         )
     if request.method != "GET" or request.headers.get("sec-fetch-dest") == "empty":
-        return _answer(request, 401, "you are not signed in any more; sign in and try again")
+        return _error(request, 401, "your session has ended; sign in and try again")
     return RedirectResponse(login.address(request), 303)
 
 
-async def _refused(request: Request, error: NotAllowed) -> Response:
-    return _answer(request, 403, str(error))
+async def _not_allowed(request: Request, error: NotAllowed) -> Response:
+    return _error(request, 403, str(error))
 
 
-async def _failed(request: Request, error: LumbarError) -> Response:
-    """Our own errors, each of which is one line for a person."""
+async def _lumbar_error(request: Request, error: LumbarError) -> Response:
+    """The project's own errors: one line for the user, with the HTTP status of its kind."""
     if isinstance(error, Transient):
-        away = isinstance(error, DatabaseUnavailable)
-        log.warning("web.away", why=type(error).__name__)
-        return _answer(
-            request,
-            503,
-            f"{error}; try again in a moment" if away else str(error),
-            **{"Retry-After": "5"},
-        )
-    status = {
-        NotFound: 404,
-        TooManyAttempts: 429,
-        TooManyWaiting: 429,
-        TooLarge: 413,
-        NotAForm: 422,
-        NotDicom: 422,
-        NotAnalysable: 422,
-        Permanent: 409,
+        log.warning("web.unavailable", why=type(error).__name__)
+        unreachable = isinstance(error, DatabaseUnavailable)
+        detail = f"{error}; try again in a moment" if unreachable else str(error)
+        return _error(request, 503, detail, **{"Retry-After": "5"})
+    status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
+    return _error(request, status, str(error))
+
+
+async def _invalid_request(request: Request, error: RequestValidationError) -> Response:
+    """422 with the first errors: where and why, but never the values that were sent."""
+    return _error(request, 422, "; ".join(map(_validation_message, error.errors()[:5])))
+
+
+def _validation_message(error: Mapping[str, Any]) -> str:
+    field = ".".join(str(part) for part in error["loc"][1:])
+    return f"{field}: {error['msg']}"
+
+
+async def _http_error(request: Request, error: HTTPException) -> Response:
+    details = {
+        404: "there is no such page",
+        405: "this address does not accept the method of the request",
     }
-    return _answer(
-        request, next(code for kind, code in status.items() if isinstance(error, kind)), str(error)
-    )
+    detail = details.get(error.status_code, error.detail)
+    return _error(request, error.status_code, detail, **dict(error.headers or {}))
 
 
-async def _invalid(request: Request, error: RequestValidationError) -> Response:
-    """What was sent is not what is expected; the values themselves are not repeated."""
-    wrong = "; ".join(
-        f"{'.'.join(str(p) for p in e['loc'][1:])}: {e['msg']}" for e in error.errors()[:5]
-    )
-    return _answer(request, 422, wrong)
-
-
-async def _http(request: Request, error: HTTPException) -> Response:
-    why = {404: "there is no such page", 405: "this cannot be done here"}.get(
-        error.status_code, error.detail
-    )
-    return _answer(request, error.status_code, why, **dict(error.headers or {}))
-
-
-async def _broken(request: Request, error: Exception) -> Response:
-    """A fault of ours, which goes on to the log: its text may quote what it was about."""
-    return _protected(request, _answer(request, 500, "this failed inside; the log says where"))
+async def _internal_error(request: Request, error: Exception) -> Response:
+    """500 without the error's text, which may contain patient data; it goes to the log."""
+    response = _error(request, 500, "an internal error occurred; the log has the details")
+    return _with_security_headers(request, response)

@@ -1,13 +1,12 @@
-"""Who asks, whether they may, and the trail of what they saw.
+"""Authentication and authorisation of requests, and the audit trail of what users viewed.
 
-A browser is known by a cookie and proves with every change that the form was ours; a program by a bearer token. What
-shows or changes patients' data is written to the audit trail before it is answered.
+A browser is authenticated by a cookie, and every change it makes by the CSRF token of our form; a
+program by a bearer token. Whatever shows or changes patients' data is written to the audit trail
+before the response is sent.
 """
 
 import secrets
 from collections.abc import Callable
-from threading import Lock
-from time import monotonic
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -16,53 +15,57 @@ from db import accounts, audit
 from db.accounts import Actor
 from db.context import SiteContext
 from db.models import Permission
+from lumbar.throttle import Throttle
 
 COOKIE = "lumbar_session"
 CSRF_FIELD, CSRF_HEADER = "csrf_token", "X-CSRF-Token"
-RENEWAL = "X-Renew"  # of a page that renews itself: nobody need be there
+REFRESH = "X-Renew"  # header of a page that refreshes itself: the user may have left
 UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
-SEEN_AGAIN_S = 600.0  # the same person looking at the same thing is one line of the trail
-MAX_SEEN = 10_000
+VIEW_PERIOD_S = 600.0  # one row of the trail per person and thing viewed
+MAX_VIEWS = 10_000
+SESSION_USE_PERIOD_S = 60.0  # so that not every request writes to the database
+MAX_SESSIONS = 10_000
 
 
 class NotSignedIn(Exception):
-    """Nobody is signed in: a browser is led to the sign-in page, a program gets 401."""
+    """Nobody is signed in: a browser is redirected to the sign-in page, a program gets 401."""
 
 
 class NotAllowed(Exception):
-    """Somebody is signed in who may not do this."""
+    """The user who is signed in may not do this."""
 
 
 class AuditTrail:
-    """The audit trail of looking; one per process."""
+    """The audit trail of who viewed what; one per process."""
 
     def __init__(self, site: SiteContext) -> None:
         self._site = site
-        self._seen: dict[tuple[str, str, int | None], float] = {}
-        self._lock = Lock()
+        self._throttle = Throttle(VIEW_PERIOD_S, MAX_VIEWS)
 
     def record_view(self, event: str, actor: str, study_id: int | None = None) -> None:
-        """Notes that somebody saw something, once in ten minutes. Raises Transient: it may then not be shown."""
-        key, now = (event, actor, study_id), monotonic()
-        with self._lock:
-            if now - self._seen.get(key, -SEEN_AGAIN_S) < SEEN_AGAIN_S:
-                return
+        """Records a view, once in ten minutes per person and thing.
+
+        The view counts as recorded only once its row is committed.
+
+        Raises:
+            Transient: the row cannot be written; then nothing may be shown.
+        """
+        view = (event, actor, study_id)
+        if not self._throttle.due(view):
+            return
         with self._site.database.transaction() as session:
             audit.note(session, event, actor, study_id=study_id)
-        with self._lock:
-            if len(self._seen) >= MAX_SEEN:
-                self._seen.clear()
-            self._seen[key] = now
+        self._throttle.record(view)
 
 
 def site_of(request: Request) -> SiteContext:
-    found: SiteContext = request.app.state.site
-    return found
+    site: SiteContext = request.app.state.site
+    return site
 
 
 def trail_of(request: Request) -> AuditTrail:
-    found: AuditTrail = request.app.state.trail
-    return found
+    trail: AuditTrail = request.app.state.trail
+    return trail
 
 
 TheSite = Annotated[SiteContext, Depends(site_of)]
@@ -70,13 +73,15 @@ TheAuditTrail = Annotated[AuditTrail, Depends(trail_of)]
 
 
 def require_same_origin(request: Request) -> None:
-    """A change asked for by another site's page is refused, even where no session protects it. Raises NotAllowed."""
+    """Refuses a change that a page of another site requests, with or without a session.
+
+    Raises:
+        NotAllowed: the Origin or Sec-Fetch-Site header names another site.
+    """
     origin = request.headers.get("origin")
-    ours = origin is None or origin.partition("://")[2] == request.headers.get("host")
-    if not ours or request.headers.get("sec-fetch-site", "same-origin") not in (
-        "same-origin",
-        "none",
-    ):
+    same_origin = origin is None or origin.partition("://")[2] == request.headers.get("host")
+    fetch_site = request.headers.get("sec-fetch-site", "same-origin")
+    if not same_origin or fetch_site not in ("same-origin", "none"):
         raise NotAllowed("the request comes from another site's page")
 
 
@@ -84,76 +89,91 @@ def address_of(request: Request) -> str:
     return request.client.host if request.client else "unknown"
 
 
-async def _given_csrf(request: Request) -> str:
-    header = request.headers.get(CSRF_HEADER)
-    if header is not None:
-        return header
-    kind = request.headers.get("content-type", "")
-    if not kind.startswith(("application/x-www-form-urlencoded", "multipart/form-data")):
-        return ""
-    return str((await request.form()).get(CSRF_FIELD, ""))
-
-
 def by_browser(request: Request, site: SiteContext) -> Actor | None:
-    """Who is signed in with this browser."""
+    """The user who is signed in with this browser.
+
+    Each request prolongs the session, except those of a page that refreshes itself.
+    """
     cookie = request.cookies.get(COOKIE)
     if not cookie:
         return None
     with site.database.reading() as session:
         actor = accounts.by_cookie(session, cookie)
-    if actor is not None and RENEWAL not in request.headers and request.app.state.noted_use(cookie):
+    session_use: Throttle = request.app.state.session_use
+    if actor is not None and REFRESH not in request.headers and session_use.claim(cookie):
         with site.database.transaction() as session:
             accounts.used(session, cookie)
     return actor
 
 
 def by_token(request: Request, site: SiteContext) -> Actor | None:
-    """Whom a program's bearer token stands for (RFC 6750)."""
-    kind, _, token = request.headers.get("authorization", "").partition(" ")
-    if kind.lower() != "bearer" or not token:
+    """The user on whose behalf a program's bearer token acts (RFC 6750)."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
         return None
     with site.database.reading() as session:
         return accounts.by_token(session, token.strip())
 
 
 def signed_in(request: Request, site: SiteContext) -> Actor:
-    """Who asks. Raises NotSignedIn."""
-    found = (
-        by_token(request, site) if "authorization" in request.headers else by_browser(request, site)
-    )
-    if found is None:
+    """The user who makes the request; a token takes precedence over a cookie.
+
+    Raises:
+        NotSignedIn: there is none.
+    """
+    authenticate = by_token if "authorization" in request.headers else by_browser
+    actor = authenticate(request, site)
+    if actor is None:
         raise NotSignedIn
-    return found
-
-
-def require_our_form(actor: Actor, given: str) -> None:
-    """A browser's change must bring the token that stood in our form. Raises NotAllowed."""
-    if actor.csrf_token is not None and not secrets.compare_digest(
-        given.encode(), actor.csrf_token.encode()
-    ):
-        raise NotAllowed("the form is too old or not ours; open the page again")
-
-
-def allowed(permission: Permission) -> Callable[..., Actor]:
-    """A dependency: the actor, once it is sure that they may. Raises NotSignedIn, NotAllowed."""
-
-    def actor(request: Request, site: TheSite, given: Annotated[str, Depends(_csrf)]) -> Actor:
-        found = signed_in(request, site)
-        if request.method in UNSAFE and found.csrf_token is not None:
-            require_same_origin(request)
-            require_our_form(found, given)
-        if not found.may(permission):
-            raise NotAllowed(
-                f"{found.name} may not {permission}; ask an administrator for another role"
-            )
-        request.state.actor = found
-        return found
-
     return actor
 
 
-async def _csrf(request: Request) -> str:
-    return await _given_csrf(request) if request.method in UNSAFE else ""
+def require_csrf_token(actor: Actor, token: str) -> None:
+    """Refuses a browser's change without the CSRF token of its session; a program needs none.
+
+    Raises:
+        NotAllowed: the token is another.
+    """
+    if actor.csrf_token is not None and not secrets.compare_digest(
+        token.encode(), actor.csrf_token.encode()
+    ):
+        raise NotAllowed("the form has expired or is not ours; open the page again")
+
+
+async def _csrf_token(request: Request) -> str:
+    """The CSRF token that a change brings in its header or form; empty where there is none."""
+    if request.method not in UNSAFE:
+        return ""
+    header = request.headers.get(CSRF_HEADER)
+    if header is not None:
+        return header
+    content_type = request.headers.get("content-type", "")
+    if not content_type.startswith(("application/x-www-form-urlencoded", "multipart/form-data")):
+        return ""
+    return str((await request.form()).get(CSRF_FIELD, ""))
+
+
+def allowed(permission: Permission) -> Callable[..., Actor]:
+    """A FastAPI dependency that returns the actor, once they are known to have the permission.
+
+    The dependency raises NotSignedIn and NotAllowed.
+    """
+
+    def actor_with_permission(
+        request: Request, site: TheSite, csrf_token: Annotated[str, Depends(_csrf_token)]
+    ) -> Actor:
+        actor = signed_in(request, site)
+        if request.method in UNSAFE and actor.csrf_token is not None:
+            require_same_origin(request)
+            require_csrf_token(actor, csrf_token)
+        if not actor.may(permission):
+            raise NotAllowed(
+                f"{actor.name} may not {permission}; ask an administrator for another role"
+            )
+        request.state.actor = actor
+        return actor
+
+    return actor_with_permission
 
 
 Viewer = Annotated[Actor, Depends(allowed(Permission.READ))]

@@ -1,10 +1,11 @@
-"""A study's slices for the page: which there are, in the order of the body, and their pixels as they are stored."""
+"""A study's slices for the page: listed in anatomical order, with their stored pixels."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Response
+from numpy.typing import NDArray
 
 from db import studies
 from db.context import SiteContext
@@ -17,65 +18,75 @@ from web.auth import TheAuditTrail, TheSite, Viewer
 
 router = APIRouter(include_in_schema=False)
 
-KEEP_S = 3600  # the browser may keep a slice: it never changes, and signing out clears it
-DARK, BRIGHT = 1.0, 99.5  # percentiles that the first window spans
+CACHE_S = 3600  # the browser may cache a slice: it never changes, and signing out clears the cache
+DARK, BRIGHT = 1.0, 99.5  # percentiles that the initial window spans
 
 
 @router.get("/studies/{uid}/series")
 def series(site: TheSite, trail: TheAuditTrail, actor: Viewer, uid: str) -> list[dict[str, Any]]:
-    """Every series with its slices, ordered along the body; what cannot be read is left out."""
-    shown: dict[str, dict[str, Any]] = {}
-    slices: dict[str, list[tuple[float, SliceHeader]]] = {}
+    """Every series with its slices in anatomical order; unreadable files are left out."""
+    described: dict[str, dict[str, Any]] = {}
+    headers: dict[str, list[SliceHeader]] = {}
     for instance in _instances(site, trail, actor.name, uid):
-        of = instance.series
+        row = instance.series
         for header in _headers(site.store.path(instance.file)):
-            shown.setdefault(
-                of.series_instance_uid,
-                {"number": of.series_number, "description": of.description, "plane": header.plane},
-            )
-            slices.setdefault(of.series_instance_uid, []).append((_along(header), header))
-    return [
-        told
-        | {
-            "uid": name,
-            "slices": [
+            described.setdefault(
+                row.series_instance_uid,
                 {
-                    "instance": h.sop_instance_uid,
-                    "frame": h.frame or 0,
-                    "number": h.instance_number,
-                    "rows": h.rows,
-                    "columns": h.columns,
-                    "spacing": [h.spacing[0], h.spacing[1]],
-                }
-                for _, h in sorted(slices[name], key=lambda pair: pair[0])
-            ],
-        }
-        for name, told in sorted(shown.items(), key=lambda pair: (pair[1]["number"] or 0, pair[0]))
+                    "uid": row.series_instance_uid,
+                    "number": row.series_number,
+                    "description": row.description,
+                    "plane": header.plane,
+                },
+            )
+            headers.setdefault(row.series_instance_uid, []).append(header)
+    ordered = sorted(described.values(), key=lambda one: (one["number"] or 0, one["uid"]))
+    return [
+        one | {"slices": list(map(_slice, sorted(headers[one["uid"]], key=_position)))}
+        for one in ordered
     ]
+
+
+def _slice(header: SliceHeader) -> dict[str, Any]:
+    return {
+        "instance": header.sop_instance_uid,
+        "frame": header.frame or 0,
+        "number": header.instance_number,
+        "rows": header.rows,
+        "columns": header.columns,
+        "spacing": list(header.spacing),
+    }
 
 
 @router.get("/studies/{uid}/instances/{instance}/frames/{frame}")
 def pixels(
     site: TheSite, trail: TheAuditTrail, actor: Viewer, uid: str, instance: str, frame: int
 ) -> Response:
-    """A slice as unsigned 16-bit little-endian values, row by row; ``frame`` is 0 in a single-frame instance.
+    """A slice as unsigned 16-bit little-endian values, row by row.
 
-    Headers: ``X-Rows``, ``X-Columns``; ``X-Low`` and ``X-High``, what 0 and 65535 stand for; ``X-Dark`` and
-    ``X-Bright``, the window to begin with.
+    ``frame`` is 1-based, and 0 in a single-frame instance. Headers: ``X-Rows``, ``X-Columns``;
+    ``X-Low`` and ``X-High``, the pixel values that 0 and 65535 stand for; ``X-Dark`` and
+    ``X-Bright``, the limits of the initial window.
+
+    Raises:
+        NotFound: the study has no such instance or frame, or its file was removed.
     """
     instances = _instances(site, trail, actor.name, uid)
-    held = next((i for i in instances if i.sop_instance_uid == instance), None)
-    if held is None:
+    row = next((i for i in instances if i.sop_instance_uid == instance), None)
+    if row is None:
         raise NotFound("the study has no such image, or it was removed")
-    path = site.store.path(held.file)
+    path = site.store.path(row.file)
     if not path.exists():
-        raise NotFound("the image's file is not there any more")
+        raise NotFound("the image's file no longer exists")
     if (frame or None) not in {header.frame for header in slice_headers(read_header(path))}:
         raise NotFound("the image has no such frame")
-    image = read_slice(path, frame or None)
+    return _pixel_response(read_slice(path, frame or None))
+
+
+def _pixel_response(image: NDArray[np.float32]) -> Response:
     low, high = float(image.min()), float(image.max())
     scaled = np.rint((image - low) * (65535 / (high - low))) if high > low else np.zeros_like(image)
-    dark, bright = (float(v) for v in np.percentile(image, (DARK, BRIGHT)))
+    dark, bright = (float(value) for value in np.percentile(image, (DARK, BRIGHT)))
     return Response(
         scaled.astype("<u2").tobytes(),
         media_type="application/octet-stream",
@@ -86,17 +97,18 @@ def pixels(
             "X-High": repr(high),
             "X-Dark": repr(dark),
             "X-Bright": repr(max(bright, dark + 1e-6)),
-            "Cache-Control": f"private, max-age={KEEP_S}",
+            "Cache-Control": f"private, max-age={CACHE_S}",
         },
     )
 
 
 def _instances(site: SiteContext, trail: TheAuditTrail, actor: str, uid: str) -> list[Instance]:
+    """The study's instances whose files are not removed; the view is recorded."""
     with site.database.reading() as session:
         study = studies.find(session, uid)
-        held = [i for i in studies.instances_in_use(session, study.id) if i.removed_at is None]
+        instances = [i for i in studies.instances_in_use(session, study.id) if i.removed_at is None]
     trail.record_view("images.seen", actor, study.id)
-    return held
+    return instances
 
 
 def _headers(path: Path) -> list[SliceHeader]:
@@ -106,8 +118,8 @@ def _headers(path: Path) -> list[SliceHeader]:
         return []
 
 
-def _along(header: SliceHeader) -> float:
-    """Where a slice lies: sagittal ones from the right, axial ones from the top."""
+def _position(header: SliceHeader) -> float:
+    """A slice's position in its stack, mm (LPS): sagittal from the right, axial from the head."""
     axis = int(np.argmax(np.abs(header.normal)))
-    place = float(header.centre[axis])
-    return -place if axis == 2 else place
+    position = float(header.centre[axis])
+    return -position if axis == 2 else position

@@ -17,16 +17,16 @@ router = APIRouter(include_in_schema=False)
 
 
 def address(request: Request) -> str:
-    """The sign-in page, which leads back to where somebody wanted to go."""
-    wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    return "/sign-in" if wanted == "/" else f"/sign-in?to={quote(wanted, safe='')}"
+    """The address of the sign-in page, which leads back to the requested page."""
+    requested = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    return "/sign-in" if requested == "/" else f"/sign-in?to={quote(requested, safe='')}"
 
 
 @router.get("/sign-in")
 def sign_in_page(request: Request, site: TheSite, to: str = "/") -> Response:
     with site.database.reading() as session:
-        anybody = accounts.anybody(session)
-    return page(request, "sign_in.html", to=_here(to), anybody=anybody, why=None, name="")
+        has_users = accounts.anybody(session)
+    return page(request, "sign_in.html", to=_local(to), has_users=has_users, failure=None, name="")
 
 
 @router.post("/sign-in")
@@ -38,26 +38,27 @@ def sign_in(
     to: Annotated[str, Form(max_length=2000)] = "/",
 ) -> Response:
     require_same_origin(request)
-    done: SignedIn | Permanent
-    with site.database.transaction() as session:  # a refused attempt is noted too
+    outcome: SignedIn | Permanent
+    with site.database.transaction() as session:  # which commits a failed attempt, too
         try:
-            done = accounts.sign_in(session, name, password, address_of(request))
+            outcome = accounts.sign_in(session, name, password, address_of(request))
         except (Refused, TooManyAttempts) as error:
-            done = error
-    if isinstance(done, Permanent):
-        status = 429 if isinstance(done, TooManyAttempts) else 401
+            outcome = error
+    if isinstance(outcome, Permanent):
         return page(
             request,
             "sign_in.html",
-            status=status,
-            to=_here(to),
-            anybody=True,
-            why=str(done),
+            status=429 if isinstance(outcome, TooManyAttempts) else 401,
+            to=_local(to),
+            has_users=True,
+            failure=str(outcome),
             name=name,
         )
-    response = RedirectResponse(_here(to), 303)
+    response = RedirectResponse(_local(to), 303)
     secure = request.url.scheme == "https"
-    response.set_cookie(COOKIE, done.cookie, httponly=True, samesite="lax", secure=secure, path="/")
+    response.set_cookie(
+        COOKIE, outcome.cookie, httponly=True, samesite="lax", secure=secure, path="/"
+    )
     return response
 
 
@@ -72,10 +73,10 @@ def sign_out(request: Request, site: TheSite, actor: Viewer) -> Response:
         accounts.sign_out(session, request.cookies.get(COOKIE, ""), actor.name)
     response = RedirectResponse("/sign-in", 303)
     response.delete_cookie(COOKIE, path="/")
-    response.headers["Clear-SiteContext-Data"] = '"cache", "storage"'
+    response.headers["Clear-Site-Data"] = '"cache", "storage"'
     return response
 
 
-def _here(to: str) -> str:
-    """An address of our own, whatever the sign-in page was given: what begins otherwise may lead to another host."""
+def _local(to: str) -> str:
+    """``to`` if it is a path on this host, else "/": never a redirect to another host."""
     return to if to.startswith("/") and to[1:2] not in ("/", "\\") and to.isprintable() else "/"

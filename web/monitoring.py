@@ -1,4 +1,7 @@
-"""For those who watch the system: is it alive, is it ready, how is it doing. Nothing here tells of a patient."""
+"""Liveness, readiness and Prometheus metrics; none of them contains patient data."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from fastapi import APIRouter, Response
 from prometheus_client import CollectorRegistry, generate_latest
@@ -16,18 +19,17 @@ router = APIRouter(include_in_schema=False)
 
 @router.get("/healthz")
 def healthz() -> Response:
-    """This process answers."""
+    """200 as long as this process answers."""
     return Response("alive\n", media_type="text/plain")
 
 
 @router.get("/readyz")
 def readyz(site: TheSite) -> Response:
-    """The database answers and the store can be written."""
+    """200 while the database answers and the store has room; else 503 and the reason."""
     try:
         with site.database.reading() as session:
             metrics.ping(session)
-        if site.store.fill() > site.settings.disk_refuse_above:
-            return Response("the disk is full\n", 503, media_type="text/plain")
+        site.store.require_room(site.settings.disk_refuse_above)
     except LumbarError as error:
         return Response(f"{error}\n", 503, media_type="text/plain")
     return Response("ready\n", media_type="text/plain")
@@ -35,47 +37,55 @@ def readyz(site: TheSite) -> Response:
 
 @router.get("/metrics")
 def prometheus_metrics(site: TheSite) -> Response:
-    """For Prometheus; counted in the database, so that every process tells the same."""
+    """Metrics in Prometheus format, counted in the database: every process reports the same."""
     registry = CollectorRegistry()
-    registry.register(_Figures(site))
+    registry.register(_SiteMetrics(site))
     return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-class _Figures(Collector):
+class _SiteMetrics(Collector):
     def __init__(self, site: SiteContext) -> None:
         self._site = site
 
-    def collect(self):  # type: ignore[no-untyped-def]
+    def collect(self) -> Iterator[GaugeMetricFamily]:
         with self._site.database.reading() as session:
-            told = metrics.figures(session)
-        studies = GaugeMetricFamily("lumbar_studies", "Studies by state", labels=["state"])
-        for state, count in told.studies.items():
-            studies.add_metric([state], count)
-        yield studies
-        jobs = GaugeMetricFamily(
-            "lumbar_jobs", "Jobs that have not ended well", labels=["kind", "state"]
+            figures = metrics.figures(session)
+        yield _gauge(
+            "lumbar_studies", "Studies by state", ["state"], _single_labels(figures.studies)
         )
-        for (kind, job_state), count in told.jobs.items():
-            jobs.add_metric([kind, job_state], count)
-        yield jobs
-        age = GaugeMetricFamily(
-            "lumbar_queue_age_seconds", "Age of the oldest due job", labels=["kind"]
+        yield _gauge("lumbar_jobs", "Unfinished and dead jobs", ["kind", "state"], figures.jobs)
+        yield _gauge(
+            "lumbar_queue_age_seconds",
+            "Age of the oldest due job",
+            ["kind"],
+            _single_labels(figures.queue_age_s),
         )
-        for kind, seconds in told.queue_age_s.items():
-            age.add_metric([kind], seconds)
-        yield age
-        hour = GaugeMetricFamily("lumbar_last_hour", "In the last hour", labels=["what"])
-        for what, count in told.last_hour.items():
-            hour.add_metric([what], count)
-        yield hour
-        stages = GaugeMetricFamily(
+        yield _gauge(
+            "lumbar_last_hour",
+            "Events in the last hour",
+            ["what"],
+            _single_labels(figures.last_hour),
+        )
+        yield _gauge(
             "lumbar_stage_seconds",
-            "Of studies ended in the last hour",
-            labels=["stage", "quantile"],
+            "Duration of stages of the studies that ended in the last hour",
+            ["stage", "quantile"],
+            figures.stages_s,
         )
-        for (stage, quantile), seconds in told.stages_s.items():
-            stages.add_metric([stage, quantile], seconds)
-        yield stages
         yield GaugeMetricFamily(
-            "lumbar_disk_fill_ratio", "How full the store's disk is, 0-1", self._site.store.fill()
+            "lumbar_disk_fill_ratio", "Fill of the store's disk, 0-1", self._site.store.fill()
         )
+
+
+def _single_labels(values: Mapping[Any, float]) -> dict[tuple[str], float]:
+    return {(label,): value for label, value in values.items()}
+
+
+def _gauge(
+    name: str, documentation: str, labels: Sequence[str], values: Mapping[Any, float]
+) -> GaugeMetricFamily:
+    """A gauge with one value per tuple of labels."""
+    gauge = GaugeMetricFamily(name, documentation, labels=labels)
+    for label_values, value in values.items():
+        gauge.add_metric(label_values, value)
+    return gauge

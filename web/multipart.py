@@ -1,6 +1,6 @@
-"""A form with files as it arrives: fields in memory, files on disk, all of it bounded while it is read.
+"""Streaming parser of a form with files: fields in memory, files on disk, limits while it is read.
 
-A file is numbered, never named by its sender; nothing here looks at what it holds.
+Files are numbered, never named by the client, and their content is not interpreted.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,30 +13,30 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from lumbar.errors import Permanent
 
 MAX_FILES = 2000
-LONGEST_FIELDS = 8 * 2**10  # bytes of all fields, and of one part's headers
+MAX_FIELDS = 8 * 2**10  # bytes of all fields together, and of one part's headers
 
 
 class TooLarge(Permanent):
-    """More than may be uploaded."""
+    """The upload is over a limit."""
 
 
 class NotAForm(Permanent):
-    """The request's body is no form with files."""
+    """The body of the request is not a form with files."""
 
 
-class Incoming:
-    """Takes a multipart form in, piece by piece.
+class FormReader:
+    """Parses a multipart form chunk by chunk (RFC 7578).
 
-    ``begin`` is given the fields that came before the first file, and returns the folder that the files are written to;
-    it may raise what it likes.
+    ``begin`` gets the fields that precede the first file, and returns the folder that the files are
+    written to; what it raises passes through ``write``.
     """
 
     def __init__(
         self, content_type: str, max_bytes: int, begin: Callable[[Mapping[str, str]], Path]
     ) -> None:
-        kind, options = parse_options_header(content_type)
-        if kind != b"multipart/form-data" or not options.get(b"boundary"):
-            raise NotAForm("files are sent as a form: multipart/form-data")
+        media_type, options = parse_options_header(content_type)
+        if media_type != b"multipart/form-data" or not options.get(b"boundary"):
+            raise NotAForm("files must be sent as a form: multipart/form-data")
         self.files = self.size = 0
         self._max_bytes = max_bytes
         self._begin = begin
@@ -46,7 +46,7 @@ class Incoming:
         self._disposition = b""
         self._field: str | None = None
         self._file: FileIO | None = None
-        self._whole = False
+        self._complete = False
         callbacks = {
             name: getattr(self, f"_{name}")
             for name in (
@@ -65,12 +65,18 @@ class Incoming:
         except FormParserError as error:
             raise NotAForm("the form's boundary is too long") from error
 
-    def take(self, chunk: bytes) -> None:
-        """The next piece. Raises TooLarge, NotAForm, OSError, and what ``begin`` raises."""
+    def write(self, chunk: bytes) -> None:
+        """Parses the next chunk.
+
+        Raises:
+            TooLarge: the form is over a limit.
+            NotAForm: the bytes are not a multipart form.
+            OSError: a file cannot be written.
+        """
         self.size += len(chunk)
         if self.size > self._max_bytes:
             raise TooLarge(
-                f"an upload may have {self._max_bytes // 2**20} MiB; an administrator may allow more"
+                f"an upload may have at most {self._max_bytes // 2**20} MiB (LUMBAR_UPLOAD_MIB)"
             )
         try:
             self._parser.write(chunk)
@@ -78,14 +84,18 @@ class Incoming:
             raise NotAForm("the form is damaged") from error
 
     def end(self) -> None:
-        """Nothing more comes. Raises NotAForm where the form was cut short or has no file."""
-        if not self._whole:
+        """Checks, after the last chunk, that the form is complete.
+
+        Raises:
+            NotAForm: the form was cut short, or has no file.
+        """
+        if not self._complete:
             raise NotAForm("the upload was cut short")
         if not self.files:
             raise NotAForm("no file was chosen")
 
     def close(self) -> None:
-        """Whatever happened."""
+        """Closes the open file, if any; always to be called."""
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -109,7 +119,7 @@ class Incoming:
         _, options = parse_options_header(self._disposition)
         if b"filename" not in options:
             self._field = options.get(b"name", b"").decode("utf-8", "replace")
-        elif options[b"filename"]:  # else an input for files in which none was chosen
+        elif options[b"filename"]:  # empty where the user chose no file in an input
             self._next_file()
 
     def _next_file(self) -> None:
@@ -119,7 +129,7 @@ class Incoming:
             )
         self.files += 1
         if self.files > MAX_FILES:
-            raise TooLarge(f"an upload may have {MAX_FILES} files; put them into a zip")
+            raise TooLarge(f"an upload may have at most {MAX_FILES} files; put them into a zip")
         self._file = FileIO(self._folder / f"{self.files:04}", "xb")
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
@@ -127,7 +137,7 @@ class Incoming:
             self._file.write(memoryview(data)[start:end])
         elif self._field is not None:
             if self._folder is not None:
-                raise NotAForm("the form's fields come before its files")
+                raise NotAForm("the form's fields must precede its files")
             self._fields[self._field] = self._fields.get(self._field, b"") + data[start:end]
             self._bounded(b"".join((*self._fields.values(), *map(str.encode, self._fields))))
 
@@ -135,9 +145,9 @@ class Incoming:
         self.close()
 
     def _on_end(self) -> None:
-        self._whole = True
+        self._complete = True
 
-    def _bounded(self, held: bytes) -> bytes:
-        if len(held) > LONGEST_FIELDS:
+    def _bounded(self, text: bytes) -> bytes:
+        if len(text) > MAX_FIELDS:
             raise TooLarge("the form's fields are too long")
-        return held
+        return text

@@ -1,8 +1,7 @@
-"""The pages of those who run it: the queue, quality, the system, the people, the audit trail."""
+"""The operators' and administrators' pages: jobs, quality, system, users, audit trail."""
 
 import io
 import zipfile
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated
 
@@ -15,13 +14,14 @@ from db.read_models.reviewed_labels import labels
 from web import csv_export
 from web.auth import Admin, Operator, Reviewer, TheAuditTrail, TheSite, Viewer
 from web.params import LARGEST, ChosenNumber, Done, Text
-from web.rendering import DEEDS, link, page
+from web.rendering import CONFIRMATIONS, link, page
 
 router = APIRouter(include_in_schema=False)
 
 ROWS = 50  # on a page
-MAX_SAVED = 100_000  # jobs in a file
-NOT_OVER = [JobState.DEAD, JobState.RUNNING, JobState.PENDING]
+MAX_EXPORTED = 100_000  # jobs in a file
+# The jobs that are listed unless the address chooses other states.
+SHOWN_STATES = [JobState.DEAD, JobState.RUNNING, JobState.PENDING]
 
 
 @router.get("/jobs")
@@ -33,22 +33,22 @@ def jobs(
     kind: Annotated[list[JobKind] | None, Query()] = None,
     done: Done = "",
 ) -> Response:
-    states = state or NOT_OVER
+    states = state or SHOWN_STATES
     with site.database.reading() as session:
         rows = operator_actions.list_jobs(session, states=states, kinds=kind or (), limit=ROWS * 4)
-        flight = statistics.in_flight(session)
+        in_flight = statistics.in_flight(session)
     return page(
         request,
         "jobs.html",
         rows=rows,
-        flight=flight,
+        in_flight=in_flight,
         chosen_states=states,
         chosen_kinds=kind or [],
         states=tuple(JobState),
-        kinds=(JobKind.ANALYSE, JobKind.DELIVER),  # those that have rows here
-        most=ROWS * 4,
+        kinds=(JobKind.ANALYSE, JobKind.DELIVER),  # previews have no rows in `job`
+        max_rows=ROWS * 4,
         csv=link("/jobs.csv", {"state": states, "kind": kind or []}),
-        said=DEEDS.get(done),
+        confirmation=CONFIRMATIONS.get(done),
     )
 
 
@@ -61,7 +61,7 @@ def jobs_csv(
 ) -> Response:
     with site.database.reading() as session:
         rows = operator_actions.list_jobs(
-            session, states=state or NOT_OVER, kinds=kind or (), limit=MAX_SAVED
+            session, states=state or SHOWN_STATES, kinds=kind or (), limit=MAX_EXPORTED
         )
     records = [
         asdict(row) | {"run_after": row.run_after.isoformat(timespec="seconds")} for row in rows
@@ -77,7 +77,7 @@ def quality(
     scanner: Text = "",
     bundle: ChosenNumber = None,
 ) -> Response:
-    """What was found, and how often readers agreed, by week, scanner and bundle: counts, of nobody in particular."""
+    """Severities and readers' agreement by week, scanner and bundle: counts, no patient's data."""
     with site.database.reading() as session:
         weeks = statistics.by_week(session, scanner=scanner, bundle_id=bundle)
         scanners = statistics.scanners(session)
@@ -90,58 +90,53 @@ def quality(
         scanner=scanner,
         bundles=bundles,
         bundle=bundle,
-        tallest=_tallest(weeks),
+        assessed=any(week.assessed for week in weeks),
     )
-
-
-def _tallest(weeks: Sequence[statistics.Week]) -> int:
-    return max((week.assessed for week in weeks), default=0)
 
 
 @router.get("/reviews.zip")
 def reviewed_labels(site: TheSite, trail: TheAuditTrail, actor: Reviewer) -> Response:
-    """What readers said, as the tables of the RSNA layout; `lumbar export-labels` adds the images."""
+    """The readers' reviews as tables in the RSNA layout; `lumbar export-labels` adds the images."""
     trail.record_view("reviews.exported", actor.name)
     with site.database.reading() as session:
-        told = labels(session)
-    held = io.BytesIO()
-    with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in told.tables.items():
+        exported = labels(session)
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in exported.tables.items():
             archive.writestr(name, text)
     headers = {"Content-Disposition": 'attachment; filename="reviews.zip"'}
-    return Response(held.getvalue(), media_type="application/zip", headers=headers)
+    return Response(content.getvalue(), media_type="application/zip", headers=headers)
 
 
 @router.get("/system")
 def system(request: Request, site: TheSite, actor: Operator) -> Response:
-    """Destinations, weights and the disk."""
+    """Studies in flight, destinations, weights and the disk."""
     with site.database.reading() as session:
         bundles = statistics.bundles(session)
-        flight = statistics.in_flight(session)
+        in_flight = statistics.in_flight(session)
     return page(
         request,
         "system.html",
         destinations=sorted(site.settings.destinations),
         bundles=bundles,
-        flight=flight,
+        in_flight=in_flight,
         fill=site.store.fill(),
         settings=site.settings,
     )
 
 
 @router.get("/users")
-def users(request: Request, site: TheSite, actor: Admin, done: Done = "") -> Response:
+def users_page(request: Request, site: TheSite, actor: Admin, done: Done = "") -> Response:
     with site.database.reading() as session:
-        people = accounts.users(session)
+        users = accounts.users(session)
         tokens = accounts.tokens(session)
     return page(
         request,
         "users.html",
-        people=people,
+        users=users,
         tokens=tokens,
         roles=tuple(UserRole),
-        said=DEEDS.get(done),
-        made=None,
+        confirmation=CONFIRMATIONS.get(done),
     )
 
 
@@ -156,10 +151,10 @@ def audit_trail(
     after: Annotated[int | None, Query(ge=1, le=LARGEST)] = None,
 ) -> Response:
     with site.database.reading() as session:
-        rows, following = statistics.audit_trail(
+        rows, next_after = statistics.audit_trail(
             session, event=event, actor=who, study=uid, limit=ROWS * 2, after=after
         )
-    asked = {"event": event, "who": who, "uid": uid}
+    query = {"event": event, "who": who, "uid": uid}
     return page(
         request,
         "audit.html",
@@ -167,5 +162,5 @@ def audit_trail(
         event=event,
         who=who,
         uid=uid,
-        next=link("/audit", asked | {"after": following}) if following else None,
+        next=link("/audit", query | {"after": next_after}) if next_after else None,
     )

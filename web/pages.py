@@ -19,7 +19,7 @@ from lumbar.spine.anatomy import Condition, FindingKey, Level, Severity
 from web import csv_export
 from web.auth import TheAuditTrail, TheSite, Viewer
 from web.params import LARGEST, Done, OfStudies, Text
-from web.rendering import DEEDS, link, page
+from web.rendering import CONFIRMATIONS, link, page
 
 router = APIRouter(include_in_schema=False)
 
@@ -84,7 +84,7 @@ def _listed(
         only=only,
         states=tuple(StudyState),
         scanners=scanners,
-        said=DEEDS.get(done),
+        confirmation=CONFIRMATIONS.get(done),
         days=site.settings.worklist_days,
         **more,
     )
@@ -130,7 +130,7 @@ def one_study(
         marks=marks,
         name_of=name_of,
         viewer=viewerlink(site, told),
-        said=DEEDS.get(done),
+        confirmation=CONFIRMATIONS.get(done),
         FindingKey=FindingKey,
     )
 

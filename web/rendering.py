@@ -1,4 +1,4 @@
-"""Templates, and the words and forms in which values stand on a page."""
+"""Templates, and how values are written on a page."""
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
@@ -17,18 +17,18 @@ from lumbar.spine.anatomy import Condition, Level, Severity
 from lumbar.spine.provenance import CLEARS_NOBODY, RESEARCH_USE_ONLY
 from web.auth import CSRF_FIELD
 
-DEEDS = {  # what a page says once it is done
+CONFIRMATIONS = {  # what a page says after an action, by the `done` of its address
     "requeued": "The study is queued again.",
     "completed": "The study is queued.",
     "read": "The study is marked as read and has left the worklist.",
-    "unread": "The study waits to be read.",
-    "reviewed": "Your word on the finding is noted.",
-    "retried": "The job is due now.",
+    "unread": "The study is marked as unread.",
+    "reviewed": "Your review is saved.",
+    "retried": "The job will be retried now.",
     "cancelled": "The job is cancelled.",
     "sent": "The report will be sent again.",
     "deleted": "The study is deleted.",
     "saved": "The change is saved.",
-}  # fmt: skip
+}
 SEVERITY_CLASS = {
     Severity.SEVERE: "severe",
     Severity.MODERATE: "moderate",
@@ -41,11 +41,11 @@ SHORT = {
     Condition.LEFT_SUBARTICULAR_STENOSIS: "Left recess",
     Condition.RIGHT_SUBARTICULAR_STENOSIS: "Right recess",
 }
-ACROSS = tuple(SHORT)  # columns of the grid
+ACROSS = tuple(SHORT)  # columns of the grid of findings
 
 
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
-    """A page for whoever is signed in."""
+    """Renders a page for the user who is signed in, if any."""
     actor = getattr(request.state, "actor", None)
     hidden = Markup('<input type="hidden" name="{}" value="{}">').format(
         CSRF_FIELD, actor.csrf_token if actor else ""
@@ -59,21 +59,21 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
     return _templates.TemplateResponse(request, template, shared | values, status_code=status)
 
 
-def link(path: str, asked: Mapping[str, object]) -> str:
-    """An address of ours; what is empty is left out."""
-    given = {name: value for name, value in asked.items() if value not in (None, "", [], ())}
-    return f"{path}?{urlencode(given, doseq=True)}" if given else path
+def link(path: str, query: Mapping[str, object]) -> str:
+    """A local address with the query's parameters; empty ones are left out."""
+    parameters = {name: value for name, value in query.items() if value not in (None, "", [], ())}
+    return f"{path}?{urlencode(parameters, doseq=True)}" if parameters else path
 
 
 def person(name: str) -> str:
-    """``Doe^Jane`` as people write it: ``Doe, Jane`` (PS3.5 6.2.1)."""
+    """A PN value for display: ``Doe^Jane`` as ``Doe, Jane`` (PS3.5 6.2.1)."""
     family, _, rest = name.split("=")[0].partition("^")
     given = " ".join(part for part in rest.split("^") if part)
     return f"{family}, {given}" if given else family
 
 
 def day(text: str) -> str:
-    """``20261127`` as ``2026-11-27``; anything else as it is."""
+    """A DA value for display: ``20261127`` as ``2026-11-27``; anything else unchanged."""
     try:
         return date.fromisoformat(text).isoformat() if len(text) == 8 else text
     except ValueError:
@@ -81,7 +81,7 @@ def day(text: str) -> str:
 
 
 def span(seconds: float) -> str:
-    """``3 h 05 min``; days once there are two."""
+    """A duration as ``3 h 05 min``; from two days on in whole days."""
     minutes = int(seconds // 60)
     if minutes >= 48 * 60:
         return f"{minutes // 1440} days"
@@ -89,7 +89,7 @@ def span(seconds: float) -> str:
 
 
 def moment(value: datetime | None) -> str:
-    """UTC to the minute, and it says so."""
+    """A time in UTC, to the minute: ``2026-11-27 14:05 UTC``."""
     return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC") if value else ""
 
 

@@ -1,4 +1,4 @@
-"""Serving the page: where it may listen, and how it ends."""
+"""The web server: where it may listen, and how it stops."""
 
 import asyncio
 import socket
@@ -16,19 +16,19 @@ from web.app import create_app
 
 log = structlog.get_logger()
 
-LONGEST_HEADER = 16 * 2**10  # bytes
+MAX_HEADER = 16 * 2**10  # bytes
 STOP_WITHIN_S = 5
-WAITING = 512  # connections that nobody has taken yet
+BACKLOG = 512  # connections that are not accepted yet
 
 
 def serve(site: SiteContext, stop: threading.Event) -> None:
-    """Answers until told to stop.
+    """Serves the page and the API until ``stop`` is set.
 
     Raises:
-        WrongSetting: it may not listen there, or cannot.
+        WrongSetting: the server may not listen on this address, or cannot.
     """
     settings = site.settings
-    _require_safety(site)
+    _require_safe_address(site)
     config = uvicorn.Config(
         create_app(site),
         host=settings.web_host,
@@ -40,7 +40,7 @@ def serve(site: SiteContext, stop: threading.Event) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        h11_max_incomplete_event_size=LONGEST_HEADER,
+        h11_max_incomplete_event_size=MAX_HEADER,
         timeout_graceful_shutdown=STOP_WITHIN_S,
         limit_concurrency=500,
         lifespan="off",
@@ -57,33 +57,39 @@ def serve(site: SiteContext, stop: threading.Event) -> None:
 async def _serve(config: uvicorn.Config, stop: threading.Event) -> None:
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     with socket.create_server(
-        (config.host, config.port), family=family, backlog=WAITING
+        (config.host, config.port), family=family, backlog=BACKLOG
     ) as listener:
         host, port = listener.getsockname()[:2]
         log.info("web.listening", host=host, port=port, tls=config.is_ssl)
         server = uvicorn.Server(config)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
-        told = asyncio.create_task(asyncio.to_thread(stop.wait))
-        await asyncio.wait((serving, told), return_when=asyncio.FIRST_COMPLETED)
+        stopped = asyncio.create_task(asyncio.to_thread(stop.wait))
+        await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
-        stop.set()  # it ended by itself, of a signal: the thread that waits may end too
+        stop.set()  # where a signal ended the server, this ends the waiting thread
         await serving
 
 
-def _require_safety(site: SiteContext) -> None:
-    """Only this machine may ask in the clear, and nobody else before a password protects what is shown."""
+def _require_safe_address(site: SiteContext) -> None:
+    """Only a loopback address may be served without TLS or without users.
+
+    Raises:
+        WrongSetting: other machines can connect, but there is no TLS or proxy, or no user.
+    """
     settings = site.settings
     if _is_loopback(settings.web_host):
         return
     if not settings.web_certificate and not settings.web_proxy:
         raise WrongSetting(
-            "LUMBAR_WEB_HOST: passwords would cross the network in the clear; set LUMBAR_WEB_CERTIFICATE and "
-            "LUMBAR_WEB_KEY, or LUMBAR_WEB_PROXY to the address of a proxy that speaks HTTPS"
+            "LUMBAR_WEB_HOST: passwords would cross the network in the clear; set "
+            "LUMBAR_WEB_CERTIFICATE and LUMBAR_WEB_KEY, or set LUMBAR_WEB_PROXY to the address of "
+            "an HTTPS proxy"
         )
     with site.database.reading() as session:
         if not accounts.anybody(session):
             raise WrongSetting(
-                "LUMBAR_WEB_HOST: no user is set yet; run `lumbar users add NAME --role admin` first"
+                "LUMBAR_WEB_HOST: there are no users yet; "
+                "run `lumbar users add NAME --role admin` first"
             )
 
 

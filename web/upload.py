@@ -1,6 +1,6 @@
-"""Images that somebody has at hand: uploaded, read once by a worker, shown, and forgotten.
+"""Uploaded images: read once by a worker, shown to the user, and deleted.
 
-Here the bytes are only written down; a worker looks into them (``worker/preview.py``).
+The web process only writes the bytes to disk; a worker interprets them (``worker/preview.py``).
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -30,24 +30,28 @@ from web.auth import (
     TheAuditTrail,
     TheSite,
     Viewer,
-    require_our_form,
+    require_csrf_token,
     require_same_origin,
     signed_in,
 )
-from web.multipart import MAX_FILES, Incoming, NotAForm, TooLarge
+from web.multipart import MAX_FILES, FormReader, NotAForm, TooLarge
 from web.rendering import page
 
 router = APIRouter(include_in_schema=False)
 
 ADDRESS = "/upload"
-WITHIN_S = previews.RETENTION_S  # an upload takes no longer: then it is forgotten
-ROOM_EVERY = 64 * 2**20  # bytes after which the disk is looked at again
+MAX_DURATION_S = previews.RETENTION_S  # after that an unfinished upload is deleted anyway
+ROOM_CHECK_BYTES = 64 * 2**20  # received between two checks for room on the disk
 
 Name = Annotated[str, Path(pattern="^[0-9a-f]{32}$")]
 
 
 def uploader(request: Request, site: TheSite) -> Actor:
-    """Who may upload. The form's token is looked at as the form arrives, for here nothing of it is read."""
+    """A user who may upload. The form's CSRF token is checked while the form is received.
+
+    Raises:
+        NotAllowed: the user may not upload, or the request comes from another site's page.
+    """
     actor = signed_in(request, site)
     if not (actor.may(Permission.REVIEW) or actor.may(Permission.OPERATE)):
         raise NotAllowed(f"{actor.name} may not upload; ask an administrator for another role")
@@ -63,98 +67,110 @@ Uploader = Annotated[Actor, Depends(uploader)]
 @router.get(ADDRESS)
 def upload_page(request: Request, site: TheSite, actor: Uploader) -> Response:
     with site.database.reading() as session:
-        own = previews.of_user(session, actor.user_id)
-    max_mib = site.settings.upload_mib
+        uploads = previews.of_user(session, actor.user_id)
     return page(
-        request, "upload.html", own=own, stage=_stage, max_mib=max_mib, most_files=MAX_FILES
+        request,
+        "upload.html",
+        uploads=uploads,
+        stage=_stage,
+        max_mib=site.settings.upload_mib,
+        max_files=MAX_FILES,
     )
 
 
 @router.post(ADDRESS)
 async def upload(request: Request, site: TheSite, actor: Uploader) -> Response:
-    """Takes the files in as they come; a form without a script sends its token as its first field."""
-    arriving = _Upload(request, site, actor)
+    """Receives files; without JavaScript, the form sends the CSRF token as its first field.
+
+    Raises:
+        HTTPException: 408, the upload took too long or stalled.
+        StoreFull: the files cannot be written.
+    """
+    receiver = _UploadReceiver(request, site, actor)
     try:
-        with anyio.fail_after(WITHIN_S):
-            await arriving.receive()
+        with anyio.fail_after(MAX_DURATION_S):
+            await receiver.receive()
     except ClientDisconnect:
-        return Response(status_code=400)  # nobody is there to read it
+        return Response(status_code=400)  # the client is gone
     except TimeoutError as error:
-        raise HTTPException(
-            408, "the upload took too long or came to a stop; try it again"
-        ) from error
+        raise HTTPException(408, "the upload took too long or stalled; try again") from error
     except OSError as error:
         raise StoreFull(f"the upload cannot be written: {error.strerror}") from error
     finally:
         with anyio.CancelScope(shield=True):
-            await run_in_threadpool(arriving.close)
-    return RedirectResponse(f"{ADDRESS}/{arriving.name}", 303)
+            await run_in_threadpool(receiver.close)
+    return RedirectResponse(f"{ADDRESS}/{receiver.name}", 303)
 
 
-class _Upload:
-    """One upload on its way; unless it arrives as a whole, nothing of it stays."""
+class _UploadReceiver:
+    """Receives one upload; unless it arrives completely, nothing of it is kept."""
 
     def __init__(self, request: Request, site: SiteContext, actor: Actor) -> None:
         self._site, self._actor, self._request = site, actor, request
-        self._most = site.settings.upload_mib * 2**20
-        self._whole = False
-        self._form: Incoming | None = None
+        self._max_bytes = site.settings.upload_mib * 2**20
+        self._complete = False
+        self._form: FormReader | None = None
         self.name: str | None = None
 
     async def receive(self) -> None:
         headers = self._request.headers
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > self._most:
-            raise TooLarge(f"an upload may have {self._site.settings.upload_mib} MiB")
-        self._form = form = Incoming(headers.get("content-type", ""), self._most, self._begin)
-        checked = -1
-        async for chunk in self._pieces():
-            if form.size // ROOM_EVERY > checked:
-                checked = form.size // ROOM_EVERY
-                await run_in_threadpool(self._require_room)
-            await run_in_threadpool(form.take, chunk)
+        if not length.isdecimal() or int(length) > self._max_bytes:
+            raise TooLarge(
+                f"an upload may have at most {self._site.settings.upload_mib} MiB "
+                "(LUMBAR_UPLOAD_MIB)"
+            )
+        self._form = form = FormReader(
+            headers.get("content-type", ""), self._max_bytes, self._begin
+        )
+        checks = 0
+        async for chunk in self._chunks():
+            if form.size >= checks * ROOM_CHECK_BYTES:
+                checks = form.size // ROOM_CHECK_BYTES + 1
+                max_fill = self._site.settings.disk_refuse_above
+                await run_in_threadpool(self._site.store.require_room, max_fill)
+            await run_in_threadpool(form.write, chunk)
         await run_in_threadpool(self._finish, form)
 
-    async def _pieces(self) -> AsyncIterator[bytes]:
-        """The body; a sender who falls silent is not waited for. Raises TimeoutError, ClientDisconnect."""
-        pieces = self._request.stream()
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        """The request's body; raises TimeoutError when the client stalls, ClientDisconnect."""
+        chunks = self._request.stream()
         while True:
             with anyio.fail_after(self._site.settings.network_timeout_s):
                 try:
-                    piece = await anext(pieces)
+                    chunk = await anext(chunks)
                 except StopAsyncIteration:
                     return
-            yield piece
+            yield chunk
 
     def _begin(self, fields: Mapping[str, str]) -> File:
-        """The first file comes: is the form ours, and may they?"""
-        require_our_form(
-            self._actor, self._request.headers.get(CSRF_HEADER, fields.get(CSRF_FIELD, ""))
-        )
+        """Checks token and permission before the first file, and creates the preview's folder.
+
+        Raises:
+            NotAllowed: the CSRF token is not the session's, or the user may not keep images.
+        """
+        csrf_token = self._request.headers.get(CSRF_HEADER, fields.get(CSRF_FIELD, ""))
+        require_csrf_token(self._actor, csrf_token)
         keep = bool(fields.get("keep"))
         if keep and not self._actor.may(Permission.OPERATE):
-            raise NotAllowed(f"{self._actor.name} may not have images kept; upload them without")
+            raise NotAllowed(
+                f"{self._actor.name} may not keep uploaded images; upload without that option"
+            )
         self.name = previews.create(self._site, self._actor.user_id, keep=keep)
         return previews.folder(self._site, self.name) / previews.UPLOAD
 
-    def _require_room(self) -> None:
-        if (fill := self._site.store.fill()) > self._site.settings.disk_refuse_above:
-            raise StoreFull(
-                f"the disk is {fill:.0%} full; nothing can be uploaded until there is room"
-            )
-
-    def _finish(self, form: Incoming) -> None:
+    def _finish(self, form: FormReader) -> None:
         form.end()
         if self.name is None:
             raise NotAForm("no file was chosen")
         with self._site.database.transaction() as session:
             previews.uploaded(session, self.name, files=form.files, size=form.size)
-        self._whole = True
+        self._complete = True
 
     def close(self) -> None:
         if self._form is not None:
             self._form.close()
-        if self.name is not None and not self._whole:
+        if self.name is not None and not self._complete:
             previews.discard(self._site, self.name)
 
 
@@ -169,7 +185,7 @@ def preview_page(
         request,
         "preview.html",
         preview=preview,
-        going=preview.state not in previews.ENDED,
+        in_progress=preview.state not in previews.ENDED,
         stage=_stage(preview),
         answer=PreviewResult.from_json(preview.result),
         picture=(previews.folder(site, name) / previews.PICTURE).exists(),
@@ -179,17 +195,21 @@ def preview_page(
 
 @router.get(ADDRESS + "/{name}/picture")
 def picture(site: TheSite, trail: TheAuditTrail, actor: Uploader, name: Name) -> Response:
-    """The picture to check the answer by."""
+    """The picture on which the user can check the findings.
+
+    Raises:
+        NotFound: the upload has no picture, or none yet.
+    """
     path = previews.folder(site, _find(site, name, actor).name) / previews.PICTURE
     if not path.exists():
-        raise NotFound("there is no picture")
+        raise NotFound("the upload has no picture")
     trail.record_view("upload.seen", actor.name)
     return FileResponse(path, media_type="image/png")
 
 
 @router.post(ADDRESS + "/{name}/forget")
 def forget(site: TheSite, actor: Viewer, name: Name) -> Response:
-    """Removes files, picture and answer at once."""
+    """Deletes files, picture and findings at once."""
     previews.discard(site, _find(site, name, actor).name)
     return RedirectResponse(ADDRESS, 303)
 
@@ -200,15 +220,15 @@ def _find(site: SiteContext, name: str, actor: Actor) -> Preview:
 
 
 def _stage(preview: Preview) -> str:
-    """How far it is, in words."""
+    """What has become of an upload so far, as the page shows it."""
     if preview.state in previews.ENDED and preview.failure:
         return "nothing could be read"
     if preview.state is JobState.DONE:
         return "kept" if preview.keep else "read"
     if preview.uploaded_at is None:
-        return "arriving"
+        return "uploading"
     if preview.state is JobState.PENDING:
-        return "waits for its turn"
+        return "waiting for a worker"
     if preview.images is None:
-        return "the files are being opened"
-    return f"{preview.images} {'image is' if preview.images == 1 else 'images are'} being analysed"
+        return "opening the files"
+    return f"analysing {preview.images} {'image' if preview.images == 1 else 'images'}"

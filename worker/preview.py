@@ -54,8 +54,7 @@ def read_upload(
 def _read(
     site: SiteContext, networks: Callable[[], Networks], claimed: ClaimedPreview, scratch: Path
 ) -> PreviewResult:
-    if (fill := site.store.fill()) > site.settings.disk_refuse_above:
-        raise StoreFull(f"the disk is {fill:.0%} full")
+    site.store.require_room(site.settings.disk_refuse_above)
     folder = previews.folder(site, claimed.name)
     scratch.mkdir(mode=0o700)
     uploaded = list((folder / previews.UPLOAD).iterdir())

@@ -1,43 +1,53 @@
-"""The pixels of a study's slices, read when they are asked for."""
+"""The pixels of a study's slices, decoded when they are read."""
 
 from collections.abc import Sequence
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from lumbar.dicom.discover import MRInstance
 from lumbar.dicom.pixels import read_slice
 from lumbar.spine.slices import SliceHeader
 
-KEPT = 128 * 2**20  # bytes of pixels; 128 slices of 512 × 512
+MAX_PIXEL_BYTES = 128 * 2**20  # of decoded pixels in memory; 128 slices of 512 × 512
 
 
 class SliceReader:
-    """All slices of the given instances; only those that are read are decoded, and those read last are kept."""
+    """All slices of the given instances.
 
-    def __init__(self, instances: Sequence[MRInstance]) -> None:
+    Only the slices that are read are decoded; the most recently read ones stay in memory, up to
+    ``max_bytes`` of pixels.
+    """
+
+    def __init__(
+        self, instances: Sequence[MRInstance], *, max_bytes: int = MAX_PIXEL_BYTES
+    ) -> None:
         self.headers: tuple[SliceHeader, ...] = tuple(
-            header for found in instances for header in found.slices
+            header for instance in instances for header in instance.slices
         )
-        self._paths = {found.header.SOPInstanceUID: found.path for found in instances}
-        self._kept: dict[tuple[str, int | None], NDArray[np.float32]] = {}  # the oldest first
+        self._paths = {instance.header.SOPInstanceUID: instance.path for instance in instances}
+        self._pixels: LRUCache[tuple[str, int | None], NDArray[np.float32]] = LRUCache(
+            max_bytes, getsizeof=lambda image: image.nbytes
+        )
         self._decoded = 0
 
     @property
     def decoded(self) -> int:
-        """How many slices were decoded so far."""
+        """How many slices have been decoded so far."""
         return self._decoded
 
     def read(self, header: SliceHeader) -> NDArray[np.float32]:
-        """A slice's pixels, (rows, columns), rescaled. Raises NotDicom where they are damaged."""
-        wanted = (header.sop_instance_uid, header.frame)
-        if wanted not in self._kept:
+        """A slice's pixels, (rows, columns), rescaled by the header's slope and intercept.
+
+        Raises:
+            NotDicom: the pixels are damaged.
+        """
+        key = (header.sop_instance_uid, header.frame)
+        image = self._pixels.get(key)
+        if image is None:
             self._decoded += 1
             image = read_slice(self._paths[header.sop_instance_uid], header.frame)
-            while (
-                self._kept
-                and sum(kept.nbytes for kept in self._kept.values()) + image.nbytes > KEPT
-            ):
-                del self._kept[next(iter(self._kept))]
-            self._kept[wanted] = image
-        return self._kept[wanted]
+            if image.nbytes <= self._pixels.maxsize:
+                self._pixels[key] = image
+        return image

@@ -122,6 +122,20 @@ class Store:
         used = usage.f_blocks - usage.f_bfree
         return used / (used + usage.f_bavail) if used + usage.f_bavail else 1.0
 
+    def require_room(self, max_fill: float) -> None:
+        """Checks that the disk has room before it is full: what is accepted must still be written.
+
+        ``max_fill`` is the fill, 0-1, above which nothing new is accepted.
+
+        Raises:
+            StoreFull: the disk is fuller than that, or cannot be read.
+        """
+        if (fill := self.fill()) > max_fill:
+            raise StoreFull(
+                f"the disk is {fill:.0%} full; above {max_fill:.0%} nothing new is accepted "
+                "(LUMBAR_DISK_REFUSE_ABOVE)"
+            )
+
     def own_folder(self) -> Path:
         """This process's folder for files that are not whole yet; made and locked at the first call."""
         with self._first:

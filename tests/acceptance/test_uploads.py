@@ -7,7 +7,7 @@ from db.context import SiteContext
 from db.models import JobState
 from lumbar.settings import Settings
 from tests.factories.instances import ROOT
-from tests.integration.uploads import files_left, image, row, uploaded
+from tests.integration.upload_factory import create_upload, image, remaining_files, row
 from tests.system import wait_until
 
 pytestmark = pytest.mark.slow
@@ -18,19 +18,19 @@ def test_an_upload_is_answered_though_everything_is_killed_while_it_is_read(syst
     site = SiteContext.open(Settings(home=system.home, database_url=system.database_url))
     try:
         system.hold(f"{ROOT}.1")
-        name = uploaded(site, [image()])
+        name = create_upload(site, [image()])
         wait_until(lambda: row(site, name).images == 1, 60, system.tail)
         assert row(site, name).state is JobState.RUNNING
         system.kill()
         system.let_go(f"{ROOT}.1")
-        assert files_left(site, name) == ["upload/0001"]
+        assert remaining_files(site, name) == ["upload/0001"]
         system.start()
         wait_until(lambda: row(site, name).state is JobState.DONE, 60, system.tail)
         assert row(site, name).attempts == 2
         wait_until(
-            lambda: files_left(site, name) == ["picture.png"],
+            lambda: remaining_files(site, name) == ["picture.png"],
             10,
-            lambda: str(files_left(site, name)),
+            lambda: str(remaining_files(site, name)),
         )
         previews.discard(site, name)
         assert not previews.folder(site, name).exists()
@@ -43,7 +43,7 @@ def test_an_upload_that_nobody_has_read_is_read_at_the_next_start(system):
     system.start()
     system.kill()
     site = SiteContext.open(Settings(home=system.home, database_url=system.database_url))
-    name = uploaded(site, [b"no image"])
+    name = create_upload(site, [b"no image"])
     system.start()
     wait_until(lambda: row(site, name).state is JobState.DONE, 60, system.tail)
     assert row(site, name).failure == "the input holds no DICOM files"

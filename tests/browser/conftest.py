@@ -1,4 +1,4 @@
-"""Chromium before a page that is served as it is in use: no error in its console, no request to another host."""
+"""Chromium on the served page: any console error or request to another host fails the test."""
 
 import shutil
 import threading
@@ -9,9 +9,9 @@ from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
 from db import accounts
 from db.models import UserRole
-from tests.browser.filled import fill
 from tests.browser.served import PASSWORD, WIDE, Served
-from tests.integration.morning import open_site
+from tests.browser.site_with_images import add_studies
+from tests.integration.site_with_studies import open_site
 from tests.peers import free_port
 from tests.system import wait_until
 from web.server import serve
@@ -26,7 +26,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         "destinations": {"pacs": "dicom://PACS@127.0.0.1:1"},
     }
     site = open_site(tmp_path_factory.mktemp("site"), **settings)
-    severe = fill(site, tmp_path_factory.mktemp("phantom"))
+    severe = add_studies(site, tmp_path_factory.mktemp("phantom"))
     with site.database.transaction() as session:
         for role in UserRole:
             accounts.add_user(session, role.value, PASSWORD, role, "test")
@@ -35,7 +35,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     serving.start()
     served = Served(site, f"http://127.0.0.1:{port}", severe)
     try:
-        wait_until(served.answers, 30, lambda: "the page does not answer")
+        wait_until(served.is_alive, 30, lambda: "the page does not respond")
         yield served
     finally:
         stop.set()
@@ -45,7 +45,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture(scope="package")
 def playwright() -> Iterator[Playwright]:
-    # While it runs, no other event loop can in this thread: it ends with this folder's tests.
+    # It occupies the thread's event loop, so it ends with the tests of this folder.
     with sync_playwright() as running:
         yield running
 
@@ -61,7 +61,7 @@ def chromium(playwright: Playwright) -> Iterator[Browser]:
 
 @pytest.fixture
 def complaints() -> list[str]:
-    """What a test's pages did that they should not; a test takes out what it expects."""
+    """Console errors and foreign requests of the test's pages; a test removes those it expects."""
     return []
 
 
@@ -69,10 +69,10 @@ def complaints() -> list[str]:
 def open_page(
     chromium: Browser, served: Served, complaints: list[str]
 ) -> Iterator[Callable[..., Page]]:
-    """A browser of its own, in which a role is signed in or nobody is."""
+    """Opens a page in a new browser context, signed in as a user of a role or not at all."""
     contexts = []
 
-    def opened(role: UserRole | None = UserRole.READER, **options: object) -> Page:
+    def new_page(role: UserRole | None = UserRole.READER, **options: object) -> Page:
         context = chromium.new_context(base_url=served.root, **{"viewport": WIDE} | options)  # type: ignore[arg-type]
         contexts.append(context)
         context.set_default_timeout(20_000)
@@ -81,21 +81,21 @@ def open_page(
                 cookie = accounts.sign_in(session, role.value, PASSWORD, "127.0.0.1").cookie
             context.add_cookies([{"name": "lumbar_session", "value": cookie, "url": served.root}])
 
-        def asked(url: str) -> None:
+        def check_request(url: str) -> None:
             if not url.startswith((f"{served.root}/", "data:", "blob:")):
-                complaints.append(f"asked {url}")
+                complaints.append(f"request to {url}")
 
-        context.on("request", lambda request: asked(request.url))
+        context.on("request", lambda request: check_request(request.url))
         context.on(
             "console",
-            lambda said: (
-                complaints.append(said.text) if said.type in ("error", "warning") else None
+            lambda message: (
+                complaints.append(message.text) if message.type in ("error", "warning") else None
             ),
         )
         context.on("weberror", lambda error: complaints.append(str(error.error)))
         return context.new_page()
 
-    yield opened
+    yield new_page
     for context in contexts:
         context.close()
     assert complaints == []
@@ -103,5 +103,5 @@ def open_page(
 
 @pytest.fixture
 def page(open_page: Callable[..., Page]) -> Page:
-    """A reader's."""
+    """A page with a reader signed in."""
     return open_page()

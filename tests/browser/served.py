@@ -1,4 +1,4 @@
-"""A site whose pages are served, and the windows that look at them."""
+"""A site whose pages are served, and the sizes of browser windows."""
 
 from dataclasses import dataclass
 from urllib.request import urlopen
@@ -11,15 +11,15 @@ WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 360, "height": 740}
 
 @dataclass(frozen=True)
 class Served:
-    """A site and where its page is; ``severe`` is the UID of a study whose images can be looked at."""
+    """A served site; ``severe`` is the Study Instance UID of the study with viewable images."""
 
     site: SiteContext
     root: str
     severe: str
 
-    def answers(self) -> bool:
+    def is_alive(self) -> bool:
         try:
-            with urlopen(f"{self.root}/healthz", timeout=5) as answer:
-                return answer.status == 200
+            with urlopen(f"{self.root}/healthz", timeout=5) as response:
+                return response.status == 200
         except OSError:
             return False

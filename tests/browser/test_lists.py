@@ -1,4 +1,4 @@
-"""Lists: narrowed in the address, renewed by themselves, saved as tables; studies and jobs sent on their way."""
+"""Lists: filtered by the address, refreshed, saved as CSV; studies and jobs acted on."""
 
 import csv
 import re
@@ -10,7 +10,7 @@ from sqlalchemy import delete
 from db.ingest import ingest
 from db.models import StudyState, UserRole, WebSession
 from db.studies import find
-from tests.browser.filled import ARRIVING, FAILED, LATE, NORMAL
+from tests.browser.site_with_images import ARRIVING, FAILED, LATE_STUDY, NORMAL
 from tests.factories.instances import ROOT, arrival, make_slice
 
 pytestmark = pytest.mark.slow
@@ -46,7 +46,7 @@ def test_a_search_and_a_state_stay_in_the_address_and_survive_a_reload(page, ser
         page.reload()
 
 
-def test_findings_are_narrowed_and_saved_as_a_table(page, served):
+def test_findings_are_filtered_and_saved_as_csv(page, served):
     page.goto("/findings")
     page.get_by_label("Severe").check()
     page.get_by_label("Moderate").check()
@@ -60,37 +60,37 @@ def test_findings_are_narrowed_and_saved_as_a_table(page, served):
         page.get_by_role("link", name="Save as CSV").click()
     assert saving.value.suggested_filename == "findings.csv"
     with saving.value.path().open(newline="", encoding="utf-8") as file:
-        found = list(csv.DictReader(file))
-    assert [(row["severity"], row["level"]) for row in found] == [
+        saved = list(csv.DictReader(file))
+    assert [(row["severity"], row["level"]) for row in saved] == [
         ("severe", "l4_l5"),
         ("moderate", "l3_l4"),
     ]
-    assert {row["study_instance_uid"] for row in found} == {served.severe}
-    assert "Research use only" in found[0]["notice"]
+    assert {row["study_instance_uid"] for row in saved} == {served.severe}
+    assert "Research use only" in saved[0]["notice"]
     page.get_by_role("row", name="L4/L5").get_by_role("link").click()
     expect(page.get_by_role("heading", name="L4/L5 Spinal canal stenosis")).to_be_visible()
 
 
-def test_the_worklist_renews_itself_and_keeps_what_is_chosen(page, served):
+def test_the_worklist_refreshes_itself_and_keeps_the_selection(page, served):
     page.clock.install()
     page.goto("/")
     page.keyboard.press("j")
-    new = page.locator(f'tr[data-study="{ROOT}.{LATE}"]')
+    new = page.locator(f'tr[data-study="{ROOT}.{LATE_STUDY}"]')
     expect(new).to_have_count(0)
     ingest(
         served.site.database,
         served.site.store,
-        arrival(make_slice(study=LATE, PatientName="Late^Lea")),
+        arrival(make_slice(study=LATE_STUDY, PatientName="Late^Lea")),
     )
     before = page.locator("p[aria-live]").inner_text()
     page.clock.run_for(FIFTEEN_S)
     expect(new).to_contain_text("Late, Lea")
-    expect(page.locator("tr.here")).to_have_attribute("data-study", served.severe)
+    expect(page.locator("tr.selected")).to_have_attribute("data-study", served.severe)
     assert page.locator("p[aria-live]").inner_text() != before
     expect(page).to_have_url(f"{served.root}/")
 
 
-def test_a_list_whose_session_has_ended_asks_to_sign_in(page, served, complaints):
+def test_a_list_whose_session_has_ended_leads_to_the_sign_in_page(page, served, complaints):
     page.clock.install()
     page.goto("/?q=nor")
     with served.site.database.transaction() as session:
@@ -101,7 +101,7 @@ def test_a_list_whose_session_has_ended_asks_to_sign_in(page, served, complaints
     assert "401" in complaints.pop()
 
 
-def test_an_operator_has_a_failed_study_read_again_and_one_that_arrives_read_now(open_page, served):
+def test_an_operator_requeues_a_failed_study_and_completes_an_arriving_one(open_page, served):
     page = open_page(UserRole.OPERATOR)
     page.goto(f"/studies/{FAILED}")
     page.get_by_role("button", name="Analyse again").click()
@@ -119,30 +119,30 @@ def test_an_operator_has_a_failed_study_read_again_and_one_that_arrives_read_now
     expect(page.locator("tbody tr")).to_have_count(before - 1)
 
 
-def test_what_a_role_may_not_do_is_not_offered(open_page):
+def test_a_role_is_offered_only_what_it_may_do(open_page):
     page = open_page(UserRole.VIEWER)
     page.goto(f"/studies/{NORMAL}")
     expect(page.get_by_role("heading", name="Normal, Nora")).to_be_visible()
-    expect(page.locator("main button")).to_have_count(1)  # of the images' window
+    expect(page.locator("main button")).to_have_count(1)  # which resets the window of the images
     expect(page.get_by_role("navigation").get_by_role("link")).to_have_text(
         ["lumbar-triage", "Worklist", "Studies", "Findings", "Quality", "viewer"]
     )
 
 
-def test_an_administrator_adds_somebody_and_makes_a_token(open_page, served):
+def test_an_administrator_adds_a_user_and_creates_a_token(open_page, served):
     page = open_page(UserRole.ADMIN)
     page.goto("/users")
-    form = page.locator("form", has=page.get_by_role("heading", name="Somebody new"))
+    form = page.locator("form", has=page.get_by_role("heading", name="New user"))
     form.get_by_label("Name").fill("ben")
     form.get_by_label("Password").fill("a good long one")
     form.get_by_role("button").click()
     expect(page.get_by_role("status").first).to_have_text("The change is saved.")
-    form = page.locator("form", has=page.get_by_role("heading", name="A token for a program"))
-    form.get_by_label("For the user").select_option("ben")
-    form.get_by_label("What for").fill("ris")
+    form = page.locator("form", has=page.get_by_role("heading", name="New API token"))
+    form.get_by_label("User").select_option("ben")
+    form.get_by_label("Purpose").fill("ris")
     form.get_by_role("button").click()
     token = page.locator("#token").inner_text()
-    answer = page.request.get("/api/v1/worklist", headers={"Authorization": f"Bearer {token}"})
-    assert answer.ok
+    response = page.request.get("/api/v1/worklist", headers={"Authorization": f"Bearer {token}"})
+    assert response.ok
     page.goto("/users")
     expect(page.get_by_text(token)).to_have_count(0)

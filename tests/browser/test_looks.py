@@ -1,12 +1,12 @@
-"""Everybody can read every page: axe-core finds nothing, and nothing is wider than the window, in light and in dark."""
+"""Accessibility: axe-core finds nothing, no page is wider than the window, in light and dark."""
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
 from db.models import UserRole
-from tests.browser.filled import ARRIVING, FAILED, NORMAL
 from tests.browser.served import NARROW, WIDE
+from tests.browser.site_with_images import ARRIVING, FAILED, NORMAL
 
 pytestmark = pytest.mark.slow
 
@@ -25,9 +25,9 @@ PAGES = [
 ]
 
 
-def faults(page) -> list[str]:
-    """What axe-core finds, and whether the page has to be moved sideways."""
-    found = [
+def violations(page) -> list[str]:
+    """What axe-core finds, and whether the page has to be scrolled sideways."""
+    problems = [
         f"{page.url}: {violation['id']}: {node['target']} {node['failureSummary']}"
         for violation in Axe().run(page).response["violations"]
         for node in violation["nodes"]
@@ -35,36 +35,36 @@ def faults(page) -> list[str]:
     wide = page.evaluate(
         "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )
-    return [*found, f"{page.url}: {wide} pixels too wide"] if wide > 0 else found
+    return [*problems, f"{page.url}: {wide} pixels too wide"] if wide > 0 else problems
 
 
 @pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_page_shuts_anybody_out(open_page, served, complaints, scheme, viewport):
-    stranger = open_page(None, color_scheme=scheme, viewport=viewport)
-    stranger.goto("/sign-in")
-    found = faults(stranger)
-    stranger.get_by_label("Name").fill("nobody")
-    stranger.get_by_label("Password").fill("wrong")
-    stranger.get_by_role("button").click()
-    expect(stranger.get_by_role("alert")).to_be_visible()
-    found += faults(stranger)
+def test_every_page_is_accessible(open_page, served, complaints, scheme, viewport):
+    signed_out = open_page(None, color_scheme=scheme, viewport=viewport)
+    signed_out.goto("/sign-in")
+    problems = violations(signed_out)
+    signed_out.get_by_label("Name").fill("nobody")
+    signed_out.get_by_label("Password").fill("wrong")
+    signed_out.get_by_role("button").click()
+    expect(signed_out.get_by_role("alert")).to_be_visible()
+    problems += violations(signed_out)
     page = open_page(UserRole.ADMIN, color_scheme=scheme, viewport=viewport)
     for path in PAGES:
         page.goto(path)
-        found += faults(page)
+        problems += violations(page)
     page.goto(f"/studies/{served.severe}?done=reviewed")
-    found += faults(page)
+    problems += violations(page)
     page.goto("/system")
-    page.get_by_role("button", name="Ask whether pacs is there").click()
+    page.get_by_role("button", name="Test connection to pacs").click()
     expect(page.get_by_role("status")).to_be_visible()
-    found += faults(page)
-    assert found == []
-    complaints[:] = [one for one in complaints if "404" not in one and "401" not in one]
+    problems += violations(page)
+    assert problems == []
+    complaints[:] = [text for text in complaints if "404" not in text and "401" not in text]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_is_as_light_or_dark_as_the_system_wants(open_page, scheme):
+def test_the_page_follows_the_light_or_dark_preference(open_page, scheme):
     page = open_page(color_scheme=scheme)
     page.goto("/")
     shade = page.evaluate(
@@ -73,15 +73,15 @@ def test_the_page_is_as_light_or_dark_as_the_system_wants(open_page, scheme):
     assert (min(shade) > 200) if scheme == "light" else (max(shade) < 60)
 
 
-def test_the_first_tab_leads_past_the_navigation(page):
+def test_the_first_tab_skips_the_navigation(page):
     page.goto("/")
     page.keyboard.press("Tab")
-    expect(page.get_by_role("link", name="To the content")).to_be_focused()
+    expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.locator("#main")).to_be_focused()
 
 
-def test_every_page_says_what_it_is_for(open_page):
+def test_every_page_is_marked_research_use_only(open_page):
     page = open_page(UserRole.ADMIN)
     for path in PAGES:
         if path != "/nowhere":

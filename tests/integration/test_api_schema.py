@@ -1,4 +1,4 @@
-"""The API does what its description says, whatever it is asked: schemathesis makes the questions up."""
+"""The API conforms to its OpenAPI description for every request that schemathesis generates."""
 
 import zlib
 from pathlib import Path
@@ -14,25 +14,23 @@ from db.database import Database
 from db.models import UserRole
 from lumbar.settings import Settings
 from lumbar.store.files import Store
-from tests.integration.morning import (
+from tests.integration.site_with_studies import (
     ARRIVING_UID,
     FAILED_UID,
     REFUSED_UID,
     SEVERE_UID,
-    fill,
+    add_studies,
     open_site,
 )
-from tests.integration.visitors import Visitor, by_token
+from tests.integration.web_client import WebClient, token_client
 from web.app import create_app
 from web.auth import AuditTrail
 
 DESCRIPTION = "/api/v1/openapi.json"
-QUESTIONS = 40  # of each kind to each operation
-NOT_ASKED = {
-    "positive_data_acceptance",
-    "negative_data_rejection",
-}  # the names that are exchanged spoil both
-THERE = {
+EXAMPLES = 40  # requests of each kind per operation
+# Both assume the generated ids, some of which are replaced by existing ones.
+EXCLUDED_CHECKS = {"positive_data_acceptance", "negative_data_rejection"}
+EXISTING = {
     "uid": (SEVERE_UID, FAILED_UID, REFUSED_UID, ARRIVING_UID),
     "finding_id": (1, 25),
     "job": (1, 2, 3, 4),
@@ -40,56 +38,55 @@ THERE = {
 }
 
 
-app = create_app(
-    SiteContext(Settings(), Database.connect("sqlite://"), Store(Path("nowhere")))
-)  # to describe itself
+# Without a site yet: only its description is read at import.
+app = create_app(SiteContext(Settings(), Database.connect("sqlite://"), Store(Path("nowhere"))))
 config = SchemathesisConfig.from_dict({"generation": {"mode": "all", "database": "none"}})
 schema = schemathesis.openapi.from_asgi(DESCRIPTION, app, config=config)
 
 
 @pytest.fixture(scope="module")
 def token(tmp_path_factory):
-    """Of an administrator of a site, which the application is given."""
+    """An administrator's token; also gives the application a site with studies."""
     site = open_site(tmp_path_factory.mktemp("api"))
-    fill(site)
+    add_studies(site)
     app.state.site, app.state.trail = site, AuditTrail(site)
-    yield by_token(app, UserRole.ADMIN).headers["authorization"]
+    yield token_client(app, UserRole.ADMIN).headers["authorization"]
     site.database.close()
 
 
 @schema.hook("map_path_parameters")
-def path_of_what_is_there(context, parameters):
-    return of_what_is_there(parameters)
+def path_with_existing_ids(context, parameters):
+    return with_existing_ids(parameters)
 
 
 @schema.hook("map_query")
-def query_of_what_is_there(context, parameters):
-    return of_what_is_there(parameters)
+def query_with_existing_ids(context, parameters):
+    return with_existing_ids(parameters)
 
 
-def of_what_is_there(parameters):
-    """Every other made-up name is exchanged for one that the database knows."""
-    for name in set(THERE) & set(parameters or {}):
+def with_existing_ids(parameters):
+    """Replaces every other generated id by one that exists."""
+    for name in set(EXISTING) & set(parameters or {}):
         drawn = zlib.crc32(repr(parameters[name]).encode())
         if drawn % 2:
-            parameters[name] = THERE[name][drawn // 2 % len(THERE[name])]
+            parameters[name] = EXISTING[name][drawn // 2 % len(EXISTING[name])]
     return parameters
 
 
 @schema.parametrize()
 @settings(
-    max_examples=QUESTIONS, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
-def test_every_answer_is_as_it_is_described(case, token):
-    checks = [check for check in CHECKS.get_all() if check.__name__ not in NOT_ASKED]
+def test_every_response_conforms_to_the_description(case, token):
+    checks = [check for check in CHECKS.get_all() if check.__name__ not in EXCLUDED_CHECKS]
     case.call_and_validate(headers={"Authorization": token}, checks=checks)
 
 
 def test_the_description_is_open_and_complete():
-    told = Visitor(app).get(DESCRIPTION).json()
+    description = WebClient(app).get(DESCRIPTION).json()
     operations = [
         (path, method, operation)
-        for path, methods in told["paths"].items()
+        for path, methods in description["paths"].items()
         for method, operation in methods.items()
     ]
     assert len(operations) == 14

@@ -116,7 +116,7 @@ def test_every_settled_line_is_sent_once_and_in_order(database):
 
 def test_lines_that_an_unavailable_server_did_not_receive_are_sent_later(database):
     fill(database, 2)
-    with pytest.raises(Transient, match="does not take audit messages"):
+    with pytest.raises(Transient, match="does not accept audit messages"):
         audit.forward(database, Syslog(f"tcp://127.0.0.1:{free_port()}"))
     listener = Listener()
     assert audit.forward(database, Syslog(listener.url)) == 2

@@ -20,20 +20,20 @@ from lumbar.errors import NotDicom, NotFound
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition
 from tests.factories.instances import ROOT, arrival, make_slice
 from tests.hostile.archives import INPUTS
-from tests.integration.uploads import (
+from tests.integration.upload_factory import (
     change,
+    create_upload,
     expire,
-    files_left,
-    files_of,
-    heavy_image,
     image,
+    large_header_image,
     read,
+    remaining_files,
     row,
-    uploaded,
+    study_files,
     user_id,
-    zipped,
+    zip_of,
 )
-from tests.integration.visitors import trail
+from tests.integration.web_client import audit_rows
 from tests.memory import peak_memory
 from tests.stub_program import StubNetworks
 from tests.system import wait_until
@@ -60,14 +60,14 @@ def test_a_zip_of_a_study_is_answered_with_25_findings_and_a_picture_and_nothing
     site, phantom
 ):
     study, _ = phantom(3)
-    name = uploaded(
-        site, [zipped({f"{n}.dcm": content for n, content in enumerate(files_of(study))})]
+    name = create_upload(
+        site, [zip_of({f"{n}.dcm": content for n, content in enumerate(study_files(study))})]
     )
     assert read(site)
     found = row(site, name)
     answer = answer_of(site, name)
     assert (found.state, found.failure) == (JobState.DONE, None)
-    assert found.images == len(files_of(study))
+    assert found.images == len(study_files(study))
     assert set(answer.cells) == set(ALL_FINDINGS)
     graded = [grade for grade in answer.findings if grade.severity]
     assert len(graded) > 10
@@ -76,20 +76,20 @@ def test_a_zip_of_a_study_is_answered_with_25_findings_and_a_picture_and_nothing
     )
     assert answer.notices[0].startswith("Research use only")
     assert answer.choices
-    assert files_left(site, name) == ["picture.png"]
-    assert trail(site) == [("upload.analysed", "reader", None)]
+    assert remaining_files(site, name) == ["picture.png"]
+    assert audit_rows(site) == [("upload.analysed", "reader", None)]
     assert not read(site)
 
 
 def test_many_files_are_read_and_those_that_are_none_are_told_of(site, phantom):
-    name = uploaded(site, [*files_of(phantom(3)[0]), b"no image", b""])
+    name = create_upload(site, [*study_files(phantom(3)[0]), b"no image", b""])
     read(site)
     assert "2 files passed over: not a DICOM file" in answer_of(site, name).choices
     assert len(answer_of(site, name).findings) == len(ALL_FINDINGS)
 
 
 def test_a_loose_axial_slice_gives_its_recesses_without_a_level(site):
-    name = uploaded(site, [image(plane="axial")])
+    name = create_upload(site, [image(plane="axial")])
     read(site)
     answer = answer_of(site, name)
     assert {grade.condition for grade in answer.readings} == {
@@ -97,17 +97,17 @@ def test_a_loose_axial_slice_gives_its_recesses_without_a_level(site):
         Condition.RIGHT_SUBARTICULAR_STENOSIS,
     }
     assert not answer.findings
-    assert files_left(site, name) == ["picture.png"]
+    assert remaining_files(site, name) == ["picture.png"]
 
 
 def test_one_image_that_shows_no_spine_is_classified_as_a_whole(site):
-    name = uploaded(site, [image()])  # of one grey
+    name = create_upload(site, [image()])  # of one grey
     read(site)
     answer = answer_of(site, name)
     assert (len(answer.conditions), len(answer.severities)) == (6, 3)
     assert not answer.findings
     assert "the middle of the image" in answer.choices[0].lower()
-    assert files_left(site, name) == ["picture.png"]
+    assert remaining_files(site, name) == ["picture.png"]
 
 
 @pytest.mark.parametrize(
@@ -121,19 +121,19 @@ def test_one_image_that_shows_no_spine_is_classified_as_a_whole(site):
     ids=["no image", "two studies", "two odd slices", "no weighting"],
 )
 def test_what_cannot_be_read_gives_a_reason_in_words_and_goes_as_well(site, files, reason):
-    name = uploaded(site, files)
+    name = create_upload(site, files)
     assert read(site)
     found = row(site, name)
     assert found.state is JobState.DONE
     assert found.attempts == 1
     assert re.fullmatch(reason, found.failure)
-    assert files_left(site, name) == []
-    assert trail(site)[-1] == ("upload.not_analysable", "reader", None)
+    assert remaining_files(site, name) == []
+    assert audit_rows(site)[-1] == ("upload.not_analysable", "reader", None)
 
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_a_header_that_bloats_its_parser_costs_the_worker_nothing(site, keep):
-    name = uploaded(site, [heavy_image(), image()], keep)
+    name = create_upload(site, [large_header_image(), image()], keep)
     before = peak_memory()
     read(site)
     assert peak_memory() - before < 100 * 2**20
@@ -148,7 +148,7 @@ def test_a_header_that_bloats_its_parser_costs_the_worker_nothing(site, keep):
 def test_a_hostile_zip_is_refused_in_words_and_writes_nowhere_else(site, tmp_path, hostile):
     place = tmp_path / "made"
     place.mkdir()
-    name = uploaded(site, [hostile.make(place).read_bytes()])
+    name = create_upload(site, [hostile.make(place).read_bytes()])
     before = {path for path in tmp_path.rglob("*") if "previews" not in path.parts}
     read(site)
     found = row(site, name)
@@ -159,11 +159,11 @@ def test_a_hostile_zip_is_refused_in_words_and_writes_nowhere_else(site, tmp_pat
         assert answer_of(site, name).readings  # it is axial
     new = {path for path in tmp_path.rglob("*") if "previews" not in path.parts} - before
     assert {path.name for path in new} <= {"store", "lumbar.sqlite-wal", "lumbar.sqlite-shm"}
-    assert set(files_left(site, name)) <= {"picture.png"}
+    assert set(remaining_files(site, name)) <= {"picture.png"}
 
 
 def test_a_lost_workers_upload_is_read_by_another_and_after_three_by_nobody(site):
-    name = uploaded(site, [image()])
+    name = create_upload(site, [image()])
     for lost in (1, 2, 3):
         with site.database.transaction() as session:
             assert job_lifecycle.claim_preview(session, lease_s=10).lease.attempts == lost
@@ -175,12 +175,12 @@ def test_a_lost_workers_upload_is_read_by_another_and_after_three_by_nobody(site
     found = row(site, name)
     assert found.state is JobState.DEAD
     assert "lost 3 times" in found.failure
-    assert files_left(site, name) == []
-    assert ("upload.failed", "reader", None) in trail(site)
+    assert remaining_files(site, name) == []
+    assert ("upload.failed", "reader", None) in audit_rows(site)
 
 
 def test_an_upload_of_a_lost_worker_is_answered_by_the_next(site):
-    name = uploaded(site, [image()])
+    name = create_upload(site, [image()])
     with site.database.transaction() as session:
         lost = job_lifecycle.claim_preview(session, lease_s=10)
     (previews.folder(site, name) / previews.SCRATCH / "1").mkdir()  # what it was about to do
@@ -199,7 +199,7 @@ def test_an_upload_of_a_lost_worker_is_answered_by_the_next(site):
 
 
 def test_an_overtaken_worker_leaves_the_files_to_who_has_them_now(site, monkeypatch):
-    name = uploaded(site, [image()])
+    name = create_upload(site, [image()])
 
     def overtaken(*arguments):
         expire(site, name)
@@ -211,11 +211,11 @@ def test_an_overtaken_worker_leaves_the_files_to_who_has_them_now(site, monkeypa
     monkeypatch.setattr(preview, "analyse", overtaken)
     assert read(site)
     assert (row(site, name).state, row(site, name).attempts) == (JobState.RUNNING, 2)
-    assert files_left(site, name) == ["upload/0001"]
+    assert remaining_files(site, name) == ["upload/0001"]
 
 
 def test_what_is_forgotten_while_it_is_read_stays_forgotten(site, monkeypatch):
-    name = uploaded(site, [image()])
+    name = create_upload(site, [image()])
     classify = preview.single_image.classify
 
     def meanwhile(*arguments):
@@ -226,12 +226,12 @@ def test_what_is_forgotten_while_it_is_read_stays_forgotten(site, monkeypatch):
     assert read(site)
     assert row(site, name) is None
     assert not previews.folder(site, name).exists()
-    assert trail(site) == []
+    assert audit_rows(site) == []
 
 
 def test_a_fault_of_ours_is_tried_three_times_and_then_the_files_go(site, monkeypatch):
     monkeypatch.setattr(context, "PREVIEW_WAIT_S", 0.0)
-    name = uploaded(site, [image()])
+    name = create_upload(site, [image()])
 
     def broken():
         raise RuntimeError("Doe^Jane")
@@ -239,7 +239,7 @@ def test_a_fault_of_ours_is_tried_three_times_and_then_the_files_go(site, monkey
     for attempt in (1, 2, 3):
         assert read(site, broken)
         assert row(site, name).attempts == attempt
-        assert (files_left(site, name) == []) is (attempt == 3)
+        assert (remaining_files(site, name) == []) is (attempt == 3)
         sweep(site, NoDoorbell())
     assert row(site, name).state is JobState.DEAD
     assert row(site, name).failure == "an internal fault (RuntimeError); see the log of job 1"
@@ -248,7 +248,7 @@ def test_a_fault_of_ours_is_tried_three_times_and_then_the_files_go(site, monkey
 def test_a_full_disk_is_tried_again_and_said_so(site, monkeypatch):
     monkeypatch.setattr(context, "PREVIEW_WAIT_S", 0.0)
     full = replace(site, settings=site.settings.model_copy(update={"disk_refuse_above": 0.0}))
-    name = uploaded(site, [image()])
+    name = create_upload(site, [image()])
     for _ in range(3):
         assert read(full)
         sweep(site, NoDoorbell())
@@ -258,7 +258,7 @@ def test_a_full_disk_is_tried_again_and_said_so(site, monkeypatch):
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_a_long_reading_keeps_its_lease(site, monkeypatch):
     quick = replace(site, settings=site.settings.model_copy(update={"lease_s": 1.0}))
-    name = uploaded(site, [image()])
+    name = create_upload(site, [image()])
     swept = []
 
     def slow():
@@ -279,7 +279,7 @@ def test_a_long_reading_keeps_its_lease(site, monkeypatch):
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_a_reading_that_hangs_is_given_back_and_its_worker_ended(site, monkeypatch):
     stuck = replace(site, settings=site.settings.model_copy(update={"job_limit_s": 0.2}))
-    uploaded(site, [image()])
+    create_upload(site, [image()])
     ended = threading.Event()
     monkeypatch.setattr("worker.runner.os.kill", lambda *_: ended.set())
     assert read(stuck, lambda: ended.wait(10) and StubNetworks())
@@ -287,14 +287,14 @@ def test_a_reading_that_hangs_is_given_back_and_its_worker_ended(site, monkeypat
 
 
 def test_a_forgotten_ones_number_is_never_given_again(site):
-    first = uploaded(site, [image()])
+    first = create_upload(site, [image()])
     number = row(site, first).id
     previews.discard(site, first)
-    assert row(site, uploaded(site, [image()])).id > number
+    assert row(site, create_upload(site, [image()])).id > number
 
 
 def test_workers_that_claim_at_once_get_one_each_the_oldest_first(site):
-    names = [uploaded(site, [b""]) for _ in range(3)]
+    names = [create_upload(site, [b""]) for _ in range(3)]
     with site.database.transaction() as session:
         claimed = [job_lifecycle.claim_preview(session, lease_s=10) for _ in range(4)]
     assert [one and one.name for one in claimed] == [*names, None]
@@ -312,28 +312,28 @@ def test_what_is_still_arriving_is_nobodys_to_read(site):
 
 def test_kept_images_are_those_that_a_scanner_would_have_sent(site):
     files = [image(number=n) for n in (1, 2)]
-    name = uploaded(
+    name = create_upload(
         site,
-        [zipped({"a": files[0], "b": files[1], "c": b"no image", "d": image(Modality="CT")})],
+        [zip_of({"a": files[0], "b": files[1], "c": b"no image", "d": image(Modality="CT")})],
         keep=True,
     )
     assert read(site)
     answer = answer_of(site, name)
     assert answer.studies == [f"{ROOT}.1"]
     assert "2 files: new" in answer.choices[0]
-    assert files_left(site, name) == []
+    assert remaining_files(site, name) == []
     sent = [ingest(site.database, site.store, arrival(make_slice(number=n))) for n in (1, 2)]
     assert sent == ["duplicate", "duplicate"]
     with site.database.reading() as session:
         kept = session.scalars(select(Instance)).all()
     assert {instance.source for instance in kept} == {"UPLOAD"}
     assert len(kept) == 3  # a mistaken modality is no reason to lose an MR image
-    assert trail(site)[-1] == ("upload.kept", "reader", 1)
+    assert audit_rows(site)[-1] == ("upload.kept", "reader", 1)
 
 
 def test_keeping_what_was_half_kept_before_a_kill_is_no_harm(site, monkeypatch):
     monkeypatch.setattr(context, "PREVIEW_WAIT_S", 0.0)
-    name = uploaded(site, [image(number=1), image(number=2)], keep=True)
+    name = create_upload(site, [image(number=1), image(number=2)], keep=True)
     take, taken = store_upload.ingest, []
 
     def dies(*arguments):
@@ -353,7 +353,7 @@ def test_keeping_what_was_half_kept_before_a_kill_is_no_harm(site, monkeypatch):
 
 
 def test_what_holds_no_mr_image_is_not_kept_and_says_why(site):
-    name = uploaded(site, [b"no image", heavy_image()], keep=True)
+    name = create_upload(site, [b"no image", large_header_image()], keep=True)
     read(site)
     assert row(site, name).failure == "there is no MR image that could be kept"
     assert len(answer_of(site, name).choices) == 2
@@ -363,7 +363,7 @@ def test_what_holds_no_mr_image_is_not_kept_and_says_why(site):
 
 def test_housekeeping_forgets_after_an_hour_and_removes_what_killed_processes_left(site):
     monday, tuesday = db_now(-3700), db_now(-3500)
-    old, young, ended = (uploaded(site, [image()]) for _ in range(3))
+    old, young, ended = (create_upload(site, [image()]) for _ in range(3))
     change(site, old, state=JobState.DONE, uploaded_at=monday, ended_at=monday)
     change(site, young, uploaded_at=tuesday)
     change(site, ended, state=JobState.DONE, ended_at=tuesday)  # and then its worker was killed
@@ -375,16 +375,16 @@ def test_housekeeping_forgets_after_an_hour_and_removes_what_killed_processes_le
     assert row(site, old) is None
     assert not previews.folder(site, old).exists()
     assert not leftover.exists()
-    assert files_left(site, young) == ["upload/0001"]
-    assert files_left(site, arriving) == ["upload/0001"]
-    assert files_left(site, ended) == []
+    assert remaining_files(site, young) == ["upload/0001"]
+    assert remaining_files(site, arriving) == ["upload/0001"]
+    assert remaining_files(site, ended) == []
     change(site, arriving, created_at=monday)
     assert previews.delete_expired(site) == 1
     assert row(site, arriving) is None
 
 
 def test_uploads_are_counted_among_what_is_in_flight(site):
-    name = uploaded(site, [image()])
+    name = create_upload(site, [image()])
     change(site, name, uploaded_at=db_now(-60))
     with site.database.reading() as session:
         told = metrics.figures(session)

@@ -1,4 +1,4 @@
-"""Uploading by the page: who may, what is refused while it arrives, and whose the answer is."""
+"""Uploads: who may upload, what is refused while it is received, and who may see the result."""
 
 import socket
 import threading
@@ -15,8 +15,15 @@ from db import previews
 from db.context import SiteContext
 from db.models import Preview, UserRole
 from tests.factories.instances import ROOT
-from tests.integration.uploads import files_left, image, read, row, zipped
-from tests.integration.visitors import OURS, Visitor, by_token, count, in_browser, trail
+from tests.integration.upload_factory import image, read, remaining_files, row, zip_of
+from tests.integration.web_client import (
+    BASE_URL,
+    WebClient,
+    audit_rows,
+    browser_client,
+    count,
+    token_client,
+)
 from tests.peers import free_port
 from tests.system import wait_until
 from web.app import create_app
@@ -30,19 +37,19 @@ FORM = {"Content-Type": "multipart/form-data; boundary=B"}
 
 
 @pytest.fixture
-def reader(site) -> Visitor:
-    return in_browser(create_app(site), UserRole.READER)
+def reader(site) -> WebClient:
+    return browser_client(create_app(site), UserRole.READER)
 
 
-def send(visitor: Visitor, *files: bytes, csrf: str | None = None, **fields: str):
-    """A form as our page sends it without its script: the token first, then the files."""
-    given = {"csrf_token": visitor.csrf if csrf is None else csrf} | fields
-    return visitor.post(
-        "/upload", data=given, files=[("files", ("../../evil.dcm", content)) for content in files]
+def send(client: WebClient, *files: bytes, csrf: str | None = None, **fields: str):
+    """Sends the form as a browser without JavaScript does: the token first, then the files."""
+    form = {"csrf_token": client.csrf if csrf is None else csrf} | fields
+    return client.post(
+        "/upload", data=form, files=[("files", ("../../evil.dcm", content)) for content in files]
     )
 
 
-def nothing_stays(site: SiteContext) -> bool:
+def nothing_is_left(site: SiteContext) -> bool:
     folder = previews.folder(site, "")
     return count(site, Preview) == 0 and (not folder.exists() or not list(folder.iterdir()))
 
@@ -51,38 +58,38 @@ def limited(site: SiteContext, **settings) -> SiteContext:
     return replace(site, settings=site.settings.model_copy(update=settings))
 
 
-def test_a_reader_uploads_an_image_follows_it_and_sees_its_answer(site, reader):
+def test_a_reader_uploads_an_image_and_sees_its_result(site, reader):
     assert 'href="/upload"' in reader.get("/").text
     assert 'type="file"' in reader.get("/upload").text
     sent = send(reader, image())
     assert sent.status_code == 303
     place = sent.headers["location"]
     name = place.rpartition("/")[2]
-    assert files_left(site, name) == ["upload/0001"]
+    assert remaining_files(site, name) == ["upload/0001"]
     assert previews.folder(site, name).stat().st_mode & 0o777 == 0o700
     waiting = reader.get(place)
-    assert "waits for its turn" in waiting.text
-    assert "data-going" in waiting.text
+    assert "waiting for a worker" in waiting.text
+    assert "data-in-progress" in waiting.text
     assert reader.get(f"{place}/picture").status_code == 404
-    assert not [event for event, *_ in trail(site) if event == "upload.seen"]
+    assert not [event for event, *_ in audit_rows(site) if event == "upload.seen"]
     read(site)
-    answer = reader.get(place)
-    assert "data-going" not in answer.text
+    response = reader.get(place)
+    assert "data-in-progress" not in response.text
     for words in (
         "Research use only",
-        "What it shows",
-        "How severe",
-        "None of them",
+        "Condition",
+        "Severity",
+        "None of these",
         "Severe",
         f"{place}/picture",
     ):
-        assert words in answer.text
+        assert words in response.text
     picture = reader.get(f"{place}/picture")
     assert picture.headers["content-type"] == "image/png"
     assert picture.headers["cache-control"] == "no-store"
     assert picture.content.startswith(b"\x89PNG")
     assert place in reader.get("/upload").text
-    assert [event for event, *_ in trail(site)] == [
+    assert [event for event, *_ in audit_rows(site)] == [
         "worklist.seen",
         "upload.analysed",
         "upload.seen",
@@ -92,7 +99,7 @@ def test_a_reader_uploads_an_image_follows_it_and_sees_its_answer(site, reader):
 def test_a_study_is_shown_as_a_grid_of_25(site, reader, phantom):
     study, _ = phantom(3)
     files = {str(n): path.read_bytes() for n, path in enumerate(study.rglob("*.dcm"))}
-    place = send(reader, zipped(files)).headers["location"]
+    place = send(reader, zip_of(files)).headers["location"]
     read(site)
     page = reader.get(place).text
     assert page.count('<div class="cell ') == 25
@@ -100,7 +107,7 @@ def test_a_study_is_shown_as_a_grid_of_25(site, reader, phantom):
     assert "VGG16 does not recognise the view" in page  # the stub never does
 
 
-def test_a_reason_is_told_in_words(site, reader):
+def test_the_reason_for_an_unreadable_upload_is_shown(site, reader):
     place = send(reader, b"no image").headers["location"]
     read(site)
     page = reader.get(place).text
@@ -108,50 +115,50 @@ def test_a_reason_is_told_in_words(site, reader):
     assert "The input holds no DICOM files." in page
 
 
-def test_another_users_upload_is_not_there_but_for_an_administrator(site, reader):
+def test_another_users_upload_is_hidden_except_from_administrators(site, reader):
     place = send(reader, image()).headers["location"]
     read(site)
     name = place.rpartition("/")[2]
-    other = in_browser(reader.app, UserRole.OPERATOR)
-    for answer in (
+    other = browser_client(reader.app, UserRole.OPERATOR)
+    for response in (
         other.get(place),
         other.get(f"{place}/picture"),
         other.submit(f"{place}/forget"),
         reader.get("/upload/" + "0" * 32),
     ):
-        assert answer.status_code == 404
-        assert "VGG16" not in answer.text
+        assert response.status_code == 404
+        assert "VGG16" not in response.text
     assert place not in other.get("/upload").text
-    assert files_left(site, name) == ["picture.png"]
+    assert remaining_files(site, name) == ["picture.png"]
     assert reader.get("/upload/..%2f..%2fetc").status_code in (404, 422)
-    assert in_browser(reader.app, UserRole.ADMIN).get(place).status_code == 200
+    assert browser_client(reader.app, UserRole.ADMIN).get(place).status_code == 200
 
 
-def test_nobody_and_viewers_may_not_upload(site, reader):
+def test_clients_not_signed_in_and_viewers_may_not_upload(site, reader):
     place = send(reader, image()).headers["location"]
-    nobody, viewer = Visitor(reader.app), in_browser(reader.app, UserRole.VIEWER)
+    signed_out, viewer = WebClient(reader.app), browser_client(reader.app, UserRole.VIEWER)
     for path in ("/upload", place, f"{place}/picture"):
-        assert nobody.get(path).status_code == 303
+        assert signed_out.get(path).status_code == 303
         assert viewer.get(path).status_code == 403
-    assert send(nobody, image()).status_code == 401
+    assert send(signed_out, image()).status_code == 401
     assert send(viewer, image()).status_code == 403
     assert 'href="/upload"' not in viewer.get("/").text
     assert count(site, Preview) == 1
 
 
-def test_forgetting_removes_row_picture_and_answer_at_once(site, reader):
+def test_deleting_an_upload_removes_row_picture_and_result_at_once(site, reader):
     place = send(reader, image()).headers["location"]
     read(site)
     assert reader.post(f"{place}/forget").status_code == 403
     assert reader.submit(f"{place}/forget").status_code == 303
-    assert nothing_stays(site)
+    assert nothing_is_left(site)
     assert reader.get(place).status_code == 404
 
 
 @pytest.mark.parametrize(
     "case", ["none", "wrong", "after the files", "another site's page", "wrong in the header"]
 )
-def test_a_form_that_is_not_ours_leaves_nothing(site, reader, case):
+def test_a_forged_form_leaves_nothing(site, reader, case):
     headers = {
         "another site's page": {"Origin": "https://evil.example"},
         "wrong in the header": {"X-CSRF-Token": "x"},
@@ -162,11 +169,11 @@ def test_a_form_that_is_not_ours_leaves_nothing(site, reader, case):
     body = {"none": file, "wrong": token + b"x\r\n" + file, "after the files": file + ours}.get(
         case, ours + file
     )
-    answer = reader.post(
+    response = reader.post(
         "/upload", content=body + b"--B--\r\n", headers=FORM | headers.get(case, {})
     )
-    assert answer.status_code == 403
-    assert nothing_stays(site)
+    assert response.status_code == 403
+    assert nothing_is_left(site)
 
 
 def test_the_script_sends_the_token_in_the_header_and_a_program_none(site, reader):
@@ -178,7 +185,7 @@ def test_the_script_sends_the_token_in_the_header_and_a_program_none(site, reade
         == 303
     )
     assert (
-        by_token(reader.app, UserRole.READER)
+        token_client(reader.app, UserRole.READER)
         .post("/upload", content=body, headers=FORM)
         .status_code
         == 303
@@ -194,7 +201,7 @@ def test_the_script_sends_the_token_in_the_header_and_a_program_none(site, reade
         (HEAD + b"cut short", FORM, 422),
         (b"nothing of a form", FORM, 422),
         (
-            b'--B\r\nContent-Disposition: form-data; name="files"; filename=""\r\n\r\n\r\n--B--\r\n',
+            HEAD.replace(b'filename="x"', b'filename=""') + b"\r\n--B--\r\n",
             FORM,
             422,
         ),
@@ -230,36 +237,38 @@ def test_the_script_sends_the_token_in_the_header_and_a_program_none(site, reade
         "boundary",
     ],
 )
-def test_what_is_no_form_with_files_is_refused_in_words(site, reader, content, headers, status):
-    answer = reader.post(
+def test_a_body_that_is_not_a_form_with_files_is_refused_with_a_reason(
+    site, reader, content, headers, status
+):
+    response = reader.post(
         "/upload", content=content, headers={"X-CSRF-Token": reader.csrf} | headers
     )
-    assert answer.status_code == status
-    assert 'role="alert"' in answer.text
-    assert nothing_stays(site)
+    assert response.status_code == status
+    assert 'role="alert"' in response.text
+    assert nothing_is_left(site)
 
 
-def test_an_empty_input_beside_the_chosen_files_is_no_file(site, reader):
+def test_an_empty_file_input_counts_as_no_file(site, reader):
     empty = b'--B\r\nContent-Disposition: form-data; name="files"; filename=""\r\n\r\n\r\n'
     body = HEAD + b"image\r\n" + empty + b"--B--\r\n"
     sent = reader.post("/upload", content=body, headers=FORM | {"X-CSRF-Token": reader.csrf})
     name = sent.headers["location"].rpartition("/")[2]
-    assert (files_left(site, name), row(site, name).files) == (["upload/0001"], 1)
+    assert (remaining_files(site, name), row(site, name).files) == (["upload/0001"], 1)
 
 
-def test_more_files_than_may_be_are_refused(site, reader):
-    answer = send(reader, *[b""] * (MAX_FILES + 1))
-    assert answer.status_code == 413
-    assert "put them into a zip" in answer.text
-    assert nothing_stays(site)
+def test_too_many_files_are_refused(site, reader):
+    response = send(reader, *[b""] * (MAX_FILES + 1))
+    assert response.status_code == 413
+    assert "put them into a zip" in response.text
+    assert nothing_is_left(site)
 
 
-def test_more_bytes_than_may_be_are_refused_before_and_while_they_come(site):
-    reader = in_browser(create_app(limited(site, upload_mib=1)), UserRole.READER)
+def test_too_many_bytes_are_refused_before_and_while_they_are_received(site):
+    reader = browser_client(create_app(limited(site, upload_mib=1)), UserRole.READER)
     assert send(reader, bytes(2**20 - 1000)).status_code == 303
-    answer = send(reader, bytes(2**20))
-    assert answer.status_code == 413
-    assert "1 MiB" in answer.text
+    response = send(reader, bytes(2**20))
+    assert response.status_code == 413
+    assert "1 MiB" in response.text
 
     def pieces():
         yield HEAD
@@ -267,13 +276,15 @@ def test_more_bytes_than_may_be_are_refused_before_and_while_they_come(site):
             yield bytes(2**19)
         yield b"\r\n--B--\r\n"
 
-    answer = reader.post("/upload", content=pieces(), headers=FORM | {"X-CSRF-Token": reader.csrf})
-    assert answer.status_code == 413
+    response = reader.post(
+        "/upload", content=pieces(), headers=FORM | {"X-CSRF-Token": reader.csrf}
+    )
+    assert response.status_code == 413
     assert count(site, Preview) == 1
     assert len(list(previews.folder(site, "").iterdir())) == 1
 
 
-def test_other_addresses_below_take_no_more_than_a_form(site, reader):
+def test_other_upload_addresses_accept_no_more_than_a_form(site, reader):
     place = send(reader, image()).headers["location"]
     large = {"csrf_token": reader.csrf, "more": "x" * 2**20}
     for path in (f"{place}/forget", "/upload/", "/uploads"):
@@ -281,81 +292,84 @@ def test_other_addresses_below_take_no_more_than_a_form(site, reader):
     assert count(site, Preview) == 1
 
 
-def test_a_full_disk_takes_no_upload(site):
-    reader = in_browser(create_app(limited(site, disk_refuse_above=0.0)), UserRole.READER)
-    answer = send(reader, image())
-    assert answer.status_code == 503
-    assert "full" in answer.text
-    assert nothing_stays(site)
+def test_a_full_disk_accepts_no_upload(site):
+    reader = browser_client(create_app(limited(site, disk_refuse_above=0.0)), UserRole.READER)
+    response = send(reader, image())
+    assert response.status_code == 503
+    assert "full" in response.text
+    assert nothing_is_left(site)
+    ready = reader.get("/readyz")
+    assert (ready.status_code, "full" in ready.text) == (503, True)
 
 
-def test_only_three_wait_and_one_that_is_forgotten_makes_room(site, reader):
+def test_a_user_may_have_three_unread_uploads_until_one_is_deleted(site, reader):
     places = [send(reader, image()).headers["location"] for _ in range(3)]
     refused = send(reader, image())
     assert refused.status_code == 429
     assert "3 of your uploads" in refused.text
     assert count(site, Preview) == 3
-    assert send(in_browser(reader.app, UserRole.OPERATOR), image()).status_code == 303
+    assert send(browser_client(reader.app, UserRole.OPERATOR), image()).status_code == 303
     reader.submit(f"{places[0]}/forget")
     assert send(reader, image()).status_code == 303
 
 
-def test_an_operator_has_images_kept_and_a_reader_may_not(site, reader):
+def test_an_operator_may_keep_images_and_a_reader_may_not(site, reader):
     refused = send(reader, image(), keep="yes")
     assert refused.status_code == 403
-    assert nothing_stays(site)
+    assert nothing_is_left(site)
     assert 'name="keep"' not in reader.get("/upload").text
-    operator = in_browser(reader.app, UserRole.OPERATOR)
+    operator = browser_client(reader.app, UserRole.OPERATOR)
     assert 'name="keep"' in operator.get("/upload").text
     place = send(operator, image(), keep="yes").headers["location"]
     read(site)
     assert f'href="/studies/{ROOT}.1"' in operator.get(place).text
     assert operator.get(f"/studies/{ROOT}.1").status_code == 200
-    assert ("upload.kept", "operator", 1) in trail(site)
+    assert ("upload.kept", "operator", 1) in audit_rows(site)
 
 
 @contextmanager
-def served(site: SiteContext) -> Iterator[tuple[int, Visitor]]:
-    """The page on a port of its own, and somebody who is signed in there."""
+def served(site: SiteContext) -> Iterator[tuple[int, WebClient]]:
+    """The page on a port of its own, and a client that is signed in to it."""
     app = create_app(site)
     port = free_port()
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, lifespan="off"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    wait_until(lambda: server.started, 20, lambda: "the page does not listen")
+    wait_until(lambda: server.started, 20, lambda: "the server does not listen")
     try:
-        yield port, in_browser(app, UserRole.READER)
+        yield port, browser_client(app, UserRole.READER)
     finally:
         server.should_exit = True
         thread.join(20)
 
 
-def connected(port: int, visitor: Visitor) -> socket.socket:
+def open_upload(port: int, client: WebClient) -> socket.socket:
     """A connection on which a chunked upload has begun."""
     head = (
-        f"POST /upload HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nCookie: {COOKIE}={visitor.cookies[COOKIE]}\r\n"
-        f"X-CSRF-Token: {visitor.csrf}\r\nTransfer-Encoding: chunked\r\n"
+        f"POST /upload HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+        f"Cookie: {COOKIE}={client.cookies[COOKIE]}\r\n"
+        f"X-CSRF-Token: {client.csrf}\r\nTransfer-Encoding: chunked\r\n"
         "Content-Type: multipart/form-data; boundary=B\r\n\r\n"
     )
     connection = socket.create_connection(("127.0.0.1", port), timeout=20)
     connection.sendall(head.encode())
-    chunk(connection, HEAD)
+    send_chunk(connection, HEAD)
     return connection
 
 
-def chunk(connection: socket.socket, content: bytes) -> None:
+def send_chunk(connection: socket.socket, content: bytes) -> None:
     connection.sendall(b"%x\r\n%b\r\n" % (len(content), content))
 
 
-def answered(connection: socket.socket) -> bytes:
+def response_head(connection: socket.socket) -> bytes:
     connection.settimeout(20)
     return connection.recv(100)
 
 
-def test_an_endless_upload_is_refused_while_it_comes_and_nothing_of_it_stays(site):
+def test_an_endless_upload_is_refused_while_it_is_received(site):
     with (
-        served(limited(site, upload_mib=4)) as (port, visitor),
-        connected(port, visitor) as connection,
+        served(limited(site, upload_mib=4)) as (port, client),
+        open_upload(port, client) as connection,
     ):
         connection.setblocking(True)
         largest, sent = 0, 0
@@ -366,7 +380,7 @@ def test_an_endless_upload_is_refused_while_it_comes_and_nothing_of_it_stays(sit
                 break
             except TimeoutError:
                 connection.settimeout(20)
-                chunk(connection, bytes(2**18))
+                send_chunk(connection, bytes(2**18))
                 sent += 2**18
                 files = [
                     path.stat().st_size
@@ -378,35 +392,35 @@ def test_an_endless_upload_is_refused_while_it_comes_and_nothing_of_it_stays(sit
             assert sent < 100 * 2**20
         assert head.startswith(b"HTTP/1.1 413")
         assert largest <= 4 * 2**20
-        assert nothing_stays(site)
+        assert nothing_is_left(site)
 
 
-def test_a_sender_who_falls_silent_or_goes_away_leaves_nothing(site):
-    with served(limited(site, network_timeout_s=1.0)) as (port, visitor):
-        with connected(port, visitor) as silent:
-            wait_until(lambda: count(site, Preview) == 1, 20, lambda: "it does not arrive")
-            assert answered(silent).startswith(b"HTTP/1.1 408")
-        assert nothing_stays(site)
-        with connected(port, visitor):
-            wait_until(lambda: count(site, Preview) == 1, 20, lambda: "it does not arrive")
+def test_an_upload_that_stalls_or_is_cut_off_leaves_nothing(site):
+    with served(limited(site, network_timeout_s=1.0)) as (port, client):
+        with open_upload(port, client) as silent:
+            wait_until(lambda: count(site, Preview) == 1, 20, lambda: "the upload has not begun")
+            assert response_head(silent).startswith(b"HTTP/1.1 408")
+        assert nothing_is_left(site)
+        with open_upload(port, client):
+            wait_until(lambda: count(site, Preview) == 1, 20, lambda: "the upload has not begun")
         began = time.monotonic()
-        wait_until(lambda: nothing_stays(site), 20, lambda: "the half upload stays")
+        wait_until(lambda: nothing_is_left(site), 20, lambda: "the partial upload is still there")
         assert time.monotonic() - began < 15
 
 
-def test_what_was_forgotten_while_it_arrived_is_said_to_be(site):
-    with served(site) as (port, visitor), connected(port, visitor) as connection:
-        wait_until(lambda: count(site, Preview) == 1, 20, lambda: "it does not arrive")
+def test_an_upload_deleted_while_it_is_received_is_reported(site):
+    with served(site) as (port, client), open_upload(port, client) as connection:
+        wait_until(lambda: count(site, Preview) == 1, 20, lambda: "the upload has not begun")
         with site.database.reading() as session:
             previews.discard(site, session.scalars(select(Preview.name)).one())
-        chunk(connection, b"image\r\n--B--\r\n")
-        chunk(connection, b"")
-        assert answered(connection).startswith(b"HTTP/1.1 404")
-        assert nothing_stays(site)
+        send_chunk(connection, b"image\r\n--B--\r\n")
+        send_chunk(connection, b"")
+        assert response_head(connection).startswith(b"HTTP/1.1 404")
+        assert nothing_is_left(site)
 
 
-def test_the_page_is_ours_alone(site, reader):
+def test_the_page_uses_only_its_own_scripts_and_styles(site, reader):
     page = reader.get("/upload")
     assert "script-src 'self'" in page.headers["content-security-policy"]
     assert "style=" not in page.text
-    assert reader.get(f"{OURS}/static/upload.js").status_code == 200
+    assert reader.get(f"{BASE_URL}/static/upload.js").status_code == 200

@@ -1,4 +1,4 @@
-"""What people and programs do to studies, findings and jobs: by a page's form and by the API, with the same effect."""
+"""Actions on studies, findings and jobs have the same effect by form and by API."""
 
 import pytest
 from sqlalchemy import select
@@ -24,16 +24,23 @@ from db.models import (
 from lumbar.spine.anatomy import Severity
 from tests.factories.analyses import end
 from tests.factories.instances import ROOT, arrival, make_slice
-from tests.integration.morning import (
+from tests.integration.site_with_studies import (
     ARRIVING_UID,
-    DEAD,
-    DELIVERED,
+    DEAD_JOB,
+    DELIVERED_JOB,
     FAILED_UID,
     SEVERE_UID,
-    WAITING,
-    fill,
+    WAITING_JOB,
+    add_studies,
 )
-from tests.integration.visitors import Visitor, by_token, count, in_browser, row, trail
+from tests.integration.web_client import (
+    WebClient,
+    audit_rows,
+    browser_client,
+    count,
+    row,
+    token_client,
+)
 from web.app import create_app
 
 SEVERE_STUDY, FAILED_STUDY, ARRIVING_STUDY = 1, 2, 4
@@ -42,24 +49,24 @@ REVIEW = f"/studies/{SEVERE_UID}/findings/1/review"
 
 @pytest.fixture
 def app(site):
-    fill(site)
+    add_studies(site)
     return create_app(site)
 
 
 @pytest.fixture
-def admin(app) -> Visitor:
-    return in_browser(app, UserRole.ADMIN)
+def admin(app) -> WebClient:
+    return browser_client(app, UserRole.ADMIN)
 
 
 @pytest.fixture(params=["page", "api"])
-def do(request, app):
-    """Does what the page's form does, by one or the other; the answer's status is the API's."""
-    browser, program = in_browser(app, UserRole.ADMIN), by_token(app, UserRole.ADMIN)
+def act(request, app):
+    """Performs an action by form or by API; returns the status that the API responds with."""
+    browser, program = browser_client(app, UserRole.ADMIN), token_client(app, UserRole.ADMIN)
 
     def by_page(path: str) -> int:
-        answer = browser.submit(path)
-        assert answer.status_code != 303 or "done=" in answer.headers["location"]
-        return 200 if answer.status_code == 303 else answer.status_code
+        response = browser.submit(path)
+        assert response.status_code != 303 or "done=" in response.headers["location"]
+        return 200 if response.status_code == 303 else response.status_code
 
     return (
         by_page
@@ -69,99 +76,99 @@ def do(request, app):
 
 
 def last(site) -> tuple[str, int | None]:
-    event, _, study = trail(site)[-1]
+    event, _, study = audit_rows(site)[-1]
     return event, study
 
 
-def test_a_study_that_has_ended_is_analysed_again(site, do):
-    assert do(f"/studies/{SEVERE_UID}/requeue") == 200
+def test_a_study_that_has_ended_is_analysed_again(site, act):
+    assert act(f"/studies/{SEVERE_UID}/requeue") == 200
     study = row(site, Study, SEVERE_STUDY)
     assert (study.state, study.revision) == (StudyState.QUEUED, 2)
     assert last(site) == ("study.requeued", SEVERE_STUDY)
-    assert do(f"/studies/{SEVERE_UID}/requeue") == 409
-    assert do("/studies/1.2.3/requeue") == 404
+    assert act(f"/studies/{SEVERE_UID}/requeue") == 409
+    assert act("/studies/1.2.3/requeue") == 404
 
 
-def test_a_study_is_analysed_without_waiting_for_quiet(site, do):
-    assert do(f"/studies/{ARRIVING_UID}/complete") == 200
+def test_a_study_is_analysed_without_waiting_for_quiet(site, act):
+    assert act(f"/studies/{ARRIVING_UID}/complete") == 200
     assert row(site, Study, ARRIVING_STUDY).state is StudyState.QUEUED
     assert last(site) == ("study.completed", ARRIVING_STUDY)
-    assert do(f"/studies/{ARRIVING_UID}/complete") == 409
+    assert act(f"/studies/{ARRIVING_UID}/complete") == 409
 
 
-def test_a_dead_job_is_tried_again(site, do):
-    assert do(f"/jobs/{DEAD}/retry") == 200
+def test_a_dead_job_is_tried_again(site, act):
+    assert act(f"/jobs/{DEAD_JOB}/retry") == 200
     study = row(site, Study, FAILED_STUDY)
     assert (study.state, study.revision) == (StudyState.QUEUED, 2)
     assert last(site) == ("job.retried", FAILED_STUDY)
-    assert do(f"/jobs/{DEAD}/retry") == 409
-    assert do("/jobs/4711/retry") == 404
+    assert act(f"/jobs/{DEAD_JOB}/retry") == 409
+    assert act("/jobs/4711/retry") == 404
 
 
-def test_a_waiting_job_is_cancelled_and_sent_again_after_all(site, do):
-    assert do(f"/jobs/{WAITING}/resend") == 409
-    assert do(f"/jobs/{WAITING}/cancel") == 200
-    assert row(site, Job, WAITING).state is JobState.CANCELLED
+def test_a_waiting_job_is_cancelled_and_sent_again_after_all(site, act):
+    assert act(f"/jobs/{WAITING_JOB}/resend") == 409
+    assert act(f"/jobs/{WAITING_JOB}/cancel") == 200
+    assert row(site, Job, WAITING_JOB).state is JobState.CANCELLED
     assert last(site) == ("job.cancelled", SEVERE_STUDY)
-    assert do(f"/jobs/{WAITING}/cancel") == 409
-    assert do(f"/jobs/{WAITING}/resend") == 200
-    assert row(site, Job, WAITING).state is JobState.PENDING
+    assert act(f"/jobs/{WAITING_JOB}/cancel") == 409
+    assert act(f"/jobs/{WAITING_JOB}/resend") == 200
+    assert row(site, Job, WAITING_JOB).state is JobState.PENDING
 
 
-def test_a_report_that_arrived_is_sent_again_as_it_was(site, do):
-    report = row(site, Job, DELIVERED).report_id
-    assert do(f"/jobs/{DELIVERED}/resend") == 200
-    job = row(site, Job, DELIVERED)
+def test_a_report_that_arrived_is_sent_again_as_it_was(site, act):
+    report = row(site, Job, DELIVERED_JOB).report_id
+    assert act(f"/jobs/{DELIVERED_JOB}/resend") == 200
+    job = row(site, Job, DELIVERED_JOB)
     assert (job.state, job.attempts, job.report_id) == (JobState.PENDING, 0, report)
     assert last(site) == ("report.sent_again", SEVERE_STUDY)
 
 
-def test_what_was_done_is_said_on_the_page_it_leads_to(admin):
-    for path, said in {
+def test_an_action_leads_to_a_page_that_confirms_it(admin):
+    for path, confirmation in {
         f"/studies/{ARRIVING_UID}/complete": "The study is queued.",
-        f"/jobs/{WAITING}/cancel": "The job is cancelled.",
+        f"/jobs/{WAITING_JOB}/cancel": "The job is cancelled.",
         f"/studies/{SEVERE_UID}/read": "marked as read",
     }.items():
-        assert said in admin.get(admin.submit(path).headers["location"]).text
+        assert confirmation in admin.get(admin.submit(path).headers["location"]).text
 
 
-def words_on(site, finding=1):
+def reviews_of(site, finding=1):
     with site.database.reading() as session:
-        asked = select(Review).where(Review.finding_id == finding).order_by(Review.id)
-        return [(said.reviewer, said.severity, said.comment) for said in session.scalars(asked)]
+        query = select(Review).where(Review.finding_id == finding).order_by(Review.id)
+        return [(row.reviewer, row.severity, row.comment) for row in session.scalars(query)]
 
 
-def test_reviews_are_added_and_the_last_word_is_shown(site, app):
-    reader, program = in_browser(app, UserRole.READER), by_token(app, UserRole.READER)
-    answer = reader.submit(
+def test_reviews_are_added_and_the_latest_is_shown(site, app):
+    reader, program = browser_client(app, UserRole.READER), token_client(app, UserRole.READER)
+    response = reader.submit(
         REVIEW, severity="moderate", comment="seen with <b>Müller</b>", at="here"
     )
-    assert (answer.status_code, answer.headers["location"]) == (
+    assert (response.status_code, response.headers["location"]) == (
         303,
         f"/studies/{SEVERE_UID}?at=here&done=reviewed",
     )
-    page = reader.get(answer.headers["location"]).text
+    page = reader.get(response.headers["location"]).text
     assert "corrected: Moderate" in page
     first = row(site, FindingRow).severity
     again = program.post("/api/v1/findings/1/reviews", json={"severity": first})
     assert again.status_code == 201
-    told = program.get(f"/api/v1/studies/{SEVERE_UID}").json()["reviews"]
-    assert [(said["finding_id"], said["severity"], said["agrees"]) for said in told] == [
+    latest = program.get(f"/api/v1/studies/{SEVERE_UID}").json()["reviews"]
+    assert [(one["finding_id"], one["severity"], one["agrees"]) for one in latest] == [
         (1, first, True)
     ]
     assert "<i>agreed</i>" in reader.get(f"/studies/{SEVERE_UID}").text
-    assert words_on(site) == [
+    assert reviews_of(site) == [
         ("reader", Severity.MODERATE, "seen with <b>Müller</b>"),
         ("reader (program)", first, ""),
     ]
     assert row(site, FindingRow).severity == first
     with site.database.reading() as session:
-        told = [
+        details = [
             one.detail
             for one in session.scalars(select(AuditEvent))
             if one.event == "finding.reviewed"
         ]
-    assert told == [{"finding": 1, "review": 1}, {"finding": 1, "review": 2}]
+    assert details == [{"finding": 1, "review": 1}, {"finding": 1, "review": 2}]
 
 
 def test_a_review_counts_on_the_quality_page(admin):
@@ -174,7 +181,7 @@ def test_a_review_counts_on_the_quality_page(admin):
 
 
 def test_a_finding_that_was_replaced_or_is_another_study_s_is_not_reviewed(site, app, admin):
-    program = by_token(app, UserRole.ADMIN)
+    program = token_client(app, UserRole.ADMIN)
     for path in (
         f"/studies/{FAILED_UID}/findings/1/review",
         f"/studies/{SEVERE_UID}/findings/4711/review",
@@ -186,13 +193,13 @@ def test_a_finding_that_was_replaced_or_is_another_study_s_is_not_reviewed(site,
     )
     with site.database.transaction() as session:
         studies.supersede_findings(session, SEVERE_STUDY)
-    answer = admin.submit(REVIEW, severity="severe")
-    assert answer.status_code == 409
-    assert "A later revision has replaced this finding" in answer.text
+    response = admin.submit(REVIEW, severity="severe")
+    assert response.status_code == 409
+    assert "A later revision has replaced this finding" in response.text
     assert (
         program.post("/api/v1/findings/1/reviews", json={"severity": "severe"}).status_code == 409
     )
-    assert words_on(site) == []
+    assert reviews_of(site) == []
 
 
 @pytest.mark.parametrize(
@@ -204,14 +211,14 @@ def test_a_finding_that_was_replaced_or_is_another_study_s_is_not_reviewed(site,
         {"severity": "severe", "comment": "\0"},
     ],
 )
-def test_what_is_no_review_is_refused(site, admin, form):
+def test_an_invalid_review_is_refused(site, admin, form):
     assert admin.submit(REVIEW, **form).status_code == 422
-    assert words_on(site) == []
+    assert reviews_of(site) == []
 
 
 @pytest.mark.parametrize("way", ["page", "api"])
 def test_a_read_study_leaves_the_worklist_and_comes_back(site, app, way):
-    browser, program = in_browser(app, UserRole.READER), by_token(app, UserRole.READER)
+    browser, program = browser_client(app, UserRole.READER), token_client(app, UserRole.READER)
     path = f"/studies/{SEVERE_UID}/read"
 
     def mark(read: bool) -> None:
@@ -233,25 +240,25 @@ def test_a_read_study_leaves_the_worklist_and_comes_back(site, app, way):
     assert last(site) == ("studies.seen", None)
     mark(False)
     assert on_list()
-    assert {"study.read", "study.unread"} <= {event for event, *_ in trail(site)}
+    assert {"study.read", "study.unread"} <= {event for event, *_ in audit_rows(site)}
 
 
-def stored(site) -> set[str]:
+def stored_files(site) -> set[str]:
     return {path.name for path in site.store.root.rglob("*.dcm")}
 
 
-def test_deleting_a_study_leaves_a_tombstone_and_the_trail_and_nothing_else(site, admin):
+def test_deleting_a_study_leaves_only_a_tombstone_and_its_audit_rows(site, admin):
     admin.submit(REVIEW, severity="severe", comment="MARKER")
-    before = stored(site)
+    before = stored_files(site)
     with site.database.reading() as session:
-        own = [i.file for i in studies.instances_in_use(session, SEVERE_STUDY)]
-        own += session.scalars(
+        files = [i.file for i in studies.instances_in_use(session, SEVERE_STUDY)]
+        files += session.scalars(
             select(ReportRow.file).where(ReportRow.study_id == SEVERE_STUDY)
         ).all()
-    answer = admin.submit(f"/studies/{SEVERE_UID}/delete", reason=" asked by the patient ")
-    assert (answer.status_code, answer.headers["location"]) == (303, "/studies?done=deleted")
-    assert len(own) == 2
-    assert before - stored(site) == {name.rpartition("/")[2] for name in own}
+    response = admin.submit(f"/studies/{SEVERE_UID}/delete", reason=" asked by the patient ")
+    assert (response.status_code, response.headers["location"]) == (303, "/studies?done=deleted")
+    assert len(files) == 2
+    assert before - stored_files(site) == {name.rpartition("/")[2] for name in files}
     assert admin.get(f"/studies/{SEVERE_UID}").status_code == 404
     assert [
         count(site, table) for table in (Study, Patient, Instance, FindingRow, ReportRow, Review)
@@ -260,10 +267,10 @@ def test_deleting_a_study_leaves_a_tombstone_and_the_trail_and_nothing_else(site
     assert (stone.study_instance_uid, stone.study_id, stone.reason, stone.actor) == (
         SEVERE_UID, SEVERE_STUDY, "asked by the patient", "admin",
     )  # fmt: skip
-    acts = [event for event, _, study in trail(site) if study == SEVERE_STUDY]
-    assert acts == ["finding.reviewed", "study.deletion_begun", "study.deleted"]
-    told = admin.get("/audit", params={"uid": SEVERE_UID}).text
-    assert all(act in told for act in acts)
+    events = [event for event, _, study in audit_rows(site) if study == SEVERE_STUDY]
+    assert events == ["finding.reviewed", "study.deletion_begun", "study.deleted"]
+    page = admin.get("/audit", params={"uid": SEVERE_UID}).text
+    assert all(event in page for event in events)
     assert admin.submit(f"/studies/{SEVERE_UID}/delete", reason="again").status_code == 404
 
 
@@ -275,14 +282,14 @@ def test_a_study_is_not_deleted_without_a_reason(site, admin, reason):
     assert count(site, Tombstone) == 0
 
 
-def test_a_patient_goes_with_the_last_study(site, admin):
+def test_a_patient_is_deleted_with_the_last_study(site, admin):
     ingest(site.database, site.store, arrival(make_slice(study=5, PatientID="P4")))
     assert (count(site, Study), count(site, Patient)) == (5, 4)
-    for number, left in ((4, 4), (5, 3)):
+    for number, patients in ((4, 4), (5, 3)):
         assert (
             admin.submit(f"/studies/{ROOT}.{number}/delete", reason="a phantom").status_code == 303
         )
-        assert count(site, Patient) == left
+        assert count(site, Patient) == patients
 
 
 def test_a_study_that_is_sent_again_after_its_deletion_is_a_new_one(site, admin):
@@ -292,9 +299,9 @@ def test_a_study_that_is_sent_again_after_its_deletion_is_a_new_one(site, admin)
     with site.database.reading() as session:
         study = studies.find(session, ARRIVING_UID)
     assert (study.id == ARRIVING_STUDY, study.images_removed_at) == (False, None)
-    assert [event for event, _, of in trail(site) if of == study.id] == ["study.seen"]
-    told = admin.get("/audit", params={"uid": ARRIVING_UID}).text
-    assert told.count("study.deleted") == 1
+    assert [event for event, _, of in audit_rows(site) if of == study.id] == ["study.seen"]
+    page = admin.get("/audit", params={"uid": ARRIVING_UID}).text
+    assert page.count("study.deleted") == 1
 
 
 def test_an_image_that_arrives_while_its_study_is_deleted_is_kept(site, admin, monkeypatch):
@@ -305,16 +312,16 @@ def test_an_image_that_arrives_while_its_study_is_deleted_is_kept(site, admin, m
         ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))
 
     monkeypatch.setattr(deletion.retention, "unlink_removed", meanwhile)
-    answer = admin.submit(f"/studies/{SEVERE_UID}/delete", reason="a phantom")
-    assert answer.status_code == 409
-    assert "arrived while it was deleted" in answer.text
-    assert len(stored(site)) == 5  # the others' images, the one that arrived, and the report
+    response = admin.submit(f"/studies/{SEVERE_UID}/delete", reason="a phantom")
+    assert response.status_code == 409
+    assert "arrived while it was deleted" in response.text
+    assert len(stored_files(site)) == 5  # the others' images, the one that arrived, and the report
     monkeypatch.undo()
     assert admin.submit(f"/studies/{SEVERE_UID}/delete", reason="a phantom").status_code == 303
-    assert len(stored(site)) == 3
+    assert len(stored_files(site)) == 3
 
 
-def test_a_worker_on_a_study_that_is_deleted_writes_nothing(site, admin):
+def test_a_worker_analysing_a_deleted_study_writes_nothing(site, admin):
     admin.submit(f"/studies/{ARRIVING_UID}/complete")
     with site.database.transaction() as session:
         claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
@@ -323,10 +330,10 @@ def test_a_worker_on_a_study_that_is_deleted_writes_nothing(site, admin):
         job_lifecycle.end_analysis(session, claimed, studies.StudyEvent.REFUSED, reason="none")
 
 
-def test_nothing_that_was_said_or_is_of_a_patient_is_in_the_trail(site, admin):
+def test_the_audit_trail_contains_no_comments_reasons_or_patient_data(site, admin):
     admin.submit(REVIEW, severity="severe", comment="MARKER")
     admin.submit(f"/studies/{SEVERE_UID}/requeue")
-    admin.submit(f"/jobs/{DEAD}/retry")
+    admin.submit(f"/jobs/{DEAD_JOB}/retry")
     admin.submit(f"/studies/{FAILED_UID}/read")
     admin.submit(f"/studies/{FAILED_UID}/delete", reason="MARKER")
     admin.post("/sign-in", data={"name": "MARKER", "password": "MARKER"})
@@ -340,13 +347,13 @@ def test_nothing_that_was_said_or_is_of_a_patient_is_in_the_trail(site, admin):
         assert all(isinstance(value, int) for value in event.detail.values()), event.event
 
 
-def test_a_destination_is_asked_whether_it_is_there(admin):
-    answer = admin.submit("/destinations/pacs/echo")
-    assert (answer.status_code, 'class="wrong"' in answer.text) == (200, True)
+def test_the_connection_to_a_destination_is_tested(admin):
+    response = admin.submit("/destinations/pacs/echo")
+    assert (response.status_code, 'class="error"' in response.text) == (200, True)
     assert admin.submit("/destinations/nobody/echo").status_code == 404
 
 
-def test_a_failed_study_that_is_requeued_and_read_is_not_failed_any_more(site, admin):
+def test_a_failed_study_that_is_requeued_and_analysed_is_no_longer_failed(site, admin):
     admin.submit(f"/studies/{FAILED_UID}/requeue")
     assert "disk is full" not in admin.get(f"/studies/{FAILED_UID}").text
     end(site, 2, studies.StudyEvent.REFUSED, reason="no lumbar spine was found")

@@ -10,18 +10,18 @@ from db import audit
 from db.database import DatabaseUnavailable
 from db.models import AuditEvent, UserRole
 from tests.factories.instances import ROOT
-from tests.integration.morning import (
+from tests.integration.site_with_studies import (
     ARRIVING_UID,
-    DEAD,
+    DEAD_JOB,
     SEVERE_UID,
-    WAITING,
-    everything,
-    fill,
+    WAITING_JOB,
+    add_studies,
+    all_rows,
     open_site,
 )
-from tests.integration.visitors import Visitor, by_token, in_browser, trail
+from tests.integration.web_client import WebClient, audit_rows, browser_client, token_client
 from web import pages
-from web.app import LARGEST_BODY, create_app
+from web.app import MAX_BODY, create_app
 
 SLICE = f"/studies/{SEVERE_UID}/instances/{ROOT}.1.1.1/frames"
 
@@ -31,7 +31,7 @@ def site(tmp_path_factory):
     site = open_site(
         tmp_path_factory.mktemp("answers"), destinations={"pacs": "dicom://PACS@127.0.0.1:1"}
     )
-    fill(site)
+    add_studies(site)
     yield site
     site.database.close()
 
@@ -42,13 +42,13 @@ def app(site):
 
 
 @pytest.fixture
-def admin(app) -> Visitor:
-    return in_browser(app, UserRole.ADMIN)
+def admin(app) -> WebClient:
+    return browser_client(app, UserRole.ADMIN)
 
 
 @pytest.fixture
-def program(app) -> Visitor:
-    return by_token(app, UserRole.ADMIN)
+def program(app) -> WebClient:
+    return token_client(app, UserRole.ADMIN)
 
 
 def test_every_answer_tells_the_browser_how_to_treat_it(admin, monkeypatch):
@@ -56,16 +56,16 @@ def test_every_answer_tells_the_browser_how_to_treat_it(admin, monkeypatch):
         raise RuntimeError("Doe^Jane")
 
     monkeypatch.setattr(pages.statistics, "in_flight", fault)
-    broken = Visitor(admin.app, Cookie=f"lumbar_session={admin.cookies['lumbar_session']}")
+    broken = WebClient(admin.app, Cookie=f"lumbar_session={admin.cookies['lumbar_session']}")
     broken._transport.raise_server_exceptions = False
     answers = {
         200: [
             admin.get(path)
             for path in ("/", "/static/page.css", "/metrics", "/findings.csv", f"{SLICE}/0")
         ],
-        303: [Visitor(admin.app).get("/")],
+        303: [WebClient(admin.app).get("/")],
         400: [admin.get("/?q=%00")],
-        401: [Visitor(admin.app).get("/api/v1/jobs")],
+        401: [WebClient(admin.app).get("/api/v1/jobs")],
         403: [admin.post("/password")],
         404: [
             admin.get("/nowhere"),
@@ -74,7 +74,7 @@ def test_every_answer_tells_the_browser_how_to_treat_it(admin, monkeypatch):
         ],
         405: [admin.delete("/"), admin.delete("/api/v1/worklist")],
         411: [admin.post("/sign-in", content=iter([b"name=a"]))],
-        413: [admin.post("/sign-in", content=bytes(LARGEST_BODY + 1))],
+        413: [admin.post("/sign-in", content=bytes(MAX_BODY + 1))],
         422: [admin.get("/api/v1/worklist?limit=0"), admin.get("/?state=lost")],
         500: [broken.get("/system")],
     }
@@ -123,7 +123,7 @@ def test_every_answer_tells_the_browser_how_to_treat_it(admin, monkeypatch):
         ("POST", f"/studies/{SEVERE_UID}/complete", {}, 409),
         ("POST", "/jobs/1/cancel", {}, 409),
         ("POST", "/jobs/1/resend", {}, 409),
-        ("POST", "/findings/1/reviews", {"content": bytes(LARGEST_BODY + 1)}, 413),
+        ("POST", "/findings/1/reviews", {"content": bytes(MAX_BODY + 1)}, 413),
         ("POST", "/findings/1/reviews", {"content": iter([b"{}"])}, 411),
         (
             "POST",
@@ -263,10 +263,10 @@ SEEN = {
 @pytest.mark.parametrize("path", SEEN)
 def test_a_look_is_in_the_trail_once_in_a_while_and_by_ids_only(site, admin, path):
     event, study = SEEN[path]
-    before = len(trail(site))
+    before = len(audit_rows(site))
     for _ in range(3):
         assert admin.get(path).status_code == 200
-    assert trail(site)[before:] == [(event, "admin", study)]
+    assert audit_rows(site)[before:] == [(event, "admin", study)]
     with site.database.reading() as session:
         assert session.get_one(AuditEvent, before + 1).detail == {}
 
@@ -291,25 +291,25 @@ def test_what_cannot_be_noted_is_not_done(site, admin, program, monkeypatch):
     def away(*args, **more):
         raise DatabaseUnavailable("the database does not answer (OperationalError)")
 
-    before = everything(site)
+    before = all_rows(site)
     monkeypatch.setattr(audit, "note", away)
     for path in (
         f"/studies/{SEVERE_UID}/read",
         f"/studies/{SEVERE_UID}/requeue",
-        f"/jobs/{DEAD}/retry",
+        f"/jobs/{DEAD_JOB}/retry",
     ):
         assert admin.submit(path).status_code == 503
-    for path in (f"/studies/{SEVERE_UID}/requeue", f"/jobs/{WAITING}/cancel"):
+    for path in (f"/studies/{SEVERE_UID}/requeue", f"/jobs/{WAITING_JOB}/cancel"):
         assert program.post(f"/api/v1{path}").status_code == 503
     assert (
         program.post("/api/v1/findings/1/reviews", json={"severity": "severe"}).status_code == 503
     )
     monkeypatch.undo()
-    assert everything(site) == before
+    assert all_rows(site) == before
 
 
 def test_metrics_are_read_by_prometheus_and_tell_how_it_stands(site, app):
-    answer = Visitor(app).get("/metrics")
+    answer = WebClient(app).get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=")
     families = list(text_string_to_metric_families(answer.text))
     assert all(family.documentation for family in families)
@@ -329,7 +329,7 @@ def test_metrics_are_read_by_prometheus_and_tell_how_it_stands(site, app):
 
 
 def test_readiness_is_of_the_database_and_the_disk(site, app, monkeypatch):
-    stranger = Visitor(app)
+    stranger = WebClient(app)
     assert stranger.get("/readyz").text == "ready\n"
     monkeypatch.setattr("lumbar.store.files.Store.fill", lambda self: 0.99)
     assert (stranger.get("/readyz").status_code, stranger.get("/healthz").status_code) == (503, 200)

@@ -1,4 +1,4 @@
-"""Who may ask for what: every route against every role, and against nobody."""
+"""Authorisation: every route against every role, and against clients not signed in."""
 
 from collections.abc import Iterator
 
@@ -11,18 +11,18 @@ from db.ingest import ingest
 from db.models import Study, UserRole
 from tests.factories.instances import arrival, make_slice
 from tests.integration.routes import ADMINISTER, NEEDS, OPEN, OPERATE, READ, REVIEW
-from tests.integration.visitors import Visitor, by_token, count, in_browser, one_database
+from tests.integration.web_client import WebClient, browser_client, count, sqlite_only, token_client
 from web.app import create_app
 
-pytestmark = one_database
+pytestmark = sqlite_only
 
-MAY = {
+PERMISSIONS = {
     UserRole.VIEWER: {READ},
     UserRole.READER: {READ, REVIEW},
     UserRole.OPERATOR: {READ, OPERATE},
     UserRole.ADMIN: {READ, REVIEW, OPERATE, ADMINISTER},
 }
-GUARDED = {route: permission for route, permission in NEEDS.items() if permission is not OPEN}
+PROTECTED = {route: permission for route, permission in NEEDS.items() if permission is not OPEN}
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def app(site) -> FastAPI:
 
 
 def routes(routes_of, prefix: str = "") -> Iterator[str]:
-    """Every method and path; not the files under /static, nor the tables and uploads, which have tests of their own."""
+    """Every method and path, except /static and what has tests of its own: tables, uploads."""
     for context in iter_route_contexts(routes_of):
         path = prefix + context.path
         if path.startswith(("/static", "/admin", "/upload")):
@@ -46,74 +46,76 @@ def test_every_route_has_its_permission_here(app):
     assert sorted(routes(app.routes)) == sorted(NEEDS)
 
 
-def ask(visitor: Visitor, route: str):
-    """Asks for what is not there, so that nothing is done to what is."""
+def send(client: WebClient, route: str):
+    """Requests a route with ids that do not exist, so that nothing is changed."""
     method, path = route.split()
     values = {"uid": "1.2.3", "name": "nobody"} | dict.fromkeys(
         ("finding_id", "job", "token"), 4711
     )
     path = path.replace(":path", "").format(**values, instance="1.2", frame=0)
-    headers = {} if method == "GET" else {"X-CSRF-Token": visitor.csrf}
-    return visitor.request(method, path, headers=headers)
+    headers = {} if method == "GET" else {"X-CSRF-Token": client.csrf}
+    return client.request(method, path, headers=headers)
 
 
 @pytest.mark.parametrize("known_by", ["nothing", "a made-up cookie", "a made-up token"])
-def test_nobody_gets_anything_without_signing_in(app, known_by):
-    visitor = Visitor(
+def test_nothing_is_served_without_signing_in(app, known_by):
+    client = WebClient(
         app, **({"Authorization": "Bearer lumbar_guessed"} if known_by == "a made-up token" else {})
     )
     if known_by == "a made-up cookie":
-        visitor.cookies.set("lumbar_session", "guessed")
-    for route in GUARDED:
-        answer = ask(visitor, route)
+        client.cookies.set("lumbar_session", "guessed")
+    for route in PROTECTED:
+        response = send(client, route)
         if route.startswith("GET /api/") or not route.startswith("GET"):
-            assert answer.status_code == 401, route
+            assert response.status_code == 401, route
         else:
-            assert answer.status_code == 303, route
-            assert answer.headers["location"].startswith("/sign-in"), route
-        assert len(answer.content) < 3000, route
+            assert response.status_code == 303, route
+            assert response.headers["location"].startswith("/sign-in"), route
+        assert len(response.content) < 3000, route
 
 
 @pytest.mark.parametrize("role", UserRole)
-@pytest.mark.parametrize("known_by", [in_browser, by_token])
-def test_a_role_gets_what_it_may_and_403_for_the_rest(app, role, known_by):
-    refused = {route for route in GUARDED if ask(known_by(app, role), route).status_code == 403}
+@pytest.mark.parametrize("known_by", [browser_client, token_client])
+def test_a_role_gets_what_it_may_see_and_403_for_the_rest(app, role, known_by):
+    refused = {route for route in PROTECTED if send(known_by(app, role), route).status_code == 403}
     assert refused == {
-        route for route, permission in GUARDED.items() if permission not in MAY[role]
+        route for route, permission in PROTECTED.items() if permission not in PERMISSIONS[role]
     }
 
 
 def table_routes(app: FastAPI) -> list[str]:
-    """The routes of the tables, each in the table of the studies."""
+    """The routes of the tables, each for the table of studies."""
     (mount,) = [
         context.original_route
         for context in iter_route_contexts(app.routes)
         if context.path == "/admin"
     ]
-    asked = [route.split() for route in routes(mount.routes)]
+    templates = [route.split() for route in routes(mount.routes)]
     values = {"identity": "study", "pk": 1, "column_name": "id", "export_type": "csv"}
     return [
         f"{method} /admin{path.replace(':path', '').format(**values)}"
-        for method, path in asked
+        for method, path in templates
         if path not in ("/login", "/logout") and not path.startswith("/statics")
     ]
 
 
-def test_the_tables_are_the_administrators_alone_and_nothing_is_changed_there(app, site):
-    found = table_routes(app)
-    assert len(found) >= 12
+def test_the_tables_are_for_administrators_only_and_read_only(app, site):
+    table_paths = table_routes(app)
+    assert len(table_paths) >= 12
     ingest(site.database, site.store, arrival(make_slice()))
-    for route in found:
+    for route in table_paths:
         method, path = route.split()
-        assert Visitor(app).request(method, path).headers["location"].startswith("/sign-in"), route
+        assert WebClient(app).request(method, path).headers["location"].startswith("/sign-in"), (
+            route
+        )
         for role in set(UserRole) - {UserRole.ADMIN}:
-            assert in_browser(app, role).request(method, path).status_code == 403, route
+            assert browser_client(app, role).request(method, path).status_code == 403, route
         if method != "GET" or "create" in path or "edit" in path:
             assert (
-                in_browser(app, UserRole.ADMIN)
+                browser_client(app, UserRole.ADMIN)
                 .request(method, path, params={"pks": "1"})
                 .status_code
                 >= 400
             ), route
-    assert in_browser(app, UserRole.ADMIN).get("/admin/study/list").status_code == 200
+    assert browser_client(app, UserRole.ADMIN).get("/admin/study/list").status_code == 200
     assert count(site, Study) == 1

@@ -1,4 +1,4 @@
-"""Signing in by the page, and what a cookie and a token are good for, and how long."""
+"""Signing in, and what a cookie and a token permit, and for how long."""
 
 from datetime import UTC, datetime, timedelta
 from html import escape
@@ -9,8 +9,14 @@ from sqlalchemy import select
 from db import accounts
 from db.accounts import FAILURES, IDLE, LONGEST
 from db.models import Permission, UserRole, WebSession
-from tests.integration.morning import SEVERE_UID, fill
-from tests.integration.visitors import OURS, Visitor, by_token, in_browser, one_database
+from tests.integration.site_with_studies import SEVERE_UID, add_studies
+from tests.integration.web_client import (
+    BASE_URL,
+    WebClient,
+    browser_client,
+    sqlite_only,
+    token_client,
+)
 from web.app import create_app
 from web.auth import COOKIE
 
@@ -23,49 +29,50 @@ def app(site):
 
 
 @pytest.fixture
-def anna(app, site) -> Visitor:
+def anna(app, site) -> WebClient:
     """Anna's browser, before she signs in."""
     with site.database.transaction() as session:
         accounts.add_user(session, "anna", PASSWORD, UserRole.ADMIN, "test")
-    return Visitor(app)
+    return WebClient(app)
 
 
-def sign_in(visitor, **form):
-    return visitor.post("/sign-in", data={"name": "anna", "password": PASSWORD} | form)
+def sign_in(client, **form):
+    return client.post("/sign-in", data={"name": "anna", "password": PASSWORD} | form)
 
 
-def test_before_the_first_user_the_page_says_how_to_add_one(app):
-    answer = Visitor(app).get("/sign-in")
-    assert "lumbar users add NAME --role admin" in answer.text
-    assert "<input" not in answer.text
+def test_without_users_the_page_explains_how_to_add_one(app):
+    response = WebClient(app).get("/sign-in")
+    assert "lumbar users add NAME --role admin" in response.text
+    assert "<input" not in response.text
 
 
-def test_the_right_password_leads_to_where_one_wanted_to_go(app, anna):
+def test_the_right_password_leads_to_the_requested_page(app, anna):
     refused = anna.get("/studies?q=mul&state=failed")
     assert refused.status_code == 303
     page = anna.get(refused.headers["location"])
     assert 'name="to" value="/studies?q=mul&amp;state=failed"' in page.text
-    answer = sign_in(anna, to="/studies?q=mul&state=failed")
-    assert (answer.status_code, answer.headers["location"]) == (303, "/studies?q=mul&state=failed")
+    response = sign_in(anna, to="/studies?q=mul&state=failed")
+    assert (response.status_code, response.headers["location"]) == (
+        303,
+        "/studies?q=mul&state=failed",
+    )
     assert anna.get("/").status_code == 200
 
 
-@one_database
-def test_the_cookie_is_hidden_from_scripts_and_other_sites_and_over_https_from_eavesdroppers(
-    app, anna
-):
-    given = sign_in(anna).headers["set-cookie"].lower().split("; ")
-    assert {"httponly", "samesite=lax", "path=/"} <= set(given)
-    assert not any(word.startswith(("domain", "expires", "max-age")) for word in given)
-    assert "secure" not in given
-    https = Visitor(app)
-    https.base_url = OURS.replace("http", "https")
+@sqlite_only
+def test_the_cookie_is_httponly_samesite_and_over_https_secure(app, anna):
+    attributes = sign_in(anna).headers["set-cookie"].lower().split("; ")
+    assert {"httponly", "samesite=lax", "path=/"} <= set(attributes)
+    assert not any(part.startswith(("domain", "expires", "max-age")) for part in attributes)
+    assert "secure" not in attributes
+    https = WebClient(app)
+    https.base_url = BASE_URL.replace("http", "https")
     assert "secure" in sign_in(https).headers["set-cookie"].lower()
     assert https.get("/sign-in").headers["strict-transport-security"]
 
 
 @pytest.mark.parametrize(
-    "wanted",
+    "address",
     [
         "//evil.example",
         "///evil.example",
@@ -85,12 +92,12 @@ def test_the_cookie_is_hidden_from_scripts_and_other_sites_and_over_https_from_e
         "",
     ],
 )
-@one_database
-def test_signing_in_leads_nowhere_else(app, anna, wanted):
-    page = anna.get("/sign-in", params={"to": wanted})
+@sqlite_only
+def test_signing_in_never_leads_to_another_host(app, anna, address):
+    page = anna.get("/sign-in", params={"to": address})
     assert (page.status_code, 'name="to" value="/"' in page.text) == (200, True)
-    answer = sign_in(anna, to=wanted)
-    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    response = sign_in(anna, to=address)
+    assert (response.status_code, response.headers["location"]) == (303, "/")
 
 
 @pytest.mark.parametrize(
@@ -103,53 +110,53 @@ def test_signing_in_leads_nowhere_else(app, anna, wanted):
         {"password": "x" * 5000},
     ],
 )
-def test_a_wrong_name_or_password_is_refused_in_the_same_words_without_a_cookie(app, anna, form):
-    answer = sign_in(anna, **form)
-    assert answer.status_code == 401
-    assert "The name or the password is wrong." in answer.text
-    assert "set-cookie" not in answer.headers
+def test_a_wrong_name_or_password_is_refused_with_the_same_message_and_no_cookie(app, anna, form):
+    response = sign_in(anna, **form)
+    assert response.status_code == 401
+    assert "The name or the password is wrong." in response.text
+    assert "set-cookie" not in response.headers
 
 
-@one_database
-def test_what_was_typed_comes_back_escaped(app, anna):
+@sqlite_only
+def test_the_form_is_shown_again_with_its_input_escaped(app, anna):
     name = '"><script>alert(1)</script>'
-    answer = sign_in(anna, name=name, to='/"><script>')
-    assert "<script>" not in answer.text
-    assert escape(name).replace("&quot;", "&#34;") in answer.text
+    response = sign_in(anna, name=name, to='/"><script>')
+    assert "<script>" not in response.text
+    assert escape(name).replace("&quot;", "&#34;") in response.text
 
 
-def test_too_many_attempts_are_not_looked_at_any_more_and_the_page_says_for_how_long(app, anna):
+def test_too_many_attempts_are_refused_and_the_page_says_for_how_long(app, anna):
     statuses = [sign_in(anna, password="wrong").status_code for _ in range(FAILURES)]
     assert statuses == [401] * FAILURES
-    answer = sign_in(anna)
-    assert answer.status_code == 429
-    assert "Too many attempts; try again in 10 minutes." in answer.text
-    assert "set-cookie" not in answer.headers
+    response = sign_in(anna)
+    assert response.status_code == 429
+    assert "Too many attempts; try again in 10 minutes." in response.text
+    assert "set-cookie" not in response.headers
 
 
-@one_database
-def test_signing_in_again_makes_a_cookie_of_its_own(app, anna):
+@sqlite_only
+def test_signing_in_again_makes_another_cookie(app, anna):
     first, second = (sign_in(anna).cookies[COOKIE] for _ in range(2))
     assert first != second
 
 
-@one_database
-def test_signing_out_ends_the_session_here_and_not_in_another_browser(app, site):
-    here, there = in_browser(app, UserRole.READER), in_browser(app, UserRole.READER)
-    kept = here.cookies[COOKIE]
-    answer = here.submit("/sign-out")
-    assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")
-    assert answer.headers["clear-site-data"] == '"cache", "storage"'
-    assert f'{COOKIE}=""; ' in answer.headers["set-cookie"]
-    here.cookies.set(COOKIE, kept)
-    assert here.get("/").status_code == 303
-    assert there.get("/").status_code == 200
+@sqlite_only
+def test_signing_out_ends_only_this_browsers_session(app, site):
+    browser, other = browser_client(app, UserRole.READER), browser_client(app, UserRole.READER)
+    kept = browser.cookies[COOKIE]
+    response = browser.submit("/sign-out")
+    assert (response.status_code, response.headers["location"]) == (303, "/sign-in")
+    assert response.headers["clear-site-data"] == '"cache", "storage"'
+    assert f'{COOKIE}=""; ' in response.headers["set-cookie"]
+    browser.cookies.set(COOKIE, kept)
+    assert browser.get("/").status_code == 303
+    assert other.get("/").status_code == 200
 
 
 @pytest.mark.parametrize(("column", "age"), [("last_used_at", IDLE), ("created_at", LONGEST)])
-@one_database
+@sqlite_only
 def test_an_old_session_has_to_sign_in_again(app, site, column, age):
-    browser = in_browser(app, UserRole.READER)
+    browser = browser_client(app, UserRole.READER)
     assert browser.get("/").status_code == 200
     with site.database.transaction() as session:
         setattr(
@@ -159,15 +166,13 @@ def test_an_old_session_has_to_sign_in_again(app, site, column, age):
         )
     assert browser.get("/").status_code == 303
     assert browser.get("/api/v1/worklist").status_code == 401
-    renewing = browser.get(
-        "/", headers={"Sec-Fetch-Dest": "empty"}
-    )  # a script that asks is not led to the form
-    assert renewing.status_code == 401
+    # A script is not redirected to the sign-in page.
+    assert browser.get("/", headers={"Sec-Fetch-Dest": "empty"}).status_code == 401
 
 
-@one_database
-def test_looking_keeps_a_session_open(app, site):
-    browser = in_browser(app, UserRole.READER)
+@sqlite_only
+def test_viewing_a_page_keeps_the_session_open(app, site):
+    browser = browser_client(app, UserRole.READER)
     with site.database.transaction() as session:
         row = session.scalars(select(WebSession)).one()
         row.last_used_at = before = datetime.now(UTC) - timedelta(minutes=50)
@@ -178,8 +183,8 @@ def test_looking_keeps_a_session_open(app, site):
         )
 
 
-def test_a_page_that_renews_itself_keeps_nobody_signed_in(app, site):
-    browser = in_browser(app, UserRole.READER)
+def test_a_page_that_refreshes_itself_does_not_keep_the_session_open(app, site):
+    browser = browser_client(app, UserRole.READER)
     with site.database.transaction() as session:
         row = session.scalars(select(WebSession)).one()
         row.last_used_at = before = datetime.now(UTC) - timedelta(minutes=50)
@@ -188,15 +193,15 @@ def test_a_page_that_renews_itself_keeps_nobody_signed_in(app, site):
         assert session.scalars(select(WebSession.last_used_at)).one() == before
 
 
-def test_a_new_password_of_ones_own_ends_every_session_and_no_program_can_set_it(app, anna, site):
+def test_changing_ones_password_ends_every_session_and_needs_a_browser(app, anna, site):
     sign_in(anna)
     form = {"csrf_token": _csrf(anna), "current": PASSWORD, "password": "another good one"}
     program = by_token_of(app, "anna")
     assert program.post("/password", data=form).status_code == 403
     assert anna.post("/password", data=form | {"password": "short"}).status_code == 409
     assert anna.post("/password", data=form | {"current": "a guess at it"}).status_code == 409
-    answer = anna.post("/password", data=form)
-    assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")
+    response = anna.post("/password", data=form)
+    assert (response.status_code, response.headers["location"]) == (303, "/sign-in")
     assert anna.get("/").status_code == 303
     assert sign_in(anna).status_code == 401
     assert sign_in(anna, password="another good one").status_code == 303
@@ -212,13 +217,13 @@ def by_token_of(app, name):
         token = accounts.new_token(
             session, accounts.user_named(session, name), "ris", {Permission.READ}, 1, "test"
         )
-    return Visitor(app, Authorization=f"Bearer {token}")
+    return WebClient(app, Authorization=f"Bearer {token}")
 
 
-@one_database
+@sqlite_only
 def test_a_token_allows_only_its_scopes_on_pages_and_in_the_api(app, site):
-    fill(site)
-    program = by_token(app, UserRole.ADMIN, {Permission.READ})
+    add_studies(site)
+    program = token_client(app, UserRole.ADMIN, {Permission.READ})
     assert program.get(f"/api/v1/studies/{SEVERE_UID}").status_code == 200
     assert program.get("/").status_code == 200
     for path in ("/jobs", "/users", "/audit", "/api/v1/jobs"):
@@ -231,8 +236,8 @@ def test_a_token_allows_only_its_scopes_on_pages_and_in_the_api(app, site):
 @pytest.mark.parametrize(
     "header", ["Bearer", "Bearer ", "Basic YTpi", "bearer lumbar_x", "Bearer \x7f", "lumbar_x", ""]
 )
-@one_database
-def test_what_is_no_token_is_401(app, header):
-    answer = Visitor(app, Authorization=header).get("/api/v1/worklist")
-    assert answer.status_code == 401
-    assert answer.headers["content-type"] == "application/problem+json"
+@sqlite_only
+def test_an_invalid_token_is_401(app, header):
+    response = WebClient(app, Authorization=header).get("/api/v1/worklist")
+    assert response.status_code == 401
+    assert response.headers["content-type"] == "application/problem+json"

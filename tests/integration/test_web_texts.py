@@ -24,15 +24,15 @@ from db.models import (
     UserRole,
 )
 from lumbar.spine.anatomy import ALL_FINDINGS, Severity
-from tests.integration.morning import (
+from tests.integration.site_with_studies import (
     ARRIVING_UID,
     FAILED_UID,
     REFUSED_UID,
     SEVERE_UID,
-    fill,
+    add_studies,
     open_site,
 )
-from tests.integration.visitors import Visitor, in_browser
+from tests.integration.web_client import WebClient, browser_client
 from web.app import create_app
 from web.csv_export import cell
 from web.pages import name_of
@@ -57,7 +57,7 @@ def site(tmp_path_factory):
     destinations = dict.fromkeys((PLAIN, *HOSTILE), "dicom://PACS@127.0.0.1:1")
     viewer = "https://viewer.example/?a={accession}&p={patient}"
     site = open_site(tmp_path_factory.mktemp("texts"), destinations=destinations, viewer_url=viewer)
-    fill(site)
+    add_studies(site)
     with site.database.transaction() as session:
         user = accounts.add_user(session, "reader", "a good long one", UserRole.READER, "test")
         accounts.new_token(session, user, "token", {Permission.READ}, 1, "test")
@@ -66,8 +66,8 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def admin(site) -> Visitor:
-    return in_browser(create_app(site), UserRole.ADMIN)
+def admin(site) -> WebClient:
+    return browser_client(create_app(site), UserRole.ADMIN)
 
 
 def write(site, text: str) -> None:
@@ -213,7 +213,7 @@ def test_numbers_and_usual_words_are_written_as_they_are(value, written):
 def test_nothing_of_a_patient_stands_where_the_system_is_watched(site, admin):
     write(site, "MARKER")
     assert "MARKER" in admin.get("/").text
-    stranger = Visitor(admin.app)
+    stranger = WebClient(admin.app)
     watched = [
         "/metrics",
         "/healthz",

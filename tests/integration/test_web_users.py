@@ -1,9 +1,17 @@
-"""Administration of users and their programs' tokens by the page: everything counts at once."""
+"""Administration of users and tokens by the page: every change takes effect at once."""
 
 import pytest
 
 from db.models import ApiToken, User, UserRole
-from tests.integration.visitors import OURS, Visitor, count, in_browser, one_database, row, trail
+from tests.integration.web_client import (
+    BASE_URL,
+    WebClient,
+    audit_rows,
+    browser_client,
+    count,
+    row,
+    sqlite_only,
+)
 from web.app import create_app
 
 PASSWORD = "correct horse battery"
@@ -15,8 +23,8 @@ def app(site):
 
 
 @pytest.fixture
-def admin(app) -> Visitor:
-    return in_browser(app, UserRole.ADMIN)
+def admin(app) -> WebClient:
+    return browser_client(app, UserRole.ADMIN)
 
 
 def add(admin, name="anna", role="reader", password=PASSWORD):
@@ -24,24 +32,24 @@ def add(admin, name="anna", role="reader", password=PASSWORD):
 
 
 def change(admin, name, **form):
-    """By the form that stands beside the name on the page."""
+    """Submits the form beside the name on the page."""
     page = admin.get("/users").text
     beside = page.partition(f'<th scope="row">{name}</th>')[2]
     return admin.submit(beside.partition('action="')[2].partition('"')[0], **form)
 
 
-def signed_in(app, name="anna", password=PASSWORD) -> Visitor:
-    browser = Visitor(app)
+def signed_in(app, name="anna", password=PASSWORD) -> WebClient:
+    browser = WebClient(app)
     assert browser.post("/sign-in", data={"name": name, "password": password}).status_code == 303
     return browser
 
 
-def test_somebody_new_signs_in_and_may_what_the_role_may(app, site, admin):
+def test_a_new_user_signs_in_with_the_permissions_of_the_role(app, site, admin):
     assert add(admin).status_code == 303
     anna = signed_in(app)
     assert "reader and may: read, review" in anna.get("/me").text
     assert anna.get("/users").status_code == 403
-    assert trail(site)[0][:2] == ("user.added", "admin")
+    assert audit_rows(site)[0][:2] == ("user.added", "admin")
 
 
 @pytest.mark.parametrize(
@@ -57,15 +65,15 @@ def test_somebody_new_signs_in_and_may_what_the_role_may(app, site, admin):
         ({"role": "king"}, 422, "role"),
     ],
 )
-def test_a_user_that_cannot_be_is_refused_in_words(site, admin, form, status, why):
-    answer = add(admin, **form)
-    assert (answer.status_code, why in answer.text) == (status, True)
+def test_an_invalid_user_is_refused_with_a_reason(site, admin, form, status, why):
+    response = add(admin, **form)
+    assert (response.status_code, why in response.text) == (status, True)
     assert count(site, User) == 1
 
 
-@one_database
+@sqlite_only
 @pytest.mark.parametrize("name", ["anna", "Anna Müller", "a+b@c.de", "..a", "анна"])
-def test_whatever_the_name_the_role_counts_at_once_and_shutting_out_too(app, admin, name):
+def test_role_and_disabling_take_effect_at_once_whatever_the_name(app, admin, name):
     add(admin, name)
     anna = signed_in(app, name)
     assert change(admin, name, role="operator").status_code == 303
@@ -73,7 +81,8 @@ def test_whatever_the_name_the_role_counts_at_once_and_shutting_out_too(app, adm
     assert change(admin, name, disabled="true").status_code == 303
     assert anna.get("/").status_code == 303
     assert (
-        Visitor(app).post("/sign-in", data={"name": name, "password": PASSWORD}).status_code == 401
+        WebClient(app).post("/sign-in", data={"name": name, "password": PASSWORD}).status_code
+        == 401
     )
     assert change(admin, name, disabled="false").status_code == 303
     assert anna.get("/").status_code == 303  # the old session is gone for good
@@ -89,24 +98,24 @@ def test_an_administrator_sets_a_new_password(app, admin):
     signed_in(app, password="another good one")
 
 
-@one_database
+@sqlite_only
 @pytest.mark.parametrize(
     "form", [{"disabled": "true"}, {"role": "viewer"}, {"role": "reader", "disabled": "true"}]
 )
-def test_nobody_shuts_themselves_out(site, admin, form):
-    answer = change(admin, "admin", **form)
-    assert answer.status_code == 409
-    assert "You cannot shut yourself out" in answer.text
+def test_administrators_cannot_lock_themselves_out(site, admin, form):
+    response = change(admin, "admin", **form)
+    assert response.status_code == 409
+    assert "You cannot lock yourself out" in response.text
     assert (row(site, User).role, row(site, User).disabled_at) == (UserRole.ADMIN, None)
     assert change(admin, "admin", role="admin").status_code == 303
     assert admin.get("/users").status_code == 200
 
 
-def test_a_user_that_is_not_there_is_404(admin):
+def test_an_unknown_user_is_404(admin):
     assert admin.submit("/users/4711", role="viewer").status_code == 404
 
 
-def make(admin, **form):
+def create_token(admin, **form):
     return admin.submit("/tokens", **{"user": "anna", "name": "ris", "scopes": "read"} | form)
 
 
@@ -114,11 +123,11 @@ def token_on(page: str) -> str:
     return page.partition('<pre id="token">')[2].partition("</pre>")[0]
 
 
-def test_a_token_is_shown_once_and_good_until_it_is_revoked(app, site, admin):
+def test_a_token_is_shown_once_and_valid_until_it_is_revoked(app, site, admin):
     add(admin)
-    token = token_on(make(admin).text)
+    token = token_on(create_token(admin).text)
     assert token.startswith("lumbar_")
-    program = Visitor(app, Authorization=f"Bearer {token}")
+    program = WebClient(app, Authorization=f"Bearer {token}")
     assert program.get("/api/v1/worklist").status_code == 200
     page = admin.get("/users").text
     assert "Revoke ris" in page
@@ -128,13 +137,13 @@ def test_a_token_is_shown_once_and_good_until_it_is_revoked(app, site, admin):
     assert program.get("/api/v1/worklist").status_code == 401
     assert "revoked" in admin.get("/users").text
     assert admin.submit("/tokens/4711/revoke").status_code == 404
-    assert [event for event, *_ in trail(site) if "token" in event] == [
+    assert [event for event, *_ in audit_rows(site) if "token" in event] == [
         "token.made",
         "token.revoked",
     ]
 
 
-@one_database
+@sqlite_only
 @pytest.mark.parametrize(
     ("form", "status"),
     [
@@ -149,15 +158,15 @@ def test_a_token_is_shown_once_and_good_until_it_is_revoked(app, site, admin):
         ({"days": "1e9"}, 422),
     ],
 )
-def test_a_token_that_cannot_be_is_refused(site, admin, form, status):
+def test_an_invalid_token_request_is_refused(site, admin, form, status):
     add(admin)
-    assert make(admin, **form).status_code == status
+    assert create_token(admin, **form).status_code == status
     assert count(site, ApiToken) == 0
 
 
-def test_a_token_ends_with_its_user(app, admin):
+def test_a_token_is_invalid_once_its_user_is_disabled(app, admin):
     add(admin)
-    program = Visitor(app, Authorization=f"Bearer {token_on(make(admin).text)}")
+    program = WebClient(app, Authorization=f"Bearer {token_on(create_token(admin).text)}")
     change(admin, "anna", disabled="true")
-    answer = program.get("/api/v1/worklist", headers={"Origin": OURS})
-    assert answer.status_code == 401
+    response = program.get("/api/v1/worklist", headers={"Origin": BASE_URL})
+    assert response.status_code == 401

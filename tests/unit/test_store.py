@@ -85,3 +85,9 @@ def test_a_disk_that_refuses_is_said_as_such(tmp_path: Path) -> None:
 
 def test_how_full_the_disk_is_lies_between_0_and_1(tmp_path: Path) -> None:
     assert 0 < Store(tmp_path).fill() <= 1
+
+
+def test_a_disk_fuller_than_allowed_has_no_room(tmp_path: Path) -> None:
+    Store(tmp_path).require_room(1.0)
+    with pytest.raises(StoreFull, match="above 0% nothing new is accepted"):
+        Store(tmp_path).require_room(0.0)

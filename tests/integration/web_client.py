@@ -1,4 +1,4 @@
-"""Those who ask the page: people in browsers, programs with tokens. Each is a client of the application itself."""
+"""Clients of the web application: browsers with a session, and programs with a token."""
 
 import secrets
 from collections.abc import Collection
@@ -14,48 +14,50 @@ from db.context import SiteContext
 from db.models import AuditEvent, Permission, User, UserRole, WebSession
 from web.auth import COOKIE, CSRF_FIELD
 
-OURS = "http://127.0.0.1"
+BASE_URL = "http://127.0.0.1"
 
-one_database = pytest.mark.parametrize(
-    "database", ["sqlite"], indirect=True
-)  # where both kinds would do the same
+# For what does not depend on the database.
+sqlite_only = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 
 
-class Visitor(TestClient):
-    """Follows no redirects; ``csrf`` is what a page's forms would hold."""
+class WebClient(TestClient):
+    """Follows no redirects; ``csrf`` is the token that a page's forms contain."""
 
     csrf = ""
 
     def __init__(self, app: FastAPI, **headers: str) -> None:
-        super().__init__(app, base_url=OURS, follow_redirects=False, headers=headers)
+        super().__init__(app, base_url=BASE_URL, follow_redirects=False, headers=headers)
 
     def submit(self, path: str, **form: object):
-        """Sends a form of ours."""
+        """Sends a form as a page does, with the CSRF token."""
         return self.post(path, data={CSRF_FIELD: self.csrf} | form)
 
 
-def in_browser(app: FastAPI, role: UserRole) -> Visitor:
-    """A person of a role, who goes by its name, in a session of their own; without the slow check of a password."""
+def browser_client(app: FastAPI, role: UserRole) -> WebClient:
+    """A signed-in browser, in a new session; the user is named after the role.
+
+    The slow password check is skipped.
+    """
     site: SiteContext = app.state.site
     cookie, csrf = secrets.token_urlsafe(), secrets.token_urlsafe()
     with site.database.transaction() as session:
         user = _user(session, role)
         digest = sha256(cookie.encode()).hexdigest()
         session.add(WebSession(token_sha256=digest, user_id=user.id, csrf_token=csrf))
-    visitor = Visitor(app)
-    visitor.csrf = csrf
-    visitor.cookies.set(COOKIE, cookie)
-    return visitor
+    client = WebClient(app)
+    client.csrf = csrf
+    client.cookies.set(COOKIE, cookie)
+    return client
 
 
-def by_token(app: FastAPI, role: UserRole, scopes: Collection[Permission] = ()) -> Visitor:
-    """A program of a person of a role; without ``scopes`` it may what the person may."""
+def token_client(app: FastAPI, role: UserRole, scopes: Collection[Permission] = ()) -> WebClient:
+    """A program with a user's token; by default with all permissions of the user's role."""
     site: SiteContext = app.state.site
     with site.database.transaction() as session:
         token = accounts.new_token(
             session, _user(session, role), "program", scopes or role.permissions, 1, "test"
         )
-    return Visitor(app, Authorization=f"Bearer {token}")
+    return WebClient(app, Authorization=f"Bearer {token}")
 
 
 def _user(session, role):
@@ -67,17 +69,17 @@ def _user(session, role):
     return user
 
 
-def trail(site: SiteContext) -> list[tuple[str, str, int | None]]:
-    """The audit trail: event, actor, study."""
+def audit_rows(site: SiteContext) -> list[tuple[str, str, int | None]]:
+    """The audit trail: event, actor and study of each row."""
     with site.database.reading() as session:
         return [
-            (e.event, e.actor, e.study_id)
-            for e in session.scalars(select(AuditEvent).order_by(AuditEvent.id))
+            (row.event, row.actor, row.study_id)
+            for row in session.scalars(select(AuditEvent).order_by(AuditEvent.id))
         ]
 
 
 def row(site: SiteContext, table, number=1):
-    """A row as it stands; None where there is none."""
+    """A table's row by its id; None where there is none."""
     with site.database.reading() as session:
         return session.get(table, number)
 

@@ -1,4 +1,4 @@
-"""A site as it may stand one morning: a severe study with its report, one that failed, one refused, one arriving."""
+"""A site with four studies: one severe with its report, one failed, one refused, one arriving."""
 
 from pathlib import Path
 
@@ -16,12 +16,8 @@ from tests.factories.analyses import CANAL, SEVERE, analysed, end
 from tests.factories.instances import ROOT, arrival, make_slice
 
 SEVERE_UID, FAILED_UID, REFUSED_UID, ARRIVING_UID = (f"{ROOT}.{number}" for number in (1, 2, 3, 4))
-ANALYSIS, WAITING, DELIVERED, DEAD = (
-    1,
-    2,
-    3,
-    4,
-)  # jobs: done, due, done, and one that a person must look at
+# Ids of jobs: an analysis that is done, a delivery that is due, one that is done, a dead analysis.
+ANALYSIS_JOB, WAITING_JOB, DELIVERED_JOB, DEAD_JOB = range(1, 5)
 
 
 def open_site(home: Path, **settings) -> SiteContext:
@@ -30,9 +26,12 @@ def open_site(home: Path, **settings) -> SiteContext:
     return SiteContext(Settings(home=home, **settings), database, Store(home / "store"))
 
 
-def fill(site: SiteContext) -> None:
-    """Finding 1 is of the severe study, and a moderate or severe one only its canal's."""
-    told = {
+def add_studies(site: SiteContext) -> None:
+    """Adds the four studies.
+
+    Finding 1 belongs to the severe study; only its canal finding is moderate or severe.
+    """
+    read = {
         "notes": ["the canal was followed"],
         "caveats": ["the border to the sacrum looks transitional"],
     }
@@ -40,9 +39,9 @@ def fill(site: SiteContext) -> None:
         site,
         1,
         {CANAL: SEVERE},
-        report=report(site, 1, 1),
+        report=stored_report(site, 1, 1),
         destinations=["pacs", "archive"],
-        **told,
+        **read,
     )
     with site.database.transaction() as session:
         for _ in range(2):
@@ -57,14 +56,14 @@ def fill(site: SiteContext) -> None:
         job_lifecycle.dead_letter(
             session, job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10), "the disk is full"
         )
-        assert session.get_one(Job, DEAD).kind is JobKind.ANALYSE
+        assert session.get_one(Job, DEAD_JOB).kind is JobKind.ANALYSE
     ingest(site.database, site.store, arrival(make_slice(study=3)))
     end(site, 3, StudyEvent.REFUSED, reason="no lumbar spine was found")
     ingest(site.database, site.store, arrival(make_slice(study=4)))
 
 
-def report(site: SiteContext, study_id: int, revision: int) -> ReportRow:
-    """A report whose bytes lie in the store."""
+def stored_report(site: SiteContext, study_id: int, revision: int) -> ReportRow:
+    """A report whose bytes are in the store."""
     content = f"report {study_id} {revision}".encode()
     digest = digest_of(content)
     uids = {
@@ -81,7 +80,7 @@ def report(site: SiteContext, study_id: int, revision: int) -> ReportRow:
     )
 
 
-def everything(site: SiteContext) -> dict[str, list[tuple]]:
+def all_rows(site: SiteContext) -> dict[str, list[tuple]]:
     """All rows of all tables."""
     with site.database.reading() as session:
         return {

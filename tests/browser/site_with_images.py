@@ -1,4 +1,4 @@
-"""A site to look at: a severe phantom whose findings lie on its own slices, and small studies in other states."""
+"""A site with a severe phantom study, findings on its slices, and small studies in other states."""
 
 import math
 from collections.abc import Mapping
@@ -20,16 +20,20 @@ from lumbar.spine.findings import Finding, ImagePoint
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.spine.slices import SliceHeader
 from tests.factories.instances import ROOT, arrival, make_slice
-from tests.integration.morning import report
+from tests.integration.site_with_studies import stored_report
 
 BUNDLE = BundleIdentity("phantom", "1", "ab" * 32, TrainedOn.SYNTHETIC, "1")
 CANAL = FindingKey(Condition.SPINAL_CANAL_STENOSIS, Level.L4_L5)
 RECESS = FindingKey(Condition.LEFT_SUBARTICULAR_STENOSIS, Level.L3_L4)
 FAILED, NORMAL, ARRIVING = (f"{ROOT}.{number}" for number in (2, 3, 4))
-LATE = 5  # number of a study that arrives while somebody looks
+LATE_STUDY = 5  # number of a study that arrives while the page is open
 
-_SURE = dict(zip(Severity, [(0.9, 0.08, 0.02), (0.1, 0.8, 0.1), (0.02, 0.08, 0.9)], strict=True))
-_READ_ON = {
+_PROBABILITIES = {
+    Severity.NORMAL_MILD: (0.9, 0.08, 0.02),
+    Severity.MODERATE: (0.1, 0.8, 0.1),
+    Severity.SEVERE: (0.02, 0.08, 0.9),
+}
+_ROLE_OF = {
     Condition.SPINAL_CANAL_STENOSIS: Role.SAGITTAL_T2,
     Condition.LEFT_NEURAL_FORAMINAL_NARROWING: Role.SAGITTAL_T1,
     Condition.RIGHT_NEURAL_FORAMINAL_NARROWING: Role.SAGITTAL_T1,
@@ -38,8 +42,8 @@ _READ_ON = {
 }
 
 
-def fill(site: SiteContext, folder: Path) -> str:
-    """Returns the severe phantom's Study Instance UID."""
+def add_studies(site: SiteContext, folder: Path) -> str:
+    """Adds the studies; returns the severe phantom's Study Instance UID."""
     truth = write_study(folder, seed=3, severities=MIXTURE[2])
     for file in sorted(folder.rglob("*.dcm")):
         ingest(site.database, site.store, arrival(dcmread(file)))
@@ -58,10 +62,10 @@ def _analyse(
     points: Mapping[FindingKey, ImagePoint],
 ) -> None:
     somewhere = ImagePoint("1.2", "1.3", "1.4", None, 1, 1, 0, 0, 0)
-    found = [
+    findings = [
         Finding(
             *key.parts,
-            probabilities=_SURE[severities[key]],
+            probabilities=_PROBABILITIES[severities[key]],
             point=points.get(key, somewhere),
             shows=0.9,
         )
@@ -71,13 +75,13 @@ def _analyse(
         study = studies.find(session, uid)
         studies.complete(session, study.id)
         claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=60)
-        told = {"notes": ["the canal was followed"], "bundle": BUNDLE, "findings": found}
+        results = {"notes": ["the canal was followed"], "bundle": BUNDLE, "findings": findings}
         job_lifecycle.end_analysis(
             session,
             claimed,
             StudyEvent.ANALYSED,
-            **told,
-            report=report(site, study.id, 1),
+            **results,
+            report=stored_report(site, study.id, 1),
             destinations=["pacs"],
         )
 
@@ -91,7 +95,7 @@ def _fail(site: SiteContext, uid: str) -> None:
 
 
 def _points(folder: Path, truth: PhantomTruth) -> dict[FindingKey, ImagePoint]:
-    """Each finding on the slice that lies nearest to it, of the series that it is read on."""
+    """Each finding's point, on the nearest slice of the series on which the finding is read."""
     series = {role: uid for uid, role in truth.series}
     slices = [
         header
@@ -99,15 +103,15 @@ def _points(folder: Path, truth: PhantomTruth) -> dict[FindingKey, ImagePoint]:
         for header in slice_headers(read_header(file))
     ]
     return {
-        key: _on(
+        key: _on_nearest_slice(
             truth.points[key],
-            [s for s in slices if s.series_instance_uid == series[_READ_ON[key.condition]]],
+            [s for s in slices if s.series_instance_uid == series[_ROLE_OF[key.condition]]],
         )
         for key in ALL_FINDINGS
     }
 
 
-def _on(point: tuple[float, float, float], slices: list[SliceHeader]) -> ImagePoint:
+def _on_nearest_slice(point: tuple[float, float, float], slices: list[SliceHeader]) -> ImagePoint:
     point_mm = np.array(point)
     nearest = min(
         slices, key=lambda header: (math.fabs(header.distance(point_mm)), header.sop_instance_uid)

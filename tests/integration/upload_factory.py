@@ -1,4 +1,4 @@
-"""Uploads for tests: their bytes, and a user who made them."""
+"""Uploads for tests: their bytes, and the user they belong to."""
 
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -18,28 +18,28 @@ from worker.tasks import tasks
 
 def image(**elements) -> bytes:
     """A DICOM file of one small slice."""
-    held = BytesIO()
-    make_slice(**elements).save_as(held, enforce_file_format=True)
-    return held.getvalue()
+    file = BytesIO()
+    make_slice(**elements).save_as(file, enforce_file_format=True)
+    return file.getvalue()
 
 
-def heavy_image() -> bytes:
-    """Its header is 32 MiB of empty items: a hundred times as much once it is parsed."""
+def large_header_image() -> bytes:
+    """An image with 32 MiB of empty items in its header: a hundred times as much once parsed."""
     items = b"\xfe\xff\x00\xe0\0\0\0\0" * (4 * 2**20)
     sequence = b"\x43\x00\x01\x10SQ\0\0\xff\xff\xff\xff" + items + b"\xfe\xff\xdd\xe0\0\0\0\0"
     pixels = b"\xe0\x7f\x10\x00OW"
     return image().replace(pixels, sequence + pixels, 1)
 
 
-def zipped(files: Mapping[str, bytes]) -> bytes:
-    held = BytesIO()
-    with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return held.getvalue()
+def zip_of(files: Mapping[str, bytes]) -> bytes:
+    content = BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, file in files.items():
+            archive.writestr(name, file)
+    return content.getvalue()
 
 
-def files_of(study: Path) -> list[bytes]:
+def study_files(study: Path) -> list[bytes]:
     """The images of a phantom study."""
     return [path.read_bytes() for path in sorted(study.rglob("*.dcm"))]
 
@@ -54,7 +54,7 @@ def user_id(site: SiteContext, name: str = "reader") -> int:
         return user.id
 
 
-def uploaded(site: SiteContext, files: Sequence[bytes], keep: bool = False) -> str:
+def create_upload(site: SiteContext, files: Sequence[bytes], keep: bool = False) -> str:
     """The name of a preview whose files have all arrived."""
     name = previews.create(site, user_id(site), keep=keep)
     for number, content in enumerate(files, 1):
@@ -65,7 +65,7 @@ def uploaded(site: SiteContext, files: Sequence[bytes], keep: bool = False) -> s
 
 
 def read(site: SiteContext, networks=StubNetworks) -> bool:
-    """As a worker does it."""
+    """Reads the next upload, as a worker does."""
     return tasks(site, networks)[JobKind.PREVIEW]()
 
 
@@ -80,12 +80,12 @@ def change(site: SiteContext, name: str, **values) -> None:
 
 
 def expire(site: SiteContext, name: str) -> None:
-    """Nobody has heard of its worker."""
+    """Lets the lease of the upload's worker expire."""
     change(site, name, lease_expires_at=db_now(-1))
 
 
-def files_left(site: SiteContext, name: str) -> list[str]:
-    """What lies in the preview's folder."""
+def remaining_files(site: SiteContext, name: str) -> list[str]:
+    """The files in the preview's folder."""
     folder = previews.folder(site, name)
     return sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
