@@ -16,7 +16,7 @@ from db import retention
 from db.context import SiteContext
 from db.ingest import IngestResult, Stored, register, require_uids
 from db.models import AuditEvent, Instance, ReportRow
-from lumbar.dicom.headers import refusing, text
+from lumbar.dicom.headers import raising_not_dicom, text
 from lumbar.dicom.instance_identity import identify
 from lumbar.errors import NotDicom
 
@@ -79,7 +79,7 @@ def _adopt(site: SiteContext, file: str, account: Account) -> None:
     try:
         identity = identify(path)
         require_uids(identity)
-        with refusing("the file meta information cannot be read"):
+        with raising_not_dicom("the file meta information cannot be read"):
             meta = read_file_meta_info(path)
             syntax, source = (
                 text(meta, "TransferSyntaxUID"),

@@ -1,4 +1,4 @@
-"""Headers of strangers' files: what is read, and what is refused with which reason."""
+"""Headers of untrusted files: what is read, and what is refused for which reason."""
 
 from copy import deepcopy
 from pathlib import Path
