@@ -15,10 +15,10 @@ from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Rol
 from lumbar.spine.candidates import Candidate, candidates
 from lumbar.spine.crops import CROP_MM, crop
 from lumbar.spine.finding_points import Points, find_points, recesses_on, sac_on, usual_place
-from lumbar.spine.findings import SHOWN, Finding, ImagePoint, Probabilities
+from lumbar.spine.findings import MIN_VIEW_PROBABILITY, Finding, ImagePoint, Probabilities
 from lumbar.spine.keypoint_input import AXIAL, picture
 from lumbar.spine.levels import SEEN, KeypointReader, Levels, locate_levels
-from lumbar.spine.roles import ALONE, Roles, assign_roles, series_numbers
+from lumbar.spine.roles import MAX_LOOSE_SLICES, Roles, assign_roles, series_numbers
 from lumbar.spine.slices import SliceHeader, Vector
 
 Conditions = Mapping[FindingKey, tuple[float, ...]]
@@ -96,7 +96,7 @@ def analyse(instances: Sequence[MRInstance], networks: Networks) -> Analysis:
         located = locate(slices, roles, networks.keypoints)
         best = best_views(located.views, networks)
         graded = grade(best, networks)
-        if not graded and len(set(slices.headers)) > ALONE:
+        if not graded and len(set(slices.headers)) > MAX_LOOSE_SLICES:
             raise NotAnalysable(
                 "nothing could be assessed: " + next(iter(located.reasons.values()))
             )
@@ -183,7 +183,7 @@ def locate(slices: SliceReader, roles: Roles, keypoints: KeypointReader) -> Loca
 def _poorly_shown(findings: Sequence[Finding]) -> tuple[str, ...]:
     """VGG16 recognises no view of the condition where one should be: the grade there is worth less."""
     assessed = [f for f in findings if f.shows is not None]
-    poor = [f for f in assessed if f.shows is not None and f.shows < SHOWN]
+    poor = [f for f in assessed if f.shows is not None and f.shows < MIN_VIEW_PROBABILITY]
     if poor and len(poor) == len(assessed):
         return ("VGG16 recognises the view of no finding",)
     levels = {c: ", ".join(f.level.label for f in poor if f.condition is c) for c in Condition}
@@ -249,7 +249,7 @@ def grade(views: Sequence[View], networks: Networks) -> dict[FindingKey, Finding
 
 def is_loose_axial(slices: SliceReader, roles: Roles) -> bool:
     """A file or two analysed alone, axial: both recesses show, but nothing tells the level."""
-    return len(set(slices.headers)) <= ALONE and set(roles.stacks) == {Role.AXIAL_T2}
+    return len(set(slices.headers)) <= MAX_LOOSE_SLICES and set(roles.stacks) == {Role.AXIAL_T2}
 
 
 def read_without_level(slices: SliceReader, roles: Roles, networks: Networks) -> Analysis:

@@ -25,7 +25,7 @@ from lumbar.reports.text_drawing import (
     broken,
 )
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Role
-from lumbar.spine.findings import SHOWN, Finding
+from lumbar.spine.findings import MIN_VIEW_PROBABILITY, Finding
 
 __all__ = ["Cell", "Marked", "draw", "draw_slice"]
 
@@ -39,7 +39,7 @@ NOTICES_LEFT = 1090
 MAX_LINES = 40  # of the words below, so that a strange study makes no endless picture
 KEY = (
     "In a cell: the most probable severity with its probability (ResNet-50), "
-    f"and the probability that the crop shows what the column says (VGG16), yellow where below {SHOWN:.2f}"
+    f"and the probability that the crop shows what the column says (VGG16), yellow where below {MIN_VIEW_PROBABILITY:.2f}"
 )
 HEADINGS = {
     Condition.LEFT_NEURAL_FORAMINAL_NARROWING: "Left foramen",
@@ -174,7 +174,7 @@ def _grade(page: Page, x: int, y: int, cell: Cell) -> None:
         x, y, severity.label.replace("/", "/ ").split(), 15, OF_SEVERITY[severity]
     )
     y_below = page.write_all(x, y_below, [f"{max(probabilities):.2f}"], 24)
-    word, colour = ("shows only", WARNING) if shows < SHOWN else ("shows", GREY)
+    word, colour = ("shows only", WARNING) if shows < MIN_VIEW_PROBABILITY else ("shows", GREY)
     page.write_all(x, y_below + 6, [word, f"{shows:.2f}"], 13, colour)
     source = broken(cell.source, 12, CELL_WIDTH - WORDS - EDGE, 3)
     page.write_all(x, y + CROP - len(source) * 12 * LEADING, source, 12, GREY)

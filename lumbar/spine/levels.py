@@ -25,7 +25,7 @@ from lumbar.spine.keypoint_input import (
     picture,
 )
 from lumbar.spine.label_discs import BLOB, Row, best_row
-from lumbar.spine.roles import ALONE, Roles, Stack
+from lumbar.spine.roles import MAX_LOOSE_SLICES, Roles, Stack
 from lumbar.spine.slices import SliceHeader, Vector
 
 Read = Callable[[SliceHeader], NDArray[np.float32]]
@@ -142,7 +142,7 @@ def _located(
         raise NotAnalysable(NOT_FOUND.format(role.label))
     presence = {k: _presence([s.heat for s in seen], k, place) for k, place in row.places.items()}
     midline_known = float(np.max([s.shown[LUMBAR] for s in seen], axis=0).mean()) >= MIDLINE
-    alone = len(seen) <= ALONE
+    alone = len(seen) <= MAX_LOOSE_SLICES
     if presence[lowest].max() < (SEEN / 2 if alone else SEEN):
         raise NotAnalysable(
             NOT_FOUND.format(role.label) + ": no sacrum is seen from which to count"
@@ -267,7 +267,7 @@ def _across(
     """How far the middle of the canal lies to the left of the middle slice, mm; between its neighbours where it is
     hardly seen."""
     away = np.array([s.away for s in seen])
-    if len(seen) <= ALONE:
+    if len(seen) <= MAX_LOOSE_SLICES:
         return dict.fromkeys(
             discs,
             float(away[np.argmax([sum(presence[k][i] for k in discs) for i in range(len(seen))])]),
