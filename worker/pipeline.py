@@ -14,10 +14,16 @@ from lumbar.reports.picture import Cell, Marked, draw
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Severity
 from lumbar.spine.candidates import Candidate, candidates
 from lumbar.spine.crops import CROP_MM, crop
-from lumbar.spine.finding_points import Points, find_points, recesses_on, sac_on, usual_place
+from lumbar.spine.finding_points import (
+    Points,
+    expected_position,
+    find_points,
+    locate_recesses,
+    locate_sac,
+)
 from lumbar.spine.findings import MIN_VIEW_PROBABILITY, Finding, ImagePoint, Probabilities
-from lumbar.spine.keypoint_input import AXIAL, picture
-from lumbar.spine.levels import SEEN, KeypointReader, Levels, locate_levels
+from lumbar.spine.keypoint_input import AXIAL, KeypointDetector, picture
+from lumbar.spine.levels import MIN_PRESENCE, Levels, locate_levels
 from lumbar.spine.roles import MAX_LOOSE_SLICES, Roles, assign_roles, series_numbers
 from lumbar.spine.slices import SliceHeader, Vector
 
@@ -167,11 +173,11 @@ def _marked(analysis: Analysis, slices: SliceReader) -> Marked | None:
     return None
 
 
-def locate(slices: SliceReader, roles: Roles, keypoints: KeypointReader) -> Located:
+def locate(slices: SliceReader, roles: Roles, keypoints: KeypointDetector) -> Located:
     """Levels, points and crops. Raises NotAnalysable where no lumbar spine is found."""
     levels = locate_levels(roles, slices.read, keypoints)
     points = find_points(levels, roles, slices.read, keypoints)
-    offered, no_candidate = candidates(roles, points.at if levels.midline_known else {})
+    offered, no_candidate = candidates(roles, points.positions if levels.midline_known else {})
     if not levels.midline_known:
         no_candidate = {
             key: BESIDE if "not found" in why else why for key, why in no_candidate.items()
@@ -273,7 +279,7 @@ def read_without_level(slices: SliceReader, roles: Roles, networks: Networks) ->
 
 
 def _loose_recesses(
-    slices: SliceReader, roles: Roles, keypoints: KeypointReader
+    slices: SliceReader, roles: Roles, keypoints: KeypointDetector
 ) -> tuple[SliceHeader, dict[FindingKey, Vector]]:
     """The first of the slices on which the sac and a recess are seen, and where, mm (LPS). Raises NotAnalysable."""
     level, refusals = (
@@ -287,12 +293,14 @@ def _loose_recesses(
             refusals.append(f"the slice cannot be read: {error}")
             continue
         (heat,) = keypoints.axial(seen.pixels[np.newaxis])
-        shown, sac = sac_on(seen, heat)
-        usual = {key: usual_place(key, {level: sac}) for key in ALL_FINDINGS if key.level is level}
-        recesses = list(recesses_on(seen, heat, level, usual))
-        if shown >= SEEN and max(mass for _, mass, _ in recesses) >= SEEN:
+        shown, sac = locate_sac(seen, heat)
+        usual = {
+            key: expected_position(key, {level: sac}) for key in ALL_FINDINGS if key.level is level
+        }
+        recesses = list(locate_recesses(seen, heat, level, usual))
+        if shown >= MIN_PRESENCE and max(mass for _, mass, _ in recesses) >= MIN_PRESENCE:
             return header, {
-                key: point if mass >= SEEN else usual[key] for key, mass, point in recesses
+                key: point if mass >= MIN_PRESENCE else usual[key] for key, mass, point in recesses
             }
         refusals.append("no lumbar dural sac with its recesses is seen in the slice")
     raise NotAnalysable(f"{refusals[0]}, and no other series tells where to look")

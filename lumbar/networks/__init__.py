@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar.spine.levels import KeypointReader
+from lumbar.spine.keypoint_input import KeypointDetector
 from lumbar.spine.provenance import BundleIdentity
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -31,7 +31,7 @@ class Networks(Protocol):
     def identity(self) -> BundleIdentity: ...
 
     @property
-    def keypoints(self) -> KeypointReader:
+    def keypoints(self) -> KeypointDetector:
         """The level locator."""
         ...
 
@@ -52,7 +52,7 @@ def load(folder: Path | None) -> Networks:
         return resident(folder)
 
 
-def load_keypoints(folder: Path | None = None) -> KeypointReader:
+def load_keypoints(folder: Path | None = None) -> KeypointDetector:
     """The level locator of a folder; None gives the shipped one. Raises WrongSetting."""
     with _native_start_up_lines_dropped():
         from lumbar.networks import locator

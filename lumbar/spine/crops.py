@@ -19,7 +19,7 @@ PREPROCESSING_VERSION = "2"
 SIDE = 224  # pixels
 PERCENTILES = (1.0, 99.5)  # of the slice's non-zero pixels, mapped to 0 and 1
 DENOISE_MM = 0.3  # standard deviation of the Gaussian
-# Pixels added on each side for denoising and cut off again, so that a margin changes nothing inside.
+# Pixels added on each side for denoising, then cut off: so a margin does not change the inside.
 RIM = 8
 
 # Wide enough for the canal from the vertebral body above the disc to the one below, for the foramen

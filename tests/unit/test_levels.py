@@ -19,7 +19,8 @@ from lumbar.phantoms.planes import Region
 from lumbar.phantoms.scanner import HELD_OUT
 from lumbar.phantoms.study import Kind
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Role
-from lumbar.spine.levels import KeypointReader, Levels, locate_levels
+from lumbar.spine.keypoint_input import KeypointDetector
+from lumbar.spine.levels import Levels, locate_levels
 from lumbar.spine.roles import Roles, assign_roles
 from lumbar.spine.slices import SliceHeader, Vector
 
@@ -56,7 +57,7 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> list[Study]:
 
 
 @pytest.fixture(scope="session")
-def locate(keypoints: KeypointReader) -> Callable[..., Levels]:
+def locate(keypoints: KeypointDetector) -> Callable[..., Levels]:
     return partial(locate_levels, keypoints=keypoints)
 
 

@@ -20,7 +20,7 @@ from lumbar.phantoms.dataset import PHANTOM_POINTS
 from lumbar.phantoms.locator_views import Views
 from lumbar.phantoms.planes import Region
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level
-from lumbar.spine.keypoint_input import AXIAL, BORDER, CELL, DISCS, SAGITTAL
+from lumbar.spine.keypoint_input import AXIAL, BORDER, CELL_PIXELS, DISCS, SAGITTAL
 from lumbar.training.annotated_views import labelled_views, write_labelled_views
 from lumbar.training.evaluate_locator import (
     Outcome,
@@ -69,7 +69,7 @@ def sagittal_points() -> NDArray[np.float32]:
 def brightest(picture: NDArray[np.float32]) -> NDArray[np.float64]:
     """The middle of the brightest pixels, in cells."""
     rows, columns = np.nonzero(picture >= np.percentile(picture, 99.9))
-    return (np.array([np.median(columns), np.median(rows)]) - (CELL - 1) / 2) / CELL
+    return (np.array([np.median(columns), np.median(rows)]) - (CELL_PIXELS - 1) / 2) / CELL_PIXELS
 
 
 def test_the_truth_follows_the_slice_through_every_distortion(tmp_path: Path) -> None:
