@@ -36,7 +36,7 @@ class Account:
 
 def reconcile(site: SiteContext) -> Account:
     """Goes through the whole store, folder by folder. Raises Transient."""
-    account = Account(abandoned=site.store.remove_abandoned())
+    account = Account(abandoned=site.store.remove_orphans())
     _instances(site, account)
     _reports(site, account)
     log.info("store.reconciled", **vars(account))

@@ -56,7 +56,7 @@ class Receiver:
         self._store = store
         self._refuse_above = settings.disk_refuse_above
         self._auditor = Auditor(database)
-        removed = store.remove_abandoned()
+        removed = store.remove_orphans()
         self._door = Door(settings.maximum_associations, settings.known_addresses)
         self._server = self._listening(settings)
         self.port: int = self._server.server_address[1]
@@ -95,7 +95,7 @@ class Receiver:
             pdu_s=settings.network_timeout_s,
             association_s=settings.association_limit_s,
             instance=settings.maximum_instance_mib * 2**20,
-            spool=self._store.own_folder(),
+            spool=self._store.staging_folder(),
         )
         return cast(Server, server)
 
@@ -163,7 +163,7 @@ class Receiver:
         """Raises StoreFull before the disk is full: what is acknowledged must still be registered and read."""
         if failure is not None:
             raise StoreFull(f"the disk refused a part of the image ({failure.strerror})")
-        if (fill := self._store.fill()) > self._refuse_above:
+        if (fill := self._store.fill_ratio()) > self._refuse_above:
             raise StoreFull(
                 f"the disk is {fill:.0%} full; LUMBAR_DISK_REFUSE_ABOVE is {self._refuse_above:.0%}"
             )

@@ -26,7 +26,7 @@ def readyz(site: TheSite) -> Response:
     try:
         with site.database.reading() as session:
             metrics.ping(session)
-        if site.store.fill() > site.settings.disk_refuse_above:
+        if site.store.fill_ratio() > site.settings.disk_refuse_above:
             return Response("the disk is full\n", 503, media_type="text/plain")
     except LumbarError as error:
         return Response(f"{error}\n", 503, media_type="text/plain")
@@ -77,5 +77,7 @@ class _Figures(Collector):
             stages.add_metric([stage, quantile], seconds)
         yield stages
         yield GaugeMetricFamily(
-            "lumbar_disk_fill_ratio", "How full the store's disk is, 0-1", self._site.store.fill()
+            "lumbar_disk_fill_ratio",
+            "How full the store's disk is, 0-1",
+            self._site.store.fill_ratio(),
         )

@@ -124,7 +124,7 @@ def system(request: Request, site: TheSite, actor: Operator) -> Response:
         destinations=sorted(site.settings.destinations),
         bundles=bundles,
         flight=flight,
-        fill=site.store.fill(),
+        fill=site.store.fill_ratio(),
         settings=site.settings,
     )
 

@@ -138,7 +138,7 @@ class _Upload:
         return previews.folder(self._site, self.name) / previews.UPLOAD
 
     def _require_room(self) -> None:
-        if (fill := self._site.store.fill()) > self._site.settings.disk_refuse_above:
+        if (fill := self._site.store.fill_ratio()) > self._site.settings.disk_refuse_above:
             raise StoreFull(
                 f"the disk is {fill:.0%} full; nothing can be uploaded until there is room"
             )

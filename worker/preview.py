@@ -85,7 +85,7 @@ def _end(site: SiteContext, networks: Callable[[], Networks], claimed: Claimed) 
 def _answer(
     site: SiteContext, networks: Callable[[], Networks], claimed: Claimed, scratch: Path
 ) -> Answer:
-    if (fill := site.store.fill()) > site.settings.disk_refuse_above:
+    if (fill := site.store.fill_ratio()) > site.settings.disk_refuse_above:
         raise StoreFull(f"the disk is {fill:.0%} full")
     folder = previews.folder(site, claimed.name)
     scratch.mkdir(mode=0o700)

@@ -23,7 +23,7 @@ from lumbar.networks.bundle import (
     write_description,
 )
 from lumbar.networks.classifiers import BACKBONES, CLASSES, Classifiers, build_classifier
-from lumbar.networks.locator import FOLDER, described
+from lumbar.networks.locator import FOLDER, read_locator_description
 from lumbar.spine.anatomy import Condition
 from lumbar.spine.crops import PREPROCESSING_VERSION
 from lumbar.spine.provenance import TrainedOn
@@ -193,7 +193,7 @@ def state_trained_on(
     )
     stated = {
         kind: {"sha256": about["sha256"], "trained_on": CLINICAL}
-        for kind, about in described(FOLDER).items()
+        for kind, about in read_locator_description(FOLDER).items()
     }
     stated["border"] = {"sha256": stated["border"]["sha256"], **border}
     (copied / "locator.json").write_text(json.dumps(stated))
@@ -247,34 +247,34 @@ def test_weights_that_are_not_the_bundle_s_are_refused(copied: Path) -> None:
 
 
 def test_other_classes_or_another_order_are_refused(copied: Path) -> None:
-    described = json.loads((copied / DESCRIPTION).read_text())
-    described["networks"]["condition"]["classes"].reverse()
-    (copied / DESCRIPTION).write_text(json.dumps(described))
+    read_locator_description = json.loads((copied / DESCRIPTION).read_text())
+    read_locator_description["networks"]["condition"]["classes"].reverse()
+    (copied / DESCRIPTION).write_text(json.dumps(read_locator_description))
     with pytest.raises(WrongSetting, match="condition classes"):
         load_bundle(copied)
 
 
 @pytest.mark.parametrize("change", [{"architecture": "vgg19"}, {"side": 225}, {"side": 0}])
 def test_a_network_that_nobody_knows_is_refused(copied: Path, change: dict[str, Any]) -> None:
-    described = json.loads((copied / DESCRIPTION).read_text())
-    described["networks"]["severity"] |= change
-    (copied / DESCRIPTION).write_text(json.dumps(described))
+    read_locator_description = json.loads((copied / DESCRIPTION).read_text())
+    read_locator_description["networks"]["severity"] |= change
+    (copied / DESCRIPTION).write_text(json.dumps(read_locator_description))
     with pytest.raises(WrongSetting, match="severity network"):
         load_bundle(copied)
 
 
 def test_weights_of_another_network_are_refused(copied: Path) -> None:
-    described = json.loads((copied / DESCRIPTION).read_text())
-    described["networks"]["severity"]["architecture"] = "vgg16"
-    (copied / DESCRIPTION).write_text(json.dumps(described))
+    read_locator_description = json.loads((copied / DESCRIPTION).read_text())
+    read_locator_description["networks"]["severity"]["architecture"] = "vgg16"
+    (copied / DESCRIPTION).write_text(json.dumps(read_locator_description))
     with pytest.raises(WrongSetting, match="severity weights do not fit"):
         load_bundle(copied)
 
 
 def test_another_preprocessing_is_refused(copied: Path) -> None:
-    described = json.loads((copied / DESCRIPTION).read_text())
-    described["preprocessing_version"] = "0"
-    (copied / DESCRIPTION).write_text(json.dumps(described))
+    read_locator_description = json.loads((copied / DESCRIPTION).read_text())
+    read_locator_description["preprocessing_version"] = "0"
+    (copied / DESCRIPTION).write_text(json.dumps(read_locator_description))
     with pytest.raises(WrongSetting, match="preprocessing version 0"):
         load_bundle(copied)
 
