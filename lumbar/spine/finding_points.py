@@ -180,7 +180,8 @@ def _foramen_position(maps: Heat, pictures: list[Picture], expected: Vector) -> 
     cell = np.average([centre for _, centre in near], axis=0, weights=presence)
     offset = fit_centre(offsets, presence, FORAMEN_SD_MM)
     offset = float(np.clip(offset, -FORAMEN_SD_MM, FORAMEN_SD_MM))
-    return pictures[best].from_cell(cell) + (offset - offsets[best]) * left
+    across: Vector = (offset - offsets[best]) * left
+    return pictures[best].from_cell(cell) + across
 
 
 def _at_other_level(maps: Heat, pictures: list[Picture], expected: Vector) -> bool:

@@ -150,7 +150,7 @@ def _next_slices(
     tried = sorted({*examined, *errors})
     first, last = tried[0], tried[-1]
     best = _best_by_level(examined) if examined else {first, last}
-    due = []
+    due: list[int] = []
     if first in best or first in errors:
         due += range(max(first - MORE_SLICES, 0), first)
     if last in best or last in errors:

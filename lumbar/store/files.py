@@ -122,9 +122,8 @@ class Store:
             self.make_folder(self.root)
             usage = os.statvfs(self.root)
         except OSError as error:
-            raise StoreFull(
-                f"cannot read the disk usage of {self.root}: {os.strerror(error.errno or errno.EIO)}"
-            ) from error
+            reason = os.strerror(error.errno or errno.EIO)
+            raise StoreFull(f"cannot read the disk usage of {self.root}: {reason}") from error
         used = usage.f_blocks - usage.f_bfree
         return used / (used + usage.f_bavail) if used + usage.f_bavail else 1.0
 

@@ -161,7 +161,7 @@ def test_moving_patient_and_slices_together_changes_no_pixel(
 
 
 @given(st.permutations(CHANGES), st.integers(1, len(CHANGES)), st.randoms(use_true_random=True))
-def test_a_study_shuffled_split_duplicated_or_turned_offers_the_same_places(
+def test_a_study_shuffled_split_duplicated_or_turned_gives_the_same_candidates(
     changes: list[Callable[[Slices, Random], Slices]], count: int, random: Random
 ) -> None:
     changed = STUDY
@@ -202,7 +202,7 @@ TILTS = st.lists(st.floats(-35, 35), min_size=5, max_size=5)
 
 
 @given(TILTS, st.lists(st.floats(-20, 20), min_size=5, max_size=5))
-def test_each_level_is_read_on_the_closest_slice_of_all_stacks_and_its_sides_lie_beside_its_own_canal(
+def test_each_level_is_read_on_the_closest_slice_with_its_sides_beside_its_own_canal(
     tilts: list[float], aside: list[float]
 ) -> None:
     """A tilted block a disc, the spine crooked: every level has another x."""
@@ -255,9 +255,7 @@ def tilted(centre: Vector, tilt: float, block: int) -> Stack:
     return Stack(tuple(slices), Weighting.T2)
 
 
-def test_a_slice_whose_image_ends_before_the_finding_takes_no_place_from_one_that_shows_it() -> (
-    None
-):
+def test_a_slice_whose_image_ends_before_the_finding_does_not_displace_one_that_shows_it() -> None:
     level = STRAIGHT[Level.L3_L4]
     beside = [
         tilted(level + np.array([200.0, 0.0, 0.0]), 0.0, 1),

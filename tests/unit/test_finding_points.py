@@ -26,7 +26,7 @@ BLANK = np.ones((SLICE.rows, SLICE.columns), np.float32)
 
 
 def stack(lean: float, towards_right: bool) -> Stack:
-    """Sixteen sagittal slices through the canal's middle, leaning by degrees to the patient's side."""
+    """Sixteen sagittal slices through the canal's middle, tilted sideways by ``lean`` degrees."""
     sin, cos = np.sin(np.radians(lean)), np.cos(np.radians(lean))
     down, normal = np.array([sin, 0.0, -cos]), np.array([cos, 0.0, sin])
     slices = []
@@ -44,7 +44,10 @@ def stack(lean: float, towards_right: bool) -> Stack:
 
 
 class Seeing:
-    """Sees every foramen where it is, on the slices that were read last, as faintly as they lie beside it."""
+    """Detects every foramen at its true position, fading with the distance of the slices from it.
+
+    Expects the pictures of the slices read last.
+    """
 
     def __init__(self, truth: Mapping[FindingKey, Vector]) -> None:
         self.truth = truth
@@ -91,10 +94,12 @@ def test_a_foramen_that_is_seen_is_found_where_it_is(
 
 
 def test_slices_of_another_station_are_not_even_read() -> None:
-    neck = replace(stack(0.0, False), slices=tuple(
-        replace(s, sop_instance_uid=f"9.{i}", position=(s.position[0], s.position[1], s.position[2] + 400.0))
-        for i, s in enumerate(stack(0.0, False).slices)
-    ))  # fmt: skip
+    lumbar = stack(0.0, False)
+    raised = []
+    for i, header in enumerate(lumbar.slices):
+        x, y, z = header.position
+        raised.append(replace(header, sop_instance_uid=f"9.{i}", position=(x, y, z + 400.0)))
+    neck = replace(lumbar, slices=tuple(raised))
     network = Seeing(USUAL)
     roles = Roles({Role.SAGITTAL_T1: (stack(0.0, False), neck)}, ())
     find_points(Levels(CANAL, SLICE, (), (), 1.0), roles, network.slice, network)

@@ -1,4 +1,4 @@
-"""The pictures that the keypoint network sees keep their place in the patient, however a slice is stored."""
+"""The keypoint network's pictures keep their patient coordinates, however a slice is stored."""
 
 from dataclasses import replace
 
@@ -46,7 +46,7 @@ def test_cells_and_millimetres_agree(
 
 
 @pytest.mark.parametrize("framing", [SAGITTAL, AXIAL])
-def test_the_middle_of_the_picture_is_the_point_asked_for(framing: Framing) -> None:
+def test_the_middle_of_the_picture_is_the_requested_point(framing: Framing) -> None:
     point = SLICE.to_patient(100.0, 120.0)
     seen = picture(np.ones((320, 320), np.float32), SLICE, point, framing)
     middle = np.full(2, (framing.cells - 1) / 2)

@@ -63,7 +63,7 @@ def read(written: Path) -> Classifiers:
 
 @pytest.fixture
 def copied(written: Path, tmp_path: Path) -> Path:
-    """The same bundle with a description of its own to spoil; its weights are links."""
+    """The same bundle with a copy of the description, to be damaged; its weights are links."""
     (tmp_path / DESCRIPTION).write_text((written / DESCRIPTION).read_text())
     for weights in written.glob("*.npz"):
         (tmp_path / weights.name).symlink_to(weights)
@@ -171,7 +171,7 @@ def test_a_bundle_read_back_answers_as_written_but_for_half_precision(
     assert sum(file.stat().st_size for file in written.iterdir()) < 95_000_000
 
 
-def test_the_shipped_bundle_is_whole_small_enough_and_has_learnt_from_phantoms() -> None:
+def test_the_shipped_bundle_is_complete_small_enough_and_trained_on_phantoms() -> None:
     identity = read_identity(SHIPPED)
     assert identity.trained_on is TrainedOn.SYNTHETIC
     assert identity.preprocessing_version == PREPROCESSING_VERSION
@@ -187,7 +187,10 @@ NOTHING, SYNTHETIC, CLINICAL = TrainedOn
 def state_trained_on(
     copied: Path, monkeypatch: pytest.MonkeyPatch, own: TrainedOn, border: dict[str, Any]
 ) -> None:
-    """Says ``own`` of the bundle; of the locator's networks that they are clinical, but of the border's ``border``."""
+    """States ``own`` as the bundle's training data, and clinical as the locator networks'.
+
+    ``border`` replaces the entry of the border classifier.
+    """
     (copied / DESCRIPTION).write_text(
         json.dumps(json.loads((copied / DESCRIPTION).read_text()) | {"trained_on": own})
     )
@@ -222,7 +225,7 @@ def test_a_bundle_is_trained_on_no_more_than_the_weakest_network_it_is_read_with
 
 
 @pytest.mark.parametrize("border", [{}, {"trained_on": "hearsay"}])
-def test_a_locator_that_does_not_say_what_it_has_learnt_from_is_refused(
+def test_a_locator_that_does_not_state_its_training_data_is_refused(
     copied: Path, monkeypatch: pytest.MonkeyPatch, border: dict[str, str]
 ) -> None:
     state_trained_on(copied, monkeypatch, CLINICAL, border)
@@ -230,7 +233,7 @@ def test_a_locator_that_does_not_say_what_it_has_learnt_from_is_refused(
         read_identity(copied)
 
 
-def test_a_clinical_bundle_says_synthetic_while_the_shipped_locator_has_learnt_from_phantoms(
+def test_a_clinical_bundle_counts_as_synthetic_while_the_locator_was_trained_on_phantoms(
     copied: Path,
 ) -> None:
     (copied / DESCRIPTION).write_text(
@@ -255,7 +258,7 @@ def test_other_classes_or_another_order_are_refused(copied: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [{"architecture": "vgg19"}, {"side": 225}, {"side": 0}])
-def test_a_network_that_nobody_knows_is_refused(copied: Path, change: dict[str, Any]) -> None:
+def test_an_unknown_network_is_refused(copied: Path, change: dict[str, Any]) -> None:
     read_locator_description = json.loads((copied / DESCRIPTION).read_text())
     read_locator_description["networks"]["severity"] |= change
     (copied / DESCRIPTION).write_text(json.dumps(read_locator_description))
@@ -292,5 +295,8 @@ def test_a_bundle_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_importing_the_package_does_not_import_keras() -> None:
-    code = "import sys, lumbar.networks; sys.exit(any(m in sys.modules for m in ('keras', 'tensorflow')))"
+    code = (
+        "import sys, lumbar.networks; "
+        "sys.exit(any(m in sys.modules for m in ('keras', 'tensorflow')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
