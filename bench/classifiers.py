@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from lumbar.networks.bundle import SHIPPED, load_network, read_description
-from lumbar.networks.classifiers import CLASSES, build_classifier, in_batches
+from lumbar.networks.classifiers import CLASSES, build_classifier, predict
 from lumbar.spine.crops import SIDE
 
 CROPS = 48
@@ -35,11 +35,11 @@ def main() -> None:
 
 
 def speed(network: keras.Model, crops: np.ndarray, rounds: int) -> float:
-    in_batches(network, crops[:4])
+    predict(network, crops[:4])
     times = []
     for _ in range(rounds):
         start = time.perf_counter()
-        in_batches(network, crops)
+        predict(network, crops)
         times.append(time.perf_counter() - start)
     return len(crops) / min(times)
 

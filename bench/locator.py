@@ -18,7 +18,7 @@ from lumbar.dicom.discover import find_instances
 from lumbar.dicom.slice_reader import SliceReader
 from lumbar.networks import load_keypoints
 from lumbar.phantoms import write_study
-from lumbar.spine.levels import KeypointReader
+from lumbar.spine.keypoint_input import KeypointDetector
 from lumbar.spine.roles import assign_roles
 from worker.pipeline import locate
 
@@ -51,7 +51,7 @@ def main() -> None:
     print(f"  {'(beside it: decode every slice)':32} {np.median(every):.3f} ({max(every):.3f})")
 
 
-def once(folder: Path, keypoints: KeypointReader) -> tuple[dict[str, float], int]:
+def once(folder: Path, keypoints: KeypointDetector) -> tuple[dict[str, float], int]:
     taken: dict[str, float] = {}
     instances, _ = timed(taken, "headers", lambda: find_instances(folder, folder))
     slices = SliceReader(instances)

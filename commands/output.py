@@ -15,7 +15,7 @@ from rich.table import Table
 from db.read_models.study_queries import StudyFinding
 from db.read_models.worklist import WorklistRow
 from lumbar.spine.anatomy import Severity
-from lumbar.spine.provenance import CLEARS_NOBODY, RESEARCH_USE_ONLY, BundleIdentity
+from lumbar.spine.provenance import LOW_RANK_NOTICE, RESEARCH_USE_ONLY, BundleIdentity
 
 SEVERITY_STYLES = {
     Severity.SEVERE: "bold red",
@@ -91,7 +91,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 def notice(bundle: BundleIdentity | None) -> str:
     """The sentences that stand on every output of these weights."""
-    return ". ".join(bundle.trained_on.notices if bundle else (RESEARCH_USE_ONLY, CLEARS_NOBODY))
+    return ". ".join(bundle.trained_on.notices if bundle else (RESEARCH_USE_ONLY, LOW_RANK_NOTICE))
 
 
 def console() -> Console:

@@ -87,7 +87,7 @@ def ingest(database: Database, store: Store, arrival: Arrival) -> IngestResult:
     with store.staging_file() as staging:
         digest, size = _write(arrival, staging)
         identity = _identify(staging, arrival)
-        file = staging.keep("instances", digest)
+        file = staging.commit("instances", digest)
     return register(
         database,
         store,

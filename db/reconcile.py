@@ -15,7 +15,7 @@ from db import retention
 from db.context import SiteContext
 from db.ingest import IngestResult, Stored, register, require_uids
 from db.models import AuditEvent, Instance, ReportRow
-from lumbar.dicom.headers import refusing, text
+from lumbar.dicom.headers import raising_not_dicom, text
 from lumbar.dicom.instance_identity import identify
 from lumbar.errors import NotDicom
 
@@ -39,7 +39,7 @@ def reconcile(site: SiteContext) -> Reconciled:
     Raises:
         Transient: the disk or the database failed; it is repeated later.
     """
-    counts = Reconciled(abandoned=site.store.remove_abandoned())
+    counts = Reconciled(abandoned=site.store.remove_orphans())
     _instances(site, counts)
     _reports(site, counts)
     log.info("store.reconciled", **vars(counts))
@@ -90,7 +90,7 @@ def _adopt(site: SiteContext, file: str, counts: Reconciled) -> None:
     try:
         identity = identify(path)
         require_uids(identity)
-        with refusing("the file meta information cannot be read"):
+        with raising_not_dicom("the file meta information cannot be read"):
             meta = read_file_meta_info(path)
             syntax, source = (
                 text(meta, "TransferSyntaxUID"),

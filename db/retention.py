@@ -35,14 +35,14 @@ def remove_images(site: SiteContext) -> int:
     removed = 0
     for study_id in _finished(site, older_than_s=keep_s) if keep_s else []:
         removed += remove(site, study_id, f"older than {site.settings.keep_days:g} days")
-    if site.store.fill() <= site.settings.disk_remove_above:
+    if site.store.fill_ratio() <= site.settings.disk_remove_above:
         return removed
     for study_id in _finished(site):
-        if (fill := site.store.fill()) <= site.settings.disk_remove_above:
+        if (fill := site.store.fill_ratio()) <= site.settings.disk_remove_above:
             break
         removed += remove(site, study_id, f"the disk is {fill:.0%} full")
     else:
-        log.warning("retention.disk_still_full", fill=round(site.store.fill(), 3))
+        log.warning("retention.disk_still_full", fill=round(site.store.fill_ratio(), 3))
     return removed
 
 

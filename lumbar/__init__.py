@@ -1,4 +1,4 @@
-"""What the services share: the spine, DICOM, networks, reports, peers and phantoms."""
+"""What the services share: spine geometry, DICOM, networks, reports, peers and phantoms."""
 
 from importlib.metadata import version
 

@@ -1,39 +1,42 @@
-"""Every error this project raises on purpose, by whether trying again can help.
+"""The errors this project raises on purpose, grouped by whether a retry can help.
 
 ::
 
-    LumbarError               one line for a person: what is wrong, what to do
-    ├── Transient             the same again may succeed later: a database away, a PACS down, a disk full
-    └── Permanent             the same again will fail the same way
-        ├── NotFound         what was asked for by its name or number does not exist
-        ├── NotDicom          the bytes are not a DICOM instance we can keep or read
-        ├── NotAnalysable     a valid study that cannot be analysed; the reason goes to the reader (exit status 3)
-        └── WrongSetting      a setting's value is wrong; the start stops (exit status 2)
+    LumbarError               one line for the user: what is wrong and what to do
+    ├── Transient             a retry may succeed: database unavailable, PACS down, disk full
+    └── Permanent             a retry will fail in the same way
+        ├── NotFound          nothing has the requested name or number
+        ├── NotDicom          the bytes are not a DICOM instance we can store or read
+        ├── NotAnalysable     a valid study that cannot be analysed, and why (exit status 3)
+        └── WrongSetting      a setting has an invalid value; start-up stops (exit status 2)
 """
 
 
 class LumbarError(Exception):
-    """A failure with one line for a person. Never carries patient data."""
+    """A failure described in one line for the user. Never contains patient data."""
 
 
 class Transient(LumbarError):
-    """Trying the same again can help."""
+    """A retry may succeed."""
 
 
 class Permanent(LumbarError):
-    """Trying the same again cannot help."""
+    """A retry cannot succeed."""
 
 
 class NotFound(Permanent):
-    """Nothing has the name or the number that was asked for."""
+    """Nothing has the requested name or number."""
 
 
 class NotDicom(Permanent):
-    """Not a DICOM instance that can be kept or read."""
+    """Not a DICOM instance that can be stored or read."""
 
 
 class NotAnalysable(Permanent):
-    """The study cannot be analysed, for a reason its reader should know; ``notes`` say what else is known of it."""
+    """The study cannot be analysed; its reader is shown the reason.
+
+    ``notes`` state what else is known about the study.
+    """
 
     def __init__(self, reason: str, notes: tuple[str, ...] = ()) -> None:
         super().__init__(reason)
@@ -41,4 +44,4 @@ class NotAnalysable(Permanent):
 
 
 class WrongSetting(Permanent):
-    """A setting has a value that cannot be used."""
+    """A setting has an invalid value."""

@@ -1,8 +1,9 @@
-"""Log events: a name and fields, ids only, one line each. Never patient data.
+"""Log events: a name and fields (identifiers only), one line per event. Never patient data.
 
-A driver's or a library's text may quote what it met, a patient's name in a row's key or in a damaged element. So of an
-exception only its type and its places are told, unless it is one of ours, and of another library's log record only its
-place and, where the text is kept apart from the values, the text without them.
+The text of a driver's or library's exception may quote the values it was handling: a patient's
+name in a row's key, or in a damaged element. An exception is therefore logged by its type and its
+source locations, with its text only where it is one of ours. A record of another library is logged
+by its source location and, where text and values are separate, by the text without the values.
 """
 
 import logging
@@ -18,12 +19,15 @@ import structlog
 
 from lumbar.errors import LumbarError
 
-PLACES = 12  # of an exception, the innermost
+MAX_TRACE_FRAMES = 12  # of an exception's traceback, the innermost
 log = structlog.get_logger()
 
 
 def configure(log_format: str = "console", level: int = logging.INFO) -> None:
-    """Sends every event of this process to standard error as ``console`` or ``json`` lines, other libraries' too."""
+    """Sends every event of this process, other libraries' included, to standard error.
+
+    ``log_format``: ``console`` or ``json``.
+    """
     render = (
         structlog.processors.JSONRenderer()
         if log_format == "json"
@@ -36,16 +40,17 @@ def configure(log_format: str = "console", level: int = logging.INFO) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _tell_exception,
+            _render_exception,
             lambda logger, name, event: _escape(render(logger, name, event)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(handlers=[_Others()], level=logging.WARNING, force=True)
-    logging.captureWarnings(True)  # so that no library does, and takes the next line's effect away
-    warnings.showwarning = _tell_warning
+    logging.basicConfig(handlers=[_LibraryHandler()], level=logging.WARNING, force=True)
+    # Claimed here, so that no library calls it later and undoes the next line.
+    logging.captureWarnings(True)
+    warnings.showwarning = _log_warning
     sys.excepthook = lambda kind, error, trace: log.critical(
         "process.fault", exc_info=(kind, error, trace)
     )
@@ -53,19 +58,22 @@ def configure(log_format: str = "console", level: int = logging.INFO) -> None:
     sys.unraisablehook = lambda failed: log.error("object.fault", exc_info=failed.exc_value)
 
 
-class _Others(logging.Handler):
-    """The records of libraries, as events of ours."""
+class _LibraryHandler(logging.Handler):
+    """Logs other libraries' records as our events."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tell = log.error if record.levelno >= logging.ERROR else log.warning
+        write = log.error if record.levelno >= logging.ERROR else log.warning
         template = {"text": record.msg} if record.args and isinstance(record.msg, str) else {}
-        place = _place(record.pathname, record.lineno, record.funcName)
-        tell(
-            "library.record", library=record.name, place=place, **template, exc_info=record.exc_info
+        write(
+            "library.record",
+            library=record.name,
+            place=_location(record.pathname, record.lineno, record.funcName),
+            **template,
+            exc_info=record.exc_info,
         )
 
 
-def _tell_warning(
+def _log_warning(
     message: Warning | str,
     category: type[Warning],
     filename: str,
@@ -73,38 +81,50 @@ def _tell_warning(
     *_: object,
     **__: object,
 ) -> None:
-    log.warning("library.warning", category=category.__name__, place=_place(filename, lineno, None))
+    place = _location(filename, lineno, None)
+    log.warning("library.warning", category=category.__name__, place=place)
 
 
-def _tell_exception(
+def _render_exception(
     _: object, __: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Puts an exception's type, those of its causes, and its places in the stead of its text."""
-    given = event.pop("exc_info", None)
-    error = sys.exc_info()[1] if given is True else given[1] if isinstance(given, tuple) else given
+    """Replaces an exception by its type, the types of its causes, and its source locations."""
+    exc_info = event.pop("exc_info", None)
+    if exc_info is True:
+        error = sys.exc_info()[1]
+    else:
+        error = exc_info[1] if isinstance(exc_info, tuple) else exc_info
     if not isinstance(error, BaseException):
         return event
-    chain: list[BaseException] = []
-    following: BaseException | None = error
-    while following is not None and following not in chain:
-        chain.append(following)
-        following = following.__cause__ or following.__context__
-    event["error"] = " < ".join(f"{type(one).__module__}.{type(one).__qualname__}" for one in chain)
+    types = [f"{type(link).__module__}.{type(link).__qualname__}" for link in _chain(error)]
+    event["error"] = " < ".join(types)
     if isinstance(error, LumbarError):
         event["why"] = str(error)
-    frames = extract_tb(error.__traceback__)[-PLACES:]
-    event["at"] = " > ".join(_place(frame.filename, frame.lineno, frame.name) for frame in frames)
+    frames = extract_tb(error.__traceback__)[-MAX_TRACE_FRAMES:]
+    locations = [_location(frame.filename, frame.lineno, frame.name) for frame in frames]
+    event["at"] = " > ".join(locations)
     return event
 
 
-def _place(file: str, line: int | None, function: str | None) -> str:
-    """`worker/runner.py:40 perform`: enough to find it, and nothing of the machine."""
+def _chain(error: BaseException) -> list[BaseException]:
+    """The exception, its cause or context, and so on; each once."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    return chain
+
+
+def _location(file: str, line: int | None, function: str | None) -> str:
+    """`worker/runner.py:40 perform`: enough to find it, without the machine's own paths."""
     return f"{'/'.join(PurePath(file).parts[-2:])}:{line} {function or ''}".rstrip()
 
 
 def _escape(line: str | bytes) -> str:
-    """One line an event, whatever a field holds: a line break, a terminal's control sequence, text turned around."""
+    """One line per event, even if a field holds line breaks, control sequences or bidi marks."""
     text = line if isinstance(line, str) else line.decode()
     return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
     )

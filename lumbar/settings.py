@@ -1,6 +1,7 @@
-"""The only reader of the environment: `LUMBAR_*` variables, then `lumbar.toml` in the working folder.
+"""The settings: from `LUMBAR_*` variables, then from `lumbar.toml` in the working folder.
 
-Every setting has one line in ``docs/operations.md``; a test holds the two together.
+No other module reads the environment. Every setting has one line in ``docs/operations.md``; a test
+keeps the two consistent.
 """
 
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -27,13 +29,15 @@ from lumbar.audit_messages import Syslog
 from lumbar.errors import WrongSetting
 from lumbar.peers.destinations import Destination, parse_destination
 
-AE_TITLE = re.compile(
-    r"(?! *$)[ -\[\]-~]{1,16}"
-)  # PS3.5 6.2: the default repertoire, no backslash, not only spaces
+# PS3.5 6.2: the default character repertoire, no backslash, not only spaces
+AE_TITLE = re.compile(r"(?! *$)[ -\[\]-~]{1,16}")
+
+
+CORRECT_IT = "Correct it in the environment or in lumbar.toml"
 
 
 class _TomlFile(TomlConfigSettingsSource):
-    """`lumbar.toml`, each setting as a whole: a table in it is not mixed with the environment's."""
+    """`lumbar.toml`; a table in it is replaced, not merged, if the environment has the setting."""
 
     def __call__(self) -> dict[str, Any]:
         return {
@@ -44,7 +48,7 @@ class _TomlFile(TomlConfigSettingsSource):
 
 
 class Settings(BaseSettings):
-    """What a site may set. A wrong value stops the start and names itself."""
+    """What a site can configure. A wrong value stops start-up with a message that names it."""
 
     model_config = SettingsConfigDict(
         env_prefix="LUMBAR_",
@@ -55,18 +59,22 @@ class Settings(BaseSettings):
     )
 
     home: Path = Field(
-        Path("var"), description="Folder of the received files, reports and the SQLite database"
+        Path("var"), description="Folder of the received files, the reports and the SQLite database"
     )
     database_url: str | None = Field(
         None,
-        description="SQLAlchemy URL; unset: SQLite under `home`. PostgreSQL: `postgresql+psycopg://…`",
+        description="SQLAlchemy URL; unset: SQLite under `home`. PostgreSQL: "
+        "`postgresql+psycopg://…`",
     )
     broker_url: str | None = Field(
-        None, description="Redis URL of Celery's notifier; unset: no broker (embedded)"
+        None,
+        description="Redis URL of the Celery broker, which carries notifications; unset: none "
+        "(embedded)",
     )
     bundle: Path | None = Field(
         None,
-        description="Folder of the networks' weights; unset: the shipped bundle, trained on phantoms",
+        description="Folder of the networks' weights; unset: the shipped bundle, trained on "
+        "phantoms",
     )
 
     host: str = Field(
@@ -75,32 +83,37 @@ class Settings(BaseSettings):
     port: int = Field(
         11112, ge=0, le=65535, description="TCP port of the receiver; 0: any free one"
     )
-    ae_title: str = Field("LUMBAR", description="The receiver's AE title; others are refused")
+    ae_title: str = Field(
+        "LUMBAR", description="The receiver's AE title; associations that call another are rejected"
+    )
     known_aes: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Calling AE titles that may send, comma-separated; empty: any"
     )
     known_addresses: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
         (),
-        description="Addresses and networks that may connect, comma-separated (`10.1.0.0/16`); empty: any",
+        description="Addresses or networks (`10.1.0.0/16`) that may connect, comma-separated; "
+        "empty: any",
     )
     maximum_associations: int = Field(
         32,
         ge=1,
-        description="Associations served at once; one that is idle gives place to a new one",
+        description="Simultaneous associations; beyond it the oldest idle one is closed to admit "
+        "a new one",
     )
     network_timeout_s: float = Field(
-        60, gt=0, description="Seconds a silent peer, and each PDU, is waited for"
+        60, gt=0, description="Seconds to wait for a silent peer, and for each PDU"
     )
     association_limit_s: float = Field(3600, gt=0, description="Seconds an association may last")
-    maximum_instance_mib: int = Field(1024, ge=1, description="Largest image taken, MiB")
+    maximum_instance_mib: int = Field(1024, ge=1, description="Largest image accepted, MiB")
     tls_certificate: Path | None = Field(
         None,
-        description="PEM file of the receiver's certificate (and its chain); set: it speaks TLS only",
+        description="PEM file of the receiver's certificate (and its chain); set: TLS only",
     )
     tls_key: Path | None = Field(None, description="PEM file of the certificate's key")
     tls_client_ca: Path | None = Field(
         None,
-        description="PEM file of the authority that senders' certificates must be of; unset: none is asked for",
+        description="PEM file of the CA that must have issued senders' certificates; unset: none "
+        "is required",
     )
     keep_days: float = Field(
         30,
@@ -111,33 +124,37 @@ class Settings(BaseSettings):
         0.85,
         gt=0,
         le=1,
-        description="How full (0–1) the store's disk may be before the oldest finished images go",
+        description="How full (0–1) the disk may be before the oldest images of finished studies "
+        "are removed",
     )
     disk_refuse_above: float = Field(
         0.95,
         gt=0,
         le=1,
-        description="How full (0–1) the store's disk may be before images are refused with 0xA700",
+        description="How full (0–1) the disk may be before images are refused with status 0xA700",
     )
 
     web: bool = Field(True, description="Let `lumbar up` serve the page and the REST API")
     web_host: str = Field(
         "127.0.0.1",
-        description="Address the page listens on; any but a loopback one needs a user and TLS or a proxy",
+        description="Address the page listens on; except on loopback it needs a user, and TLS or "
+        "a proxy",
     )
     web_port: int = Field(8080, ge=0, le=65535, description="TCP port of the page; 0: any free one")
     web_certificate: Path | None = Field(
         None,
-        description="PEM file of the page's certificate (and its chain); set: it speaks HTTPS only",
+        description="PEM file of the page's certificate (and its chain); set: HTTPS only",
     )
     web_key: Path | None = Field(None, description="PEM file of that certificate's key")
     web_proxy: str = Field(
         "",
-        description="Address of the reverse proxy that speaks HTTPS for the page; its X-Forwarded headers count",
+        description="Address of the reverse proxy that provides HTTPS; its X-Forwarded headers "
+        "are trusted",
     )
     viewer_url: str | None = Field(
         None,
-        description="Link to a viewer, with `{study}`, `{accession}` and `{patient}`: `https://ohif/viewer?…`",
+        description="Viewer URL with `{study}`, `{accession}` or `{patient}`: "
+        "`https://ohif/viewer?…`",
     )
     upload_mib: int = Field(
         2048, ge=1, description="Largest upload to the page, all its files together, MiB"
@@ -145,48 +162,61 @@ class Settings(BaseSettings):
 
     destinations: dict[str, str] = Field(
         default_factory=dict,
-        description="Where reports go: name → `dicom://AE@host:port` or `https://host/dicom-web`",
+        description="Report destinations: name → `dicom://AE@host:port` or "
+        "`https://host/dicom-web`",
     )
     attempts: int = Field(
-        20, ge=1, description="Tries of one job after what may pass, before it is given up"
+        20, ge=1, description="Attempts at a job after temporary errors before it fails"
     )
-    fault_attempts: int = Field(3, ge=1, description="Tries of one job after an internal fault")
-    worker_losses: int = Field(
-        10, ge=1, description="Workers lost over one job before it is given up"
+    fault_attempts: int = Field(
+        3, ge=1, description="Attempts at a job after internal faults before it fails"
     )
+    worker_losses: int = Field(10, ge=1, description="Workers lost on a job before it fails")
     retry_base_s: float = Field(
-        5, gt=0, description="First wait before a retry; doubled each time, with jitter"
+        5, gt=0, description="Seconds before the first retry; doubled each time, with jitter"
     )
-    retry_longest_s: float = Field(900, gt=0, description="Longest wait before a retry")
+    retry_longest_s: float = Field(900, gt=0, description="Maximum seconds before a retry")
 
     quiet_s: float = Field(
-        15, ge=0, description="Quiet seconds that complete a study with all three series roles"
+        15,
+        ge=0,
+        description="Seconds without a new image after which a study with all three series roles "
+        "is complete",
     )
     quiet_incomplete_s: float = Field(
-        120, ge=0, description="Quiet seconds that complete any study"
+        120, ge=0, description="Seconds without a new image after which any study is complete"
     )
     sweep_every_s: float = Field(0.5, gt=0, description="Seconds between two sweeps")
     lease_s: float = Field(
-        25, ge=1, description="Seconds after which a silent worker's job is given to another"
+        25,
+        ge=1,
+        description="Seconds without a heartbeat after which a worker's job is given to another",
     )
     job_limit_s: float = Field(
-        900, gt=0, description="Seconds after which a job is stuck: its worker is ended"
+        900,
+        gt=0,
+        description="Seconds after which a job counts as stuck and its worker is terminated",
     )
 
     rank_by_synthetic: bool = Field(
-        False, description="Let weights trained on phantoms only rank the worklist (the demo does)"
+        False, description="Let weights trained only on phantoms rank the worklist, as in the demo"
     )
     worklist_days: float = Field(
         7,
         ge=0,
-        description="Days after its last image that an unread study stays on the worklist; 0: until it is read",
+        description="Days an unread study stays on the worklist after its last image; 0: until "
+        "it is read",
     )
     uncertain_below: float = Field(
-        0.5, ge=0, le=1, description="A finding whose best probability is lower is marked uncertain"
+        0.5,
+        ge=0,
+        le=1,
+        description="A finding whose highest probability is lower is marked uncertain",
     )
     syslog: str | None = Field(
         None,
-        description="Where the audit trail is sent too: `tls://host:6514`, `tcp://host:601` or `udp://host:514`",
+        description="Server to send the audit trail to: `tls://host:6514`, `tcp://host:601` or "
+        "`udp://host:514`",
     )
     log_format: str = Field(
         "console", pattern="^(console|json)$", description="`console` or `json` log lines"
@@ -196,19 +226,19 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(title.strip() for title in value.split(",") if title.strip())
+            return tuple(entry.strip() for entry in value.split(",") if entry.strip())
         return value
 
     @field_validator("ae_title", "known_aes")
     @classmethod
-    def _are_ae_titles(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    def _check_ae_titles(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         for title in (value,) if isinstance(value, str) else value:
             if not AE_TITLE.fullmatch(title):
-                raise ValueError(f"{title!r} is no AE title: 1 to 16 characters, no backslash")
+                raise ValueError(f"{title!r} is not an AE title: 1 to 16 characters, no backslash")
         return value
 
     @model_validator(mode="after")
-    def _tls_is_whole(self) -> Self:
+    def _has_complete_tls(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise ValueError("tls_certificate and tls_key belong together; set both or neither")
         if (self.web_certificate is None) != (self.web_key is None):
@@ -219,7 +249,7 @@ class Settings(BaseSettings):
 
     @field_validator("syslog")
     @classmethod
-    def _is_a_syslog_server(cls, value: str | None) -> str | None:
+    def _check_syslog(cls, value: str | None) -> str | None:
         if value is not None:
             try:
                 Syslog(value)
@@ -229,20 +259,20 @@ class Settings(BaseSettings):
 
     @field_validator("viewer_url")
     @classmethod
-    def _is_a_link(cls, value: str | None) -> str | None:
+    def _check_viewer_url(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://", "weasis://")):
-            raise ValueError("viewer_url begins with http://, https:// or weasis://")
+            raise ValueError("viewer_url must begin with http://, https:// or weasis://")
         return value
 
     @model_validator(mode="after")
-    def _removes_before_it_refuses(self) -> Self:
+    def _check_disk_limits(self) -> Self:
         if self.disk_remove_above > self.disk_refuse_above:
             raise ValueError("disk_remove_above must not be larger than disk_refuse_above")
         return self
 
     @field_validator("destinations")
     @classmethod
-    def _parse(cls, value: dict[str, str]) -> dict[str, str]:
+    def _check_destinations(cls, value: dict[str, str]) -> dict[str, str]:
         for name, url in value.items():
             if not 1 <= len(name) <= 64:
                 raise ValueError(f"a destination's name has 1 to 64 characters, not {len(name)}")
@@ -268,41 +298,34 @@ class Settings(BaseSettings):
         """The settings in force.
 
         Raises:
-            WrongSetting: naming each wrong setting and what it should be.
+            WrongSetting: a setting is unknown or has an invalid value; the message names each.
         """
-        _refuse_misspelt(cls.model_fields)
+        _reject_misspelt(cls.model_fields)
         try:
             return cls(**overrides)  # type: ignore[arg-type]
         except ValidationError as error:
-            wrong = "; ".join(
-                f"{'_'.join(('LUMBAR', *map(str, problem['loc']))).upper()}: {problem['msg']}"
-                for problem in error.errors(include_url=False)
-            )
-            raise WrongSetting(
-                f"{wrong}. Correct it in the environment or in lumbar.toml"
-            ) from error
+            problems = "; ".join(map(_problem, error.errors(include_url=False)))
+            raise WrongSetting(f"{problems}. {CORRECT_IT}") from error
         except (SettingsError, ValueError) as error:
             reason = error.__cause__ or error
-            raise WrongSetting(
-                f"{error}: {reason}. Correct it in the environment or in lumbar.toml"
-            ) from error
+            raise WrongSetting(f"{error}: {reason}. {CORRECT_IT}") from error
 
     @cached_property
     def effective_database_url(self) -> str:
-        """The database in force."""
+        """The configured database, or SQLite under ``home``."""
         return self.database_url or f"sqlite:///{self.home / 'lumbar.sqlite'}"
 
     @cached_property
     def results_sha256(self) -> str:
-        """Of the settings that change what a result says; it is part of every report's identity."""
-        deciding = self.model_dump_json(include={"uncertain_below"})
-        return sha256(deciding.encode()).hexdigest()
+        """Of the settings that affect a result's content; part of every report's identity."""
+        relevant = self.model_dump_json(include={"uncertain_below"})
+        return sha256(relevant.encode()).hexdigest()
 
     def destination(self, name: str) -> Destination:
-        """A configured destination by its name.
+        """The configured destination of a name.
 
         Raises:
-            WrongSetting: when there is none of that name.
+            WrongSetting: no destination has that name.
         """
         if name not in self.destinations:
             known = ", ".join(sorted(self.destinations)) or "none is set"
@@ -312,11 +335,20 @@ class Settings(BaseSettings):
         return parse_destination(name, self.destinations[name])
 
 
-def _refuse_misspelt(known: Iterable[str]) -> None:
-    """A variable that looks like a setting's name but is none would else be ignored in silence."""
+def _problem(problem: ErrorDetails) -> str:
+    """``LUMBAR_PORT: Input should be a valid integer``."""
+    name = "_".join(("LUMBAR", *map(str, problem["loc"]))).upper()
+    return f"{name}: {problem['msg']}"
+
+
+def _reject_misspelt(known: Iterable[str]) -> None:
+    """Rejects variables that resemble a setting's name, which would otherwise be ignored silently.
+
+    Raises:
+        WrongSetting: there is such a variable.
+    """
     names = {f"LUMBAR_{name.upper()}" for name in known}
-    for variable in sorted(
-        name for name in os.environ if name.startswith("LUMBAR_") and name not in names
-    ):
-        if meant := get_close_matches(variable, names, n=1, cutoff=0.85):
-            raise WrongSetting(f"{variable} is no setting; is {meant[0]} meant?")
+    unknown = [name for name in os.environ if name.startswith("LUMBAR_") and name not in names]
+    for variable in sorted(unknown):
+        if similar := get_close_matches(variable, names, n=1, cutoff=0.85):
+            raise WrongSetting(f"{variable} is not a setting; is {similar[0]} meant?")

@@ -61,7 +61,7 @@ class Receiver:
         self._store = store
         self._refuse_above = settings.disk_refuse_above
         self._auditor = Auditor(database)
-        removed = store.remove_abandoned()
+        removed = store.remove_orphans()
         self._admission = Admission(settings.maximum_associations, settings.known_addresses)
         self._server = self._create_server(settings)
         self.port: int = self._server.server_address[1]
@@ -103,7 +103,7 @@ class Receiver:
             pdu_s=settings.network_timeout_s,
             association_s=settings.association_limit_s,
             dataset=settings.maximum_instance_mib * 2**20,
-            spool=self._store.own_folder(),
+            spool=self._store.staging_folder(),
         )
         return server
 

@@ -12,7 +12,7 @@ from db import accounts
 from db.database import Database
 from lumbar.networks import load_keypoints
 from lumbar.phantoms import PhantomTruth, write_study
-from lumbar.spine.levels import KeypointReader
+from lumbar.spine.keypoint_input import KeypointDetector
 from tests.databases import sqlite_database
 from tests.peers import Orthanc
 from tests.servers import Postgres, Redis
@@ -114,7 +114,7 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], tuple[P
 
 
 @pytest.fixture(scope="session")
-def keypoints() -> KeypointReader:
+def keypoints() -> KeypointDetector:
     """The shipped level locator."""
     return load_keypoints()
 

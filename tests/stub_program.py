@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import commands
 from commands import services
 from lumbar.spine.keypoint_input import AXIAL, SAGITTAL, Framing
-from lumbar.spine.label_discs import CELL_MM, SPACING
+from lumbar.spine.label_discs import CELL_MM, SPACING_MM
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from tests.faults import stub_reading
 from worker import analysis, preview
@@ -32,7 +32,7 @@ class StubKeypoints:
     """Every picture with some detail shows a usual spine in its middle, and every axial one a sac."""
 
     def sagittal(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
-        rows = 12 + np.cumsum([0, *SPACING]) / CELL_MM
+        rows = 12 + np.cumsum([0, *SPACING_MM]) / CELL_MM
         places = [(48, row) for row in rows] + [(47, row - 2) for row in rows[2:7]]
         detail = abs(np.diff(pictures, axis=2)).mean(axis=(1, 2)) > DETAIL
         return seen_at(places, SAGITTAL, len(pictures)) * detail[:, None, None, None]

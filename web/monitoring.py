@@ -73,7 +73,7 @@ class _SiteMetrics(Collector):
             figures.stages_s,
         )
         yield GaugeMetricFamily(
-            "lumbar_disk_fill_ratio", "Fill of the store's disk, 0-1", self._site.store.fill()
+            "lumbar_disk_fill_ratio", "Fill of the store's disk, 0-1", self._site.store.fill_ratio()
         )
 
 

@@ -120,7 +120,7 @@ def system(request: Request, site: TheSite, actor: Operator) -> Response:
         destinations=sorted(site.settings.destinations),
         bundles=bundles,
         in_flight=in_flight,
-        fill=site.store.fill(),
+        fill=site.store.fill_ratio(),
         settings=site.settings,
     )
 

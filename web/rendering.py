@@ -14,7 +14,7 @@ from markupsafe import Markup
 from db.models import Permission
 from lumbar import VERSION
 from lumbar.spine.anatomy import Condition, Level, Severity
-from lumbar.spine.provenance import CLEARS_NOBODY, RESEARCH_USE_ONLY
+from lumbar.spine.provenance import LOW_RANK_NOTICE, RESEARCH_USE_ONLY
 from web.auth import CSRF_FIELD
 
 CONFIRMATIONS = {  # what a page says after an action, by the `done` of its address
@@ -114,7 +114,7 @@ def _environment() -> Environment:
     }
     environment.globals |= {
         "RESEARCH_USE_ONLY": RESEARCH_USE_ONLY,
-        "CLEARS_NOBODY": CLEARS_NOBODY,
+        "LOW_RANK_NOTICE": LOW_RANK_NOTICE,
         "VERSION": VERSION,
         "SEVERITY_CLASS": SEVERITY_CLASS,
         "SHORT": SHORT,

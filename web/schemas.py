@@ -11,7 +11,7 @@ from db.read_models.findings import FoundRow
 from db.read_models.worklist import StudyPage, WorklistRow
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Severity
 from lumbar.spine.findings import Finding
-from lumbar.spine.provenance import CLEARS_NOBODY, RESEARCH_USE_ONLY
+from lumbar.spine.provenance import LOW_RANK_NOTICE, RESEARCH_USE_ONLY
 from web.params import WITHOUT_NUL, Moment
 
 
@@ -192,7 +192,7 @@ def studies_model(page: StudyPage) -> StudiesModel:
 def study_model(row: WorklistRow) -> StudyModel:
     """A study with the notices that stand on every output."""
     own = {name: getattr(row, name) for name in StudyModel.model_fields if hasattr(row, name)}
-    notices = row.bundle.trained_on.notices if row.bundle else (RESEARCH_USE_ONLY, CLEARS_NOBODY)
+    notices = row.bundle.trained_on.notices if row.bundle else (RESEARCH_USE_ONLY, LOW_RANK_NOTICE)
     return StudyModel(
         **own
         | {

@@ -10,11 +10,11 @@ from lumbar.errors import NotAnalysable, NotDicom
 from lumbar.networks import Networks
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Severity
 from lumbar.spine.candidates import Candidate
-from lumbar.spine.finding_points import recesses_on, sac_on, usual_place
+from lumbar.spine.finding_points import expected_position, locate_recesses, locate_sac
 from lumbar.spine.findings import Finding, ImagePoint, Probabilities
-from lumbar.spine.keypoint_input import AXIAL, picture
-from lumbar.spine.levels import SEEN, KeypointReader
-from lumbar.spine.roles import ALONE, Roles
+from lumbar.spine.keypoint_input import AXIAL, KeypointDetector, picture
+from lumbar.spine.levels import MIN_PRESENCE
+from lumbar.spine.roles import MAX_LOOSE_SLICES, Roles
 from lumbar.spine.slices import SliceHeader, Vector
 from worker.views import best_views, cut_views, grade
 
@@ -44,7 +44,7 @@ class Reading:
 
 def is_loose_axial(slices: SliceReader, roles: Roles) -> bool:
     """Whether a file or two were given alone, and they are axial."""
-    return len(set(slices.headers)) <= ALONE and set(roles.stacks) == {Role.AXIAL_T2}
+    return len(set(slices.headers)) <= MAX_LOOSE_SLICES and set(roles.stacks) == {Role.AXIAL_T2}
 
 
 def read_loose_axial(slices: SliceReader, roles: Roles, networks: Networks) -> tuple[Reading, ...]:
@@ -71,7 +71,7 @@ def not_assessed() -> tuple[Finding, ...]:
 
 
 def _recesses(
-    slices: SliceReader, roles: Roles, keypoints: KeypointReader
+    slices: SliceReader, roles: Roles, keypoints: KeypointDetector
 ) -> tuple[SliceHeader, Mapping[FindingKey, Vector]]:
     """The first slice on which the sac and a recess are seen, and the recesses' points, mm (LPS).
 
@@ -86,13 +86,13 @@ def _recesses(
             refusals.append(f"the slice cannot be read: {error}")
             continue
         (heat,) = keypoints.axial(view.pixels[np.newaxis])
-        presence, sac = sac_on(view, heat)
+        presence, sac = locate_sac(view, heat)
         keys = [key for key in ALL_FINDINGS if key.level is PLACEHOLDER]
-        usual = {key: usual_place(key, {PLACEHOLDER: sac}) for key in keys}
-        recesses = list(recesses_on(view, heat, PLACEHOLDER, usual))
-        if presence >= SEEN and max(mass for _, mass, _ in recesses) >= SEEN:
+        usual = {key: expected_position(key, {PLACEHOLDER: sac}) for key in keys}
+        recesses = list(locate_recesses(view, heat, PLACEHOLDER, usual))
+        if presence >= MIN_PRESENCE and max(mass for _, mass, _ in recesses) >= MIN_PRESENCE:
             return header, {
-                key: point if mass >= SEEN else usual[key] for key, mass, point in recesses
+                key: point if mass >= MIN_PRESENCE else usual[key] for key, mass, point in recesses
             }
         refusals.append("no lumbar dural sac with its recesses is seen in the slice")
     raise NotAnalysable(f"{refusals[0]}, and no other series shows where to look")

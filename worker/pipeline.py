@@ -10,9 +10,10 @@ from lumbar.networks import Networks
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey
 from lumbar.spine.candidates import candidates
 from lumbar.spine.finding_points import Points, find_points
-from lumbar.spine.findings import SHOWN, Finding
-from lumbar.spine.levels import KeypointReader, Levels, locate_levels
-from lumbar.spine.roles import ALONE, Roles, assign_roles
+from lumbar.spine.findings import MIN_VIEW_PROBABILITY, Finding
+from lumbar.spine.keypoint_input import KeypointDetector
+from lumbar.spine.levels import Levels, locate_levels
+from lumbar.spine.roles import MAX_LOOSE_SLICES, Roles, assign_roles
 from worker.loose_slice import Reading, is_loose_axial, not_assessed, read_loose_axial
 from worker.views import View, best_views, cut_views, grade
 
@@ -97,12 +98,12 @@ def analyse(instances: Sequence[MRInstance], networks: Networks) -> Analysis:
         located.levels,
         tuple(best),
     )
-    if len(set(slices.headers)) > ALONE:
+    if len(set(slices.headers)) > MAX_LOOSE_SLICES:
         analysis.require_assessed()
     return analysis
 
 
-def locate(slices: SliceReader, roles: Roles, keypoints: KeypointReader) -> Located:
+def locate(slices: SliceReader, roles: Roles, keypoints: KeypointDetector) -> Located:
     """Levels, points and crops.
 
     Raises:
@@ -110,7 +111,7 @@ def locate(slices: SliceReader, roles: Roles, keypoints: KeypointReader) -> Loca
     """
     levels = locate_levels(roles, slices.read, keypoints)
     points = find_points(levels, roles, slices.read, keypoints)
-    chosen, no_candidate = candidates(roles, points.at if levels.midline_known else {})
+    chosen, no_candidate = candidates(roles, points.positions if levels.midline_known else {})
     if not levels.midline_known:
         no_candidate = {
             key: OFF_MIDLINE if "not found" in why else why for key, why in no_candidate.items()
@@ -134,7 +135,7 @@ def read_with(
 def _poorly_shown(findings: Sequence[Finding]) -> tuple[str, ...]:
     """VGG16 does not recognise the condition's view: the severity there is less reliable."""
     assessed = [finding for finding in findings if finding.shows is not None]
-    poor = [f for f in assessed if f.shows is not None and f.shows < SHOWN]
+    poor = [f for f in assessed if f.shows is not None and f.shows < MIN_VIEW_PROBABILITY]
     if poor and len(poor) == len(assessed):
         return ("VGG16 recognises the view of no finding",)
     poorly_shown = []

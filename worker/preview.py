@@ -12,7 +12,7 @@ from db.context import SiteContext
 from db.leases import LeaseLostError
 from db.preview_results import PreviewFinding, PreviewResult
 from db.previews import ClaimedPreview
-from lumbar.dicom.discover import MRInstance, Refused, find_instances
+from lumbar.dicom.discover import MRInstance, RejectedFile, find_instances
 from lumbar.dicom.instance_identity import Identity, identify
 from lumbar.errors import NotAnalysable, NotDicom, Permanent
 from lumbar.networks import Networks
@@ -72,7 +72,7 @@ def _read(
     return replace(result, choices=(*result.choices, *_passed_over(refused)))
 
 
-def _passed_over(refused: Sequence[Refused]) -> tuple[str, ...]:
+def _passed_over(refused: Sequence[RejectedFile]) -> tuple[str, ...]:
     counts = Counter(file.reason for file in refused)
     return tuple(
         f"{count} {'file' if count == 1 else 'files'} passed over: {why}"

@@ -10,7 +10,7 @@ from db.context import SiteContext
 from db.ingest import Arrival, IngestResult, ingest
 from db.preview_results import PreviewResult
 from lumbar.dicom.discover import files_in
-from lumbar.dicom.headers import refusing, text
+from lumbar.dicom.headers import raising_not_dicom, text
 from lumbar.dicom.instance_identity import Identity
 from lumbar.dicom.pixels import TRANSFER_SYNTAXES
 from lumbar.errors import NotAnalysable, NotDicom
@@ -52,7 +52,7 @@ def ingest_files(
 
 def _ingest(site: SiteContext, file: Path, identity: Identity) -> IngestResult:
     with file.open("rb") as stream:
-        with refusing("the file meta information cannot be read"):
+        with raising_not_dicom("the file meta information cannot be read"):
             # leaves the stream where the dataset begins
             head = read_partial(stream, stop_when=lambda *_: True)
             syntax = text(head.file_meta, "TransferSyntaxUID")

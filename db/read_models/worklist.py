@@ -21,9 +21,9 @@ from db.read_models.study_queries import caveats_of, identity_of, in_parts
 from db.types import UtcDateTime
 from lumbar.errors import NotFound
 from lumbar.spine.anatomy import FindingKey, Severity
-from lumbar.spine.findings import SHOWN
+from lumbar.spine.findings import MIN_VIEW_PROBABILITY
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
-from lumbar.spine.urgency import WAITED_LONG, Standing, Urgency, urgency
+from lumbar.spine.urgency import LONG_WAIT, TriageFactors, Urgency, urgency
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WRITTEN = re.compile(
@@ -140,7 +140,7 @@ def worklist(
             )
             found += [(_Cursor.of(study, n), study) for study in session.scalars(asked.limit(left))]
     if more is None or len(found) < more:
-        rest = [Study.last_received_at > now - 2 * WAITED_LONG, *(~run for run in runs)]
+        rest = [Study.last_received_at > now - 2 * LONG_WAIT, *(~run for run in runs)]
         few = session.scalars(select(Study).where(*wanted, *rest)).all()
         places = _places(session, few, ranking, now, {})
         ranked = sorted(
@@ -209,7 +209,7 @@ def waiting(session: Session, ranking: Ranking, now: datetime | None = None) -> 
 def _runs(ranking: Ranking, now: datetime) -> tuple[ColumnElement[bool], ...]:
     """The runs that are read from indexes, in their order; each study is in one of them at most."""
     stat, severe = Study.stat.is_(True), _severe(ranking)
-    waited = Study.last_received_at <= now - 2 * WAITED_LONG
+    waited = Study.last_received_at <= now - 2 * LONG_WAIT
     return stat, Study.stat.is_(False) & severe, Study.stat.is_(False) & ~severe & waited
 
 
@@ -299,15 +299,15 @@ def _places(
         own = counted.get(study.id, _Counted())
         read_again = own.bundle is not None and study.ended_at is None
         place, why = urgency(
-            Standing(
+            TriageFactors(
                 severe=severe.get(study.id, ()),
                 moderate=own.moderate,
                 uncertain=own.uncertain,
                 not_assessed=own.not_assessed,
                 numbering_uncertain=study.id in doubtful,
-                unread_because=None if read_again else _unread_because(study),
-                read_again=read_again,
-                ranks=own.bundle is None or ranking.ranks(own.bundle.trained_on),
+                no_findings_reason=None if read_again else _unread_because(study),
+                reanalysis_pending=read_again,
+                weights_may_rank=own.bundle is None or ranking.ranks(own.bundle.trained_on),
                 stat=study.stat,
                 waiting=now - study.last_received_at,
             )
@@ -394,7 +394,7 @@ def _images(session: Session, ids: Sequence[int]) -> dict[int, int]:
 
 def _counted(session: Session, ids: Sequence[int], uncertain_below: float) -> dict[int, _Counted]:
     """Over the current findings: how many are moderate, uncertain and not assessed, and the bundle."""
-    unsure = (FindingRow.shows < SHOWN) | (
+    unsure = (FindingRow.shows < MIN_VIEW_PROBABILITY) | (
         (FindingRow.normal_mild < uncertain_below)
         & (FindingRow.moderate < uncertain_below)
         & (FindingRow.severe < uncertain_below)

@@ -1,4 +1,4 @@
-"""DICOM files in: headers to values, pixels decoded within limits, folders and zips walked."""
+"""DICOM input: headers become values, pixels are decoded within limits, folders and zips walked."""
 
 import logging
 

@@ -1,6 +1,6 @@
-"""Compressed pixels, decoded in a child process: a damaged bitstream can crash a native decoder.
+"""Decodes compressed pixels in a child process: a damaged bitstream can crash a native decoder.
 
-``python -m lumbar.dicom.decoder`` is the child.
+``python -m lumbar.dicom.decoder`` is the child process.
 """
 
 from pathlib import Path
@@ -22,11 +22,12 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from lumbar.dicom.headers import refusing
-from lumbar.dicom.sandbox import Answer, Child, Died, serve
+from lumbar.dicom.headers import raising_not_dicom
+from lumbar.dicom.sandbox import ChildProcess, ChildProcessDied, Response, serve
 from lumbar.errors import NotDicom
 
-DECODERS = {  # one each: the next one would only be handed the bytes that the first has refused
+# One decoder per transfer syntax: a second would only be given the bytes the first has refused.
+DECODERS = {
     RLELossless: "pydicom",
     JPEG2000Lossless: "gdcm",
     JPEG2000: "gdcm",
@@ -37,31 +38,33 @@ DECODERS = {  # one each: the next one would only be handed the bytes that the f
     JPEGBaseline8Bit: "gdcm",
     JPEGExtended12Bit: "gdcm",
 }
-SECONDS = 20  # for one slice
-MEMORY = 384 * 2**20  # bytes, for one slice of at most 2048 × 2048
+SECONDS = 20  # per slice
+MEMORY = 384 * 2**20  # bytes, per slice of at most 2048 × 2048
 
-child = Child("lumbar.dicom.decoder")
+child = ChildProcess("lumbar.dicom.decoder")
 
 
 def decode(path: Path, index: int, syntax: UID) -> NDArray[Any]:
-    """One frame as stored, (rows, columns). ``index`` is 0-based. Raises NotDicom where it cannot be decoded.
+    """One frame as stored, (rows, columns). ``index`` is 0-based.
 
-    Whoever calls this has checked the file's sizes: see ``lumbar.dicom.pixels``.
+    The caller has checked the file's sizes (see ``lumbar.dicom.pixels``).
+
+    Raises:
+        NotDicom: the frame cannot be decoded.
     """
+    request = {"path": str(path.resolve()), "index": index, "plugin": DECODERS[syntax]}
     try:
-        described, pixels = child.ask(
-            {"path": str(path.resolve()), "index": index, "plugin": DECODERS[syntax]}
-        )
+        response, pixels = child.request(request)
         if pixels:
-            return np.frombuffer(pixels, described["dtype"]).reshape(described["shape"])
-    except Died:
+            return np.frombuffer(pixels, response["dtype"]).reshape(response["shape"])
+    except ChildProcessDied:
         pass
     raise NotDicom(f"the pixels cannot be decoded ({syntax.name})")
 
 
-def _answer(request: dict[str, Any]) -> Answer:
+def _respond(request: dict[str, Any]) -> Response:
     try:
-        with refusing("it cannot be decoded"):
+        with raising_not_dicom("it cannot be decoded"):
             frame = pixel_array(
                 request["path"], index=request["index"], raw=True, decoding_plugin=request["plugin"]
             )
@@ -71,4 +74,4 @@ def _answer(request: dict[str, Any]) -> Answer:
 
 
 if __name__ == "__main__":
-    serve(_answer, seconds=SECONDS, memory=MEMORY)
+    serve(_respond, seconds=SECONDS, memory=MEMORY)

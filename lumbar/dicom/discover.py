@@ -1,4 +1,4 @@
-"""A file, a folder or a zip of DICOM, as a person gives it."""
+"""Finds DICOM instances in a file, a folder or a zip."""
 
 import zipfile
 from collections import Counter
@@ -13,7 +13,7 @@ from lumbar.errors import NotAnalysable, NotDicom
 from lumbar.spine.slices import SliceHeader
 
 MAX_FILES = 20_000
-MAX_BYTES = 4 * 2**30  # of a zip's contents
+MAX_BYTES = 4 * 2**30  # of a zip's unpacked contents
 TOO_LARGE = f"the zip unpacks to more than {MAX_BYTES // 2**30} GiB"
 ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 CHUNK = 2**20
@@ -21,7 +21,7 @@ CHUNK = 2**20
 
 @dataclass(frozen=True)
 class MRInstance:
-    """An MR instance: its file, its header without pixels, and one slice header a frame."""
+    """An MR instance: its file, its header without pixels, and one slice header per frame."""
 
     path: Path
     header: Dataset
@@ -29,7 +29,7 @@ class MRInstance:
 
 
 @dataclass(frozen=True)
-class Refused:
+class RejectedFile:
     """A file that was passed over. ``path`` may name a patient; ``reason`` never does."""
 
     path: Path
@@ -38,47 +38,48 @@ class Refused:
 
 def find_instances(
     path: Path, scratch: Path, check: Callable[[Path], object] = lambda file: None
-) -> tuple[list[MRInstance], list[Refused]]:
-    """Every MR instance in a file, a folder with its sub-folders, or a zip, in the order of the files' names. Links
-    that lead out of the folder are not followed.
+) -> tuple[list[MRInstance], list[RejectedFile]]:
+    """Every MR instance in a file, a folder with its sub-folders, or a zip, by file name.
 
-    ``scratch`` is an empty folder to unpack a zip into; the caller removes it once the pixels are read. Files
-    inside a zip are numbered, never named by the zip. ``check`` sees each file first and raises NotDicom on one that
-    must not even be opened here. Raises NotAnalysable where there is nothing to read.
+    ``scratch``: an empty folder to unpack a zip into; the caller removes it once the pixels have
+    been read. The files of a zip are numbered, never named after its members. ``check`` is called
+    with each file first, and raises NotDicom on one that must not even be opened in this process.
+    Links that lead out of the folder are not followed.
+
+    Raises:
+        NotAnalysable: there is nothing to read.
     """
     instances: list[MRInstance] = []
-    refused: list[Refused] = []
+    rejected: list[RejectedFile] = []
     for file in files_in(path, scratch):
         try:
             check(file)
             header = read_header(file)
             instances.append(MRInstance(file, header, tuple(slice_headers(header))))
         except NotDicom as error:
-            refused.append(Refused(file, str(error)))
+            rejected.append(RejectedFile(file, str(error)))
     if not instances:
-        reasons = Counter(r.reason for r in refused if r.reason != "not a DICOM file")
+        reasons = Counter(r.reason for r in rejected if r.reason != "not a DICOM file")
         if not reasons:
             raise NotAnalysable("the input holds no DICOM files")
         raise NotAnalysable(
             f"the input holds no MR slice that can be read: {reasons.most_common(1)[0][0]}"
         )
-    return instances, refused
+    return instances, rejected
 
 
 def files_in(path: Path, scratch: Path) -> list[Path]:
-    """Every file, as for ``find_instances``, whatever it holds. Raises NotAnalysable."""
+    """Every file of the input, whatever it contains; arguments as for ``find_instances``.
+
+    Raises:
+        NotAnalysable: the input is no file or folder, is too large, or cannot be opened or
+            unpacked.
+    """
     if path.is_dir():
-        here = path.resolve()
-        files = sorted(
-            p for p in path.rglob("*") if p.is_file() and p.resolve().is_relative_to(here)
-        )
-        if len(files) > MAX_FILES:
-            raise NotAnalysable(f"the folder holds more than {MAX_FILES} files")
-        return files
+        return _files_below(path)
     if path.exists() and not path.is_file():
-        raise NotAnalysable(
-            "the input is neither a file nor a folder"
-        )  # a pipe would be waited for without end
+        # Reading a pipe could block for ever.
+        raise NotAnalysable("the input is neither a file nor a folder")
     try:
         with path.open("rb") as stream:
             start = stream.read(4)
@@ -87,9 +88,19 @@ def files_in(path: Path, scratch: Path) -> list[Path]:
     return _unpack(path, scratch) if start in ZIP_STARTS else [path]
 
 
+def _files_below(folder: Path) -> list[Path]:
+    root = folder.resolve()
+    files = sorted(
+        file for file in folder.rglob("*") if file.is_file() and file.resolve().is_relative_to(root)
+    )
+    if len(files) > MAX_FILES:
+        raise NotAnalysable(f"the folder holds more than {MAX_FILES} files")
+    return files
+
+
 def _unpack(path: Path, scratch: Path) -> list[Path]:
     files: list[Path] = []
-    left = MAX_BYTES
+    remaining = MAX_BYTES
     try:
         with zipfile.ZipFile(path) as archive:
             members = sorted(
@@ -101,7 +112,7 @@ def _unpack(path: Path, scratch: Path) -> list[Path]:
                 raise NotAnalysable(TOO_LARGE)
             for ordinal, member in enumerate(members, 1):
                 files.append(scratch / f"{ordinal:06}.dcm")
-                left -= _copy(archive, member, files[-1], left)
+                remaining -= _copy(archive, member, files[-1], remaining)
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
         reason = "it is encrypted" if "encrypted" in str(error) else "it is damaged"
         raise NotAnalysable(f"the zip cannot be unpacked: {reason}") from None
@@ -109,7 +120,11 @@ def _unpack(path: Path, scratch: Path) -> list[Path]:
 
 
 def _copy(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, limit: int) -> int:
-    """Counts what really comes out: a zip's own figures may lie."""
+    """Unpacks a member and returns its size, counted here: the size a zip declares may be false.
+
+    Raises:
+        NotAnalysable: it is larger than ``limit`` bytes.
+    """
     written = 0
     with archive.open(member) as source, target.open("wb") as out:
         while chunk := source.read(CHUNK):

@@ -1,7 +1,7 @@
-"""What an instance says it is and whom it belongs to, read from its header in a child process.
+"""What an instance is and whose it is, read from its header in a child process.
 
-``python -m lumbar.dicom.instance_identity`` is the child process. What it could read within its limits, a worker can
-read within them too.
+``python -m lumbar.dicom.instance_identity`` is the child process. A header that it could read
+within its limits can also be read by a worker within them.
 """
 
 from dataclasses import asdict, dataclass
@@ -10,32 +10,34 @@ from typing import Any
 
 from pydicom import Dataset
 
-from lumbar.dicom.headers import read_header, refusing, slice_headers, text
-from lumbar.dicom.sandbox import Answer, Child, Died, serve
+from lumbar.dicom.headers import raising_not_dicom, read_header, slice_headers, text
+from lumbar.dicom.sandbox import ChildProcess, ChildProcessDied, Response, serve
 from lumbar.errors import NotDicom
 from lumbar.spine.anatomy import Role
 from lumbar.spine.roles import role_of
 
-SECONDS = 10  # for one header
-MEMORY = 192 * 2**20  # bytes, for one header
+SECONDS = 10  # per header
+MEMORY = 192 * 2**20  # bytes, per header
 
 SCANNER = ("Manufacturer", "ManufacturerModelName", "StationName")
 
-child = Child("lumbar.dicom.instance_identity")
+child = ChildProcess("lumbar.dicom.instance_identity")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Values of one header; texts are trimmed to the lengths given, empty where the header has none."""
+    """Values of one header.
 
-    sop_class_uid: str  # UIDs as they stand there, not checked
+    Texts are cut to the stated number of characters; empty where the header has none.
+    """
+
+    sop_class_uid: str  # 128, as are all UIDs; as written in the header, not validated
     sop_instance_uid: str
     series_instance_uid: str
     study_instance_uid: str
-    patient_identifier: (
-        str  # 64; may be empty (type 2): then nothing but the study tells whose it is
-    )
-    issuer: str  # 64; of the patient's identifier
+    # 64; may be empty (type 2), and then only the study identifies the patient
+    patient_identifier: str
+    issuer: str  # 64; of the patient identifier
     patient_name: str  # 320
     birth_date: str  # 8
     sex: str  # 16
@@ -43,34 +45,38 @@ class Identity:
     study_date: str  # 8
     study_time: str  # 16
     study_description: str  # 64
-    scanner: str  # 64; maker, model, station
-    stat: bool  # ordered as urgent
+    scanner: str  # 64; manufacturer, model, station
+    stat: bool  # ordered as STAT or HIGH priority
     series_number: int | None
     series_description: str  # 64
-    slices: int  # frames, or 1
-    role: Role | None  # what a whole series of such slices would be read for
+    slices: int  # the number of frames; 1 in a single-frame instance
+    role: Role | None  # of a whole series of such slices
 
 
 def identify(path: Path) -> Identity:
     """Reads a DICOM file's header.
 
     Raises:
-        NotDicom: it cannot be read within the limits of time and memory.
+        NotDicom: it cannot be read within the time and memory limits.
     """
     try:
-        described, _ = child.ask({"path": str(path.resolve())})
-    except Died:
-        raise NotDicom("the header takes more time or memory than a header may") from None
-    if "why" in described:
-        raise NotDicom(described["why"])
-    role = described.pop("role")
-    del described["bytes"]
-    return Identity(**described, role=Role(role) if role else None)
+        response, _ = child.request({"path": str(path.resolve())})
+    except ChildProcessDied:
+        raise NotDicom("reading the header exceeds the time or memory limit") from None
+    if "error" in response:
+        raise NotDicom(response["error"])
+    role = response.pop("role")
+    del response["bytes"]
+    return Identity(**response, role=Role(role) if role else None)
 
 
 def identity_of(header: Dataset) -> Identity:
-    """The identity that a header states. Raises NotDicom where its elements are damaged."""
-    with refusing("the header cannot be read; it may be damaged"):
+    """The identity stated in a header.
+
+    Raises:
+        NotDicom: its elements are damaged.
+    """
+    with raising_not_dicom("the header cannot be read; it may be damaged"):
         slices, role = _slices(header)
         return Identity(
             sop_class_uid=text(header, "SOPClassUID")[:128],
@@ -96,14 +102,15 @@ def identity_of(header: Dataset) -> Identity:
 
 
 def _scanner(header: Dataset) -> str:
-    """``SIEMENS Aera MRC40123``; the maker's name is left out where the model's begins with it."""
-    maker, model, station = (_text(header, word, 64) for word in SCANNER)
-    parts = ("" if model.lower().startswith(maker.lower()) else maker, model, station)
+    """``SIEMENS Aera MRC40123``; no manufacturer if the model's name already begins with it."""
+    manufacturer, model, station = (_text(header, keyword, 64) for keyword in SCANNER)
+    repeated = model.lower().startswith(manufacturer.lower())
+    parts = ("" if repeated else manufacturer, model, station)
     return " ".join(filter(None, parts))[:64].strip()
 
 
 def _slices(header: Dataset) -> tuple[int, Role | None]:
-    """How many slices the instance holds and what they would be read for; geometry is judged at the analysis."""
+    """The number of slices and their role. Invalid geometry is reported by the analysis."""
     try:
         slices = slice_headers(header)
     except NotDicom:
@@ -111,16 +118,16 @@ def _slices(header: Dataset) -> tuple[int, Role | None]:
     return len(slices), role_of(slices[0])
 
 
-def _text(header: Dataset, keyword: str, longest: int) -> str:
-    """The element's text as a database can hold it: no NUL, nothing that is no character."""
+def _text(header: Dataset, keyword: str, max_length: int) -> str:
+    """The element's text as a database can store it: no NUL, no invalid characters."""
     value = header.get(keyword)
     if value is None:
         return ""
-    return str(value).replace("\0", "").encode("utf-8", "replace").decode().strip(" ")[:longest]
+    return str(value).replace("\0", "").encode("utf-8", "replace").decode().strip(" ")[:max_length]
 
 
 def _whole(header: Dataset, keyword: str) -> int | None:
-    """An integer that fits its column; IS allows more digits than that (PS3.5 6.2)."""
+    """An integer that fits a 32-bit column; IS permits longer ones (PS3.5 6.2)."""
     value = header.get(keyword)
     try:
         number = int(value)
@@ -129,12 +136,12 @@ def _whole(header: Dataset, keyword: str) -> int | None:
     return number if abs(number) < 2**31 else None
 
 
-def _answer(request: dict[str, Any]) -> Answer:
+def _respond(request: dict[str, Any]) -> Response:
     try:
         return asdict(identity_of(read_header(Path(request["path"])))), b""
     except NotDicom as error:
-        return {"why": str(error)}, b""
+        return {"error": str(error)}, b""
 
 
 if __name__ == "__main__":
-    serve(_answer, seconds=SECONDS, memory=MEMORY)
+    serve(_respond, seconds=SECONDS, memory=MEMORY)

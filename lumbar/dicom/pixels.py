@@ -1,4 +1,4 @@
-"""Pixels of strangers' files: checked against the header before decoding, decoded one frame at a time."""
+"""Pixels of untrusted files: checked against the header first, then decoded frame by frame."""
 
 from pathlib import Path
 from struct import Struct
@@ -13,37 +13,44 @@ from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, Implic
 from lumbar.dicom.codestreams import declared_size
 from lumbar.dicom.decoder import DECODERS, decode
 from lumbar.dicom.headers import (
+    first_number,
     frame_count,
-    frame_places,
-    number,
+    frame_datasets,
+    raising_not_dicom,
     read_header,
     read_up_to_pixels,
-    refusing,
     text,
 )
 from lumbar.errors import NotDicom
 
-MAX_PIXELS = 2048 * 2048  # in one slice; MR matrices reach 1024
+MAX_PIXELS = 2048 * 2048  # per slice; MR matrices reach 1024
 UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
-TRANSFER_SYNTAXES = (*UNCOMPRESSED, *DECODERS)  # all that is read, and so all that is received
+TRANSFER_SYNTAXES = (*UNCOMPRESSED, *DECODERS)  # all that can be read, so all that is accepted
 
 UNDEFINED = 0xFFFFFFFF
 ITEM, SEQUENCE_DELIMITER = 0xFFFEE000, 0xFFFEE0DD
-HEAD_OF_FRAGMENT = 65536  # bytes in which a codestream states its size
+FRAGMENT_HEAD = 65536  # bytes within which a codestream states its size
 
 
 def read_slice(path: Path, frame: int | None) -> NDArray[np.float32]:
-    """One slice's pixels, (rows, columns), rescaled by the header's slope and intercept, bright is bright.
+    """One slice's pixels, (rows, columns), rescaled by the header's slope and intercept.
 
-    ``frame`` is 1-based; None in a single-frame instance. Only that frame is decoded. Raises NotDicom, with a reason,
-    where the pixels are missing, cut short, too large, of a kind that is not read, or cannot be decoded.
+    Bright tissue has high values, in MONOCHROME1 images too. ``frame`` is 1-based; None in a
+    single-frame instance. Only that frame is decoded.
+
+    Raises:
+        NotDicom: the pixels are missing, cut short, too large, of an unsupported kind, or cannot be
+            decoded.
     """
     header = read_header(path)
-    with refusing("the header cannot be read; it may be damaged"):
+    with raising_not_dicom("the header cannot be read; it may be damaged"):
         syntax = UID(text(header.file_meta, "TransferSyntaxUID"))
         _check_kind(header, syntax, frame)
-        places = frame_places(header, frame)
-    with refusing(f"the pixels cannot be decoded ({syntax.name})"), path.open("rb") as stream:
+        datasets = frame_datasets(header, frame)
+    with (
+        raising_not_dicom(f"the pixels cannot be decoded ({syntax.name})"),
+        path.open("rb") as stream,
+    ):
         _check_bytes(stream, header, syntax)
         index = (frame or 1) - 1
         stored = (
@@ -53,35 +60,30 @@ def read_slice(path: Path, frame: int | None) -> NDArray[np.float32]:
         )
         if stored.shape != (header.Rows, header.Columns):
             raise NotDicom("the decoded pixels do not have the header's rows and columns")
-        return _rescaled(stored, places)
+        return _rescaled(stored, datasets)
 
 
-def _rescaled(stored: NDArray[Any], places: list[Dataset]) -> NDArray[np.float32]:
+def _rescaled(stored: NDArray[Any], datasets: list[Dataset]) -> NDArray[np.float32]:
     image = stored.astype(np.float32)
     with np.errstate(all="ignore"):
-        image *= number(places, "RescaleSlope") or 1
-        image += number(places, "RescaleIntercept") or 0
+        image *= first_number(datasets, "RescaleSlope") or 1
+        image += first_number(datasets, "RescaleIntercept") or 0
     if not np.isfinite(image).all():
         raise NotDicom("RescaleSlope and RescaleIntercept overflow the pixels")
-    if text(places[-1], "PhotometricInterpretation") == "MONOCHROME1":
+    if text(datasets[-1], "PhotometricInterpretation") == "MONOCHROME1":
         image = image.max() + image.min() - image
     return image
 
 
 def _check_kind(header: Dataset, syntax: UID, frame: int | None) -> None:
     if syntax not in TRANSFER_SYNTAXES:
-        raise NotDicom(
-            f"the transfer syntax is not read: {syntax.name if syntax.is_transfer_syntax else 'unknown'}"
-        )
-    if header.get("SamplesPerPixel", 1) != 1 or header.get("PhotometricInterpretation") not in (
-        "MONOCHROME1",
-        "MONOCHROME2",
-    ):
+        name = syntax.name if syntax.is_transfer_syntax else "unknown"
+        raise NotDicom(f"the transfer syntax is not supported: {name}")
+    photometric = header.get("PhotometricInterpretation")
+    if header.get("SamplesPerPixel", 1) != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise NotDicom("not a greyscale image")
-    if (
-        header.get("BitsAllocated") not in (8, 16)
-        or not 1 <= header.BitsStored <= header.BitsAllocated
-    ):
+    allocated = header.get("BitsAllocated")
+    if allocated not in (8, 16) or not 1 <= header.BitsStored <= allocated:
         raise NotDicom("BitsAllocated is not 8 or 16, or BitsStored does not fit it")
     if not 1 <= header.Rows * header.Columns <= MAX_PIXELS:
         raise NotDicom(f"the image is empty or larger than {MAX_PIXELS} pixels")
@@ -93,56 +95,67 @@ def _check_kind(header: Dataset, syntax: UID, frame: int | None) -> None:
 
 
 def _check_bytes(stream: BinaryIO, header: Dataset, syntax: UID) -> None:
-    """Holds what the header promises against the bytes that are there, before any decoder sees them."""
+    """Checks the size that the header declares against the bytes present, before any decoding.
+
+    Raises:
+        NotDicom: there are fewer, or implausibly many, or a fragment declares another size.
+    """
     expected = header.Rows * header.Columns * header.BitsAllocated // 8 * frame_count(header)
     length, start, end = _pixel_element(stream, syntax)
     if syntax in UNCOMPRESSED:
-        found = min(length, end - start)
-        if length == UNDEFINED or found < expected:
-            raise NotDicom(f"the pixels are cut short: {found} of {expected} bytes")
+        present = min(length, end - start)
+        if length == UNDEFINED or present < expected:
+            raise NotDicom(f"the pixels are cut short: {present} of {expected} bytes")
         return
     if length != UNDEFINED:
         raise NotDicom("the compressed pixels are not in fragments")
     fragments = _fragments(stream, start, end)[1:]  # the first is the offset table
     if not fragments:
         raise NotDicom("the pixels are cut short: there are no fragments")
-    if sum(size for _, size in fragments) > 2 * expected + HEAD_OF_FRAGMENT:
+    if sum(size for _, size in fragments) > 2 * expected + FRAGMENT_HEAD:
         raise NotDicom("the compressed pixels are larger than the image they stand for")
     for offset, size in fragments:
         stream.seek(offset)
-        declared = declared_size(stream.read(min(size, HEAD_OF_FRAGMENT)))
+        declared = declared_size(stream.read(min(size, FRAGMENT_HEAD)))
         if declared not in (None, (header.Rows, header.Columns)):
             raise NotDicom("the compressed pixels do not have the header's rows and columns")
 
 
 def _pixel_element(stream: BinaryIO, syntax: UID) -> tuple[int, int, int]:
-    """The pixel element's declared length, its value's offset and the end of the file."""
+    """The pixel element's declared length, the offset of its value, and the end of the file.
+
+    Raises:
+        NotDicom: the file ends before it, or has its pixels in another element than PixelData.
+    """
     read_up_to_pixels(stream)
-    element = Struct(
-        ("<" if syntax.is_little_endian else ">") + ("HHL" if syntax.is_implicit_VR else "HH4xL")
-    )
-    head = stream.read(element.size)
+    byte_order = "<" if syntax.is_little_endian else ">"
+    layout = Struct(byte_order + ("HHL" if syntax.is_implicit_VR else "HH4xL"))
+    head = stream.read(layout.size)
     start = stream.tell()
     end = stream.seek(0, 2)
-    if len(head) < element.size:
+    if len(head) < layout.size:
         raise NotDicom("the file holds no pixels, or is cut short before them")
-    group, number_, length = element.unpack(head)
-    if (group, number_) != (0x7FE0, 0x0010):
+    group, element, length = layout.unpack(head)
+    if (group, element) != (0x7FE0, 0x0010):
         raise NotDicom("the pixels are not in PixelData")
     return length, start, end
 
 
 def _fragments(stream: BinaryIO, start: int, end: int) -> list[tuple[int, int]]:
-    """(offset, size) of every item. A missing closing delimiter is forgiven, a fragment cut short is not."""
-    head = Struct("<HHL")
+    """(offset, size) of every item. A missing closing delimiter is tolerated.
+
+    Raises:
+        NotDicom: a fragment is cut short.
+    """
+    layout = Struct("<HHL")
     fragments: list[tuple[int, int]] = []
-    while start + head.size <= end:
+    while start + layout.size <= end:
         stream.seek(start)
-        group, element, size = head.unpack(stream.read(head.size))
+        group, element, size = layout.unpack(stream.read(layout.size))
         tag = group << 16 | element
         if tag == SEQUENCE_DELIMITER:
             break
-        start += head.size + size
+        start += layout.size + size
         if tag != ITEM or start > end:
             raise NotDicom("the pixels are cut short: a fragment runs past the end of the file")
         fragments.append((start - size, size))

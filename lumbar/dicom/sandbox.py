@@ -1,8 +1,9 @@
-"""Strangers' bytes are parsed and decoded in child processes with limits: they may crash, hang or bloat a parser.
+"""Untrusted bytes are parsed and decoded in child processes with time and memory limits.
 
-A child stays, answers one request a line, and is started again after it has died. A request is a line of JSON; an
-answer is a line of JSON whose ``bytes`` tells how many bytes follow it. What a child prints goes nowhere: it may hold
-patients' values.
+They may crash a parser, hang it or exhaust its memory. A child process serves one request after
+another and is restarted after it has died. A request is a line of JSON; a response is a line of
+JSON whose ``bytes`` states how many bytes of content follow. Whatever else a child prints is
+discarded, as it may contain patients' values.
 """
 
 import atexit
@@ -17,52 +18,57 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-Answer = tuple[dict[str, Any], bytes]
+Response = tuple[dict[str, Any], bytes]
 
-_ONE_THREAD = {
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-}  # threads' stacks would count as memory
+# The stacks of further threads would count towards the memory limit.
+_SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
-class Died(Exception):
-    """The child died of the request: of the bytes, or of its limits."""
+class ChildProcessDied(Exception):
+    """A request killed the child process, by its content or by exceeding the limits."""
 
 
-class Child:
-    """A module run as ``python -m``, one request at a time; at most one process for each process that uses it."""
+class ChildProcess:
+    """A module run as ``python -m``, one request at a time.
+
+    Each process that uses it starts at most one child.
+    """
 
     def __init__(self, module: str) -> None:
         self._command = [sys.executable, "-m", module]
         self._lock = Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._parent = 0
-        atexit.register(self.end)
+        atexit.register(self.stop)
 
     @property
     def pid(self) -> int | None:
-        """The process that answers, if one was started."""
+        """Of the running child; None if this process has not started one."""
         return self._process.pid if self._process and self._parent == os.getpid() else None
 
-    def ask(self, request: dict[str, Any]) -> Answer:
-        """The child's answer and the bytes that came with it. Raises Died."""
+    def request(self, content: dict[str, Any]) -> Response:
+        """The child's response and the bytes that came with it.
+
+        Raises:
+            ChildProcessDied: it died, or its response was incomplete.
+        """
         with self._lock:
             process = self._running()
             assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are pipes
             try:
-                process.stdin.write(json.dumps(request).encode("ascii") + b"\n")
+                process.stdin.write(json.dumps(content).encode("ascii") + b"\n")
                 process.stdin.flush()
-                described = json.loads(process.stdout.readline())
-                content = process.stdout.read(described["bytes"])
-                if len(content) == described["bytes"]:
-                    return described, content
+                response = json.loads(process.stdout.readline())
+                attachment = process.stdout.read(response["bytes"])
+                if len(attachment) == response["bytes"]:
+                    return response, attachment
             except (OSError, ValueError):
                 pass
-            self.end()
-        raise Died
+            self.stop()
+        raise ChildProcessDied
 
-    def end(self) -> None:
-        """Stops the process; the next request starts another."""
+    def stop(self) -> None:
+        """Kills the child; the next request starts another."""
         if self._process and self._parent == os.getpid():
             self._process.kill()
             self._process.communicate()
@@ -76,27 +82,29 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
-                env=os.environ | _ONE_THREAD,
+                env=os.environ | _SINGLE_THREADED,
             )
             self._parent = os.getpid()
         return self._process
 
 
-def serve(answer: Callable[[dict[str, Any]], Answer], *, seconds: int, memory: int) -> None:
-    """The child's loop: ``seconds`` for one request, ``memory`` in bytes above what the process has at its start."""
-    allowed = _private_bytes() + memory
-    resource.setrlimit(resource.RLIMIT_DATA, (allowed, allowed))
+def serve(respond: Callable[[dict[str, Any]], Response], *, seconds: int, memory: int) -> None:
+    """The child's loop.
+
+    ``seconds``: limit for one request. ``memory``: bytes beyond what the process uses at its start.
+    """
+    limit = _private_bytes() + memory
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with os.fdopen(os.dup(1), "wb") as answers:
-        os.dup2(2, 1)  # whatever a decoder prints must not be taken for an answer
+    with os.fdopen(os.dup(1), "wb") as responses:
+        os.dup2(2, 1)  # what a decoder prints must not be mistaken for a response
         for line in sys.stdin:
             signal.alarm(seconds)
-            described, content = answer(json.loads(line))
+            response, content = respond(json.loads(line))
             signal.alarm(0)
-            answers.write(
-                json.dumps(described | {"bytes": len(content)}).encode("ascii") + b"\n" + content
-            )
-            answers.flush()
+            described = json.dumps(response | {"bytes": len(content)})
+            responses.write(described.encode("ascii") + b"\n" + content)
+            responses.flush()
 
 
 def _private_bytes() -> int:

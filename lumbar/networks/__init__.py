@@ -12,63 +12,78 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar.spine.levels import KeypointReader
+from lumbar.spine.keypoint_input import KeypointDetector
 from lumbar.spine.provenance import BundleIdentity
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault(
-    "TF_ENABLE_ONEDNN_OPTS", "1"
-)  # also on AMD: training there is up to twice as fast
+# On AMD processors too, where it makes training up to twice as fast.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 class Networks(Protocol):
-    """What the pipeline asks of the networks; ``classifiers.Classifiers`` in earnest, a stub in tests.
+    """What the pipeline needs of the networks: ``classifiers.Classifiers``, or a stub in tests.
 
-    ``crops`` are (n, 224, 224), 0–1, as ``lumbar.spine.crops.crop`` makes them.
+    ``crops`` are (n, 224, 224), 0–1, as returned by ``lumbar.spine.crops.crop``.
     """
 
     @property
     def identity(self) -> BundleIdentity: ...
 
     @property
-    def keypoints(self) -> KeypointReader:
+    def keypoints(self) -> KeypointDetector:
         """The level locator."""
         ...
 
     def conditions(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, 6): how probably each shows each ``Condition``, in order, then none of them; rows sum to 1."""
+        """(n, 6) probabilities that a crop shows each ``Condition``, in order, or none of them.
+
+        Rows sum to 1.
+        """
         ...
 
     def severities(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, 3): normal_mild, moderate, severe; rows sum to 1."""
+        """(n, 3) probabilities of normal_mild, moderate and severe; rows sum to 1."""
         ...
 
 
 def load(folder: Path | None) -> Networks:
-    """A bundle's networks, resident from the first call on; None is the shipped one. Raises WrongSetting."""
-    with _native_start_up_lines_dropped():
-        from lumbar.networks.bundle import resident
+    """The networks of a bundle's folder, or of the shipped bundle for None.
 
-        return resident(folder)
+    They stay in memory from the first call on.
+
+    Raises:
+        WrongSetting: the bundle is missing, damaged, or made for another version.
+    """
+    with _native_output_suppressed():
+        from lumbar.networks.bundle import cached_bundle
+
+        return cached_bundle(folder)
 
 
-def load_keypoints(folder: Path | None = None) -> KeypointReader:
-    """The level locator of a folder; None gives the shipped one. Raises WrongSetting."""
-    with _native_start_up_lines_dropped():
+def load_keypoints(folder: Path | None = None) -> KeypointDetector:
+    """The level locator of a folder, or the shipped one for None.
+
+    Raises:
+        WrongSetting: its files are missing, damaged, or made for another version.
+    """
+    with _native_output_suppressed():
         from lumbar.networks import locator
 
         return locator.load_locator(folder or locator.FOLDER)
 
 
 @contextmanager
-def _native_start_up_lines_dropped() -> Iterator[None]:
-    """TensorFlow's libraries greet on standard error, below Python and whatever the log level; errors are raised."""
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+def _native_output_suppressed() -> Iterator[None]:
+    """TensorFlow's native libraries print to standard error at start-up, whatever the log level.
+
+    Errors are raised as exceptions, so nothing of value is lost.
+    """
+    stderr = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(null, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(null)

@@ -1,4 +1,4 @@
-"""A bundle: a folder with the weights of both classifiers and ``bundle.json``, which says what they are."""
+"""A bundle: a folder with both classifiers' weights and their description, ``bundle.json``."""
 
 import hashlib
 import json
@@ -15,42 +15,51 @@ from numpy.typing import NDArray
 
 from lumbar.errors import WrongSetting
 from lumbar.networks.classifiers import BACKBONES, CLASSES, Classifiers, build_classifier
-from lumbar.networks.locator import DAMAGED, FOLDER, shipped_sha256
-from lumbar.networks.locator import described as locator_described
-from lumbar.networks.locator import resident as locator
+from lumbar.networks.locator import (
+    DAMAGED,
+    FOLDER,
+    cached_locator,
+    read_locator_description,
+    shipped_sha256,
+)
 from lumbar.networks.weights import read_weights, write_weights
 from lumbar.spine.crops import PREPROCESSING_VERSION, SIDE
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 
 DESCRIPTION = "bundle.json"
-SHIPPED = (
-    Path(__file__).parents[2] / "bundles" / "phantom"
-)  # beside the package, in a checkout and where installed
+# Beside the package, both in a checkout and in an installation.
+SHIPPED = Path(__file__).parents[2] / "bundles" / "phantom"
 ARCHITECTURES = {"condition": "vgg16", "severity": "resnet50"}
 
 
 @cache
-def resident(folder: Path | None) -> Classifiers:
-    """``load_bundle``, once a process; None is the shipped one."""
+def cached_bundle(folder: Path | None) -> Classifiers:
+    """``load_bundle``, once per process; None for the shipped bundle."""
     return load_bundle(folder or SHIPPED)
 
 
 def load_bundle(folder: Path) -> Classifiers:
     """The classifiers of a bundle's folder.
 
-    Raises WrongSetting where the bundle is missing, damaged, or made for other classes or another preprocessing.
+    Raises:
+        WrongSetting: the bundle is missing, damaged, or made for other classes or another
+            preprocessing.
     """
-    described = read_description(folder)
-    networks = {kind: load_network(folder, described, kind) for kind in CLASSES}
-    return Classifiers(_identity(described), locator(), **networks)
+    description = read_description(folder)
+    networks = {kind: load_network(folder, description, kind) for kind in CLASSES}
+    return Classifiers(_identity(description), cached_locator(), **networks)
 
 
-def load_network(folder: Path, described: Mapping[str, Any], kind: str) -> keras.Model:
-    """One of a bundle's networks, in single precision. Raises WrongSetting where its weights do not fit."""
-    stated = described["networks"][kind]
+def load_network(folder: Path, description: Mapping[str, Any], kind: str) -> keras.Model:
+    """One of a bundle's networks, in single precision. ``kind``: of ``CLASSES``.
+
+    Raises:
+        WrongSetting: its weights do not fit the network.
+    """
+    entry = description["networks"][kind]
     try:
-        network = build_classifier(kind, stated["architecture"], stated["side"])
-        network.set_weights(read_weights((folder / Path(stated["weights"]).name).read_bytes()))
+        network = build_classifier(kind, entry["architecture"], entry["side"])
+        network.set_weights(read_weights((folder / Path(entry["weights"]).name).read_bytes()))
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise WrongSetting(
             f"bundle: the {kind} weights do not fit this version's network"
@@ -68,75 +77,70 @@ def write_bundle(
     about: Mapping[str, Any] | None = None,
     architectures: Mapping[str, str] = ARCHITECTURES,
 ) -> BundleIdentity:
-    """Writes both networks' weights in half precision, and then ``bundle.json`` with what is said ``about`` them.
+    """Writes both networks' weights in half precision, then ``bundle.json``.
 
-    ``networks`` and ``sides`` (pixels at which each works) by kind, as in ``CLASSES``. The folder is made where it is
-    not there.
+    ``networks``, ``sides`` (input size in pixels) and ``architectures`` by kind, as in ``CLASSES``.
+    ``about``: further entries for the description. The folder is created if missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    stated: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for kind, classes in CLASSES.items():
         file = folder / f"{kind}.npz"
-        write_weights(file, [_halved(weights) for weights in networks[kind].get_weights()])
-        stated[kind] = {
+        write_weights(file, [_half_precision(array) for array in networks[kind].get_weights()])
+        entries[kind] = {
             "weights": file.name,
             "sha256": _file_sha256(file),
             "architecture": architectures[kind],
             "side": sides[kind],
             "classes": classes,
         }
-    described = {
+    description = {
         "name": name,
         "version": version,
         "trained_on": trained_on,
         "preprocessing_version": PREPROCESSING_VERSION,
-        "networks": stated,
+        "networks": entries,
         **(about or {}),
     }
-    write_description(folder, described)
-    return _identity(described)
+    write_description(folder, description)
+    return _identity(description)
 
 
-def write_description(folder: Path, described: Mapping[str, Any]) -> None:
-    """``bundle.json``; what is not a number is null there, as JSON knows no NaN."""
-    (folder / DESCRIPTION).write_text(
-        json.dumps(_numbers(described), indent=2) + "\n", encoding="utf-8"
-    )
+def write_description(folder: Path, description: Mapping[str, Any]) -> None:
+    """Writes ``bundle.json``, with null for NaN, which JSON does not have."""
+    content = json.dumps(_without_nan(description), indent=2)
+    (folder / DESCRIPTION).write_text(content + "\n", encoding="utf-8")
 
 
-def _numbers(value: Any) -> Any:
+def _without_nan(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {name: _numbers(of) for name, of in value.items()}
+        return {name: _without_nan(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_numbers(of) for of in value]
+        return [_without_nan(entry) for entry in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def read_identity(folder: Path) -> BundleIdentity:
-    """Who a bundle is, its weights' files checked but not loaded. Raises WrongSetting as ``load_bundle`` does."""
+    """The identity of a bundle; the files of its weights are checked but not loaded.
+
+    Raises:
+        WrongSetting: as for ``load_bundle``.
+    """
     return _identity(read_description(folder))
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """``bundle.json``, checked against this code and against the files beside it. Raises WrongSetting."""
+    """``bundle.json``, checked against this code and against the files beside it.
+
+    Raises:
+        WrongSetting: as for ``load_bundle``.
+    """
     try:
-        described: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        _identity(described)
-        for kind, classes in CLASSES.items():
-            stated = described["networks"][kind]
-            file = folder / Path(stated["weights"]).name
-            if tuple(stated["classes"]) != classes:
-                raise WrongSetting(
-                    f"bundle: its {kind} classes or their order differ; train it again"
-                )
-            if stated["architecture"] not in BACKBONES or not 32 <= stated["side"] <= SIDE:
-                raise WrongSetting(
-                    f"bundle: its {kind} network is none that this version knows; train it again"
-                )
-            if _file_sha256(file) != stated["sha256"]:
-                raise WrongSetting(
-                    f"bundle: {file.name} does not match its sha256; fetch the bundle again"
-                )
+        text = (folder / DESCRIPTION).read_text(encoding="utf-8")
+        description: dict[str, Any] = json.loads(text)
+        _identity(description)
+        for kind in CLASSES:
+            _check_network(folder, description["networks"][kind], kind)
     except OSError as error:
         raise WrongSetting(
             f"bundle: {Path(error.filename).name} cannot be read: {error.strerror}"
@@ -145,40 +149,59 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise WrongSetting(
             f"bundle: {DESCRIPTION} is damaged or lacks an entry; fetch the bundle again"
         ) from error
-    if (version := described["preprocessing_version"]) != PREPROCESSING_VERSION:
+    if (version := description["preprocessing_version"]) != PREPROCESSING_VERSION:
         raise WrongSetting(
-            f"bundle: made for preprocessing version {version}, this is {PREPROCESSING_VERSION}; train it again"
+            f"bundle: made for preprocessing version {version}, "
+            f"this is {PREPROCESSING_VERSION}; train it again"
         )
-    return described
+    return description
 
 
-def _halved(weights: NDArray[Any]) -> NDArray[Any]:
-    """Vectors, among them the large variances of batch normalisation, stay whole: they take no room."""
+def _check_network(folder: Path, entry: Mapping[str, Any], kind: str) -> None:
+    file = folder / Path(entry["weights"]).name
+    if tuple(entry["classes"]) != CLASSES[kind]:
+        raise WrongSetting(f"bundle: its {kind} classes or their order differ; train it again")
+    if entry["architecture"] not in BACKBONES or not 32 <= entry["side"] <= SIDE:
+        raise WrongSetting(
+            f"bundle: its {kind} network is none that this version knows; train it again"
+        )
+    if _file_sha256(file) != entry["sha256"]:
+        raise WrongSetting(f"bundle: {file.name} does not match its sha256; fetch the bundle again")
+
+
+def _half_precision(weights: NDArray[Any]) -> NDArray[Any]:
+    """Vectors keep full precision: they are short, and batch normalisation has large variances."""
     return weights.astype(np.float16) if weights.ndim > 1 else weights
 
 
-def _identity(described: dict[str, Any]) -> BundleIdentity:
-    """``weights_sha256`` is that of the digests of condition's, severity's and the level locator's weights."""
-    digests = "".join(described["networks"][kind]["sha256"] for kind in CLASSES) + shipped_sha256()
+def _identity(description: dict[str, Any]) -> BundleIdentity:
+    """``weights_sha256`` combines the digests of the classifiers' and the locator's weights."""
+    digests = [description["networks"][kind]["sha256"] for kind in CLASSES]
+    combined = "".join((*digests, shipped_sha256()))
     return BundleIdentity(
-        name=str(described["name"]),
-        version=str(described["version"]),
-        weights_sha256=hashlib.sha256(digests.encode("ascii")).hexdigest(),
-        trained_on=_weakest(TrainedOn(described["trained_on"])),
-        preprocessing_version=str(described["preprocessing_version"]),
+        name=str(description["name"]),
+        version=str(description["version"]),
+        weights_sha256=hashlib.sha256(combined.encode("ascii")).hexdigest(),
+        trained_on=_weakest(TrainedOn(description["trained_on"])),
+        preprocessing_version=str(description["preprocessing_version"]),
     )
 
 
-def _weakest(own: TrainedOn) -> TrainedOn:
-    """What the bundle's own networks and the level locator's have all learnt from: a grade at a place that phantoms
-    alone have taught is no clinical one."""
+def _weakest(classifiers: TrainedOn) -> TrainedOn:
+    """The weakest kind of data that the classifiers or the level locator were trained on.
+
+    A grade at a position found by networks trained on phantoms alone is no clinical one.
+
+    Raises:
+        WrongSetting: the locator's description is damaged.
+    """
     try:
         locators = [
-            TrainedOn(stated["trained_on"]) for stated in locator_described(FOLDER).values()
+            TrainedOn(entry["trained_on"]) for entry in read_locator_description(FOLDER).values()
         ]
     except (KeyError, ValueError) as error:
         raise WrongSetting(DAMAGED) from error
-    return min(own, *locators, key=list(TrainedOn).index)
+    return min(classifiers, *locators, key=list(TrainedOn).index)
 
 
 def _file_sha256(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""VGG16 says which condition a crop shows, ResNet-50 how severe it is; the level locator goes with them."""
+"""The two classifiers: VGG16 recognises a crop's condition, ResNet-50 grades its severity."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,25 +13,27 @@ from lumbar.spine.anatomy import Condition, Severity
 from lumbar.spine.crops import SIDE
 from lumbar.spine.provenance import BundleIdentity
 
-NONE = "none"  # a crop that shows no condition's view
+NO_CONDITION = "none"  # the class of a crop that shows no condition's view
 CLASSES: Mapping[str, tuple[str, ...]] = {
-    "condition": (*Condition, NONE),
+    "condition": (*Condition, NO_CONDITION),
     "severity": tuple(Severity),
 }
 
-BATCH = 4  # crops; always this many, padded, so that the graph is compiled once
-HIDDEN = 256
+# Crops per call, always as many, by padding, so that the graph is compiled only once.
+BATCH = 4
+HIDDEN_UNITS = 256
 DROPOUT = 0.5
-LAST = "probabilities"  # the layer that gives them
-IMAGENET = "imagenet"  # the weights that Keras fetches
+OUTPUT_LAYER = "probabilities"
+IMAGENET = "imagenet"  # the pretrained weights that Keras downloads
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network of ``keras.applications`` and what it wants its input to be: ``scale`` · (0–1) + ``offsets``.
+    """A network of ``keras.applications`` with the range of its input.
 
-    ``spread``: of what its first convolution sees, where grey values vary by about a quarter of their range.
-    ``branch_end``: how the names of the layers end that end a residual branch.
+    The input is ``scale`` · (0–1) + ``offsets``. ``spread`` is the standard deviation that its
+    first convolution then receives, as grey values vary by about a quarter of their range.
+    ``branch_end`` is the suffix of the names of the layers that end a residual branch.
     """
 
     build: Callable[..., keras.Model]
@@ -42,7 +44,7 @@ class Backbone:
 
 
 def _caffe(build: Callable[..., keras.Model], branch_end: str | None = None) -> Backbone:
-    """0–255 less ImageNet's mean of blue, green and red."""
+    """With the input range 0–255, less ImageNet's mean of blue, green and red."""
     return Backbone(build, (255.0,) * 3, (-103.939, -116.779, -123.68), 64.0, branch_end)
 
 
@@ -63,16 +65,18 @@ BACKBONES: Mapping[str, Backbone] = {
 def build_classifier(
     kind: str, architecture: str, side: int = SIDE, weights: str | None = None
 ) -> keras.Model:
-    """A backbone with a new dense head: crops (n, 224, 224), 0–1, to (n, classes) probabilities of ``CLASSES[kind]``.
+    """A backbone with a new dense head.
 
-    ``architecture``: of ``BACKBONES``. ``side``: what the crops are brought to inside the network, in pixels; the
-    weights do not depend on it. ``weights``: ``IMAGENET``, or a file of such weights without top; None starts at
-    random, so that deep networks learn from few crops too (``_start_anew``).
+    It maps crops (n, 224, 224), 0–1, to (n, classes) probabilities of ``CLASSES[kind]``.
+    ``architecture``: of ``BACKBONES``. ``side``: the size in pixels to which the network resizes
+    the crops; the weights do not depend on it. ``weights``: ``IMAGENET``, or a file of such weights
+    without top; None initialises at random, such that deep networks can be trained on few crops
+    (``_initialise``).
     """
     chosen = BACKBONES[architecture]
     backbone = chosen.build(weights=weights, include_top=False, input_shape=(side, side, 3))
     if weights is None:
-        _start_anew(backbone, chosen)
+        _initialise(backbone, chosen)
     backbone.name = "backbone"
     crop = keras.Input((SIDE, SIDE), name="crop")
     x = keras.layers.Reshape((SIDE, SIDE, 1))(crop)
@@ -81,14 +85,19 @@ def build_classifier(
     x = keras.layers.Concatenate(name="colour")([x] * 3)
     x = keras.layers.Rescaling(list(chosen.scale), list(chosen.offsets))(x)
     x = keras.layers.GlobalAveragePooling2D()(backbone(x))
-    x = keras.layers.Dense(HIDDEN, activation="relu", name="hidden")(x)
+    x = keras.layers.Dense(HIDDEN_UNITS, activation="relu", name="hidden")(x)
     x = keras.layers.Dropout(DROPOUT)(x)
-    x = keras.layers.Dense(len(CLASSES[kind]), activation="softmax", dtype="float32", name=LAST)(x)
+    x = keras.layers.Dense(
+        len(CLASSES[kind]), activation="softmax", dtype="float32", name=OUTPUT_LAYER
+    )(x)
     return keras.Model(crop, x, name=kind)
 
 
 class Classifiers:
-    """Both classifiers and the locator, resident. A crop's answer does not depend on the crops it is asked with."""
+    """Both classifiers and the locator, held in memory.
+
+    The result for a crop does not depend on the crops it is passed with.
+    """
 
     def __init__(
         self,
@@ -104,38 +113,44 @@ class Classifiers:
 
     def conditions(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, 224, 224), 0–1, to (n, 6): probabilities of ``CLASSES["condition"]``."""
-        return in_batches(self._condition, crops)
+        return predict(self._condition, crops)
 
     def severities(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
         """(n, 224, 224), 0–1, to (n, 3): probabilities of ``CLASSES["severity"]``."""
-        return in_batches(self._severity, crops)
+        return predict(self._severity, crops)
 
 
-def in_batches(
+def predict(
     network: keras.Model, crops: NDArray[np.float32], batch: int = BATCH
 ) -> NDArray[np.float32]:
-    """(n, 224, 224), 0–1, to (n, classes), asked ``batch`` at a time."""
+    """(n, 224, 224), 0–1, to (n, classes) probabilities, computed ``batch`` crops at a time.
+
+    Raises:
+        ValueError: the crops have another shape.
+    """
     if crops.ndim != 3 or crops.shape[1:] != (SIDE, SIDE):
         raise ValueError(f"crops are (n, {SIDE}, {SIDE}), not {crops.shape}")
     padded = np.zeros((-(-len(crops) // batch) * batch, SIDE, SIDE), np.float32)
     padded[: len(crops)] = crops
-    answers: list[Any] = [
+    outputs: list[Any] = [
         network.predict_on_batch(padded[n : n + batch]) for n in range(0, len(padded), batch)
     ]
-    if not answers:
+    if not outputs:
         return np.empty((0, network.output_shape[-1]), np.float32)
-    return np.concatenate(answers)[: len(crops)].astype(np.float32)
+    return np.concatenate(outputs)[: len(crops)].astype(np.float32)
 
 
-def _start_anew(backbone: keras.Model, chosen: Backbone) -> None:
-    """Random kernels that keep a signal's variance (He et al., ICCV 2015), 1 from the first layer on; and residual
-    branches that begin at nothing (Goyal et al., arXiv 1706.02677): without that ResNet-50 learns nothing for long."""
+def _initialise(backbone: keras.Model, chosen: Backbone) -> None:
+    """Random kernels that preserve a signal's variance (He et al., ICCV 2015), 1 after the first.
+
+    Residual branches start at zero (Goyal et al., arXiv 1706.02677); otherwise ResNet-50 makes no
+    progress for a long time.
+    """
     spread = chosen.spread
     for layer in backbone.layers:
         if type(layer) is keras.layers.Conv2D:
-            normal = (
-                keras.initializers.HeNormal()
-            )  # one gives the same values for the same shape, again and again
+            # A new one each time: a single one repeats its values for the same shape.
+            normal = keras.initializers.HeNormal()
             layer.kernel.assign(normal(layer.kernel.shape, layer.kernel.dtype) / spread)
             spread = 1.0
         if chosen.branch_end and layer.name.endswith(chosen.branch_end):

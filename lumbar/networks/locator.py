@@ -1,4 +1,7 @@
-"""The level locator: two keypoint networks and the border's classifier, in half precision inside the package."""
+"""The level locator: two keypoint networks and the border classifier.
+
+Its weights are shipped inside the package, in half precision.
+"""
 
 import hashlib
 import json
@@ -21,33 +24,30 @@ FOLDER = Path(__file__).parent / "locator_weights"
 DESCRIPTION = "locator.json"
 DAMAGED = "locator: its files are missing or damaged; install this version again"
 FRAMINGS = {"sagittal": SAGITTAL, "axial": AXIAL, "border": BORDER}
-BATCH = {
-    "sagittal": 5,
-    "axial": 10,
-    "border": 5,
-}  # pictures; always this many, padded: the graph is compiled once
+# Pictures per call, always as many, by padding, so that each graph is compiled only once.
+BATCH = {"sagittal": 5, "axial": 10, "border": 5}
 
 
 class Locator:
-    """All its networks, resident."""
+    """The networks of the level locator, held in memory."""
 
     def __init__(self, sha256: str, networks: Mapping[str, keras.Model]) -> None:
         self.sha256 = sha256
         self._networks = networks
 
     def sagittal(self, pictures: NDArray[np.float32]) -> Heat:
-        """(n, 192, 192) to (n, 96, 96, 13): the probability of each of ``SAGITTAL.points`` at each cell.
+        """(n, 192, 192) to (n, 96, 96, 13) probabilities of each of ``SAGITTAL.points`` by cell.
 
-        What lacks to 1 is that it does not show.
+        What a map lacks to a sum of 1 is the probability that the point is not visible.
         """
         return self._heat("sagittal", pictures)
 
     def axial(self, pictures: NDArray[np.float32]) -> Heat:
-        """(n, 128, 128) to (n, 64, 64, 3), likewise of ``AXIAL.points``."""
+        """(n, 128, 128) to (n, 64, 64, 3), likewise, of ``AXIAL.points``."""
         return self._heat("axial", pictures)
 
     def border(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(n, 80, 80) to (n,): the probability that the lumbosacral border is transitional."""
+        """(n, 80, 80) to (n,) probabilities that the lumbosacral border is transitional."""
         return np.asarray(1 / (1 + np.exp(-self._logits("border", pictures)[:, 0])))
 
     def _heat(self, kind: str, pictures: NDArray[np.float32]) -> Heat:
@@ -61,85 +61,110 @@ class Locator:
         side, batch, network = FRAMINGS[kind].side, BATCH[kind], self._networks[kind]
         padded = np.zeros((-(-len(pictures) // batch) * batch, side, side), np.float32)
         padded[: len(pictures)] = pictures
-        answers = [
-            network.predict_on_batch(padded[n : n + batch]) for n in range(0, len(padded), batch)
+        outputs = [
+            np.asarray(network.predict_on_batch(padded[n : n + batch]), np.float32)
+            for n in range(0, len(padded), batch)
         ]
-        return np.concatenate([np.asarray(answer, np.float32) for answer in answers])[
-            : len(pictures)
-        ]
+        return np.concatenate(outputs)[: len(pictures)]
 
 
 @cache
-def resident() -> Locator:
-    """The shipped locator, once a process. Raises WrongSetting where its files are missing or damaged."""
+def cached_locator() -> Locator:
+    """The shipped locator, loaded once per process.
+
+    Raises:
+        WrongSetting: its files are missing or damaged.
+    """
     return load_locator(FOLDER)
 
 
 def shipped_sha256() -> str:
-    """Of the shipped weights, as ``locator.json`` states it. Raises WrongSetting where that is missing or damaged."""
-    return _sha256(described(FOLDER))
+    """Of the shipped weights, according to ``locator.json``.
+
+    Raises:
+        WrongSetting: that file is missing or damaged.
+    """
+    return _sha256(read_locator_description(FOLDER))
 
 
 def load_locator(folder: Path) -> Locator:
-    """A locator's folder: ``locator.json`` and the weights that it names by their sha256. Raises WrongSetting."""
-    stated = described(folder)
+    """The locator of a folder: ``locator.json`` and the weights it lists.
+
+    Raises:
+        WrongSetting: a file is missing or damaged, does not match its sha256, or belongs to a
+            network for other points.
+    """
+    description = read_locator_description(folder)
     networks = {}
-    for kind, framing in FRAMINGS.items():
+    for kind in FRAMINGS:
         try:
-            content = (folder / Path(stated[kind]["weights"]).name).read_bytes()
-            if hashlib.sha256(content).hexdigest() != stated[kind]["sha256"]:
-                raise WrongSetting(
-                    f"locator: the {kind} weights do not match their sha256; install this version again"
-                )
-            if stated[kind]["points"] != list(framing.points):
-                raise WrongSetting(
-                    f"locator: its {kind} network was made for other points; train it again"
-                )
-            networks[kind] = build_network(kind)
-            networks[kind].set_weights(read_weights(content))
+            networks[kind] = _load_network(folder, description[kind], kind)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, BadZipFile) as error:
             raise WrongSetting(DAMAGED) from error
-    return Locator(_sha256(stated), networks)
+    return Locator(_sha256(description), networks)
 
 
-def described(folder: Path) -> dict[str, dict[str, Any]]:
-    """By network: its weights' file and sha256, its points, what it has learnt from and by what recipe."""
+def _load_network(folder: Path, entry: Mapping[str, Any], kind: str) -> keras.Model:
+    content = (folder / Path(entry["weights"]).name).read_bytes()
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        raise WrongSetting(
+            f"locator: the {kind} weights do not match their sha256; install this version again"
+        )
+    if entry["points"] != list(FRAMINGS[kind].points):
+        raise WrongSetting(f"locator: its {kind} network was made for other points; train it again")
+    network = build_network(kind)
+    network.set_weights(read_weights(content))
+    return network
+
+
+def read_locator_description(folder: Path) -> dict[str, dict[str, Any]]:
+    """By network: the file and sha256 of its weights, its points, training data and recipe.
+
+    Raises:
+        WrongSetting: ``locator.json`` is missing or damaged.
+    """
     try:
-        stated = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        entries = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
         return {
-            kind: {**stated[kind], "sha256": str(stated[kind]["sha256"])}
+            kind: {**entries[kind], "sha256": str(entries[kind]["sha256"])}
             for kind in FRAMINGS
-            if kind in stated
+            if kind in entries
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WrongSetting(DAMAGED) from error
 
 
 def write_network(folder: Path, kind: str, network: keras.Model, about: dict[str, object]) -> None:
-    """Writes one network's weights in half precision, and what is said ``about`` them into ``locator.json``."""
+    """Writes one network's weights in half precision, and its entry in ``locator.json``.
+
+    ``about``: further values for that entry. The folder is created if missing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{kind}.npz"
     write_weights(file, [weights.astype(np.float16) for weights in network.get_weights()])
-    stated = described(folder) if (folder / DESCRIPTION).exists() else {}
-    stated[kind] = {
+    entries = read_locator_description(folder) if (folder / DESCRIPTION).exists() else {}
+    entries[kind] = {
         "weights": file.name,
         "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         "points": list(FRAMINGS[kind].points),
         **about,
     }
-    (folder / DESCRIPTION).write_text(json.dumps(stated, indent=2) + "\n", encoding="utf-8")
+    (folder / DESCRIPTION).write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
 
 
 def build_network(kind: str) -> keras.Model:
-    """A new network of a kind in ``FRAMINGS``."""
+    """A new network of a kind in ``FRAMINGS``, with random weights."""
     return build_border_network() if kind == "border" else build_keypoint_network(FRAMINGS[kind])
 
 
-def _sha256(stated: dict[str, dict[str, Any]]) -> str:
-    """That of the networks' digests, in the order of ``FRAMINGS``."""
+def _sha256(description: dict[str, dict[str, Any]]) -> str:
+    """That of the networks' digests, in the order of ``FRAMINGS``.
+
+    Raises:
+        WrongSetting: an entry is missing.
+    """
     try:
-        return hashlib.sha256(
-            "".join(stated[kind]["sha256"] for kind in FRAMINGS).encode("ascii")
-        ).hexdigest()
+        digests = "".join(description[kind]["sha256"] for kind in FRAMINGS)
     except KeyError as error:
         raise WrongSetting(DAMAGED) from error
+    return hashlib.sha256(digests.encode("ascii")).hexdigest()

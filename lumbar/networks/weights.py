@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 
 
 def write_weights(file: Path, weights: Sequence[NDArray[Any]]) -> None:
-    """Writes the arrays as they are."""
+    """Writes the arrays in their own precision."""
     named: dict[str, Any] = {f"{i:04}": array for i, array in enumerate(weights)}
     np.savez(file, **named)
 
 
 def read_weights(content: bytes) -> list[NDArray[np.float32]]:
-    """The arrays in single precision. Raises ValueError, KeyError or BadZipFile where it is no such file."""
+    """The arrays in single precision.
+
+    NumPy's ValueError, KeyError or BadZipFile passes through if it is no such file.
+    """
     with np.load(BytesIO(content)) as arrays:
         return [arrays[name].astype(np.float32) for name in sorted(arrays.files)]

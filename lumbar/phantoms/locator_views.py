@@ -16,7 +16,7 @@ from lumbar.phantoms.scanner import Sequence, render
 from lumbar.phantoms.shapes import Tissue
 from lumbar.phantoms.truth import Point, draw_burdens
 from lumbar.spine.anatomy import Level, Side
-from lumbar.spine.keypoint_input import BORDER_AHEAD_MM, BORDER_DOWN_MM
+from lumbar.spine.keypoint_input import BORDER_ANTERIOR_MM, BORDER_CAUDAL_MM
 
 SAGITTAL_MM, SAGITTAL_SIDE = 1.6, 256
 AXIAL_MM, AXIAL_SIDE = 1.25, 176
@@ -109,7 +109,7 @@ def border_views(seed: int) -> list[Views]:
     lowest = np.array(patient.sac(Level.L5_S1))
     views = []
     for _ in range(2):
-        middle = lowest + np.array([0.0, -BORDER_AHEAD_MM, -BORDER_DOWN_MM])
+        middle = lowest + np.array([0.0, -BORDER_ANTERIOR_MM, -BORDER_CAUDAL_MM])
         stack = _upright(rng, middle, (2, 3, 3), (3.5, 5), 5, BORDER_SIDE, BORDER_MM)
         views.append(_pictures(rng, patient, stack, lowest[None], Region.LUMBAR))
     return views

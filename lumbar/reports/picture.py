@@ -25,7 +25,7 @@ from lumbar.reports.text_drawing import (
     wrap,
 )
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Role
-from lumbar.spine.findings import SHOWN, Finding
+from lumbar.spine.findings import MIN_VIEW_PROBABILITY, Finding
 
 __all__ = ["AnnotatedSlice", "Cell", "draw", "draw_slice"]
 
@@ -40,7 +40,7 @@ NOTICES_LEFT = 1090
 MAX_LINES = 40  # of text below the grid, which bounds the height of the picture
 LEGEND = (
     "In each cell: the most probable severity and its probability (ResNet-50); the probability "
-    f"that the crop shows the view named above the column (VGG16), in yellow if below {SHOWN:.2f}"
+    f"that the crop shows the view named above the column (VGG16), in yellow if below {MIN_VIEW_PROBABILITY:.2f}"
 )
 HEADINGS = {
     Condition.LEFT_NEURAL_FORAMINAL_NARROWING: "Left foramen",
@@ -175,7 +175,7 @@ def _draw_cell_text(canvas: Canvas, x: int, y: int, cell: Cell) -> None:
         x, y, severity.label.replace("/", "/ ").split(), 15, SEVERITY_COLOURS[severity]
     )
     y_below = canvas.write_lines(x, y_below, [f"{max(probabilities):.2f}"], 24)
-    word, colour = ("shows only", WARNING) if shows < SHOWN else ("shows", GREY)
+    word, colour = ("shows only", WARNING) if shows < MIN_VIEW_PROBABILITY else ("shows", GREY)
     canvas.write_lines(x, y_below + 6, [word, f"{shows:.2f}"], 13, colour)
     source = wrap(cell.source, 12, CELL_WIDTH - CELL_TEXT_LEFT - CELL_BORDER, 3)
     canvas.write_lines(x, y + CROP - len(source) * 12 * LINE_SPACING, source, 12, GREY)

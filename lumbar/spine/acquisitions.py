@@ -1,174 +1,262 @@
-"""What was acquired together, whatever the series it came in: split series are put together, repeats kept apart."""
+"""Finds what was acquired together: the parts of split series are joined, repeats kept apart."""
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 
 from lumbar.spine.anatomy import Plane
 from lumbar.spine.slices import SliceHeader
-from lumbar.spine.stacks import Places, Stack, blocks, lying, stacks
+from lumbar.spine.stacks import SlicePositions, Stack, build_stacks, parallel_blocks, position_key
 from lumbar.spine.weighting import fat_suppressed
 
-MIN_SLICES = 8  # of a whole acquisition
-ALIKE = 0.08  # of the longer: TR, TE and TI that differ by less belong to one protocol
+MIN_SLICES = 8  # of a complete acquisition
+TIME_TOLERANCE = 0.08  # relative difference of TR, TE and TI within one protocol
 
 
 @dataclass(frozen=True, eq=False)
 class Acquisition:
-    """Slices of one plane and contrast, of one series or of those it was split into, none two showing the same.
+    """Slices of one plane and contrast, from one series or from several into which it was split.
 
-    A series that holds more than one, such as a dual echo, has a share in several of them.
+    A series that holds more than one acquisition, such as a dual echo, contributes to several.
     """
 
     slices: tuple[SliceHeader, ...]
     stacks: tuple[Stack, ...]
 
     @classmethod
-    def of(cls, slices: Sequence[SliceHeader]) -> "Acquisition":
-        return cls(tuple(slices), stacks(slices))
+    def from_slices(cls, slices: Sequence[SliceHeader]) -> "Acquisition":
+        return cls(tuple(slices), build_stacks(slices))
 
     @property
     def first(self) -> SliceHeader:
         return self.stacks[0].slices[0]
 
     @property
-    def kept(self) -> tuple[SliceHeader, ...]:
-        """One slice for each position."""
+    def distinct(self) -> tuple[SliceHeader, ...]:
+        """One slice per position."""
         return tuple(header for stack in self.stacks for header in stack.slices)
 
     def __len__(self) -> int:
         return sum(len(stack.slices) for stack in self.stacks)
 
     @property
-    def step(self) -> float:
-        """The usual distance of neighbours, mm; of slices without any, infinite."""
-        steps = np.concatenate([stack.steps for stack in self.stacks])
-        return float(np.median(steps)) if steps.size else math.inf
+    def spacing(self) -> float:
+        """The median distance of neighbouring slices, mm; infinite if none has a neighbour."""
+        spacings = np.concatenate([stack.spacings for stack in self.stacks])
+        return float(np.median(spacings)) if spacings.size else math.inf
 
-    def shows_station(self, other: "Acquisition") -> bool:
-        """Whether the other's part of the body: the middles less than half the smaller images' height apart."""
-        (middle, height), (other_middle, other_height) = (
-            self.stacks[0].extent,
-            other.stacks[0].extent,
-        )
+    def same_station(self, other: "Acquisition") -> bool:
+        """Whether both show the same part of the body.
+
+        That is, whether their middles are less than half the smaller image height apart.
+        """
+        middle, height = self.stacks[0].extent
+        other_middle, other_height = other.stacks[0].extent
         return abs(middle - other_middle) < min(height, other_height) / 2
 
-    def known_from(self, others: Sequence["Acquisition"]) -> list[bool]:
-        """Of each slice: whether it lies at a place of the others."""
-        places, step = Places([header for other in others for header in other.kept]), self.step
-        return [bool(places.shared(header, step).any()) for header in self.slices]
+    def shown_by(self, others: Sequence["Acquisition"]) -> list[bool]:
+        """Per slice: whether one of the others has a slice at the same position."""
+        positions = SlicePositions([header for other in others for header in other.distinct])
+        spacing = self.spacing
+        return [bool(positions.same_position(header, spacing).any()) for header in self.slices]
 
     def repeats(self, other: "Acquisition") -> bool:
         """Whether at least half of it shows the other again, with the same timing and matrix."""
-        ours, theirs = (
-            {kind(header) for header in slices} for slices in (self.slices, other.slices)
-        )
-        alike = any(own.is_like(their) for own in ours for their in theirs)
-        return alike and 2 * sum(self.known_from([other])) >= len(self.slices)
+        protocols = {protocol_of(header) for header in self.slices}
+        others = {protocol_of(header) for header in other.slices}
+        alike = any(mine.matches(theirs) for mine, theirs in product(protocols, others))
+        return alike and 2 * sum(self.shown_by([other])) >= len(self.slices)
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What the parts of a split series have in common, and a repeat with what it repeats."""
+class AcquisitionProtocol:
+    """What the parts of a split series have in common, and a repeat with its original."""
 
-    times: tuple[float | None, ...]  # TR, TE and TI in ms; without inversion, TI is 0
+    times: tuple[float | None, ...]  # TR, TE and TI in ms; TI is 0 without inversion
     images: tuple[object, ...]  # contrast, matrix and spacing
 
-    def is_like(self, other: "Kind") -> bool:
-        """Whether the images are the same, and the times nearly: scanners fit them to the number of slices."""
-        pairs = zip(self.times, other.times, strict=True)
+    def matches(self, other: "AcquisitionProtocol") -> bool:
+        """Whether contrast and geometry are equal and the times nearly so.
+
+        Scanners adapt the times to the number of slices.
+        """
         return self.images == other.images and all(
-            ours == theirs or (ours and theirs and math.isclose(ours, theirs, rel_tol=ALIKE))
-            for ours, theirs in pairs
+            mine == theirs
+            or (mine and theirs and math.isclose(mine, theirs, rel_tol=TIME_TOLERANCE))
+            for mine, theirs in zip(self.times, other.times, strict=True)
         )
 
 
-def acquisitions(alike: Sequence[SliceHeader]) -> list[Acquisition]:
-    """Of slices with one plane, contrast and frame of reference; a sagittal one is parallel throughout."""
-    bunches = blocks(alike) if alike[0].plane is Plane.SAGITTAL else [list(alike)]
-    return [Acquisition.of(joined) for bunch in bunches for joined in _joined(bunch)]
-
-
-def kind(header: SliceHeader) -> Kind:
-    """Of which kind a slice is, however it lies in memory."""
+def protocol_of(header: SliceHeader) -> AcquisitionProtocol:
+    """The slice's protocol, independent of how its pixels are stored."""
     times = (header.repetition_time, header.echo_time, header.inversion_time or 0.0)
     sides = sorted(
         zip(np.round(header.spacing, 3).tolist(), (header.rows, header.columns), strict=True)
     )
     images = fat_suppressed(header), header.contrast_agent, *sides
-    return Kind(tuple(None if ms is None else round(ms, 1) for ms in times), images)
+    return AcquisitionProtocol(tuple(None if ms is None else round(ms, 1) for ms in times), images)
+
+
+def find_acquisitions(slices: Sequence[SliceHeader]) -> list[Acquisition]:
+    """The acquisitions among slices of one plane, contrast and frame of reference.
+
+    All slices of a sagittal acquisition are parallel.
+    """
+    blocks = parallel_blocks(slices) if slices[0].plane is Plane.SAGITTAL else [list(slices)]
+    return [
+        Acquisition.from_slices(joined) for block in blocks for joined in _join_split_series(block)
+    ]
+
+
+def acquisition_per_series(slices: Iterable[SliceHeader]) -> list[Acquisition]:
+    """The slices as one acquisition per series, whatever they show."""
+    by_series: defaultdict[str, list[SliceHeader]] = defaultdict(list)
+    for header in slices:
+        by_series[header.series_instance_uid].append(header)
+    return [Acquisition.from_slices(members) for members in by_series.values()]
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """The slices of one series and protocol, one per position."""
+
+    series_uid: str
+    protocol: AcquisitionProtocol
+    slices: tuple[SliceHeader, ...]
+    spacing: float  # mm
+
+    def __len__(self) -> int:
+        return len(self.slices)
 
 
 @dataclass
-class _Joined:
-    again: bool  # begun with what is shown elsewhere
+class _Group:
+    """Parts that were acquired together."""
+
+    begun_as_repeat: bool  # its first part is mostly shown by other groups
     slices: list[SliceHeader] = field(default_factory=list)
-    series: set[str] = field(default_factory=set)
-    kinds: list[Kind] = field(
-        default_factory=list
-    )  # none like another, so that small differences do not add up
+    series_uids: set[str] = field(default_factory=set)
+    # None of them matches another, so that small differences do not accumulate.
+    protocols: list[AcquisitionProtocol] = field(default_factory=list)
 
-    def is_like(self, kind: Kind) -> bool:
-        return any(kind.is_like(own) for own in self.kinds)
+    def matches(self, protocol: AcquisitionProtocol) -> bool:
+        return any(protocol.matches(own) for own in self.protocols)
+
+    def add(self, part: _Part, slices: list[SliceHeader]) -> None:
+        self.slices += slices
+        self.series_uids.add(part.series_uid)
+        if not self.matches(part.protocol):
+            self.protocols.append(part.protocol)
 
 
-def _joined(slices: list[SliceHeader]) -> list[list[SliceHeader]]:
-    """The parts, the largest first, each put with what it adds to one that it belongs to and that shows little of it.
+def _join_split_series(slices: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
+    """The slices of each acquisition: the parts are assigned to groups, the largest part first."""
+    grouping = _Grouping(_parts(slices))
+    for part in grouping.parts:
+        grouping.assign(part)
+    return [group.slices for group in grouping.groups]
 
-    It belongs to what is of its series; and to what is of its kind, if it lies parallel to that or is no whole by
-    itself. Parts without a whole that are shown elsewhere belong only to each other: they may be the repeat of a split
-    series. What shows at least half of a part is repeated by it, unless the two lie evenly between each other.
-    """
-    by_series: defaultdict[tuple[str, Kind], list[SliceHeader]] = defaultdict(list)
+
+def _parts(slices: Sequence[SliceHeader]) -> list[_Part]:
+    """By series and protocol, the largest first."""
+    by_series: defaultdict[tuple[str, AcquisitionProtocol], list[SliceHeader]] = defaultdict(list)
     for header in slices:
-        by_series[header.series_instance_uid, kind(header)].append(header)
-    whole = [(own, Acquisition.of(part)) for own, part in by_series.items()]
-    parts = sorted(
-        ((own, a.kept, a.step) for own, a in whole),
-        key=lambda part: (-len(part[1]), lying(part[1][0])),
-    )
-    ordered = [header for _, part, _ in parts for header in part]
-    places, where = (
-        Places(ordered),
-        np.full(len(ordered), -1),
-    )  # the index in ``joined`` of each slice that is there
-    joined: list[_Joined] = []
-    done = 0
-    for (uid, own), part, step in parts:
-        known = [set(where[places.shared(header, step)].tolist()) - {-1} for header in part]
-        shown = Counter(i for showing in known for i in showing)
-        for i in [
-            i for i, count in shown.items() if 2 * count >= len(part) and joined[i].is_like(own)
-        ]:
-            both = where == i
-            both[done : done + len(part)] = True
-            if both.sum() >= MIN_SLICES and places.even(both):
-                del shown[i]
-        beside = {i for header in part for i in where[places.parallel(header)].tolist()}
-        few, again = len(part) < MIN_SLICES, any(2 * count >= len(part) for count in shown.values())
-        fitting = [
-            (uid not in other.series, i not in beside, shown[i], i)
-            for i, other in enumerate(joined)
-            if 2 * shown[i] < len(part)
-            and (
-                uid in other.series
-                or (other.is_like(own) and (i in beside or (few and other.again is again)))
-            )
-        ]
-        at = min(fitting)[-1] if fitting else len(joined)
-        if not fitting:
-            joined.append(_Joined(again))
-        joined[at].slices.extend(
+        by_series[header.series_instance_uid, protocol_of(header)].append(header)
+    parts = []
+    for (series_uid, protocol), members in by_series.items():
+        acquisition = Acquisition.from_slices(members)
+        parts.append(_Part(series_uid, protocol, acquisition.distinct, acquisition.spacing))
+    return sorted(parts, key=lambda part: (-len(part), position_key(part.slices[0])))
+
+
+class _Grouping:
+    """Assigns parts to groups, one after the other."""
+
+    def __init__(self, parts: list[_Part]) -> None:
+        self.parts = parts
+        self.groups: list[_Group] = []
+        ordered = [header for part in parts for header in part.slices]
+        self._positions = SlicePositions(ordered)
+        # By slice, in the same order: the index of its group; -1 until it is assigned.
+        self._group_of = np.full(len(ordered), -1)
+        self._assigned = 0  # slices, the first ones
+
+    def assign(self, part: _Part) -> None:
+        """Adds to the part's group, an old or a new one, what the group does not show yet."""
+        shown_by = [self._groups_showing(header, part.spacing) for header in part.slices]
+        shown = self._count_shown(part, shown_by)
+        index = self._group_for(part, shown)
+        added = [
             header
-            for header, showing in zip(part, known, strict=True)
-            if at not in shown or at not in showing
-        )
-        joined[at].series.add(uid)
-        if not joined[at].is_like(own):
-            joined[at].kinds.append(own)
-        where[done : done + len(part)] = at
-        done += len(part)
-    return [other.slices for other in joined]
+            for header, showing in zip(part.slices, shown_by, strict=True)
+            if index not in shown or index not in showing
+        ]
+        self.groups[index].add(part, added)
+        self._group_of[self._slots(part)] = index
+        self._assigned += len(part)
+
+    def _groups_showing(self, header: SliceHeader, spacing: float) -> set[int]:
+        """The groups that have a slice at the same position."""
+        there = self._positions.same_position(header, spacing)
+        return set(self._group_of[there].tolist()) - {-1}
+
+    def _count_shown(self, part: _Part, shown_by: list[set[int]]) -> Counter[int]:
+        """By group: how many of the part's slices it shows already.
+
+        A group of the same protocol that shows at least half of the part is repeated by it, unless
+        the two interleave evenly, as halves of one acquisition do: then it is not counted.
+        """
+        shown = Counter(index for showing in shown_by for index in showing)
+        repeated = [index for index, count in shown.items() if 2 * count >= len(part)]
+        for index in repeated:
+            if self.groups[index].matches(part.protocol) and self._interleave(part, index):
+                del shown[index]
+        return shown
+
+    def _interleave(self, part: _Part, index: int) -> bool:
+        """Whether the part and the group are evenly spaced together, and a complete acquisition."""
+        both = self._group_of == index
+        both[self._slots(part)] = True
+        return bool(both.sum() >= MIN_SLICES and self._positions.evenly_spaced(both))
+
+    def _group_for(self, part: _Part, shown: Counter[int]) -> int:
+        """The index of the group to which the part belongs, which is a new one if none fits.
+
+        A part belongs to a group that shows less than half of it and either has slices of its
+        series or matches its protocol. In the latter case it must be parallel to the group or be
+        too small to be complete by itself. Small parts that other groups show belong only to each
+        other: they may be the repeat of a split series.
+        """
+        parallel = {
+            index
+            for header in part.slices
+            for index in self._group_of[self._positions.parallel(header)].tolist()
+        }
+        small = len(part) < MIN_SLICES
+        repeat = any(2 * count >= len(part) for count in shown.values())
+
+        def fits(index: int, group: _Group) -> bool:
+            if 2 * shown[index] >= len(part):
+                return False
+            if part.series_uid in group.series_uids:
+                return True
+            joinable = index in parallel or (small and group.begun_as_repeat is repeat)
+            return joinable and group.matches(part.protocol)
+
+        fitting = [
+            (part.series_uid not in group.series_uids, index not in parallel, shown[index], index)
+            for index, group in enumerate(self.groups)
+            if fits(index, group)
+        ]
+        if fitting:
+            return min(fitting)[-1]
+        self.groups.append(_Group(begun_as_repeat=repeat))
+        return len(self.groups) - 1
+
+    def _slots(self, part: _Part) -> slice:
+        """Where the part that is being assigned lies among all slices."""
+        return slice(self._assigned, self._assigned + len(part))

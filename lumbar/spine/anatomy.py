@@ -1,7 +1,7 @@
-"""The lumbar spine as the findings see it: five disc levels, five conditions, three severities.
+"""The terms in which findings are stated: five disc levels, five conditions, three severities.
 
 The 25 findings of a study are every condition at every level. Names and order follow the RSNA 2024
-lumbar-spine data set (``train.csv`` and ``sample_submission.csv``), so that exports line up with it.
+lumbar-spine data set (``train.csv`` and ``sample_submission.csv``), so that exports match it.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Level(StrEnum):
 
 
 class Severity(StrEnum):
-    """How severe a stenosis is; the order is the order of severity and of every probability triple."""
+    """How severe a stenosis is, ascending; every triple of probabilities has this order."""
 
     NORMAL_MILD = "normal_mild"
     MODERATE = "moderate"
@@ -33,9 +33,11 @@ class Severity(StrEnum):
     @property
     def label(self) -> str:
         """As the RSNA labels write it: ``Normal/Mild``."""
-        return {"normal_mild": "Normal/Mild", "moderate": "Moderate", "severe": "Severe"}[
-            self.value
-        ]
+        return {
+            "normal_mild": "Normal/Mild",
+            "moderate": "Moderate",
+            "severe": "Severe",
+        }[self.value]
 
 
 class Side(StrEnum):
@@ -71,7 +73,7 @@ class Role(StrEnum):
 
 
 class Condition(StrEnum):
-    """A kind of stenosis; in the alphabetical order of the RSNA rows."""
+    """A kind of stenosis, in the alphabetical order of the RSNA rows."""
 
     LEFT_NEURAL_FORAMINAL_NARROWING = "left_neural_foraminal_narrowing"
     LEFT_SUBARTICULAR_STENOSIS = "left_subarticular_stenosis"
@@ -92,7 +94,7 @@ class Condition(StrEnum):
 
     @property
     def role(self) -> Role:
-        """Where the RSNA readers graded it: canal on sagittal T2, foramen on T1, recess on axial T2."""
+        """The role of the series on which the RSNA readers graded it."""
         if "foraminal" in self.value:
             return Role.SAGITTAL_T1
         return Role.AXIAL_T2 if "subarticular" in self.value else Role.SAGITTAL_T2

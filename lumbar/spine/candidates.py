@@ -1,4 +1,4 @@
-"""On which slices each of the 25 findings can be read: those nearest to its point, in the series for its condition."""
+"""The slices on which each finding can be read: those of its role nearest to its point."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Role
 from lumbar.spine.roles import Roles, Stack
 from lumbar.spine.slices import SliceHeader, Vector
-from lumbar.spine.stacks import lying
+from lumbar.spine.stacks import position_key
 
-PER_FINDING = 2  # slices offered to VGG16 for each finding
-# An axial slice farther from the level is another level's; a sagittal one farther aside shows no canal or no foramen.
+PER_FINDING = 2  # candidate slices classified by VGG16 for each finding
+# The greatest distance of a slice from the point. Farther away, an axial slice belongs to another
+# level, and a sagittal one does not show the canal or the foramen.
 REACH_MM = {Role.SAGITTAL_T2: 6.0, Role.SAGITTAL_T1: 6.0, Role.AXIAL_T2: 5.0}
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A slice and a point (0-based pixels, integers at pixel centres) on which a finding may be read."""
+    """A slice that a finding may be read on, at a point (0-based, integers at pixel centres)."""
 
     key: FindingKey
     header: SliceHeader
@@ -26,9 +27,10 @@ class Candidate:
 def candidates(
     roles: Roles, points: Mapping[FindingKey, Vector]
 ) -> tuple[list[Candidate], dict[FindingKey, str]]:
-    """Candidates in the order of the findings, the nearest first, and for each finding without one the reason.
+    """Candidates in the order of the findings, the nearest slice first.
 
-    ``points``: where each finding at a located level lies, mm (LPS).
+    Each finding without a candidate has its reason in the second result. ``points``: the position
+    of each finding whose level was located, mm (LPS).
     """
     offered: list[Candidate] = []
     reasons: dict[FindingKey, str] = {}
@@ -40,9 +42,10 @@ def candidates(
         elif key not in points:
             reasons[key] = "the disc level was not found"
         else:
+            point = points[key]
             near = [
-                Candidate(key, s, *s.to_pixel(points[key]))
-                for s in _near(stacks, points[key], REACH_MM[role])
+                Candidate(key, header, *header.to_pixel(point))
+                for header in _near(stacks, point, REACH_MM[role])
             ]
             inside = [c for c in near if c.header.contains(c.column, c.row)]
             offered += inside[:PER_FINDING]
@@ -54,6 +57,6 @@ def candidates(
 
 
 def _near(stacks: tuple[Stack, ...], point: Vector, reach: float) -> list[SliceHeader]:
-    """The slices within reach of the point, the closest first; of two equally close ones the lower."""
+    """The slices within ``reach`` mm of the point, the nearest first, of equal ones the lower."""
     slices = [s for stack in stacks for s in stack.slices if abs(s.distance(point)) <= reach]
-    return sorted(slices, key=lambda s: (round(abs(s.distance(point)), 3), lying(s)))
+    return sorted(slices, key=lambda s: (round(abs(s.distance(point)), 3), position_key(s)))

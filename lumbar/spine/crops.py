@@ -1,7 +1,8 @@
-"""From a slice and a point to what the networks see. Training and reading share this one preprocessing.
+"""The crops that the classifiers see, cut from a slice around a point.
 
-A square of fixed physical size around the point, turned the way radiologists hang the plane, denoised and scaled
-to 0–1. A change here is a change of ``PREPROCESSING_VERSION``, and makes older bundles unusable on purpose.
+A crop is a square of fixed physical size, oriented as radiologists hang the plane, denoised and
+scaled to 0–1. Training and inference share this preprocessing: any change here requires a new
+``PREPROCESSING_VERSION``, which deliberately makes older bundles unusable.
 """
 
 from collections.abc import Mapping
@@ -16,18 +17,21 @@ from lumbar.spine.slices import SliceHeader, Vector
 
 PREPROCESSING_VERSION = "2"
 SIDE = 224  # pixels
-PERCENTILES = (1.0, 99.5)  # of the slice's non-zero pixels, to 0 and 1
+PERCENTILES = (1.0, 99.5)  # of the slice's non-zero pixels, mapped to 0 and 1
 DENOISE_MM = 0.3  # standard deviation of the Gaussian
-RIM = 8  # pixels that are denoised too and cut off, so that a crop with a margin is the same inside
+# Pixels added on each side for denoising, then cut off: so a margin does not change the inside.
+RIM = 8
 
-# The canal from the body above the disc to the one below; the foramen with both pedicles; the recess with the sac.
+# Wide enough for the canal from the vertebral body above the disc to the one below, for the foramen
+# with both pedicles, and for the recess with the sac.
 CROP_MM: Mapping[Role, float] = {
     Role.SAGITTAL_T2: 64.0,
     Role.SAGITTAL_T1: 48.0,
     Role.AXIAL_T2: 48.0,
 }
 
-# LPS directions of the crop's right and bottom: sagittal anterior left and head up, axial seen from the feet.
+# LPS directions of the crop's right and bottom: sagittal with anterior left and cranial up, axial
+# as seen from the feet.
 HANGING: Mapping[Plane, tuple[Vector, Vector]] = {
     Plane.SAGITTAL: (np.array([0.0, 1.0, 0.0]), np.array([0.0, 0.0, -1.0])),
     Plane.CORONAL: (np.array([1.0, 0.0, 0.0]), np.array([0.0, 0.0, -1.0])),
@@ -45,33 +49,35 @@ def crop(
 ) -> NDArray[np.float32]:
     """The square of ``size_mm`` centred on a pixel: (224, 224), 0–1, black outside the image.
 
-    ``image`` is (rows, columns), any range; ``column`` and ``row`` are 0-based with integers at pixel centres. The
-    image is flipped and transposed to hang upright, never turned by an odd angle. ``margin`` adds so many pixels on
-    each side: the same crop with more around it, from which training cuts turned and shifted ones.
+    ``image`` is (rows, columns), any range; ``column`` and ``row`` are 0-based with integers at
+    pixel centres. The image is only flipped and transposed to hang upright, never rotated by
+    another angle. ``margin`` adds pixels on each side, from which training cuts rotated and shifted
+    crops.
     """
-    hung, upright_header = upright(normalised(image), header)
-    at = upright_header.to_pixel(header.to_patient(column, row))
-    to_image = crop_to_image(upright_header, *at, size_mm)
-    around = margin + RIM
-    to_image[:, 2] -= to_image[:, :2] @ np.full(2, around)
-    size = (SIDE + 2 * around,) * 2
-    turned = cv2.warpAffine(hung, to_image, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
-    denoised = cv2.GaussianBlur(turned, (0, 0), DENOISE_MM * SIDE / size_mm)
+    upright_image, upright_header = upright(normalised(image), header)
+    centre = upright_header.to_pixel(header.to_patient(column, row))
+    to_image = crop_to_image(upright_header, *centre, size_mm)
+    border = margin + RIM
+    to_image[:, 2] -= to_image[:, :2] @ np.full(2, border)
+    size = (SIDE + 2 * border,) * 2
+    resampled = cv2.warpAffine(
+        upright_image, to_image, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    )
+    denoised = cv2.GaussianBlur(resampled, (0, 0), DENOISE_MM * SIDE / size_mm)
     return np.ascontiguousarray(denoised[RIM:-RIM, RIM:-RIM], dtype=np.float32).clip(0, 1)
 
 
 def upright(
     image: NDArray[np.float32], header: SliceHeader
 ) -> tuple[NDArray[np.float32], SliceHeader]:
-    """The same slice stored as it hangs: flipped and transposed, no pixel changed.
+    """The same slice in its hanging orientation: flipped and transposed, no pixel changed.
 
-    So what is made of it is the same, to the last bit, however it was stored.
+    Whatever is computed from it is thus bit-identical however the slice was stored.
     """
-    right, down = _hung(header)
+    right, down = _hanging_axes(header)
     transposed = abs(right @ header.along_row) < abs(right @ header.down_column)
-    pixels, (between_rows, between_columns) = (
-        (image.T, header.spacing[::-1]) if transposed else (image, header.spacing)
-    )
+    pixels = image.T if transposed else image
+    between_rows, between_columns = header.spacing[::-1] if transposed else header.spacing
     position = np.array(header.position)
     if right @ (header.down_column if transposed else header.along_row) < 0:
         pixels = pixels[:, ::-1]
@@ -82,7 +88,7 @@ def upright(
     rows, columns = pixels.shape
     x, y, z = (float(value) for value in position)
     (a, b, c), (d, e, f) = right.tolist(), down.tolist()
-    stored = replace(
+    upright_header = replace(
         header,
         rows=rows,
         columns=columns,
@@ -90,24 +96,30 @@ def upright(
         position=(x, y, z),
         orientation=(a, b, c, d, e, f),
     )
-    return np.ascontiguousarray(pixels), stored
+    return np.ascontiguousarray(pixels), upright_header
 
 
 def crop_to_image(
     header: SliceHeader, column: float, row: float, size_mm: float
 ) -> NDArray[np.float64]:
-    """The (2, 3) affine map from the crop's (column, row) to the image's; the crop's centre maps to the point."""
-    right, down = _hung(header)
+    """(2, 3): the affine map from the crop's (column, row) to the image's.
+
+    The crop's centre maps to the given ``column`` and ``row``.
+    """
+    right, down = _hanging_axes(header)
     mm = size_mm / SIDE
     between_rows, between_columns = header.spacing
     axes = np.array([header.along_row / between_columns, header.down_column / between_rows])
-    turn = axes @ np.stack([right, down], axis=1) * mm
+    linear = axes @ np.stack([right, down], axis=1) * mm
     centre = np.full(2, (SIDE - 1) / 2)
-    return np.column_stack([turn, np.array([column, row]) - turn @ centre])
+    return np.column_stack([linear, np.array([column, row]) - linear @ centre])
 
 
 def normalised(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The whole slice scaled to 0–1 between ``PERCENTILES`` of its non-zero pixels; 0 where it has no contrast."""
+    """The whole slice scaled to 0–1 between ``PERCENTILES`` of its non-zero pixels.
+
+    All zeros if it has no contrast.
+    """
     anatomy = image[image != 0]
     if not anatomy.size:
         return np.zeros_like(image)
@@ -117,13 +129,12 @@ def normalised(image: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray((image - low) / (high - low), dtype=np.float32).clip(0, 1)
 
 
-def _hung(header: SliceHeader) -> tuple[Vector, Vector]:
-    """The two of the slice's four in-plane directions that point most nearly to the hanging's right and bottom."""
+def _hanging_axes(header: SliceHeader) -> tuple[Vector, Vector]:
+    """The in-plane directions, of the slice's four, nearest to the hanging's right and bottom."""
     to_right, to_bottom = HANGING[header.plane]
     across, down = header.along_row, header.down_column
-    if abs(across @ to_right) + abs(down @ to_bottom) < abs(down @ to_right) + abs(
-        across @ to_bottom
-    ):
+    as_stored = abs(across @ to_right) + abs(down @ to_bottom)
+    if as_stored < abs(down @ to_right) + abs(across @ to_bottom):
         across, down = down, across
     return (
         across if across @ to_right >= 0 else -across,

@@ -1,4 +1,4 @@
-"""What was found, where, and how sure: the values that the pipeline hands to the database and the reports."""
+"""Findings: the values that the pipeline hands to the database and the reports."""
 
 from dataclasses import dataclass
 
@@ -6,15 +6,18 @@ from lumbar.spine.anatomy import Condition, FindingKey, Level, Severity
 
 Probabilities = tuple[float, float, float]
 
-SHOWN = 0.5  # of ``Finding.shows``: below it the crop rather shows something else, and its grade is worth less
+# Of ``Finding.shows``. Below it the crop is more likely to show something else, so its grade is
+# less reliable.
+MIN_VIEW_PROBABILITY = 0.5
 
 
 @dataclass(frozen=True)
 class ImagePoint:
-    """The point a finding was read at.
+    """The point at which a finding was read.
 
     ``column`` and ``row`` are 0-based pixel coordinates whose integers are pixel centres;
-    ``x, y, z`` are patient coordinates in mm (LPS; PS3.3 C.7.6.2). ``frame`` is 1-based, None in a single-frame one.
+    ``x, y, z`` are patient coordinates in mm (LPS; PS3.3 C.7.6.2). ``frame`` is 1-based, None in a
+    single-frame instance.
     """
 
     series_instance_uid: str
@@ -53,7 +56,7 @@ class Finding:
                 "an assessed finding has a point and a view probability, and no reason"
             )
         if abs(sum(self.probabilities) - 1) > 1e-3 or min(self.probabilities) < 0:
-            raise ValueError(f"not probabilities: {self.probabilities}")
+            raise ValueError(f"invalid probabilities: {self.probabilities}")
 
     @property
     def key(self) -> FindingKey:
@@ -65,8 +68,8 @@ class Finding:
 
     @property
     def severity(self) -> Severity | None:
-        """The most probable severity; the graver one where two are equal. None when not assessed."""
+        """The most probable severity, the more severe of two equal ones; None if not assessed."""
         if self.probabilities is None:
             return None
-        graver_last = sorted(zip(self.probabilities, range(3), strict=True))
-        return tuple(Severity)[graver_last[-1][1]]
+        ascending = sorted(zip(self.probabilities, range(3), strict=True))
+        return tuple(Severity)[ascending[-1][1]]

@@ -1,7 +1,8 @@
-"""From heat maps to a row of discs: the levels are named together, from the sacrum upwards.
+"""Labels the discs on heat maps together, from the sacrum upwards.
 
-One map for each disc says where it may be. IngestResult one by one they may all be off by one; a lumbar spine's spacing and
-the lowest disc, which is the surest, keep them together.
+There is one map per disc, of the probability of its position. Taken one by one, all maps may be off
+by one disc; the usual spacing of a lumbar spine and the lowest disc, which is detected most
+reliably, prevent that.
 """
 
 from dataclasses import dataclass
@@ -10,148 +11,170 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar.spine.keypoint_input import CELL, DISCS, SAGITTAL, Heat
+from lumbar.spine.keypoint_input import CELL_PIXELS, DISCS, SAGITTAL, Heat
 from lumbar.spine.slices import Vector
 
-CELL_MM = CELL * SAGITTAL.mm
-# Between neighbours from T11/T12 down to S1/S2, mm along the canal; how far it varies; what is no neighbour at all.
-SPACING = (33.0, 34.0, 35.5, 35.5, 34.0, 29.5, 25.0)
-SPACING_SD, NEAREST, FARTHEST = 6.0, 13.0, 58.0
-SIZES, SIZE_SD = (0.74, 0.86, 1.0, 1.16, 1.34), 0.4  # of a patient's spine over the usual one's
-# How much each disc's own map counts: the border to the sacrum is told best.
-WEIGHTS = (0.1, 0.1, 0.15, 0.2, 0.3, 0.6, 2.0, 0.8)
-APART_MM, MOST = 8.0, 40  # of the places that may be a disc
-LEFT_OUT = 0.5  # how much it counts that a map sees a disc where the row has none
-FLOOR = 1e-4
-BLOB = 5  # cells: what belongs to one place
-ANOTHER_MM = 14.0  # from a disc's place to where another numbering would have it
-FEWEST = 3  # discs in a row
+CELL_MM = CELL_PIXELS * SAGITTAL.mm
+# Between neighbouring discs from T11/T12 down to S1/S2, mm along the canal, and its deviation.
+SPACING_MM = (33.0, 34.0, 35.5, 35.5, 34.0, 29.5, 25.0)
+SPACING_SD_MM = 6.0
+MIN_SPACING_MM, MAX_SPACING_MM = 13.0, 58.0  # outside these, two discs are not neighbours
+# The size of a patient's spine relative to a usual one: trial values, and the deviation of its log.
+SIZES, SIZE_SD = (0.74, 0.86, 1.0, 1.16, 1.34), 0.4
+# The weight of each disc's own map; the lumbosacral border is detected most reliably.
+MAP_WEIGHTS = (0.1, 0.1, 0.15, 0.2, 0.3, 0.6, 2.0, 0.8)
+PEAK_DISTANCE_MM, MAX_PEAKS = 8.0, 40  # between the positions considered, and how many
+ABSENCE_WEIGHT = 0.5  # of a map that shows a disc where the sequence has none
+FLOOR = 1e-4  # added to probabilities before the logarithm
+PEAK_CELLS = 5  # width of the square of cells that belong to one peak
+OTHER_NUMBERING_MM = 14.0  # from L5/S1, beyond which another L5/S1 is another numbering
+MIN_DISCS = 3  # in a sequence
+
+_LOWEST = len(DISCS) - 2  # L5/S1
+
+Path = dict[int, int]  # by index into ``DISCS``, the index of the peak
 
 
 @dataclass(frozen=True)
-class Row:
-    """The discs from the uppermost seen to the lowest; ``places`` are (x, y) in cells, by index into ``DISCS``.
+class DiscSequence:
+    """Successive discs from the uppermost visible one to the lowest.
 
-    ``margin``: by how much the score is ahead of the best that puts the lowest lumbar disc elsewhere.
+    ``positions`` are (x, y) in cells, by index into ``DISCS``. ``margin`` is the lead of ``score``
+    over the best sequence whose L5/S1 is elsewhere.
     """
 
-    places: dict[int, Vector]
+    positions: dict[int, Vector]
     score: float
     margin: float
 
 
-def best_row(heat: Heat) -> Row | None:
-    """The likeliest row in (cells, cells, discs) of probabilities, what a map lacks to 1 being "not here".
+def best_sequence(heat: Heat) -> DiscSequence | None:
+    """The most probable sequence, or None if no ``MIN_DISCS`` discs follow one another.
 
-    None where no ``FEWEST`` discs follow each other.
+    ``heat``: (cells, cells, discs) probabilities; what a map lacks to a sum of 1 is the probability
+    that its disc is not visible.
     """
-    blobs = np.stack(
+    masses = np.stack(
         [
-            cv2.blur(heat[..., k], (BLOB, BLOB), borderType=cv2.BORDER_CONSTANT)
+            cv2.blur(heat[..., k], (PEAK_CELLS, PEAK_CELLS), borderType=cv2.BORDER_CONSTANT)
             for k in range(len(DISCS))
         ]
     )
-    blobs = blobs * BLOB**2
-    at = _places(blobs.max(axis=0))
-    if len(at) < FEWEST:
+    masses = masses * PEAK_CELLS**2
+    peaks = _peaks(masses.max(axis=0))
+    if len(peaks) < MIN_DISCS:
         return None
-    own = np.array(WEIGHTS)[:, None] * np.log(blobs[:, at[:, 1], at[:, 0]] + FLOOR)
-    absent = LEFT_OUT * np.log(np.clip(1 - heat.sum(axis=(0, 1)), 0, 1) + FLOOR)
-    ends = [
+    present = np.array(MAP_WEIGHTS)[:, None] * np.log(masses[:, peaks[:, 1], peaks[:, 0]] + FLOOR)
+    absent = ABSENCE_WEIGHT * np.log(np.clip(1 - heat.sum(axis=(0, 1)), 0, 1) + FLOOR)
+    paths = [
         (score - (np.log(size) / SIZE_SD) ** 2 / 2, path)
         for size in SIZES
-        for score, path in _ends(own, absent, at, size)
+        for score, path in _best_paths(present, absent, peaks, size)
     ]
-    if not ends:
+    if not paths:
         return None
-    score, path = max(ends, key=lambda end: end[0])
-    lowest = at[path[_LOWEST]]
-    rivals = [s for s, p in ends if np.linalg.norm(at[p[_LOWEST]] - lowest) * CELL_MM > ANOTHER_MM]
-    places = {k: _centre(heat[..., k], at[node]) for k, node in path.items()}
-    return Row(places, score, score - max(rivals, default=-np.inf))
+    score, path = max(paths, key=lambda scored: scored[0])
+    lowest = peaks[path[_LOWEST]]
+    rivals = [
+        other_score
+        for other_score, other in paths
+        if np.linalg.norm(peaks[other[_LOWEST]] - lowest) * CELL_MM > OTHER_NUMBERING_MM
+    ]
+    positions = {k: _centre_of_mass(heat[..., k], peaks[peak]) for k, peak in path.items()}
+    return DiscSequence(positions, score, score - max(rivals, default=-np.inf))
 
 
-_LOWEST = len(DISCS) - 2  # L5/S1
-
-
-def _places(strength: Heat) -> NDArray[np.int64]:
-    """(n, 2): the cells (x, y) that stand out, the strongest first."""
-    reach = 2 * round(APART_MM / CELL_MM / 2) + 1
-    peaks = (strength >= cv2.dilate(strength, np.ones((reach, reach), np.uint8))) & (
+def _peaks(strength: Heat) -> NDArray[np.int64]:
+    """(n, 2): the cells (x, y) of the local maxima, the strongest first."""
+    width = 2 * round(PEAK_DISTANCE_MM / CELL_MM / 2) + 1
+    maxima = (strength >= cv2.dilate(strength, np.ones((width, width), np.uint8))) & (
         strength > 0.003
     )
-    rows, columns = np.nonzero(peaks)
-    order = np.argsort(-strength[rows, columns], kind="stable")[:MOST]
+    rows, columns = np.nonzero(maxima)
+    order = np.argsort(-strength[rows, columns], kind="stable")[:MAX_PEAKS]
     return np.column_stack([columns, rows])[order]
 
 
-def _ends(
-    own: NDArray[np.float64], absent: NDArray[np.float64], at: NDArray[np.int64], size: float
-) -> list[tuple[float, dict[int, int]]]:
-    """For every place of L5/S1 and every place where the row may end above, the best row between them, its discs apart
-    as in a spine of that ``size``.
+def _best_paths(
+    present: NDArray[np.float64], absent: NDArray[np.float64], peaks: NDArray[np.int64], size: float
+) -> list[tuple[float, Path]]:
+    """For each possible peak of L5/S1, the best path upwards from it, with its score.
 
-    The row begins at S1/S2, or at L5/S1 where the former is not in view.
+    The discs are spaced as in a spine of that ``size``. A path starts at S1/S2, or at L5/S1 where
+    S1/S2 is not visible.
     """
-    apart = (at[None] - at[:, None]) * CELL_MM  # from row to column
-    distance = np.hypot(apart[..., 0], apart[..., 1])
-    upward = apart[..., 1] < -0.35 * distance
-    found: list[tuple[float, dict[int, int]]] = []
-    step = _step(distance, upward, size * SPACING[_LOWEST])
-    begun = np.concatenate([own[-1][:, None] + step, np.full((1, len(at)), absent[-1])])
-    first = begun.argmax(axis=0)
-    for start in range(len(at)):
-        base = float(begun[first[start], start] + own[_LOWEST, start])
-        if not np.isfinite(base):
+    offsets = (peaks[None] - peaks[:, None]) * CELL_MM  # from the row's peak to the column's
+    distance = np.hypot(offsets[..., 0], offsets[..., 1])
+    upward = offsets[..., 1] < -0.35 * distance
+    *steps, sacral_step = (_step_scores(distance, upward, size * mm) for mm in SPACING_MM)
+    without_s1s2 = np.full((1, len(peaks)), absent[-1])
+    starts = np.concatenate([present[-1][:, None] + sacral_step, without_s1s2])
+    s1s2 = starts.argmax(axis=0)  # the best one by peak of L5/S1; len(peaks) for none
+    paths: list[tuple[float, Path]] = []
+    for l5s1 in range(len(peaks)):
+        score = float(starts[s1s2[l5s1], l5s1] + present[_LOWEST, l5s1])
+        if not np.isfinite(score):
             continue
-        score = np.full(len(at), -np.inf)
-        score[start] = base
-        below: list[NDArray[np.int64]] = []
-        best: tuple[float, dict[int, int]] = (-np.inf, {})
-        for k in range(_LOWEST - 1, -2, -1):
-            if _LOWEST - k >= FEWEST:
-                top = int(score.argmax())
-                total = float(score[top] + absent[: k + 1].sum())
-                if total > best[0]:
-                    best = total, _trace(below, top, start, int(first[start]), len(at))
-            if k < 0:
-                break
-            move = score[:, None] + _step(distance, upward, size * SPACING[k])
-            below.append(move.argmax(axis=0))
-            score = move.max(axis=0) + own[k]
-        if np.isfinite(best[0]):
-            found.append(best)
-    return found
+        score, path = _best_path_from(l5s1, score, present, absent, steps)
+        if s1s2[l5s1] != len(peaks):
+            path[_LOWEST + 1] = int(s1s2[l5s1])
+        if np.isfinite(score):
+            paths.append((score, path))
+    return paths
 
 
-def _step(
+def _best_path_from(
+    l5s1: int,
+    start_score: float,
+    present: NDArray[np.float64],
+    absent: NDArray[np.float64],
+    steps: list[NDArray[np.float64]],
+) -> tuple[float, Path]:
+    """The best path from a peak of L5/S1 upwards, by dynamic programming (Viterbi)."""
+    scores = np.full(present.shape[1], -np.inf)  # by peak, of the best path that ends there
+    scores[l5s1] = start_score
+    predecessors: list[NDArray[np.int64]] = []
+    best: tuple[float, Path] = (-np.inf, {})
+    for k in range(_LOWEST - 1, -2, -1):  # the path ends below disc k, or goes on to it
+        if _LOWEST - k >= MIN_DISCS:
+            top = int(scores.argmax())
+            total = float(scores[top] + absent[: k + 1].sum())
+            if total > best[0]:
+                best = total, _trace(predecessors, top, l5s1)
+        if k < 0:
+            break
+        candidates = scores[:, None] + steps[k]
+        predecessors.append(candidates.argmax(axis=0))
+        scores = candidates.max(axis=0) + present[k]
+    return best
+
+
+def _step_scores(
     distance: NDArray[np.float64], upward: NDArray[np.bool_], spacing: float
 ) -> NDArray[np.float64]:
-    """The score of going from a disc's place (rows) up to the next one's, usually ``spacing`` mm away."""
-    off = (distance - spacing) / SPACING_SD
-    possible = upward & (distance > NEAREST) & (distance < FARTHEST)
-    return np.asarray(np.where(possible, -np.square(off) / 4, -np.inf))
+    """The score of a step from one disc (rows) up to the next (columns), usually ``spacing`` mm."""
+    deviation = (distance - spacing) / SPACING_SD_MM
+    possible = upward & (distance > MIN_SPACING_MM) & (distance < MAX_SPACING_MM)
+    return np.asarray(np.where(possible, -np.square(deviation) / 4, -np.inf))
 
 
-def _trace(
-    below: list[NDArray[np.int64]], top: int, start: int, first: int, none: int
-) -> dict[int, int]:
+def _trace(predecessors: list[NDArray[np.int64]], top: int, l5s1: int) -> Path:
+    """The path from the uppermost disc's peak back down to L5/S1."""
     path = {}
-    node = top
-    for k, back in zip(range(_LOWEST - len(below), _LOWEST), reversed(below), strict=True):
-        path[k] = node
-        node = int(back[node])
-    path[_LOWEST] = start
-    if first != none:
-        path[_LOWEST + 1] = first
+    peak = top
+    discs = range(_LOWEST - len(predecessors), _LOWEST)
+    for k, previous in zip(discs, reversed(predecessors), strict=True):
+        path[k] = peak
+        peak = int(previous[peak])
+    path[_LOWEST] = l5s1
     return path
 
 
-def _centre(heat: Heat, at: NDArray[np.int64]) -> Vector:
-    """The map's centre of mass around a place, in cells."""
-    reach = BLOB // 2
-    rows = np.arange(max(at[1] - reach, 0), min(at[1] + reach + 1, len(heat)))
-    columns = np.arange(max(at[0] - reach, 0), min(at[0] + reach + 1, len(heat)))
+def _centre_of_mass(heat: Heat, peak: NDArray[np.int64]) -> Vector:
+    """Of a map around a peak: (x, y) in cells."""
+    reach = PEAK_CELLS // 2
+    rows = np.arange(max(peak[1] - reach, 0), min(peak[1] + reach + 1, len(heat)))
+    columns = np.arange(max(peak[0] - reach, 0), min(peak[0] + reach + 1, len(heat)))
     part = heat[np.ix_(rows, columns)] + 1e-9
     return np.asarray(
         [(part.sum(axis=0) * columns).sum(), (part.sum(axis=1) * rows).sum()] / part.sum()

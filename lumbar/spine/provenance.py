@@ -1,14 +1,14 @@
-"""What every result must name, so that it can be traced and repeated."""
+"""What every result must state, so that it can be traced and reproduced."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 RESEARCH_USE_ONLY = "Research use only – not for diagnostic use"
-CLEARS_NOBODY = "Only these five conditions were looked for; a low rank clears nobody"
+LOW_RANK_NOTICE = "Only these five conditions are assessed; a low rank does not rule out disease"
 
 
 class TrainedOn(StrEnum):
-    """What weights have learnt from, the weakest first."""
+    """The data that weights were trained on, from the weakest kind to the strongest."""
 
     NOTHING = "untrained"
     SYNTHETIC = "synthetic"
@@ -16,7 +16,7 @@ class TrainedOn(StrEnum):
 
     @property
     def warning(self) -> str | None:
-        """The sentence that stands on every output, or None for clinical data."""
+        """The warning that every output carries; None for clinical data."""
         return {
             TrainedOn.NOTHING: "Untrained: initial weights, the figures mean nothing",
             TrainedOn.SYNTHETIC: "Trained on synthetic data",
@@ -25,13 +25,16 @@ class TrainedOn(StrEnum):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """The sentences that stand on every output, most important first."""
-        return (RESEARCH_USE_ONLY, CLEARS_NOBODY, *((self.warning,) if self.warning else ()))
+        """The sentences that every output carries, the most important first."""
+        return (RESEARCH_USE_ONLY, LOW_RANK_NOTICE, *((self.warning,) if self.warning else ()))
 
 
 @dataclass(frozen=True)
 class BundleIdentity:
-    """Which weights: a retraining changes ``version`` and ``weights_sha256``, and so every result's UID."""
+    """Which weights were used.
+
+    Retraining changes ``version`` and ``weights_sha256``, and thereby every result's UID.
+    """
 
     name: str
     version: str
@@ -45,7 +48,7 @@ class BundleIdentity:
 
 @dataclass(frozen=True)
 class Provenance:
-    """All that decides a result besides the images; ``input_sop_instance_uids`` names those."""
+    """All that determines a result besides its images, and the UIDs of those."""
 
     bundle: BundleIdentity
     code_version: str

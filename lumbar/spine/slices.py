@@ -1,4 +1,4 @@
-"""One slice as its header describes it: the value every geometric rule of the spine works on."""
+"""One slice as its header describes it: the value that every geometric rule works on."""
 
 from dataclasses import dataclass
 
@@ -14,9 +14,9 @@ Vector = NDArray[np.float64]
 class SliceHeader:
     """A single-frame instance, or one frame of a multi-frame one.
 
-    ``position`` (mm, LPS) is the centre of the first pixel; ``orientation`` holds the direction cosines along a
-    row, then down a column; ``spacing`` is mm between rows, then between columns (PS3.3 C.7.6.2, C.7.6.16.2).
-    Times are in ms, None where the header does not say.
+    ``position`` (mm, LPS) is the centre of the first pixel; ``orientation`` holds the direction
+    cosines along a row, then down a column; ``spacing`` is in mm between rows, then between columns
+    (PS3.3 C.7.6.2, C.7.6.16.2). ``thickness`` is in mm, times are in ms; None if not in the header.
     """
 
     study_instance_uid: str
@@ -42,28 +42,28 @@ class SliceHeader:
 
     @property
     def along_row(self) -> Vector:
-        """Unit vector in which the column index grows."""
+        """Unit vector in the direction of increasing column index."""
         return np.array(self.orientation[:3])
 
     @property
     def down_column(self) -> Vector:
-        """Unit vector in which the row index grows."""
+        """Unit vector in the direction of increasing row index."""
         return np.array(self.orientation[3:])
 
     @property
     def normal(self) -> Vector:
-        """Unit vector across the slice: row × column."""
+        """Unit vector perpendicular to the slice: row × column."""
         (a, b, c), (d, e, f) = self.orientation[:3], self.orientation[3:]
         return np.array([b * f - c * e, c * d - a * f, a * e - b * d])
 
     @property
     def plane(self) -> Plane:
-        """By the normal's largest component; an oblique axial L5/S1 slice is still axial."""
+        """By the normal's largest component: an oblique axial L5/S1 slice still counts as axial."""
         return (Plane.SAGITTAL, Plane.CORONAL, Plane.AXIAL)[int(np.argmax(np.abs(self.normal)))]
 
     @property
     def centre(self) -> Vector:
-        """The point in mm (LPS) in the middle of the image, whichever way it is stored."""
+        """The point in mm (LPS) in the middle of the image, however it is stored."""
         return self.to_patient((self.columns - 1) / 2, (self.rows - 1) / 2)
 
     def to_patient(self, column: float, row: float) -> Vector:
@@ -76,7 +76,10 @@ class SliceHeader:
         )
 
     def to_pixel(self, point: Vector) -> tuple[float, float]:
-        """Column and row (0-based, integers at pixel centres) of a point in mm, projected onto the slice."""
+        """(column, row), 0-based, integers at pixel centres, of a point in mm (LPS).
+
+        The point is projected onto the slice along its normal.
+        """
         offset = np.asarray(point) - np.array(self.position)
         return (
             float(offset @ self.along_row) / self.spacing[1],
@@ -88,5 +91,5 @@ class SliceHeader:
         return float((np.asarray(point) - np.array(self.position)) @ self.normal)
 
     def contains(self, column: float, row: float) -> bool:
-        """Whether the pixel coordinates fall inside the image."""
+        """Whether pixel coordinates lie inside the image."""
         return -0.5 <= column < self.columns - 0.5 and -0.5 <= row < self.rows - 0.5

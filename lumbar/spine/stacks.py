@@ -1,7 +1,8 @@
-"""Parallel slices put in order, and which slices lie at the same place. UIDs only break ties."""
+"""Orders parallel slices and finds which lie at the same position. UIDs only break ties."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,22 +11,26 @@ from lumbar.spine.anatomy import Plane
 from lumbar.spine.slices import SliceHeader, Vector
 from lumbar.spine.weighting import Weighting, fat_suppressed, weighting
 
-PARALLEL = 0.01  # greatest angle between the normals of a stack in radians, about half a degree
-SAME_POSITION = 0.1  # mm along the normal
-OVERLAP, MAX_OVERLAP_MM = 0.75, 4.0  # of the thickness: slices closer than that show the same
-HALFWAY = 0.55  # of the usual distance of neighbours: of slices planned anew none lies farther from an earlier one
-EVEN_MM = 0.02  # by which the steps of one acquisition differ, as written
-STATION_MM = (
-    50.0  # between image centres within the plane; farther apart they show another part of the body
-)
-GAP = 2.5  # of the usual distance of neighbours: a larger one parts axial blocks; a missing slice makes it 2
+MAX_ANGLE = 0.01  # rad, about half a degree, between the normals of a stack
+SAME_POSITION_MM = 0.1  # along the normal
+# Of the slice thickness, and at most so many mm: slices closer than that show the same tissue.
+OVERLAP, MAX_OVERLAP_MM = 0.75, 4.0
+# Of the usual distance of neighbours: no slice of a repeated, newly planned acquisition lies
+# farther from one of the earlier.
+HALFWAY = 0.55
+EVEN_MM = 0.02  # by which the slice distances of one acquisition differ, as written
+# Between image centres within the plane; farther apart they show different parts of the body.
+STATION_MM = 50.0
+# Of the usual distance of neighbours: a larger gap separates axial blocks. A missing slice makes 2.
+MAX_GAP = 2.5
 
 
 @dataclass(frozen=True)
 class Stack:
     """Parallel slices of one contrast and frame of reference, no two at the same position.
 
-    Sagittal slices run from the patient's right to the left (+x), axial ones from caudal to cranial (+z).
+    Sagittal slices run from the patient's right to the left (+x), axial ones from caudal to cranial
+    (+z).
     """
 
     slices: tuple[SliceHeader, ...]
@@ -40,140 +45,159 @@ class Stack:
         return fat_suppressed(self.slices[0])
 
     @property
-    def steps(self) -> Vector:
-        """From each slice to the next, mm along the normal."""
+    def spacings(self) -> Vector:
+        """The distance from each slice to the next, mm along the normal."""
         return np.asarray(
             np.abs(np.diff([s.centre @ self.slices[0].normal for s in self.slices])), dtype=float
         )
 
     @property
     def extent(self) -> tuple[float, float]:
-        """How high the middle of the images lies and how high they are, mm along z."""
+        """Along z in mm: the middle of the images and their height."""
         corners = _corners(self.slices[0])[:, 2]
         return float(np.mean([s.centre[2] for s in self.slices])), float(np.ptp(corners))
 
+    @property
+    def corners(self) -> Vector:
+        """(4 n, 3): the corners of all images, mm (LPS)."""
+        return np.concatenate([_corners(header) for header in self.slices])
+
     def nearest(self, point: Vector) -> tuple[SliceHeader, float]:
-        """The slice whose mid-plane is closest to a point (mm, LPS), and its unsigned distance in mm."""
+        """The slice whose mid-plane is closest to a point (mm, LPS), and its distance in mm."""
         closest = min(self.slices, key=lambda s: abs(s.distance(point)))
         return closest, abs(closest.distance(point))
 
-    def meets(self, other: "Stack") -> bool:
-        """Whether the other's images reach into the box around these, as seen along this stack's axes."""
+    def overlaps(self, other: "Stack") -> bool:
+        """Whether the bounding boxes of both stacks' images, along this one's axes, intersect."""
         first = self.slices[0]
         axes = np.stack([first.along_row, first.down_column, first.normal], axis=1)
-        ours, theirs = (
-            (np.concatenate([_corners(s) for s in stack.slices]) @ axes) for stack in (self, other)
-        )
+        corners, others = self.corners @ axes, other.corners @ axes
         return bool(
-            np.all(ours.min(axis=0) <= theirs.max(axis=0))
-            and np.all(theirs.min(axis=0) <= ours.max(axis=0))
+            np.all(corners.min(axis=0) <= others.max(axis=0))
+            and np.all(others.min(axis=0) <= corners.max(axis=0))
         )
 
 
-class Places:
-    """Where slices lie: asked which of them lie beside another slice, or show the same."""
+class SlicePositions:
+    """The positions of some slices, to be compared with that of another slice."""
 
     def __init__(self, slices: Sequence[SliceHeader]) -> None:
         self._centres = np.array([s.centre for s in slices]).reshape(-1, 3)
         self._normals = np.array([s.normal for s in slices]).reshape(-1, 3)
 
     def parallel(self, header: SliceHeader) -> NDArray[np.bool_]:
-        """Of each slice: whether it is parallel, whichever way its normal points."""
+        """Per slice: whether it is parallel to ``header``, regardless of the normals' signs."""
         return _parallel(self._normals, header.normal)
 
-    def shared(self, header: SliceHeader, step: float) -> NDArray[np.bool_]:
-        """Of each slice: whether it shows what this one shows, parallel and less than a thickness away.
+    def same_position(self, header: SliceHeader, spacing: float) -> NDArray[np.bool_]:
+        """Per slice: whether it shows what ``header`` shows, parallel and closer than a thickness.
 
-        ``step``: mm, as far as this one usually lies from its own neighbours; about half of it is another place.
+        ``spacing``: mm, the usual distance of ``header`` from its own neighbours; a slice about
+        half as far away already has another position.
         """
         offsets = self._centres - header.centre
         reach = max(
-            SAME_POSITION, min(OVERLAP * (header.thickness or 0.0), MAX_OVERLAP_MM, HALFWAY * step)
+            SAME_POSITION_MM,
+            min(OVERLAP * (header.thickness or 0.0), MAX_OVERLAP_MM, HALFWAY * spacing),
         )
         near = (np.abs(offsets @ header.normal) <= reach) & (
             np.linalg.norm(offsets, axis=1) <= STATION_MM
         )
         return np.asarray(near & self.parallel(header))
 
-    def even(self, which: NDArray[np.bool_]) -> bool:
-        """Whether these lie at even steps: two halves of one acquisition do together, it and its repeat do not."""
-        normals = self._normals[which]
-        steps = np.diff(np.sort(self._centres[which] @ normals[0]))
-        evenly = steps.min() > SAME_POSITION and np.ptp(steps) <= EVEN_MM
-        return bool(evenly and _parallel(normals, normals[0]).all())
+    def evenly_spaced(self, selected: NDArray[np.bool_]) -> bool:
+        """Whether the selected slices are parallel and evenly spaced.
+
+        Two halves of one acquisition are, together; an acquisition and its repeat are not.
+        """
+        normals = self._normals[selected]
+        spacings = np.diff(np.sort(self._centres[selected] @ normals[0]))
+        even = spacings.min() > SAME_POSITION_MM and np.ptp(spacings) <= EVEN_MM
+        return bool(even and _parallel(normals, normals[0]).all())
 
 
-def stacks(slices: Sequence[SliceHeader]) -> tuple[Stack, ...]:
-    """The stacks that alike slices of one plane form, the largest first; of slices at the same position one is kept."""
-    found = [
-        Stack(tuple(run), weighting(run[0])) for block in blocks(slices) for run in _runs(block)
+def build_stacks(slices: Sequence[SliceHeader]) -> tuple[Stack, ...]:
+    """The stacks formed by slices of one plane and contrast, the largest first.
+
+    Of slices at the same position one is kept.
+    """
+    stacks = [
+        Stack(tuple(run), weighting(run[0]))
+        for block in parallel_blocks(slices)
+        for run in _runs(block)
     ]
-    return tuple(sorted(found, key=lambda s: (-len(s.slices), lying(s.slices[0]))))
+    return tuple(sorted(stacks, key=lambda s: (-len(s.slices), position_key(s.slices[0]))))
 
 
-def blocks(slices: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
-    """Parted by orientation, and within the plane by the part of the body that the images show."""
+def parallel_blocks(slices: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
+    """Slices grouped by orientation and, within the plane, by the part of the body they show."""
     parallel: list[list[SliceHeader]] = []
     normals = np.empty((0, 3))
-    for header in sorted(slices, key=lying):
-        known = np.flatnonzero(_parallel(normals, header.normal))
-        if known.size:
-            parallel[known[0]].append(header)
+    for header in sorted(slices, key=position_key):
+        matching = np.flatnonzero(_parallel(normals, header.normal))
+        if matching.size:
+            parallel[matching[0]].append(header)
         else:
             parallel.append([header])
             normals = np.vstack([normals, header.normal])
     return [
         station
         for block in parallel
-        for row in _parted(block, block[0].along_row, STATION_MM)
-        for station in _parted(row, block[0].down_column, STATION_MM)
+        for row in _split_at_gaps(block, block[0].along_row, STATION_MM)
+        for station in _split_at_gaps(row, block[0].down_column, STATION_MM)
     ]
 
 
-def identity(header: SliceHeader) -> tuple[tuple[tuple[int, str], ...], str, int, str, int]:
-    """A total order that the order of arrival cannot change; series UIDs compare as numbers, however long."""
+def identity_key(header: SliceHeader) -> tuple[tuple[tuple[int, str], ...], str, int, str, int]:
+    """A total order that does not depend on the order of arrival.
+
+    The components of series UIDs compare as numbers of any length.
+    """
     series = header.series_instance_uid
-    numbers = (part.lstrip("0") for part in series.split("."))
-    parts = tuple((len(number), number) for number in numbers)
-    return parts, series, header.instance_number, header.sop_instance_uid, header.frame or 0
+    components = (component.lstrip("0") for component in series.split("."))
+    numeric = tuple((len(digits), digits) for digits in components)
+    return numeric, series, header.instance_number, header.sop_instance_uid, header.frame or 0
 
 
-def lying(header: SliceHeader) -> tuple[object, ...]:
-    """An order by where the slices lie, the feet first; only of slices at the same place do UIDs decide."""
-    return tuple(float(v) for v in np.round(header.centre[::-1], 2)), identity(header)
+def position_key(header: SliceHeader) -> tuple[object, ...]:
+    """An order by position, caudal to cranial; UIDs decide only between slices at the same one."""
+    return tuple(float(v) for v in np.round(header.centre[::-1], 2)), identity_key(header)
 
 
 def _runs(block: list[SliceHeader]) -> list[list[SliceHeader]]:
-    """In order along the normal; sagittal slices in one run, axial ones parted at large gaps."""
+    """In order along the normal: sagittal slices in one run, axial ones split at large gaps."""
     axis = block[0].normal
     axis = axis * np.sign(axis[np.argmax(np.abs(axis))])
     run: list[SliceHeader] = []
-    places: list[float] = []
-    for header in sorted(block, key=lambda s: (round(float(s.centre @ axis), 3), identity(s))):
-        place = float(header.centre @ axis)
-        if not run or place - places[-1] > SAME_POSITION:
+    positions: list[float] = []
+    for header in sorted(block, key=lambda s: (round(float(s.centre @ axis), 3), identity_key(s))):
+        position = float(header.centre @ axis)
+        if not run or position - positions[-1] > SAME_POSITION_MM:
             run.append(header)
-            places.append(place)
+            positions.append(position)
     if block[0].plane is not Plane.AXIAL or len(run) < 3:
         return [run]
-    return _parted(run, axis, GAP * float(np.median(np.diff(places))))
+    return _split_at_gaps(run, axis, MAX_GAP * float(np.median(np.diff(positions))))
 
 
-def _parted(slices: list[SliceHeader], direction: Vector, gap: float) -> list[list[SliceHeader]]:
-    """Parted wherever neighbours along a direction are more than ``gap`` mm from each other."""
-    places = np.array([s.centre @ direction for s in slices])
-    order = np.argsort(places, kind="stable")
-    return [
-        [slices[i] for i in part]
-        for part in np.split(order, np.flatnonzero(np.diff(places[order]) > gap) + 1)
-    ]
+def _split_at_gaps(
+    slices: list[SliceHeader], direction: Vector, gap: float
+) -> list[list[SliceHeader]]:
+    """Split wherever neighbours along a direction are more than ``gap`` mm apart."""
+    positions = np.array([s.centre @ direction for s in slices])
+    order = np.argsort(positions, kind="stable")
+    ordered = [slices[i] for i in order]
+    ends = np.flatnonzero(np.diff(positions[order]) > gap) + 1
+    bounds = [0, *ends.tolist(), len(ordered)]
+    return [ordered[start:end] for start, end in pairwise(bounds)]
 
 
 def _parallel(normals: Vector, normal: Vector) -> NDArray[np.bool_]:
-    return np.asarray(np.abs(normals @ normal) >= 1 - PARALLEL**2 / 2)
+    return np.asarray(np.abs(normals @ normal) >= 1 - MAX_ANGLE**2 / 2)
 
 
 def _corners(header: SliceHeader) -> Vector:
+    """(4, 3): the corners of an image, mm (LPS)."""
     right, bottom = header.columns - 0.5, header.rows - 0.5
     return np.stack(
         [header.to_patient(column, row) for column in (-0.5, right) for row in (-0.5, bottom)]

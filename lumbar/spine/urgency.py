@@ -1,8 +1,9 @@
-"""The order of the reading worklist. Triage must not bury anyone.
+"""The order of the reading worklist. Triage must never hide a patient.
 
-Severe first; then moderate together with everything that nobody can vouch for (failed, not analysable, uncertain, not
-wholly assessed, not yet analysed, not ranked); then normal. A STAT order goes to the top, and waiting raises any study:
-but not above a severe one, or every morning the night's studies would stand in the order of their arrival.
+Severe studies come first; then moderate ones together with every study whose result is in doubt
+(failed, not analysable, uncertain, not fully assessed, not yet analysed, not ranked); then normal
+ones. A STAT order goes to the top. Waiting raises any study, but never above a severe one:
+otherwise the night's studies would be in order of arrival every morning.
 """
 
 from dataclasses import dataclass
@@ -11,11 +12,11 @@ from enum import IntEnum
 
 from lumbar.spine.anatomy import Condition, FindingKey
 
-WAITED_LONG = timedelta(hours=4)
+LONG_WAIT = timedelta(hours=4)
 
 
 class Urgency(IntEnum):
-    """Lower is read first."""
+    """The lower, the earlier it is read."""
 
     URGENT = 1
     PRIORITY = 2
@@ -23,55 +24,56 @@ class Urgency(IntEnum):
 
 
 @dataclass(frozen=True)
-class Standing:
-    """What the order depends on: which of a study's 25 findings are severe, and how many are otherwise notable."""
+class TriageFactors:
+    """What a study's urgency depends on.
+
+    ``severe`` names the severe findings of its 25; ``moderate``, ``uncertain`` and
+    ``not_assessed`` count the others of note.
+    """
 
     severe: tuple[FindingKey, ...] = ()
     moderate: int = 0
     uncertain: int = 0
     not_assessed: int = 0
-    numbering_uncertain: bool = False  # which level is which
-    unread_because: str | None = None  # no findings: why (not yet analysed, not analysable, failed)
-    read_again: bool = (
-        False  # the findings are of an earlier revision, and a later one is on its way
-    )
-    ranks: bool = True  # whether the weights may rank
+    numbering_uncertain: bool = False  # which disc is L5/S1
+    # Why there are no findings: not yet analysed, not analysable, or failed. None if there are.
+    no_findings_reason: str | None = None
+    # The findings belong to an earlier revision, and a later one is waiting for analysis.
+    reanalysis_pending: bool = False
+    weights_may_rank: bool = True
     stat: bool = False
     waiting: timedelta = timedelta(0)
 
 
-def urgency(standing: Standing) -> tuple[Urgency, str]:
-    """The place in the worklist and the reason for it, in words."""
-    place, why = _by_findings(standing)
-    if standing.read_again:
-        place, why = min(place, Urgency.PRIORITY), f"{why}; being read again"
-    if standing.stat:
-        return Urgency.URGENT, f"STAT order; {why}"
-    if standing.waiting >= 2 * WAITED_LONG and place > Urgency.URGENT:
-        return Urgency.URGENT, f"waiting for {_hours(standing.waiting)}; {why}"
-    if standing.waiting >= WAITED_LONG and place > Urgency.PRIORITY:
-        return Urgency.PRIORITY, f"waiting for {_hours(standing.waiting)}; {why}"
-    return place, why
+def urgency(factors: TriageFactors) -> tuple[Urgency, str]:
+    """The study's urgency, and the reason in words."""
+    value, reason = _by_findings(factors)
+    if factors.reanalysis_pending:
+        value, reason = min(value, Urgency.PRIORITY), f"{reason}; being read again"
+    if factors.stat:
+        return Urgency.URGENT, f"STAT order; {reason}"
+    if factors.waiting >= 2 * LONG_WAIT and value > Urgency.URGENT:
+        return Urgency.URGENT, f"waiting for {_hours(factors.waiting)}; {reason}"
+    if factors.waiting >= LONG_WAIT and value > Urgency.PRIORITY:
+        return Urgency.PRIORITY, f"waiting for {_hours(factors.waiting)}; {reason}"
+    return value, reason
 
 
-def _by_findings(standing: Standing) -> tuple[Urgency, str]:
-    if standing.unread_because is not None:
-        return Urgency.PRIORITY, standing.unread_because
-    if not standing.ranks:
-        return Urgency.PRIORITY, "not ranked: the weights have not learnt from clinical images"
-    reasons = [f"severe {_names(standing.severe)}"] if standing.severe else []
-    reasons += [
-        f"{count} {word}"
-        for count, word in (
-            (standing.moderate, "moderate"),
-            (standing.uncertain, "uncertain"),
-            (standing.not_assessed, "not assessed"),
-        )
-        if count
-    ]
-    if standing.numbering_uncertain:
+def _by_findings(factors: TriageFactors) -> tuple[Urgency, str]:
+    if factors.no_findings_reason is not None:
+        return Urgency.PRIORITY, factors.no_findings_reason
+    if not factors.weights_may_rank:
+        return Urgency.PRIORITY, "not ranked: the weights were not trained on clinical images"
+    reasons = [f"severe {_names(factors.severe)}"] if factors.severe else []
+    counts = {
+        "moderate": factors.moderate,
+        "uncertain": factors.uncertain,
+        "not assessed": factors.not_assessed,
+    }
+    reasons += [f"{count} {word}" for word, count in counts.items() if count]
+    if factors.numbering_uncertain:
         reasons.append("numbering uncertain")
-    if standing.severe:
+    if factors.severe:
         return Urgency.URGENT, ", ".join(reasons)
     if reasons:
         return Urgency.PRIORITY, ", ".join(reasons)
@@ -79,7 +81,7 @@ def _by_findings(standing: Standing) -> tuple[Urgency, str]:
 
 
 def _names(severe: tuple[FindingKey, ...]) -> str:
-    """``L4/L5 spinal canal stenosis and 2 more``; the canal is named first."""
+    """``L4/L5 spinal canal stenosis and 2 more``; canal stenosis is named before the others."""
     first = min(
         severe, key=lambda key: (key.condition is not Condition.SPINAL_CANAL_STENOSIS, key.level)
     )

@@ -1,4 +1,4 @@
-"""What makes the contrast of a slice, and what a slice of that contrast and plane is read for."""
+"""The contrast weighting of a slice, and the role that its weighting and plane give it."""
 
 from enum import StrEnum
 
@@ -7,7 +7,7 @@ from lumbar.spine.slices import SliceHeader
 
 
 class Weighting(StrEnum):
-    """What makes the contrast of a slice, as far as TR, TE and TI tell."""
+    """The contrast weighting of a slice, as far as TR, TE and TI show it."""
 
     T1 = "T1"
     T2 = "T2"
@@ -18,15 +18,37 @@ class Weighting(StrEnum):
     UNKNOWN = "unknown weighting"
 
 
+ROLES = {
+    (Plane.SAGITTAL, Weighting.T1): Role.SAGITTAL_T1,
+    (Plane.SAGITTAL, Weighting.T2): Role.SAGITTAL_T2,
+    (Plane.SAGITTAL, Weighting.STIR): Role.SAGITTAL_T2,
+    (Plane.AXIAL, Weighting.T2): Role.AXIAL_T2,
+}
+
+DIXON_IMAGES = {
+    "W": "WATER",
+    "WATER": "WATER",
+    "F": "FAT",
+    "FAT": "FAT",
+    "IP": "IN_PHASE",
+    "IN": "IN_PHASE",
+    "IN_PHASE": "IN_PHASE",
+    "OP": "OUT_PHASE",
+    "OPP": "OUT_PHASE",
+    "OPP_PHASE": "OUT_PHASE",
+    "OUT_PHASE": "OUT_PHASE",
+}  # by the values that ImageType may have
+
+
 def weighting(header: SliceHeader) -> Weighting:
-    """By ScanningSequence, TI, TE and TR; an inversion time of 0 is none (GE and Hitachi write it so)."""
+    """By ScanningSequence, TI, TE and TR (ms).
+
+    An inversion time of 0 means no inversion: GE and Hitachi write it so.
+    """
     if {"GR", "EP", "RM"} & set(header.scanning_sequence):
         return Weighting.GRADIENT_ECHO
-    repetition, echo, inversion = (
-        header.repetition_time,
-        header.echo_time,
-        header.inversion_time or 0.0,
-    )
+    repetition, echo = header.repetition_time, header.echo_time
+    inversion = header.inversion_time or 0.0
     if repetition is None or echo is None:
         return Weighting.UNKNOWN
     if inversion > 1300:
@@ -43,31 +65,15 @@ def weighting(header: SliceHeader) -> Weighting:
 
 
 def role_of(header: SliceHeader) -> Role | None:
-    """What a series of such slices is read for, by plane and weighting alone."""
-    if header.plane is Plane.SAGITTAL:
-        roles = {
-            Weighting.T1: Role.SAGITTAL_T1,
-            Weighting.T2: Role.SAGITTAL_T2,
-            Weighting.STIR: Role.SAGITTAL_T2,
-        }
-        return roles.get(weighting(header))
-    return (
-        Role.AXIAL_T2 if header.plane is Plane.AXIAL and weighting(header) is Weighting.T2 else None
-    )
+    """The role of a series of such slices, by plane and weighting alone; None if it has none."""
+    return ROLES.get((header.plane, weighting(header)))
 
 
 def dixon(header: SliceHeader) -> frozenset[str]:
-    """Which of the Dixon images it is, by ImageType; empty where it is none."""
-    names = {
-        "W": "WATER",
-        "F": "FAT",
-        "IP": "IN_PHASE",
-        "IN": "IN_PHASE",
-        "OP": "OUT_PHASE",
-        "OPP": "OUT_PHASE",
-    }
-    names |= {name: name for name in names.values()} | {"OPP_PHASE": "OUT_PHASE"}
-    return frozenset(names[kind] for kind in header.image_type[2:] if kind in names)
+    """Which of the Dixon images it is, by ImageType; empty if it is none."""
+    return frozenset(
+        DIXON_IMAGES[value] for value in header.image_type[2:] if value in DIXON_IMAGES
+    )
 
 
 def fat_suppressed(header: SliceHeader) -> bool:

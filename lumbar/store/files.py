@@ -1,4 +1,4 @@
-"""Durable bytes: a file is either wholly there, under the hash of what it holds, or not there at all."""
+"""Durable files: each is either complete, under the hash of its content, or absent."""
 
 import errno
 import fcntl
@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from lumbar.errors import Transient
 
-INCOMING = "incoming"  # holds a folder for each process that writes, and in it files that are not whole yet
+INCOMING = "incoming"  # holds one folder per writing process, with its staging files
 
 
 class StoreFull(Transient):
@@ -23,18 +23,18 @@ class StoreFull(Transient):
 
 
 class StagingFile:
-    """A file being written; it counts only once it is kept."""
+    """A file being written; it is part of the store only once it is committed."""
 
     def __init__(self, store: "Store", path: Path, file: IO[bytes]) -> None:
         self._store = store
         self.path = path
         self.file = file
 
-    def keep(self, kind: str, digest: str) -> str:
-        """Makes it durable under ``digest`` (hexadecimal) and returns its path relative to the store's root.
+    def commit(self, kind: str, digest: str) -> str:
+        """Makes it durable under ``digest`` (hexadecimal) and returns its path below the root.
 
-        fsync → rename → fsync folder: after the return no power cut can take it away. A file that is there already
-        is left as it is, and made as durable.
+        fsync → rename → fsync folder: once this returns, the file survives a power cut. A file of
+        that name which exists already is left unchanged, and made just as durable.
         """
         path = self._store.root / kind / digest[:2] / f"{digest}.dcm"
         self._store.make_folder(path.parent)
@@ -50,29 +50,27 @@ class StagingFile:
 class Store:
     """A folder of files named by hash: ``<kind>/<first two digits>/<hash>.dcm``.
 
-    Every process writes in a folder of its own under ``incoming`` and holds a lock on it as long as it lives, so that
-    what a killed one has left behind can be told from what another is writing.
+    Every process writes in a folder of its own under ``incoming``, which it keeps locked while it
+    lives. Staging files of a killed process are thus distinguished from those being written.
     """
 
     root: Path
-    _durable: set[Path] = field(
-        default_factory=set, compare=False, repr=False
-    )  # folders this process has fsynced
-    _own: list[tuple[Path, int]] = field(
-        default_factory=list, compare=False, repr=False
-    )  # its folder and lock
-    _first: Lock = field(default_factory=Lock, compare=False, repr=False)
+    # The folders this process has fsynced.
+    _durable: set[Path] = field(default_factory=set, compare=False, repr=False)
+    # The staging folder of this process and its lock's descriptor, the current one last.
+    _staging: list[tuple[Path, int]] = field(default_factory=list, compare=False, repr=False)
+    _staging_lock: Lock = field(default_factory=Lock, compare=False, repr=False)
 
     @contextmanager
     def staging_file(self) -> Iterator[StagingFile]:
-        """A new file to write; unless it is kept within the block, nothing of it stays.
+        """A new staging file, removed at the end of the block unless it was committed.
 
         Raises:
-            StoreFull: the disk refuses, in the block too.
+            StoreFull: the disk cannot be written, also within the block.
         """
         path: Path | None = None
         try:
-            path = self.own_folder() / f"{uuid4().hex}.part"
+            path = self.staging_folder() / f"{uuid4().hex}.part"
             with path.open("xb") as file:
                 yield StagingFile(self, path, file)
         except OSError as error:
@@ -85,22 +83,26 @@ class Store:
                     path.unlink(missing_ok=True)
 
     def put(self, kind: str, digest: str, content: bytes) -> str:
-        """Writes ``content`` durably under ``digest`` and returns its path relative to the root. Raises StoreFull."""
+        """Writes ``content`` durably under ``digest`` and returns its path below the root.
+
+        Raises:
+            StoreFull: the disk cannot be written.
+        """
         with self.staging_file() as staging:
             staging.file.write(content)
-            return staging.keep(kind, digest)
+            return staging.commit(kind, digest)
 
     def path(self, relative: str) -> Path:
-        """Where a stored file lies."""
+        """The full path of a stored file."""
         return self.root / relative
 
     def remove(self, relative: str) -> None:
-        """Removes a stored file, if it is there."""
+        """Removes a stored file if it exists."""
         with suppress(OSError):
             self.path(relative).unlink(missing_ok=True)
 
     def files(self, folder: str) -> set[str]:
-        """The stored files in one folder (``<kind>/<two digits>``), relative to the root."""
+        """The paths below the root of the files in a folder (``<kind>/<two digits>``)."""
         try:
             return {
                 f"{folder}/{entry.name}"
@@ -110,15 +112,18 @@ class Store:
         except FileNotFoundError:
             return set()
 
-    def fill(self) -> float:
-        """How full the store's disk is, 0–1, as its users see it (without the reserve of root)."""
+    def fill_ratio(self) -> float:
+        """How full the store's disk is, 0–1, without the blocks reserved for root.
+
+        Raises:
+            StoreFull: the disk cannot be written or its usage not be read.
+        """
         try:
             self.make_folder(self.root)
             usage = os.statvfs(self.root)
         except OSError as error:
-            raise StoreFull(
-                f"cannot look at {self.root}: {os.strerror(error.errno or errno.EIO)}"
-            ) from error
+            reason = os.strerror(error.errno or errno.EIO)
+            raise StoreFull(f"cannot read the disk usage of {self.root}: {reason}") from error
         used = usage.f_blocks - usage.f_bfree
         return used / (used + usage.f_bavail) if used + usage.f_bavail else 1.0
 
@@ -130,27 +135,26 @@ class Store:
         Raises:
             StoreFull: the disk is fuller than that, or cannot be read.
         """
-        if (fill := self.fill()) > max_fill:
+        if (fill := self.fill_ratio()) > max_fill:
             raise StoreFull(
                 f"the disk is {fill:.0%} full; above {max_fill:.0%} nothing new is accepted "
                 "(LUMBAR_DISK_REFUSE_ABOVE)"
             )
 
-    def own_folder(self) -> Path:
-        """This process's folder for files that are not whole yet; made and locked at the first call."""
-        with self._first:
-            if (
-                not self._own or not self._own[-1][0].exists()
-            ):  # somebody may have cleaned up by hand
-                self._own.append(self._new_folder())
-            return self._own[-1][0]
+    def staging_folder(self) -> Path:
+        """This process's folder for staging files, created and locked at the first call."""
+        with self._staging_lock:
+            # Created again if an operator has removed it.
+            if not self._staging or not self._staging[-1][0].exists():
+                self._staging.append(self._new_staging_folder())
+            return self._staging[-1][0]
 
-    def remove_abandoned(self) -> int:
-        """Removes the folders of writers that are gone, and returns how many files were in them."""
+    def remove_orphans(self) -> int:
+        """Removes the staging folders of dead processes; returns the number of files removed."""
         removed = 0
         for folder in (self.root / INCOMING).glob("*"):
             with suppress(OSError):
-                descriptor = _locked(folder)
+                descriptor = _try_lock(folder)
                 if descriptor is None:
                     continue
                 removed += sum(1 for _ in folder.glob("*.part"))
@@ -159,7 +163,7 @@ class Store:
         return removed
 
     def make_folder(self, folder: Path) -> None:
-        """Creates a folder whose own entry survives a power cut, parents first."""
+        """Creates a folder so that it survives a power cut, its parents first."""
         if folder in self._durable:
             return
         if folder == self.root:
@@ -170,28 +174,30 @@ class Store:
         _fsync_folder(folder.parent)
         self._durable.add(folder)
 
-    def _new_folder(self) -> tuple[Path, int]:
+    def _new_staging_folder(self) -> tuple[Path, int]:
         self.make_folder(self.root / INCOMING)
         while True:
             folder = self.root / INCOMING / uuid4().hex
             folder.mkdir()
-            descriptor = _locked(folder)
-            if (
-                descriptor is not None and folder.exists()
-            ):  # else somebody took it for abandoned before the lock
+            descriptor = _try_lock(folder)
+            # Otherwise another process removed it as an orphan before it was locked.
+            if descriptor is not None and folder.exists():
                 return folder, descriptor
 
 
 def digest_of(*parts: bytes) -> str:
-    """The sha256, in hexadecimal, that names a file."""
+    """The SHA-256 of the parts together, in hexadecimal: a file's name."""
     digest = sha256()
     for part in parts:
         digest.update(part)
     return digest.hexdigest()
 
 
-def _locked(folder: Path) -> int | None:
-    """A lock on a writer's folder, held until the descriptor is closed; None while its writer lives, or without one."""
+def _try_lock(folder: Path) -> int | None:
+    """The descriptor of a lock on a staging folder, held until it is closed.
+
+    None if a living process holds the lock, or the folder does not exist.
+    """
     try:
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:

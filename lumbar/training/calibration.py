@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar.networks.classifiers import LAST
+from lumbar.networks.classifiers import OUTPUT_LAYER
 
 Floats = NDArray[np.floating]
 BINS = 10
@@ -77,6 +77,6 @@ def expected_calibration_error(probabilities: Floats, labels: NDArray[np.integer
 
 def calibrate(network: keras.Model, correction: Floats, temperature: float) -> None:
     """Changes the network's last layer so that it gives what ``corrected`` makes of it."""
-    layer = network.get_layer(LAST)
+    layer = network.get_layer(OUTPUT_LAYER)
     kernel, bias = layer.get_weights()
     layer.set_weights([kernel / temperature, (bias + correction) / temperature])

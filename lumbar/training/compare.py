@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestClassifier
 
 from lumbar.errors import WrongSetting
-from lumbar.networks.classifiers import BACKBONES, in_batches
+from lumbar.networks.classifiers import BACKBONES, predict
 from lumbar.training.calibration import corrected, fitted
 from lumbar.training.crop_batches import Samples
 from lumbar.training.crop_files import Cut
@@ -88,7 +88,7 @@ def _network(
     network, history = teach(course, train, validation, folder, stage(f"Teaching {name}", length))
     minutes = sum(row["minutes"] for row in history)
     return (
-        lambda crops: in_batches(network, crops, 32).astype(float),
+        lambda crops: predict(network, crops, 32).astype(float),
         network.count_params(),
         minutes,
     )

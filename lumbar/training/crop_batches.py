@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from lumbar.networks.classifiers import CLASSES, NONE
+from lumbar.networks.classifiers import CLASSES, NO_CONDITION
 from lumbar.spine.anatomy import Condition
 from lumbar.training.augment import augmented
 from lumbar.training.balance import Balance, balance
@@ -103,4 +103,4 @@ def label_of(kind: Kind, cut: Cut, condition: Condition | None = None) -> int:
     """The class of a crop, of ``CLASSES[kind]``; ``condition``: what it shows once it is mirrored."""
     if kind == "severity":
         return CLASSES[kind].index(cut.severity)
-    return CLASSES[kind].index(condition or cut.condition if cut.on_target else NONE)
+    return CLASSES[kind].index(condition or cut.condition if cut.on_target else NO_CONDITION)

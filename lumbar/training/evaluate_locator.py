@@ -14,7 +14,8 @@ from lumbar.errors import NotAnalysable, NotDicom
 from lumbar.phantoms.dataset import PHANTOM_POINTS, PHANTOMS
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Role
 from lumbar.spine.finding_points import find_points
-from lumbar.spine.levels import KeypointReader, locate_levels
+from lumbar.spine.keypoint_input import KeypointDetector
+from lumbar.spine.levels import locate_levels
 from lumbar.spine.roles import assign_roles
 from lumbar.spine.slices import SliceHeader, Vector
 from lumbar.training.default_timing import with_times
@@ -54,7 +55,7 @@ class Outcome:
 
 
 def evaluate_levels(
-    data: Path, keypoints: KeypointReader, advance: Callable[[int], None]
+    data: Path, keypoints: KeypointDetector, advance: Callable[[int], None]
 ) -> list[Outcome]:
     """Reads every study of a data set and holds the found points against its labels.
 
@@ -159,7 +160,7 @@ def _outcome(
     exact: list[dict[str, str]],
     kinds: list[dict[str, str]],
     series: Mapping[str, Role],
-    keypoints: KeypointReader,
+    keypoints: KeypointDetector,
 ) -> Outcome:
     kind = kinds[0] if kinds else {}
     about: dict[str, Any] = {
@@ -177,7 +178,7 @@ def _outcome(
     if not levels.midline_known:
         return Outcome(folder.name, truth, refused="the canal is not seen on the sagittal images")
     errors = {
-        key: _apart(points.at.get(key), point, truth.slices.get(key))
+        key: _apart(points.positions.get(key), point, truth.slices.get(key))
         for key, point in truth.points.items()
     }
     found = levels.canal
@@ -185,11 +186,13 @@ def _outcome(
     named = {level: level in found and _nearest(found[level], canal) is level for level in canal}
     sides = {
         key: bool(
-            np.linalg.norm(points.at[key] - point)
-            < np.linalg.norm(points.at[key] - truth.points[_mirrored(key)])
+            np.linalg.norm(points.positions[key] - point)
+            < np.linalg.norm(points.positions[key] - truth.points[_mirrored(key)])
         )
         for key, point in truth.points.items()
-        if key.condition.side is not None and key in points.at and _mirrored(key) in truth.points
+        if key.condition.side is not None
+        and key in points.positions
+        and _mirrored(key) in truth.points
     }
     return Outcome(folder.name, truth, None, levels.caveats + points.caveats, errors, named, sides)
 

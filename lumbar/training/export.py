@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lumbar.errors import Permanent
 from lumbar.networks.bundle import load_network, read_description
-from lumbar.networks.classifiers import CLASSES, in_batches
+from lumbar.networks.classifiers import CLASSES, predict
 
 TOLERANCE = 1e-3  # by which a probability may differ
 
@@ -37,7 +37,7 @@ def export_bundle(
     told = []
     for kind in CLASSES:
         network = load_network(bundle, described, kind)
-        expected = in_batches(network, crops)
+        expected = predict(network, crops)
         for name in formats:
             write, read = FORMATS[name]
             file = out / f"{kind}.{name}"
@@ -76,7 +76,7 @@ def _write_keras(network: keras.Model, file: Path) -> None:
 
 def _read_keras(file: Path) -> Ask:
     network = keras.models.load_model(file, compile=False)
-    return lambda crops: in_batches(network, crops)
+    return lambda crops: predict(network, crops)
 
 
 def _write_onnx(network: keras.Model, file: Path) -> None:

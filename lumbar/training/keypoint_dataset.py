@@ -17,15 +17,15 @@ from lumbar.spine.anatomy import Level
 from lumbar.spine.keypoint_input import (
     AXIAL,
     BORDER,
-    BORDER_AHEAD_MM,
-    BORDER_DOWN_MM,
-    CELL,
+    BORDER_ANTERIOR_MM,
+    BORDER_CAUDAL_MM,
+    CELL_PIXELS,
     CLIP,
     DISCS,
     SAGITTAL,
     Framing,
     Image,
-    brightened,
+    normalise_brightness,
 )
 
 CANAL_SD, FORAMEN_SD, RECESS_SD = (
@@ -128,7 +128,7 @@ def axial_lesson(rng: Rng, album: Album) -> Lesson:
 def border_lesson(rng: Rng, album: Album) -> Lesson:
     """A middle slice about the lumbosacral border."""
     view, index = int(rng.integers(len(album))), int(rng.integers(album.images.shape[1]))
-    offset = np.array([-BORDER_AHEAD_MM, BORDER_DOWN_MM]) + rng.normal(0, 4, 2)
+    offset = np.array([-BORDER_ANTERIOR_MM, BORDER_CAUDAL_MM]) + rng.normal(0, 4, 2)
     centre = album.points[view, 0, :2] + offset / locator_views.BORDER_MM
     picture, _ = _warped(rng, album.images[view, index], centre, locator_views.BORDER_MM, BORDER)
     return Lesson(_spoilt(rng, picture), np.array([float(album.transitional[view])], np.float32))
@@ -147,7 +147,7 @@ def _fade(across: NDArray[Any], sd: float) -> NDArray[Any]:
 def _cells(
     places: NDArray[Any], presence: NDArray[Any], weight: NDArray[Any]
 ) -> NDArray[np.float32]:
-    truth = np.column_stack([(places - (CELL - 1) / 2) / CELL, presence, weight])
+    truth = np.column_stack([(places - (CELL_PIXELS - 1) / 2) / CELL_PIXELS, presence, weight])
     return np.asarray(np.nan_to_num(truth), dtype=np.float32)
 
 
@@ -238,4 +238,4 @@ def _spoilt(rng: Rng, picture: Image) -> Image:
     picture = np.hypot(np.maximum(picture, 0) + noise[0], noise[1])
     if rng.random() < 0.6:  # scanners often store nothing outside the field of view
         picture = picture * (cv2.dilate(field.astype(np.uint8), np.ones((3, 3), np.uint8)))
-    return brightened(picture.astype(np.float32))
+    return normalise_brightness(picture.astype(np.float32))

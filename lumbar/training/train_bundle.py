@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lumbar import VERSION
 from lumbar.errors import WrongSetting
 from lumbar.networks.bundle import write_bundle
-from lumbar.networks.classifiers import CLASSES, in_batches
+from lumbar.networks.classifiers import CLASSES, predict
 from lumbar.phantoms.dataset import ORIGIN
 from lumbar.spine.anatomy import Severity
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
@@ -72,7 +72,7 @@ def train_bundle(
         network, history = teach(course, own, held, work / kind, advance, weights)
         draw_history(history, kind, work / f"{kind}.png")
         seen = np.stack([held.as_read(i) for i in range(len(held))])
-        raw, labels = in_batches(network, seen, 32), np.array(held.labels)
+        raw, labels = predict(network, seen, 32), np.array(held.labels)
         correction, temperature = fitted(
             raw, own.balance.correction, labels, offsets=kind == "severity"
         )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lumbar import VERSION
 from lumbar.errors import WrongSetting
-from lumbar.networks.classifiers import CLASSES, build_classifier, in_batches
+from lumbar.networks.classifiers import CLASSES, build_classifier, predict
 from lumbar.networks.weights import read_weights, write_weights
 from lumbar.spine.crops import PREPROCESSING_VERSION
 from lumbar.training.calibration import corrected, log_loss
@@ -151,7 +151,7 @@ class _Teaching:
         _reseed(network, self.train.recipe.seed, len(self.history))
         began = time.monotonic()
         learnt = network.fit(epoch, epochs=1, shuffle=False, verbose=0, callbacks=[told]).history
-        raw = in_batches(network, self._seen, 32)
+        raw = predict(network, self._seen, 32)
         probabilities = corrected(raw, self.train.balance.correction)
         row: Row = {
             "phase": number,

@@ -30,7 +30,7 @@ ITEM, ITEM_END, SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\x0d\xe0", b"\xfe\
 UNDEFINED = 0xFFFFFFFF
 
 DAMAGED = r"the (file|header) cannot be read.*; it may be damaged"
-HEAVY = r"the header takes more time or memory than a header may"
+HEAVY = r"reading the header exceeds the time or memory limit"
 OTHER = r"the dataset's SOP class or instance is not the one announced"
 CUT = r".*the pixels are cut short.*|.*the file holds no pixels.*"
 

@@ -149,7 +149,7 @@ def headers() -> list[HostileFile]:
         HostileFile(
             "an unknown transfer syntax",
             lambda: replaced(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.9.9.9\0"),
-            "the transfer syntax is not read: .*|.*may be damaged",
+            "the transfer syntax is not supported: .*|.*may be damaged",
         ),
         HostileFile(
             "a deflated file that is not",

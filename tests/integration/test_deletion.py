@@ -85,15 +85,15 @@ def test_a_deletion_that_was_killed_half_way_can_be_done_again_or_taken_back(sit
 def test_an_image_that_comes_while_its_study_is_deleted_is_asked_for_again(site, monkeypatch):
     """Its file is found there, then the deletion ends, then its rows are written: to nobody may it be acknowledged."""
     analysed(site, 1)
-    keep = StagingFile.keep
+    commit = StagingFile.commit
 
-    def kept_then_deleted(staging, kind, digest):
-        place = keep(staging, kind, digest)
+    def committed_then_deleted(staging, kind, digest):
+        place = commit(staging, kind, digest)
         monkeypatch.undo()
         deletion.delete_study(site, UID, "sent by mistake", "admin")
         return place
 
-    monkeypatch.setattr(StagingFile, "keep", kept_then_deleted)
+    monkeypatch.setattr(StagingFile, "commit", committed_then_deleted)
     with pytest.raises(RemovedMeanwhile, match="send it again"):
         ingest(site.database, site.store, arrival(make_slice(study=1)))
     assert rows(site, Instance) == 0

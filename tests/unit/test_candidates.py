@@ -13,10 +13,10 @@ from lumbar.phantoms.study import draw_plan
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Side
 from lumbar.spine.candidates import PER_FINDING, Candidate, candidates
 from lumbar.spine.finding_points import (
-    FORAMEN_ASIDE_MM,
-    RECESS_AHEAD_MM,
-    RECESS_ASIDE_MM,
-    usual_place,
+    FORAMEN_LATERAL_MM,
+    RECESS_ANTERIOR_MM,
+    RECESS_LATERAL_MM,
+    expected_position,
 )
 from lumbar.spine.roles import Roles, Stack, Weighting, assign_roles
 from lumbar.spine.slices import SliceHeader, Vector
@@ -82,7 +82,7 @@ def offered_at(
 ) -> tuple[list[Candidate], dict[FindingKey, str]]:
     """The candidates of a spine of usual measures."""
     return candidates(
-        roles, {key: usual_place(key, canal) for key in ALL_FINDINGS if key.level in canal}
+        roles, {key: expected_position(key, canal) for key in ALL_FINDINGS if key.level in canal}
     )
 
 
@@ -120,7 +120,7 @@ def test_each_finding_is_offered_the_slices_closest_to_it() -> None:
         assert 1 <= len(own) <= PER_FINDING
         target = STRAIGHT[key.level].copy()
         if key.condition.role is Role.SAGITTAL_T1:
-            target[0] += FORAMEN_ASIDE_MM[key.level] * (
+            target[0] += FORAMEN_LATERAL_MM[key.level] * (
                 1 if key.condition.side is Side.LEFT else -1
             )
         slices = ROLES.stacks[key.condition.role][0].slices
@@ -161,7 +161,7 @@ def test_moving_patient_and_slices_together_changes_no_pixel(
 
 
 @given(st.permutations(CHANGES), st.integers(1, len(CHANGES)), st.randoms(use_true_random=True))
-def test_a_study_shuffled_split_duplicated_or_turned_offers_the_same_places(
+def test_a_study_shuffled_split_duplicated_or_turned_gives_the_same_candidates(
     changes: list[Callable[[Slices, Random], Slices]], count: int, random: Random
 ) -> None:
     changed = STUDY
@@ -202,7 +202,7 @@ TILTS = st.lists(st.floats(-35, 35), min_size=5, max_size=5)
 
 
 @given(TILTS, st.lists(st.floats(-20, 20), min_size=5, max_size=5))
-def test_each_level_is_read_on_the_closest_slice_of_all_stacks_and_its_sides_lie_beside_its_own_canal(
+def test_each_level_is_read_on_the_closest_slice_with_its_sides_beside_its_own_canal(
     tilts: list[float], aside: list[float]
 ) -> None:
     """A tilted block a disc, the spine crooked: every level has another x."""
@@ -221,7 +221,7 @@ def test_each_level_is_read_on_the_closest_slice_of_all_stacks_and_its_sides_lie
             1 if key.condition.side is Side.LEFT else -1
         )
         sign = 1 if key.condition.side is Side.LEFT else -1
-        target = canal[key.level] + np.array([sign * RECESS_ASIDE_MM, -RECESS_AHEAD_MM, 0.0])
+        target = canal[key.level] + np.array([sign * RECESS_LATERAL_MM, -RECESS_ANTERIOR_MM, 0.0])
         everywhere = [
             s for stack in stacks for s in stack.slices if s.contains(*s.to_pixel(target))
         ]
@@ -255,9 +255,7 @@ def tilted(centre: Vector, tilt: float, block: int) -> Stack:
     return Stack(tuple(slices), Weighting.T2)
 
 
-def test_a_slice_whose_image_ends_before_the_finding_takes_no_place_from_one_that_shows_it() -> (
-    None
-):
+def test_a_slice_whose_image_ends_before_the_finding_does_not_displace_one_that_shows_it() -> None:
     level = STRAIGHT[Level.L3_L4]
     beside = [
         tilted(level + np.array([200.0, 0.0, 0.0]), 0.0, 1),

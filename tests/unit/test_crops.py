@@ -1,4 +1,4 @@
-"""What the networks see: the right place, the right size, the right way up, 0 to 1."""
+"""Crops: right position, right size, right way up, 0 to 1."""
 
 from dataclasses import replace
 
@@ -149,14 +149,14 @@ def test_a_crop_s_pixels_lie_where_their_millimetres_say(
     st.tuples(*[st.floats(0, 199)] * 2),
     st.tuples(*[st.floats(-25, 25)] * 2),
 )
-def test_a_point_of_the_patient_has_one_place_in_the_crop_however_the_slice_is_stored(
+def test_a_point_of_the_patient_has_one_position_in_the_crop_however_the_slice_is_stored(
     header: SliceHeader,
     storage: Storage,
     spacing: tuple[float, float],
     centre: tuple[float, float],
     away: tuple[float, float],
 ) -> None:
-    """Double-oblique slices too; the place is found backwards through the crop's map."""
+    """Double-oblique slices too; the position is computed by inverting the crop's map."""
     header = replace(header, spacing=spacing, rows=200, columns=240)
     middle = header.to_patient(*centre)
     point = middle + away[0] * header.along_row + away[1] * header.down_column

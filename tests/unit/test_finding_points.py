@@ -1,4 +1,4 @@
-"""Where the network's word about foramina ends up in the patient, however the slices lie."""
+"""The detected foramina's positions in the patient, whatever the orientation of the slices."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Level, Role
-from lumbar.spine.finding_points import FORAMEN_SD, find_points, usual_place
+from lumbar.spine.finding_points import FORAMEN_SD_MM, expected_position, find_points
 from lumbar.spine.keypoint_input import SAGITTAL, picture
 from lumbar.spine.levels import Levels
 from lumbar.spine.roles import Roles, Stack, Weighting
@@ -18,13 +18,15 @@ from tests.unit.headers import SLICE
 
 CANAL = {level: np.array([0.7, 30.0, 72.3 - 36.0 * n]) for n, level in enumerate(Level)}
 USUAL = {
-    key: usual_place(key, CANAL) for key in ALL_FINDINGS if key.condition.role is Role.SAGITTAL_T1
+    key: expected_position(key, CANAL)
+    for key in ALL_FINDINGS
+    if key.condition.role is Role.SAGITTAL_T1
 }
 BLANK = np.ones((SLICE.rows, SLICE.columns), np.float32)
 
 
 def stack(lean: float, towards_right: bool) -> Stack:
-    """Sixteen sagittal slices through the canal's middle, leaning by degrees to the patient's side."""
+    """Sixteen sagittal slices through the canal's middle, tilted sideways by ``lean`` degrees."""
     sin, cos = np.sin(np.radians(lean)), np.cos(np.radians(lean))
     down, normal = np.array([sin, 0.0, -cos]), np.array([cos, 0.0, sin])
     slices = []
@@ -42,7 +44,10 @@ def stack(lean: float, towards_right: bool) -> Stack:
 
 
 class Seeing:
-    """Sees every foramen where it is, on the slices that were read last, as faintly as they lie beside it."""
+    """Detects every foramen at its true position, fading with the distance of the slices from it.
+
+    Expects the pictures of the slices read last.
+    """
 
     def __init__(self, truth: Mapping[FindingKey, Vector]) -> None:
         self.truth = truth
@@ -62,7 +67,7 @@ class Seeing:
             for key, point in self.truth.items():
                 x, y = shown.to_cell(point)
                 blob = seen_at([(x, y)], SAGITTAL, 1)[0, ..., 0]
-                faint = np.exp(-((header.distance(point) / FORAMEN_SD) ** 2) / 2)
+                faint = np.exp(-((header.distance(point) / FORAMEN_SD_MM) ** 2) / 2)
                 channel = SAGITTAL.points.index(f"foramen_{key.level}")
                 heat[..., channel] = np.maximum(heat[..., channel], blob * faint)
         return heats
@@ -83,16 +88,18 @@ def test_a_foramen_that_is_seen_is_found_where_it_is(
     network = Seeing(truth)
     roles = Roles({Role.SAGITTAL_T1: (stack(lean, towards_right),)}, ())
     points = find_points(Levels(CANAL, SLICE, (), (), 1.0), roles, network.slice, network)
-    assert points.seen == frozenset(truth)
+    assert points.detected == frozenset(truth)
     for key, point in truth.items():
-        assert np.linalg.norm(points.at[key] - point) < 1.2
+        assert np.linalg.norm(points.positions[key] - point) < 1.2
 
 
 def test_slices_of_another_station_are_not_even_read() -> None:
-    neck = replace(stack(0.0, False), slices=tuple(
-        replace(s, sop_instance_uid=f"9.{i}", position=(s.position[0], s.position[1], s.position[2] + 400.0))
-        for i, s in enumerate(stack(0.0, False).slices)
-    ))  # fmt: skip
+    lumbar = stack(0.0, False)
+    raised = []
+    for i, header in enumerate(lumbar.slices):
+        x, y, z = header.position
+        raised.append(replace(header, sop_instance_uid=f"9.{i}", position=(x, y, z + 400.0)))
+    neck = replace(lumbar, slices=tuple(raised))
     network = Seeing(USUAL)
     roles = Roles({Role.SAGITTAL_T1: (stack(0.0, False), neck)}, ())
     find_points(Levels(CANAL, SLICE, (), (), 1.0), roles, network.slice, network)

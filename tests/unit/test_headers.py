@@ -1,4 +1,4 @@
-"""Headers of strangers' files: what is read, and what is refused with which reason."""
+"""Headers of untrusted files: what is read, and what is refused for which reason."""
 
 from copy import deepcopy
 from pathlib import Path
@@ -138,7 +138,7 @@ def test_a_slightly_rough_orientation_is_made_exact(ds: Dataset) -> None:
 
 
 def with_bytes(path: Path, element: bytes, value: bytes) -> Path:
-    """The small file with other bytes in an element; ``element`` is its tag and VR as the file holds them."""
+    """The small file with other bytes in an element, given by its encoded tag and VR."""
     content = SMALL.read_bytes()
     at = content.index(element) + 6
     length = int.from_bytes(content[at : at + 2], "little")

@@ -1,4 +1,4 @@
-"""The pictures that the keypoint network sees keep their place in the patient, however a slice is stored."""
+"""The keypoint network's pictures keep their patient coordinates, however a slice is stored."""
 
 from dataclasses import replace
 
@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lumbar.spine.keypoint_input import AXIAL, CELL, SAGITTAL, Framing, brightened, picture
+from lumbar.spine.keypoint_input import (
+    AXIAL,
+    CELL_PIXELS,
+    SAGITTAL,
+    Framing,
+    normalise_brightness,
+    picture,
+)
 from lumbar.spine.slices import SliceHeader
 from tests.unit.headers import SLICE
 
@@ -35,11 +42,11 @@ def test_cells_and_millimetres_agree(
         assert abs(header.distance(point)) < 0.001
         assert np.allclose(seen.to_cell(point), place, atol=1e-6)
         right = seen.from_cell(np.array(place) + np.array([1.0, 0.0])) - point
-        assert np.linalg.norm(right) == pytest.approx(CELL * framing.mm, abs=0.001)
+        assert np.linalg.norm(right) == pytest.approx(CELL_PIXELS * framing.mm, abs=0.001)
 
 
 @pytest.mark.parametrize("framing", [SAGITTAL, AXIAL])
-def test_the_middle_of_the_picture_is_the_point_asked_for(framing: Framing) -> None:
+def test_the_middle_of_the_picture_is_the_requested_point(framing: Framing) -> None:
     point = SLICE.to_patient(100.0, 120.0)
     seen = picture(np.ones((320, 320), np.float32), SLICE, point, framing)
     middle = np.full(2, (framing.cells - 1) / 2)
@@ -66,9 +73,11 @@ def test_a_slice_stored_in_any_way_gives_the_same_picture() -> None:
 @given(st.floats(0.01, 1000))
 def test_a_pictures_own_scale_does_not_matter(factor: float) -> None:
     image = np.random.default_rng(2).random((50, 50), dtype=np.float32)
-    assert np.allclose(brightened(image), brightened(image * np.float32(factor)), atol=1e-3)
-    assert brightened(image).max() <= 1
+    assert np.allclose(
+        normalise_brightness(image), normalise_brightness(image * np.float32(factor)), atol=1e-3
+    )
+    assert normalise_brightness(image).max() <= 1
 
 
 def test_an_empty_picture_stays_empty() -> None:
-    assert not brightened(np.zeros((5, 5), np.float32)).any()
+    assert not normalise_brightness(np.zeros((5, 5), np.float32)).any()

@@ -1,4 +1,4 @@
-"""Naming the discs together, from heat maps made by hand."""
+"""Labelling the discs together, on synthetic heat maps."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from lumbar.spine.keypoint_input import DISCS, SAGITTAL
-from lumbar.spine.label_discs import CELL_MM, SPACING, best_row
+from lumbar.spine.label_discs import CELL_MM, SPACING_MM, best_sequence
 from tests.stub_program import seen_at
 
 Heat = NDArray[np.float32]
@@ -20,7 +20,7 @@ def spine(
     left: float = 48.0, bottom: float = 84.0, size: float = 1.0, lean: float = 0.12
 ) -> NDArray[np.float64]:
     """(8, 2): x and y in cells of the discs, the lowest at ``bottom``."""
-    up = np.concatenate([np.cumsum(np.array(SPACING)[::-1])[::-1], [0.0]]) * size / CELL_MM
+    up = np.concatenate([np.cumsum(np.array(SPACING_MM)[::-1])[::-1], [0.0]]) * size / CELL_MM
     return np.column_stack([left - lean * up, bottom - up])
 
 
@@ -46,28 +46,28 @@ def test_a_clear_spine_is_found_where_it_is(
     left: float, bottom: float, size: float, lean: float
 ) -> None:
     places = spine(left, bottom, size, lean)
-    row = best_row(heat_of(places))
-    assert row is not None
-    assert row.margin > 1
+    sequence = best_sequence(heat_of(places))
+    assert sequence is not None
+    assert sequence.margin > 1
     visible = [k for k in range(len(DISCS)) if places[k, 1] > 3]
-    assert set(visible) <= set(row.places)
+    assert set(visible) <= set(sequence.positions)
     for k in visible:
-        assert np.linalg.norm(row.places[k] - places[k]) < 0.5
+        assert np.linalg.norm(sequence.positions[k] - places[k]) < 0.5
 
 
 def test_upper_maps_that_are_off_by_one_follow_the_lowest() -> None:
     places = spine()
     shifted = {k: {k + 1: 1.0} for k in range(LOWEST - 1)}
-    row = best_row(heat_of(places, shifted))
-    assert row is not None
+    sequence = best_sequence(heat_of(places, shifted))
+    assert sequence is not None
     for k in range(1, len(DISCS)):
-        assert np.linalg.norm(row.places[k] - places[k]) < 1.5
+        assert np.linalg.norm(sequence.positions[k] - places[k]) < 1.5
 
 
 def test_two_numberings_that_fit_alike_leave_little_margin() -> None:
     places = spine()
-    sure = best_row(heat_of(places))
-    torn = best_row(heat_of(places, {k: {k: 0.5, k - 1: 0.5} for k in range(1, len(DISCS))}))
+    sure = best_sequence(heat_of(places))
+    torn = best_sequence(heat_of(places, {k: {k: 0.5, k - 1: 0.5} for k in range(1, len(DISCS))}))
     assert sure is not None
     assert torn is not None
     assert torn.margin < 0.4 * sure.margin
@@ -77,19 +77,19 @@ def test_a_spine_cut_at_the_top_ends_there() -> None:
     places = spine(bottom=60.0)
     heat = heat_of(places)
     heat[..., :3] = 0  # not here
-    row = best_row(heat)
-    assert row is not None
-    assert min(row.places) == 3
+    sequence = best_sequence(heat)
+    assert sequence is not None
+    assert min(sequence.positions) == 3
 
 
 @pytest.mark.parametrize(
     "heat", [np.zeros((96, 96, 8), np.float32), np.full((96, 96, 8), 1e-4, np.float32)]
 )
-def test_maps_without_a_place_give_no_row(heat: Heat) -> None:
-    assert best_row(heat) is None
+def test_maps_without_a_place_give_no_sequence(heat: Heat) -> None:
+    assert best_sequence(heat) is None
 
 
-def test_a_disc_alone_is_no_row() -> None:
+def test_a_disc_alone_is_no_sequence() -> None:
     heat = np.zeros((96, 96, 8), np.float32)
     heat[..., LOWEST] = heat_of(spine())[..., LOWEST]
-    assert best_row(heat) is None
+    assert best_sequence(heat) is None

@@ -1,4 +1,4 @@
-"""The disc levels on phantoms with known truth, on real slices where there are some, and what is refused."""
+"""Disc levels on phantoms with known truth and on real slices, and which studies are refused."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,14 +19,17 @@ from lumbar.phantoms.planes import Region
 from lumbar.phantoms.scanner import HELD_OUT
 from lumbar.phantoms.study import Kind
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Role
-from lumbar.spine.levels import KeypointReader, Levels, locate_levels
+from lumbar.spine.keypoint_input import KeypointDetector
+from lumbar.spine.levels import Levels, locate_levels
 from lumbar.spine.roles import Roles, assign_roles
 from lumbar.spine.slices import SliceHeader, Vector
 
 pytestmark = pytest.mark.slow
 
 SEEDS = (6, 12, 21, 39)
-HELD = [Kind(scanner) for scanner in HELD_OUT]  # families that the locator has not learnt from
+UNSEEN = [
+    Kind(scanner) for scanner in HELD_OUT
+]  # scanner families not used in training the locator
 Picture = NDArray[np.float32]
 
 
@@ -52,13 +55,13 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> list[Study]:
     made = []
     for n, seed in enumerate(SEEDS):
         folder = tmp_path_factory.mktemp(f"phantom-{seed}")
-        truth = write_study(folder, seed, kind=HELD[n % 2])
+        truth = write_study(folder, seed, kind=UNSEEN[n % 2])
         made.append(Study(read_all(folder), truth))
     return made
 
 
 @pytest.fixture(scope="session")
-def locate(keypoints: KeypointReader) -> Callable[..., Levels]:
+def locate(keypoints: KeypointDetector) -> Callable[..., Levels]:
     return partial(locate_levels, keypoints=keypoints)
 
 
@@ -159,14 +162,14 @@ def test_a_series_damaged_throughout_is_refused_with_the_reason(
         locate(studies[0].roles, read)
 
 
-def test_what_rests_on_one_slice_of_a_damaged_series_is_doubted(
+def test_levels_on_one_slice_of_a_damaged_series_carry_a_caveat(
     studies: list[Study], locate: Callable[..., Levels]
 ) -> None:
     study = studies[0]
-    left = study.sagittal[len(study.sagittal) // 2]
+    readable = study.sagittal[len(study.sagittal) // 2]
 
     def read(header: SliceHeader) -> Picture:
-        if header != left:
+        if header != readable:
             raise NotDicom("the pixels are cut short")
         return study.slices.read(header)
 
@@ -364,11 +367,11 @@ def test_without_t2_the_levels_are_found_on_t1(
 def test_only_the_slices_that_are_needed_are_read(
     studies: list[Study], locate: Callable[..., Levels]
 ) -> None:
-    asked: list[SliceHeader] = []
+    headers: list[SliceHeader] = []
 
     def read(header: SliceHeader) -> Picture:
-        asked.append(header)
+        headers.append(header)
         return studies[0].slices.read(header)
 
     locate(studies[0].roles, read)
-    assert len(set(asked)) <= 9 < len(studies[0].sagittal)
+    assert len(set(headers)) <= 9 < len(studies[0].sagittal)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
-from lumbar.networks.classifiers import LAST
+from lumbar.networks.classifiers import OUTPUT_LAYER
 from lumbar.training.balance import balance
 from lumbar.training.calibration import (
     calibrate,
@@ -198,7 +198,9 @@ def test_a_class_of_which_there_is_next_to_nothing_gets_hardly_an_offset():
 
 def test_a_calibrated_network_gives_what_the_correction_makes_of_it():
     crop = keras.Input((4,))
-    network = keras.Model(crop, keras.layers.Dense(3, activation="softmax", name=LAST)(crop))
+    network = keras.Model(
+        crop, keras.layers.Dense(3, activation="softmax", name=OUTPUT_LAYER)(crop)
+    )
     asked = RNG.random((6, 4), dtype=np.float32)
     before = network.predict_on_batch(asked)
     correction = np.array([0.4, -0.3, -1.2])

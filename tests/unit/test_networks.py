@@ -23,7 +23,7 @@ from lumbar.networks.bundle import (
     write_description,
 )
 from lumbar.networks.classifiers import BACKBONES, CLASSES, Classifiers, build_classifier
-from lumbar.networks.locator import FOLDER, described
+from lumbar.networks.locator import FOLDER, read_locator_description
 from lumbar.spine.anatomy import Condition
 from lumbar.spine.crops import PREPROCESSING_VERSION
 from lumbar.spine.provenance import TrainedOn
@@ -65,7 +65,7 @@ def read(written: Path) -> Classifiers:
 
 @pytest.fixture
 def copied(written: Path, tmp_path: Path) -> Path:
-    """The same bundle with a description of its own to spoil; its weights are links."""
+    """The same bundle with a copy of the description, to be damaged; its weights are links."""
     (tmp_path / DESCRIPTION).write_text((written / DESCRIPTION).read_text())
     for weights in written.glob("*.npz"):
         (tmp_path / weights.name).symlink_to(weights)
@@ -173,7 +173,7 @@ def test_a_bundle_read_back_answers_as_written_but_for_half_precision(
     assert sum(file.stat().st_size for file in written.iterdir()) < 95_000_000
 
 
-def test_the_shipped_bundle_is_whole_small_enough_and_has_learnt_from_phantoms() -> None:
+def test_the_shipped_bundle_is_complete_small_enough_and_trained_on_phantoms() -> None:
     identity = read_identity(SHIPPED)
     assert identity.trained_on is TrainedOn.SYNTHETIC
     assert identity.preprocessing_version == PREPROCESSING_VERSION
@@ -189,13 +189,16 @@ NOTHING, SYNTHETIC, CLINICAL = TrainedOn
 def state_trained_on(
     copied: Path, monkeypatch: pytest.MonkeyPatch, own: TrainedOn, border: dict[str, Any]
 ) -> None:
-    """Says ``own`` of the bundle; of the locator's networks that they are clinical, but of the border's ``border``."""
+    """States ``own`` as the bundle's training data, and clinical as the locator networks'.
+
+    ``border`` replaces the entry of the border classifier.
+    """
     (copied / DESCRIPTION).write_text(
         json.dumps(json.loads((copied / DESCRIPTION).read_text()) | {"trained_on": own})
     )
     stated = {
         kind: {"sha256": about["sha256"], "trained_on": CLINICAL}
-        for kind, about in described(FOLDER).items()
+        for kind, about in read_locator_description(FOLDER).items()
     }
     stated["border"] = {"sha256": stated["border"]["sha256"], **border}
     (copied / "locator.json").write_text(json.dumps(stated))
@@ -224,7 +227,7 @@ def test_a_bundle_is_trained_on_no_more_than_the_weakest_network_it_is_read_with
 
 
 @pytest.mark.parametrize("border", [{}, {"trained_on": "hearsay"}])
-def test_a_locator_that_does_not_say_what_it_has_learnt_from_is_refused(
+def test_a_locator_that_does_not_state_its_training_data_is_refused(
     copied: Path, monkeypatch: pytest.MonkeyPatch, border: dict[str, str]
 ) -> None:
     state_trained_on(copied, monkeypatch, CLINICAL, border)
@@ -232,7 +235,7 @@ def test_a_locator_that_does_not_say_what_it_has_learnt_from_is_refused(
         read_identity(copied)
 
 
-def test_a_clinical_bundle_says_synthetic_while_the_shipped_locator_has_learnt_from_phantoms(
+def test_a_clinical_bundle_counts_as_synthetic_while_the_locator_was_trained_on_phantoms(
     copied: Path,
 ) -> None:
     (copied / DESCRIPTION).write_text(
@@ -249,34 +252,34 @@ def test_weights_that_are_not_the_bundle_s_are_refused(copied: Path) -> None:
 
 
 def test_other_classes_or_another_order_are_refused(copied: Path) -> None:
-    described = json.loads((copied / DESCRIPTION).read_text())
-    described["networks"]["condition"]["classes"].reverse()
-    (copied / DESCRIPTION).write_text(json.dumps(described))
+    read_locator_description = json.loads((copied / DESCRIPTION).read_text())
+    read_locator_description["networks"]["condition"]["classes"].reverse()
+    (copied / DESCRIPTION).write_text(json.dumps(read_locator_description))
     with pytest.raises(WrongSetting, match="condition classes"):
         load_bundle(copied)
 
 
 @pytest.mark.parametrize("change", [{"architecture": "vgg19"}, {"side": 225}, {"side": 0}])
-def test_a_network_that_nobody_knows_is_refused(copied: Path, change: dict[str, Any]) -> None:
-    described = json.loads((copied / DESCRIPTION).read_text())
-    described["networks"]["severity"] |= change
-    (copied / DESCRIPTION).write_text(json.dumps(described))
+def test_an_unknown_network_is_refused(copied: Path, change: dict[str, Any]) -> None:
+    read_locator_description = json.loads((copied / DESCRIPTION).read_text())
+    read_locator_description["networks"]["severity"] |= change
+    (copied / DESCRIPTION).write_text(json.dumps(read_locator_description))
     with pytest.raises(WrongSetting, match="severity network"):
         load_bundle(copied)
 
 
 def test_weights_of_another_network_are_refused(copied: Path) -> None:
-    described = json.loads((copied / DESCRIPTION).read_text())
-    described["networks"]["severity"]["architecture"] = "vgg16"
-    (copied / DESCRIPTION).write_text(json.dumps(described))
+    read_locator_description = json.loads((copied / DESCRIPTION).read_text())
+    read_locator_description["networks"]["severity"]["architecture"] = "vgg16"
+    (copied / DESCRIPTION).write_text(json.dumps(read_locator_description))
     with pytest.raises(WrongSetting, match="severity weights do not fit"):
         load_bundle(copied)
 
 
 def test_another_preprocessing_is_refused(copied: Path) -> None:
-    described = json.loads((copied / DESCRIPTION).read_text())
-    described["preprocessing_version"] = "0"
-    (copied / DESCRIPTION).write_text(json.dumps(described))
+    read_locator_description = json.loads((copied / DESCRIPTION).read_text())
+    read_locator_description["preprocessing_version"] = "0"
+    (copied / DESCRIPTION).write_text(json.dumps(read_locator_description))
     with pytest.raises(WrongSetting, match="preprocessing version 0"):
         load_bundle(copied)
 
@@ -294,5 +297,8 @@ def test_a_bundle_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_importing_the_package_does_not_import_keras() -> None:
-    code = "import sys, lumbar.networks; sys.exit(any(m in sys.modules for m in ('keras', 'tensorflow')))"
+    code = (
+        "import sys, lumbar.networks; "
+        "sys.exit(any(m in sys.modules for m in ('keras', 'tensorflow')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

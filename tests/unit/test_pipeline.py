@@ -20,7 +20,7 @@ from lumbar.errors import NotAnalysable
 from lumbar.networks import Networks, load
 from lumbar.phantoms import PhantomTruth
 from lumbar.spine.anatomy import Plane, Side
-from lumbar.spine.levels import KeypointReader
+from lumbar.spine.keypoint_input import KeypointDetector
 from lumbar.spine.slices import SliceHeader
 from tests.stub_program import StubKeypoints, StubNetworks
 from tests.study_factory import CHANGES, duplicated, split, turned
@@ -35,7 +35,7 @@ SEED = 21
 class Reading(StubNetworks):
     """The real level locator, and grades that follow from the crops."""
 
-    def __init__(self, keypoints: KeypointReader) -> None:
+    def __init__(self, keypoints: KeypointDetector) -> None:
         self.keypoints = keypoints
 
 
@@ -54,7 +54,7 @@ def whole(clean: list[MRInstance]) -> dict[object, Dataset]:
 
 
 @pytest.fixture(scope="module")
-def networks(keypoints: KeypointReader) -> Reading:
+def networks(keypoints: KeypointDetector) -> Reading:
     return Reading(keypoints)
 
 

@@ -1,4 +1,4 @@
-"""Pixels of strangers' files: every syntax gives the same image; damage gives a reason, nothing else."""
+"""Pixels of untrusted files: every syntax gives the same image; damage gives only a reason."""
 
 import os
 import random

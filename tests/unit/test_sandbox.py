@@ -1,37 +1,40 @@
-"""A child with limits: it answers, or it dies of the request and the next one finds another."""
+"""A child process with limits: a request is served, or kills the child, which is then restarted."""
 
 import os
 from collections.abc import Iterator
 
 import pytest
 
-from lumbar.dicom.sandbox import Child, Died
+from lumbar.dicom.sandbox import ChildProcess, ChildProcessDied
 
 
 @pytest.fixture
-def child() -> Iterator[Child]:
-    started = Child("tests.sandbox_child")
+def child() -> Iterator[ChildProcess]:
+    started = ChildProcess("tests.sandbox_child")
     yield started
-    started.end()
+    started.stop()
 
 
-def test_requests_are_answered_by_one_process(child: Child) -> None:
-    first = child.ask({"do": "answer", "text": "ä\n" * 3})
+def test_one_process_serves_all_requests(child: ChildProcess) -> None:
+    first = child.request({"do": "answer", "text": "ä\n" * 3})
     assert first == ({"pid": child.pid, "bytes": 9}, ("ä\n" * 3).encode())
-    assert child.ask({"do": "answer", "text": ""}) == ({"pid": first[0]["pid"], "bytes": 0}, b"")
+    assert child.request({"do": "answer", "text": ""}) == (
+        {"pid": first[0]["pid"], "bytes": 0},
+        b"",
+    )
 
 
 @pytest.mark.parametrize("request_", [{"do": "hang"}, {"do": "crash"}, {"do": "grow", "mib": 200}])
-def test_a_request_that_takes_too_much_ends_the_child_and_nothing_else(
-    child: Child, request_: dict[str, object]
+def test_a_request_beyond_the_limits_kills_only_the_child(
+    child: ChildProcess, request_: dict[str, object]
 ) -> None:
-    before = child.ask({"do": "answer", "text": ""})[0]["pid"]
-    with pytest.raises(Died):
-        child.ask(request_)
+    before = child.request({"do": "answer", "text": ""})[0]["pid"]
+    with pytest.raises(ChildProcessDied):
+        child.request(request_)
     with pytest.raises(ProcessLookupError):
         os.kill(before, 0)
-    assert child.ask({"do": "answer", "text": ""})[0]["pid"] != before
+    assert child.request({"do": "answer", "text": ""})[0]["pid"] != before
 
 
-def test_what_fits_into_the_limits_is_done(child: Child) -> None:
-    assert child.ask({"do": "grow", "mib": 32}) == ({"bytes": 1}, b"\0")
+def test_a_request_within_the_limits_is_served(child: ChildProcess) -> None:
+    assert child.request({"do": "grow", "mib": 32}) == ({"bytes": 1}, b"\0")

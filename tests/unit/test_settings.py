@@ -1,4 +1,4 @@
-"""Settings: one reader, and a wrong value names itself."""
+"""Settings: their sources, and errors that name the wrong one."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def _alone(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("LUMBAR_PORT", "eleven", "LUMBAR_PORT"),
         ("LUMBAR_PORT", "70000", "LUMBAR_PORT"),
@@ -27,9 +27,9 @@ def _alone(monkeypatch, tmp_path):
         ("LUMBAR_DESTINATION", "{}", "is LUMBAR_DESTINATIONS meant"),
     ],
 )
-def test_a_wrong_value_stops_the_start_and_names_its_setting(monkeypatch, name, value, said):
+def test_a_wrong_value_stops_start_up_and_names_its_setting(monkeypatch, name, value, message):
     monkeypatch.setenv(name, value)
-    with pytest.raises(WrongSetting, match=said) as wrong:
+    with pytest.raises(WrongSetting, match=message) as wrong:
         Settings.load()
     assert "\n" not in str(wrong.value)
 

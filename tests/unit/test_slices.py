@@ -27,7 +27,7 @@ spacings = st.floats(0.2, 2.5)
 
 @st.composite
 def headers(draw: st.DrawFn) -> SliceHeader:
-    """Any orientation, position and spacing: the orientation is a random rotation's first two columns."""
+    """Any orientation (two columns of a random rotation), position and spacing."""
     quaternion = np.array([draw(st.floats(-1, 1)) for _ in range(4)])
     length = float(np.linalg.norm(quaternion))
     w, x, y, z = quaternion / length if length > 0.1 else np.array([1.0, 0.0, 0.0, 0.0])

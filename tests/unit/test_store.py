@@ -1,4 +1,4 @@
-"""A file is wholly there or not at all, and what a killed writer left behind is told from what another is writing."""
+"""A file is complete or absent, and orphans are distinguished from files being written."""
 
 import os
 import signal
@@ -32,17 +32,17 @@ def files(store: Store) -> set[str]:
     }
 
 
-def test_a_draft_that_is_kept_is_there_and_one_that_is_not_leaves_nothing(tmp_path: Path) -> None:
+def test_a_committed_staging_file_is_stored_and_another_leaves_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     with store.staging_file() as staging:
         staging.file.write(b"content")
-        kept = staging.keep("instances", DIGEST)
-    assert store.path(kept).read_bytes() == b"content"
+        stored = staging.commit("instances", DIGEST)
+    assert store.path(stored).read_bytes() == b"content"
     with suppress(ZeroDivisionError), store.staging_file() as staging:
         staging.file.write(b"half")
         raise ZeroDivisionError
-    assert files(store) == {kept}
-    assert store.files(f"instances/{DIGEST[:2]}") == {kept}
+    assert files(store) == {stored}
+    assert store.files(f"instances/{DIGEST[:2]}") == {stored}
     assert store.files("instances/zz") == set()
 
 
@@ -52,7 +52,7 @@ def test_the_same_content_again_leaves_the_file_as_it_is(tmp_path: Path) -> None
     assert store.path(store.put("instances", DIGEST, b"content")).stat().st_ino == first
 
 
-def test_only_the_drafts_of_writers_that_are_gone_are_removed(tmp_path: Path) -> None:
+def test_only_the_staging_files_of_dead_processes_are_removed(tmp_path: Path) -> None:
     store = Store(tmp_path)
     writer = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -60,34 +60,28 @@ def test_only_the_drafts_of_writers_that_are_gone_are_removed(tmp_path: Path) ->
     assert writer.stdout is not None
     assert writer.stdout.readline() == b"writing\n"
     with store.staging_file() as own:
-        assert store.remove_abandoned() == 0
+        assert store.remove_orphans() == 0
         os.kill(writer.pid, signal.SIGKILL)
         writer.communicate()
         assert len(files(store)) == 2
-        assert store.remove_abandoned() == 1
+        assert store.remove_orphans() == 1
         assert files(store) == {own.path.relative_to(tmp_path).as_posix()}
 
 
-def test_a_folder_removed_by_hand_is_made_again(tmp_path: Path) -> None:
+def test_a_staging_folder_removed_by_an_operator_is_created_again(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.own_folder().joinpath("lock").unlink()
-    store.own_folder().rmdir()
+    store.staging_folder().joinpath("lock").unlink()
+    store.staging_folder().rmdir()
     assert store.path(store.put("instances", DIGEST, b"content")).exists()
 
 
-def test_a_disk_that_refuses_is_said_as_such(tmp_path: Path) -> None:
+def test_a_disk_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file where the folder should be")
     with pytest.raises(StoreFull, match="cannot write to"):
         Store(tmp_path / "store").put("instances", DIGEST, b"content")
     with pytest.raises(StoreFull):
-        Store(tmp_path / "store" / "below").fill()
+        Store(tmp_path / "store" / "below").fill_ratio()
 
 
-def test_how_full_the_disk_is_lies_between_0_and_1(tmp_path: Path) -> None:
-    assert 0 < Store(tmp_path).fill() <= 1
-
-
-def test_a_disk_fuller_than_allowed_has_no_room(tmp_path: Path) -> None:
-    Store(tmp_path).require_room(1.0)
-    with pytest.raises(StoreFull, match="above 0% nothing new is accepted"):
-        Store(tmp_path).require_room(0.0)
+def test_the_fill_ratio_lies_between_0_and_1(tmp_path: Path) -> None:
+    assert 0 < Store(tmp_path).fill_ratio() <= 1

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lumbar.dicom.discover import find_instances
 from lumbar.errors import WrongSetting
-from lumbar.networks.locator import FOLDER, FRAMINGS, described, load_locator
+from lumbar.networks.locator import FOLDER, FRAMINGS, load_locator, read_locator_description
 from lumbar.phantoms import locator_views as drawn
 from lumbar.phantoms import write_data_set
 from lumbar.phantoms.chain import Numbering
@@ -20,7 +20,7 @@ from lumbar.phantoms.dataset import PHANTOM_POINTS
 from lumbar.phantoms.locator_views import Views
 from lumbar.phantoms.planes import Region
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level
-from lumbar.spine.keypoint_input import AXIAL, BORDER, CELL, DISCS, SAGITTAL
+from lumbar.spine.keypoint_input import AXIAL, BORDER, CELL_PIXELS, DISCS, SAGITTAL
 from lumbar.training.annotated_views import labelled_views, write_labelled_views
 from lumbar.training.evaluate_locator import (
     Outcome,
@@ -71,7 +71,7 @@ def sagittal_points() -> NDArray[np.float32]:
 def brightest(picture: NDArray[np.float32]) -> NDArray[np.float64]:
     """The middle of the brightest pixels, in cells."""
     rows, columns = np.nonzero(picture >= np.percentile(picture, 99.9))
-    return (np.array([np.median(columns), np.median(rows)]) - (CELL - 1) / 2) / CELL
+    return (np.array([np.median(columns), np.median(rows)]) - (CELL_PIXELS - 1) / 2) / CELL_PIXELS
 
 
 def test_the_truth_follows_the_slice_through_every_distortion(tmp_path: Path) -> None:
@@ -211,9 +211,9 @@ def test_a_folder_without_labels_is_named(tmp_path: Path) -> None:
 def test_one_network_can_be_made_again_and_the_others_stay(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "locator"
     shutil.copytree(FOLDER, out)
-    shipped = described(out)
+    shipped = read_locator_description(out)
     rebuild_locator(out, tmp_path / "views", silent, kinds=["border"], share=0.0005, seed=2)
-    made = described(out)
+    made = read_locator_description(out)
     assert {kind for kind in FRAMINGS if made[kind] != shipped[kind]} == {"border"}
     assert made["border"]["recipe"] == {"patients": 2, "steps": 2, "batch": 64, "seed": 2}
     assert made["border"]["trained_on"] == "synthetic"
@@ -223,14 +223,14 @@ def test_one_network_can_be_made_again_and_the_others_stay(data: Path, tmp_path:
 
 
 def test_the_shipped_networks_were_made_by_the_recipes_of_this_code() -> None:
-    assert {kind: stated["recipe"] for kind, stated in described(FOLDER).items()} == {
-        kind: asdict(course.recipe) for kind, course in COURSES.items()
-    }
+    assert {
+        kind: stated["recipe"] for kind, stated in read_locator_description(FOLDER).items()
+    } == {kind: asdict(course.recipe) for kind, course in COURSES.items()}
 
 
 def test_labelled_studies_are_learnt_from_beside_the_drawn_ones(data: Path, tmp_path: Path) -> None:
     rebuild_locator(tmp_path, tmp_path / "views", silent, kinds=["axial"], data=data, share=0.0005)
-    assert described(tmp_path)["axial"]["trained_on"] == "clinical"
+    assert read_locator_description(tmp_path)["axial"]["trained_on"] == "clinical"
     assert len(list((tmp_path / "views" / "labelled" / "axial").iterdir())) == 2
     with pytest.raises(WrongSetting, match="missing or damaged"):  # a locator needs all three
         load_locator(tmp_path)
