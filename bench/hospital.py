@@ -48,8 +48,8 @@ Koch Bauer Richter Klein Wolf Schröder Neumann Schwarz Zimmermann Braun Krüger
 Lange Schmitt Werner Krause Meier Lehmann Schmid Schulze Maier Köhler Herrmann König Walter
 Mayer Huber Kaiser Fuchs Peters Lang Scholz Möller Weiß Jung Hahn Schubert Vogel Friedrich
 Keller Günther Frank Berger Winkler Roth Beck Lorenz Baumann Yılmaz Kaya Nguyen Kowalski Novák"""
-GIVEN = """Anna Maria Peter Michael Thomas Ursula Andreas Monika Stefan Petra Klaus Sabine Hans
-Renate Jürgen Helga Karin Wolfgang Brigitte Christian Ingrid Frank Erika Markus Andrea Uwe
+FIRST_NAMES = """Anna Maria Peter Michael Thomas Ursula Andreas Monika Stefan Petra Klaus Sabine
+Hans Renate Jürgen Helga Karin Wolfgang Brigitte Christian Ingrid Frank Erika Markus Andrea Uwe
 Gisela Daniel Claudia Matthias Julia Alexander Sophie Lukas Emma Mehmet Ayşe Olga Piotr Đức"""
 RARE_BEGINNINGS = (
     "Acker Birken Dorn Eich Felsen Gries Hasel Linden Ober Quast Rosen Thal Unter Wald Zell"
@@ -213,20 +213,20 @@ class Hospital:
     def _draw_patients(self) -> list[tuple[Any, ...]]:
         """The patients, half of them with a common name."""
         rng, count = self._rng, max(1, self.studies * 7 // 10)
-        common, given = COMMON.split(), GIVEN.split()
+        common, first_names = COMMON.split(), FIRST_NAMES.split()
         names = [*common, *(a + b for a in RARE_BEGINNINGS.split() for b in RARE_ENDINGS.split())]
         often = 1 / np.arange(3, len(common) + 3)
         rare = len(names) - len(common)
         family = rng.choice(
             len(names), count, p=np.concatenate([often / often.sum(), np.full(rare, 1 / rare)]) / 2
         )
-        first = (len(given) * rng.random(count) ** 1.5).astype(int)
+        first = (len(first_names) * rng.random(count) ** 1.5).astype(int)
         return [
             (
                 n + 1,
                 "HOSPITAL",
                 f"{10_000_000 + 7 * n}",
-                f"{names[f]}^{given[g]}",
+                f"{names[f]}^{first_names[g]}",
                 f"{1930 + n % 70}{1 + n % 12:02}{1 + n % 28:02}",
                 "MF"[n % 2],
             )

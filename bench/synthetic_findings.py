@@ -38,9 +38,9 @@ def readings(rng: np.random.Generator, count: int) -> list[Reading]:
     shows = np.round(
         np.where(rng.random((count, 25)) < UNCERTAIN, 0.4, rng.uniform(0.5, 1, (count, 25))), 4
     )
-    missed = rng.random((count, 25)) < NOT_ASSESSED
-    places = np.round(rng.normal(0, 60, (count, 25, 5)), 2)
-    columns = (part.tolist() for part in (missed, grades, sure, shows, places))
+    not_assessed = rng.random((count, 25)) < NOT_ASSESSED
+    positions = np.round(rng.normal(0, 60, (count, 25, 5)), 2)
+    columns = (part.tolist() for part in (not_assessed, grades, sure, shows, positions))
     return [_reading(*study) for study in zip(*columns, strict=True)]
 
 
@@ -56,11 +56,16 @@ def _borders(key: FindingKey) -> list[float]:
 
 
 def _finding(
-    key: FindingKey, missed: bool, grade: int, sure: float, shows: float, place: list[float]
+    key: FindingKey,
+    not_assessed: bool,
+    grade: int,
+    sure: float,
+    shows: float,
+    position: list[float],
 ) -> tuple[Any, ...]:
     finding = key.condition.value, key.level.value
-    if missed:
+    if not_assessed:
         return (*finding, None, None, None, None, None, "no axial slice there", *[None] * 6)
     others = round((1 - sure) / 2, 4)
     odds = [sure if n == grade else others for n in range(3)]
-    return (*finding, list(Severity)[grade].value, *odds, shows, None, 7, *place)
+    return (*finding, list(Severity)[grade].value, *odds, shows, None, 7, *position)

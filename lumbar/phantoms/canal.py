@@ -60,29 +60,29 @@ def paint_canal(image: Array, lattice: Lattice, patient: Patient, signals: Signa
         )
     near = (np.abs(behind) < _REACH) & (along > 0) & (along < STEP * (len(points) - 1))
     index = (along[near] / STEP).astype(np.int32)
-    aside = x[near] - points[:, 0].astype(np.float32)[index]
+    lateral = x[near] - points[:, 0].astype(np.float32)[index]
     values = part[near]
-    _paint(values, aside, behind[near], index, _profile(patient), patient, signals, lattice.pixel)
+    _paint(values, lateral, behind[near], index, _profile(patient), patient, signals, lattice.pixel)
     part[near] = values
 
 
 def _profile(patient: Patient) -> _Profile:
     canal, scale = patient.canal, patient.scale
-    place = np.arange(len(canal.points)) * STEP
-    zero = np.zeros(len(place))
+    position = np.arange(len(canal.points)) * STEP
+    zero = np.zeros(len(position))
     marks = {level: canal.levels[level] * STEP for level in Level}
     s1, l1 = marks[Level.L5_S1], marks[Level.L1_L2]
     # The sac is widest in the upper lumbar spine and ends behind S1–S2.
-    knots = [0, s1 - 52, s1 - 45, s1 - 20, s1, l1, place[-1]]
-    depth = np.interp(place, knots, [0.0, 0.0, 2.6, 5.2, 7.3, 7.7, 7.0]) * scale
+    knots = [0, s1 - 52, s1 - 45, s1 - 20, s1, l1, position[-1]]
+    depth = np.interp(position, knots, [0.0, 0.0, 2.6, 5.2, 7.3, 7.7, 7.0]) * scale
     width = 1.2 * depth
     disc, recess, stenosis, crowding, flavum = zero, zero, zero, zero, zero + 1.2
     corners = dict.fromkeys(Side, zero)
     pockets = dict.fromkeys(Side, zero + 2.6 * scale)
     for level, mark in marks.items():
-        bump = np.exp(-0.5 * ((place - mark) / 5.0) ** 2)
-        disc = np.maximum(disc, np.exp(-0.5 * ((place - mark) / 8.0) ** 2))
-        below = np.exp(-0.5 * ((place - mark + 3) / 8.0) ** 4)
+        bump = np.exp(-0.5 * ((position - mark) / 5.0) ** 2)
+        disc = np.maximum(disc, np.exp(-0.5 * ((position - mark) / 8.0) ** 2))
+        below = np.exp(-0.5 * ((position - mark + 3) / 8.0) ** 4)
         recess = np.maximum(recess, below)
         burden = patient.burden(Condition.SPINAL_CANAL_STENOSIS, level)
         # Cross-section: about 180 mm² normal; 112 and 74 mm² separate the grades; down to 28 mm².
@@ -188,9 +188,9 @@ def _flowing(behind: Array, index: NDArray[np.int32], length: int, patient: Pati
     """
     rng = np.random.default_rng((patient.texture_seed, 5))
     strength = rng.uniform(0.1, 0.6) if rng.random() < 0.4 else 0.0
-    place = STEP * np.arange(length)
+    position = STEP * np.arange(length)
     clouds = np.clip(
-        np.sin(place / rng.uniform(4, 15) + rng.uniform(0, 6)) + rng.uniform(-0.5, 0.5), 0, 1
+        np.sin(position / rng.uniform(4, 15) + rng.uniform(0, 6)) + rng.uniform(-0.5, 0.5), 0, 1
     )
     factor: Array = 1 - strength * clouds.astype(np.float32)[index] * np.clip(
         0.6 + 0.4 * behind, 0, 1
@@ -203,14 +203,14 @@ def _rootlets(
 ) -> Array:
     """The cauda equina: strands of fixed thickness at positions relative to the sac's size."""
     rng = np.random.default_rng(patient.texture_seed)
-    place = np.linspace(-1, 1, len(profile.depth))
+    position = np.linspace(-1, 1, len(profile.depth))
     share = np.zeros_like(u)
     depth, width = profile.depth[index], profile.width[index]
     for _ in range(_ROOTLETS):
         angle, radius = rng.uniform(0.0, np.pi), rng.uniform(0.35, 0.85)
-        drift = 0.1 * np.sin(rng.uniform(3, 9) * place + rng.uniform(0, 6))
-        aside = (radius * np.cos(angle) + drift).astype(np.float32)[index]
+        drift = 0.1 * np.sin(rng.uniform(3, 9) * position + rng.uniform(0, 6))
+        lateral = (radius * np.cos(angle) + drift).astype(np.float32)[index]
         behind = np.float32(radius * (0.85 * np.sin(angle) + 0.05))
-        far = np.hypot(u - aside * width, v - behind * depth) - np.float32(0.65)
+        far = np.hypot(u - lateral * width, v - behind * depth) - np.float32(0.65)
         np.maximum(share, cover(far, max(pixel, 0.8)), out=share)
     return share * np.float32(0.85)

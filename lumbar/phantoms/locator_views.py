@@ -179,18 +179,18 @@ def _views(
     images = np.sqrt(np.clip(signal / top, 0, 1.3) / 1.3) * 255
     normal = stack.step / np.linalg.norm(stack.step)
     offset = points - stack.position
-    place = np.column_stack(
+    projected = np.column_stack(
         [
             offset @ stack.along_row / stack.spacing,
             offset @ stack.down_column / stack.spacing,
             offset @ normal,
         ]
     )
-    places = np.arange(stack.count) * np.linalg.norm(stack.step)
+    positions = np.arange(stack.count) * np.linalg.norm(stack.step)
     return Views(
         images.round().astype(np.uint8),
-        places.astype(np.float32),
-        place.astype(np.float32),
+        positions.astype(np.float32),
+        projected.astype(np.float32),
         patient.numbering,
         region,
     )

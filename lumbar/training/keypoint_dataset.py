@@ -83,8 +83,8 @@ def sagittal_example(rng: Rng, views: ViewDataset) -> TrainingExample:
         slice(0, len(DISCS)),
         np.arange(len(DISCS), len(points)).reshape(2, len(Level)),
     )
-    beside = np.where(np.isfinite(across[foramina]), np.abs(across[foramina]), np.inf)
-    nearer = foramina[beside.argmin(axis=0), np.arange(len(Level))]
+    distance = np.where(np.isfinite(across[foramina]), np.abs(across[foramina]), np.inf)
+    nearer = foramina[distance.argmin(axis=0), np.arange(len(Level))]
     order = np.r_[np.arange(len(DISCS)), nearer]
     presence = np.r_[_fade(across[canal], CANAL_SD), _fade(across[nearer], FORAMEN_SD)]
     if views.lumbar[view]:

@@ -76,7 +76,7 @@ def train_bundle(
     validation = [crop for crop in crops if parts[crop.study] is Part.VALIDATION]
     if not train or not validation:
         raise WrongSetting(
-            "too few labelled patients: training needs at least ten, eight of them in its own part"
+            "too few labelled patients: at least ten are needed, eight of them to train on"
         )
     trained = {}
     for kind in KINDS:
