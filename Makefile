@@ -7,10 +7,10 @@ ROUNDS ?=
 SEED ?= 1
 
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-fast faults hostile bench questions bundle lint lock clean
+.PHONY: help demo serve test test-fast faults hostile bench bench-queries bundle lint lock clean
 
 help: ## This list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 11
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
 
 demo: .venv/ready ## The main job on this machine: phantoms in, reports in a PACS, a worklist (ARGS=--exit ends then)
 	$(BIN)/lumbar demo $(ARGS)
@@ -34,15 +34,15 @@ hostile: .venv/dev ## Every hostile input, then COUNT damaged messages (SEED=s)
 	$(BIN)/python -m pytest tests/hostile
 	$(BIN)/python -m tests.hostile.fuzzer --seed $(SEED) --count $(COUNT)
 
-bench: .venv/dev ## How long things take, side by side
+bench: .venv/dev ## Processing time of a study, throughput of the classifiers
 	$(BIN)/python -m bench.locator
 	$(BIN)/python -m bench.classifiers
 
-questions: .venv/dev ## The pages' questions, asked of a million studies (half an hour, 15 GB)
+bench-queries: .venv/dev ## Response times of the pages' queries over a million studies (half an hour, 15 GB)
 	scripts/install-test-servers
-	$(BIN)/python -m bench.queries --studies 1000000 --sqlite-studies 10000 --keep build/questions
+	$(BIN)/python -m bench.queries --studies 1000000 --sqlite-studies 10000 --keep build/bench-queries
 
-bundle: .venv/dev ## The shipped weights again, from phantoms to measured figures (two hours on two cores)
+bundle: .venv/dev ## Train the shipped weights again, from phantoms to figures (two hours on two cores)
 	[ -f build/phantoms/phantoms.json ] || rm -rf build/phantoms
 	[ -d build/phantoms ] || $(BIN)/lumbar phantom build/phantoms --studies 720 --seed 5
 	[ -f build/held-out/phantoms.json ] || rm -rf build/held-out

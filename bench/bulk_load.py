@@ -1,4 +1,4 @@
-"""A database with a hospital's studies: rows copied in, indexes and foreign keys built afterwards."""
+"""Fills a database with a hospital's studies: rows first, indexes and foreign keys afterwards."""
 
 import sqlite3
 from datetime import UTC, datetime
@@ -18,21 +18,27 @@ from bench.hospital import Hospital
 from db import schema
 from db.database import Database
 
-# Unique constraints before foreign keys; an index that a constraint made goes and comes with it.
-_CONSTRAINTS = """SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
-    WHERE connamespace = 'public'::regnamespace AND contype IN ('u', 'f') ORDER BY contype DESC, conname"""
+# Unique constraints before foreign keys; a constraint's index is dropped and created with it.
+_CONSTRAINTS = """SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid)
+    FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype IN ('u', 'f')
+    ORDER BY contype DESC, conname"""
 _INDEXES = """SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'
     AND indexname NOT IN (SELECT conname FROM pg_constraint) ORDER BY indexname"""
-_SEQUENCES = """SELECT table_name FROM information_schema.columns WHERE table_schema = 'public' AND column_name = 'id'
-    AND column_default LIKE 'nextval%'"""
+_SEQUENCES = """SELECT table_name FROM information_schema.columns
+    WHERE table_schema = 'public' AND column_name = 'id' AND column_default LIKE 'nextval%'"""
 
 
 def fill(database: Database, studies: int) -> None:
-    """Makes the schema and the rows, as of now."""
+    """Creates the schema and the rows; the newest studies are a few minutes old."""
     schema.upgrade(database)
     hospital = Hospital(studies, datetime.now(UTC))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn())  # fmt: skip
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns) as progress:
         if database.engine.dialect.name == "sqlite":
             _fill_sqlite(str(database.engine.url.database), hospital, progress)
@@ -86,9 +92,8 @@ def _fill_postgresql(url: str, hospital: Hospital, progress: Progress) -> None:
         ]
         after = [definition for _, definition in indexes] + after
         for (table,) in connection.execute(_SEQUENCES).fetchall():
-            after.append(
-                f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), (SELECT max(id) + 1 FROM {table}))"
-            )
+            maximum = f"(SELECT max(id) + 1 FROM {table})"
+            after.append(f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), {maximum})")
         after += ["VACUUM (ANALYZE)", "CHECKPOINT"]
         task = progress.add_task("PostgreSQL: indexes", total=len(after))
         for statement in after:

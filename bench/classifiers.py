@@ -1,6 +1,6 @@
-"""How many crops a second the shipped classifiers answer: ``python -m bench.classifiers``.
+"""Throughput of the shipped classifiers, crops per second: ``python -m bench.classifiers``.
 
-Side by side: the same networks at the crop's full 224 pixels, as the first plan had them.
+For comparison: the same networks at the crop's full 224 pixels.
 """
 
 import argparse
@@ -22,19 +22,18 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     described = read_description(SHIPPED)
     crops = np.random.default_rng(0).random((CROPS, SIDE, SIDE), dtype=np.float32)
-    print(f"crops a second, the best of {rounds} rounds of {CROPS}")
+    print(f"crops per second, the best of {rounds} rounds of {CROPS}")
     for kind in CLASSES:
         stated = described["networks"][kind]
         whole = build_classifier(kind, stated["architecture"])
         networks = {stated["side"]: load_network(SHIPPED, described, kind), SIDE: whole}
-        speeds = {side: speed(network, crops, rounds) for side, network in networks.items()}
-        told = ", ".join(f"{speeds[side]:.1f} at {side} pixels" for side in networks)
-        print(
-            f"  {stated['architecture']:10} {told}: {speeds[stated['side']] / speeds[SIDE]:.1f} times as many"
-        )
+        speeds = {side: throughput(network, crops, rounds) for side, network in networks.items()}
+        results = ", ".join(f"{speeds[side]:.1f} at {side} pixels" for side in networks)
+        factor = speeds[stated["side"]] / speeds[SIDE]
+        print(f"  {stated['architecture']:10} {results}: {factor:.1f} times as many")
 
 
-def speed(network: keras.Model, crops: np.ndarray, rounds: int) -> float:
+def throughput(network: keras.Model, crops: np.ndarray, rounds: int) -> float:
     predict(network, crops[:4])
     times = []
     for _ in range(rounds):

@@ -1,6 +1,6 @@
-"""How long a whole study of 90 slices takes up to its crops, decoding included: ``python -m bench.locator``.
+"""Time to locate and crop a study of 90 slices, with decoding: ``python -m bench.locator``.
 
-Side by side: the time it takes to read and decode every one of its slices, which a reader without roles would need.
+For comparison: the time to read and decode all of its slices.
 """
 
 import argparse
@@ -36,42 +36,41 @@ def main() -> None:
         folder = Path(scratch)
         study(folder, chosen.seed)
         stages: dict[str, list[float]] = {}
-        for turn in range(chosen.rounds + 1):  # the first one compiles
-            taken, decoded = once(folder, keypoints)
-            for name, seconds in taken.items() if turn else ():
+        # The first round compiles and does not count.
+        for number in range(chosen.rounds + 1):
+            times, decoded = measure(folder, keypoints)
+            for name, seconds in times.items() if number else ():
                 stages.setdefault(name, []).append(seconds)
     every = stages.pop("decode every slice")
-    print(
-        f"{SLICES} slices, {decoded} of them decoded; {chosen.rounds} rounds, median (worst), seconds"
-    )
+    print(f"{SLICES} slices, {decoded} decoded; {chosen.rounds} rounds, median (worst), seconds")
     for name, times in stages.items():
         print(f"  {name:32} {np.median(times):.3f} ({max(times):.3f})")
     total = np.sum(list(stages.values()), axis=0)
-    print(f"  {'together':32} {np.median(total):.3f} ({total.max():.3f})")
-    print(f"  {'(beside it: decode every slice)':32} {np.median(every):.3f} ({max(every):.3f})")
+    print(f"  {'total':32} {np.median(total):.3f} ({total.max():.3f})")
+    print(f"  {'(comparison: decode every slice)':32} {np.median(every):.3f} ({max(every):.3f})")
 
 
-def once(folder: Path, keypoints: KeypointDetector) -> tuple[dict[str, float], int]:
-    taken: dict[str, float] = {}
-    instances, _ = timed(taken, "headers", lambda: find_instances(folder, folder))
+def measure(folder: Path, keypoints: KeypointDetector) -> tuple[dict[str, float], int]:
+    times: dict[str, float] = {}
+    instances, _ = timed(times, "headers", lambda: find_instances(folder, folder))
     slices = SliceReader(instances)
-    roles = timed(taken, "roles", lambda: assign_roles(slices.headers))
-    timed(taken, "levels, points, crops", lambda: locate(slices, roles, keypoints))
+    roles = timed(times, "roles", lambda: assign_roles(slices.headers))
+    timed(times, "levels, points, crops", lambda: locate(slices, roles, keypoints))
     decoded = slices.decoded
     every = SliceReader(instances)
-    timed(taken, "decode every slice", lambda: [every.read(header) for header in every.headers])
-    return taken, decoded
+    timed(times, "decode every slice", lambda: [every.read(header) for header in every.headers])
+    return times, decoded
 
 
-def timed(taken: dict[str, float], name: str, call: Callable[[], T]) -> T:
+def timed(times: dict[str, float], name: str, call: Callable[[], T]) -> T:
     start = time.perf_counter()
-    done = call()
-    taken[name] = time.perf_counter() - start
-    return done
+    result = call()
+    times[name] = time.perf_counter() - start
+    return result
 
 
 def study(folder: Path, seed: int) -> None:
-    """A phantom, and its first slices once more as further fat-suppressed series, until there are ``SLICES``."""
+    """A phantom, with copies of its first slices as fat-suppressed series, ``SLICES`` in total."""
     write_study(folder, seed)
     files = sorted(folder.rglob("*.dcm"))
     for extra in range(SLICES - len(files)):

@@ -1,19 +1,19 @@
-"""How fast the pages' questions are answered over a million studies: ``python -m bench.queries``.
+"""Response times of the pages' queries over a million studies: ``python -m bench.queries``.
 
-Ten questions, asked through the functions that the pages use, each time with other studies, names and scanners:
+Ten questions, run through the pages' own functions, each time with other studies, names, scanners:
 
- 1. What is to be read next? The worklist's first page of 50, with how much waits.
- 2. And behind that? The worklist's fifth page, and its last, where studies are ranked one by one.
- 3. What came last? The newest page of all studies.
+ 1. What is to be read next? The worklist's first page of 50, with the number waiting.
+ 2. And after that? The worklist's fifth page, and its last, where studies are ranked one by one.
+ 3. What arrived last? The newest page of all studies.
  4. Where is the study with this accession number?
  5. Which studies has the patient with this number?
  6. Which studies are of people whose name begins like this? A common one.
  7. Which severe L4/L5 canal stenoses did this scanner's studies have in the last seven days?
  8. Which findings are severe? The third page, from the newest.
- 9. What is known of this study?
-10. Is all well? Dead jobs, what is in flight, the figures for monitoring, the scanners there are.
+ 9. Everything about one study.
+10. Is the system healthy? Dead jobs, jobs in flight, monitoring figures, the list of scanners.
 
-Beside them, with a second to answer in: how the severities moved, week by week, of a scanner and of all.
+Also, with a limit of one second: severities by week, for one scanner and for all.
 """
 
 import argparse
@@ -47,9 +47,13 @@ from db.read_models.worklist import Ranking, StudyFilter
 from lumbar.spine.anatomy import Condition, Level, Severity
 from tests.servers import Postgres
 
-EXAMPLE = "example: python -m bench.queries --studies 1000000 --keep build/questions  # 15 GB, 20 minutes at first"
-ROWS = 50  # of a page
-WARM, ROUNDS = 10, 50
+EXAMPLE = (
+    "example: python -m bench.queries --studies 1000000 --keep build/bench-queries"
+    "  # 15 GB, 20 minutes the first time"
+)
+# Rows per page.
+ROWS = 50
+WARM_UP, ROUNDS = 10, 50
 TARGET_MS, WEEKS_MS = 100.0, 1000.0
 NAMES = (
     "Müller",
@@ -65,20 +69,22 @@ NAMES = (
 )
 SEVERE = Severity.SEVERE
 ALL_SEVERE = FindingFilter([SEVERE])
-Ask = Callable[[Session], object]
+Run = Callable[[Session], object]
 
 
 @dataclass(frozen=True)
-class Question:
+class Query:
+    """A query of the pages; ``number`` is that of its question above."""
+
     number: str
-    words: str
-    ask: Ask
-    within_ms: float = TARGET_MS
+    title: str
+    run: Run
+    limit_ms: float = TARGET_MS
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What became of a question; ``scanned``: the big tables that were read from end to end."""
+class Result:
+    """The response times of a query; ``scanned``: the large tables with a sequential scan."""
 
     median_ms: float
     p95_ms: float
@@ -94,77 +100,78 @@ def main() -> None:
         "--studies",
         type=int,
         default=1_000_000,
-        help="in PostgreSQL, 25 findings each; 0: leave it out",
+        help="studies in PostgreSQL, 25 findings each; 0: skip it",
     )
     parser.add_argument(
-        "--sqlite-studies", type=int, default=10_000, help="in SQLite; 0: leave it out"
+        "--sqlite-studies", type=int, default=10_000, help="studies in SQLite; 0: skip it"
     )
     parser.add_argument(
-        "--keep", type=Path, help="folder for the databases, which a run on the same day finds"
+        "--keep", type=Path, help="folder for the databases, reused by another run on the same day"
     )
     parser.add_argument(
-        "--database-url", help="an empty PostgreSQL database instead of a server of its own"
+        "--database-url", help="an empty PostgreSQL database, instead of starting a server"
     )
     chosen = parser.parse_args()
-    told: dict[str, dict[tuple[str, str], Answered]] = {}
+    results: dict[str, dict[tuple[str, str], Result]] = {}
     with _folder(chosen.keep) as folder:
         if chosen.studies:
             with _postgresql(folder, chosen.database_url) as url:
-                told["PostgreSQL"] = answers(url, chosen.studies)
+                results["PostgreSQL"] = measure_all(url, chosen.studies)
         if chosen.sqlite_studies:
-            told["SQLite"] = answers(
-                f"sqlite:///{folder / 'questions.sqlite'}", chosen.sqlite_studies
+            results["SQLite"] = measure_all(
+                f"sqlite:///{folder / 'studies.sqlite'}", chosen.sqlite_studies
             )
-    show(told)
-    sys.exit(
-        0
-        if all(one.in_time and not one.scanned for of in told.values() for one in of.values())
-        else 1
-    )
+    show(results)
+    passed = [
+        result.in_time and not result.scanned
+        for by_query in results.values()
+        for result in by_query.values()
+    ]
+    sys.exit(0 if all(passed) else 1)
 
 
-def answers(url: str, studies: int) -> dict[tuple[str, str], Answered]:
-    """Fills the database unless it is full, and asks everything; by number and words."""
+def measure_all(url: str, studies: int) -> dict[tuple[str, str], Result]:
+    """Fills the database unless it is filled, and measures every query; by number and title."""
     database = Database.connect(url)
     try:
         if not inspect(database.engine).has_table("study"):
             fill(database, studies)
-        asked = questions(database)
+        title = f"{database.engine.dialect.name}: queries"
         return {
-            (q.number, q.words): answered(database, q)
-            for q in track(asked, f"{database.engine.dialect.name}: asks")
+            (query.number, query.title): measure(database, query)
+            for query in track(queries(database), title)
         }
     finally:
         database.close()
 
 
-def answered(database: Database, question: Question) -> Answered:
-    """``ROUNDS`` times, after some that do not count; a connection and a transaction each, as for a page."""
+def measure(database: Database, query: Query) -> Result:
+    """``ROUNDS`` runs after ``WARM_UP``, each with a connection and a transaction, like a page."""
     times = []
-    for _ in range(WARM + ROUNDS):
+    for _ in range(WARM_UP + ROUNDS):
         start = time.perf_counter()
         with database.reading() as session:
-            question.ask(session)
+            query.run(session)
         times.append(1000 * (time.perf_counter() - start))
-    p95 = quantiles(times[WARM:], n=20, method="inclusive")[-1]
-    whole = scanned(database, question.ask) if database.engine.dialect.name == "postgresql" else []
-    return Answered(median(times[WARM:]), p95, whole, p95 <= question.within_ms)
+    p95 = quantiles(times[WARM_UP:], n=20, method="inclusive")[-1]
+    whole = scanned(database, query.run) if database.engine.dialect.name == "postgresql" else []
+    return Result(median(times[WARM_UP:]), p95, whole, p95 <= query.limit_ms)
 
 
-def questions(database: Database) -> list[Question]:
-    """With arguments of this database, drawn anew for every call."""
+def queries(database: Database) -> list[Query]:
+    """The queries, with random arguments from this database for every run."""
     rng, ranking = random.Random(1), Ranking()
     with database.reading() as session:
-        places = _places(session, ranking)
+        cursors = _cursors(session, ranking)
         third = _third_page(session)
         scanners = statistics.scanners(session)
         ids = rng.sample(range(1, (session.scalar(select(func.max(Study.id))) or 0) + 1), 500)
-        sought = session.scalars(select(Study).where(Study.id.in_(ids))).all()
+        sample = session.scalars(select(Study).where(Study.id.in_(ids))).all()
 
     def listed(session: Session, after: str | None = None) -> object:
         return worklist.worklist(session, ranking, limit=ROWS, after=after)
 
-    def looked_for(text: Callable[[], str]) -> Ask:
+    def search(text: Callable[[], str]) -> Run:
         return lambda session: worklist.studies(
             session, ranking, limit=ROWS, only=StudyFilter(text())
         )
@@ -176,19 +183,19 @@ def questions(database: Database) -> list[Question]:
         )
         return findings.found(session, only, limit=ROWS)
 
-    asked: list[tuple[str, str, Ask]] = [
+    pages: list[tuple[str, str, Run]] = [
         ("1", "worklist, first page", listed),
-        ("1", "what waits", lambda session: worklist.waiting(session, ranking)),
-        ("2", "worklist, fifth page", lambda session: listed(session, places[:5][-1])),
-        ("2", "worklist, last page", lambda session: listed(session, places[-1])),
-        ("3", "all studies, newest page", looked_for(lambda: "")),
-        ("4", "an accession number", looked_for(lambda: rng.choice(sought).accession_number)),
+        ("1", "number waiting", lambda session: worklist.waiting(session, ranking)),
+        ("2", "worklist, fifth page", lambda session: listed(session, cursors[:5][-1])),
+        ("2", "worklist, last page", lambda session: listed(session, cursors[-1])),
+        ("3", "all studies, newest page", search(lambda: "")),
+        ("4", "an accession number", search(lambda: rng.choice(sample).accession_number)),
         (
             "5",
             "a patient number",
-            looked_for(lambda: rng.choice(sought).patient.patient_identifier),
+            search(lambda: rng.choice(sample).patient.patient_identifier),
         ),
-        ("6", "the beginning of a name", looked_for(lambda: rng.choice(NAMES))),
+        ("6", "the beginning of a name", search(lambda: rng.choice(NAMES))),
         ("7", "severe L4/L5 canal, 7 days, a scanner", stenoses),
         (
             "8",
@@ -198,7 +205,7 @@ def questions(database: Database) -> list[Question]:
         (
             "9",
             "one study",
-            lambda session: study_detail(session, rng.choice(sought).study_instance_uid, ranking),
+            lambda session: study_detail(session, rng.choice(sample).study_instance_uid, ranking),
         ),
         (
             "10",
@@ -211,7 +218,7 @@ def questions(database: Database) -> list[Question]:
         ("10", "figures", metrics.figures),
         ("10", "scanners", statistics.scanners),
     ]
-    weeks: list[tuple[str, str, Ask]] = [
+    weeks: list[tuple[str, str, Run]] = [
         (
             "–",
             "weeks, a scanner",
@@ -219,17 +226,17 @@ def questions(database: Database) -> list[Question]:
         ),
         ("–", "weeks, all", statistics.by_week),
     ]
-    return [Question(*one) for one in asked] + [Question(*one, WEEKS_MS) for one in weeks]
+    return [*(Query(*page) for page in pages), *(Query(*week, WEEKS_MS) for week in weeks)]
 
 
-def _places(session: Session, ranking: Ranking) -> list[str | None]:
-    """After which study each page of the worklist begins."""
-    places: list[str | None] = [None]
+def _cursors(session: Session, ranking: Ranking) -> list[str | None]:
+    """The cursor of each page of the worklist."""
+    cursors: list[str | None] = [None]
     while (
-        after := worklist.worklist(session, ranking, limit=ROWS, after=places[-1]).next_after
+        after := worklist.worklist(session, ranking, limit=ROWS, after=cursors[-1]).next_after
     ) is not None:
-        places.append(after)
-    return places
+        cursors.append(after)
+    return cursors
 
 
 def _third_page(session: Session) -> int | None:
@@ -239,24 +246,18 @@ def _third_page(session: Session) -> int | None:
     return after
 
 
-def show(told: dict[str, dict[tuple[str, str], Answered]]) -> None:
-    """A row a question, a column a database: the median and the 95th percentile."""
-    table = Table(
-        caption=f"milliseconds, median and p95 of {ROUNDS}; in red what is late or reads a big table whole"
-    )
-    for title in ("", "question", *told):
-        table.add_column(title, justify="left" if title in ("", "question") else "right")
-    for key in next(iter(told.values()), ()):
+def show(results: dict[str, dict[tuple[str, str], Result]]) -> None:
+    """One row per query, one column per database: median and 95th percentile."""
+    table = Table(caption=f"ms, median and p95 of {ROUNDS}; red: too slow, or scans a large table")
+    for title in ("", "query", *results):
+        table.add_column(title, justify="left" if title in ("", "query") else "right")
+    for key in next(iter(results.values()), ()):
         cells = []
-        for of in told.values():
-            one = of[key]
-            text = " ".join(
-                [
-                    f"{one.median_ms:.1f} {one.p95_ms:7.1f}",
-                    *(f"scans {name}" for name in one.scanned),
-                ]
-            )
-            cells.append(text if one.in_time and not one.scanned else f"[red]{text}[/red]")
+        for by_query in results.values():
+            result = by_query[key]
+            scans = [f"scans {name}" for name in result.scanned]
+            text = " ".join([f"{result.median_ms:.1f} {result.p95_ms:7.1f}", *scans])
+            cells.append(text if result.in_time and not scans else f"[red]{text}[/red]")
         table.add_row(*key, *cells)
     Console().print(table)
 
@@ -276,12 +277,12 @@ def _postgresql(folder: Path, url: str | None) -> Iterator[str]:
     if url:
         yield url
         return
-    with _Kept(folder) as server:
+    with _PersistentPostgres(folder) as server:
         yield server.url()
 
 
-class _Kept(Postgres):
-    """A server whose cluster lies in ``folder``, and is used again where it is there."""
+class _PersistentPostgres(Postgres):
+    """A server whose cluster is in ``folder`` and is reused if it exists."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

@@ -1,4 +1,4 @@
-"""Which tables PostgreSQL reads from end to end to answer a question: the full size tells, small ones it may well."""
+"""Which large tables PostgreSQL scans sequentially for a query; small ones may be scanned."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from db.database import Database
 
+# The tables that grow with every study.
 GROWING = {
     "patient",
     "study",
@@ -23,34 +24,34 @@ GROWING = {
 }
 
 
-def scanned(database: Database, ask: Callable[[Session], object]) -> list[str]:
-    """Of the tables that grow with every study, those that some statement of the question scans, by name."""
-    asked: list[tuple[str, Any]] = []
+def scanned(database: Database, run: Callable[[Session], object]) -> list[str]:
+    """The names of the growing tables that any statement of the query scans sequentially."""
+    statements: list[tuple[str, Any]] = []
 
     def note(
         _connection: Connection, _cursor: object, statement: str, parameters: Any, *_: object
     ) -> None:
-        asked.append((statement, parameters))
+        statements.append((statement, parameters))
 
     event.listen(database.engine, "before_cursor_execute", note)
     try:
         with database.reading() as session:
-            ask(session)
+            run(session)
     finally:
         event.remove(database.engine, "before_cursor_execute", note)
-    found: set[str] = set()
+    tables: set[str] = set()
     with database.engine.connect() as connection:
-        for statement, parameters in asked:
-            told = connection.exec_driver_sql(
+        for statement, parameters in statements:
+            result = connection.exec_driver_sql(
                 f"EXPLAIN (FORMAT JSON) {statement}", parameters
             ).scalar_one()
-            plan = json.loads(told) if isinstance(told, str) else told
-            found |= {
+            plan = json.loads(result) if isinstance(result, str) else result
+            tables |= {
                 node["Relation Name"]
                 for node in _nodes(plan[0]["Plan"])
                 if node["Node Type"] == "Seq Scan"
             }
-    return sorted(found & GROWING)
+    return sorted(tables & GROWING)
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

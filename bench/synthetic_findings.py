@@ -1,4 +1,4 @@
-"""What the networks might say of studies: severities as frequent as in the RSNA 2024 data, alike within a study."""
+"""Plausible findings: severities as frequent as in RSNA 2024, correlated within a study."""
 
 from statistics import NormalDist
 from typing import Any
@@ -7,55 +7,65 @@ import numpy as np
 
 from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Level, Severity
 
-Reading = list[tuple[Any, ...]]  # 25 times what FOUND names
+# 25 rows with the columns ``COLUMNS``.
+Reading = list[tuple[Any, ...]]
 
-FOUND = ("condition", "level", "severity", "normal_mild", "moderate", "severe", "shows", "reason", "frame", "column",
-         "row", "x", "y", "z")  # fmt: skip
-# moderate and severe in %, L1/L2 to L5/S1; the right side is like the left
+COLUMNS = ("condition", "level", "severity", "normal_mild", "moderate", "severe", "shows", "reason",
+           "frame", "column", "row", "x", "y", "z")  # fmt: skip
+# Moderate and severe in %, L1/L2 to L5/S1; both sides are alike.
 RSNA = {
     "canal": ((3.4, 1.1), (7.6, 2.7), (11.7, 6.2), (12.0, 12.9), (2.6, 1.0)),
     "foraminal": ((3.2, 0.1), (8.7, 0.6), (20.8, 2.0), (31.9, 7.1), (26.4, 10.4)),
     "subarticular": ((5.1, 1.5), (13.5, 4.4), (23.0, 9.8), (31.6, 23.4), (20.8, 7.5)),
 }
-OF_STUDY, OF_LEVEL = 0.56, 0.2  # how much of a severity's variance its study and its level share
-MISSED, DOUBTED = 0.01, 0.02  # not assessed; the crop does not show it surely
+# Shares of a severity's variance common to its study and to its level.
+STUDY_SHARE, LEVEL_SHARE = 0.56, 0.2
+# Shares of findings not assessed, and with an uncertain view.
+NOT_ASSESSED, UNCERTAIN = 0.01, 0.02
 
 
 def readings(rng: np.random.Generator, count: int) -> list[Reading]:
-    own = 1 - OF_STUDY - OF_LEVEL
+    """Random findings of ``count`` studies."""
+    residual = 1 - STUDY_SHARE - LEVEL_SHARE
     hidden = sum(
         np.sqrt(share) * rng.standard_normal((count, *shape))
-        for share, shape in ((OF_STUDY, (1, 1)), (OF_LEVEL, (1, 5)), (own, (5, 5)))
+        for share, shape in ((STUDY_SHARE, (1, 1)), (LEVEL_SHARE, (1, 5)), (residual, (5, 5)))
     ).reshape(count, 25)
     grades = np.stack(
         [np.digitize(hidden[:, k], _borders(key)) for k, key in enumerate(ALL_FINDINGS)], axis=1
     )
     sure = np.round(rng.uniform(0.45, 0.99, (count, 25)), 4)
     shows = np.round(
-        np.where(rng.random((count, 25)) < DOUBTED, 0.4, rng.uniform(0.5, 1, (count, 25))), 4
+        np.where(rng.random((count, 25)) < UNCERTAIN, 0.4, rng.uniform(0.5, 1, (count, 25))), 4
     )
-    missed = rng.random((count, 25)) < MISSED
-    places = np.round(rng.normal(0, 60, (count, 25, 5)), 2)
-    columns = (part.tolist() for part in (missed, grades, sure, shows, places))
-    return [
-        [_one(*told) for told in zip(ALL_FINDINGS, *of_study, strict=True)]
-        for of_study in zip(*columns, strict=True)
-    ]
+    not_assessed = rng.random((count, 25)) < NOT_ASSESSED
+    positions = np.round(rng.normal(0, 60, (count, 25, 5)), 2)
+    columns = (part.tolist() for part in (not_assessed, grades, sure, shows, positions))
+    return [_reading(*study) for study in zip(*columns, strict=True)]
+
+
+def _reading(*columns: list[Any]) -> Reading:
+    return [_finding(*values) for values in zip(ALL_FINDINGS, *columns, strict=True)]
 
 
 def _borders(key: FindingKey) -> list[float]:
-    """From which value on a standard normal one is moderate, and severe."""
+    """The limits on a standard normal variable above which a finding is moderate, and severe."""
     rates = next(rates for name, rates in RSNA.items() if name in key.condition)
     moderate, severe = rates[list(Level).index(key.level)]
     return [NormalDist().inv_cdf(1 - share / 100) for share in (moderate + severe, severe)]
 
 
-def _one(
-    key: FindingKey, missed: bool, grade: int, sure: float, shows: float, place: list[float]
+def _finding(
+    key: FindingKey,
+    not_assessed: bool,
+    grade: int,
+    sure: float,
+    shows: float,
+    position: list[float],
 ) -> tuple[Any, ...]:
-    of = key.condition.value, key.level.value
-    if missed:
-        return (*of, None, None, None, None, None, "no axial slice there", *[None] * 6)
+    finding = key.condition.value, key.level.value
+    if not_assessed:
+        return (*finding, None, None, None, None, None, "no axial slice there", *[None] * 6)
     others = round((1 - sure) / 2, 4)
     odds = [sure if n == grade else others for n in range(3)]
-    return (*of, list(Severity)[grade].value, *odds, shows, None, 7, *place)
+    return (*finding, list(Severity)[grade].value, *odds, shows, None, 7, *position)

@@ -18,11 +18,14 @@ def phantom(
     held_out: Annotated[
         bool,
         typer.Option(
-            help="Of scanner families and spines unlike all that anything shipped has learnt from"
+            help="Scanner families and spines outside all training data of the shipped weights"
         ),
     ] = False,
     odd: Annotated[
-        bool, typer.Option(help="Some with transitional vertebrae, cut short, or of another region")
+        bool,
+        typer.Option(
+            help="Some with transitional vertebrae, without the sacrum, or of another region"
+        ),
     ] = False,
     pitfalls: Annotated[
         bool,
@@ -30,7 +33,7 @@ def phantom(
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes")] = 1,
 ) -> None:
-    """Writes a synthetic data set in the RSNA 2024 folder layout, its CSVs included."""
+    """Writes a synthetic data set in the RSNA 2024 layout, including its CSV files."""
     from lumbar.phantoms import write_data_set
     from lumbar.phantoms.pitfalls import PITFALLS, plant_pitfalls
 
@@ -45,4 +48,4 @@ def phantom(
         )
     for pitfall, study in plant_pitfalls(out).items() if pitfalls else ():
         typer.echo(f"{study}: {pitfall}")
-    typer.echo(f"{studies} studies in {out} (synthetic: no figure on them is a clinical one)")
+    typer.echo(f"{studies} studies in {out} (synthetic: no figure on them is clinical)")

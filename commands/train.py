@@ -1,4 +1,4 @@
-"""Teaching and measuring: `lumbar train`, `lumbar evaluate`, `lumbar compare`, `lumbar export`."""
+"""Training and evaluation: `lumbar train`, `evaluate`, `compare` and `export`."""
 
 import csv
 from collections import Counter
@@ -40,8 +40,8 @@ class Kind(StrEnum):
 
 
 @app.command(
-    epilog="Example: lumbar train rsna/ --out my-bundle/ --recipe imagenet --vgg16 vgg16.h5 --resnet50 resnet50.h5 · "
-    "lumbar train --levels --out locator/"
+    epilog="Example: lumbar train rsna/ --out my-bundle/ --recipe imagenet --vgg16 vgg16.h5 "
+    "--resnet50 resnet50.h5 · lumbar train --levels --out locator/"
 )
 def train(
     out: Annotated[
@@ -51,7 +51,7 @@ def train(
     work: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for crops, states, logs and plots, kept and used again [OUT.work]"
+            help="Folder for crops, states, logs and plots, reused by later runs [OUT.work]"
         ),
     ] = None,
     recipe: Annotated[
@@ -68,47 +68,49 @@ def train(
     levels: Annotated[
         bool,
         typer.Option(
-            "--levels", help="Teach the level locator instead: on phantoms, and on DATA if named"
+            "--levels", help="Train the level locator instead: on phantoms, and on DATA if given"
         ),
     ] = False,
     only: Annotated[
-        list[Kind] | None, typer.Option(help="Only this network of the locator; may be given again")
+        list[Kind] | None, typer.Option(help="Only this network of the locator; can be repeated")
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of the locator's teaching; a recipe has its own")
+        int, typer.Option(min=0, help="Seed of the locator's training; a recipe has its own")
     ] = 1,
     share: Annotated[
         float,
-        typer.Option(min=0.001, max=1, help="Of the locator's usual number of patients and steps"),
+        typer.Option(
+            min=0.001, max=1, help="Share of the locator's usual number of patients and steps"
+        ),
     ] = 1.0,
 ) -> None:
-    """Teaches both classifiers and writes a bundle; killed and started again, it goes on. Or the level locator."""
+    """Trains both classifiers and writes a bundle, or trains the level locator; resumable."""
     work = work or _work_of(out)
     if levels:
-        from lumbar.training.train_locator import rebuild_locator
+        from lumbar.training.train_locator import train_locator
 
         with _stages() as stage:
-            rebuild_locator(
+            train_locator(
                 out, work, stage, kinds=[*(only or Kind)], data=data, share=share, seed=seed
             )
         typer.echo(f"Weights in {out}")
         return
     if data is None:
-        raise WrongSetting("name the data set to learn from, or say --levels")
+        raise WrongSetting("name a data set to train on, or use --levels")
     from lumbar.training.imagenet import imagenet_weights
     from lumbar.training.train_bundle import DROPPED, train_bundle
 
     chosen = _recipe(recipe)
-    weights, told = imagenet_weights(chosen, {"vgg16": vgg16, "resnet50": resnet50})
-    for line in told:
-        typer.echo(line)
+    weights, notes = imagenet_weights(chosen, {"vgg16": vgg16, "resnet50": resnet50})
+    for note in notes:
+        typer.echo(note)
     with _stages() as stage:
         identity = train_bundle(
             data, out, work, chosen, stage, name=name, version=version, imagenet=weights
         )
     with (work / DROPPED).open(encoding="utf-8") as table:
-        for why, count in Counter(row["why"] for row in csv.DictReader(table)).most_common():
-            typer.echo(f"Dropped, {count}: {why}")
+        for reason, count in Counter(row["why"] for row in csv.DictReader(table)).most_common():
+            typer.echo(f"Excluded, {count}: {reason}")
     typer.echo(f"Bundle {identity} in {out}; plots, logs and {DROPPED} in {work}")
 
 
@@ -121,31 +123,32 @@ def evaluate(
     part: Annotated[
         str,
         typer.Option(
-            help="test, validation or train: as the bundle's data were split; or all, of other data"
+            help="test, validation or train of the data trained on; or all, for other data"
         ),
     ] = "test",
     out: Annotated[
         Path | None,
-        typer.Option(help="Write the report, its pictures and the submission's rows here"),
+        typer.Option(help="Folder for the report, its plots and a competition submission"),
     ] = None,
     record: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Keep the figures in the bundle's description under this name"
+            metavar="NAME", help="Store the figures in the bundle's description under this name"
         ),
     ] = None,
     levels: Annotated[
-        bool, typer.Option("--levels", help="Measure the level locator instead")
+        bool, typer.Option("--levels", help="Evaluate the level locator instead")
     ] = False,
     locator: Annotated[
         Path | None, typer.Option(help="With --levels: a folder instead of the shipped one")
     ] = None,
     studies: Annotated[
-        Path | None, typer.Option(help="With --levels: also write a line a study to this CSV file")
+        Path | None,
+        typer.Option(help="With --levels: also write one line per study to this CSV file"),
     ] = None,
     form: AsFormat = Format.TABLE,
 ) -> None:
-    """Measures a bundle against a data set's labels; the pipeline reads whole studies."""
+    """Evaluates a bundle on a data set's labels; the pipeline analyses whole studies."""
     if levels:
         _evaluate_levels(data, locator, studies, form)
         return
@@ -153,7 +156,7 @@ def evaluate(
     from lumbar.networks.bundle import SHIPPED, read_description, write_description
     from lumbar.settings import Settings
     from lumbar.training.evaluate_bundle import evaluate_bundle
-    from lumbar.training.evaluation_report import measured, write_report
+    from lumbar.training.evaluation_report import compute_figures, write_report
     from lumbar.training.split import Part
     from worker.pipeline import read_with
 
@@ -164,22 +167,22 @@ def evaluate(
     folder = settings.bundle or SHIPPED
     described = read_description(folder)
     with _stages() as stage:
-        judged = evaluate_bundle(
+        findings = evaluate_bundle(
             data,
             None if part == "all" else Part(part),
             described.get("data") or {},
             read_with(networks),
             stage,
         )
-    figures = measured(judged)
+    figures = compute_figures(findings)
     if out is not None:
-        write_report(out, judged, figures, networks.identity, data.name)
+        write_report(out, findings, figures, networks.identity, data.name)
     if record is not None:
         described["figures"] = {**described.get("figures", {}), record: {"part": part, **figures}}
         write_description(folder, described)
     rows = {"all": figures["overall"], **figures["by"]["group"], **figures["by"]["condition"]}
     _print_figures([_measured_row(name, row) for name, row in rows.items()], form, 4)
-    if any(j.person.synthetic for j in judged):
+    if any(finding.person.synthetic for finding in findings):
         typer.echo(PHANTOMS, err=True)
 
 
@@ -188,18 +191,20 @@ def compare(
     data: Data,
     work: Annotated[
         Path,
-        typer.Option(help="Folder for crops and states, kept and used again; a training's will do"),
+        typer.Option(help="Folder for crops and states, reused by later runs; can be a training's"),
     ],
     recipe: Annotated[
         str,
-        typer.Option(help="compare, or a TOML file: of its severity part all but the architecture"),
+        typer.Option(
+            help="compare, or a TOML file; its severity settings apply, except the architecture"
+        ),
     ] = "compare",
     only: Annotated[
-        list[str] | None, typer.Option(help="Only this candidate; may be given again")
+        list[str] | None, typer.Option(help="Only this candidate; can be repeated")
     ] = None,
     form: AsFormat = Format.TABLE,
 ) -> None:
-    """Teaches six candidates for the severity network alike, from random weights, and prints one table."""
+    """Trains six candidates for the severity network alike and prints one table."""
     from lumbar.training.compare import CANDIDATES
     from lumbar.training.compare import compare as compare_candidates
     from lumbar.training.train_bundle import prepare
@@ -208,10 +213,10 @@ def compare(
         raise WrongSetting(f"--only is {min(unknown)!r}; it can be {', '.join(CANDIDATES)}")
     chosen = _recipe(recipe)
     with _stages() as stage:
-        cuts, _, parts = prepare(data, work, chosen.seed, stage)
-        rows = compare_candidates(cuts, parts, work, chosen, stage, only or CANDIDATES)
+        crops, _, parts = prepare(data, work, chosen.seed, stage)
+        rows = compare_candidates(crops, parts, work, chosen, stage, only or CANDIDATES)
     _print_figures([_rounded(row) for row in rows], form, len(rows))
-    if any(cut.synthetic for cut in cuts):
+    if any(crop.synthetic for crop in crops):
         typer.echo(PHANTOMS, err=True)
 
 
@@ -221,34 +226,36 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder to write to")],
     work: Annotated[
         Path | None,
-        typer.Option(
-            help="A training's work folder, for the test crops to try the files on [BUNDLE.work, else noise]"
-        ),
+        typer.Option(help="A training's work folder, for its test crops [BUNDLE.work, else noise]"),
     ] = None,
     formats: Annotated[
-        list[str] | None, typer.Option("--as", help="keras, h5, onnx or tflite; may be given again")
+        list[str] | None, typer.Option("--as", help="keras, h5, onnx or tflite; can be repeated")
     ] = None,
-    crops: Annotated[int, typer.Option(min=1, help="How many crops to try each file on")] = 200,
+    crops: Annotated[
+        int, typer.Option(min=1, help="Number of crops to verify each file with")
+    ] = 200,
     form: AsFormat = Format.TABLE,
 ) -> None:
-    """Writes both networks for other software, and refuses a file that answers otherwise than the original."""
-    from lumbar.training.crop_files import kept_crops, noise_crops
+    """Exports both networks for other software; a file whose results differ is refused."""
+    from lumbar.training.crop_files import noise_crops, stored_crops
     from lumbar.training.export import FORMATS, export_bundle
     from lumbar.training.split import Part
 
     if unknown := set(formats or ()) - set(FORMATS):
         raise WrongSetting(f"--as is {min(unknown)!r}; it can be {', '.join(FORMATS)}")
-    kept = work or _work_of(bundle)
-    tried = kept_crops(kept, Part.TEST, crops) if work or kept.exists() else noise_crops(crops)
-    rows = export_bundle(bundle, out, formats or list(FORMATS), tried)
+    folder = work or _work_of(bundle)
+    stored = bool(work) or folder.exists()
+    images = stored_crops(folder, Part.TEST, crops) if stored else noise_crops(crops)
+    rows = export_bundle(bundle, out, formats or list(FORMATS), images)
     print_records(rows, ("file", "bytes", "differs", "crops"), form)
-    if not (work or kept.exists()):
+    if not stored:
         typer.echo(
-            "Tried on smooth noise: name a training's work folder for its test crops.", err=True
+            "Verified with smooth noise; name a training's work folder to use its test crops.",
+            err=True,
         )
 
 
-PHANTOMS = "Phantoms: the figures check the pipeline and are no clinical ones."
+PHANTOMS = "Phantoms: the figures check the pipeline; they are not clinical figures."
 MEASURED = (
     "findings",
     "assessed",
@@ -281,16 +288,16 @@ def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _print_figures(rows: Sequence[Mapping[str, Any]], form: Format, shown: int) -> None:
-    """A row each for programs; for people the first ``shown`` side by side, a line a figure."""
+    """One line per row; a table has one line per figure, of the first ``shown`` rows."""
     names = list(rows[0])
     if form is not Format.TABLE:
         print_records(rows, names, form)
         return
     columns = [str(row[names[0]]) for row in rows[:shown]]
-    lines = [
-        {"": name} | {c: row[name] for c, row in zip(columns, rows, strict=False)}
-        for name in names[1:]
-    ]
+    lines = []
+    for name in names[1:]:
+        values = [row[name] for row in rows[:shown]]
+        lines.append({"": name} | dict(zip(columns, values, strict=True)))
     print_records(lines, ["", *columns], form)
 
 
@@ -319,7 +326,7 @@ def _evaluate_levels(data: Path, locator: Path | None, studies: Path | None, for
 
 
 def _work_of(bundle: Path) -> Path:
-    """Where a bundle's training keeps its work unless told otherwise: beside it."""
+    """The default work folder of a bundle's training, beside the bundle."""
     return bundle.resolve().with_name(f"{bundle.resolve().name}.work")
 
 
@@ -331,7 +338,7 @@ def _recipe(name: str) -> "Recipe":
 
 @contextmanager
 def _stages() -> Iterator[Stage]:
-    """A bar for each stage, on standard error; where nobody looks at a terminal, a line when it begins."""
+    """A progress bar per stage on standard error; without a terminal, a line when it begins."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""A network that learns in seconds, in the place of VGG16 and ResNet-50, and a recipe for it."""
+"""A network that trains in seconds, instead of VGG16 and ResNet-50, and a recipe for it."""
 
 import keras
 
@@ -9,11 +9,11 @@ TINY = "tiny"
 
 
 def build(weights=None, include_top=False, input_shape=None):
-    picture = keras.Input(input_shape)
-    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu")(picture)
+    image = keras.Input(input_shape)
+    x = keras.layers.Conv2D(8, 3, strides=2, activation="relu")(image)
     x = keras.layers.BatchNormalization()(x)
     x = keras.layers.Conv2D(16, 3, strides=2, activation="relu")(x)
-    network = keras.Model(picture, x)
+    network = keras.Model(image, x)
     if weights is not None:
         network.load_weights(weights)
     return network
@@ -24,7 +24,7 @@ def register(monkeypatch):
 
 
 def recipe(**changes):
-    course = {
+    network = {
         "architecture": TINY,
         "phases": [
             {"epochs": 2, "rate": 1e-3, "side": 32, "crops": 32},
@@ -32,5 +32,5 @@ def recipe(**changes):
         ],
     }
     return Recipe.model_validate(
-        {"about": "tiny", "condition": course, "severity": course, "batch": 8, **changes}
+        {"about": "tiny", "condition": network, "severity": network, "batch": 8, **changes}
     )

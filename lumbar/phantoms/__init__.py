@@ -1,4 +1,4 @@
-"""Synthetic lumbar MR studies with known truth."""
+"""Synthetic lumbar-spine MR studies (phantoms) with known truth."""
 
 from lumbar.phantoms.dataset import write_data_set
 from lumbar.phantoms.study import write_study

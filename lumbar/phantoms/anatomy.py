@@ -1,48 +1,67 @@
-"""A patient's bones, discs and foramina as shapes, in the order in which they cover each other."""
+"""A patient's bones, discs and foramina as shapes, in painting order."""
 
 from collections.abc import Iterator
 
-from lumbar.phantoms.chain import Disc, Vertebra
+from lumbar.phantoms.chain import Chain, Disc, Vertebra
 from lumbar.phantoms.patient import PEDICLES, PEDICLES_ABOVE, PEDICLES_S1, Patient
 from lumbar.phantoms.shapes import Block, Capsule, Frame, Shape, Tissue
 from lumbar.phantoms.truth import measure
 from lumbar.spine.anatomy import Condition, Level, Side
 
-RIM = 0.9  # mm of cortical bone
-Sides = ((Side.LEFT, 1), (Side.RIGHT, -1))
+# Thickness of cortical bone, mm.
+RIM = 0.9
+SIDES = ((Side.LEFT, 1), (Side.RIGHT, -1))
 
 
 def shapes(patient: Patient) -> Iterator[Shape]:
-    """Everything with an edge except what lies inside the spinal canal; later shapes cover earlier ones."""
-    chain, s = patient.chain, patient.scale
-    for part in chain.sacrum[:2]:
-        yield from _ala(part, s)
-    for body in chain.vertebrae:
-        if body.name.startswith("T"):
-            yield from _ribs(body, s)
-    for disc in chain.discs:
+    """All structures with an edge, except the spinal canal's contents.
+
+    Later shapes cover earlier ones.
+    """
+    yield from _lateral_bones(patient)
+    for disc in patient.discs:
         yield from _disc(disc)
     yield _remnant(patient)
     for level in Level:
-        for side, sign in Sides:
+        for side, sign in SIDES:
             yield from _foramen(patient, level, side, sign)
+    yield from _bodies(patient.chain)
+    yield from patient.lesions
+    yield from _arches(patient)
+    for level in Level:
+        yield from _joints(patient, level)
+
+
+def _lateral_bones(patient: Patient) -> Iterator[Shape]:
+    """The sacral alae and the ribs."""
+    for part in patient.chain.sacrum[:2]:
+        yield from _ala(part, patient.scale)
+    for body in patient.vertebrae:
+        if body.name.startswith("T"):
+            yield from _ribs(body, patient.scale)
+
+
+def _bodies(chain: Chain) -> Iterator[Shape]:
+    """The vertebral bodies and the sacral segments."""
     for body in chain.sacrum:
         yield from _body(body, square=chain.squared and body.name == "S1")
     for body in chain.vertebrae:
         yield from _body(body, square=True)
-    yield from patient.blemishes
+
+
+def _arches(patient: Patient) -> Iterator[Shape]:
+    """The posterior elements of all vertebrae, and a transitional one's transverse processes."""
+    chain, s = patient.chain, patient.scale
     yield from _posterior_elements(
         chain.endplate, "S1", chain.vertebrae[0].depths[0], PEDICLES_S1, s
     )
     for i, body in enumerate(chain.vertebrae):
-        aside = PEDICLES[i] if i < len(PEDICLES) else PEDICLES_ABOVE
+        lateral = PEDICLES[i] if i < len(PEDICLES) else PEDICLES_ABOVE
         yield from _posterior_elements(
-            body.frame, body.name, body.depths[0], aside, s * min(1.0, 0.3 + 0.7 * body.size)
+            body.frame, body.name, body.depths[0], lateral, s * min(1.0, 0.3 + 0.7 * body.size)
         )
     if chain.transitional:
         yield from _wide_processes(chain.vertebrae[0], s)
-    for level in Level:
-        yield from _joints(patient, level)
 
 
 def _body(body: Vertebra, *, square: bool) -> Iterator[Shape]:
@@ -57,7 +76,8 @@ def _body(body: Vertebra, *, square: bool) -> Iterator[Shape]:
         hollow=1.6 if square else 0.3,
         waist=0.08 if square else 0.0,
     )
-    if not body.name.startswith("S"):  # the basivertebral vein
+    # The basivertebral vein.
+    if not body.name.startswith("S"):
         back = body.depths[0] * 0.92
         yield Capsule(
             body.frame,
@@ -93,7 +113,7 @@ def _remnant(patient: Patient) -> Shape:
 
 
 def _ribs(body: Vertebra, s: float) -> Iterator[Shape]:
-    """From the body's back edge out beside the transverse process, then round the chest."""
+    """From the posterior edge of the body along the transverse process, then around the chest."""
     depth, width = body.depths[0], body.widths[0]
     neck, turn, side = (
         (width - 2, depth - 2, 6 * s),
@@ -113,7 +133,7 @@ def _ribs(body: Vertebra, s: float) -> Iterator[Shape]:
 
 
 def _wide_processes(body: Vertebra, s: float) -> Iterator[Shape]:
-    """The transverse processes of a transitional vertebra, broad and grown onto the sacrum's wings."""
+    """The transverse processes of a transitional vertebra, broad and fused with the sacral alae."""
     for sign in (1, -1):
         yield Capsule(
             body.frame,
@@ -138,10 +158,10 @@ def _ala(part: Vertebra, scale: float) -> Iterator[Shape]:
 
 
 def _foramen(patient: Patient, level: Level, side: Side, sign: int) -> Iterator[Shape]:
-    """Fat around a root, in a frame of ligament and annulus that shows where the fat is lost.
+    """Fat around a nerve root, framed by ligament and annulus, which show where the fat is lost.
 
-    Healthy 9–10 mm front to back and all fat; moderate, the root touches front and back; severe, under 3 mm and the
-    root flattened.
+    Normal: 9–10 mm front to back, filled with fat. Moderate: the root touches front and back.
+    Severe: under 3 mm, the root flattened.
     """
     condition = next(c for c in Condition if c.side is side and "foraminal" in c)
     burden, s = patient.burden(condition, level), patient.scale
@@ -171,9 +191,13 @@ def _foramen(patient: Patient, level: Level, side: Side, sign: int) -> Iterator[
 
 
 def _posterior_elements(
-    frame: Frame, name: str, depth: float, aside: float, s: float
+    frame: Frame, name: str, depth: float, lateral: float, s: float
 ) -> Iterator[Shape]:
-    """Pedicles, laminae, joint processes, transverse and spinous process of a vertebra; depth is its body's half."""
+    """Pedicles, laminae, articular, transverse and spinous processes of a vertebra.
+
+    ``depth``: half the depth of its body; ``lateral``: distance of the pedicles from the midline;
+    mm.
+    """
 
     def bone(
         start: tuple[float, float, float],
@@ -191,16 +215,16 @@ def _posterior_elements(
         )
 
     for sign in (1, -1):
-        far = sign * aside
+        far = sign * lateral
         if name != "S1":
             yield bone((far + sign * 3, 5, 4), (sign * 40, 12, 4), (3, 3.5, 5))
-            yield bone((far, 9, 4), (sign * (aside - 4), 18, -7), (3.5, 3.5, 4))
+            yield bone((far, 9, 4), (sign * (lateral - 4), 18, -7), (3.5, 3.5, 4))
             yield bone(
-                (sign * (aside - 4), 18.5, -10), (sign * (aside - 4), 19.5, -20), (5.4, 4.6, 5)
+                (sign * (lateral - 4), 18.5, -10), (sign * (lateral - 4), 19.5, -20), (5.4, 4.6, 5)
             )
         yield bone((far, -4, 6), (far, 9, 5), (4.2, 4, 6.8))
-        yield bone((sign * (aside + 1), 12.5, 7), (far, 14, 20), (5.6, 4.2, 5))
-        yield bone((sign * (aside - 4), 18, -4), (sign * 2.5, 23.5, -8), (3.2, 3.2, 7.5))
+        yield bone((sign * (lateral + 1), 12.5, 7), (far, 14, 20), (5.6, 4.2, 5))
+        yield bone((sign * (lateral - 4), 18, -4), (sign * 2.5, 23.5, -8), (3.2, 3.2, 7.5))
     reach, drop, high = {
         "S": (34, -14, 9),
         "L": (48, -14, 9),
@@ -213,12 +237,12 @@ def _posterior_elements(
 def _joints(patient: Patient, level: Level) -> Iterator[Shape]:
     """The bright line of each facet joint."""
     disc, s = patient.disc(level), patient.scale
-    aside = patient.foramen_offset(level) - 1.5 * s
+    lateral = patient.foramen_offset(level) - 1.5 * s
     for sign in (1, -1):
         yield Capsule(
             disc.frame,
             Tissue.NUCLEUS,
-            start=(sign * (aside - 3 * s), disc.depth + 17.2 * s, 0),
-            end=(sign * (aside + 3 * s), disc.depth + 14.8 * s, 2),
+            start=(sign * (lateral - 3 * s), disc.depth + 17.2 * s, 0),
+            end=(sign * (lateral + 3 * s), disc.depth + 14.8 * s, 2),
             radii=(0.8, 0.7, 5 * s),
         )

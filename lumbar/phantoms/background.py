@@ -1,4 +1,4 @@
-"""What lies around the spine from the pelvis to the head: skin and fat, muscles, great vessels, organs."""
+"""The tissues around the spine: skin and fat, muscles, great vessels, organs, pelvis to head."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +11,17 @@ from lumbar.phantoms.patient import Patient
 from lumbar.phantoms.shapes import WORLD, Array, Lattice, Signals, Tissue, blend, cover, ellipse
 
 _WAVES = 14
-_EVERY = 4  # of the curve's points is enough
+# Only every so many points of the curve are used.
+_EVERY = 4
 
 
 @dataclass(frozen=True)
-class _Place:
-    """The lattice's points: ``side`` and ``back`` follow the spine (mm aside of it, behind it), the rest is LPS."""
+class _Coordinates:
+    """Coordinates of the lattice's points, mm.
+
+    ``x`` (to the left), ``side`` (its absolute value) and ``back`` (posterior) are relative to the
+    spine; ``y`` and ``z`` are LPS.
+    """
 
     x: Array
     side: Array
@@ -29,13 +34,13 @@ Put = Callable[[Array, Array | float], None]
 
 
 def surroundings(lattice: Lattice, patient: Patient, signals: Signals) -> Array:
-    """An image of the lattice's points without the spine, planes × rows × columns."""
+    """An image of the lattice's points without the spine, (planes, rows, columns)."""
     x, y, z = lattice.coordinates(lattice.everywhere, WORLD)
     path = patient.canal.points[::_EVERY]
     along = x - _follow(z, path[:, 2], path[:, 0])
     back = y - _follow(z, path[:, 2], _back(path[:, 1]))
     along, back, y, z = np.broadcast_arrays(along, back, y, z)
-    place = _Place(along, np.abs(along), back, y, z)
+    at = _Coordinates(along, np.abs(along), back, y, z)
     image = np.zeros(lattice.shape, np.float32)
 
     def put(share: Array, value: float | Array) -> None:
@@ -43,26 +48,25 @@ def surroundings(lattice: Lattice, patient: Patient, signals: Signals) -> Array:
 
     low, high = float(z.min()), float(z.max())
     chest, neck = patient.body("T10").frame.origin[2], patient.body("T1").frame.origin[2]
-    inner = _trunk(put, place, lattice, patient, signals, neck)
+    inner = _trunk(put, at, lattice, patient, signals, neck)
     if high > chest:
-        _chest(put, place, inner, lattice.pixel, signals, (chest, neck))
-    _muscles(put, place, lattice, patient, signals)
-    _vessels(put, place, patient, signals, lattice.pixel, neck)
+        _chest(put, at, inner, lattice.pixel, signals, (chest, neck))
+    _muscles(put, at, lattice, patient, signals)
+    _vessels(put, at, patient, signals, lattice.pixel, neck)
     if low < -40:
-        _pelvis(put, place, patient, signals, lattice.pixel)
+        _pelvis(put, at, patient, signals, lattice.pixel)
     if high > neck:
-        air = _rise(place.z, neck - 50, 10.0) * cover(
-            ellipse(along, back + 42, 9, 8), lattice.pixel
-        )
-        put(air, signals[Tissue.AIR])  # the windpipe
-        _head(put, x, place, lattice, patient, signals)
+        # The trachea.
+        air = _rise(at.z, neck - 50, 10.0) * cover(ellipse(along, back + 42, 9, 8), lattice.pixel)
+        put(air, signals[Tissue.AIR])
+        _head(put, x, at, lattice, patient, signals)
     return image
 
 
 def _trunk(
-    put: Put, at: _Place, lattice: Lattice, patient: Patient, signals: Signals, neck: float
+    put: Put, at: _Coordinates, lattice: Lattice, patient: Patient, signals: Signals, neck: float
 ) -> Array:
-    """Skin, fat and the wall of muscle, narrow in the neck; gives the signed distance from what is inside it."""
+    """Skin, fat and trunk wall, narrow in the neck; signed distance (mm) from its inside."""
     s, edge = patient.scale, lattice.pixel
     slim = _rise(at.z, neck + 20, 30.0)
     back = (44 * s + 8 + patient.subcutaneous) * (1 - slim) + 34 * s * slim
@@ -94,9 +98,14 @@ def _trunk(
 
 
 def _chest(
-    put: Put, at: _Place, inner: Array, edge: float, signals: Signals, heights: tuple[float, float]
+    put: Put,
+    at: _Coordinates,
+    inner: Array,
+    edge: float,
+    signals: Signals,
+    heights: tuple[float, float],
 ) -> None:
-    """Lungs on both sides of the mediastinum, the heart in front, above the diaphragm's domes."""
+    """Lungs on both sides of the mediastinum and the heart, above the domes of the diaphragm."""
     low, high = heights
     dome = low - 8 + 0.003 * np.square(at.side - 60) + 0.15 * np.clip(-at.back - 40, 0, None)
     above = _rise(at.z, dome, 2.0) * (1 - _rise(at.z, high, 4.0))
@@ -115,8 +124,10 @@ def _chest(
     put(above * cover(heart * 40 + 12, edge), 2 * signals[Tissue.FLOW])
 
 
-def _muscles(put: Put, at: _Place, lattice: Lattice, patient: Patient, signals: Signals) -> None:
-    """Beside and behind the spine, with the fat between them."""
+def _muscles(
+    put: Put, at: _Coordinates, lattice: Lattice, patient: Patient, signals: Signals
+) -> None:
+    """The paraspinal and psoas muscles, with the fat between them."""
     s, edge = patient.scale, lattice.pixel
     muscle = signals[Tissue.MUSCLE] + patient.fatty_muscle * (
         signals[Tissue.FAT] - signals[Tissue.MUSCLE]
@@ -141,19 +152,19 @@ def _muscles(put: Put, at: _Place, lattice: Lattice, patient: Patient, signals: 
 
 
 def _vessels(
-    put: Put, at: _Place, patient: Patient, signals: Signals, edge: float, neck: float
+    put: Put, at: _Coordinates, patient: Patient, signals: Signals, edge: float, neck: float
 ) -> None:
-    """The great vessels, which part in front of L4, and the kidneys."""
+    """The great vessels, with their bifurcation in front of L4, and the kidneys."""
     s = patient.scale
-    parting, l2 = patient.body("L4").frame.origin[2] - 18, patient.body("L2").frame.origin[2]
-    above = np.clip((at.z - parting) * 0.2, 0, 1) * (1 - _rise(at.z, neck - 40, 4.0))
+    bifurcation, l2 = patient.body("L4").frame.origin[2] - 18, patient.body("L2").frame.origin[2]
+    above = np.clip((at.z - bifurcation) * 0.2, 0, 1) * (1 - _rise(at.z, neck - 40, 4.0))
     put(above * cover(ellipse(at.x - 9, at.back + 56 * s, 9, 9), edge), signals[Tissue.FLOW])
     put(
         above * cover(ellipse(at.x + 14, at.back + 54 * s, 12, 9), edge), 1.6 * signals[Tissue.FLOW]
     )
-    below = np.clip(1 - (at.z - parting) * 0.2, 0, 1) * _rise(at.z, parting - 95, 10.0)
+    below = np.clip(1 - (at.z - bifurcation) * 0.2, 0, 1) * _rise(at.z, bifurcation - 95, 10.0)
     for sign in (1, -1):
-        branch = ellipse(at.x - sign * (14 + 0.5 * (parting - at.z)), at.back + 54 * s, 7, 6)
+        branch = ellipse(at.x - sign * (14 + 0.5 * (bifurcation - at.z)), at.back + 54 * s, 7, 6)
         put(below * cover(branch, edge), signals[Tissue.FLOW])
     kidney = (
         np.square((at.side - 62) / 26)
@@ -163,8 +174,8 @@ def _vessels(
     put(cover((np.sqrt(kidney) - 1) * 26, edge), signals[Tissue.KIDNEY])
 
 
-def _pelvis(put: Put, at: _Place, patient: Patient, signals: Signals, edge: float) -> None:
-    """Bladder, rectum, womb or prostate, the pubic bone."""
+def _pelvis(put: Put, at: _Coordinates, patient: Patient, signals: Signals, edge: float) -> None:
+    """Bladder, rectum, uterus or prostate, pubic bone."""
     s = patient.scale
     fill = 0.6 + 0.6 * (patient.texture_seed % 97) / 96
 
@@ -189,7 +200,7 @@ def _pelvis(put: Put, at: _Place, patient: Patient, signals: Signals, edge: floa
 
 
 def _head(
-    put: Put, x: Array, at: _Place, lattice: Lattice, patient: Patient, signals: Signals
+    put: Put, x: Array, at: _Coordinates, lattice: Lattice, patient: Patient, signals: Signals
 ) -> None:
     """Scalp, skull and brain above the second cervical vertebra."""
     _, y, z = patient.body("C2").frame.origin
@@ -208,13 +219,13 @@ def _head(
 
 
 def _rise(z: Array, at: Array | float, over: float) -> Array:
-    """From 0 below a height to 1 above it, within some mm."""
+    """From 0 below a height to 1 above it, linearly within ``over`` mm on either side."""
     share: Array = np.clip(0.5 + (z - at) / (2 * over), 0, 1).astype(np.float32)
     return share
 
 
 def enlarge(image: Array, lattice: Lattice, planes: int) -> Array:
-    """A coarse image at a finer lattice's rows and columns, every plane repeated ``planes`` times."""
+    """A coarse image resampled to a finer lattice, every plane repeated ``planes`` times."""
     _, rows, columns = lattice.shape
     fine = np.empty(lattice.shape, np.float32)
     for i, plane in enumerate(image):
@@ -225,12 +236,15 @@ def enlarge(image: Array, lattice: Lattice, planes: int) -> Array:
 
 
 def texture(lattice: Lattice, seed: int) -> Array:
-    """A smooth random field fixed to the patient, of mean 0 and standard deviation 1."""
+    """A smooth random field fixed to the patient, with mean 0 and standard deviation 1."""
     return _waves(lattice, seed, 0.1, 0.9)
 
 
 def _waves(lattice: Lattice, seed: int, slow: float, fast: float) -> Array:
-    """A sum of plane waves of ``slow`` to ``fast`` radians a mm; on a lattice each is a product of three rows."""
+    """A sum of plane waves of ``slow`` to ``fast`` radians per mm.
+
+    On a lattice each wave is the product of three one-dimensional arrays.
+    """
     rng = np.random.default_rng(seed)
     image = np.zeros(lattice.shape, np.float32)
     for _ in range(_WAVES):
@@ -252,7 +266,7 @@ def _follow(z: Array, heights: Points, offsets: Points) -> Array:
 
 
 def _back(y: Points) -> Points:
-    """The outline of the back: the spine's curve, smoothed over some 12 cm."""
+    """The outline of the back: the spine's curve, smoothed over about 12 cm."""
     reach = round(120 / (STEP * _EVERY))
     kernel = np.hanning(2 * reach + 1)
     padded = np.pad(y, reach, mode="edge")

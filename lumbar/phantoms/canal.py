@@ -1,4 +1,4 @@
-"""What lies inside the spinal canal, painted along its curve: fat, flavum, sac, cord, roots, lateral recesses."""
+"""The spinal canal's contents along its curve: fat, flavum, sac, cord, roots, lateral recesses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,29 +12,40 @@ from lumbar.phantoms.shapes import WORLD, Array, Lattice, Signals, Tissue, blend
 from lumbar.phantoms.truth import measure
 from lumbar.spine.anatomy import Condition, Level, Side
 
-_REACH = 16.0  # mm from the middle of the sac to where nothing of the canal is left
+# Maximum extent of the canal from the centre of the sac, mm.
+_REACH = 16.0
 _ROOTLETS = 14
 
 
 @dataclass(frozen=True)
 class _Profile:
-    """Lengths in mm (halves where an axis has two ends) at every point of the canal's curve."""
+    """Measures in mm at every point of the canal's curve; depths and widths are halves."""
 
-    depth: Array  # of the sac, front to back
-    width: Array  # of the sac
-    corners: Mapping[Side, Array]  # taken off the sac's front corners
-    pockets: Mapping[Side, Array]  # the lateral recesses, front to back
-    recess: Array  # 1 where there is a lateral recess, 0 elsewhere
-    disc: Array  # 1 at a disc, 0 elsewhere
-    stenosis: Array  # share of the epidural fat that annulus and flavum have replaced
-    crowding: Array  # share of the CSF between the roots that is gone
-    flavum: Array  # thickness
-    fat: Array  # behind the sac
-    cord: Array  # radius, 0 below the conus
+    # Of the sac, front to back, and side to side.
+    depth: Array
+    width: Array
+    # Cut off the sac's anterior corners.
+    corners: Mapping[Side, Array]
+    # Of the lateral recesses, front to back.
+    pockets: Mapping[Side, Array]
+    # 1 at a lateral recess, 0 elsewhere.
+    recess: Array
+    # 1 at a disc, 0 elsewhere.
+    disc: Array
+    # Share of the epidural fat replaced by annulus and ligamentum flavum.
+    stenosis: Array
+    # Share of the CSF between the roots that is lost.
+    crowding: Array
+    # Thickness of the ligamentum flavum.
+    flavum: Array
+    # Epidural fat behind the sac.
+    fat: Array
+    # Radius of the cord, 0 below the conus.
+    cord: Array
 
 
 def paint_canal(image: Array, lattice: Lattice, patient: Patient, signals: Signals) -> None:
-    """Put the canal's contents on top of an image of the lattice's points, in place."""
+    """Paints the canal's contents onto an image of the lattice's points, in place."""
     points, margin = patient.canal.points, np.array([_REACH, _REACH, 0])
     low, high = points.min(axis=0) - margin, points.max(axis=0) + margin
     box = lattice.box(WORLD, (low[0], low[1], low[2]), (high[0], high[1], high[2]))
@@ -44,40 +55,40 @@ def paint_canal(image: Array, lattice: Lattice, patient: Patient, signals: Signa
     x, y, z = (np.broadcast_to(a, part.shape) for a in lattice.coordinates(box, WORLD))
     along, behind = np.empty(part.shape, np.float32), np.empty(part.shape, np.float32)
     for i in range(len(part)):
-        along[i], behind[i] = patient.canal.place(
+        along[i], behind[i] = patient.canal.coordinates(
             np.ascontiguousarray(y[i]), np.ascontiguousarray(z[i])
         )
     near = (np.abs(behind) < _REACH) & (along > 0) & (along < STEP * (len(points) - 1))
     index = (along[near] / STEP).astype(np.int32)
-    aside = x[near] - points[:, 0].astype(np.float32)[index]
+    lateral = x[near] - points[:, 0].astype(np.float32)[index]
     values = part[near]
-    _paint(values, aside, behind[near], index, _profile(patient), patient, signals, lattice.pixel)
+    _paint(values, lateral, behind[near], index, _profile(patient), patient, signals, lattice.pixel)
     part[near] = values
 
 
 def _profile(patient: Patient) -> _Profile:
     canal, scale = patient.canal, patient.scale
-    place = np.arange(len(canal.points)) * STEP
-    zero = np.zeros(len(place))
+    position = np.arange(len(canal.points)) * STEP
+    zero = np.zeros(len(position))
     marks = {level: canal.levels[level] * STEP for level in Level}
     s1, l1 = marks[Level.L5_S1], marks[Level.L1_L2]
     # The sac is widest in the upper lumbar spine and ends behind S1–S2.
-    knots = [0, s1 - 52, s1 - 45, s1 - 20, s1, l1, place[-1]]
-    depth = np.interp(place, knots, [0.0, 0.0, 2.6, 5.2, 7.3, 7.7, 7.0]) * scale
+    knots = [0, s1 - 52, s1 - 45, s1 - 20, s1, l1, position[-1]]
+    depth = np.interp(position, knots, [0.0, 0.0, 2.6, 5.2, 7.3, 7.7, 7.0]) * scale
     width = 1.2 * depth
     disc, recess, stenosis, crowding, flavum = zero, zero, zero, zero, zero + 1.2
     corners = dict.fromkeys(Side, zero)
     pockets = dict.fromkeys(Side, zero + 2.6 * scale)
     for level, mark in marks.items():
-        bump = np.exp(-0.5 * ((place - mark) / 5.0) ** 2)
-        disc = np.maximum(disc, np.exp(-0.5 * ((place - mark) / 8.0) ** 2))
-        below = np.exp(-0.5 * ((place - mark + 3) / 8.0) ** 4)
+        bump = np.exp(-0.5 * ((position - mark) / 5.0) ** 2)
+        disc = np.maximum(disc, np.exp(-0.5 * ((position - mark) / 8.0) ** 2))
+        below = np.exp(-0.5 * ((position - mark + 3) / 8.0) ** 4)
         recess = np.maximum(recess, below)
         burden = patient.burden(Condition.SPINAL_CANAL_STENOSIS, level)
-        # Cross-section about 180 mm² healthy; 110 and 75 mm² part the grades; severe falls to 30 mm².
-        here = canal.levels[level]
+        # Cross-section: about 180 mm² normal; 112 and 74 mm² separate the grades; down to 28 mm².
+        index = canal.levels[level]
         area = measure(burden, 180.0, 112.0, 74.0, 28.0)
-        narrow = np.sqrt(min(1.0, area / float(np.pi * depth[here] * width[here])))
+        narrow = np.sqrt(min(1.0, area / float(np.pi * depth[index] * width[index])))
         depth = depth * (1 - bump * (1 - narrow**1.1))
         width = width * (1 - bump * (1 - narrow**0.9))
         stenosis = stenosis + bump * measure(burden, 0.0, 0.45, 0.8, 1.0)
@@ -112,7 +123,7 @@ def _paint(
     signals: Signals,
     pixel: float,
 ) -> None:
-    """Put the canal on top of points u mm to the left of the sac's middle and v mm behind it."""
+    """Paints the canal onto points u mm to the left of the sac's centre and v mm behind it."""
     scale = patient.scale
     depth, width, disc = profile.depth[index], profile.width[index], profile.disc[index]
     fat, ligament, annulus, root = (
@@ -120,12 +131,12 @@ def _paint(
     )
     left = u > 0
 
-    # The bony canal, full of fat, in which annulus from the front and flavum from behind take the sac's place.
+    # The bony canal, filled with fat; annulus in front and flavum behind narrow the sac.
     rear = 7.9 * scale + profile.fat[index]
     room = cover(ellipse(u, v, 11.5 * scale, np.where(v > 0, rear, np.float32(8.3 * scale))), pixel)
     filled = np.where(v > 0, np.float32(ligament), np.float32(annulus))
     blend(values, room, fat + np.clip(profile.stenosis[index], 0, 1) * (filled - fat))
-    # Flavum: a V, open in the middle, in front of the laminae and the joints.
+    # Ligamentum flavum: a V, open in the midline, in front of laminae and facet joints.
     slant = (v - 8.6 * scale + 0.72 * np.abs(u)) * 0.81
     half = profile.flavum[index] / 2
     blend(
@@ -137,7 +148,7 @@ def _paint(
         ligament,
     )
 
-    # Lateral recesses: fat around the root that is about to leave, between disc and joint.
+    # Lateral recesses: fat around the exiting root, between disc and facet joint.
     present = profile.recess[index]
     pocket = np.where(left, profile.pockets[Side.LEFT][index], profile.pockets[Side.RIGHT][index])
     a, b = np.abs(u) - 9.5 * scale, v + 4.5 * scale
@@ -152,7 +163,7 @@ def _paint(
         root,
     )
 
-    # The sac, its front corners cut where a recess is narrow; a dark line of dura around it.
+    # The sac, its anterior corners cut off at a narrow recess; a dark line of dura around it.
     cut = np.where(left, profile.corners[Side.LEFT][index], profile.corners[Side.RIGHT][index])
     corner = (np.abs(u) - v) * 0.707 - (0.707 * np.hypot(width, depth) - cut)
     sac = np.where(
@@ -171,35 +182,35 @@ def _paint(
 
 
 def _flowing(behind: Array, index: NDArray[np.int32], length: int, patient: Patient) -> Array:
-    """What flow leaves of the CSF's signal, 0–1: in some patients dark clouds, mostly in the sac's rear.
+    """CSF flow voids as a factor on its signal, 0–1: in some patients, mostly in the posterior sac.
 
-    ``behind`` is -1 at the sac's front, 1 at its rear.
+    ``behind`` is -1 at the sac's anterior edge, 1 at its posterior edge.
     """
     rng = np.random.default_rng((patient.texture_seed, 5))
     strength = rng.uniform(0.1, 0.6) if rng.random() < 0.4 else 0.0
-    place = STEP * np.arange(length)
+    position = STEP * np.arange(length)
     clouds = np.clip(
-        np.sin(place / rng.uniform(4, 15) + rng.uniform(0, 6)) + rng.uniform(-0.5, 0.5), 0, 1
+        np.sin(position / rng.uniform(4, 15) + rng.uniform(0, 6)) + rng.uniform(-0.5, 0.5), 0, 1
     )
-    left: Array = 1 - strength * clouds.astype(np.float32)[index] * np.clip(
+    factor: Array = 1 - strength * clouds.astype(np.float32)[index] * np.clip(
         0.6 + 0.4 * behind, 0, 1
     )
-    return left
+    return factor
 
 
 def _rootlets(
     u: Array, v: Array, index: NDArray[np.int32], profile: _Profile, patient: Patient, pixel: float
 ) -> Array:
-    """The cauda equina: strands of fixed thickness at places relative to the sac; a narrow sac crowds them."""
+    """The cauda equina: strands of fixed thickness at positions relative to the sac's size."""
     rng = np.random.default_rng(patient.texture_seed)
-    place = np.linspace(-1, 1, len(profile.depth))
+    position = np.linspace(-1, 1, len(profile.depth))
     share = np.zeros_like(u)
     depth, width = profile.depth[index], profile.width[index]
     for _ in range(_ROOTLETS):
         angle, radius = rng.uniform(0.0, np.pi), rng.uniform(0.35, 0.85)
-        drift = 0.1 * np.sin(rng.uniform(3, 9) * place + rng.uniform(0, 6))
-        aside = (radius * np.cos(angle) + drift).astype(np.float32)[index]
+        drift = 0.1 * np.sin(rng.uniform(3, 9) * position + rng.uniform(0, 6))
+        lateral = (radius * np.cos(angle) + drift).astype(np.float32)[index]
         behind = np.float32(radius * (0.85 * np.sin(angle) + 0.05))
-        far = np.hypot(u - aside * width, v - behind * depth) - np.float32(0.65)
+        far = np.hypot(u - lateral * width, v - behind * depth) - np.float32(0.65)
         np.maximum(share, cover(far, max(pixel, 0.8)), out=share)
     return share * np.float32(0.85)

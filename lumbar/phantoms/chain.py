@@ -1,4 +1,4 @@
-"""The chain of vertebrae and discs from the coccyx to the second cervical vertebra, and the canal behind it."""
+"""The chain of vertebrae and discs from the coccyx to C2, and the spinal canal behind it."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from lumbar.phantoms.curve import Curve, through
 from lumbar.phantoms.shapes import Frame
 from lumbar.spine.anatomy import Level
 
-# Mean height of each body and of the disc below it, depth and width of the body; mm.
+# Mean height of each body and of the disc below it, depth and width of the body, mm.
 _SIZES: dict[str, tuple[float, float, float, float]] = {
     "L5": (26.5, 9.0, 35.0, 51.0), "L4": (27.0, 10.5, 35.0, 49.0), "L3": (27.3, 10.5, 34.5, 47.0),
     "L2": (27.3, 9.5, 34.0, 45.0), "L1": (27.0, 8.8, 33.0, 43.0), "T12": (25.5, 7.0, 31.5, 42.0),
@@ -22,19 +22,20 @@ _SIZES: dict[str, tuple[float, float, float, float]] = {
     "C3": (13.0, 5.5, 15.5, 20.0), "C2": (21.0, 5.0, 15.0, 18.0),
 }  # fmt: skip
 _ABOVE = tuple(name for name in _SIZES if not name.startswith("L"))
-# Shares of the lordosis in the five lowest bodies and in the discs below them.
+# Shares of the lordosis of the five lowest bodies and of the discs below them.
 _BODY_WEDGES = (0.14, 0.06, 0.03, 0.01, 0.02)
 _DISC_WEDGES = (0.24, 0.18, 0.14, 0.10, 0.08)
-# Degrees by which body and disc turn the chain further up.
+# Degrees by which body and disc turn the chain in the thoracic and cervical spine.
 _TURNS = {"T": (-2.8, 0.0), "C": (1.0, 3.0)}
-_SACRAL_HEIGHTS = (27.5, 24.0, 20.0, 18.0, 16.0, 10.0, 9.0)  # S1 to S5 and two of the coccyx
+# S1 to S5 and two segments of the coccyx, mm and degrees.
+_SACRAL_HEIGHTS = (27.5, 24.0, 20.0, 18.0, 16.0, 10.0, 9.0)
 _SACRAL_DEPTHS = (34.0, 21.5, 15.5, 12.0, 9.0, 8.0, 7.0, 5.0)
 _SACRAL_WIDTHS = (50.0, 40.0, 33.0, 28.0, 22.0, 18.0, 13.0, 8.0)
-_SACRAL_TURNS = (0.0, 8.0, 24.0, 42.0, 60.0, 78.0, 95.0)  # degrees
+_SACRAL_TURNS = (0.0, 8.0, 24.0, 42.0, 60.0, 78.0, 95.0)
 
 
 class Numbering(StrEnum):
-    """How many lumbar vertebrae there are, and what the one at the border to the sacrum looks like."""
+    """The number of lumbar vertebrae and the kind of lumbosacral transition."""
 
     USUAL = "usual"
     SIX_LUMBAR = "six_lumbar"
@@ -43,9 +44,9 @@ class Numbering(StrEnum):
 
 
 class Build(StrEnum):
-    """One that is ``EXTREME`` lies outside the limits that spines are otherwise drawn within, also those to learn from.
+    """An ``EXTREME`` spine is outside the limits of all others, including those for training.
 
-    It is smaller or larger, flatter or more curved, or more crooked sideways.
+    It is smaller or larger, less or more lordotic, or more scoliotic.
     """
 
     USUAL = "usual"
@@ -54,7 +55,7 @@ class Build(StrEnum):
 
 @dataclass(frozen=True)
 class Limits:
-    """Between which a measure is drawn, and how far beyond them an extreme one may lie."""
+    """The limits of a random measure, and how far beyond them an extreme one can be."""
 
     low: float
     high: float
@@ -65,16 +66,14 @@ class Limits:
         return self.low - by if rng.random() < 0.5 else self.high + by
 
 
-SCALE, LORDOSIS, BEND = (
-    Limits(0.8, 1.2, 0.08),
-    Limits(20, 75, 8),
-    Limits(-12, 12, 6),
-)  # 1, degrees, mm to the side
+# Size relative to the mean; lordosis, degrees; lateral deviation, mm.
+SCALE, LORDOSIS = Limits(0.8, 1.2, 0.08), Limits(20, 75, 8)
+BEND = Limits(-12, 12, 6)
 
 
 @dataclass(frozen=True)
 class Vertebra:
-    """A body; lengths are halves in mm, as in :class:`~lumbar.phantoms.shapes.Block`."""
+    """A vertebral body; lengths are halves in mm, as in :class:`~lumbar.phantoms.shapes.Block`."""
 
     name: str
     frame: Frame
@@ -85,13 +84,13 @@ class Vertebra:
 
     @property
     def size(self) -> float:
-        """The width over a lumbar one's."""
+        """The width relative to a lumbar vertebra's."""
         return self.widths[1] / 24.0
 
 
 @dataclass(frozen=True)
 class Disc:
-    """A disc; lengths are halves in mm. ``hydration`` runs from 0 (black) to 1 (bright on T2)."""
+    """A disc; lengths are halves in mm. ``hydration``: 0 (dark on T2) to 1 (bright)."""
 
     frame: Frame
     height: float
@@ -103,11 +102,11 @@ class Disc:
 
 @dataclass(frozen=True)
 class Chain:
-    """Bodies and discs from the lowest that moves upwards, the sacrum from S1 downwards.
+    """Bodies and discs from the lowest mobile one upwards, the sacrum from S1 downwards.
 
-    ``remnant`` is the height in mm of the disc between S1 and S2, ``squared`` whether S1 looks like a lumbar vertebra,
-    ``transitional`` whether the lowest lumbar one has grown onto the sacrum; ``endplate`` is where S1's posterior
-    elements hang.
+    ``remnant``: height of the disc between S1 and S2, mm. ``squared``: S1 looks like a lumbar
+    vertebra. ``transitional``: the lowest lumbar vertebra is fused with the sacrum. ``endplate``:
+    the frame of S1's posterior elements.
     """
 
     vertebrae: tuple[Vertebra, ...]
@@ -123,9 +122,9 @@ class Chain:
 def draw_chain(
     rng: np.random.Generator, scale: float, numbering: Numbering, outside: Collection[Limits] = ()
 ) -> Chain:
-    """A spine of some posture, wear and numbering; S1's upper end-plate is near the origin.
+    """A spine with random posture and degeneration; S1's upper end-plate is near the origin.
 
-    ``outside`` holds the limits beyond which a measure is to lie.
+    ``outside``: the limits that a measure must exceed.
     """
     rudimentary = numbering is Numbering.SIX_LUMBAR and rng.random() < 0.5
     squared = numbering is not Numbering.USUAL and not rudimentary
@@ -158,13 +157,14 @@ def draw_chain(
     bend, middle = np.clip(rng.normal(0, 5), BEND.low, BEND.high), rng.uniform(40, 120)
     bend = BEND.outside(rng) if BEND in outside else bend
 
-    def aside(z: float) -> float:  # a small scoliosis, none at the sacrum
+    def lateral(z: float) -> float:
+        """Lateral deviation in mm of a small scoliosis, none at the sacrum."""
         return float(bend * np.sin(np.pi * np.clip(z, 0, 250) / (2 * middle)))
 
     vertebrae, discs = [], []
     y, z, angle = 0.0, 0.0, slope
     for i, name in enumerate(names):
-        frame, (y, z), angle = _stack(y, z, angle, gaps[i] * worn[i], disc_turns[i], aside)
+        frame, (y, z), angle = _stack(y, z, angle, gaps[i] * worn[i], disc_turns[i], lateral)
         depth, width = float(depths[i]) / 2, float(widths[i]) / 2
         reach = depth * (0.78 if rudimentary and i == 0 else 1.0)
         lean = float(np.tan(disc_turns[i] / 2))
@@ -172,7 +172,7 @@ def draw_chain(
             Disc(frame, float(gaps[i] * worn[i]) / 2, reach, width, lean, float(hydration[i]))
         )
         y, z = y - slips[i] * np.cos(angle), z - slips[i] * np.sin(angle)
-        frame, (y, z), angle = _stack(y, z, angle, heights[i], body_turns[i], aside)
+        frame, (y, z), angle = _stack(y, z, angle, heights[i], body_turns[i], lateral)
         lean = float(np.tan(body_turns[i] / 2))
         vertebrae.append(
             Vertebra(
@@ -194,7 +194,7 @@ def draw_chain(
 
 
 def _names(numbering: Numbering) -> tuple[str, ...]:
-    """Bottom-up from the lowest that is not part of the sacrum."""
+    """From the lowest vertebra that is not part of the sacrum upwards."""
     lowest = {Numbering.SIX_LUMBAR: 6, Numbering.SACRALISED_L5: 4}.get(numbering, 5)
     return (*(f"L{n}" for n in range(lowest, 0, -1)), *_ABOVE)
 
@@ -206,7 +206,7 @@ def _size(name: str) -> tuple[float, float, float, float]:
 def _turns(
     rng: np.random.Generator, names: tuple[str, ...], lordosis: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Radians by which each body and each disc below it turns the chain backwards."""
+    """Radians by which each body and the disc below it turn the chain backwards."""
     turns = np.array([(0.0, 0.0) if n.startswith("L") else np.deg2rad(_TURNS[n[0]]) for n in names])
     shares = np.column_stack([_BODY_WEDGES, _DISC_WEDGES]) * np.clip(
         rng.normal(1, 0.25, (5, 2)), 0.3, 2
@@ -217,20 +217,20 @@ def _turns(
 
 
 def _stack(
-    y: float, z: float, angle: float, height: float, wedge: float, aside: Callable[[float], float]
+    y: float, z: float, angle: float, height: float, wedge: float, lateral: Callable[[float], float]
 ) -> tuple[Frame, tuple[float, float], float]:
-    """The frame of a block on top of an end-plate; the middle and the angle of the block's own upper end-plate."""
+    """The frame of a block on an end-plate; centre (y, z) and angle of its upper end-plate."""
     middle = angle - wedge / 2
     up = np.array([-np.sin(middle), np.cos(middle)])
     centre, top = np.array([y, z]) + up * height / 2, np.array([y, z]) + up * height
-    origin = (aside(float(centre[1])), float(centre[0]), float(centre[1]))
+    origin = (lateral(float(centre[1])), float(centre[0]), float(centre[1]))
     return Frame(origin, float(middle)), (float(top[0]), float(top[1])), angle - wedge
 
 
 def _sacrum(
     scale: float, slope: float, axis: float, remnant: float, squared: bool
 ) -> tuple[Vertebra, ...]:
-    """Its axis keeps its angle whatever the slope of its end-plate, and turns downwards lower down."""
+    """Sacrum and coccyx; the angle of their axis is independent of the slope of S1's end-plate."""
     heights, depths = np.array(_SACRAL_HEIGHTS) * scale, np.array(_SACRAL_DEPTHS) * scale / 2
     widths = np.array(_SACRAL_WIDTHS) * scale / 2
     gaps = np.array([0.0, remnant, 0.8, 0.5, 0.5, 1.0, 0.5])

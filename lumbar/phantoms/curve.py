@@ -1,4 +1,4 @@
-"""The spinal canal's curve and the place of any point relative to it."""
+"""The spinal canal's curve, and coordinates relative to it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,17 +13,19 @@ from lumbar.spine.anatomy import Level
 
 Points = NDArray[np.float64]
 
-STEP = 0.5  # mm between the curve's points
-_GRID = 1.0  # mm between the points of the chart
-_MARGIN = 20.0  # mm that the chart reaches beyond the curve
+# Distance between the curve's points, mm.
+STEP = 0.5
+# Distance between the points of the lookup table, and its margin around the curve, mm.
+_GRID = 1.0
+_MARGIN = 20.0
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The middle of the dural sac, from below upwards.
+    """The centre line of the dural sac, from below upwards.
 
-    ``points`` has x, y, z in rows of mm, ``STEP`` apart; ``posterior`` the unit vectors backwards, in the y–z plane;
-    ``levels`` the index of each disc's mid-height.
+    ``points`` (n, 3) are in mm (LPS), ``STEP`` apart; ``posterior`` (n, 3) are unit vectors in the
+    y–z plane; ``levels`` has the index of each disc's mid-height.
     """
 
     points: Points
@@ -31,27 +33,27 @@ class Curve:
     levels: Mapping[Level, int]
 
     def nearest(self, point: tuple[float, float, float]) -> tuple[float, float, float]:
-        """The curve's point nearest to one in mm."""
+        """The curve's point nearest to a point, mm (LPS)."""
         x, y, z = self.points[int(np.argmin(np.linalg.norm(self.points - np.array(point), axis=1)))]
         return float(x), float(y), float(z)
 
-    def place(self, y: Array, z: Array) -> tuple[Array, Array]:
-        """Distance along the curve and distance behind it, in mm, of points in 2-D arrays of y and z.
+    def coordinates(self, y: Array, z: Array) -> tuple[Array, Array]:
+        """Distance along the curve and behind it, mm, of points in 2-D arrays of y and z.
 
-        Meaningful within ``_MARGIN`` of the curve.
+        Valid within ``_MARGIN`` of the curve.
         """
-        corner, charts = self._chart
+        corner, tables = self._table
         columns = (z - np.float32(corner[1])) / np.float32(_GRID)
         rows = (y - np.float32(corner[0])) / np.float32(_GRID)
         along, behind = (
-            cv2.remap(chart, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-            for chart in charts
+            cv2.remap(table, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            for table in tables
         )
         return np.asarray(along, np.float32), np.asarray(behind, np.float32)
 
     @cached_property
-    def _chart(self) -> tuple[Points, tuple[Array, Array]]:
-        """The lowest y and z of a grid, and both distances at its points."""
+    def _table(self) -> tuple[Points, tuple[Array, Array]]:
+        """The lowest y and z of a grid, and both distances at its points, mm."""
         path = self.points[:, 1:]
         corner = path.min(axis=0) - _MARGIN
         y, z = (
@@ -69,7 +71,7 @@ class Curve:
 
 
 def through(knots: Points, marks: Mapping[Level, Points]) -> Curve:
-    """A smooth curve near the knots (mm, from below upwards); each level's index is the point nearest its mark."""
+    """A smooth curve near the knots (mm, from below upwards); levels are at the nearest points."""
     points = _resample(_smooth(_resample(knots), 12))
     ahead = np.gradient(points[:, 1:], axis=0)
     ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
@@ -91,7 +93,7 @@ def _smooth(points: Points, sigma: float) -> Points:
     reach = int(4 * sigma)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     kernel /= kernel.sum()
-    # Continue straight beyond both ends, so that smoothing does not pull them in.
+    # Extend both ends linearly, so that smoothing does not shorten the curve.
     steps = np.arange(1, reach + 1)[:, None]
     before = points[0] - steps[::-1] * (points[1] - points[0])
     after = points[-1] + steps * (points[-1] - points[-2])

@@ -1,4 +1,4 @@
-"""Many phantoms in the layout of the RSNA 2024 lumbar-spine data set."""
+"""Data sets of phantoms in the layout of the RSNA 2024 lumbar-spine data set."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ from lumbar.phantoms.chain import Build, Numbering
 from lumbar.phantoms.dicom_files import Series
 from lumbar.phantoms.planes import Region
 from lumbar.phantoms.scanner import HELD_OUT
-from lumbar.phantoms.simulated_readers import read_by
+from lumbar.phantoms.simulated_readers import simulate_reading
 from lumbar.phantoms.study import Kind, Plan, draw_plan, write_plan
 from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Severity
 
@@ -34,7 +34,7 @@ Row = tuple[object, ...]
 
 @dataclass(frozen=True)
 class _Rows:
-    """One study's lines of the tables."""
+    """One study's rows in each table."""
 
     labels: Row
     truth: Row
@@ -57,18 +57,22 @@ def write_data_set(
 ) -> None:
     """Write phantoms in the folders and tables of RSNA 2024.
 
-    ``train_images/<study_id>/<series_id>/<instance_number>.dcm``, ``train.csv``, ``train_series_descriptions.csv``,
-    ``train_label_coordinates.csv`` (0-based pixels of the slice nearest to the finding) and ``sample_submission.csv``;
-    beside them ``phantoms.csv`` (scanner, numbering, region, build), ``phantom_points.csv`` (the points in mm, LPS)
-    and ``phantom_truth.csv``: as ``train.csv``, which holds what a simulated reader said, but what is true. Last of all
-    ``phantoms.json``: what all of it can be made from again.
+    ``train_images/<study_id>/<series_id>/<instance_number>.dcm``, ``train.csv``,
+    ``train_series_descriptions.csv``, ``train_label_coordinates.csv`` (0-based pixels of the slice
+    nearest to the finding) and ``sample_submission.csv``. In addition ``phantoms.csv`` (scanner,
+    numbering, region, build), ``phantom_points.csv`` (mm, LPS) and ``phantom_truth.csv``, the true
+    severities; those in ``train.csv`` are a simulated reader's. ``phantoms.json`` is written last
+    and has everything needed to make the data set again.
 
-    ``held_out`` takes the scanner families that nothing has learnt from, and half of the spines from outside what
-    anything has learnt from; of ``odd`` studies, some have transitional
-    vertebrae, and some show no lumbar spine or not its lower end, and then have no labels.
-    A study's id is also the seed that :func:`~lumbar.phantoms.study.write_study` makes it from. The same seed gives
-    the same bytes however many processes there are (all cores where None). ``advance`` is called after every study.
-    Raises WrongSetting where the seed or the number of studies is out of range.
+    With ``held_out``, scanners are of families that nothing was trained on, and half of the spines
+    are outside the range of the training data. With ``odd``, some studies have transitional
+    vertebrae, and some show no lumbar spine or not its lower end and then have no labels. A study's
+    id is also its seed for :func:`~lumbar.phantoms.study.write_study`. The same seed gives the same
+    bytes with any number of ``processes`` (None: all cores). ``advance`` is called after every
+    study.
+
+    Raises:
+        WrongSetting: the seed or the number of studies is out of range.
     """
     if not 0 <= seed < _SEED_LIMIT:
         raise WrongSetting(
@@ -149,14 +153,12 @@ def _write_all(
 
 
 def draw_kind(study_id: int, held_out: bool, odd: bool) -> Kind:
-    """What sort of study it is."""
+    """The random kind of a study: scanner, numbering, region and build."""
     rng = np.random.default_rng((study_id, 3))
     scanner = HELD_OUT[int(rng.integers(len(HELD_OUT)))] if held_out else None
-    chance, numbering, region = (
-        rng.random(),
-        Numbering(rng.choice(list(Numbering)[1:])),
-        Region(rng.choice(_ELSEWHERE)),
-    )
+    chance = rng.random()
+    numbering = Numbering(rng.choice(list(Numbering)[1:]))
+    region = Region(rng.choice(_ELSEWHERE))
     build = Build.EXTREME if held_out and rng.random() < 0.5 else Build.USUAL
     if not odd or chance < 0.6:
         return Kind(scanner, build=build)
@@ -169,31 +171,33 @@ def _write_one(images: Path, held_out: bool, odd: bool, study_id: int) -> _Rows:
     labelled = kind.region is Region.LUMBAR
     write_plan(plan, images / str(study_id), lambda number: str(_series_id(study_id, number)))
     roles = [role for _, role in plan.truth.series]
-    read = read_by(np.random.default_rng((study_id, 4)), plan.patient.burdens)
+    reading = simulate_reading(np.random.default_rng((study_id, 4)), plan.patient.burdens)
+    labelled_keys = _COLUMNS if labelled else []
 
     def columns(severities: Mapping[FindingKey, Severity]) -> Row:
         return (study_id, *(severities[key].label if labelled else "" for key in _COLUMNS))
 
     return _Rows(
-        labels=columns(read),
+        labels=columns(reading),
         truth=columns(plan.truth.severities),
         descriptions=tuple(
             (study_id, _series_id(study_id, series.number), role.label)
             for series, role in zip(plan.series, roles, strict=True)
         ),
-        coordinates=tuple(_coordinates(plan, study_id, key) for key in _COLUMNS if labelled),
+        coordinates=tuple(_coordinates(plan, study_id, key) for key in labelled_keys),
         phantom=(study_id, plan.examination.scanner.name, kind.numbering, kind.region, kind.build),
-        points=tuple(
-            (study_id, key.condition, key.level, *(f"{v:.3f}" for v in plan.truth.points[key]))
-            for key in _COLUMNS
-            if labelled
-        ),
+        points=tuple(_point(plan, study_id, key) for key in labelled_keys),
         submission=tuple((key.row_id(str(study_id)), *("0.333333",) * 3) for key in ALL_FINDINGS),
     )
 
 
 def _series_id(study_id: int, number: int) -> int:
     return study_id * 10 + number
+
+
+def _point(plan: Plan, study_id: int, key: FindingKey) -> Row:
+    x, y, z = plan.truth.points[key]
+    return study_id, key.condition, key.level, f"{x:.3f}", f"{y:.3f}", f"{z:.3f}"
 
 
 def _coordinates(plan: Plan, study_id: int, key: FindingKey) -> Row:
@@ -212,14 +216,14 @@ def _coordinates(plan: Plan, study_id: int, key: FindingKey) -> Row:
 
 
 def locate(series: Series, point: tuple[float, float, float]) -> tuple[int, float, float]:
-    """InstanceNumber of the slice nearest to a point in mm, and the point's column and row on it."""
-    found = []
+    """InstanceNumber of the slice nearest to a point (mm, LPS), and the point's column and row."""
+    candidates = []
     first = 1
     for stack in series.stacks:
-        index, away = stack.nearest(point)
-        found.append((away, first + index, stack))
+        index, distance = stack.nearest(point)
+        candidates.append((distance, first + index, stack))
         first += stack.count
-    _, instance, stack = min(found, key=lambda f: f[0])
+    _, instance, stack = min(candidates, key=lambda candidate: candidate[0])
     return instance, *stack.to_pixel(point)
 
 

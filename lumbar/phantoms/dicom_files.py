@@ -17,13 +17,13 @@ _NAMESPACE = uuid.UUID("6f1c1f5e-6c52-5d0e-9a3e-3d9b6c5a7f10")
 
 
 def derive_uid(*parts: object) -> UID:
-    """A UID that is always the same for the same parts (2.25 and a version 5 UUID, PS3.5 B.2)."""
+    """A UID derived from the parts: 2.25 and a version 5 UUID (DICOM PS3.5 B.2)."""
     return UID(f"2.25.{uuid.uuid5(_NAMESPACE, '/'.join(map(str, parts))).int}")
 
 
 @dataclass(frozen=True)
 class Examination:
-    """What all files of a study share."""
+    """The attributes that all files of a study share."""
 
     seed: int
     study_instance_uid: UID
@@ -37,7 +37,7 @@ class Examination:
 
 @dataclass(frozen=True)
 class Series:
-    """One series: how it was taken and where its slices lie, in order of InstanceNumber."""
+    """One series: its sequence and its slices, in order of InstanceNumber."""
 
     number: int
     series_instance_uid: UID
@@ -52,10 +52,12 @@ def write_series(
     """Write ``<folder>/<instance_number>.dcm`` for every slice, numbered from 1."""
     folder.mkdir(parents=True, exist_ok=True)
     shared = _shared(examination, series, slices)
-    places = [
+    positions = [
         (stack, stack.slice_position(i)) for stack in series.stacks for i in range(stack.count)
     ]
-    for number, ((stack, position), pixels) in enumerate(zip(places, slices, strict=True), start=1):
+    for number, ((stack, position), pixels) in enumerate(
+        zip(positions, slices, strict=True), start=1
+    ):
         instance = Dataset(shared)
         instance.SOPInstanceUID = derive_uid(series.series_instance_uid, number)
         instance.InstanceNumber = number

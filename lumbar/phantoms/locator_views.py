@@ -1,7 +1,7 @@
-"""Slices that teach the keypoint network: one patient from many places, in contrasts that no scanner need have.
+"""Views of phantoms for training the locator's networks: varied planes, positions and contrasts.
 
-Half of the contrasts follow the spin-echo equation, half are random intensities per tissue, so that no contrast is
-strange to what learns from them (SynthSeg: Billot et al., Medical Image Analysis 86, 2023).
+Half of the contrasts follow the spin-echo equation, half are random intensities per tissue, so that
+the networks generalise to any contrast (SynthSeg: Billot et al., Medical Image Analysis 86, 2023).
 """
 
 from dataclasses import dataclass
@@ -22,33 +22,35 @@ SAGITTAL_MM, SAGITTAL_SIDE = 1.6, 256
 AXIAL_MM, AXIAL_SIDE = 1.25, 176
 BORDER_MM, BORDER_SIDE = 1.2, 120
 SLICE_MM = 5.0
-Pictures = NDArray[np.uint8]  # (slices, rows, columns): the square root of the signal, upright
+# (slices, rows, columns): the square root of the signal, upright.
+Images = NDArray[np.uint8]
 
-
-# How often a field of view is centred on what.
+# The share of sagittal views centred on each region.
 _SHARES = {Region.LUMBAR: 0.76, Region.THORAX: 0.1, Region.NECK: 0.06, Region.PELVIS: 0.08}
-_TRANSITIONAL = 0.3  # of all patients
+# Share of patients with a transitional vertebra.
+_TRANSITIONAL = 0.3
 
 
 @dataclass(frozen=True)
 class Views:
-    """Parallel slices and the points on them, in pixels of the slices (column, row) and mm across them.
+    """Parallel slices and the points on them.
 
-    ``points`` is (keypoints, 3): column, row, and the place in mm along the stack, where slice i lies at ``places[i]``.
+    ``points`` is (keypoints, 3): column and row in pixels, and the position along the stack in mm,
+    where slice i is at ``positions[i]``.
     """
 
-    images: Pictures
-    places: NDArray[np.float32]
+    images: Images
+    positions: NDArray[np.float32]
     points: NDArray[np.float32]
     numbering: Numbering
     region: Region
 
 
 def sagittal_views(seed: int) -> list[Views]:
-    """A patient's lumbar spine, or now and then another region, in two contrasts.
+    """A patient's lumbar spine, or sometimes another region, in two contrasts.
 
-    Keypoints: the canal at the seven discs from T11/T12 to L5/S1 as counted upwards from the lowest, and at S1/S2;
-    then the foramina of L1/L2 to L5/S1, left, then right.
+    Keypoints: the canal at the seven discs from T11/T12 to L5/S1, as counted upwards from the
+    lowest, and at S1/S2; then the foramina of L1/L2 to L5/S1, left, then right.
     """
     rng = np.random.default_rng((seed, 1))
     transitional = rng.random() < _TRANSITIONAL
@@ -56,7 +58,7 @@ def sagittal_views(seed: int) -> list[Views]:
     patient = draw_patient(rng, draw_burdens(rng), numbering)
     region = Region(rng.choice(list(_SHARES), p=list(_SHARES.values())))
     points = np.array(sagittal_points(patient))
-    return [_seen(rng, patient, region, points) for _ in range(2)]
+    return [_sagittal_view(rng, patient, region, points) for _ in range(2)]
 
 
 def sagittal_points(patient: Patient) -> list[Point]:
@@ -74,7 +76,10 @@ def sagittal_points(patient: Patient) -> list[Point]:
 
 
 def axial_views(seed: int) -> list[Views]:
-    """A few slices about three of a patient's discs. Keypoints: the sac, the left recess, the right one."""
+    """A few slices around three of a patient's discs.
+
+    Keypoints: the sac, the left recess, the right recess.
+    """
     rng = np.random.default_rng((seed, 2))
     patient = draw_patient(rng, draw_burdens(rng))
     views = []
@@ -90,20 +95,19 @@ def axial_views(seed: int) -> list[Views]:
         middle = sac + rng.uniform(-6, 6) * up + np.array([rng.normal(0, 5), rng.normal(-10, 8), 0])
         stack = _stack(middle, along, down, up * 6.0, 4, AXIAL_SIDE, AXIAL_MM)
         points = np.array([sac, *(patient.recess(Level(level), side) for side in Side)])
-        views.append(_pictures(rng, patient, stack, points, Region.LUMBAR))
+        views.append(_views(rng, patient, stack, points, Region.LUMBAR))
     return views
 
 
 def border_views(seed: int) -> list[Views]:
-    """The middle of the lumbosacral border, as often transitional as not, in two contrasts.
+    """Midsagittal views of the lumbosacral border, half of them transitional, in two contrasts.
 
     Keypoint: the canal at the lowest disc.
     """
     rng = np.random.default_rng((seed, 4))
     numbering = Numbering.USUAL
-    if (
-        rng.random() < 0.5
-    ):  # half of the sixth vertebrae are grown onto the sacrum, the least conspicuous kind
+    # Half of the sixth lumbar vertebrae are fused with the sacrum, the least conspicuous kind.
+    if rng.random() < 0.5:
         numbering = Numbering(rng.choice(list(Numbering)[1:], p=(0.7, 0.15, 0.15)))
     patient = draw_patient(rng, draw_burdens(rng), numbering)
     lowest = np.array(patient.sac(Level.L5_S1))
@@ -111,17 +115,17 @@ def border_views(seed: int) -> list[Views]:
     for _ in range(2):
         middle = lowest + np.array([0.0, -BORDER_ANTERIOR_MM, -BORDER_CAUDAL_MM])
         stack = _upright(rng, middle, (2, 3, 3), (3.5, 5), 5, BORDER_SIDE, BORDER_MM)
-        views.append(_pictures(rng, patient, stack, lowest[None], Region.LUMBAR))
+        views.append(_views(rng, patient, stack, lowest[None], Region.LUMBAR))
     return views
 
 
-def _seen(
+def _sagittal_view(
     rng: np.random.Generator, patient: Patient, region: Region, points: NDArray[np.float64]
 ) -> Views:
     at = region_centre(patient, region)
     at[2] += rng.uniform(-70, 60) if region is Region.THORAX else 0.0
     stack = _upright(rng, at, (3, 10, 15), (8, 11), 7, SAGITTAL_SIDE, SAGITTAL_MM)
-    return _pictures(rng, patient, stack, points, region)
+    return _views(rng, patient, stack, points, region)
 
 
 def _upright(
@@ -133,7 +137,10 @@ def _upright(
     size: int,
     mm: float,
 ) -> Stack:
-    """Sagittal slices about a point, turned and leaning a little; ``spread`` and ``gaps`` (limits) in mm."""
+    """Slightly rotated sagittal slices around a point.
+
+    ``spread`` (standard deviations of the centre), ``gaps`` (limits of the slice distance): mm.
+    """
     turn, lean = np.deg2rad(np.clip(rng.normal(0, 2.5, 2), -7, 7))
     along = np.array([np.sin(turn), np.cos(turn), 0.0])
     down = np.array([np.sin(lean), 0.0, -np.cos(lean)])
@@ -157,7 +164,7 @@ def _stack(
     return Stack(corner, along, down, step, mm, SLICE_MM, count, size)
 
 
-def _pictures(
+def _views(
     rng: np.random.Generator,
     patient: Patient,
     stack: Stack,
@@ -172,18 +179,18 @@ def _pictures(
     images = np.sqrt(np.clip(signal / top, 0, 1.3) / 1.3) * 255
     normal = stack.step / np.linalg.norm(stack.step)
     offset = points - stack.position
-    place = np.column_stack(
+    projected = np.column_stack(
         [
             offset @ stack.along_row / stack.spacing,
             offset @ stack.down_column / stack.spacing,
             offset @ normal,
         ]
     )
-    places = np.arange(stack.count) * np.linalg.norm(stack.step)
+    positions = np.arange(stack.count) * np.linalg.norm(stack.step)
     return Views(
         images.round().astype(np.uint8),
-        places.astype(np.float32),
-        place.astype(np.float32),
+        positions.astype(np.float32),
+        projected.astype(np.float32),
         patient.numbering,
         region,
     )
@@ -203,7 +210,7 @@ def _realistic(rng: np.random.Generator) -> Sequence:
 
 
 class _AnyContrast:
-    """A random signal for every tissue; air and cortical bone stay rather dark."""
+    """A random signal for every tissue; air and cortical bone stay dark."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._values = {tissue: float(rng.uniform(0, 100)) for tissue in Tissue}
@@ -212,6 +219,6 @@ class _AnyContrast:
         self._dry = float(rng.uniform(0, 100))
 
     def signals(self, patient: Patient, hydration: float) -> dict[Tissue, float]:
-        """As those of a sequence; ``hydration`` mixes a wet disc's and a dry one's."""
+        """The signal of every tissue; ``hydration`` (0–1) mixes those of a dry and a wet disc."""
         wet = self._values[Tissue.NUCLEUS]
         return {**self._values, Tissue.NUCLEUS: self._dry + hydration * (wet - self._dry)}

@@ -1,8 +1,9 @@
-"""The irregularities of the RSNA 2024 data, planted in a written data set of phantoms.
+"""The irregularities of the RSNA 2024 data, planted in a data set of phantoms.
 
-Counted in the competition's own files: missing labels, labels and coordinates without each other, several axial or T1
-series and none, numbers with gaps and in either direction, mixed matrix sizes, levels taken for each other. Met in any
-collection of files: an image that cannot be read, damaged pixels, headers without times, a study without images.
+Found in the competition's own files: missing labels, labels without coordinates and vice versa,
+several axial or T1 series or none, instance numbers with gaps and in either direction, mixed matrix
+sizes, interchanged levels. Found in any collection of files: unreadable images, damaged pixels,
+headers without TR and TE, studies without images.
 """
 
 import csv
@@ -28,9 +29,10 @@ Tables = Mapping[str, list[Row]]
 
 
 def plant_pitfalls(data: Path) -> dict[str, str]:
-    """Plants one pitfall in each of the first studies of a data set, in place; gives each pitfall's study.
+    """Plants one pitfall in each of the first studies, in place; returns each pitfall's study.
 
-    Raises ValueError where there are fewer studies than pitfalls.
+    Raises:
+        ValueError: there are fewer studies than pitfalls.
     """
     tables = {name: _read(data / name) for name in (LABELS, DESCRIPTIONS, COORDINATES)}
     studies = [row["study_id"] for row in tables[LABELS]]
@@ -51,7 +53,7 @@ def _missing_severities(folder: Path, study: str, tables: Tables) -> None:
 
 
 def _severity_without_coordinates(folder: Path, study: str, tables: Tables) -> None:
-    _drop_mark(tables, study, "Spinal Canal Stenosis", "L2/L3")
+    _drop_annotation(tables, study, "Spinal Canal Stenosis", "L2/L3")
 
 
 def _coordinates_without_severity(folder: Path, study: str, tables: Tables) -> None:
@@ -59,7 +61,7 @@ def _coordinates_without_severity(folder: Path, study: str, tables: Tables) -> N
 
 
 def _second_axial_series(folder: Path, study: str, tables: Tables) -> None:
-    """The upper half of the axial slices in a series of its own, marks and all."""
+    """The upper half of the axial slices, with annotations, in a separate series."""
     series = _series(tables, study, Role.AXIAL_T2)
     files = _files(folder / series)
     upper = sorted(
@@ -77,7 +79,7 @@ def _second_axial_series(folder: Path, study: str, tables: Tables) -> None:
     tables[DESCRIPTIONS].append(
         {"study_id": study, "series_id": other, "series_description": Role.AXIAL_T2.label}
     )
-    for row in _marks(tables, study):
+    for row in _annotations(tables, study):
         if row["series_id"] == series and row["instance_number"] in moved:
             row["series_id"] = other
 
@@ -124,7 +126,7 @@ def _t1_numbered_the_other_way(folder: Path, study: str, tables: Tables) -> None
 
 
 def _mixed_matrix_sizes(folder: Path, study: str, tables: Tables) -> None:
-    """Every other axial slice loses a border of 16 pixels, and its marks move along."""
+    """Every other axial slice loses a border of 16 pixels; its annotations are adjusted."""
     series = _series(tables, study, Role.AXIAL_T2)
     for file in _files(folder / series)[::2]:
         ds = dcmread(file)
@@ -138,24 +140,24 @@ def _mixed_matrix_sizes(folder: Path, study: str, tables: Tables) -> None:
         ds.Rows, ds.Columns = pixels.shape
         ds.PixelData = pixels.tobytes()
         ds.save_as(file)
-        for row in _marks(tables, study):
+        for row in _annotations(tables, study):
             if row["series_id"] == series and row["instance_number"] == file.stem:
                 row["x"], row["y"] = (f"{float(row[c]) - 16:.3f}" for c in "xy")
 
 
 def _levels_taken_for_each_other(folder: Path, study: str, tables: Tables) -> None:
-    """L4/L5 of the canal marked as L5/S1, and L5/S1 as L4/L5."""
+    """L4/L5 of the canal annotated as L5/S1, and L5/S1 as L4/L5."""
     swapped = {"L4/L5": "L5/S1", "L5/S1": "L4/L5"}
-    for row in _marks(tables, study):
+    for row in _annotations(tables, study):
         if row["condition"] == "Spinal Canal Stenosis":
             row["level"] = swapped.get(row["level"], row["level"])
 
 
 def _unreadable_image(folder: Path, study: str, tables: Tables) -> None:
-    """The labelled L3/L4 slice of the left foramen is cut off in the middle of its header."""
+    """The annotated L3/L4 slice of the left foramen is truncated within its header."""
     (row,) = (
         r
-        for r in _marks(tables, study)
+        for r in _annotations(tables, study)
         if (r["condition"], r["level"]) == ("Left Neural Foraminal Narrowing", "L3/L4")
     )
     file = folder / row["series_id"] / f"{row['instance_number']}.dcm"
@@ -163,10 +165,10 @@ def _unreadable_image(folder: Path, study: str, tables: Tables) -> None:
 
 
 def _damaged_pixels(folder: Path, study: str, tables: Tables) -> None:
-    """The labelled L1/L2 slice of the right recess has lost most of its pixels."""
+    """The annotated L1/L2 slice of the right recess has lost most of its pixels."""
     (row,) = (
         r
-        for r in _marks(tables, study)
+        for r in _annotations(tables, study)
         if (r["condition"], r["level"]) == ("Right Subarticular Stenosis", "L1/L2")
     )
     file = folder / row["series_id"] / f"{row['instance_number']}.dcm"
@@ -176,7 +178,7 @@ def _damaged_pixels(folder: Path, study: str, tables: Tables) -> None:
 
 
 def _without_times(folder: Path, study: str, tables: Tables) -> None:
-    """No TR, TE or TI: only the table says what a series is."""
+    """No TR, TE or TI: only the table states the weighting of a series."""
     for file in folder.rglob("*.dcm"):
         ds = dcmread(file)
         for name in (
@@ -219,11 +221,11 @@ def _row(tables: Tables, study: str) -> Row:
     return next(row for row in tables[LABELS] if row["study_id"] == study)
 
 
-def _marks(tables: Tables, study: str) -> list[Row]:
+def _annotations(tables: Tables, study: str) -> list[Row]:
     return [row for row in tables[COORDINATES] if row["study_id"] == study]
 
 
-def _drop_mark(tables: Tables, study: str, condition: str, level: str) -> None:
+def _drop_annotation(tables: Tables, study: str, condition: str, level: str) -> None:
     tables[COORDINATES][:] = [
         r
         for r in tables[COORDINATES]

@@ -1,4 +1,4 @@
-"""Where the scanners put their slices."""
+"""The slice positions of the simulated scanners."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -15,10 +15,11 @@ Vector = NDArray[np.float64]
 
 
 class Region(StrEnum):
-    """What a sagittal field of view shows."""
+    """The region in a sagittal field of view."""
 
     LUMBAR = "lumbar"
-    CUT = "cut"  # lumbar, but without the sacrum
+    # Lumbar, but without the sacrum.
+    CUT = "cut"
     THORAX = "thorax"
     NECK = "neck"
     PELVIS = "pelvis"
@@ -31,36 +32,38 @@ class Stack:
     position: Vector
     along_row: Vector
     down_column: Vector
-    step: Vector  # from one slice to the next, mm
+    # From one slice to the next, mm.
+    step: Vector
     spacing: float
     thickness: float
     count: int
-    size: int  # rows and columns
+    # Rows and columns.
+    size: int
 
     def slice_position(self, index: int) -> Vector:
-        """The first pixel's centre of a slice."""
-        place: Vector = self.position + index * self.step
-        return place
+        """The centre of a slice's first pixel, mm (LPS)."""
+        position: Vector = self.position + index * self.step
+        return position
 
     def to_pixel(self, point: Point) -> tuple[float, float]:
-        """Column and row of a point projected onto the slices."""
+        """Column and row of a point (mm, LPS) projected onto the slices."""
         offset = np.array(point) - self.position
         return float(offset @ self.along_row) / self.spacing, float(
             offset @ self.down_column
         ) / self.spacing
 
     def nearest(self, point: Point) -> tuple[int, float]:
-        """The slice nearest to a point and its distance in mm."""
+        """The index of the slice nearest to a point (mm, LPS), and its distance in mm."""
         normal = self.step / np.linalg.norm(self.step)
-        away = [
+        distances = [
             abs(float((np.array(point) - self.slice_position(i)) @ normal))
             for i in range(self.count)
         ]
-        index = int(np.argmin(away))
-        return index, away[index]
+        index = int(np.argmin(distances))
+        return index, distances[index]
 
     def lattice(self, per_slice: int) -> Lattice:
-        """The points at the pixels, in ``per_slice`` planes spread over each slice's share of the stack."""
+        """The points at the pixels, in ``per_slice`` planes spread evenly over each slice."""
         first = self.position - self.step * (per_slice - 1) / (2 * per_slice)
         steps = np.array(
             [self.step / per_slice, self.down_column * self.spacing, self.along_row * self.spacing]
@@ -68,7 +71,7 @@ class Stack:
         return Lattice(first, steps, (self.count * per_slice, self.size, self.size))
 
     def coarse_lattice(self) -> Lattice:
-        """One plane a slice, of half the rows and columns, so placed that resizing it gives the slice."""
+        """One plane per slice with half the rows and columns, aligned for resizing to the slice."""
         corner = self.position + (self.down_column + self.along_row) * self.spacing / 2
         steps = np.array(
             [self.step, 2 * self.down_column * self.spacing, 2 * self.along_row * self.spacing]
@@ -77,7 +80,7 @@ class Stack:
 
 
 def sagittal(rng: np.random.Generator, patient: Patient, matrix: int) -> Stack:
-    """A block from one side to the other that shows T11 to S2, turned a little."""
+    """A slightly rotated block from foramen to foramen that shows T11 to S2."""
     gap, field = float(rng.uniform(4.0, 4.6)), float(rng.uniform(285, 320))
     low, high = patient.chain.sacrum[1].frame.origin, patient.vertebrae[6].frame.origin
     field = min(320.0, max(field, high[2] - low[2] + 45))
@@ -99,7 +102,7 @@ def sagittal(rng: np.random.Generator, patient: Patient, matrix: int) -> Stack:
 
 
 def region_centre(patient: Patient, region: Region) -> Vector:
-    """The middle of a field of view, mm (LPS)."""
+    """The centre of a field of view, mm (LPS)."""
     names = {Region.LUMBAR: "L3", Region.CUT: "L1", Region.THORAX: "T7", Region.NECK: "C5"}
     if region is Region.PELVIS:
         return np.array([0.0, -30.0, -100.0])
@@ -107,7 +110,10 @@ def region_centre(patient: Patient, region: Region) -> Vector:
 
 
 def elsewhere(stack: Stack, patient: Patient, region: Region) -> Stack:
-    """A sagittal block moved to another region; the neck's is smaller, the cut one ends above the lowest disc."""
+    """A sagittal block moved to another region.
+
+    The neck's field of view is smaller; that of ``CUT`` ends above the lowest disc.
+    """
     spacing = stack.spacing * (0.8 if region is Region.NECK else 1.0)
     half, across = spacing * (stack.size - 1) / 2, stack.step * (stack.count - 1) / 2
     middle = region_centre(patient, region)
@@ -120,7 +126,7 @@ def elsewhere(stack: Stack, patient: Patient, region: Region) -> Stack:
 def axial(
     rng: np.random.Generator, patient: Patient, matrix: int, tilted: bool
 ) -> tuple[Stack, ...]:
-    """One block through all discs, or a short stack along each disc."""
+    """One block through all discs or, if tilted, a short stack along each disc."""
     field, gap = float(rng.uniform(170, 200)), float(rng.uniform(4.0, 4.8))
     thickness = gap - float(rng.uniform(0, 0.5))
     upwards = 1 if rng.random() < 0.3 else -1

@@ -1,4 +1,4 @@
-"""Imaginary scanners: their sequences, the spin-echo equation, noise, coil and saturation band."""
+"""Simulated scanners: sequences, spin-echo equation, noise, coil and saturation band."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +16,10 @@ from lumbar.phantoms.planes import Stack
 from lumbar.phantoms.shapes import Array, Lattice, Tissue, paint
 from lumbar.spine.anatomy import Role
 
-_PER_SLICE = 3  # planes averaged into a slice
+# Planes averaged into a slice.
+_PER_SLICE = 3
 
-# T1 and T2 in ms and proton density in %, of the lumbar spine at 1.5 T; the last few are chosen for their look.
+# T1 and T2 in ms and proton density in % at 1.5 T; the last few are chosen for their appearance.
 _TISSUES: dict[Tissue, tuple[float, float, float]] = {
     Tissue.AIR: (1000, 1, 0),
     Tissue.FAT: (300, 120, 95),
@@ -41,20 +42,27 @@ _DRY_DISC = (554, 50, 46)
 
 @dataclass(frozen=True)
 class Scanner:
-    """A family of scanners; pairs are the limits within which a study's value is drawn."""
+    """A family of scanners; pairs are the limits of a study's random value."""
 
     name: str
-    field: float  # tesla
+    # Tesla.
+    field: float
     sagittal_matrix: tuple[int, ...]
     axial_matrix: tuple[int, ...]
-    t1: tuple[tuple[float, float], tuple[float, float]]  # repetition and echo time, ms
+    # TR and TE, ms.
+    t1: tuple[tuple[float, float], tuple[float, float]]
     t2: tuple[tuple[float, float], tuple[float, float]]
-    inversion: tuple[float, float]  # of its STIR
+    # TI of STIR, ms.
+    inversion: tuple[float, float]
     signal_to_noise: tuple[float, float]
-    coil: tuple[float, float]  # signal at the back over signal at the front
-    blur: float  # of the reconstruction, pixels
-    tilted: float  # share of studies whose axial slices follow the discs
-    scale: float  # stored value of the brightest tissue
+    # Signal at the back relative to the front.
+    coil: tuple[float, float]
+    # Of the reconstruction, pixels.
+    blur: float
+    # Share of studies whose axial slices follow the discs.
+    tilted: float
+    # Stored value of the brightest tissue.
+    scale: float
 
 
 SCANNERS = (
@@ -101,25 +109,49 @@ SCANNERS = (
         2400,
     ),
 )
-# Never learnt from: a low-field family, and one whose times and resolution lie outside all others'.
+# Never trained on: a low-field family, and one with TR, TE and resolution beyond all others.
 HELD_OUT = (
-    Scanner("Phantom D", 0.35, (256, 288), (224, 256), ((420, 560), (16, 22)), ((2200, 2800), (120, 135)), (110, 135),
-            (12, 24), (1.2, 2.0), 0.9, 0.6, 260),
-    Scanner("Phantom E", 3.0, (512,), (448,), ((920, 1150), (22, 30)), ((6200, 7500), (145, 180)), (220, 260),
-            (10, 16), (4.5, 7.0), 0.5, 0.4, 3600),
-)  # fmt: skip
+    Scanner(
+        "Phantom D",
+        0.35,
+        (256, 288),
+        (224, 256),
+        ((420, 560), (16, 22)),
+        ((2200, 2800), (120, 135)),
+        (110, 135),
+        (12, 24),
+        (1.2, 2.0),
+        0.9,
+        0.6,
+        260,
+    ),
+    Scanner(
+        "Phantom E",
+        3.0,
+        (512,),
+        (448,),
+        ((920, 1150), (22, 30)),
+        ((6200, 7500), (145, 180)),
+        (220, 260),
+        (10, 16),
+        (4.5, 7.0),
+        0.5,
+        0.4,
+        3600,
+    ),
+)
 
 
 @dataclass(frozen=True)
 class Sequence:
-    """The times of one series in ms; ``inversion`` is 0 without an inversion pulse."""
+    """TR, TE and TI of one series, ms; ``inversion`` is 0 without an inversion pulse."""
 
     repetition: float
     echo: float
     inversion: float = 0.0
 
     def signals(self, patient: Patient, hydration: float) -> dict[Tissue, float]:
-        """The signal of every tissue by the spin-echo equation, CSF, fat and all near 0–100."""
+        """The signal of every tissue by the spin-echo equation, about 0–100."""
         values = {tissue: self._signal(*times) for tissue, times in _TISSUES.items()}
         wet, dry = values[Tissue.NUCLEUS], self._signal(*_DRY_DISC)
         values[Tissue.NUCLEUS] = dry + hydration * (wet - dry)
@@ -136,7 +168,7 @@ class Sequence:
 def draw_sequence(
     rng: np.random.Generator, scanner: Scanner, role: Role, *, stir: bool = False
 ) -> Sequence:
-    """The times of a series of this role."""
+    """A random sequence for a series of this role."""
     repetition, echo = scanner.t1 if role is Role.SAGITTAL_T1 else scanner.t2
     if stir:
         return Sequence(
@@ -154,50 +186,51 @@ def acquire(
     patient: Patient,
     stacks: tuple[Stack, ...],
 ) -> list[NDArray[np.uint16]]:
-    """The slices of a series, in order of its stacks, as 12-bit values in uint16."""
+    """The slices of a series in order of its stacks, (rows, columns), 12-bit values in uint16."""
     ratio = rng.uniform(*scanner.coil)
     noise = 1 / rng.uniform(*scanner.signal_to_noise)
     front = min(body.frame.origin[1] - body.depths[1] for body in patient.vertebrae[:7])
-    band = (
-        front - rng.uniform(8, 25) if rng.random() < 0.7 else -500.0
-    )  # y in mm where saturation begins
-    pictures = [
-        plane for stack in stacks for plane in render(stack, sequence, patient, ratio, band)
-    ]
+    # y where saturation begins, mm.
+    band = front - rng.uniform(8, 25) if rng.random() < 0.7 else -500.0
+    images = [plane for stack in stacks for plane in render(stack, sequence, patient, ratio, band)]
     top = max(sequence.signals(patient, 1.0)[t] for t in (Tissue.CSF, Tissue.FAT, Tissue.MARROW))
     slices = []
     moved = _movement(rng.spawn(1)[0])
-    for picture in pictures:
-        seen = moved(cv2.GaussianBlur(picture, (0, 0), scanner.blur))
+    for image in images:
+        blurred = moved(cv2.GaussianBlur(image, (0, 0), scanner.blur))
         sigma = np.float32(noise * 0.6 * top)
-        parts = rng.standard_normal((2, *seen.shape), dtype=np.float32) * sigma
-        magnitude = np.hypot(seen + parts[0], parts[1]) * np.float32(scanner.scale / top)
+        parts = rng.standard_normal((2, *blurred.shape), dtype=np.float32) * sigma
+        magnitude = np.hypot(blurred + parts[0], parts[1]) * np.float32(scanner.scale / top)
         slices.append(np.clip(np.rint(magnitude), 0, 4095).astype(np.uint16))
     return slices
 
 
 def _movement(rng: np.random.Generator) -> Callable[[Array], Array]:
-    """What breathing and shifting do to a series' slices: in every third one weak copies along a row or a column."""
+    """Motion artefacts of a series: in every third one, weak ghosts along rows or columns."""
     strength = float(rng.uniform(0.02, 0.1)) if rng.random() < 0.33 else 0.0
     axis, shift = int(rng.integers(2)), float(rng.uniform(0.05, 0.3))
 
-    def moved(picture: Array) -> Array:
-        by = round(shift * picture.shape[axis])
-        ghosts = 0.5 * (np.roll(picture, by, axis) + np.roll(picture, -by, axis))
-        blended: Array = (1 - strength) * picture + strength * ghosts
+    def moved(image: Array) -> Array:
+        by = round(shift * image.shape[axis])
+        ghosts = 0.5 * (np.roll(image, by, axis) + np.roll(image, -by, axis))
+        blended: Array = (1 - strength) * image + strength * ghosts
         return blended
 
-    return moved if strength else lambda picture: picture
+    return moved if strength else lambda image: image
 
 
 class Contrast(Protocol):
-    """What makes the signal of every tissue; ``hydration`` is a disc's, 0–1."""
+    """Anything with a signal for every tissue; ``hydration`` (0–1) is that of a disc."""
 
     def signals(self, patient: Patient, hydration: float) -> dict[Tissue, float]: ...
 
 
 def render(stack: Stack, sequence: Contrast, patient: Patient, ratio: float, band: float) -> Array:
-    """The noise-free slices of one stack, slices × rows × columns."""
+    """The noise-free slices of one stack, (slices, rows, columns).
+
+    ``ratio``: the coil's signal at the back relative to the front; ``band``: y in mm where the
+    anterior saturation band begins.
+    """
     fine, coarse = stack.lattice(_PER_SLICE), stack.coarse_lattice()
     signals = sequence.signals(patient, 0.6)
     image = enlarge(surroundings(coarse, patient, signals), fine, _PER_SLICE)
@@ -212,13 +245,15 @@ def render(stack: Stack, sequence: Contrast, patient: Patient, ratio: float, ban
 
 
 def _gain(lattice: Lattice, patient: Patient, ratio: float, band: float) -> Array:
-    """What a point's place makes of its signal: the coil behind the back, a band in front, uneven tissue."""
+    """Spatial gain: posterior coil, anterior saturation band, uneven tissue."""
     k, r, c = (np.arange(n, dtype=np.float32) for n in lattice.shape)
-    x, y, _ = (
-        (lattice.origin[i] + k[:, None, None] * lattice.steps[0, i] + r[:, None] * lattice.steps[1, i]
-         + c * lattice.steps[2, i]).astype(np.float32)
-        for i in range(3)
-    )  # fmt: skip
+    planes, rows, columns = lattice.steps
+    x, y = (
+        (
+            lattice.origin[i] + k[:, None, None] * planes[i] + r[:, None] * rows[i] + c * columns[i]
+        ).astype(np.float32)
+        for i in range(2)
+    )
     coil = np.exp(np.float32(np.log(ratio) / 160) * (y - 20)) * np.exp(-np.square(x / 160))
     saturated = 1 - 0.85 / (1 + np.exp(np.clip((y - band) / 5, -30, 30)))
     uneven = 1 + 0.04 * texture(lattice, patient.texture_seed + 3)

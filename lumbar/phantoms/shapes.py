@@ -1,4 +1,4 @@
-"""Signed-distance shapes in millimetres, and painting them onto a lattice of slice planes."""
+"""Shapes as signed distances in mm, and painting them onto a lattice of slice planes."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -10,13 +10,14 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating]  # float32 where there is much of it
+# float32 for large arrays.
+Array = NDArray[np.floating]
 Box = tuple[slice, slice, slice]
 Triple = tuple[float, float, float]
 
 
 class Tissue(Enum):
-    """What a point of the patient consists of."""
+    """The tissue at a point of the patient."""
 
     AIR = auto()
     FAT = auto()
@@ -30,7 +31,8 @@ class Tissue(Enum):
     CORD = auto()
     ROOT = auto()
     VEIN = auto()
-    FLOW = auto()  # a vessel with flowing blood, seen as a void
+    # A vessel with flowing blood, a flow void.
+    FLOW = auto()
     BOWEL = auto()
     KIDNEY = auto()
 
@@ -40,9 +42,10 @@ Signals = Mapping[Tissue, float]
 
 @dataclass(frozen=True)
 class Frame:
-    """A right-handed frame turned by ``angle`` (radians) about the left–right axis.
+    """A right-handed frame rotated by ``angle`` (radians) about the left–right axis.
 
-    Its coordinates are (left, posterior, up) in mm from ``origin`` (LPS); a positive angle leans ``up`` forwards.
+    Its coordinates are (left, posterior, up) in mm from ``origin`` (LPS); a positive angle tilts
+    ``up`` forwards.
     """
 
     origin: Triple
@@ -55,7 +58,7 @@ class Frame:
         return np.array([[1, 0, 0], [0, c, s], [0, -s, c]])
 
     def to_patient(self, left: float, posterior: float, up: float) -> Triple:
-        """A point of this frame in mm (LPS)."""
+        """A point given in this frame, mm (LPS)."""
         x, y, z = np.array(self.origin) + np.array([left, posterior, up]) @ self.axes
         return float(x), float(y), float(z)
 
@@ -65,9 +68,10 @@ WORLD = Frame((0.0, 0.0, 0.0), 0.0)
 
 @dataclass(frozen=True)
 class Lattice:
-    """Regular points in the patient: planes × rows × columns.
+    """Regular points in the patient, (planes, rows, columns).
 
-    ``origin`` is the first point (mm, LPS); the rows of ``steps`` lead to the next plane, row and column.
+    ``origin`` is the first point (mm, LPS); the rows of ``steps`` (3, 3) are the vectors to the
+    next plane, row and column, mm.
     """
 
     origin: NDArray[np.float64]
@@ -76,7 +80,7 @@ class Lattice:
 
     @property
     def pixel(self) -> float:
-        """Distance in mm between neighbouring columns."""
+        """Distance between neighbouring columns, mm."""
         return float(np.linalg.norm(self.steps[2]))
 
     @property
@@ -86,7 +90,7 @@ class Lattice:
         return slice(0, n), slice(0, rows), slice(0, columns)
 
     def box(self, frame: Frame, low: Triple, high: Triple) -> Box | None:
-        """The index ranges that hold a frame's cuboid, None where it lies outside."""
+        """The index ranges that contain a frame's cuboid, None if it is outside."""
         corners = np.array(list(product(*zip(low, high, strict=True)))) @ frame.axes + np.array(
             frame.origin
         )
@@ -99,7 +103,10 @@ class Lattice:
         return k, r, c
 
     def coordinates(self, box: Box, frame: Frame) -> tuple[Array, Array, Array]:
-        """A frame's coordinates of the box's points, in arrays that broadcast to planes × rows × columns."""
+        """Coordinates of the box's points in a frame, mm.
+
+        The arrays broadcast to (planes, rows, columns).
+        """
         start = (self.origin - np.array(frame.origin)) @ frame.axes.T
         steps = self.steps @ frame.axes.T
         k, r, c = (np.arange(s.start, s.stop, dtype=np.float32) for s in box)
@@ -117,25 +124,29 @@ class Lattice:
 
 @dataclass(frozen=True)
 class Shape(ABC):
-    """Something solid: ``tissue`` with, where ``rim`` is positive, a shell of so many mm of cortical bone."""
+    """A solid of ``tissue``, with a shell of cortical bone ``rim`` mm thick."""
 
     frame: Frame
     tissue: Tissue
     rim: float = 0.0
-    blur: float = 0.0  # mm over which the edge fades; at least a pixel
+    # Width of the soft edge, mm; at least a pixel.
+    blur: float = 0.0
 
     @abstractmethod
     def bounds(self) -> tuple[Triple, Triple]:
-        """Opposite corners of a cuboid, in the frame, that holds the shape."""
+        """Opposite corners of a cuboid in the frame that contains the shape, mm."""
 
     @abstractmethod
     def distance(self, u: Array, v: Array, w: Array) -> Array:
-        """Signed distance in mm, about exact near the surface and negative inside."""
+        """Signed distance in mm, accurate near the surface and negative inside."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Capsule(Shape):
-    """All points near a segment; the radii (mm) are along the frame's axes. An ellipsoid where start is end."""
+    """All points near a segment; radii in mm along the frame's axes.
+
+    An ellipsoid if start and end are equal.
+    """
 
     start: Triple
     end: Triple
@@ -170,11 +181,11 @@ class Capsule(Shape):
 
 @dataclass(frozen=True, kw_only=True)
 class Block(Shape):
-    """A vertebral body or a disc: a rounded prism with sloping, hollow ends.
+    """A vertebral body or a disc: a rounded prism with sloping, concave ends.
 
-    All lengths are halves in mm, (lower end, upper end) where there are two. ``slopes`` are the rise of the lower
-    and fall of the upper end per mm backwards; ``hollow`` is the depth of the end-plates' concavity, ``waist`` the
-    share by which the middle is narrower.
+    All lengths are halves in mm; pairs are (lower end, upper end). ``slopes``: rise of the lower
+    and fall of the upper end per mm backwards; ``hollow``: depth of the end-plates' concavity;
+    ``waist``: share by which the middle is narrower.
     """
 
     height: float
@@ -205,25 +216,25 @@ class Block(Shape):
 
 
 def cover(distance: Array, width: float) -> Array:
-    """The share of a point ``width`` mm wide that a shape covers, from its signed distance."""
+    """The covered share (0–1) of a point ``width`` mm wide, by its signed distance."""
     share: Array = np.clip(np.float32(0.5) - distance * np.float32(1 / width), 0, 1)
     return share
 
 
 def ellipse(x: Array, y: Array, a: Array | float, b: Array | float) -> Array:
-    """Signed distance in mm of points of a plane from an ellipse of half axes a and b around its origin."""
+    """Signed distance in mm of points in a plane from an ellipse with half axes a and b."""
     far = np.sqrt(np.square(x / a) + np.square(y / b))
     distance: Array = ((far - 1) * np.minimum(a, b)).astype(np.float32)
     return distance
 
 
 def blend(image: Array, share: Array, value: float | Array) -> None:
-    """Put a value on top of an image, in place, where a shape covers it."""
+    """Blends a value into an image, in place, by the share (0–1) that covers each point."""
     image += share * (value - image)
 
 
 def paint(image: Array, lattice: Lattice, shape: Shape, signals: Signals) -> None:
-    """Put one shape on top of an image of the lattice's points, in place."""
+    """Paints one shape onto an image of the lattice's points, in place."""
     box = lattice.box(shape.frame, *shape.bounds())
     if box is None:
         return

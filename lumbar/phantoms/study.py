@@ -1,4 +1,4 @@
-"""A whole study: patient, scanner and three series from one seed."""
+"""A complete study: patient, scanner and three series, from one seed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,12 +15,13 @@ from lumbar.phantoms.scanner import SCANNERS, Scanner, acquire, draw_sequence
 from lumbar.phantoms.truth import PhantomTruth, draw_burdens, severity
 from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Level, Role, Severity
 
-SEED_LIMIT = 10**15  # AccessionNumber and StudyID hold 16 characters
+# AccessionNumber and StudyID have at most 16 characters.
+SEED_LIMIT = 10**15
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What sort of study to draw; without a scanner, one of the usual families is drawn."""
+    """The kind of study; without a scanner, one of the usual families is chosen at random."""
 
     scanner: Scanner | None = None
     numbering: Numbering = Numbering.USUAL
@@ -30,7 +31,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Plan:
-    """A study before its pictures are made: what is true of it and where its slices lie."""
+    """A study before rendering: its truth and its slice positions."""
 
     truth: PhantomTruth
     patient: Patient
@@ -45,10 +46,11 @@ def write_study(
     severities: Mapping[FindingKey, Severity] | None = None,
     kind: Kind = Kind(),
 ) -> PhantomTruth:
-    """Write one synthetic study as ``<folder>/<series_number>/<instance_number>.dcm`` and say what is true of it.
+    """Writes a study as ``<folder>/<series_number>/<instance_number>.dcm``; returns its truth.
 
-    The same seed (0 to 10**15 - 1), severities and kind give the same bytes. ``severities`` replaces drawn grades,
-    for some findings or all. Raises WrongSetting where the seed is outside its range.
+    The same seed (0 to 10**15 - 1), severities and kind give the same bytes. ``severities``
+    replaces the random severities of some findings or all. A seed outside its range is refused
+    with WrongSetting.
     """
     plan = draw_plan(seed, severities, kind)
     write_plan(plan, folder, str)
@@ -58,7 +60,11 @@ def write_study(
 def draw_plan(
     seed: int, severities: Mapping[FindingKey, Severity] | None = None, kind: Kind = Kind()
 ) -> Plan:
-    """Draw a study; takes no time worth speaking of."""
+    """Draws a study, without rendering it; takes a negligible time.
+
+    Raises:
+        WrongSetting: the seed is outside its range.
+    """
     if not 0 <= seed < SEED_LIMIT:
         raise WrongSetting(
             f"A phantom's seed must be from 0 to {SEED_LIMIT - 1}; give another one."
@@ -69,7 +75,7 @@ def draw_plan(
     grades = {key: severity(burdens[key]) for key in ALL_FINDINGS}
     drawn = SCANNERS[rng.integers(len(SCANNERS))]
     scanner = kind.scanner or drawn
-    # Another set of grades or another kind is another study, also where the seed is the same.
+    # With the same seed but other severities or another kind, it is another study.
     study = derive_uid(
         seed, *grades.values(), scanner.name, kind.numbering, kind.region, kind.build
     )
@@ -118,7 +124,7 @@ def draw_plan(
 
 
 def write_plan(plan: Plan, folder: Path, name: Callable[[int], str]) -> None:
-    """Make the pictures and write them; ``name`` gives a series' folder from its SeriesNumber."""
+    """Renders and writes a study; ``name`` maps a SeriesNumber to the name of its folder."""
     for series in plan.series:
         rng = np.random.default_rng((plan.examination.seed, series.number))
         slices = acquire(

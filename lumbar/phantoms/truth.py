@@ -1,4 +1,4 @@
-"""What a phantom has: its 25 severities, drawn from a continuous latent, and where every finding lies."""
+"""The truth of a phantom: 25 severities, drawn from a continuous latent, and their points."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Rol
 
 Point = tuple[float, float, float]
 
-# Shares of normal/mild and moderate by level (the rest is severe), counted in the RSNA 2024 label file.
+# Shares of normal/mild and moderate by level (the rest is severe), from the RSNA 2024 label file.
 _CANAL = ((0.955, 0.034), (0.897, 0.076), (0.822, 0.117), (0.751, 0.120), (0.965, 0.026))
 _FORAMEN = ((0.967, 0.032), (0.908, 0.087), (0.771, 0.208), (0.610, 0.319), (0.632, 0.264))
 _RECESS = ((0.933, 0.051), (0.821, 0.135), (0.671, 0.230), (0.450, 0.316), (0.717, 0.208))
@@ -23,18 +23,19 @@ PRIORS: Mapping[Condition, tuple[tuple[float, float], ...]] = {
     Condition.RIGHT_SUBARTICULAR_STENOSIS: _RECESS,
 }
 
-# Shares of a finding's latent variance that the whole patient and the whole level have in common.
+# Shares of a finding's latent variance common to the patient, and to the level.
 _PATIENT_SHARE, _LEVEL_SHARE = 0.15, 0.35
 
 
 @dataclass(frozen=True)
 class PhantomTruth:
-    """What is known of one written phantom study.
+    """The truth of one written phantom study.
 
-    ``severities`` and ``points`` hold all 25 findings; points and ``disc_centres`` are in mm (LPS). A canal's point
-    is the centre of the dural sac at the disc's mid-height, a foramen's its centre, a subarticular finding's the
-    lateral recess at the disc. Levels are counted upwards from the lowest disc that is not within the sacrum.
-    ``series`` holds SeriesInstanceUID and role in order of SeriesNumber.
+    ``severities`` and ``points`` have all 25 findings; points and ``disc_centres`` are in mm (LPS).
+    A canal's point is the centre of the dural sac at the disc's mid-height, a foramen's its centre,
+    a subarticular finding's the lateral recess at the disc. Levels are counted upwards from the
+    lowest disc outside the sacrum. ``series`` has SeriesInstanceUID and role in order of
+    SeriesNumber.
     """
 
     study_instance_uid: str
@@ -48,39 +49,40 @@ class PhantomTruth:
 def draw_burdens(
     rng: np.random.Generator, severities: Mapping[FindingKey, Severity] | None = None
 ) -> dict[FindingKey, float]:
-    """How far each of the 25 findings has gone: 0–1 normal or mild, 1–2 moderate, 2–3 severe.
+    """The burden of each of the 25 findings: 0–1 normal or mild, 1–2 moderate, 2–3 severe.
 
-    Findings of one level, and less so of one patient, are correlated. Given ``severities`` replace the drawn
-    grades and keep the drawn place within the grade.
+    Findings of one level and, less so, of one patient are correlated. ``severities`` replace the
+    random ones; the position within the grade remains random.
     """
-    given = severities or {}
+    fixed = severities or {}
     patient = rng.standard_normal()
     levels = dict(zip(Level, rng.standard_normal(len(Level)), strict=True))
-    own = math.sqrt(1 - _PATIENT_SHARE - _LEVEL_SHARE)
+    residual = math.sqrt(1 - _PATIENT_SHARE - _LEVEL_SHARE)
     burdens = {}
     for key in ALL_FINDINGS:
         latent = (
             math.sqrt(_PATIENT_SHARE) * patient
             + math.sqrt(_LEVEL_SHARE) * levels[key.level]
-            + own * rng.standard_normal()
+            + residual * rng.standard_normal()
         )
         share = 0.5 * (1 + math.erf(latent / math.sqrt(2)))
         burden = _burden(share, *PRIORS[key.condition][list(Level).index(key.level)])
-        if key in given:
-            burden = list(Severity).index(given[key]) + burden % 1
+        if key in fixed:
+            burden = list(Severity).index(fixed[key]) + burden % 1
         burdens[key] = burden
     return burdens
 
 
 def severity(burden: float) -> Severity:
-    """The grade of a burden of 0–3."""
+    """The severity of a burden of 0–3."""
     return list(Severity)[min(2, int(burden))]
 
 
 def measure(burden: float, healthy: float, mild: float, moderate: float, worst: float) -> float:
-    """A length or share at a burden: from healthy, by the two limits between the grades, to the worst.
+    """A length or share at a burden (0–3), interpolated between four values.
 
-    Most normal findings stay near the healthy value: within that grade the change goes with the square.
+    ``healthy`` is at 0, ``mild`` and ``moderate`` are the limits between the grades (1 and 2),
+    ``worst`` is at 3. Below 1 the change is quadratic: most normal findings are near ``healthy``.
     """
     at = burden if burden > 1 else burden**2
     return float(np.interp(at, (0, 1, 2, 3), (healthy, mild, moderate, worst)))

@@ -1,4 +1,4 @@
-"""A study's labelled findings on its images: the slices each can be learnt from."""
+"""A study's annotated findings on its images, and the slices each can be trained on."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,23 +6,23 @@ from dataclasses import dataclass
 import numpy as np
 from pydicom.dataset import Dataset
 
-from lumbar.dicom.discover import find_instances
+from lumbar.dicom.discover import MRInstance, find_instances
 from lumbar.dicom.slice_reader import SliceReader
 from lumbar.errors import NotAnalysable
 from lumbar.spine.anatomy import FindingKey, Level, Role, Severity
 from lumbar.spine.candidates import REACH_MM
 from lumbar.spine.slices import SliceHeader, Vector
-from lumbar.training.rsna_dataset import Dropped, Study
+from lumbar.training.rsna_dataset import Exclusion, Study
 
-NEIGHBOURS = 2  # slices beside the labelled one, of those within reach
-MISNAMED_MM = (
-    12.0  # by which a mark lies nearer to the marks of another level than to those of its own
-)
+# How many slices next to the annotated one are used, of those within reach.
+NEIGHBOURS = 2
+# An annotation is excluded if another level's annotations are closer than its own level's by more.
+MISLABELLED_MM = 12.0
 
 
 @dataclass(frozen=True)
-class MarkedFinding:
-    """A labelled finding; ``point`` is in mm (LPS), ``slices`` has the labelled one first, then its neighbours."""
+class AnnotatedFinding:
+    """A labelled finding; ``point`` in mm (LPS), ``slices``: the annotated one, then neighbours."""
 
     key: FindingKey
     severity: Severity
@@ -31,93 +31,115 @@ class MarkedFinding:
 
 
 @dataclass(frozen=True)
-class MarkedStudy:
-    """``header`` is of any of its images; ``by_role`` has all slices of the series described so."""
+class AnnotatedStudy:
+    """A study's usable findings; ``header`` is that of any image.
+
+    ``by_role`` has all slices of the series that the table describes as that role.
+    """
 
     study: Study
     reader: SliceReader
     header: Dataset
     by_role: Mapping[Role, tuple[SliceHeader, ...]]
-    findings: tuple[MarkedFinding, ...]
-    dropped: tuple[Dropped, ...]
+    findings: tuple[AnnotatedFinding, ...]
+    exclusions: tuple[Exclusion, ...]
 
 
-def mark(study: Study) -> MarkedStudy | Dropped:
-    """Puts a study's labels onto its images; a series is read for what the table describes it as."""
+def locate_annotations(study: Study) -> AnnotatedStudy | Exclusion:
+    """A study's annotations in patient coordinates; a series has the role stated in the table."""
     try:
         instances, refused = find_instances(study.folder, study.folder)
     except NotAnalysable as error:
-        return Dropped(study.name, "", str(error))
-    files = {f"{found.path.parent.name}/{found.path.stem}": found.slices[0] for found in instances}
-    dropped = [Dropped(study.name, "", f"an image: {file.reason}") for file in refused]
-    by_role = {
-        role: tuple(
-            header
-            for found in instances
-            if study.series.get(found.path.parent.name) is role
-            for header in found.slices[:1]
-        )
-        for role in Role
-    }
-    findings: list[MarkedFinding] = []
-    for key in sorted(study.severities.keys() & study.marks.keys()):
-        placed = study.marks[key]
-        header = files.get(f"{placed.series}/{placed.instance}")
-        role = key.condition.role
-        if header is None:
-            why = "its labelled image is missing or cannot be read"
-        elif study.series.get(placed.series) is not role:
-            why = f"it is marked on a series that is no {role.label}"
-        elif not header.contains(placed.x, placed.y):
-            why = "its coordinates lie outside the image"
+        return Exclusion(study.name, "", str(error))
+    files = {f"{i.path.parent.name}/{i.path.stem}": i.slices[0] for i in instances}
+    exclusions = [Exclusion(study.name, "", f"an image: {file.reason}") for file in refused]
+    by_role = {role: _slices(instances, study.series, role) for role in Role}
+    findings: list[AnnotatedFinding] = []
+    for key in sorted(study.severities.keys() & study.annotations.keys()):
+        finding = _locate(study, key, files, by_role[key.condition.role])
+        if isinstance(finding, Exclusion):
+            exclusions.append(finding)
         else:
-            point = header.to_patient(placed.x, placed.y)
-            slices = (header, *_beside(header, point, by_role[role], role))
-            findings.append(MarkedFinding(key, study.severities[key], point, slices))
-            continue
-        dropped.append(Dropped(study.name, key.row_id("")[1:], why))
-    misnamed = _misnamed(findings)
-    dropped += [
-        Dropped(study.name, key.row_id("")[1:], f"it lies where {at.label} is")
-        for key, at in misnamed.items()
+            findings.append(finding)
+    mislabelled = _mislabelled(findings)
+    exclusions += [
+        Exclusion(study.name, key.row_id("")[1:], f"it lies where {level.label} is")
+        for key, level in mislabelled.items()
     ]
-    kept = tuple(finding for finding in findings if finding.key not in misnamed)
-    return MarkedStudy(
-        study, SliceReader(instances), instances[0].header, by_role, kept, tuple(dropped)
+    usable = tuple(finding for finding in findings if finding.key not in mislabelled)
+    return AnnotatedStudy(
+        study, SliceReader(instances), instances[0].header, by_role, usable, tuple(exclusions)
     )
 
 
-def _beside(
-    labelled: SliceHeader, point: Vector, slices: Iterable[SliceHeader], role: Role
+def _slices(
+    instances: Iterable[MRInstance], series: Mapping[str, Role], role: Role
+) -> tuple[SliceHeader, ...]:
+    """The first slice of every instance in a series of that role."""
+    return tuple(
+        header
+        for instance in instances
+        if series.get(instance.path.parent.name) is role
+        for header in instance.slices[:1]
+    )
+
+
+def _locate(
+    study: Study,
+    key: FindingKey,
+    files: Mapping[str, SliceHeader],
+    slices: Iterable[SliceHeader],
+) -> AnnotatedFinding | Exclusion:
+    """One finding; ``files`` by series folder and file stem, ``slices`` those of its role."""
+    annotation, role = study.annotations[key], key.condition.role
+    header = files.get(f"{annotation.series}/{annotation.instance}")
+    if header is None:
+        reason = "its annotated image is missing or cannot be read"
+    elif study.series.get(annotation.series) is not role:
+        reason = f"it is annotated on a series that is not {role.label}"
+    elif not header.contains(annotation.x, annotation.y):
+        reason = "its coordinates lie outside the image"
+    else:
+        point = header.to_patient(annotation.x, annotation.y)
+        neighbours = _neighbours(header, point, slices, role)
+        return AnnotatedFinding(key, study.severities[key], point, (header, *neighbours))
+    return Exclusion(study.name, key.row_id("")[1:], reason)
+
+
+def _neighbours(
+    annotated: SliceHeader, point: Vector, slices: Iterable[SliceHeader], role: Role
 ) -> Sequence[SliceHeader]:
-    """The nearest others on which the point is within reach, as the worker would be offered them."""
+    """The nearest other slices with the point within reach: the worker's candidates."""
     near = [
         s
         for s in slices
-        if s != labelled
+        if s != annotated
         and abs(s.distance(point)) <= REACH_MM[role]
         and s.contains(*s.to_pixel(point))
     ]
     return sorted(near, key=lambda s: abs(s.distance(point)))[:NEIGHBOURS]
 
 
-def _misnamed(findings: Sequence[MarkedFinding]) -> dict[FindingKey, Level]:
-    """Those whose mark lies among the marks of another level, as L5/S1 is confused, and that level."""
-    found = {}
+def _mislabelled(findings: Sequence[AnnotatedFinding]) -> dict[FindingKey, Level]:
+    """Findings annotated at another level, as happens with L5/S1, and that level."""
+    levels = {}
     for finding in findings:
-        others = [f for f in findings if f.key != finding.key]
-        middles = {
-            level: np.median([f.point for f in others if f.key.level is level], axis=0)
-            for level in Level
-            if any(f.key.level is level for f in others)
-        }
-        if finding.key.level not in middles:
+        centres = _level_centres([f for f in findings if f.key != finding.key])
+        if finding.key.level not in centres:
             continue
-        away = {
-            level: float(np.linalg.norm((finding.point - middle)[1:]))
-            for level, middle in middles.items()
+        distances = {
+            level: float(np.linalg.norm((finding.point - centre)[1:]))
+            for level, centre in centres.items()
         }
-        nearest = min(away, key=lambda level: away[level])
-        if away[finding.key.level] - away[nearest] > MISNAMED_MM:
-            found[finding.key] = nearest
-    return found
+        nearest = min(distances, key=lambda level: distances[level])
+        if distances[finding.key.level] - distances[nearest] > MISLABELLED_MM:
+            levels[finding.key] = nearest
+    return levels
+
+
+def _level_centres(findings: Iterable[AnnotatedFinding]) -> dict[Level, Vector]:
+    """The median annotated point of each level, mm (LPS)."""
+    points: dict[Level, list[Vector]] = {}
+    for finding in findings:
+        points.setdefault(finding.key.level, []).append(finding.point)
+    return {level: np.median(points[level], axis=0) for level in Level if level in points}

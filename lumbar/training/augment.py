@@ -1,7 +1,7 @@
-"""What training does to a crop at random: what a locator, a patient and a scanner may do to it, and no more.
+"""Random augmentation of training crops, within what locator, patient and scanner can cause.
 
-A sagittal crop is never mirrored: that exchanges front and back, and no patient looks so. A mirrored axial crop is one
-of the other side, and its label is exchanged too.
+A sagittal crop is never mirrored: that would exchange front and back, which no patient shows. A
+mirrored axial crop shows the other side, so its condition is exchanged too.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from lumbar.spine.anatomy import Condition, Role
 from lumbar.spine.crops import CROP_MM, SIDE
 from lumbar.training.crop_files import MARGIN
 
-# Standard deviation in mm along each axis of the level locator's own error (docs/model-card.md).
+# Standard deviation of the level locator's error along each axis, mm (docs/model-card.md).
 LOCATOR_MM = {Role.SAGITTAL_T2: 1.3, Role.SAGITTAL_T1: 1.3, Role.AXIAL_T2: 1.6}
 MAX_MM = 5.0
 MIRRORED = {
@@ -28,21 +28,31 @@ Crop = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Amounts:
-    """How much of everything."""
+    """The strength of each augmentation."""
 
-    turn_deg: float = 5.0  # standard deviation of the rotation
-    zoom: float = 0.1  # at most, as a share, either way
-    brightness: float = 0.4  # likewise of the gain, and of the gamma
-    slope: float = 0.4  # at most, of the gain from edge to edge: a coil's
-    noise: float = 0.1  # at most, of the full range
-    blur: float = 4.0  # pixels, at most; a scanner's own pixel is three to four of a crop's
-    flip: bool = True  # mirror axial crops, every second one
+    # Standard deviation of the rotation, degrees; the rotation is clipped to ±15.
+    turn_deg: float = 5.0
+    # Maximum log zoom, either way.
+    zoom: float = 0.1
+    # Maximum log gain and log gamma, either way.
+    brightness: float = 0.4
+    # Maximum log gain from edge to edge, as of a surface coil.
+    slope: float = 0.4
+    # Maximum noise, share of the full range.
+    noise: float = 0.1
+    # Maximum blur, pixels; one scanner pixel is three to four pixels of a crop.
+    blur: float = 4.0
+    # Mirror every second axial crop.
+    flip: bool = True
 
 
 def augmented(
     rng: Rng, image: NDArray[np.uint8], condition: Condition, amounts: Amounts
 ) -> tuple[Crop, Condition]:
-    """A kept crop with its margin to one of (224, 224), 0–1, and the condition that it shows then."""
+    """A random variant of a stored crop, and the condition that the variant shows.
+
+    ``image`` is (224 + 2 * MARGIN,) squared, 0–255; the variant is (224, 224), 0–1.
+    """
     role = condition.role
     angle = np.deg2rad(np.clip(rng.normal(0, amounts.turn_deg), -15, 15))
     zoom = np.exp(rng.uniform(-amounts.zoom, amounts.zoom))
@@ -51,38 +61,36 @@ def augmented(
     if amounts.flip and role is Role.AXIAL_T2 and rng.random() < 0.5:
         turn = turn @ np.diag([-1.0, 1.0])
         condition = MIRRORED[condition]
-    seen = _cut(image, turn, shift)
+    crop = _warp(image, turn, shift)
     if rng.random() < 0.3:
-        seen = np.asarray(
-            cv2.GaussianBlur(seen, (0, 0), rng.uniform(0.3, max(0.31, amounts.blur))),
-            dtype=np.float32,
-        )
+        sigma = rng.uniform(0.3, max(0.31, amounts.blur))
+        crop = np.asarray(cv2.GaussianBlur(crop, (0, 0), sigma), dtype=np.float32)
     gain, gamma = np.exp(rng.uniform(-amounts.brightness, amounts.brightness, 2))
-    seen = np.float32(gain) * np.power(seen, np.float32(gamma)) * _sloping(rng, amounts.slope)
+    crop = np.float32(gain) * np.power(crop, np.float32(gamma)) * _coil_gain(rng, amounts.slope)
     if rng.random() < 0.7:
-        coarse = int(rng.integers(2, 5))  # a scanner's pixel in pixels of the crop
+        # Size of a scanner pixel in pixels of the crop.
+        coarse = int(rng.integers(2, 5))
         grain = rng.standard_normal((SIDE // coarse, SIDE // coarse), dtype=np.float32)
-        spread = cv2.resize(grain, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
-        seen = np.asarray(
-            seen + spread * np.float32(rng.uniform(0, amounts.noise)), dtype=np.float32
-        )
-    return np.asarray(seen, dtype=np.float32).clip(0, 1), condition
+        noise = cv2.resize(grain, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+        level = np.float32(rng.uniform(0, amounts.noise))
+        crop = np.asarray(crop + noise * level, dtype=np.float32)
+    return np.asarray(crop, dtype=np.float32).clip(0, 1), condition
 
 
-def _sloping(rng: Rng, most: float) -> Crop:
-    """A gain that rises along a random direction, one in the middle."""
+def _coil_gain(rng: Rng, limit: float) -> Crop:
+    """A gain that rises in a random direction and is 1 at the centre."""
     along = np.linspace(-0.5, 0.5, SIDE, dtype=np.float32)
-    down, right = np.exp(rng.uniform(-most, most)), np.exp(rng.uniform(-most, most))
-    sloping: Crop = np.power(np.float32(down), along)[:, None] * np.power(np.float32(right), along)
-    return sloping
+    down, right = np.exp(rng.uniform(-limit, limit)), np.exp(rng.uniform(-limit, limit))
+    gain: Crop = np.power(np.float32(down), along)[:, None] * np.power(np.float32(right), along)
+    return gain
 
 
-def _cut(image: NDArray[np.uint8], turn: NDArray[np.float64], shift: NDArray[np.float64]) -> Crop:
-    """``turn`` leads from the crop's pixels to the kept image's, both about their middles."""
-    middle = np.full(2, (SIDE - 1) / 2)
-    to_image = np.column_stack([turn, middle + MARGIN + shift - turn @ middle])
+def _warp(image: NDArray[np.uint8], turn: NDArray[np.float64], shift: NDArray[np.float64]) -> Crop:
+    """``turn`` (2, 2) maps pixels of the crop to pixels of the image, both about their centres."""
+    centre = np.full(2, (SIDE - 1) / 2)
+    to_image = np.column_stack([turn, centre + MARGIN + shift - turn @ centre])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    seen = cv2.warpAffine(
+    crop = cv2.warpAffine(
         image, to_image, (SIDE, SIDE), flags=flags, borderMode=cv2.BORDER_REPLICATE
     )
-    return np.asarray(seen / np.float32(255), dtype=np.float32)
+    return np.asarray(crop / np.float32(255), dtype=np.float32)

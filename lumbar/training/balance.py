@@ -1,4 +1,4 @@
-"""Rare grades seen more often and weighing more; and what that does to a network's probabilities undone again."""
+"""Class balance: oversampling and class weights, and the prior correction that undoes both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,32 +11,39 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Balance:
-    """Of a set with so many crops of each class: how likely each crop is drawn, and how much each class weighs.
+    """Sampling probability of each crop and weight of each class.
 
-    ``chances`` sum to 1 over the crops; ``weights`` are such that a drawn crop weighs 1 on average.
+    ``sampling`` is (crops,) and sums to 1; ``weights`` is (classes,), scaled so that a sampled
+    crop has weight 1 on average. ``natural`` and ``effective`` are (classes,) and sum to 1.
     """
 
-    chances: Floats
+    sampling: Floats
     weights: Floats
-    natural: Floats  # the classes' shares as they are
-    learnt: Floats  # as the network sees them, drawn and weighed
+    # The classes' shares in the data.
+    natural: Floats
+    # The classes' shares that the network is trained with, sampled and weighted.
+    effective: Floats
 
     @property
     def correction(self) -> Floats:
-        """What to add to the network's log-probabilities, so that they hold for the natural shares."""
-        return np.log(self.natural) - np.log(self.learnt)
+        """What to add to the log-probabilities so that the natural shares are the prior."""
+        return np.log(self.natural) - np.log(self.effective)
 
 
 def balance(
     labels: Sequence[int], classes: int, oversampling: float, class_weight: float
 ) -> Balance:
-    """``labels``: each crop's class, 0 to ``classes`` - 1. A class without crops counts as if it had half of one."""
+    """The balance of crops with these class labels, each from 0 to ``classes`` - 1.
+
+    ``oversampling`` and ``class_weight`` (0–1): see ``NetworkRecipe``. A class without crops counts
+    as if it had half a crop.
+    """
     counts = np.maximum(np.bincount(labels, minlength=classes).astype(float), 0.5)
     natural = counts / counts.sum()
-    chances = np.power(natural, -oversampling)[np.asarray(labels)]
-    chances /= chances.sum()
-    drawn = np.power(natural, 1 - oversampling)
-    drawn /= drawn.sum()
+    sampling = np.power(natural, -oversampling)[np.asarray(labels)]
+    sampling /= sampling.sum()
+    sampled = np.power(natural, 1 - oversampling)
+    sampled /= sampled.sum()
     weights = np.power(natural, -class_weight)
-    weights /= (drawn * weights).sum()
-    return Balance(chances, weights, natural, drawn * weights)
+    weights /= (sampled * weights).sum()
+    return Balance(sampling, weights, natural, sampled * weights)

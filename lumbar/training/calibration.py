@@ -1,82 +1,103 @@
-"""Probabilities that can be taken at their word: the priors put right, one temperature, an offset for each class.
+"""Calibrated probabilities: prior correction, one temperature, one offset per class.
 
-Guo et al., On Calibration of Modern Neural Networks, ICML 2017. All are folded into the network's last layer, so that
-whatever reads the weights, in whatever format, gets calibrated probabilities.
+Guo et al., On Calibration of Modern Neural Networks, ICML 2017. All three are folded into the
+network's last layer, so whatever reads the weights, in whatever format, gets calibrated
+probabilities.
 """
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
+from scipy import optimize
+from scipy.special import log_softmax, softmax
 
 from lumbar.networks.classifiers import OUTPUT_LAYER
 
 Floats = NDArray[np.floating]
 BINS = 10
-SHARPEST, FLATTEST = 4.0, 0.25  # of one over the temperature
-OFFSETS_WITHIN = 0.5  # standard deviation that is expected of an offset: a rare class' is not fitted to a few crops
-STEPS = 100
+INVERSE_TEMPERATURE_BOUNDS = (0.25, 4.0)
+INVERSE_TEMPERATURE_PENALTY = 1e-6
+# Standard deviation of the offsets' Gaussian prior: a rare class is not fitted to a few crops.
+OFFSET_SD = 0.5
+MAX_ITERATIONS = 1000
 
 
-def corrected(
+def apply_calibration(
     probabilities: Floats, correction: Floats, temperature: float = 1.0
 ) -> NDArray[np.float64]:
-    """(n, classes) probabilities, their logarithms added to and divided by the temperature; rows sum to 1."""
-    logits = (np.log(np.maximum(probabilities.astype(float), 1e-12)) + correction) / temperature
-    logits -= logits.max(axis=1, keepdims=True)
-    exponents = np.exp(logits)
-    return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
+    """Adds the correction to the log-probabilities, divides by the temperature and normalises.
+
+    ``probabilities`` (n, classes), 0–1; ``correction`` (classes,); the rows of the result sum to 1.
+    """
+    return np.asarray(softmax((_logarithms(probabilities) + correction) / temperature, axis=1))
 
 
 def log_loss(probabilities: Floats, labels: NDArray[np.integer]) -> float:
-    """Mean surprise in nats at the true classes."""
+    """Mean cross-entropy in nats; probabilities (n, classes) are clipped to at least 1e-12."""
     return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12)).mean())
 
 
-def fitted(
+def calibration_loss(
+    parameters: Floats, logits: Floats, labels: NDArray[np.integer]
+) -> tuple[float, NDArray[np.float64]]:
+    """Penalised mean cross-entropy of ``logits`` (n, classes) in nats, and its gradient.
+
+    ``parameters``: the inverse temperature, then an offset per class. A Gaussian prior keeps the
+    offsets near 0 (``OFFSET_SD``) and, very weakly, the inverse temperature near 1.
+    """
+    inverse, offsets, count = parameters[0], parameters[1:], len(labels)
+    scaled = inverse * logits + offsets
+    residuals = softmax(scaled, axis=1)
+    residuals[np.arange(count), labels] -= 1
+    surprise = -log_softmax(scaled, axis=1)[np.arange(count), labels].sum()
+    strength = np.array([INVERSE_TEMPERATURE_PENALTY, *[1 / OFFSET_SD**2] * len(offsets)])
+    deviation = np.array([inverse - 1, *offsets])
+    slope = np.array([(residuals * logits).sum(), *residuals.sum(axis=0)]) + strength * deviation
+    return float(surprise + strength @ deviation**2 / 2) / count, slope / count
+
+
+def fit_calibration(
     probabilities: Floats, correction: Floats, labels: NDArray[np.integer], *, offsets: bool = True
 ) -> tuple[NDArray[np.float64], float]:
-    """The correction with an offset added for each class, and the temperature, .25 to 4, that lose least together.
+    """The correction, with an offset added per class, and the temperature that minimise the loss.
 
-    Without ``offsets`` the correction stays as it is: of views, the shares of the classes are the data set's making.
-    The priors' correction is where the fit begins; it is a logistic regression on the logarithms, by Newton's method.
+    ``probabilities`` (n, classes), 0–1, uncorrected; ``correction`` (classes,): the prior
+    correction, with which the fit starts. The temperature is from 0.25 to 4. Without ``offsets``
+    the correction stays as it is: the class shares of the views are an artefact of the data set.
     """
-    logits = np.log(np.maximum(probabilities.astype(float), 1e-12)) + correction
-    count, classes = logits.shape
-    # what each unknown adds to each logit: one over the temperature, then an offset a class
-    adds = np.concatenate(
-        [logits[:, None, :], np.broadcast_to(np.eye(classes), (count, classes, classes))], axis=1
+    logits = _logarithms(probabilities) + correction
+    classes = logits.shape[1]
+    offset_bounds = (None, None) if offsets else (0.0, 0.0)
+    fit = optimize.minimize(
+        calibration_loss,
+        np.array([1.0, *np.zeros(classes)]),
+        (logits, labels),
+        method="L-BFGS-B",
+        jac=True,
+        bounds=[INVERSE_TEMPERATURE_BOUNDS, *[offset_bounds] * classes],
+        options={"ftol": 0.0, "gtol": 1e-9, "maxiter": MAX_ITERATIONS},
     )
-    expected = np.concatenate([[1.0], np.zeros(classes)])
-    strength = np.diag([1e-6, *[1 / OFFSETS_WITHIN**2 if offsets else 1e12] * classes])
-    unknowns, truth = expected.copy(), np.eye(classes)[labels]
-    for _ in range(STEPS):
-        given = np.einsum("nuc,u->nc", adds, unknowns)
-        given = np.exp(given - given.max(axis=1, keepdims=True))
-        given /= given.sum(axis=1, keepdims=True)
-        mean = np.einsum("nuc,nc->nu", adds, given)
-        slope = np.einsum("nuc,nc->u", adds, given - truth) + strength @ (unknowns - expected)
-        bend = np.einsum("nuc,nvc,nc->uv", adds, adds, given) - mean.T @ mean + strength
-        step = np.linalg.solve(bend, slope)
-        unknowns = unknowns - step
-        unknowns[0] = np.clip(unknowns[0], FLATTEST, SHARPEST)
-        if np.abs(step).max() < 1e-6:
-            break
-    return correction + unknowns[1:] / unknowns[0], float(1 / unknowns[0])
+    inverse = float(fit.x[0])
+    return correction + fit.x[1:] / inverse, 1 / inverse
 
 
 def expected_calibration_error(probabilities: Floats, labels: NDArray[np.integer]) -> float:
-    """Between the highest probability and how often it is right, 0–1, over ``BINS`` bins of equal width."""
-    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    bins = np.minimum((sure * BINS).astype(int), BINS - 1)
-    shares = [
-        (bins == b).mean() * abs(sure[bins == b].mean() - right[bins == b].mean())
+    """Expected calibration error (ECE) of the highest probability, 0–1, over ``BINS`` bins."""
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    gaps = [
+        (bins == b).mean() * abs(confidence[bins == b].mean() - correct[bins == b].mean())
         for b in np.unique(bins)
     ]
-    return float(sum(shares))
+    return float(sum(gaps))
 
 
-def calibrate(network: keras.Model, correction: Floats, temperature: float) -> None:
-    """Changes the network's last layer so that it gives what ``corrected`` makes of it."""
+def calibrate_network(network: keras.Model, correction: Floats, temperature: float) -> None:
+    """Folds the correction (classes,) and the temperature into the network's last layer."""
     layer = network.get_layer(OUTPUT_LAYER)
     kernel, bias = layer.get_weights()
     layer.set_weights([kernel / temperature, (bias + correction) / temperature])
+
+
+def _logarithms(probabilities: Floats) -> NDArray[np.float64]:
+    return np.asarray(np.log(np.maximum(probabilities.astype(float), 1e-12)))

@@ -1,7 +1,7 @@
-"""The crops to learn from: cut by the worker's own code, kept as 8-bit PNG, made by all cores and made once.
+"""The training crops: cut by the worker's own code and stored as 8-bit PNG, on all cores, once.
 
-A study's crops lie in a folder named by what they were cut from, its labels and its files; the folder's name is the
-last thing that is changed, so it is whole or not there.
+A study's crops are in a folder named after a hash of its labels and files. The folder gets that
+name in the last step, so it is complete or absent.
 """
 
 import csv
@@ -23,31 +23,34 @@ from numpy.typing import NDArray
 from lumbar.errors import NotDicom, Permanent, WrongSetting
 from lumbar.spine.anatomy import Condition, FindingKey, Level
 from lumbar.spine.crops import CROP_MM, PREPROCESSING_VERSION, SIDE, crop
-from lumbar.spine.slices import SliceHeader
-from lumbar.training.annotations import MarkedFinding, MarkedStudy, mark
-from lumbar.training.demographics import Person, person_of
-from lumbar.training.rsna_dataset import Dropped, Study
+from lumbar.spine.slices import SliceHeader, Vector
+from lumbar.training.annotations import AnnotatedFinding, AnnotatedStudy, locate_annotations
+from lumbar.training.demographics import Demographics, demographics_of
+from lumbar.training.rsna_dataset import Exclusion, Study
 from lumbar.training.split import Part
 
-MARGIN = (
-    28  # pixels around a crop that are kept too, an eighth of its side: room to turn and to shift
-)
-MADE_BY = "2"  # of this file: another version makes other crops
-FOLDER = f"crops-{PREPROCESSING_VERSION}.{MADE_BY}"
-SPLIT, CUTS = "split.csv", "crops.csv"
-OFF_TARGET_MM = 15.0  # from every finding of the role: nearer than that, a crop still shows it
-ASIDE_MM, FAR_MM = (
-    (18.0, 70.0),
-    (12.0, 40.0),
-)  # of a crop off target: within its slice, and across the slices
+# Pixels stored around a crop, an eighth of its side: room for rotation and shift.
+MARGIN = 28
+# Raised when this module makes other crops from the same files.
+CROP_FILES_VERSION = "2"
+FOLDER = f"crops-{PREPROCESSING_VERSION}.{CROP_FILES_VERSION}"
+SPLIT, CROP_TABLE = "split.csv", "crops.csv"
+# Minimum distance of an off-target crop from every finding of the role: any closer, it shows it.
+OFF_TARGET_MM = 15.0
+# Distance of an off-target crop from its finding, within the slice and across the slices.
+IN_PLANE_MM, THROUGH_PLANE_MM = (18.0, 70.0), (12.0, 40.0)
+OFF_TARGET_ATTEMPTS = 20
 
 Rng = np.random.Generator
 
 
 @dataclass(frozen=True)
-class Cut(Person):
-    """One kept crop. ``rank`` 0 is the labelled slice, 1 and more its neighbours; ``on_target`` False shows none of the
-    conditions."""
+class CropFile(Demographics):
+    """One stored crop.
+
+    ``file`` is relative to ``FOLDER``. ``rank`` 0 is the annotated slice, from 1 its neighbours;
+    a crop that is not ``on_target`` shows none of the conditions.
+    """
 
     file: str
     study: str
@@ -62,162 +65,178 @@ class Cut(Person):
         return FindingKey(Condition(self.condition), Level(self.level))
 
 
-def cut_crops(
+def extract_crops(
     studies: Sequence[Study],
     folder: Path,
     advance: Callable[[int], None],
     processes: int | None = None,
-) -> tuple[list[Cut], list[Dropped]]:
-    """Crops of all studies, in their order, and what could not be used. What is there already is not cut again."""
+) -> tuple[list[CropFile], list[Exclusion]]:
+    """The crops of all studies, in order, and what was excluded; stored crops are reused."""
     folder = folder / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    cuts: list[Cut] = []
-    dropped: list[Dropped] = []
+    crops: list[CropFile] = []
+    exclusions: list[Exclusion] = []
     workers = min(processes or os.cpu_count() or 1, len(studies))
     with ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
-        for own, lost in pool.map(partial(_cut_study, folder), studies):
-            cuts += own
-            dropped += lost
+        for study_crops, excluded in pool.map(partial(_extract_study, folder), studies):
+            crops += study_crops
+            exclusions += excluded
             advance(1)
-    return cuts, dropped
+    return crops, exclusions
 
 
-def read_cut(folder: Path, cut: Cut) -> NDArray[np.uint8]:
-    """Its pixels with ``MARGIN`` around them."""
-    image = cv2.imread(str(folder / FOLDER / cut.file), cv2.IMREAD_GRAYSCALE)
+def read_crop(folder: Path, file: CropFile) -> NDArray[np.uint8]:
+    """The pixels of a stored crop with ``MARGIN`` around them, (280, 280), 0–255.
+
+    Raises:
+        Permanent: the file is missing or cannot be read.
+    """
+    image = cv2.imread(str(folder / FOLDER / file.file), cv2.IMREAD_GRAYSCALE)
     if image is None:
         raise Permanent(
-            f"the crop {cut.file} in {folder / FOLDER} is gone; remove that folder and begin again"
+            f"the crop {file.file} in {folder / FOLDER} is missing; "
+            "remove that folder and start again"
         )
     return np.asarray(image, dtype=np.uint8)
 
 
-def _cut_study(folder: Path, study: Study) -> tuple[list[Cut], list[Dropped]]:
-    """From the study's folder where there is one, else cut now."""
-    done = folder / f"{study.name}-{_origin(study)}"
+def _extract_study(folder: Path, study: Study) -> tuple[list[CropFile], list[Exclusion]]:
+    """One study's crops, from its folder if there is one."""
+    done = folder / f"{study.name}-{_source_hash(study)}"
     if done.exists():
-        return _read_tables(done / CUTS)
-    marked = mark(study)
-    if isinstance(marked, Dropped):
-        return [], [marked]
+        return _read_table(done / CROP_TABLE)
+    annotated = locate_annotations(study)
+    if isinstance(annotated, Exclusion):
+        return [], [annotated]
     staging = folder / f"{study.name}.staging"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
-    dropped = list(marked.dropped)
-    cuts = list(_cuts(staging, done.name, marked, dropped))
-    _write_tables(staging / CUTS, cuts, dropped)
+    exclusions = list(annotated.exclusions)
+    crops = list(_extract(staging, done.name, annotated, exclusions))
+    _write_table(staging / CROP_TABLE, crops, exclusions)
     staging.rename(done)
-    return cuts, dropped
+    return crops, exclusions
 
 
-def _origin(study: Study) -> str:
-    """Of what is said of a study and of its files, by their names, sizes and times."""
+def _source_hash(study: Study) -> str:
+    """Hash of a study's labels and of its files' names, sizes and times, 12 hexadecimal digits."""
     files = sorted(
         (str(f.relative_to(study.folder)), f.stat()) for f in study.folder.rglob("*") if f.is_file()
     )
-    said = (
+    source = (
         sorted(study.severities.items()),
-        sorted(study.marks.items()),
+        sorted(study.annotations.items()),
         sorted(study.series.items()),
         [(name, stat.st_size, stat.st_mtime_ns) for name, stat in files],
     )
-    return hashlib.sha256(repr(said).encode()).hexdigest()[:12]
+    # Crops and training states of earlier versions are named after this spelling: keep it.
+    spelling = repr(source).replace("Annotation(series=", "Mark(series=")
+    return hashlib.sha256(spelling.encode()).hexdigest()[:12]
 
 
-def _cuts(staging: Path, folder: str, marked: MarkedStudy, dropped: list[Dropped]) -> Iterator[Cut]:
-    rng = np.random.default_rng(int(hashlib.sha256(marked.study.name.encode()).hexdigest()[:8], 16))
-    about: dict[str, Any] = {
-        "study": marked.study.name,
-        **asdict(person_of(marked.header, marked.study.name)),
-    }
-    for finding in marked.findings:
+def _extract(
+    staging: Path, folder: str, annotated: AnnotatedStudy, exclusions: list[Exclusion]
+) -> Iterator[CropFile]:
+    study = annotated.study.name
+    rng = np.random.default_rng(int(hashlib.sha256(study.encode()).hexdigest()[:8], 16))
+    shared: dict[str, Any] = {"study": study, **asdict(demographics_of(annotated.header, study))}
+    for finding in annotated.findings:
         name, role = finding.key.row_id("")[1:], finding.key.condition.role
-        places = [(rank, s, *s.to_pixel(finding.point)) for rank, s in enumerate(finding.slices)]
-        for rank, s, column, row in (*places, *_off_target(rng, finding, marked)):
+        points = [(rank, s, *s.to_pixel(finding.point)) for rank, s in enumerate(finding.slices)]
+        for rank, s, column, row in (*points, *_off_target(rng, finding, annotated)):
             try:
-                seen = crop(marked.reader.read(s), s, column, row, CROP_MM[role], MARGIN)
+                image = crop(annotated.reader.read(s), s, column, row, CROP_MM[role], MARGIN)
             except NotDicom as error:
                 if rank == 0:
-                    dropped.append(
-                        Dropped(
-                            marked.study.name, name, f"its labelled image cannot be read: {error}"
-                        )
-                    )
+                    reason = f"its annotated image cannot be read: {error}"
+                    exclusions.append(Exclusion(study, name, reason))
                     break
                 continue
             file = f"{name}-{rank if rank >= 0 else 'none'}.png"
-            if not cv2.imwrite(str(staging / file), np.rint(seen * 255).astype(np.uint8)):
+            if not cv2.imwrite(str(staging / file), np.rint(image * 255).astype(np.uint8)):
                 raise Permanent(f"{staging / file} cannot be written; is the disk full?")
-            yield Cut(
+            yield CropFile(
                 file=f"{folder}/{file}",
                 condition=finding.key.condition,
                 level=finding.key.level,
                 severity=finding.severity,
                 on_target=rank >= 0,
                 rank=max(rank, 0),
-                **about,
+                **shared,
             )
 
 
 def _off_target(
-    rng: Rng, finding: MarkedFinding, marked: MarkedStudy
+    rng: Rng, finding: AnnotatedFinding, annotated: AnnotatedStudy
 ) -> Iterator[tuple[int, SliceHeader, float, float]]:
-    """At most one place that shows none of the role's findings: beside it on its slice, or on one far from it."""
-    labelled, role = finding.slices[0], finding.key.condition.role
-    points = [f.point for f in marked.findings if f.key.condition.role is role]
-    for _ in range(20):
+    """At most one point that shows none of the role's findings, with -1 as its rank.
+
+    It lies beside the finding on the annotated slice, or on a slice far from it.
+    """
+    role = finding.key.condition.role
+    findings = [f.point for f in annotated.findings if f.key.condition.role is role]
+    for _ in range(OFF_TARGET_ATTEMPTS):
         if rng.random() < 0.5:
-            angle, away = rng.uniform(0, 2 * np.pi), rng.uniform(*ASIDE_MM)
-            header = labelled
-            place = finding.point + away * (
-                np.cos(angle) * header.along_row + np.sin(angle) * header.down_column
-            )
+            header, point = _in_plane(rng, finding)
+            minimum = OFF_TARGET_MM
         else:
             far = [
                 s
-                for s in marked.by_role[role]
-                if FAR_MM[0] <= abs(s.distance(finding.point)) <= FAR_MM[1]
+                for s in annotated.by_role[role]
+                if THROUGH_PLANE_MM[0] <= abs(s.distance(finding.point)) <= THROUGH_PLANE_MM[1]
             ]
             if not far:
                 continue
             header = far[int(rng.integers(len(far)))]
-            place = header.to_patient(*header.to_pixel(finding.point))
-        near = min(float(np.linalg.norm(place - point)) for point in points)
-        column, row = header.to_pixel(place)
-        if near >= (OFF_TARGET_MM if header is labelled else FAR_MM[0]) and header.contains(
-            column, row
-        ):
+            point = header.to_patient(*header.to_pixel(finding.point))
+            minimum = THROUGH_PLANE_MM[0]
+        nearest = min(float(np.linalg.norm(point - other)) for other in findings)
+        column, row = header.to_pixel(point)
+        if nearest >= minimum and header.contains(column, row):
             yield -1, header, column, row
             return
 
 
-def _write_tables(table: Path, cuts: Sequence[Cut], dropped: Sequence[Dropped]) -> None:
-    """One file: the crops, then what was dropped."""
+def _in_plane(rng: Rng, finding: AnnotatedFinding) -> tuple[SliceHeader, Vector]:
+    """A random point (mm, LPS) beside the finding on its annotated slice."""
+    header = finding.slices[0]
+    angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(*IN_PLANE_MM)
+    direction = np.cos(angle) * header.along_row + np.sin(angle) * header.down_column
+    return header, finding.point + distance * direction
+
+
+def _write_table(table: Path, crops: Sequence[CropFile], exclusions: Sequence[Exclusion]) -> None:
+    """One file: the crops, an empty line, what was excluded."""
     with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([f.name for f in fields(Cut)])
-        writer.writerows(list(asdict(cut).values()) for cut in cuts)
+        writer.writerow([f.name for f in fields(CropFile)])
+        writer.writerows(list(asdict(crop_file).values()) for crop_file in crops)
         writer.writerow([])
-        writer.writerows([lost.study, lost.finding, lost.why] for lost in dropped)
+        writer.writerows([e.study, e.finding, e.reason] for e in exclusions)
 
 
-def _read_tables(table: Path) -> tuple[list[Cut], list[Dropped]]:
+def _read_table(table: Path) -> tuple[list[CropFile], list[Exclusion]]:
     with table.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     names, end = rows[0], rows.index([])
-    cuts = []
+    crops = []
     for row in rows[1:end]:
-        said = dict(zip(names, row, strict=True))
-        whole = {
-            "rank": int(said["rank"]),
-            **{n: said[n] == "True" for n in ("on_target", "synthetic")},
+        text = dict(zip(names, row, strict=True))
+        typed = {
+            "rank": int(text["rank"]),
+            "on_target": text["on_target"] == "True",
+            "synthetic": text["synthetic"] == "True",
         }
-        cuts.append(Cut(**(said | whole)))  # type: ignore[arg-type]
-    return cuts, [Dropped(*row) for row in rows[end + 1 :]]
+        crops.append(CropFile(**(text | typed)))  # type: ignore[arg-type]
+    return crops, [Exclusion(*row) for row in rows[end + 1 :]]
 
 
-def kept_crops(work: Path, part: Part, most: int) -> NDArray[np.float32]:
-    """Crops of a part of a training, (n, 224, 224), 0–1, evenly from all. Raises WrongSetting where there are none."""
+def stored_crops(work: Path, part: Part, limit: int) -> NDArray[np.float32]:
+    """At most ``limit`` crops of a training's part, evenly chosen: (n, 224, 224), 0–1.
+
+    Raises:
+        WrongSetting: the folder is not a training's work folder, or has no crops of that part.
+    """
     split = work / SPLIT
     if not split.is_file():
         raise WrongSetting(f"{work} has no {SPLIT}; name a training's work folder")
@@ -225,22 +244,24 @@ def kept_crops(work: Path, part: Part, most: int) -> NDArray[np.float32]:
         studies = {row["study_id"] for row in csv.DictReader(file) if row["part"] == part}
     files = sorted(f for study in studies for f in (work / FOLDER).glob(f"{study}-*/*.png"))
     if not files:
-        raise WrongSetting(f"{work} has no crops of the {part} part any more; train again")
-    chosen = files[:: -(-len(files) // most)]
-    return np.stack(
-        [as_read(np.asarray(cv2.imread(str(f), cv2.IMREAD_GRAYSCALE), np.uint8)) for f in chosen]
-    )
+        raise WrongSetting(f"{work} no longer has crops of the {part} part; train again")
+    chosen = files[:: -(-len(files) // limit)]
+    images = [np.asarray(cv2.imread(str(f), cv2.IMREAD_GRAYSCALE), np.uint8) for f in chosen]
+    return np.stack([worker_crop(image) for image in images])
 
 
 def noise_crops(count: int) -> NDArray[np.float32]:
-    """Smooth noise, (n, 224, 224), 0–1, where no crops are at hand."""
+    """Smooth noise, (n, 224, 224), 0–1, for use without crops."""
     rng = np.random.default_rng(1)
     grains = [rng.random((int(rng.integers(4, 60)),) * 2, dtype=np.float32) for _ in range(count)]
     smooth = [np.clip(cv2.resize(grain, (SIDE, SIDE)), 0, 1) for grain in grains]
     return np.asarray(np.stack(smooth), dtype=np.float32)
 
 
-def as_read(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """A kept crop as the worker cuts it, but for the rounding to 8 bits."""
+def worker_crop(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """A stored crop, without its margin, as the worker cuts it except for the 8-bit rounding.
+
+    (280, 280), 0–255, to (224, 224), 0–1.
+    """
     inner = np.ascontiguousarray(image[MARGIN:-MARGIN, MARGIN:-MARGIN])
     return np.asarray(inner / np.float32(255), dtype=np.float32)

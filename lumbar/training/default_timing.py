@@ -1,4 +1,4 @@
-"""Contrast where the headers do not tell it: files made anonymous often lack the times that make it."""
+"""Default TR and TE for series whose headers lack them; de-identification often removes them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,20 +14,21 @@ TIMES: Mapping[Role, tuple[float, float]] = {
 }
 
 
-def with_times(instances: Sequence[MRInstance], series: Mapping[str, Role]) -> list[MRInstance]:
-    """A study's instances; slices that tell neither repetition nor echo time get those of what their series is
-    described as.
+def with_default_times(
+    instances: Sequence[MRInstance], series: Mapping[str, Role]
+) -> list[MRInstance]:
+    """A study's instances; those with neither TR nor TE get the usual times of their series' role.
 
-    ``series``: by the name of its folder, as ``train_series_descriptions.csv`` has it.
+    ``series``: the role by the name of the series folder, from ``train_series_descriptions.csv``.
     """
-    return [_timed(found, series.get(found.path.parent.name)) for found in instances]
+    return [_timed(instance, series.get(instance.path.parent.name)) for instance in instances]
 
 
-def _timed(found: MRInstance, role: Role | None) -> MRInstance:
+def _timed(instance: MRInstance, role: Role | None) -> MRInstance:
     if role is None or any(
-        s.repetition_time is not None or s.echo_time is not None for s in found.slices
+        s.repetition_time is not None or s.echo_time is not None for s in instance.slices
     ):
-        return found
+        return instance
     repetition, echo = TIMES[role]
-    slices = tuple(replace(s, repetition_time=repetition, echo_time=echo) for s in found.slices)
-    return MRInstance(found.path, found.header, slices)
+    slices = tuple(replace(s, repetition_time=repetition, echo_time=echo) for s in instance.slices)
+    return MRInstance(instance.path, instance.header, slices)

@@ -1,4 +1,4 @@
-"""Whose a study is, on which scanner it was made, and which part of the data the patient belongs to."""
+"""Patient demographics and scanner of a study, and the part of the data set it belongs to."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -12,12 +12,17 @@ from lumbar.spine.anatomy import Severity
 from lumbar.training.rsna_dataset import Study
 from lumbar.training.split import Part, split
 
-PHANTOM = "SYNTHETIC PHANTOM"  # in the InstitutionName of ours
+# InstitutionName of the phantoms.
+PHANTOM = "SYNTHETIC PHANTOM"
 
 
 @dataclass(frozen=True)
-class Person:
-    """``patient`` is only a hash; sex, age (years) and scanner (manufacturer, tesla) are empty where none is said."""
+class Demographics:
+    """Patient and scanner of a study.
+
+    ``patient`` is a hash, never the identifier. ``sex``, ``age`` (years) and ``scanner``
+    (manufacturer, tesla) are empty where the header lacks them.
+    """
 
     patient: str
     sex: str
@@ -26,47 +31,50 @@ class Person:
     synthetic: bool
 
 
-def people_of(studies: Iterable[Study]) -> dict[str, Person]:
-    """By study, of those of which any file can be read."""
+def demographics_by_study(studies: Iterable[Study]) -> dict[str, Demographics]:
+    """Demographics by study name; a study without a readable file is left out."""
     headers = ((study.name, _first_header(study)) for study in studies)
-    return {name: person_of(header, name) for name, header in headers if header is not None}
+    return {name: demographics_of(header, name) for name, header in headers if header is not None}
 
 
-def parts_of(studies: Iterable[Study], people: Mapping[str, Person], seed: int) -> dict[str, Part]:
-    """By study the part of its patient, of all who have labels, whatever becomes of their images."""
-    grades: dict[str, list[Severity]] = {}
-    named = {
+def parts_by_study(
+    studies: Iterable[Study], people: Mapping[str, Demographics], seed: int
+) -> dict[str, Part]:
+    """The part of each labelled study's patient, whether or not its images are usable."""
+    severities: dict[str, list[Severity]] = {}
+    patients = {
         study.name: people[study.name].patient
         for study in studies
         if study.name in people and study.severities
     }
     for study in studies:
-        if study.name in named:
-            grades.setdefault(named[study.name], []).extend(study.severities.values())
-    parts = split(grades, seed)
-    return {study: parts[patient] for study, patient in named.items()}
+        if study.name in patients:
+            severities.setdefault(patients[study.name], []).extend(study.severities.values())
+    parts = split(severities, seed)
+    return {study: parts[patient] for study, patient in patients.items()}
 
 
 def split_sha256(parts: Mapping[str, Part]) -> str:
-    """What tells whether two splits are one."""
+    """Digest of a split, hexadecimal: equal for equal splits."""
     return hashlib.sha256(
         "".join(f"{study} {part}\n" for study, part in sorted(parts.items())).encode()
     ).hexdigest()
 
 
-def person_of(header: Dataset, study: str) -> Person:
-    """Of any header of a study; one without PatientID is a patient of its own."""
-    return Person(
+def demographics_of(header: Dataset, study: str) -> Demographics:
+    """From any header of a study; without a PatientID the study counts as a patient of its own."""
+    scanner = f"{header.get('Manufacturer') or ''} {header.get('MagneticFieldStrength') or ''}"
+    return Demographics(
         patient=hashlib.sha256(f"{header.get('PatientID') or study}".encode()).hexdigest()[:16],
         sex=str(header.get("PatientSex") or ""),
         age=_age(header.get("PatientAge"), header.get("PatientBirthDate"), header.get("StudyDate")),
-        scanner=f"{header.get('Manufacturer') or ''} {header.get('MagneticFieldStrength') or ''}".strip(),
+        scanner=scanner.strip(),
         synthetic=str(header.get("InstitutionName") or "") == PHANTOM,
     )
 
 
 def _first_header(study: Study) -> Dataset | None:
-    """Of the first of a study's files that can be read."""
+    """The header of the study's first readable file."""
     for file in sorted(study.folder.rglob("*.dcm")):
         try:
             return read_header(file)
@@ -75,12 +83,12 @@ def _first_header(study: Study) -> Dataset | None:
     return None
 
 
-def _age(age: object, born: object, taken: object) -> str:
-    """In years, from PatientAge (``063Y``) or from the dates; empty where neither says."""
+def _age(age: object, birth_date: object, study_date: object) -> str:
+    """In years, from PatientAge (``063Y``) or the two dates; empty if neither is usable."""
     text = str(age or "")
     if text.endswith("Y") and text[:-1].isdigit():
         return str(int(text[:-1]))
-    first, last = str(born or ""), str(taken or "")
+    first, last = str(birth_date or ""), str(study_date or "")
     if len(first) == len(last) == 8 and (first + last).isdigit():
         return str(int(last[:4]) - int(first[:4]) - (last[4:] < first[4:]))
     return ""

@@ -1,4 +1,4 @@
-"""The whole pipeline against a data set's labels: studies read as the worker reads them, points found, not given."""
+"""Evaluates the whole pipeline on a labelled data set: studies are analysed as by the worker."""
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
@@ -14,10 +14,15 @@ from lumbar.errors import NotAnalysable, WrongSetting
 from lumbar.phantoms.dataset import PHANTOM_TRUTH
 from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Role, Severity
 from lumbar.spine.findings import Finding
-from lumbar.training.default_timing import with_times
-from lumbar.training.demographics import Person, parts_of, people_of, split_sha256
-from lumbar.training.metrics import VIEWS, Scored, views_right
-from lumbar.training.rsna_dataset import Study, read_data_set, severities_of
+from lumbar.training.default_timing import with_default_times
+from lumbar.training.demographics import (
+    Demographics,
+    demographics_by_study,
+    parts_by_study,
+    split_sha256,
+)
+from lumbar.training.metrics import VIEWS, ScoredFinding, correct_views
+from lumbar.training.rsna_dataset import Study, read_data_set, read_severities
 from lumbar.training.split import Part
 
 GROUPS: Mapping[Role, str] = {
@@ -25,23 +30,24 @@ GROUPS: Mapping[Role, str] = {
     Role.SAGITTAL_T1: "foraminal",
     Role.AXIAL_T2: "subarticular",
 }
-# What the pipeline makes of a study: 25 findings, and of the graded ones what VGG16 says of the chosen view, as in
-# CLASSES["condition"]. Raises NotAnalysable.
-Read = Callable[
+# The pipeline's result for a study: 25 findings and, of the graded ones, VGG16's probabilities of
+# the chosen view, as in CLASSES["condition"]. Raises NotAnalysable.
+Analyse = Callable[
     [Sequence[MRInstance]], tuple[Sequence[Finding], Mapping[FindingKey, Sequence[float]]]
 ]
+UNIFORM = (1 / 3, 1 / 3, 1 / 3)
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A labelled finding and what was made of it.
+class EvaluatedFinding:
+    """A labelled finding and the pipeline's result.
 
-    ``label`` is the reader's severity, ``truth`` the phantom's where it is one; 0 to 2. ``probabilities`` and
-    ``conditions`` are None where the finding was not assessed.
+    ``label`` is the reader's severity and ``truth`` the phantom's, if it is one; 0 to 2.
+    ``probabilities`` (severities) and ``conditions`` (views) are None if it was not assessed.
     """
 
     study: str
-    person: Person
+    person: Demographics
     key: FindingKey
     label: int
     truth: int | None
@@ -54,36 +60,39 @@ class Judged:
         return GROUPS[self.key.condition.role]
 
     @property
-    def shown(self) -> bool:
+    def view_correct(self) -> bool:
         """Whether VGG16 recognises the view."""
         if self.conditions is None:
             return False
         label = np.array([VIEWS.index(self.key.condition)])
-        return bool(views_right(np.array([self.conditions], float), label)[0])
+        return bool(correct_views(np.array([self.conditions], float), label)[0])
 
 
 def evaluate_bundle(
     data: Path,
     part: Part | None,
-    learnt: Mapping[str, Any],
-    read: Read,
+    training_data: Mapping[str, Any],
+    analyse: Analyse,
     stage: Callable[[str, int], Callable[[int], None]],
-) -> list[Judged]:
-    """Every labelled finding of the studies of a part; of all studies where None.
+) -> list[EvaluatedFinding]:
+    """Every labelled finding of the part's studies; of all studies if ``part`` is None.
 
-    ``learnt``: what the bundle's description says of the data it has learnt from. Raises WrongSetting where the data
-    are not in the layout, or a part is asked for and they are not those data, or the part holds no study.
+    ``training_data``: ``data`` in the bundle's description, which identifies its split.
+
+    Raises:
+        WrongSetting: the data are not in the RSNA 2024 layout, the part has no study, or a part is
+            requested and the bundle was not trained on these data.
     """
-    found = read_data_set(data)
-    truths = severities_of(data / PHANTOM_TRUTH) if (data / PHANTOM_TRUTH).is_file() else {}
-    people = people_of(found.studies)
-    studies = [study for study in found.studies if study.name in people]
+    data_set = read_data_set(data)
+    truths = read_severities(data / PHANTOM_TRUTH) if (data / PHANTOM_TRUTH).is_file() else {}
+    people = demographics_by_study(data_set.studies)
+    studies = [study for study in data_set.studies if study.name in people]
     if part is not None:
-        parts = parts_of(found.studies, people, int(learnt.get("split_seed", 0)))
-        if split_sha256(parts) != learnt.get("split_sha256"):
+        parts = parts_by_study(data_set.studies, people, int(training_data.get("split_seed", 0)))
+        if split_sha256(parts) != training_data.get("split_sha256"):
             raise WrongSetting(
-                f"the bundle has not learnt from {data} as it is now, so it has no {part} part; say --part all, "
-                "if none of its patients was learnt from"
+                f"the bundle was not trained on {data} as it is now, so there is no {part} part; "
+                "use --part all if none of its patients was used for training"
             )
         studies = [study for study in studies if parts.get(study.name) is part]
     if not studies:
@@ -91,25 +100,25 @@ def evaluate_bundle(
             f"{data} has no study with labels and images in its {part or 'whole'} part"
         )
     advance = stage("Reading studies", len(studies))
-    judged: list[Judged] = []
+    findings: list[EvaluatedFinding] = []
     for study in studies:
-        judged += _judged(study, people[study.name], truths.get(study.name, {}), read)
+        findings += _evaluate(study, people[study.name], truths.get(study.name, {}), analyse)
         advance(1)
-    return judged
+    return findings
 
 
-def _judged(
-    study: Study, person: Person, truth: Mapping[FindingKey, Severity], read: Read
-) -> list[Judged]:
-    refused: str | None = None
+def _evaluate(
+    study: Study, person: Demographics, truth: Mapping[FindingKey, Severity], analyse: Analyse
+) -> list[EvaluatedFinding]:
+    refusal: str | None = None
     findings: dict[FindingKey, Finding] = {}
     conditions: Mapping[FindingKey, Sequence[float]] = {}
     try:
         instances, _ = find_instances(study.folder, study.folder)
-        graded, conditions = read(with_times(instances, study.series))
+        graded, conditions = analyse(with_default_times(instances, study.series))
         findings = {finding.key: finding for finding in graded}
     except NotAnalysable as error:
-        refused = str(error)
+        refusal = str(error)
     order = list(Severity)
     rows = []
     for key in ALL_FINDINGS:
@@ -117,7 +126,7 @@ def _judged(
             continue
         finding = findings.get(key)
         rows.append(
-            Judged(
+            EvaluatedFinding(
                 study=study.name,
                 person=person,
                 key=key,
@@ -125,35 +134,37 @@ def _judged(
                 truth=order.index(truth[key]) if key in truth else None,
                 probabilities=finding.probabilities if finding else None,
                 conditions=tuple(conditions[key]) if key in conditions else None,
-                reason=refused or (finding.reason if finding else None),
+                reason=refusal or (finding.reason if finding else None),
             )
         )
     return rows
 
 
-def arrays_of(judged: Sequence[Judged]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Probabilities (n, 3) and labels of the assessed ones."""
-    assessed = [j for j in judged if j.probabilities is not None]
-    return np.array([j.probabilities for j in assessed], float).reshape(-1, 3), np.array(
-        [j.label for j in assessed], int
-    )
+def assessed_arrays(
+    findings: Sequence[EvaluatedFinding],
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Probabilities (n, 3) and labels (n,) of the assessed findings."""
+    assessed = [f for f in findings if f.probabilities is not None]
+    probabilities = np.array([f.probabilities for f in assessed], float).reshape(-1, 3)
+    return probabilities, np.array([f.label for f in assessed], int)
 
 
-def scored(judged: Sequence[Judged]) -> list[Scored]:
-    """As the competition would score them; one not assessed answers a third to each."""
-    return [
-        Scored(j.study, j.group, j.probabilities or (1 / 3, 1 / 3, 1 / 3), j.label) for j in judged
-    ]
+def scored(findings: Sequence[EvaluatedFinding]) -> list[ScoredFinding]:
+    """The findings as the competition scores them; one not assessed counts as 1/3 per severity."""
+    return [ScoredFinding(f.study, f.group, f.probabilities or UNIFORM, f.label) for f in findings]
 
 
-def write_submission(path: Path, judged: Sequence[Judged]) -> None:
-    """The rows in the competition's format: 25 a study, conditions in alphabetical order; a third to each class where
-    nothing was assessed or nothing was asked."""
-    known = {(j.study, j.key): j.probabilities for j in judged}
+def write_submission(path: Path, findings: Sequence[EvaluatedFinding]) -> None:
+    """Writes a submission in the competition's format: 25 rows per study.
+
+    Conditions are in alphabetical order; a finding that is unlabelled or not assessed has 1/3 per
+    severity.
+    """
+    known = {(f.study, f.key): f.probabilities for f in findings}
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("row_id", *Severity))
-        for study in dict.fromkeys(j.study for j in judged):
+        for study in dict.fromkeys(f.study for f in findings):
             for key in ALL_FINDINGS:
-                values = known.get((study, key)) or (1 / 3, 1 / 3, 1 / 3)
+                values = known.get((study, key)) or UNIFORM
                 table.writerow((key.row_id(study), *(f"{value:.6f}" for value in values)))

@@ -1,7 +1,7 @@
-"""How well the level locator does on a data set in the RSNA 2024 layout, phantoms or patients."""
+"""Evaluates the level locator on a data set in the RSNA 2024 layout, phantoms or patients."""
 
 import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,17 @@ from lumbar.spine.keypoint_input import KeypointDetector
 from lumbar.spine.levels import locate_levels
 from lumbar.spine.roles import assign_roles
 from lumbar.spine.slices import SliceHeader, Vector
-from lumbar.training.default_timing import with_times
+from lumbar.training.default_timing import with_default_times
 from lumbar.training.rsna_dataset import COORDINATES, rows_by_study, series_by_study
-from lumbar.training.rsna_tables import Label, labels_of, study_folders
+from lumbar.training.rsna_tables import AnnotatedPoint, annotated_points, study_folders
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What is known of a study; ``points`` are in mm (LPS), exact, or on the labelled slice where ``on_slice``."""
+    """The true points of a study, mm (LPS), and what kind of study it is.
+
+    ``slices`` has the annotated slice of each point that is exact only within its slice.
+    """
 
     points: Mapping[FindingKey, Vector]
     slices: Mapping[FindingKey, SliceHeader]
@@ -37,8 +40,11 @@ class Truth:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What the locator made of one study; ``errors`` in mm by finding, ``named`` whether a level's point is
-    nearest to that level."""
+    """The locator's result for one study.
+
+    ``errors`` are in mm, infinite where nothing was found. ``named``: whether a level's point is
+    nearest to that level's true point; ``sides``: whether it is nearer to its own side.
+    """
 
     study: str
     truth: Truth
@@ -50,16 +56,17 @@ class Outcome:
 
     @property
     def flagged(self) -> bool:
-        """Refused, or its numbering called uncertain."""
+        """Whether the study was refused or has a caveat, such as uncertain numbering."""
         return self.refused is not None or bool(self.caveats)
 
 
 def evaluate_levels(
     data: Path, keypoints: KeypointDetector, advance: Callable[[int], None]
 ) -> list[Outcome]:
-    """Reads every study of a data set and holds the found points against its labels.
+    """Compares the located points of every study with its annotations.
 
-    ``advance`` gets the number of studies, and then 1 after each. Raises WrongSetting where it is not such a data set.
+    ``advance`` is called with the number of studies, then with 1 after each. A folder that is not
+    in the layout is refused with WrongSetting.
     """
     folders = study_folders(data)
     labels, exact, kinds = (
@@ -70,50 +77,56 @@ def evaluate_levels(
     outcomes = []
     for folder in folders:
         study = folder.name
-        own, places, kind = (table.get(study, []) for table in (labels, exact, kinds))
-        outcomes.append(_outcome(folder, own, places, kind, series.get(study, {}), keypoints))
+        rows = tuple(table.get(study, []) for table in (labels, exact, kinds))
+        outcomes.append(_outcome(folder, rows, series.get(study, {}), keypoints))
         advance(1)
     return outcomes
 
 
 def summary(outcomes: list[Outcome]) -> list[tuple[str, str, int]]:
-    """The figures: what, how much, of how many."""
-    sure = [
+    """The figures: name, value, number of cases."""
+    usual = [
         o
         for o in outcomes
         if o.truth.region == "lumbar" and o.truth.numbering == "usual" and o.truth.points
     ]
-    located = [o for o in sure if o.errors is not None]
+    located = [o for o in usual if o.errors is not None]
     canal = _errors(located, Condition.SPINAL_CANAL_STENOSIS)
     named = [ok for o in located for ok in (o.named or {}).values()]
     sides = [ok for o in located for ok in (o.sides or {}).values()]
     wrong = [o for o in located if not all((o.named or {}).values())]
-    right = [o for o in sure if o not in wrong]
-    odd = [o for o in outcomes if o.truth.region == "lumbar" and o.truth.numbering != "usual"]
+    correct = [o for o in usual if o not in wrong]
+    transitional = [
+        o for o in outcomes if o.truth.region == "lumbar" and o.truth.numbering != "usual"
+    ]
     cut = [o for o in outcomes if o.truth.region == "cut"]
     elsewhere = [o for o in outcomes if o.truth.region not in ("lumbar", "cut")]
     rows = [
         (
             "studies of a usual lumbar spine that were located",
-            _share([o.errors is not None for o in sure]),
-            len(sure),
+            _share([o.errors is not None for o in usual]),
+            len(usual),
         ),
         ("level point error, median", _mm(canal, 50), len(canal)),
         ("level point error, 95th percentile", _mm(canal, 95), len(canal)),
         ("levels within 8 mm", _share([e <= 8 for e in canal]), len(canal)),
-        ("levels named right", _share(named), len(named)),
-        ("sides right", _share(sides), len(sides)),
+        ("levels named correctly", _share(named), len(named)),
+        ("sides correct", _share(sides), len(sides)),
         (
-            "false flags (doubted or refused, though right)",
-            _share([o.flagged for o in right]),
-            len(right),
+            "false flags (caveat or refused, though correct)",
+            _share([o.flagged for o in correct]),
+            len(correct),
         ),
         ("wrongly named studies that are flagged", _share([o.flagged for o in wrong]), len(wrong)),
-        ("transitional vertebrae that are flagged", _share([o.flagged for o in odd]), len(odd)),
+        (
+            "transitional vertebrae that are flagged",
+            _share([o.flagged for o in transitional]),
+            len(transitional),
+        ),
         (
             "wrong or transitional, flagged",
-            _share([o.flagged for o in (*wrong, *odd)]),
-            len(wrong) + len(odd),
+            _share([o.flagged for o in (*wrong, *transitional)]),
+            len(wrong) + len(transitional),
         ),
         (
             "thorax, neck, pelvis: refused",
@@ -123,27 +136,20 @@ def summary(outcomes: list[Outcome]) -> list[tuple[str, str, int]]:
         ("the sacrum not in view: refused or flagged", _share([o.flagged for o in cut]), len(cut)),
     ]
     for part in ("foraminal", "subarticular"):
-        errors = [e for c in Condition if part in c for e in _errors(located, c)]
+        errors = _errors(located, *(c for c in Condition if part in c))
         rows.append((f"{part} point error, median", _mm(errors, 50), len(errors)))
         rows.append((f"{part} point error, 95th percentile", _mm(errors, 95), len(errors)))
     return rows
 
 
 def write_outcomes(path: Path, outcomes: list[Outcome]) -> None:
-    """A line a study: what it is, what was found, how far off."""
+    """Writes one line per study to a CSV file: its kind, flags and largest level error."""
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(
             (
-                "study_id",
-                "scanner",
-                "numbering",
-                "region",
-                "build",
-                "refused",
-                "caveats",
-                "named_right",
-                "worst_mm",
+                *("study_id", "scanner", "numbering", "region", "build"),
+                *("refused", "caveats", "named_right", "worst_mm"),
             )
         )
         for o in outcomes:
@@ -156,29 +162,31 @@ def write_outcomes(path: Path, outcomes: list[Outcome]) -> None:
 
 def _outcome(
     folder: Path,
-    labels: list[dict[str, str]],
-    exact: list[dict[str, str]],
-    kinds: list[dict[str, str]],
+    rows: Sequence[list[dict[str, str]]],
     series: Mapping[str, Role],
     keypoints: KeypointDetector,
 ) -> Outcome:
+    """``rows``: the study's annotations, exact points and kind, each empty if unknown."""
+    labels, exact, kinds = rows
     kind = kinds[0] if kinds else {}
     about: dict[str, Any] = {
         name: kind[name] for name in ("numbering", "region", "scanner", "build") if name in kind
     }
     try:
-        instances = with_times(find_instances(folder, folder)[0], series)
+        instances = with_default_times(find_instances(folder, folder)[0], series)
         slices = SliceReader(instances)
-        truth = Truth(*_points(labels_of(folder, instances, labels), exact), **about)
+        truth = Truth(*_points(annotated_points(folder, instances, labels), exact), **about)
         roles = assign_roles(slices.headers)
         levels = locate_levels(roles, slices.read, keypoints)
         points = find_points(levels, roles, slices.read, keypoints)
     except (NotAnalysable, NotDicom) as error:
         return Outcome(folder.name, Truth(*_points([], exact), **about), refused=str(error))
     if not levels.midline_known:
-        return Outcome(folder.name, truth, refused="the canal is not seen on the sagittal images")
+        return Outcome(
+            folder.name, truth, refused="the canal is not visible on the sagittal images"
+        )
     errors = {
-        key: _apart(points.positions.get(key), point, truth.slices.get(key))
+        key: _distance(points.positions.get(key), point, truth.slices.get(key))
         for key, point in truth.points.items()
     }
     found = levels.canal
@@ -198,35 +206,33 @@ def _outcome(
 
 
 def _points(
-    labels: list[Label], exact: list[dict[str, str]]
+    annotated: list[AnnotatedPoint], exact: list[dict[str, str]]
 ) -> tuple[dict[FindingKey, Vector], dict[FindingKey, SliceHeader]]:
+    """True points in mm (LPS), and the slices of those that are only annotated."""
     if exact:
-        return {
-            FindingKey(Condition(row["condition"]), Level(row["level"])): np.array(
-                [float(row[c]) for c in "xyz"]
-            )
-            for row in exact
-        }, {}
-    first = {
-        label.key: label for label in reversed(labels)
-    }  # a finding marked twice: its first row counts
-    return {key: label.point for key, label in first.items()}, {
-        key: label.header for key, label in first.items()
-    }
+        points = {}
+        for row in exact:
+            key = FindingKey(Condition(row["condition"]), Level(row["level"]))
+            points[key] = np.array([float(row[axis]) for axis in "xyz"])
+        return points, {}
+    # If a finding is annotated twice, the first row counts.
+    first = {point.key: point for point in reversed(annotated)}
+    points = {key: point.point for key, point in first.items()}
+    return points, {key: point.header for key, point in first.items()}
 
 
-def _apart(found: Vector | None, truth: Vector, on: SliceHeader | None) -> float:
-    """In mm; within the labelled slice where that is all that is known. Endless where nothing was found."""
-    if found is None:
+def _distance(located: Vector | None, truth: Vector, annotated: SliceHeader | None) -> float:
+    """In mm; within the annotated slice if the truth is known only there. Infinite if not found."""
+    if located is None:
         return float("inf")
-    off = found - truth
-    if on is not None:
-        off = off - (off @ on.normal) * on.normal
-    return float(np.linalg.norm(off))
+    offset = located - truth
+    if annotated is not None:
+        offset = offset - (offset @ annotated.normal) * annotated.normal
+    return float(np.linalg.norm(offset))
 
 
 def _mirrored(key: FindingKey) -> FindingKey:
-    """The finding of the other side."""
+    """The same finding on the other side."""
     name = str(key.condition)
     other = (
         name.replace("left", "right") if name.startswith("left") else name.replace("right", "left")
@@ -238,9 +244,14 @@ def _nearest(point: Vector, canal: Mapping[Level, Vector]) -> Level:
     return min(canal, key=lambda level: float(np.linalg.norm(canal[level] - point)))
 
 
-def _errors(outcomes: list[Outcome], condition: Condition) -> list[float]:
+def _errors(outcomes: list[Outcome], *conditions: Condition) -> list[float]:
+    """Point errors in mm, condition by condition."""
     return [
-        e for o in outcomes for key, e in (o.errors or {}).items() if key.condition is condition
+        error
+        for condition in conditions
+        for o in outcomes
+        for key, error in (o.errors or {}).items()
+        if key.condition is condition
     ]
 
 

@@ -1,6 +1,7 @@
-"""The report of an evaluation: figures for programs, Markdown and HTML for people, pictures beside them."""
+"""The report of an evaluation: figures for programs, Markdown and HTML for people, plots."""
 
 import html
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,194 +12,221 @@ import numpy as np
 
 from lumbar.spine.anatomy import Condition, Level
 from lumbar.spine.provenance import RESEARCH_USE_ONLY, BundleIdentity
-from lumbar.training.evaluate_bundle import Judged, arrays_of, scored, write_submission
-from lumbar.training.metrics import agreement, competition_loss, confusion, figures, intervals
+from lumbar.training.evaluate_bundle import (
+    EvaluatedFinding,
+    assessed_arrays,
+    scored,
+    write_submission,
+)
+from lumbar.training.metrics import (
+    agreement,
+    bootstrap_intervals,
+    competition_loss,
+    confusion,
+    figures,
+)
 from lumbar.training.plots import draw_confusions, draw_reliability
 
 PHANTOMS_ONLY = (
-    "These are phantoms, synthetic images of our own making, graded by simulated readers. The figures check the "
-    "pipeline; they are no clinical ones, and stand beside none."
+    "These are phantoms, synthetic images made by this project, labelled by simulated readers. "
+    "The figures check the pipeline; they are not clinical figures and must not be compared with "
+    "any."
 )
-WITH_INTERVALS = (
-    "group",
-    "condition",
-    "level",
-)  # sections; all findings together have them for every figure
-Figures = dict[str, float]
+# Sections with intervals; all findings together have an interval for every figure.
+WITH_INTERVALS = ("group", "condition", "level")
+STYLE = (
+    "body{font-family:sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem}"
+    "table{border-collapse:collapse}"
+    "td,th{border:1px solid #999;padding:.2rem .5rem;text-align:right}"
+    "td:first-child,th:first-child{text-align:left}img{max-width:100%}"
+)
+PLOTS = """
+## Plots
+
+![confusion](confusion.png)
+
+![calibration](calibration.png)
+"""
+Figures = Mapping[str, Any]
 
 
-def measured(judged: Sequence[Judged]) -> dict[str, Any]:
+def compute_figures(findings: Sequence[EvaluatedFinding]) -> dict[str, Any]:
     """All figures, overall and by group, condition, level, sex, age and scanner; shares are 0–1.
 
-    ``ceiling`` is of the latent truth against the same readers, over the same findings, and ``share_of_ceiling`` what
-    of it was reached; ``against_truth`` scores the answers against the truth itself.
+    ``ceiling`` compares the latent truth with the same readers' labels on the same findings,
+    ``share_of_ceiling`` is the share of it that was reached, and ``against_truth`` compares the
+    predictions with the truth itself.
     """
-    sections: dict[str, Callable[[Judged], str]] = {
-        "group": lambda j: j.group,
-        "condition": lambda j: j.key.condition,
-        "level": lambda j: j.key.level,
-        "condition and level": lambda j: f"{j.key.condition.label}, {j.key.level.label}",
-        "sex": lambda j: j.person.sex,
-        "age": lambda j: _decades(j.person.age),
-        "scanner": lambda j: j.person.scanner,
+    sections: dict[str, Callable[[EvaluatedFinding], str]] = {
+        "group": lambda f: f.group,
+        "condition": lambda f: f.key.condition,
+        "level": lambda f: f.key.level,
+        "condition and level": lambda f: f"{f.key.condition.label}, {f.key.level.label}",
+        "sex": lambda f: f.person.sex,
+        "age": lambda f: _decades(f.person.age),
+        "scanner": lambda f: f.person.scanner,
     }
-    overall: dict[str, Any] = _of(judged)
-    probabilities, labels = arrays_of(judged)
+    overall = _figures(findings)
+    probabilities, labels = assessed_arrays(findings)
     if len(labels):
-        overall["intervals"] = intervals(
-            lambda drawn: figures(probabilities[drawn], labels[drawn]), _patients(judged)
+        overall["intervals"] = bootstrap_intervals(
+            lambda drawn: figures(probabilities[drawn], labels[drawn]), _patients(findings)
         )
-    overall["competition_loss"] = competition_loss(scored(judged))
+    overall["competition_loss"] = competition_loss(scored(findings))
     by: dict[str, dict[str, Any]] = {}
     for name, section in sections.items():
-        values = sorted({section(j) for j in judged} - {""})
-        by[name] = {value: _of([j for j in judged if section(j) == value]) for value in values}
-        for value in values if name in WITH_INTERVALS else ():
-            _add_intervals(by[name][value], [j for j in judged if section(j) == value])
+        groups: dict[str, list[EvaluatedFinding]] = {}
+        for finding in findings:
+            groups.setdefault(section(finding), []).append(finding)
+        groups.pop("", None)
+        by[name] = {value: _figures(group) for value, group in sorted(groups.items())}
+        for value, group in groups.items() if name in WITH_INTERVALS else ():
+            _add_intervals(by[name][value], group)
     return {"overall": overall, "by": by}
 
 
-def _add_intervals(found: dict[str, Any], judged: Sequence[Judged]) -> None:
-    probabilities, labels = arrays_of(judged)
+def _add_intervals(row: dict[str, Any], findings: Sequence[EvaluatedFinding]) -> None:
+    probabilities, labels = assessed_arrays(findings)
     if len(labels):
-        answers = probabilities.argmax(axis=1)
-        found["intervals"] = intervals(
-            lambda drawn: agreement(answers[drawn], labels[drawn]), _patients(judged)
+        predictions = probabilities.argmax(axis=1)
+        row["intervals"] = bootstrap_intervals(
+            lambda drawn: agreement(predictions[drawn], labels[drawn]), _patients(findings)
         )
 
 
-def _patients(judged: Sequence[Judged]) -> list[str]:
-    return [j.person.patient for j in judged if j.probabilities is not None]
+def _patients(findings: Sequence[EvaluatedFinding]) -> list[str]:
+    return [f.person.patient for f in findings if f.probabilities is not None]
 
 
-def _of(judged: Sequence[Judged]) -> dict[str, Any]:
-    probabilities, labels = arrays_of(judged)
-    found: dict[str, Any] = {"findings": len(judged), "assessed": len(labels) / len(judged)}
+def _figures(findings: Sequence[EvaluatedFinding]) -> dict[str, Any]:
+    probabilities, labels = assessed_arrays(findings)
+    row: dict[str, Any] = {"findings": len(findings), "assessed": len(labels) / len(findings)}
     if not len(labels):
-        return found
-    assessed = [j for j in judged if j.probabilities is not None]
-    found |= figures(probabilities, labels)
-    found["condition_accuracy"] = float(np.mean([j.shown for j in assessed]))
-    truths = [j.truth for j in assessed]
+        return row
+    assessed = [f for f in findings if f.probabilities is not None]
+    row |= figures(probabilities, labels)
+    row["condition_accuracy"] = float(np.mean([f.view_correct for f in assessed]))
+    truths = [f.truth for f in assessed]
     if None not in truths:
-        truth, answers = np.array(truths, int), probabilities.argmax(axis=1)
-        found["against_truth"] = agreement(answers, truth)
-        found["ceiling"] = agreement(truth, labels)
-        found["share_of_ceiling"] = {
-            name: found[name] / best
-            for name, best in found["ceiling"].items()
+        truth, predictions = np.array(truths, int), probabilities.argmax(axis=1)
+        row["against_truth"] = agreement(predictions, truth)
+        row["ceiling"] = agreement(truth, labels)
+        row["share_of_ceiling"] = {
+            name: row[name] / best
+            for name, best in row["ceiling"].items()
             if best > 0 and not np.isnan(best)
         }
-    return found
+    return row
 
 
 def write_report(
     folder: Path,
-    judged: Sequence[Judged],
-    all_figures: Mapping[str, Any],
+    findings: Sequence[EvaluatedFinding],
+    all_figures: Figures,
     bundle: BundleIdentity,
     data: str,
 ) -> None:
-    """``report.md``, ``report.html``, their pictures and ``submission.csv``; the folder is made."""
+    """Writes ``report.md``, ``report.html``, their plots and ``submission.csv``."""
     folder.mkdir(parents=True, exist_ok=True)
-    probabilities, labels = arrays_of(judged)
-    synthetic = any(j.person.synthetic for j in judged)
+    probabilities, labels = assessed_arrays(findings)
     if len(labels):
-        groups = sorted({j.group for j in judged})
-        pairs = {group: arrays_of([j for j in judged if j.group == group]) for group in groups}
-        draw_confusions(
-            {g: confusion(p.argmax(axis=1), t) for g, (p, t) in pairs.items()},
-            folder / "confusion.png",
-        )
+        _draw_confusions(findings, folder / "confusion.png")
         draw_reliability(probabilities, labels, folder / "calibration.png")
-    write_submission(folder / "submission.csv", judged)
-    text = _text(judged, all_figures, bundle, data, synthetic)
+    write_submission(folder / "submission.csv", findings)
+    text = "\n".join(_lines(findings, all_figures, bundle, data)) + "\n"
     (folder / "report.md").write_text(text, encoding="utf-8")
     body = markdown.markdown(text, extensions=["tables"])
     page = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(str(bundle))}</title>'
-        "<style>body{font-family:sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem}"
-        "table{border-collapse:collapse}td,th{border:1px solid #999;padding:.2rem .5rem;text-align:right}"
-        f"td:first-child,th:first-child{{text-align:left}}img{{max-width:100%}}</style>{body}</html>\n"
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        f"<title>{html.escape(str(bundle))}</title><style>{STYLE}</style>{body}</html>\n"
     )
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def _text(
-    judged: Sequence[Judged],
-    all_figures: Mapping[str, Any],
-    bundle: BundleIdentity,
-    data: str,
-    synthetic: bool,
-) -> str:
+def _draw_confusions(findings: Sequence[EvaluatedFinding], path: Path) -> None:
+    """One confusion matrix per group of conditions."""
+    matrices = {}
+    for group in sorted({f.group for f in findings}):
+        probabilities, labels = assessed_arrays([f for f in findings if f.group == group])
+        matrices[group] = confusion(probabilities.argmax(axis=1), labels)
+    draw_confusions(matrices, path)
+
+
+def _lines(
+    findings: Sequence[EvaluatedFinding], all_figures: Figures, bundle: BundleIdentity, data: str
+) -> list[str]:
+    """The report in Markdown."""
     overall = all_figures["overall"]
-    notices = [RESEARCH_USE_ONLY + "."]
-    notices += [PHANTOMS_ONLY] if synthetic else []
-    notices += [bundle.trained_on.warning + "."] if bundle.trained_on.warning else []
-    studies, patients = len({j.study for j in judged}), len({j.person.patient for j in judged})
+    synthetic = any(f.person.synthetic for f in findings)
+    loss = f"{overall['competition_loss']:.3f}"
     lines = [
         f"# {bundle} on {data}",
         "",
-        "**" + " ".join(notices) + "**",
+        "**" + " ".join(_notices(bundle, synthetic)) + "**",
         "",
-        f"Weights sha256 {bundle.weights_sha256}. {studies} studies of {patients} patients, {len(judged)} labelled "
-        f"findings, {_percent(overall['assessed'])} of them assessed; the others are in no figure but the "
-        "competition's loss. Levels, points and views were found by the pipeline; where headers tell neither "
-        "repetition nor echo time, the table of descriptions told what a series shows. The majority baseline always "
-        "answers the most frequent severity. Intervals are the middle 95 % over bootstrap samples of patients.",
+        _method(findings, overall, bundle),
         "",
         *_table("all findings", {"all": overall}, synthetic),
+        *_interval_lines(overall),
+        "",
+        f"Competition's weighted log-loss, including any severe canal stenosis: {loss} (1/3 per "
+        "severity gives 0.999 on the competition's own labels).",
     ]
-    if "intervals" in overall:
-        told = (
-            f"{name.replace('_', ' ')} {low:.3f}–{high:.3f}"
-            for name, (low, high) in overall["intervals"].items()
-        )
-        lines += ["", f"95 % intervals: {', '.join(told)}."]
-    loss = f"{overall['competition_loss']:.3f}"
-    lines += [
-        "",
-        f"Competition's weighted log-loss, any severe canal stenosis included: {loss} (a third to each class gives "
-        f"0.999 on the competition's own labels).",
-    ]
-    for name, own in all_figures["by"].items():
-        if len(own) > 1:
-            lines += [
-                "",
-                f"## By {name}",
-                "",
-                *_table(name, {_words(value): f for value, f in own.items()}, synthetic),
-            ]
-    lines += [
-        "",
-        "## Pictures",
-        "",
-        "![confusion](confusion.png)",
-        "",
-        "![calibration](calibration.png)",
-        "",
-    ]
-    refused: dict[str, int] = {}
-    for j in judged:
-        if j.probabilities is None:
-            refused[j.reason or "?"] = refused.get(j.reason or "?", 0) + 1
-    if refused:
-        lines += ["## Not assessed", "", "| findings | why |", "|---|---|"]
-        lines += [
-            f"| {count} | {why} |"
-            for why, count in sorted(refused.items(), key=lambda item: -item[1])
-        ]
-    return "\n".join(lines) + "\n"
+    for name, groups in all_figures["by"].items():
+        if len(groups) > 1:
+            labelled = {_label(value): row for value, row in groups.items()}
+            lines += ["", f"## By {name}", "", *_table(name, labelled, synthetic)]
+    return [*lines, *PLOTS.split("\n"), *_not_assessed(findings)]
 
 
-def _table(first: str, rows: Mapping[str, Mapping[str, Any]], synthetic: bool) -> Iterable[str]:
-    columns: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [
+def _notices(bundle: BundleIdentity, synthetic: bool) -> Iterable[str]:
+    yield RESEARCH_USE_ONLY + "."
+    if synthetic:
+        yield PHANTOMS_ONLY
+    if bundle.trained_on.warning:
+        yield bundle.trained_on.warning + "."
+
+
+def _method(findings: Sequence[EvaluatedFinding], overall: Figures, bundle: BundleIdentity) -> str:
+    studies = len({f.study for f in findings})
+    patients = len({f.person.patient for f in findings})
+    return (
+        f"Weights sha256 {bundle.weights_sha256}. {studies} studies of {patients} patients, "
+        f"{len(findings)} labelled findings, {_percent(overall['assessed'])} of them assessed; the "
+        "others count only in the competition's loss. Levels, points and views were found by the "
+        "pipeline; for headers with neither repetition nor echo time, the weighting is that in the "
+        "table of series descriptions. The majority baseline always predicts the most frequent "
+        "severity. Intervals are the middle 95 % of bootstrap samples of patients."
+    )
+
+
+def _interval_lines(overall: Figures) -> list[str]:
+    if "intervals" not in overall:
+        return []
+    intervals = [
+        f"{name.replace('_', ' ')} {low:.3f}–{high:.3f}"
+        for name, (low, high) in overall["intervals"].items()
+    ]
+    return ["", f"95 % intervals: {', '.join(intervals)}."]
+
+
+def _not_assessed(findings: Sequence[EvaluatedFinding]) -> list[str]:
+    """A table of the reasons, the most frequent first."""
+    reasons = Counter(f.reason or "?" for f in findings if f.probabilities is None)
+    if not reasons:
+        return []
+    rows = [f"| {count} | {reason} |" for reason, count in reasons.most_common()]
+    return ["## Not assessed", "", "| findings | reason |", "|---|---|", *rows]
+
+
+def _table(first: str, rows: Mapping[str, Figures], synthetic: bool) -> Iterable[str]:
+    columns: list[tuple[str, Callable[[Figures], str]]] = [
         ("findings", lambda f: str(f["findings"])),
         ("assessed", lambda f: _percent(f["assessed"])),
-        ("view right", lambda f: _percent(f["condition_accuracy"])),
-        ("accuracy", partial(_between, "accuracy")),
+        ("view correct", lambda f: _percent(f["condition_accuracy"])),
+        ("accuracy", partial(_with_interval, "accuracy")),
         ("majority", lambda f: _percent(f["majority_accuracy"])),
-        ("balanced", partial(_between, "balanced_accuracy")),
+        ("balanced", partial(_with_interval, "balanced_accuracy")),
         ("precision", lambda f: _percent(f["precision"])),
         ("recall", lambda f: _percent(f["recall"])),
         ("F1", lambda f: _percent(f["f1"])),
@@ -209,29 +237,29 @@ def _table(first: str, rows: Mapping[str, Mapping[str, Any]], synthetic: bool) -
     ]
     if synthetic:
         columns += [
-            ("ceiling accuracy, balanced", lambda f: _both(f, "ceiling")),
-            ("share reached", lambda f: _both(f, "share_of_ceiling")),
-            ("against the truth", lambda f: _both(f, "against_truth")),
+            ("ceiling accuracy, balanced", partial(_accuracies, "ceiling")),
+            ("share reached", partial(_accuracies, "share_of_ceiling")),
+            ("against the truth", partial(_accuracies, "against_truth")),
         ]
     yield f"| {first} | " + " | ".join(name for name, _ in columns) + " |"
     yield "|---" * (len(columns) + 1) + "|"
     for name, row in rows.items():
+        # Without an assessed finding only the first two columns are known.
         cells = [
             show(row) if i < 2 or "accuracy" in row else "–" for i, (_, show) in enumerate(columns)
         ]
         yield f"| {name} | " + " | ".join(cells) + " |"
 
 
-def _between(name: str, row: Mapping[str, Any]) -> str:
-    """With its interval, where it has one."""
+def _with_interval(name: str, row: Figures) -> str:
     low, high = row.get("intervals", {}).get(name, (None, None))
     return _percent(row[name]) + (f" ({100 * low:.1f}–{100 * high:.1f})" if low is not None else "")
 
 
-def _both(row: Mapping[str, Any], name: str) -> str:
-    own = row.get(name, {})
+def _accuracies(name: str, row: Figures) -> str:
+    values = row.get(name, {})
     return ", ".join(
-        _percent(own[key]) if key in own else "–" for key in ("accuracy", "balanced_accuracy")
+        _percent(values[key]) if key in values else "–" for key in ("accuracy", "balanced_accuracy")
     )
 
 
@@ -239,7 +267,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def _words(value: str) -> str:
+def _label(value: str) -> str:
+    """The label of a condition or level; anything else as it is."""
     if value in set(Condition):
         return Condition(value).label
     return Level(value).label if value in set(Level) else value

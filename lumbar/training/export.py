@@ -1,4 +1,4 @@
-"""A bundle's networks for other software: Keras, HDF5, ONNX, TensorFlow Lite; each held against the original."""
+"""Exports a bundle's networks to Keras, HDF5, ONNX and TensorFlow Lite, and verifies each file."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,10 +14,11 @@ from lumbar.errors import Permanent
 from lumbar.networks.bundle import load_network, read_description
 from lumbar.networks.classifiers import CLASSES, predict
 
-TOLERANCE = 1e-3  # by which a probability may differ
+# Maximum absolute difference of a probability.
+TOLERANCE = 1e-3
 
 Crops = NDArray[np.float32]
-Ask = Callable[[Crops], Crops]
+Predict = Callable[[Crops], Crops]
 
 
 def export_bundle(
@@ -27,42 +28,46 @@ def export_bundle(
     crops: Crops,
     advance: Callable[[int], None] = lambda done: None,
 ) -> list[dict[str, Any]]:
-    """Writes ``<kind>.<format>`` files, and tells of each by how much it differs from the original on the crops.
+    """Writes ``<kind>.<format>`` files; per file, its size and largest difference on the crops.
 
-    ``formats``: of ``FORMATS``. ``crops``: (n, 224, 224), 0–1. Raises WrongSetting for a bundle that cannot be read,
-    Permanent where a file answers otherwise than the original.
+    ``formats``: of ``FORMATS``. ``crops``: (n, 224, 224), 0–1. A bundle that cannot be read is
+    refused with WrongSetting.
+
+    Raises:
+        Permanent: a file's probabilities differ from the original's by more than ``TOLERANCE``.
     """
-    described = read_description(bundle)
+    description = read_description(bundle)
     out.mkdir(parents=True, exist_ok=True)
-    told = []
+    rows = []
     for kind in CLASSES:
-        network = load_network(bundle, described, kind)
+        network = load_network(bundle, description, kind)
         expected = predict(network, crops)
         for name in formats:
             write, read = FORMATS[name]
             file = out / f"{kind}.{name}"
             write(network, file)
-            apart = float(np.abs(read(file)(crops) - expected).max())
-            if not apart <= TOLERANCE:  # nor where it is no number
+            difference = float(np.abs(read(file)(crops) - expected).max())
+            # "not <=": NaN is refused too.
+            if not difference <= TOLERANCE:
                 file.unlink()
                 raise Permanent(
-                    f"{file.name} differs from the original by {apart:.1e} and was removed"
+                    f"{file.name} differs from the original by {difference:.1e} and was removed"
                 )
-            told.append(
+            rows.append(
                 {
                     "file": file.name,
                     "bytes": file.stat().st_size,
-                    "differs": apart,
+                    "differs": difference,
                     "crops": len(crops),
                 }
             )
             advance(1)
-    return told
+    return rows
 
 
 @contextmanager
-def _as_read(network: keras.Model) -> Iterator[None]:
-    """Keras else exports batch normalisation as it is while learning: by the statistics of the crops asked."""
+def _inference_mode(network: keras.Model) -> Iterator[None]:
+    """Otherwise Keras exports batch normalisation in training mode, with the batch's statistics."""
     network.trainable = False
     try:
         yield
@@ -74,17 +79,17 @@ def _write_keras(network: keras.Model, file: Path) -> None:
     network.save(file)
 
 
-def _read_keras(file: Path) -> Ask:
+def _read_keras(file: Path) -> Predict:
     network = keras.models.load_model(file, compile=False)
     return lambda crops: predict(network, crops)
 
 
 def _write_onnx(network: keras.Model, file: Path) -> None:
-    with _as_read(network):
+    with _inference_mode(network):
         network.export(file, format="onnx", verbose=False)
 
 
-def _read_onnx(file: Path) -> Ask:
+def _read_onnx(file: Path) -> Predict:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
@@ -97,28 +102,28 @@ def _read_onnx(file: Path) -> Ask:
 def _write_tflite(network: keras.Model, file: Path) -> None:
     import tensorflow
 
-    with TemporaryDirectory() as saved, _as_read(network):
+    with TemporaryDirectory() as saved, _inference_mode(network):
         network.export(saved, format="tf_saved_model", verbose=False)
         file.write_bytes(tensorflow.lite.TFLiteConverter.from_saved_model(saved).convert())
 
 
-def _read_tflite(file: Path) -> Ask:
+def _read_tflite(file: Path) -> Predict:
     import tensorflow
 
     interpreter = tensorflow.lite.Interpreter(str(file))
-    (asked,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
-    interpreter.resize_tensor_input(asked["index"], (1, *asked["shape"][1:]))
+    (source,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.resize_tensor_input(source["index"], (1, *source["shape"][1:]))
     interpreter.allocate_tensors()
 
-    def ask(crop: Crops) -> Crops:
-        interpreter.set_tensor(asked["index"], crop)
+    def predict(crop: Crops) -> Crops:
+        interpreter.set_tensor(source["index"], crop)
         interpreter.invoke()
-        return np.asarray(interpreter.get_tensor(answer["index"]), np.float32)
+        return np.asarray(interpreter.get_tensor(result["index"]), np.float32)
 
-    return lambda crops: np.concatenate([ask(crops[i : i + 1]) for i in range(len(crops))])
+    return lambda crops: np.concatenate([predict(crops[i : i + 1]) for i in range(len(crops))])
 
 
-FORMATS: dict[str, tuple[Callable[[keras.Model, Path], None], Callable[[Path], Ask]]] = {
+FORMATS: dict[str, tuple[Callable[[keras.Model, Path], None], Callable[[Path], Predict]]] = {
     "keras": (_write_keras, _read_keras),
     "h5": (_write_keras, _read_keras),
     "onnx": (_write_onnx, _read_onnx),

@@ -1,4 +1,4 @@
-"""Where the ImageNet weights to start from are: given as files, or fetched by Keras, or nowhere."""
+"""The ImageNet weights that backbones start from: given as files, fetched by Keras, or none."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,51 +9,55 @@ from lumbar.training.recipes import Recipe
 
 
 def imagenet_weights(
-    recipe: Recipe, given: Mapping[str, Path | None]
+    recipe: Recipe, files: Mapping[str, Path | None]
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """What each kind of network (``condition``, ``severity``) starts from, and what a person should know of that.
+    """The initial weights of each network (``condition``, ``severity``), and notes for the user.
 
-    ``given``: files by architecture. Without a file, a recipe with a frozen phase has Keras fetch the weights, once;
-    one without starts at random. Raises WrongSetting where a given file is not there or does not fit.
+    ``files``: weights by architecture. Without a file, Keras fetches the weights, once, for a
+    recipe with a frozen phase; any other recipe starts from random weights. A file that is missing
+    or does not fit is refused with WrongSetting.
     """
     start: dict[str, str] = {}
-    told = []
+    notes = []
     for kind in CLASSES:
-        course = getattr(recipe, kind)
-        architecture, file = course.architecture, given.get(course.architecture)
+        network_recipe = getattr(recipe, kind)
+        architecture = network_recipe.architecture
+        file = files.get(architecture)
         if file is not None:
-            _try(architecture, file)
+            _check(architecture, file)
             start[kind] = str(file)
-        elif any(phase.frozen for phase in course.phases):
-            if _fetched(architecture):
+        elif any(phase.frozen for phase in network_recipe.phases):
+            if _fetch(architecture):
                 start[kind] = IMAGENET
             else:
-                told.append(
-                    f"{architecture}: ImageNet's weights were not given and cannot be fetched; it starts from random "
-                    f"weights without the frozen phase, and needs more data and time to learn as much"
+                notes.append(
+                    f"{architecture}: ImageNet's weights were not given and cannot be fetched; "
+                    "training starts from random weights without the frozen phase, and needs more "
+                    "data and time for the same result"
                 )
-    return start, tuple(told)
+    return start, tuple(notes)
 
 
-def _fetched(architecture: str) -> bool:
-    """By Keras, into its own cache."""
+def _fetch(architecture: str) -> bool:
+    """Whether Keras has the weights, or can fetch them into its own cache."""
     try:
         BACKBONES[architecture].build(
             weights=IMAGENET, include_top=False, input_shape=(224, 224, 3)
         )
-    except Exception:  # noqa: BLE001 - Keras raises a plain Exception where the network or the host is away
+    # Keras raises a plain Exception if the network or the host is unreachable.
+    except Exception:  # noqa: BLE001
         return False
     return True
 
 
-def _try(architecture: str, file: Path) -> None:
+def _check(architecture: str, file: Path) -> None:
     if not file.is_file():
-        raise WrongSetting(f"the weights {file} are not there; name a file")
+        raise WrongSetting(f"the weights {file} do not exist; name a file")
     try:
         BACKBONES[architecture].build(
             weights=str(file), include_top=False, input_shape=(224, 224, 3)
         )
     except (ValueError, OSError) as error:
         raise WrongSetting(
-            f"{file} holds no ImageNet weights of {architecture} without top"
+            f"{file} has no ImageNet weights of {architecture} without top; name another file"
         ) from error

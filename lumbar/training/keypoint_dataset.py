@@ -1,9 +1,9 @@
-"""Random pictures from the phantoms' views, with what the keypoint network should say of them.
+"""Random training examples for the locator's networks, from the views of phantoms and patients.
 
-Whatever a scanner, a coil, a field of view or a pair of hands may do to a slice is done here at random.
+Augmentation covers what scanner, coil, field of view and patient positioning can do to a slice.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,114 +28,118 @@ from lumbar.spine.keypoint_input import (
     normalise_brightness,
 )
 
-CANAL_SD, FORAMEN_SD, RECESS_SD = (
-    6.0,
-    4.5,
-    4.0,
-)  # mm across the slices over which a point fades from sight
-L3_L4, L5_S1, LOWEST_FORAMEN = (
-    DISCS.index(Level.L3_L4),
-    DISCS.index(Level.L5_S1),
-    len(DISCS) + len(Level) - 1,
-)
-MARGIN = 2.0  # pixels within the picture's edge
+# Standard deviation in mm across the slices over which a point's presence falls off.
+CANAL_SD, FORAMEN_SD, RECESS_SD = 6.0, 4.5, 4.0
+L3_L4, L5_S1 = DISCS.index(Level.L3_L4), DISCS.index(Level.L5_S1)
+LOWEST_FORAMEN = len(DISCS) + len(Level) - 1
+# Minimum distance of a visible point from the image's edge, pixels.
+MARGIN = 2.0
+# Share of examples without a recognisable lumbar spine.
+NEGATIVES = 0.08
 
 Rng = np.random.Generator
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """``picture`` is (side, side); ``truth`` is (keypoints, 4): column and row in cells, presence 0–1, weight.
+class TrainingExample:
+    """An input image and its target.
 
-    Of the border, ``truth`` is (1,): 1 where it is transitional.
+    ``image`` is (side, side), 0–1. ``target`` is (keypoints, 4): column and row in cells, presence
+    0–1, weight; for the lumbosacral border it is (1,): 1 if it is transitional, else 0.
     """
 
-    picture: Image
-    truth: NDArray[np.float32]
+    image: Image
+    target: NDArray[np.float32]
 
 
-class Album:
-    """All views of some files in memory. A point that nobody has marked is NaN."""
+class ViewDataset:
+    """All views of some files, in memory; points that are not annotated are NaN."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         parts = [np.load(file) for file in files]
-        self.images, self.places, self.points, self.transitional, self.lumbar = (
-            np.concatenate([part[name] for part in parts])
-            for name in ("images", "places", "points", "transitional", "lumbar")
+        self.images, self.positions, self.points, self.transitional, self.lumbar = (
+            _concatenated(parts, name)
+            for name in ("images", "positions", "points", "transitional", "lumbar")
         )
 
     def __len__(self) -> int:
         return len(self.images)
 
 
-Lessons = Callable[[Rng, Album], Lesson]
+def _concatenated(parts: Sequence[Mapping[str, Any]], name: str) -> NDArray[Any]:
+    return np.concatenate([part[name] for part in parts])
 
 
-def sagittal_lesson(rng: Rng, album: Album) -> Lesson:
-    """A slice of any lateral position: what of the canal and the foramina shows on it."""
-    view = int(rng.integers(len(album)))
-    index = int(rng.integers(album.images.shape[1]))
-    image, points = album.images[view, index], album.points[view]
-    across = points[:, 2] - album.places[view, index]
+ExampleSampler = Callable[[Rng, ViewDataset], TrainingExample]
+
+
+def sagittal_example(rng: Rng, views: ViewDataset) -> TrainingExample:
+    """A sagittal slice at any lateral position, with the canal and foramen points visible on it."""
+    view = int(rng.integers(len(views)))
+    index = int(rng.integers(views.images.shape[1]))
+    view_image, points = views.images[view, index], views.points[view]
+    across = points[:, 2] - views.positions[view, index]
     canal, foramina = (
         slice(0, len(DISCS)),
         np.arange(len(DISCS), len(points)).reshape(2, len(Level)),
     )
-    beside = np.where(np.isfinite(across[foramina]), np.abs(across[foramina]), np.inf)
-    nearer = foramina[beside.argmin(axis=0), np.arange(len(Level))]
+    distance = np.where(np.isfinite(across[foramina]), np.abs(across[foramina]), np.inf)
+    nearer = foramina[distance.argmin(axis=0), np.arange(len(Level))]
     order = np.r_[np.arange(len(DISCS)), nearer]
     presence = np.r_[_fade(across[canal], CANAL_SD), _fade(across[nearer], FORAMEN_SD)]
-    if album.lumbar[view]:
+    if views.lumbar[view]:
         away = np.array([rng.uniform(-30, 45), rng.uniform(-62, 70)])
         centre = _middle(points, L3_L4) + away / locator_views.SAGITTAL_MM
     else:
         centre = np.full(2, (locator_views.SAGITTAL_SIDE - 1) / 2) + rng.uniform(-40, 40, 2)
-    picture, warp = _warped(rng, image, centre, locator_views.SAGITTAL_MM, SAGITTAL)
-    places = points[order, :2] @ warp[:, :2].T + warp[:, 2]
-    picture, inside = _framed(rng, picture, places, SAGITTAL)
+    image, warp = _warped(rng, view_image, centre, locator_views.SAGITTAL_MM, SAGITTAL)
+    points_px = points[order, :2] @ warp[:, :2].T + warp[:, 2]
+    image, inside = _cropped(rng, image, points_px, SAGITTAL)
     weight = np.isfinite(presence).astype(float)
     lowest = L5_S1 if weight[L5_S1] else LOWEST_FORAMEN
-    if not inside[lowest]:  # without the sacrum nothing can be counted: what is seen has no name
+    # Without the sacrum levels cannot be counted: visible discs then have no name.
+    if not inside[lowest]:
         weight[inside] = 0
     presence = np.where(inside, presence, 0)
-    if rng.random() < 0.08:
-        picture, presence, weight = _strange(rng, picture), 0 * presence, np.ones(len(order))
-    return Lesson(_spoilt(rng, picture), _cells(places, presence, weight))
+    if rng.random() < NEGATIVES:
+        image, presence, weight = _negative(rng, image), 0 * presence, np.ones(len(order))
+    return TrainingExample(_degraded(rng, image), _target(points_px, presence, weight))
 
 
-def axial_lesson(rng: Rng, album: Album) -> Lesson:
-    """A slice at or near a disc, or now and then something else."""
-    view, index = int(rng.integers(len(album))), int(rng.integers(album.images.shape[1]))
-    image, points = album.images[view, index], album.points[view].copy()
-    across = points[:, 2] - album.places[view, index]
+def axial_example(rng: Rng, views: ViewDataset) -> TrainingExample:
+    """An axial slice at or near a disc; some examples show no lumbar spine."""
+    view, index = int(rng.integers(len(views))), int(rng.integers(views.images.shape[1]))
+    view_image, points = views.images[view, index], views.points[view].copy()
+    across = points[:, 2] - views.positions[view, index]
     presence = np.r_[1.0, _fade(across[1:], RECESS_SD)]
     weight = np.isfinite(across).astype(float)
     if rng.random() < 0.5:
-        image = image[:, ::-1]
+        view_image = view_image[:, ::-1]
         points[:, 0] = locator_views.AXIAL_SIDE - 1 - points[:, 0]
         points[[1, 2]] = points[[2, 1]]
     reach = 45 if rng.random() < 0.3 else 20
     centre = _middle(points, 0) + rng.uniform(-reach, reach, 2) / locator_views.AXIAL_MM
-    picture, warp = _warped(rng, image, centre, locator_views.AXIAL_MM, AXIAL)
-    places = points[:, :2] @ warp[:, :2].T + warp[:, 2]
-    picture, inside = _framed(rng, picture, places, AXIAL)
+    image, warp = _warped(rng, view_image, centre, locator_views.AXIAL_MM, AXIAL)
+    points_px = points[:, :2] @ warp[:, :2].T + warp[:, 2]
+    image, inside = _cropped(rng, image, points_px, AXIAL)
     presence = np.where(inside, presence, 0)
-    if rng.random() < 0.08:
-        picture, presence, weight = _strange(rng, picture), 0 * presence, np.ones(3)
-    return Lesson(_spoilt(rng, picture), _cells(places, presence, weight))
+    if rng.random() < NEGATIVES:
+        image, presence, weight = _negative(rng, image), 0 * presence, np.ones(3)
+    return TrainingExample(_degraded(rng, image), _target(points_px, presence, weight))
 
 
-def border_lesson(rng: Rng, album: Album) -> Lesson:
-    """A middle slice about the lumbosacral border."""
-    view, index = int(rng.integers(len(album))), int(rng.integers(album.images.shape[1]))
+def border_example(rng: Rng, views: ViewDataset) -> TrainingExample:
+    """A midsagittal slice around the lumbosacral border."""
+    view, index = int(rng.integers(len(views))), int(rng.integers(views.images.shape[1]))
     offset = np.array([-BORDER_ANTERIOR_MM, BORDER_CAUDAL_MM]) + rng.normal(0, 4, 2)
-    centre = album.points[view, 0, :2] + offset / locator_views.BORDER_MM
-    picture, _ = _warped(rng, album.images[view, index], centre, locator_views.BORDER_MM, BORDER)
-    return Lesson(_spoilt(rng, picture), np.array([float(album.transitional[view])], np.float32))
+    centre = views.points[view, 0, :2] + offset / locator_views.BORDER_MM
+    image, _ = _warped(rng, views.images[view, index], centre, locator_views.BORDER_MM, BORDER)
+    target = np.array([float(views.transitional[view])], np.float32)
+    return TrainingExample(_degraded(rng, image), target)
 
 
 def _middle(points: NDArray[Any], index: int) -> NDArray[Any]:
-    """A point's place on the view, or the middle of those that are known."""
+    """A point on the view, pixels; if it is unknown, the mean of those that are known."""
     known = points[index, :2]
     return np.asarray(known if np.isfinite(known[0]) else np.nanmean(points[:, :2], axis=0))
 
@@ -144,17 +148,20 @@ def _fade(across: NDArray[Any], sd: float) -> NDArray[Any]:
     return np.asarray(np.exp(-np.square(across / sd) / 2))
 
 
-def _cells(
-    places: NDArray[Any], presence: NDArray[Any], weight: NDArray[Any]
+def _target(
+    points: NDArray[Any], presence: NDArray[Any], weight: NDArray[Any]
 ) -> NDArray[np.float32]:
-    truth = np.column_stack([(places - (CELL_PIXELS - 1) / 2) / CELL_PIXELS, presence, weight])
-    return np.asarray(np.nan_to_num(truth), dtype=np.float32)
+    target = np.column_stack([(points - (CELL_PIXELS - 1) / 2) / CELL_PIXELS, presence, weight])
+    return np.asarray(np.nan_to_num(target), dtype=np.float32)
 
 
 def _warped(
     rng: Rng, image: NDArray[np.uint8], centre: NDArray[Any], mm: float, framing: Framing
 ) -> tuple[Image, NDArray[np.float64]]:
-    """The view turned, stretched and moved into a picture of linear signal; and its (2, 3) map, view to picture."""
+    """The view rotated, scaled and shifted, as linear signal; and the (2, 3) map, view to image.
+
+    ``mm``: pixel size of the view; ``centre``: the view's pixel that becomes the image's centre.
+    """
     size = np.exp(rng.uniform(-0.13, 0.13)) * mm / framing.mm
     stretch = np.exp(rng.normal(0, 0.03))
     angle = np.deg2rad(np.clip(rng.normal(0, 5), -13, 13))
@@ -164,63 +171,59 @@ def _warped(
         @ np.diag([stretch, 1.0])
     )
     warp = np.column_stack([turn, np.full(2, (framing.side - 1) / 2) - turn @ centre])
-    seen = cv2.warpAffine(image, warp, (framing.side, framing.side), flags=cv2.INTER_LINEAR)
-    return np.square(seen.astype(np.float32) / 255) * np.float32(CLIP), warp
+    warped = cv2.warpAffine(image, warp, (framing.side, framing.side), flags=cv2.INTER_LINEAR)
+    return np.square(warped.astype(np.float32) / 255) * np.float32(CLIP), warp
 
 
-def _framed(
-    rng: Rng, picture: Image, places: NDArray[Any], framing: Framing
+def _cropped(
+    rng: Rng, image: Image, points: NDArray[Any], framing: Framing
 ) -> tuple[Image, NDArray[np.bool_]]:
-    """A field of view that may be smaller than the picture; and which points are inside."""
+    """The image with a field of view that may be smaller, and which points (pixels) are inside."""
     low, high = np.zeros(2), np.full(2, framing.side - 1.0)
     if rng.random() < 0.6:
         size = rng.uniform(0.66, 1.05, 2) * framing.side
         middle = (framing.side - 1) / 2 + rng.normal(0, 0.04 * framing.side, 2)
         low, high = np.maximum(low, middle - size / 2), np.minimum(high, middle + size / 2)
-        kept = np.zeros_like(picture)
+        field = np.zeros_like(image)
         (left, top), (right, bottom) = low.astype(int), high.astype(int) + 1
-        kept[top:bottom, left:right] = picture[top:bottom, left:right]
-        picture = kept
-    return picture, np.all((places > low + MARGIN) & (places < high - MARGIN), axis=1)
+        field[top:bottom, left:right] = image[top:bottom, left:right]
+        image = field
+    return image, np.all((points > low + MARGIN) & (points < high - MARGIN), axis=1)
 
 
-def _strange(rng: Rng, picture: Image) -> Image:
-    """What is no upright lumbar spine: mirrored, turned, or a mere texture."""
+def _negative(rng: Rng, image: Image) -> Image:
+    """An image that is not an upright lumbar spine: mirrored, rotated, or texture."""
     kind = int(rng.integers(6))
     if kind == 0:
-        return np.ascontiguousarray(picture[:, ::-1])
+        return np.ascontiguousarray(image[:, ::-1])
     if kind == 1:
-        return np.ascontiguousarray(picture[::-1])
+        return np.ascontiguousarray(image[::-1])
     if kind == 2:
-        return np.ascontiguousarray(picture[::-1, ::-1])
+        return np.ascontiguousarray(image[::-1, ::-1])
     if kind == 3:
-        return np.ascontiguousarray(picture.T)
-    side = len(picture)
+        return np.ascontiguousarray(image.T)
+    side = len(image)
     grain = int(np.exp(rng.uniform(1.5, np.log(side))))
     pattern = cv2.resize(
         rng.random((grain, grain), dtype=np.float32), (side, side), interpolation=cv2.INTER_CUBIC
     )
-    return np.clip(pattern * picture * 2 if kind == 4 else pattern, 0, CLIP).astype(np.float32)
+    return np.clip(pattern * image * 2 if kind == 4 else pattern, 0, CLIP).astype(np.float32)
 
 
-def _spoilt(rng: Rng, picture: Image) -> Image:
-    """Blur, an uneven coil, objects that should not be there, gamma and Rician noise; then the usual brightness."""
-    side, field = len(picture), picture > 0
+def _degraded(rng: Rng, image: Image) -> Image:
+    """Random blur, coil inhomogeneity, artefacts, gamma and Rician noise, then normalised."""
+    side, field = len(image), image > 0
     if rng.random() < 0.7:
         across, down = rng.uniform(0.2, 1.5), rng.uniform(0.2, 1.3)
-        picture = np.asarray(
-            cv2.GaussianBlur(picture, (0, 0), across, sigmaY=down), dtype=np.float32
-        )
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), across, sigmaY=down), dtype=np.float32)
     if rng.random() < 0.7:
         coarse = rng.normal(0, rng.uniform(0, 0.5), (4, 4)).astype(np.float32)
-        picture *= np.exp(
-            np.asarray(cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC))
-        )
+        image *= np.exp(np.asarray(cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)))
     if rng.random() < 0.15:
         for _ in range(int(rng.integers(1, 4))):
             at, axes = rng.integers(0, side, 2).tolist(), rng.integers(3, side // 9, 2).tolist()
             cv2.ellipse(
-                picture,
+                image,
                 at,
                 axes,
                 float(rng.uniform(0, 180)),
@@ -230,12 +233,14 @@ def _spoilt(rng: Rng, picture: Image) -> Image:
                 -1,
             )
     if rng.random() < 0.5:
-        picture = np.power(np.maximum(picture, 0), np.float32(rng.uniform(0.6, 1.5)))
+        image = np.power(np.maximum(image, 0), np.float32(rng.uniform(0.6, 1.5)))
     level = 0.1 * rng.random() ** 2 if rng.random() < 0.93 else rng.uniform(0.1, 0.18)
     noise = rng.standard_normal((2, side, side), dtype=np.float32) * np.float32(level)
-    if rng.random() < 0.5:  # of the resolution of the scanner, not of ours
+    # Noise at the scanner's resolution instead of the image's.
+    if rng.random() < 0.5:
         noise = np.stack([cv2.GaussianBlur(part, (0, 0), 0.7) for part in noise]) * np.float32(1.8)
-    picture = np.hypot(np.maximum(picture, 0) + noise[0], noise[1])
-    if rng.random() < 0.6:  # scanners often store nothing outside the field of view
-        picture = picture * (cv2.dilate(field.astype(np.uint8), np.ones((3, 3), np.uint8)))
-    return normalise_brightness(picture.astype(np.float32))
+    image = np.hypot(np.maximum(image, 0) + noise[0], noise[1])
+    # Scanners often store zeros outside the field of view.
+    if rng.random() < 0.6:
+        image = image * (cv2.dilate(field.astype(np.uint8), np.ones((3, 3), np.uint8)))
+    return normalise_brightness(image.astype(np.float32))

@@ -1,6 +1,6 @@
-"""Teaching the locator's networks: Adam with decoupled weight decay, a cosine schedule, averaged weights.
+"""Trains the locator's networks: AdamW, cosine schedule with warm-up, averaged weights.
 
-Everything here is Keras alone, on whatever backend there is.
+Everything here is plain Keras, on whatever backend is installed.
 """
 
 from collections.abc import Callable
@@ -13,22 +13,26 @@ from numpy.typing import NDArray
 
 from lumbar.networks.locator import FRAMINGS, build_network
 from lumbar.spine.keypoint_input import Framing
-from lumbar.training.keypoint_dataset import Album, Lessons
+from lumbar.training.keypoint_dataset import ExampleSampler, ViewDataset
 
 RATE, WARM_UP, DECAY = 2e-3, 300, 1e-4
-SIGMA = 1.3  # cells: how wide a target's blob is
+# Standard deviation of a target's Gaussian, cells.
+SIGMA = 1.3
 
 
-def teach(
+def train_network(
     kind: str,
-    lessons: Lessons,
-    album: Album,
+    sample: ExampleSampler,
+    views: ViewDataset,
     steps: int,
     batch: int,
     seed: int,
     advance: Callable[[float], None],
 ) -> keras.Model:
-    """A network of a kind in ``FRAMINGS``, taught ``steps`` batches; ``advance`` gets each one's loss."""
+    """A network of a kind in ``FRAMINGS``, trained for ``steps`` batches.
+
+    ``advance`` is called with the loss of each batch.
+    """
     keras.utils.set_random_seed(seed)
     network = build_network(kind)
     loss: Any = heat_loss(FRAMINGS[kind])
@@ -41,41 +45,43 @@ def teach(
         schedule, weight_decay=DECAY, clipnorm=1.0, use_ema=True, ema_momentum=0.999
     )
     network.compile(optimizer, loss, jit_compile=False)
-    told = keras.callbacks.LambdaCallback(
+    progress = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: advance(float(logs["loss"]))
     )
-    network.fit(_Batches(lessons, album, steps, seed, batch), epochs=1, verbose=0, callbacks=[told])
+    batches = _Batches(sample, views, steps, seed, batch)
+    network.fit(batches, epochs=1, verbose=0, callbacks=[progress])
     return network
 
 
 class _Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Batch n is the same on every run."""
+    """Batches of random examples, reproducible from seed and batch number."""
 
-    def __init__(self, lessons: Lessons, album: Album, steps: int, seed: int, batch: int) -> None:
+    def __init__(
+        self, sample: ExampleSampler, views: ViewDataset, steps: int, seed: int, batch: int
+    ) -> None:
         super().__init__(workers=2, use_multiprocessing=False, max_queue_size=8)
-        self._lessons, self._album, self._steps, self._seed, self._batch = (
-            lessons,
-            album,
-            steps,
-            seed,
-            batch,
-        )
+        self._sample, self._views = sample, views
+        self._steps, self._seed, self._batch = steps, seed, batch
 
     def __len__(self) -> int:
         return self._steps
 
     def __getitem__(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         rng = np.random.default_rng((self._seed, index))
-        drawn = [self._lessons(rng, self._album) for _ in range(self._batch)]
-        return np.stack([lesson.picture for lesson in drawn]), np.stack(
-            [lesson.truth for lesson in drawn]
-        )
+        examples = [self._sample(rng, self._views) for _ in range(self._batch)]
+        images = np.stack([example.image for example in examples])
+        return images, np.stack([example.target for example in examples])
 
 
 def heat_loss(
     framing: Framing,
 ) -> Callable[[keras.KerasTensor, keras.KerasTensor], keras.KerasTensor]:
-    """Cross-entropy between a blob of the point's presence, the rest on "not here", and the map's softmax."""
+    """Cross-entropy between the target heat map and the softmax of the network's logits.
+
+    A keypoint's target is a Gaussian scaled by its presence, the rest in an extra "absent" cell.
+    The loss takes targets (batch, keypoints, 4), as in ``TrainingExample``, and logits
+    (batch, cells² + 1, keypoints).
+    """
     cells = framing.cells
     grid = ops.arange(cells, dtype="float32")
 

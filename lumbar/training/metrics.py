@@ -1,10 +1,10 @@
-"""How good graded findings are: the usual figures, the competition's loss, and how sure the figures themselves are.
+"""Figures of graded findings, the competition's loss, and bootstrap intervals.
 
-Everything is of probabilities (n, 3) for normal/mild, moderate, severe, and labels 0 to 2.
+Probabilities are (n, 3) for normal/mild, moderate and severe, labels and predictions (n,), 0 to 2.
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,23 +19,26 @@ from lumbar.training.calibration import expected_calibration_error, log_loss
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
 CLASSES = tuple(range(len(Severity)))
+SEVERE = 2
 VIEWS = ALL_CLASSES["condition"]
 FORAMINA = (Condition.LEFT_NEURAL_FORAMINAL_NARROWING, Condition.RIGHT_NEURAL_FORAMINAL_NARROWING)
-COMPETITION_WEIGHTS = (
-    1.0,
-    2.0,
-    4.0,
-)  # of normal/mild, moderate and severe in the competition's loss
+# Weights of normal/mild, moderate and severe in the competition's loss.
+COMPETITION_WEIGHTS = (1.0, 2.0, 4.0)
+# The competition clips probabilities.
+CLIP = 1e-15
 
 
 def figures(probabilities: Floats, labels: Labels) -> dict[str, float]:
-    """By name; precision, recall and F1 are macro averages over the severities that occur; NaN where undefined."""
-    answers = probabilities.argmax(axis=1)
+    """Figures by name; NaN where undefined.
+
+    Precision, recall and F1 are macro averages over the severities that occur in the labels.
+    """
+    predictions = probabilities.argmax(axis=1)
     precision, recall, f1, _ = metrics.precision_recall_fscore_support(
-        labels, answers, labels=np.unique(labels), average="macro", zero_division=0.0
+        labels, predictions, labels=np.unique(labels), average="macro", zero_division=0.0
     )
     return {
-        **agreement(answers, labels),
+        **agreement(predictions, labels),
         "precision": float(precision),
         "recall": float(recall),
         "f1": float(f1),
@@ -46,29 +49,36 @@ def figures(probabilities: Floats, labels: Labels) -> dict[str, float]:
     }
 
 
-def agreement(answers: Labels, labels: Labels) -> dict[str, float]:
-    """Those figures that need no probabilities; also between a reader and the truth."""
+def agreement(predictions: Labels, labels: Labels) -> dict[str, float]:
+    """The figures that need no probabilities; also between a reader and the truth."""
     return {
-        "accuracy": float((answers == labels).mean()),
-        "balanced_accuracy": float(
-            np.mean([(answers[labels == c] == c).mean() for c in np.unique(labels)])
-        ),
-        "quadratic_kappa": quadratic_kappa(answers, labels),
+        "accuracy": float(metrics.accuracy_score(labels, predictions)),
+        "balanced_accuracy": balanced_accuracy(predictions, labels),
+        "quadratic_kappa": quadratic_kappa(predictions, labels),
     }
 
 
-def quadratic_kappa(answers: Labels, labels: Labels) -> float:
-    """Cohen's kappa with squared weights; NaN where both are one and the same class throughout."""
+def balanced_accuracy(predictions: Labels, labels: Labels) -> float:
+    """Mean recall, 0–1, of the severities that occur in the labels."""
+    with warnings.catch_warnings():
+        # A predicted severity may not occur in the labels.
+        warnings.simplefilter("ignore", UserWarning)
+        return float(metrics.balanced_accuracy_score(labels, predictions))
+
+
+def quadratic_kappa(predictions: Labels, labels: Labels) -> float:
+    """Cohen's kappa with quadratic weights; NaN if both are the same single class throughout."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)
         warnings.simplefilter("ignore", RuntimeWarning)
-        return float(
-            metrics.cohen_kappa_score(labels, answers, labels=list(CLASSES), weights="quadratic")
+        kappa = metrics.cohen_kappa_score(
+            labels, predictions, labels=list(CLASSES), weights="quadratic"
         )
+    return float(kappa)
 
 
 def _auc(probabilities: Floats, labels: Labels) -> float:
-    """Macro average of one severity against the others, over those that both occur and do not."""
+    """Mean one-versus-rest AUC of the severities that occur, but not alone."""
     areas = [
         float(metrics.roc_auc_score(labels == c, probabilities[:, c]))
         for c in CLASSES
@@ -77,15 +87,17 @@ def _auc(probabilities: Floats, labels: Labels) -> float:
     return float(np.mean(areas)) if areas else float("nan")
 
 
-def confusion(answers: Labels, labels: Labels) -> NDArray[np.int64]:
-    """(3, 3) counts: rows the labels, columns the answers."""
-    return np.asarray(metrics.confusion_matrix(labels, answers, labels=list(CLASSES)))
+def confusion(predictions: Labels, labels: Labels) -> NDArray[np.int64]:
+    """(3, 3) counts: rows are the labels, columns the predictions."""
+    return np.asarray(metrics.confusion_matrix(labels, predictions, labels=list(CLASSES)))
 
 
-def views_right(probabilities: Floats, labels: Labels) -> NDArray[np.bool_]:
-    """(n, 6) of ``CLASSES["condition"]`` and its indices, to (n,): whether the most probable view is the true one.
+def correct_views(probabilities: Floats, labels: Labels) -> NDArray[np.bool_]:
+    """(n,): whether the most probable view is the true one.
 
-    A sagittal crop cannot show its side, which geometry tells: left and right foramen are summed and count as one.
+    ``probabilities`` is (n, 6), of ``CLASSES["condition"]``, and ``labels`` has its indices. A
+    sagittal crop cannot show its side, which geometry decides: the probabilities of the left and
+    right foramen are summed and count as one view.
     """
     left, right = (VIEWS.index(condition) for condition in FORAMINA)
     summed = probabilities.copy()
@@ -95,8 +107,8 @@ def views_right(probabilities: Floats, labels: Labels) -> NDArray[np.bool_]:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """One finding's answer and label, as the competition scores it; ``group`` is canal, foraminal or subarticular."""
+class ScoredFinding:
+    """One finding as the competition scores it; ``group``: canal, foraminal or subarticular."""
 
     study: str
     group: str
@@ -104,58 +116,66 @@ class Scored:
     label: int
 
 
-def competition_loss(scored: Sequence[Scored]) -> float:
-    """RSNA 2024: the weighted log-loss of each group of conditions, and one of "any severe canal stenosis", averaged.
+def competition_loss(findings: Sequence[ScoredFinding]) -> float:
+    """RSNA 2024: the mean of each condition group's weighted log-loss and of "any severe canal".
 
-    A study's probability of any severe canal stenosis is the highest of its levels'; its weight is the highest of its
-    canal labels'.
+    A study's probability of any severe canal stenosis is the highest of its levels; its weight is
+    that of its most severe canal label.
     """
     losses = []
-    for group in sorted({s.group for s in scored}):
-        own = [s for s in scored if s.group == group]
-        weights = np.array([COMPETITION_WEIGHTS[s.label] for s in own])
-        right = np.array([s.probabilities[s.label] for s in own])
-        losses.append(float(np.average(-np.log(np.clip(right, 1e-15, 1)), weights=weights)))
-    studies: dict[str, list[Scored]] = {}
-    for s in scored:
-        if s.group == "canal":
-            studies.setdefault(s.study, []).append(s)
-    if studies:
-        severe = np.array([any(s.label == 2 for s in own) for own in studies.values()])
-        said = np.clip(
-            [max(s.probabilities[2] for s in own) for own in studies.values()], 1e-15, 1 - 1e-15
-        )
-        weights = np.array(
-            [COMPETITION_WEIGHTS[max(s.label for s in own)] for own in studies.values()]
-        )
-        losses.append(
-            float(np.average(-np.where(severe, np.log(said), np.log(1 - said)), weights=weights))
-        )
+    for group in sorted({f.group for f in findings}):
+        members = [f for f in findings if f.group == group]
+        weights = np.array([COMPETITION_WEIGHTS[f.label] for f in members])
+        true = np.array([f.probabilities[f.label] for f in members])
+        losses.append(float(np.average(-np.log(np.clip(true, CLIP, 1)), weights=weights)))
+    canals: dict[str, list[ScoredFinding]] = {}
+    for finding in findings:
+        if finding.group == "canal":
+            canals.setdefault(finding.study, []).append(finding)
+    if canals:
+        losses.append(_any_severe_loss(canals.values()))
     return float(np.mean(losses))
 
 
-def intervals(
+def _any_severe_loss(studies: Collection[Sequence[ScoredFinding]]) -> float:
+    """The weighted binary log-loss of "any severe canal stenosis" over studies' canal findings."""
+    worst = np.array([max(map(_label, study)) for study in studies])
+    probability = np.clip([max(map(_severe, study)) for study in studies], CLIP, 1 - CLIP)
+    surprise = -np.where(worst == SEVERE, np.log(probability), np.log(1 - probability))
+    return float(np.average(surprise, weights=np.array(COMPETITION_WEIGHTS)[worst]))
+
+
+def _label(finding: ScoredFinding) -> int:
+    return finding.label
+
+
+def _severe(finding: ScoredFinding) -> float:
+    return finding.probabilities[SEVERE]
+
+
+def bootstrap_intervals(
     measure: Callable[[NDArray[np.int64]], Mapping[str, float]],
     clusters: Sequence[str],
     seed: int = 1,
     rounds: int = 500,
 ) -> dict[str, tuple[float, float]]:
-    """The middle 95 % of each figure over ``rounds`` bootstrap samples of whole patients; NaN where it has none.
+    """95 % percentile interval of each figure over bootstrap samples of whole patients.
 
-    ``measure`` gets the indices of the findings drawn. ``clusters``: each finding's patient.
+    ``measure`` gets the indices of the findings drawn; ``clusters`` has each finding's patient.
+    NaN where no sample has the figure.
     """
-    own: Mapping[str, NDArray[np.int64]] = {
+    members: Mapping[str, NDArray[np.int64]] = {
         name: np.flatnonzero(np.asarray(clusters) == name) for name in dict.fromkeys(clusters)
     }
-    names, rng = list(own), np.random.default_rng(seed)
-    values = []
+    names, rng = list(members), np.random.default_rng(seed)
+    samples = []
     for _ in range(rounds):
         drawn = rng.integers(len(names), size=len(names))
-        values.append(measure(np.concatenate([own[names[i]] for i in drawn])))
-    found = {}
-    for name in values[0]:
-        own_values = np.array([value[name] for value in values])
-        counted = own_values[~np.isnan(own_values)]
-        low, high = np.percentile(counted, (2.5, 97.5)) if len(counted) else (np.nan, np.nan)
-        found[name] = (float(low), float(high))
-    return found
+        samples.append(measure(np.concatenate([members[names[i]] for i in drawn])))
+    intervals = {}
+    for name in samples[0]:
+        values = np.array([sample[name] for sample in samples])
+        defined = values[~np.isnan(values)]
+        low, high = np.percentile(defined, (2.5, 97.5)) if len(defined) else (np.nan, np.nan)
+        intervals[name] = (float(low), float(high))
+    return intervals

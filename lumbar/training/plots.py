@@ -1,4 +1,4 @@
-"""Pictures of a training and an evaluation, as PNG."""
+"""Plots of trainings and evaluations, as PNG."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,34 +9,33 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lumbar.spine.anatomy import Condition, Severity
-from lumbar.training.crop_files import Cut
+from lumbar.training.crop_files import CropFile
 
-COLOURS = ("#4c9f70", "#e0a030", "#c0392b")  # normal or mild, moderate, severe
+COLOURS = ("#4c9f70", "#e0a030", "#c0392b")  # normal/mild, moderate, severe
 
 
 def draw_history(rows: Sequence[Mapping[str, float]], title: str, path: Path) -> None:
-    """Loss and accuracy after every epoch, of training and validation."""
+    """Training and validation loss and accuracy per epoch, from ``train_classifier``'s history."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     epochs = range(1, len(rows) + 1)
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        axes.plot(epochs, [row[name] for row in rows], label="training (balanced, distorted)")
+        axes.plot(epochs, [row[name] for row in rows], label="training (balanced, augmented)")
         axes.plot(epochs, [row[f"validation_{name}"] for row in rows], label="validation")
         axes.set(xlabel="epoch", ylabel=name, title=f"{title}: {name}")
         axes.legend()
     figure.savefig(path, dpi=110)
 
 
-def draw_counts(cuts: Sequence[Cut], path: Path) -> None:
-    """How many findings of each condition have which severity."""
+def draw_counts(crops: Sequence[CropFile], path: Path) -> None:
+    """The number of findings by condition and severity; ``crops``: one per finding."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots()
     left = np.zeros(len(Condition))
     for severity, colour in zip(Severity, COLOURS, strict=True):
-        counts = np.array(
-            [sum(c.condition == k and c.severity == severity for c in cuts) for k in Condition]
-        )
+        graded = [crop.condition for crop in crops if crop.severity == severity]
+        counts = np.array([graded.count(condition) for condition in Condition])
         bars = axes.barh(
-            [k.label for k in Condition], counts, left=left, color=colour, label=severity.label
+            [c.label for c in Condition], counts, left=left, color=colour, label=severity.label
         )
         axes.bar_label(bars, [str(n) if n else "" for n in counts], label_type="center", fontsize=8)
         left += counts
@@ -46,7 +45,7 @@ def draw_counts(cuts: Sequence[Cut], path: Path) -> None:
 
 
 def draw_confusions(matrices: Mapping[str, NDArray[Any]], path: Path) -> None:
-    """Counts, rows the label and columns the answer, shaded by the row's shares."""
+    """Confusion matrices by title: counts, shaded by their share of the row."""
     figure = Figure(figsize=(3.4 * len(matrices), 3.4), layout="constrained")
     names = [severity.label for severity in Severity]
     for axes, (title, matrix) in zip(
@@ -64,25 +63,34 @@ def draw_confusions(matrices: Mapping[str, NDArray[Any]], path: Path) -> None:
                 va="center",
                 color="white" if dark else "black",
             )
-        axes.set(title=title, xlabel="answer", ylabel="label")
+        axes.set(title=title, xlabel="prediction", ylabel="label")
         axes.set_xticks(range(len(names)), names, fontsize=7)
         axes.set_yticks(range(len(names)), names, fontsize=7, rotation=90, va="center")
     figure.savefig(path, dpi=110)
 
 
 def draw_reliability(probabilities: NDArray[Any], labels: NDArray[Any], path: Path) -> None:
-    """How often the most probable severity is right, by how probable it was said to be."""
+    """Reliability diagram: accuracy of the most probable severity by its probability.
+
+    ``probabilities`` (n, 3), ``labels`` (n,).
+    """
     figure = Figure(figsize=(4, 4), layout="constrained")
     axes = figure.subplots()
-    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     edges = np.linspace(0.3, 1, 8)
-    bins = np.clip(np.digitize(sure, edges) - 1, 0, len(edges) - 2)
+    bins = np.clip(np.digitize(confidence, edges) - 1, 0, len(edges) - 2)
     known = np.unique(bins)
     axes.plot([0.3, 1], [0.3, 1], color="grey", linestyle=":")
     axes.plot(
-        [sure[bins == b].mean() for b in known],
-        [right[bins == b].mean() for b in known],
+        [confidence[bins == b].mean() for b in known],
+        [correct[bins == b].mean() for b in known],
         marker="o",
     )
-    axes.set(xlabel="said", ylabel="right", title="Calibration", xlim=(0.3, 1), ylim=(0, 1))
+    axes.set(
+        xlabel="predicted probability",
+        ylabel="accuracy",
+        title="Calibration",
+        xlim=(0.3, 1),
+        ylim=(0, 1),
+    )
     figure.savefig(path, dpi=110)

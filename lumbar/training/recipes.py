@@ -1,4 +1,4 @@
-"""How networks are taught: one small TOML file a recipe, in ``recipes/`` or a file of one's own."""
+"""Training recipes of the classifiers: small TOML files, shipped in ``recipes/`` or user-made."""
 
 import tomllib
 from pathlib import Path
@@ -17,48 +17,55 @@ class _Strict(BaseModel):
 
 
 class Phase(_Strict):
-    """Some epochs alike; the rate falls from ``rate`` to a hundredth of it along a cosine."""
+    """Epochs with equal settings; the learning rate falls from ``rate`` to 1 %, as a cosine."""
 
     epochs: int = Field(ge=1)
     rate: float = Field(gt=0)
-    side: int = Field(224, ge=32, le=224)  # pixels the network works at
-    frozen: bool = False  # only the head learns; left out where the backbone starts at random
-    crops: int | None = Field(None, ge=1)  # of an epoch; all where not said
+    # Input size of the network, pixels.
+    side: int = Field(224, ge=32, le=224)
+    # Train the head only; the phase is skipped where the backbone starts from random weights.
+    frozen: bool = False
+    # Crops per epoch; None: as many as there are.
+    crops: int | None = Field(None, ge=1)
 
 
-class Course(_Strict):
-    """One network's teaching."""
+class NetworkRecipe(_Strict):
+    """Architecture, class balance and training schedule of one network."""
 
     architecture: str
-    oversampling: float = Field(
-        0.5, ge=0, le=1
-    )  # a class is drawn in proportion to (its share) ** (1 - this)
-    class_weight: float = Field(
-        0.5, ge=0, le=1
-    )  # and weighs (its share) ** -this; together 1: all count alike
+    # A class is sampled in proportion to share ** (1 - oversampling) …
+    oversampling: float = Field(0.5, ge=0, le=1)
+    # … and weighted by share ** -class_weight; if both sum to 1, all classes count alike.
+    class_weight: float = Field(0.5, ge=0, le=1)
     phases: tuple[Phase, ...] = Field(min_length=1)
 
 
 class Recipe(_Strict):
-    """Everything that decides what is learnt, but for the data and the ImageNet weights."""
+    """Everything that determines the trained weights, except the data and the ImageNet weights."""
 
     about: str
-    condition: Course
-    severity: Course
+    condition: NetworkRecipe
+    severity: NetworkRecipe
     batch: int = Field(16, ge=1)
     seed: int = Field(1, ge=0)
-    patience: int = Field(5, ge=1)  # epochs of a phase without a better validation loss that end it
-    validation: int | None = Field(
-        None, ge=1
-    )  # crops that are looked at after each epoch; all where not said
-    off_target: float = Field(0.5, ge=0)  # crops off target for each one on target that VGG16 sees
-    neighbour: float = Field(0.3, ge=0, lt=1)  # how often a slice beside the labelled one is taken
+    # Early stopping: a phase ends after so many epochs without a lower validation loss.
+    patience: int = Field(5, ge=1)
+    # Validation crops evaluated after each epoch; None: all.
+    validation: int | None = Field(None, ge=1)
+    # Off-target crops per on-target crop, for the condition network.
+    off_target: float = Field(0.5, ge=0)
+    # Probability of using a slice next to the annotated one.
+    neighbour: float = Field(0.3, ge=0, lt=1)
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     augmentation: Amounts = Amounts()
 
 
 def read_recipe(name: str) -> Recipe:
-    """A recipe by its name in ``recipes/`` or its file. Raises WrongSetting."""
+    """The recipe of that name in ``recipes/``, or from a file.
+
+    Raises:
+        WrongSetting: there is no such recipe, or its content is invalid.
+    """
     known = sorted(file.stem for file in FOLDER.glob("*.toml"))
     file = FOLDER / f"{name}.toml" if name in known else Path(name)
     try:
@@ -69,5 +76,5 @@ def read_recipe(name: str) -> Recipe:
         ) from error
     except (tomllib.TOMLDecodeError, ValidationError) as error:
         first = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else None
-        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
-        raise WrongSetting(f"the recipe {name!r} is wrong: {why}") from error
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
+        raise WrongSetting(f"the recipe {name!r} is wrong: {reason}") from error

@@ -1,7 +1,8 @@
-"""A data set in the layout of RSNA 2024, read as it is. What cannot be used is told of, with the reason, never guessed.
+"""Reading a data set in the RSNA 2024 layout; what is unusable is excluded with a reason.
 
-``train_images/<study_id>/<series_id>/<instance_number>.dcm`` with ``train.csv`` (a severity or nothing for each of 25
-findings), ``train_series_descriptions.csv`` and ``train_label_coordinates.csv``.
+``train_images/<study_id>/<series_id>/<instance_number>.dcm`` with ``train.csv`` (a severity or
+nothing for each of 25 findings), ``train_series_descriptions.csv`` and
+``train_label_coordinates.csv``. Nothing is guessed or repaired.
 """
 
 import csv
@@ -18,8 +19,8 @@ LABELS, DESCRIPTIONS, COORDINATES = (
     "train_label_coordinates.csv",
 )
 IMAGES = "train_images"
-PLACED = ("series_id", "instance_number", "condition", "level", "x", "y")  # columns of COORDINATES
-DESCRIBED = ("series_id", "series_description")  # and of DESCRIPTIONS
+COORDINATE_COLUMNS = ("series_id", "instance_number", "condition", "level", "x", "y")
+DESCRIPTION_COLUMNS = ("series_id", "series_description")
 SEVERITIES = {severity.label.lower(): severity for severity in Severity}
 ROLES = {role.label.lower(): role for role in Role}
 
@@ -27,17 +28,17 @@ Row = dict[str, str]
 
 
 @dataclass(frozen=True)
-class Dropped:
-    """What is not learnt from: a finding (or ``""``: a whole study) and why."""
+class Exclusion:
+    """A finding (``""``: a whole study) that is not used for training, and the reason."""
 
     study: str
     finding: str
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)
-class Mark:
-    """Where a finding was marked: ``x`` and ``y`` are 0-based pixels of the file, integers at pixel centres."""
+class Annotation:
+    """The annotated point of a finding: 0-based pixels of the file, integers at pixel centres."""
 
     series: str
     instance: str
@@ -47,12 +48,12 @@ class Mark:
 
 @dataclass(frozen=True)
 class Study:
-    """What the tables say of one study; ``series`` by their folders' names."""
+    """One study's rows of the tables; ``series`` has roles by the name of the series folder."""
 
     name: str
     folder: Path
     severities: Mapping[FindingKey, Severity]
-    marks: Mapping[FindingKey, Mark]
+    annotations: Mapping[FindingKey, Annotation]
     series: Mapping[str, Role]
 
 
@@ -61,49 +62,51 @@ class DataSet:
     """The studies that have images and labels, in the order of ``train.csv``."""
 
     studies: tuple[Study, ...]
-    dropped: tuple[Dropped, ...] = field(default=())
+    exclusions: tuple[Exclusion, ...] = field(default=())
 
 
 def read_data_set(data: Path) -> DataSet:
-    """The tables of a data set. Raises WrongSetting where it is not in this layout."""
+    """The studies of a data set, and what is excluded.
+
+    Raises:
+        WrongSetting: the folder is not in this layout, or no labelled study has images.
+    """
     missing = [
         name for name in (LABELS, DESCRIPTIONS, COORDINATES, IMAGES) if not (data / name).exists()
     ]
     if missing:
         raise WrongSetting(f"{data} has no {missing[0]}; name a data set in the RSNA 2024 layout")
-    marks, series = (
-        rows_by_study(data / COORDINATES, *PLACED),
-        rows_by_study(data / DESCRIPTIONS, *DESCRIBED),
-    )
+    coordinates = rows_by_study(data / COORDINATES, *COORDINATE_COLUMNS)
+    series = rows_by_study(data / DESCRIPTIONS, *DESCRIPTION_COLUMNS)
     studies: list[Study] = []
-    dropped: list[Dropped] = []
-    seen: set[str] = set()
-    for row in _rows(data / LABELS, *(_name(key) for key in ALL_FINDINGS)):
+    exclusions: list[Exclusion] = []
+    names: set[str] = set()
+    for row in _rows(data / LABELS, *(_column(key) for key in ALL_FINDINGS)):
         name = row["study_id"]
-        if name in seen:
-            dropped.append(Dropped(name, "", "it is labelled twice; its first row counts"))
+        if name in names:
+            exclusions.append(Exclusion(name, "", "it is labelled twice; the first row counts"))
             continue
-        seen.add(name)
+        names.add(name)
         folder = data / IMAGES / name
         if not folder.is_dir():
-            dropped.append(Dropped(name, "", "it has no images"))
+            exclusions.append(Exclusion(name, "", "it has no images"))
             continue
-        severities = _severities(row, dropped)
-        marked = _marks(name, marks.get(name, ()), dropped)
-        for key in severities.keys() - marked.keys():
-            dropped.append(Dropped(name, _name(key), "a severity without coordinates"))
-        for key in marked.keys() - severities.keys():
-            dropped.append(Dropped(name, _name(key), "coordinates without a severity"))
-        studies.append(
-            Study(name, folder, severities, marked, _series(name, series.get(name, ()), dropped))
-        )
+        severities = _severities(row, exclusions)
+        annotations = _annotations(name, coordinates.get(name, ()), exclusions)
+        exclusions += _unmatched(name, severities, annotations)
+        roles = _series(name, series.get(name, ()), exclusions)
+        studies.append(Study(name, folder, severities, annotations, roles))
     if not studies:
         raise WrongSetting(f"{data / LABELS} names no study that has images in {IMAGES}")
-    return DataSet(tuple(studies), tuple(dropped))
+    return DataSet(tuple(studies), tuple(exclusions))
 
 
 def rows_by_study(path: Path, *columns: str) -> dict[str, list[Row]]:
-    """A table's rows by ``study_id``; none where there is no such file. Raises WrongSetting where a column lacks."""
+    """A table's rows by ``study_id``; none if there is no such file.
+
+    Raises:
+        WrongSetting: the table lacks a column or is not CSV in UTF-8.
+    """
     rows: dict[str, list[Row]] = {}
     for row in _rows(path, *columns) if path.is_file() else ():
         rows.setdefault(row["study_id"], []).append(row)
@@ -111,18 +114,21 @@ def rows_by_study(path: Path, *columns: str) -> dict[str, list[Row]]:
 
 
 def series_by_study(data: Path) -> dict[str, dict[str, Role]]:
-    """What the table of descriptions says each series is read for; nothing where there is no such table."""
-    rows = rows_by_study(data / DESCRIPTIONS, *DESCRIBED)
-    return {study: _series(study, own, []) for study, own in rows.items()}
+    """The role of each series as described in the table; empty if there is no such table."""
+    rows = rows_by_study(data / DESCRIPTIONS, *DESCRIPTION_COLUMNS)
+    return {study: _series(study, study_rows, []) for study, study_rows in rows.items()}
 
 
-def severities_of(path: Path) -> dict[str, dict[FindingKey, Severity]]:
-    """By study the severities of a table like ``train.csv``; what is empty or unknown is left out."""
+def read_severities(path: Path) -> dict[str, dict[FindingKey, Severity]]:
+    """Severities in a table like ``train.csv``, by study; empty or unknown ones are left out."""
     return {row["study_id"]: _severities(row, []) for row in _rows(path)}
 
 
 def key_of(condition: str, level: str) -> FindingKey:
-    """Of "Left Neural Foraminal Narrowing" and "L1/L2". Raises ValueError where there is no such finding."""
+    """The finding of a row such as "Left Neural Foraminal Narrowing" and "L1/L2".
+
+    Raises ValueError, from the enumerations, if there is no such finding.
+    """
     return FindingKey(
         Condition(condition.strip().lower().replace(" ", "_")),
         Level(level.strip().lower().replace("/", "_")),
@@ -138,7 +144,7 @@ def _rows(path: Path, *columns: str) -> Iterator[Row]:
             ]
             if missing:
                 raise WrongSetting(
-                    f"{path} has no column {missing[0]}; it is no table of the RSNA 2024 layout"
+                    f"{path} has no column {missing[0]}; name a table of the RSNA 2024 layout"
                 )
             for row in table:
                 yield {name: value or "" for name, value in row.items() if name is not None}
@@ -146,46 +152,61 @@ def _rows(path: Path, *columns: str) -> Iterator[Row]:
         raise WrongSetting(f"{path} cannot be read as a table in UTF-8; save it as such") from error
 
 
-def _severities(row: Row, dropped: list[Dropped]) -> dict[FindingKey, Severity]:
-    found = {}
+def _severities(row: Row, exclusions: list[Exclusion]) -> dict[FindingKey, Severity]:
+    severities = {}
     for key in ALL_FINDINGS:
-        value = row.get(_name(key), "").strip()
+        value = row.get(_column(key), "").strip()
         if severity := SEVERITIES.get(value.lower()):
-            found[key] = severity
+            severities[key] = severity
         else:
-            why = f"an unknown severity, {value!r}" if value else "no severity"
-            dropped.append(Dropped(row["study_id"], _name(key), why))
-    return found
+            reason = f"an unknown severity, {value!r}" if value else "no severity"
+            exclusions.append(Exclusion(row["study_id"], _column(key), reason))
+    return severities
 
 
-def _marks(study: str, rows: Iterable[Row], dropped: list[Dropped]) -> dict[FindingKey, Mark]:
-    """By finding; of one that is marked twice the first row counts."""
-    found: dict[FindingKey, Mark] = {}
+def _annotations(
+    study: str, rows: Iterable[Row], exclusions: list[Exclusion]
+) -> dict[FindingKey, Annotation]:
+    """Annotations by finding; if a finding is annotated twice, the first row counts."""
+    annotations: dict[FindingKey, Annotation] = {}
     for row in rows:
         try:
             key = key_of(row["condition"], row["level"])
-            mark = Mark(row["series_id"], row["instance_number"], float(row["x"]), float(row["y"]))
+            annotation = Annotation(
+                row["series_id"], row["instance_number"], float(row["x"]), float(row["y"])
+            )
         except (KeyError, ValueError):
-            dropped.append(Dropped(study, "", "a row of coordinates that cannot be read"))
+            exclusions.append(Exclusion(study, "", "a row of coordinates that cannot be read"))
             continue
-        if key in found:
-            dropped.append(Dropped(study, _name(key), "marked twice; its first row counts"))
-        found.setdefault(key, mark)
-    return found
+        if key in annotations:
+            reason = "annotated twice; the first row counts"
+            exclusions.append(Exclusion(study, _column(key), reason))
+        annotations.setdefault(key, annotation)
+    return annotations
 
 
-def _series(study: str, rows: Iterable[Row], dropped: list[Dropped]) -> dict[str, Role]:
-    found = {}
+def _unmatched(
+    study: str,
+    severities: Mapping[FindingKey, Severity],
+    annotations: Mapping[FindingKey, Annotation],
+) -> Iterator[Exclusion]:
+    for key in sorted(severities.keys() - annotations.keys()):
+        yield Exclusion(study, _column(key), "a severity without coordinates")
+    for key in sorted(annotations.keys() - severities.keys()):
+        yield Exclusion(study, _column(key), "coordinates without a severity")
+
+
+def _series(study: str, rows: Iterable[Row], exclusions: list[Exclusion]) -> dict[str, Role]:
+    roles = {}
     for row in rows:
         if role := ROLES.get(row["series_description"].strip().lower()):
-            found[row["series_id"]] = role
+            roles[row["series_id"]] = role
         else:
-            dropped.append(
-                Dropped(study, "", f"a series described as {row['series_description']!r}")
-            )
-    return found
+            reason = f"a series described as {row['series_description']!r}"
+            exclusions.append(Exclusion(study, "", reason))
+    return roles
 
 
-def _name(key: FindingKey) -> str:
-    """The column of ``train.csv``."""
+def _column(key: FindingKey) -> str:
+    """The finding's column in ``train.csv``."""
     return key.row_id("")[1:]

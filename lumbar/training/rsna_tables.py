@@ -1,4 +1,4 @@
-"""The labelled points of a data set in the RSNA 2024 layout."""
+"""The annotated points of a data set in the RSNA 2024 layout, in patient coordinates."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from lumbar.training.rsna_dataset import COORDINATES, IMAGES, key_of
 
 
 @dataclass(frozen=True)
-class Label:
-    """A finding marked on a slice; ``point`` is in mm (LPS)."""
+class AnnotatedPoint:
+    """A finding annotated on a slice; ``point`` is in mm (LPS)."""
 
     key: FindingKey
     header: SliceHeader
@@ -21,7 +21,11 @@ class Label:
 
 
 def study_folders(data: Path) -> list[Path]:
-    """Raises WrongSetting where it is not such a data set."""
+    """The study folders of a data set, sorted.
+
+    Raises:
+        WrongSetting: the folder is not in the RSNA 2024 layout.
+    """
     images = data / IMAGES
     if not images.is_dir() or not (data / COORDINATES).is_file():
         raise WrongSetting(
@@ -30,15 +34,17 @@ def study_folders(data: Path) -> list[Path]:
     return sorted(folder for folder in images.iterdir() if folder.is_dir())
 
 
-def labels_of(
+def annotated_points(
     folder: Path, instances: Sequence[MRInstance], rows: Sequence[Mapping[str, str]]
-) -> list[Label]:
-    """A study's labels; one on a slice that is not there is left out."""
-    files = {found.path.relative_to(folder).as_posix(): found.slices[0] for found in instances}
-    labels = []
+) -> list[AnnotatedPoint]:
+    """A study's annotated points; those on missing slices are left out."""
+    files = {
+        instance.path.relative_to(folder).as_posix(): instance.slices[0] for instance in instances
+    }
+    points = []
     for row in rows:
         header = files.get(f"{row['series_id']}/{row['instance_number']}.dcm")
         if header is not None:
             point = header.to_patient(float(row["x"]), float(row["y"]))
-            labels.append(Label(key_of(row["condition"], row["level"]), header, point))
-    return labels
+            points.append(AnnotatedPoint(key_of(row["condition"], row["level"]), header, point))
+    return points

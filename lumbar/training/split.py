@@ -1,4 +1,4 @@
-"""Train, validation and test parts: 80:10:10 by patient, alike in severity, the same for the same seed."""
+"""Training, validation and test part: 80:10:10 by patient, stratified by severity, seeded."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -8,7 +8,7 @@ from lumbar.spine.anatomy import Severity
 
 
 class Part(StrEnum):
-    """What a patient's studies are used for."""
+    """The part of a data set that a patient's studies belong to."""
 
     TRAIN = "train"
     VALIDATION = "validation"
@@ -19,15 +19,15 @@ _TENTHS = (Part.TRAIN,) * 4 + (Part.VALIDATION,) + (Part.TRAIN,) * 4 + (Part.TES
 
 
 def split(patients: Mapping[str, Iterable[Severity]], seed: int) -> dict[str, Part]:
-    """Each patient's part. ``patients``: all severities that a patient's studies are labelled with.
+    """The part of each patient. ``patients``: all severities of each patient's labelled findings.
 
-    In the order of how many severe, then moderate findings they have, and at random where these are equal, the fifth
-    of every ten is for validation and the tenth for the test.
+    Patients are sorted by their number of severe, then of moderate findings, ties in seeded random
+    order; of every ten, the fifth is for validation and the tenth for testing.
     """
 
-    def place(patient: str) -> tuple[int, int, str]:
-        grades = list(patients[patient])
+    def sort_key(patient: str) -> tuple[int, int, str]:
+        severities = list(patients[patient])
         chance = hashlib.sha256(f"{seed}/{patient}".encode()).hexdigest()
-        return grades.count(Severity.SEVERE), grades.count(Severity.MODERATE), chance
+        return severities.count(Severity.SEVERE), severities.count(Severity.MODERATE), chance
 
-    return {patient: _TENTHS[i % 10] for i, patient in enumerate(sorted(patients, key=place))}
+    return {patient: _TENTHS[i % 10] for i, patient in enumerate(sorted(patients, key=sort_key))}

@@ -1,10 +1,11 @@
-"""From a data set to a bundle: read, screen, split, cut, teach both classifiers, calibrate, write."""
+"""From a data set to a bundle: read, exclude, split, crop, train both classifiers, calibrate."""
 
 import csv
 import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,34 @@ from lumbar.networks.classifiers import CLASSES, predict
 from lumbar.phantoms.dataset import ORIGIN
 from lumbar.spine.anatomy import Severity
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
-from lumbar.training.calibration import calibrate, corrected, expected_calibration_error, fitted
+from lumbar.training.calibration import (
+    apply_calibration,
+    calibrate_network,
+    expected_calibration_error,
+    fit_calibration,
+)
 from lumbar.training.crop_batches import Kind, Samples
-from lumbar.training.crop_files import SPLIT, Cut, cut_crops
-from lumbar.training.demographics import parts_of, people_of, split_sha256
-from lumbar.training.metrics import views_right
+from lumbar.training.crop_files import SPLIT, CropFile, extract_crops
+from lumbar.training.demographics import demographics_by_study, parts_by_study, split_sha256
+from lumbar.training.metrics import correct_views
 from lumbar.training.plots import draw_counts, draw_history
-from lumbar.training.recipes import Recipe
-from lumbar.training.rsna_dataset import Dropped, read_data_set
+from lumbar.training.recipes import NetworkRecipe, Recipe
+from lumbar.training.rsna_dataset import Exclusion, read_data_set
 from lumbar.training.split import Part
-from lumbar.training.trainer import batches_of, phases_of, teach
+from lumbar.training.trainer import batch_count, effective_phases, train_classifier
 
 Stage = Callable[[str, int], Callable[[int], None]]
 DROPPED = "dropped.csv"
+KINDS: tuple[Kind, ...] = ("condition", "severity")
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """One calibrated network, its input size in pixels, and what ``bundle.json`` states of it."""
+
+    network: keras.Model
+    side: int
+    description: dict[str, Any]
 
 
 def train_bundle(
@@ -45,113 +61,140 @@ def train_bundle(
     version: str,
     imagenet: Mapping[str, str] | None = None,
 ) -> BundleIdentity:
-    """Writes a bundle. ``work`` keeps crops, states, logs and plots; what is done is not done again.
+    """Trains and writes a bundle.
 
-    ``stage`` gets each stage's name and length, and gives what is called with each step's size. ``imagenet``: what
-    backbones start from, by ``condition`` and ``severity``. Raises WrongSetting where the data are not in the layout.
+    ``work`` holds crops, training states, logs and plots; completed steps are not repeated.
+    ``stage`` gets each stage's name and length and returns a callback for the steps done.
+    ``imagenet``: the backbones' initial weights by ``condition`` and ``severity``.
+
+    Raises:
+        WrongSetting: the data are not in the RSNA 2024 layout, or have too few labelled patients.
     """
     work.mkdir(parents=True, exist_ok=True)
-    cuts, dropped, parts = prepare(data, work, recipe.seed, stage)
-    train, validation = (
-        [cut for cut in cuts if parts[cut.study] is part] for part in (Part.TRAIN, Part.VALIDATION)
-    )
+    crops, exclusions, parts = prepare(data, work, recipe.seed, stage)
+    train = [crop for crop in crops if parts[crop.study] is Part.TRAIN]
+    validation = [crop for crop in crops if parts[crop.study] is Part.VALIDATION]
     if not train or not validation:
         raise WrongSetting(
-            "too few labelled patients: at least ten are needed, eight of them to learn from"
+            "too few labelled patients: at least ten are needed, eight of them to train on"
         )
-    networks: dict[str, keras.Model] = {}
-    sides: dict[str, int] = {}
-    measured: dict[str, Any] = {}
-    kinds: tuple[Kind, ...] = ("condition", "severity")
-    for kind in kinds:
-        course = getattr(recipe, kind)
-        own, held = (Samples(kind, part, work, recipe) for part in (train, validation))
-        weights = (imagenet or {}).get(kind)
-        length = sum(batches_of(phase, own) for phase in phases_of(course, weights))
-        advance = stage(f"Teaching {course.architecture}, {kind}", length)
-        network, history = teach(course, own, held, work / kind, advance, weights)
-        draw_history(history, kind, work / f"{kind}.png")
-        seen = np.stack([held.as_read(i) for i in range(len(held))])
-        raw, labels = predict(network, seen, 32), np.array(held.labels)
-        correction, temperature = fitted(
-            raw, own.balance.correction, labels, offsets=kind == "severity"
-        )
-        calibrate(network, correction, temperature)
-        probabilities = corrected(raw, correction, temperature)
-        networks[kind], sides[kind] = network, course.phases[-1].side
-        measured[kind] = {
-            "temperature": round(temperature, 4),
-            "log_prior_correction": [round(float(c), 4) for c in own.balance.correction],
-            "log_correction": [round(float(c), 4) for c in correction],
-            "validation_calibration_error": round(
-                expected_calibration_error(probabilities, labels), 4
-            ),
-            "validation_accuracy": round(float(_right(kind, probabilities, labels).mean()), 4),
-            "epochs": len(history),
-            "started_from": "ImageNet's weights" if weights else "random weights",
-        }
-    synthetic = any(cut.synthetic for cut in cuts)
-    about = {
+    trained = {}
+    for kind in KINDS:
+        samples = Samples(kind, train, work, recipe), Samples(kind, validation, work, recipe)
+        trained[kind] = _train(*samples, work, stage, (imagenet or {}).get(kind))
+    synthetic = any(crop.synthetic for crop in crops)
+    description = {
         "code_version": VERSION,
         "command": shlex.join(["lumbar", *sys.argv[1:]]),
         "data": {
-            "phantoms": json.loads((data / ORIGIN).read_text(encoding="utf-8"))
-            if (data / ORIGIN).is_file()
-            else None,
+            "phantoms": _phantoms(data),
             "split_seed": recipe.seed,
             "split_sha256": split_sha256(parts),
-            "patients": {
-                part: len({cut.patient for cut in cuts if parts[cut.study] is part})
-                for part in Part
-            },
-            "findings": {part: _counts(cuts, parts, part) for part in Part},
-            "dropped": len(dropped),
+            "patients": {part: _patients(crops, parts, part) for part in Part},
+            "findings": {part: _counts(crops, parts, part) for part in Part},
+            "dropped": len(exclusions),
         },
         "recipe": recipe.model_dump(mode="json"),
-        "training": measured,
+        "training": {kind: one.description for kind, one in trained.items()},
     }
-    architectures = {kind: getattr(recipe, kind).architecture for kind in CLASSES}
-    learnt_from = TrainedOn.SYNTHETIC if synthetic else TrainedOn.CLINICAL
-    return write_bundle(out, name, version, learnt_from, networks, sides, about, architectures)
+    return write_bundle(
+        out,
+        name,
+        version,
+        TrainedOn.SYNTHETIC if synthetic else TrainedOn.CLINICAL,
+        {kind: one.network for kind, one in trained.items()},
+        {kind: one.side for kind, one in trained.items()},
+        description,
+        {kind: getattr(recipe, kind).architecture for kind in CLASSES},
+    )
 
 
 def prepare(
     data: Path, work: Path, seed: int, stage: Stage
-) -> tuple[list[Cut], list[Dropped], dict[str, Part]]:
-    """The crops of a data set, what was dropped and why (``dropped.csv``), and each study's part (``split.csv``)."""
-    found = read_data_set(data)
-    cuts, lost = cut_crops(found.studies, work, stage("Cutting crops", len(found.studies)))
-    dropped = [*found.dropped, *lost]
-    if not cuts:
+) -> tuple[list[CropFile], list[Exclusion], dict[str, Part]]:
+    """The crops of a data set, what was excluded and why, and each study's part.
+
+    Also writes ``dropped.csv``, ``split.csv`` and ``counts.png`` to ``work``.
+
+    Raises:
+        WrongSetting: the data are not in the RSNA 2024 layout, or nothing in them is usable.
+    """
+    data_set = read_data_set(data)
+    studies = data_set.studies
+    crops, excluded = extract_crops(studies, work, stage("Cutting crops", len(studies)))
+    exclusions = [*data_set.exclusions, *excluded]
+    if not crops:
         raise WrongSetting(
-            f"nothing in {data} can be learnt from; the first reason: {dropped[0].why}"
+            f"nothing in {data} can be trained on; the first reason: {exclusions[0].reason}"
         )
-    parts = parts_of(found.studies, people_of(found.studies), seed)
+    parts = parts_by_study(studies, demographics_by_study(studies), seed)
     _write(
         work / DROPPED,
         ("study_id", "finding", "why"),
-        [(d.study, d.finding, d.why) for d in dropped],
+        [(e.study, e.finding, e.reason) for e in exclusions],
     )
     _write(work / SPLIT, ("study_id", "part"), list(parts.items()))
-    draw_counts([cut for cut in cuts if cut.on_target and cut.rank == 0], work / "counts.png")
-    return cuts, dropped, parts
+    draw_counts([crop for crop in crops if crop.on_target and crop.rank == 0], work / "counts.png")
+    return crops, exclusions, parts
 
 
-def _right(
+def _train(
+    train: Samples, validation: Samples, work: Path, stage: Stage, imagenet: str | None
+) -> _Trained:
+    """Trains one network and calibrates it on the validation part."""
+    kind = train.kind
+    network_recipe: NetworkRecipe = getattr(train.recipe, kind)
+    phases = effective_phases(network_recipe, imagenet)
+    length = sum(batch_count(phase, train) for phase in phases)
+    advance = stage(f"Training {network_recipe.architecture}, {kind}", length)
+    network, history = train_classifier(
+        network_recipe, train, validation, work / kind, advance, imagenet
+    )
+    draw_history(history, kind, work / f"{kind}.png")
+    crops = np.stack([validation.worker_crop(i) for i in range(len(validation))])
+    raw, labels = predict(network, crops, 32), np.array(validation.labels)
+    priors = train.balance.correction
+    correction, temperature = fit_calibration(raw, priors, labels, offsets=kind == "severity")
+    calibrate_network(network, correction, temperature)
+    probabilities = apply_calibration(raw, correction, temperature)
+    calibration_error = expected_calibration_error(probabilities, labels)
+    description = {
+        "temperature": round(temperature, 4),
+        "log_prior_correction": [round(float(c), 4) for c in priors],
+        "log_correction": [round(float(c), 4) for c in correction],
+        "validation_calibration_error": round(calibration_error, 4),
+        "validation_accuracy": round(float(_correct(kind, probabilities, labels).mean()), 4),
+        "epochs": len(history),
+        "started_from": "ImageNet's weights" if imagenet else "random weights",
+    }
+    return _Trained(network, network_recipe.phases[-1].side, description)
+
+
+def _correct(
     kind: Kind, probabilities: NDArray[np.float64], labels: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     return (
-        views_right(probabilities, labels)
+        correct_views(probabilities, labels)
         if kind == "condition"
         else probabilities.argmax(axis=1) == labels
     )
 
 
-def _counts(cuts: Sequence[Cut], parts: dict[str, Part], part: Part) -> dict[str, int]:
-    own = [
-        cut.severity for cut in cuts if cut.on_target and cut.rank == 0 and parts[cut.study] is part
-    ]
-    return {severity: own.count(severity) for severity in Severity}
+def _phantoms(data: Path) -> Any:
+    """What phantoms were made from; None for other data."""
+    origin = data / ORIGIN
+    return json.loads(origin.read_text(encoding="utf-8")) if origin.is_file() else None
+
+
+def _patients(crops: Sequence[CropFile], parts: Mapping[str, Part], part: Part) -> int:
+    return len({crop.patient for crop in crops if parts[crop.study] is part})
+
+
+def _counts(crops: Sequence[CropFile], parts: Mapping[str, Part], part: Part) -> dict[str, int]:
+    """The part's findings by severity."""
+    findings = [crop for crop in crops if crop.on_target and crop.rank == 0]
+    severities = [crop.severity for crop in findings if parts[crop.study] is part]
+    return {severity: severities.count(severity) for severity in Severity}
 
 
 def _write(path: Path, header: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:

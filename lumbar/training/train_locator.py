@@ -1,4 +1,4 @@
-"""The level locator from nothing: views drawn, each network taught, weights written."""
+"""Trains the level locator from scratch: draws views, trains each network, writes the weights."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -9,32 +9,32 @@ from typing import NamedTuple
 from lumbar.networks.locator import write_network
 from lumbar.phantoms.locator_views import Views, axial_views, border_views, sagittal_views
 from lumbar.spine.provenance import TrainedOn
-from lumbar.training.annotated_views import write_labelled_views
+from lumbar.training.annotated_views import write_annotated_views
 from lumbar.training.keypoint_dataset import (
-    Album,
-    Lessons,
-    axial_lesson,
-    border_lesson,
-    sagittal_lesson,
+    ExampleSampler,
+    ViewDataset,
+    axial_example,
+    border_example,
+    sagittal_example,
 )
-from lumbar.training.locator_trainer import teach
+from lumbar.training.locator_trainer import train_network
 from lumbar.training.view_files import write_views
 
 Stage = Callable[[str, int], Callable[[float], None]]
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How much of everything; the defaults made the shipped weights."""
+class LocatorRecipe:
+    """Number of phantom patients and of training steps, batch size and seed of one network."""
 
     patients: int
     steps: int
     batch: int
     seed: int = 1
 
-    def scaled(self, share: float, seed: int) -> "Recipe":
-        """The same with that share of the patients and steps, at least one of each."""
-        return Recipe(
+    def scaled(self, share: float, seed: int) -> "LocatorRecipe":
+        """The recipe with that share of the patients and steps, at least one of each."""
+        return LocatorRecipe(
             max(1, round(self.patients * share)),
             max(1, round(self.steps * share)),
             self.batch,
@@ -42,58 +42,57 @@ class Recipe:
         )
 
 
-class Course(NamedTuple):
-    """What a network is taught, and how."""
+class TrainingPlan(NamedTuple):
+    """What one network is trained on: its recipe, views and examples."""
 
-    recipe: Recipe
+    recipe: LocatorRecipe
     draw: Callable[[int], list[Views]]
-    lessons: Lessons
+    sample: ExampleSampler
 
 
-COURSES = {
-    "sagittal": Course(Recipe(3000, 7000, 16), sagittal_views, sagittal_lesson),
-    "axial": Course(Recipe(900, 3000, 16), axial_views, axial_lesson),
-    "border": Course(Recipe(4000, 4000, 64), border_views, border_lesson),
+# The shipped weights were made with these recipes.
+TRAINING_PLANS = {
+    "sagittal": TrainingPlan(LocatorRecipe(3000, 7000, 16), sagittal_views, sagittal_example),
+    "axial": TrainingPlan(LocatorRecipe(900, 3000, 16), axial_views, axial_example),
+    "border": TrainingPlan(LocatorRecipe(4000, 4000, 64), border_views, border_example),
 }
 
 
-def rebuild_locator(
+def train_locator(
     out: Path,
     views: Path,
     stage: Stage,
     *,
-    kinds: Sequence[str] = tuple(COURSES),
+    kinds: Sequence[str] = tuple(TRAINING_PLANS),
     data: Path | None = None,
     share: float = 1.0,
     seed: int = 1,
 ) -> None:
-    """Writes networks of some ``kinds`` into the locator's folder; others that are there stay.
+    """Trains the networks of these ``kinds`` and writes them to ``out``; others there are kept.
 
-    The views (4 GB by default) are kept in ``views`` and used again. ``data``, in the RSNA 2024 layout, adds real
-    slices with the labelled points to what the keypoint networks learn from. ``stage`` gets each stage's name and
-    length, and gives what is called with the size of each step done.
+    The views (4 GB by default) are stored in ``views`` and reused. ``data``, in the RSNA 2024
+    layout, adds real slices with annotated points to the keypoint networks' training data.
+    ``stage`` gets each stage's name and length and returns a callback for the steps done.
     """
-    labelled = write_labelled_views(views / "labelled", data, stage) if data is not None else {}
+    annotated = write_annotated_views(views / "labelled", data, stage) if data is not None else {}
     for kind in kinds:
-        course = COURSES[kind]
-        recipe = course.recipe.scaled(share, seed)
-        drawn = stage(f"Drawing {kind} views", recipe.patients)
-        files = write_views(views / kind, course.draw, recipe.patients, recipe.seed, drawn)
-        files += labelled.get(kind, [])
-        album = Album(files)
-        taught = stage(f"Teaching the {kind} network", recipe.steps)
-        network = teach(
+        plan = TRAINING_PLANS[kind]
+        recipe = plan.recipe.scaled(share, seed)
+        advance = stage(f"Drawing {kind} views", recipe.patients)
+        files = write_views(views / kind, plan.draw, recipe.patients, recipe.seed, advance)
+        files += annotated.get(kind, [])
+        network = train_network(
             kind,
-            course.lessons,
-            album,
+            plan.sample,
+            ViewDataset(files),
             recipe.steps,
             recipe.batch,
             recipe.seed,
-            partial(_told, taught),
+            partial(_advance, stage(f"Training the {kind} network", recipe.steps)),
         )
-        learnt_from = TrainedOn.CLINICAL if kind in labelled else TrainedOn.SYNTHETIC
-        write_network(out, kind, network, {"trained_on": learnt_from, "recipe": asdict(recipe)})
+        trained_on = TrainedOn.CLINICAL if kind in annotated else TrainedOn.SYNTHETIC
+        write_network(out, kind, network, {"trained_on": trained_on, "recipe": asdict(recipe)})
 
 
-def _told(advance: Callable[[float], None], _loss: float) -> None:
+def _advance(advance: Callable[[float], None], _loss: float) -> None:
     advance(1)

@@ -1,4 +1,4 @@
-"""Many views for the keypoint networks, made by all cores and kept as NumPy files."""
+"""Views for the keypoint networks, drawn on all cores and stored as NumPy files."""
 
 import hashlib
 import os
@@ -15,7 +15,8 @@ import lumbar.phantoms
 from lumbar.phantoms.chain import Numbering
 from lumbar.phantoms.locator_views import Views
 
-PATIENTS = 40  # in a file
+# Patients per file.
+PATIENTS = 40
 
 
 def write_views(
@@ -25,9 +26,10 @@ def write_views(
     seed: int,
     advance: Callable[[int], None],
 ) -> list[Path]:
-    """Writes the views of that many patients and gives the files; those that this code has made before are kept.
+    """Writes the views of that many patients; returns the files.
 
-    ``advance`` gets the number of patients done.
+    Files written earlier by the same phantom code are reused. ``advance`` is called with the
+    number of patients done.
     """
     folder = folder / _code_sha256()[:12]
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,7 +46,7 @@ def write_views(
 
 
 def _code_sha256() -> str:
-    """Of the code that draws phantoms: views of another version are other views."""
+    """Digest of the phantom code: another version draws other views."""
     sources = sorted(Path(lumbar.phantoms.__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
@@ -57,12 +59,12 @@ def _write(folder: Path, draw: Callable[[int], list[Views]], seeds: range) -> Pa
 
 
 def write_file(file: Path, views: list[Views]) -> None:
-    """Views of one size, whole or not at all."""
+    """Writes views of one size, atomically."""
     staging = file.with_suffix(".staging.npz")
     np.savez(
         staging,
         images=np.stack([v.images for v in views]),
-        places=np.stack([v.places for v in views]),
+        positions=np.stack([v.positions for v in views]),
         points=np.stack([v.points for v in views]),
         transitional=np.array([v.numbering is not Numbering.USUAL for v in views]),
         lumbar=np.array([v.region == "lumbar" for v in views]),

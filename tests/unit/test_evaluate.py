@@ -1,4 +1,4 @@
-"""Whole studies against their labels: what is scored, and what the report says."""
+"""Evaluation of whole studies against their labels, and its report."""
 
 import csv
 import shutil
@@ -16,14 +16,12 @@ from lumbar.spine.anatomy import ALL_FINDINGS, Condition, Role, Severity
 from lumbar.spine.findings import Finding, ImagePoint
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.spine.roles import assign_roles
-from lumbar.training.default_timing import with_times
-from lumbar.training.demographics import parts_of, people_of, split_sha256
+from lumbar.training.default_timing import with_default_times
+from lumbar.training.demographics import demographics_by_study, parts_by_study, split_sha256
 from lumbar.training.evaluate_bundle import evaluate_bundle, write_submission
 from lumbar.training.evaluation_report import measured, write_report
-from lumbar.training.rsna_dataset import read_data_set, series_by_study, severities_of
+from lumbar.training.rsna_dataset import read_data_set, read_severities, series_by_study
 from lumbar.training.split import Part
-
-pytestmark = pytest.mark.slow
 
 STUDIES = 10
 BUNDLE = BundleIdentity("test", "1", "a" * 64, TrainedOn.SYNTHETIC, "2")
@@ -41,56 +39,45 @@ def data(tmp_path_factory):
     return out
 
 
-def learnt_from(data):
-    """What a bundle says that was taught with these data."""
+def training_data(data):
+    """The description of the data in a bundle trained on them."""
     studies = read_data_set(data).studies
-    return {"split_seed": 1, "split_sha256": split_sha256(parts_of(studies, people_of(studies), 1))}
+    return {
+        "split_seed": 1,
+        "split_sha256": split_sha256(parts_by_study(studies, demographics_by_study(studies), 1)),
+    }
 
 
-def seen_as(condition):
-    """VGG16 sure of a condition, of a sagittal one only that it is of either side."""
+def view_of(condition):
+    """VGG16's probabilities for a condition's view; a sagittal view is of either side."""
     sides = {condition}
     if "foraminal" in condition:
         sides = {c for c in Condition if "foraminal" in c}
     return tuple(0.96 / len(sides) if name in sides else 0.01 for name in CLASSES["condition"])
 
 
-def answering(severities, shown=seen_as):
-    """Reads a study as if everything were known, by its folder's name."""
+def analysing(severities, view=view_of):
+    """An analysis that gives each study, by its folder's name, these severities."""
 
-    def read(instances):
+    def analyse(instances):
         study = instances[0].path.parents[1].name
         findings = []
         for key in ALL_FINDINGS:
-            chances = [0.05, 0.05, 0.05]
-            chances[list(Severity).index(severities[study][key])] = 0.9
+            probabilities = [0.05, 0.05, 0.05]
+            probabilities[list(Severity).index(severities[study][key])] = 0.9
             findings.append(
-                Finding(*key.parts, probabilities=tuple(chances), point=POINT, shows=0.9)
+                Finding(*key.parts, probabilities=tuple(probabilities), point=POINT, shows=0.9)
             )
-        return findings, {key: shown(key.condition) for key in ALL_FINDINGS}
+        return findings, {key: view(key.condition) for key in ALL_FINDINGS}
 
-    return read
-
-
-@pytest.fixture(scope="module")
-def learnt(data):
-    return learnt_from(data)
+    return analyse
 
 
-@pytest.fixture(scope="module")
-def as_labelled(data):
-    """Every finding, read as its label says."""
-    return evaluate_bundle(data, None, {}, answering(severities_of(data / "train.csv")), silent)
-
-
-@pytest.fixture(scope="module")
-def as_it_is(data):
-    """Every finding, read as the truth says."""
-    return evaluate_bundle(data, None, {}, answering(severities_of(data / PHANTOM_TRUTH)), silent)
-
-
-def test_right_answers_are_right_and_reach_more_than_the_truth_does(as_labelled):
-    overall = measured(as_labelled)["overall"]
+def test_the_readers_labels_score_above_the_ceiling(data):
+    findings = evaluate_bundle(
+        data, None, {}, analysing(read_severities(data / "train.csv")), silent
+    )
+    overall = measured(findings)["overall"]
     assert overall["findings"] == 25 * STUDIES
     assert overall["accuracy"] == overall["condition_accuracy"] == overall["assessed"] == 1
     assert overall["ceiling"]["accuracy"] < 1
@@ -99,16 +86,22 @@ def test_right_answers_are_right_and_reach_more_than_the_truth_does(as_labelled)
     )
 
 
-def test_the_truth_itself_reaches_the_ceiling_and_no_more(as_it_is):
-    figures = measured(as_it_is)
+def test_the_truth_reaches_exactly_the_ceiling(data):
+    findings = evaluate_bundle(
+        data, None, {}, analysing(read_severities(data / PHANTOM_TRUTH)), silent
+    )
+    figures = measured(findings)
     for own in (figures["overall"], *figures["by"]["group"].values()):
         assert own["accuracy"] == own["ceiling"]["accuracy"] < 1
         assert set(own["share_of_ceiling"].values()) == {1.0}
         assert own["against_truth"]["accuracy"] == 1
 
 
-def test_figures_stand_by_group_condition_level_sex_age_and_scanner(as_labelled):
-    by = measured(as_labelled)["by"]
+def test_figures_are_broken_down_by_group_condition_level_sex_age_and_scanner(data):
+    findings = evaluate_bundle(
+        data, None, {}, analysing(read_severities(data / "train.csv")), silent
+    )
+    by = measured(findings)["by"]
     assert set(by["group"]) == {"canal", "foraminal", "subarticular"}
     assert len(by["condition"]) == len(by["level"]) == 5
     assert set(by["sex"]) == {"F", "M"}
@@ -117,34 +110,33 @@ def test_figures_stand_by_group_condition_level_sex_age_and_scanner(as_labelled)
         assert sum(own["findings"] for own in section.values()) == 25 * STUDIES
 
 
-def test_only_the_part_asked_for_is_read(data, learnt):
-    read = answering(severities_of(data / "train.csv"))
+def test_only_the_requested_part_is_evaluated(data):
+    read = analysing(read_severities(data / "train.csv"))
     studies = {
-        part: {j.study for j in evaluate_bundle(data, part, learnt, read, silent)}
+        part: {j.study for j in evaluate_bundle(data, part, training_data(data), read, silent)}
         for part in (Part.TEST, Part.VALIDATION)
     }
     assert {part: len(own) for part, own in studies.items()} == {Part.TEST: 1, Part.VALIDATION: 1}
     assert not studies[Part.TEST] & studies[Part.VALIDATION]
 
 
-def test_data_that_changed_since_the_bundle_learnt_from_them_have_no_test_part(
-    data, learnt, tmp_path
-):
-    """Else the split would be another, and patients who were learnt from would be tested."""
+def test_data_changed_since_training_have_no_test_part(data, tmp_path):
+    """Otherwise the split would differ, and patients trained on would be tested."""
+    description = training_data(data)
     for name in ("train_series_descriptions.csv", "train_label_coordinates.csv"):
         shutil.copy(data / name, tmp_path)
     lines = (data / "train.csv").read_text().splitlines()
     (tmp_path / "train.csv").write_text("\n".join(lines[:-1]) + "\n")
     (tmp_path / "train_images").symlink_to(data / "train_images")
-    read = answering(severities_of(data / "train.csv"))
+    read = analysing(read_severities(data / "train.csv"))
     with pytest.raises(WrongSetting, match="--part all"):
-        evaluate_bundle(tmp_path, Part.TEST, learnt, read, silent)
-    assert len(evaluate_bundle(tmp_path, None, learnt, read, silent)) == 25 * (STUDIES - 1)
+        evaluate_bundle(tmp_path, Part.TEST, description, read, silent)
+    assert len(evaluate_bundle(tmp_path, None, description, read, silent)) == 25 * (STUDIES - 1)
 
 
-def test_where_headers_tell_no_times_the_table_tells_what_a_series_shows(data):
+def test_the_table_gives_the_weighting_of_series_without_times(data):
     study = next((data / "train_images").iterdir())
-    told = [
+    untimed = [
         MRInstance(
             f.path,
             f.header,
@@ -157,60 +149,65 @@ def test_where_headers_tell_no_times_the_table_tells_what_a_series_shows(data):
         return set(assign_roles([s for found in instances for s in found.slices]).stacks)
 
     series = series_by_study(data)[study.name]
-    assert roles(with_times(told, series)) == set(Role)
+    assert roles(with_default_times(untimed, series)) == set(Role)
     without = {name: role for name, role in series.items() if role is not Role.AXIAL_T2}
-    assert roles(with_times(told, without)) == set(Role) - {Role.AXIAL_T2}
+    assert roles(with_default_times(untimed, without)) == set(Role) - {Role.AXIAL_T2}
     assert (
-        with_times(find_instances(study, study)[0], dict.fromkeys(series, Role.AXIAL_T2))
+        with_default_times(find_instances(study, study)[0], dict.fromkeys(series, Role.AXIAL_T2))
         == find_instances(study, study)[0]
     )
 
 
-def test_a_view_is_right_when_its_condition_is_the_most_probable_and_sagittal_sides_are_summed(
-    data, learnt
+def test_a_view_is_correct_if_most_probable_with_sagittal_sides_summed(
+    data,
 ):
-    severities = severities_of(data / "train.csv")
+    severities = read_severities(data / "train.csv")
     wrong = {
-        "a recess seen as the other side's": lambda c: seen_as(
+        "a recess taken for the other side's": lambda c: view_of(
             Condition.RIGHT_SUBARTICULAR_STENOSIS
             if c is Condition.LEFT_SUBARTICULAR_STENOSIS
             else c
         ),
-        "a canal seen as nothing": lambda c: (
-            (0.02,) * 5 + (0.9,) if c is Condition.SPINAL_CANAL_STENOSIS else seen_as(c)
+        "a canal taken for no condition": lambda c: (
+            (0.02,) * 5 + (0.9,) if c is Condition.SPINAL_CANAL_STENOSIS else view_of(c)
         ),
     }
-    for shown in wrong.values():
-        judged = evaluate_bundle(data, Part.TEST, learnt, answering(severities, shown), silent)
-        assert measured(judged)["overall"]["condition_accuracy"] == pytest.approx(0.8)
-    foramina = [j for j in judged if j.group == "foraminal"]
+    for view in wrong.values():
+        findings = evaluate_bundle(
+            data, Part.TEST, training_data(data), analysing(severities, view), silent
+        )
+        assert measured(findings)["overall"]["condition_accuracy"] == pytest.approx(0.8)
+    foramina = [j for j in findings if j.group == "foraminal"]
     assert foramina
-    assert all(j.shown for j in foramina)
+    assert all(j.view_correct for j in foramina)
 
 
-def test_what_is_not_assessed_is_counted_and_told_and_in_no_other_figure(data, tmp_path):
-    severities = severities_of(data / "train.csv")
+def test_findings_not_assessed_are_counted_and_listed_and_in_no_other_figure(data, tmp_path):
+    severities = read_severities(data / "train.csv")
     refused = sorted(severities)[0]
 
     def read(instances):
         if instances[0].path.parents[1].name == refused:
-            raise NotAnalysable("no lumbar spine is seen")
-        return answering(severities)(instances)
+            raise NotAnalysable("no lumbar spine is visible")
+        return analysing(severities)(instances)
 
-    judged = evaluate_bundle(data, None, {}, read, silent)
-    figures = measured(judged)
+    findings = evaluate_bundle(data, None, {}, read, silent)
+    figures = measured(findings)
     assert figures["overall"]["assessed"] == pytest.approx(0.9)
     assert figures["overall"]["accuracy"] == 1
-    write_report(tmp_path, judged, figures, BUNDLE, "data")
-    assert "| 25 | no lumbar spine is seen |" in (tmp_path / "report.md").read_text()
+    write_report(tmp_path, findings, figures, BUNDLE, "data")
+    assert "| 25 | no lumbar spine is visible |" in (tmp_path / "report.md").read_text()
     with (tmp_path / "submission.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["row_id"].startswith(f"{refused}_")]
     assert len(rows) == 25
     assert {row["severe"] for row in rows} == {"0.333333"}
 
 
-def test_the_submission_has_the_competition_s_rows(data, as_labelled, tmp_path):
-    write_submission(tmp_path / "submission.csv", as_labelled)
+def test_the_submission_has_the_competition_s_rows(data, tmp_path):
+    findings = evaluate_bundle(
+        data, None, {}, analysing(read_severities(data / "train.csv")), silent
+    )
+    write_submission(tmp_path / "submission.csv", findings)
     with (
         (tmp_path / "submission.csv").open() as own,
         (data / "sample_submission.csv").open() as sample,
@@ -223,12 +220,15 @@ def test_the_submission_has_the_competition_s_rows(data, as_labelled, tmp_path):
     )
 
 
-def test_a_report_on_phantoms_says_that_it_is_no_clinical_one(as_it_is, tmp_path):
-    write_report(tmp_path, as_it_is, measured(as_it_is), BUNDLE, "data")
+def test_a_report_on_phantoms_states_that_it_is_not_clinical(data, tmp_path):
+    findings = evaluate_bundle(
+        data, None, {}, analysing(read_severities(data / PHANTOM_TRUTH)), silent
+    )
+    write_report(tmp_path, findings, measured(findings), BUNDLE, "data")
     for name in ("report.md", "report.html"):
         text = (tmp_path / name).read_text()
         assert "Research use only – not for diagnostic use" in text
-        assert "they are no clinical ones" in text
+        assert "they are not clinical figures" in text
         assert "Trained on synthetic data" in text
         assert "ceiling" in text
         assert "91.4" not in text
@@ -242,5 +242,5 @@ def test_a_part_without_studies_is_refused(data, tmp_path):
     write_data_set(tmp_path / "few", 2, 3)
     with pytest.raises(WrongSetting, match="test part"):
         evaluate_bundle(
-            tmp_path / "few", Part.TEST, learnt_from(tmp_path / "few"), answering({}), silent
+            tmp_path / "few", Part.TEST, training_data(tmp_path / "few"), analysing({}), silent
         )

@@ -1,4 +1,4 @@
-"""One phantom study: the same from the same seed, consistent across its series, as severe as it says."""
+"""One phantom study: reproducible, consistent across its series, as severe as its truth."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -9,7 +9,7 @@ from lumbar.networks import classifiers
 from lumbar.networks.classifiers import BACKBONES, IMAGENET, Backbone, build_classifier
 from lumbar.training.imagenet import imagenet_weights
 from lumbar.training.recipes import FOLDER, read_recipe
-from lumbar.training.trainer import phases_of
+from lumbar.training.trainer import effective_phases
 from tests import tiny_network
 
 pytestmark = pytest.mark.filterwarnings(
@@ -22,17 +22,17 @@ def test_every_shipped_recipe_can_be_read_and_names_known_networks(name):
     recipe = read_recipe(name)
     assert {recipe.condition.architecture, recipe.severity.architecture} <= BACKBONES.keys()
     assert recipe.batch == 16
-    for course in (recipe.condition, recipe.severity):
-        assert sum(phase.epochs for phase in course.phases) <= 20
+    for network in (recipe.condition, recipe.severity):
+        assert sum(phase.epochs for phase in network.phases) <= 20
 
 
 def test_the_default_is_the_seed_report_s_recipe():
     recipe = read_recipe("imagenet")
     assert (recipe.condition.architecture, recipe.severity.architecture) == ("vgg16", "resnet50")
-    for course in (recipe.condition, recipe.severity):
-        assert [phase.frozen for phase in course.phases] == [True, False]
-        assert sum(phase.epochs for phase in course.phases) == 20
-        assert {phase.side for phase in course.phases} == {224}
+    for network in (recipe.condition, recipe.severity):
+        assert [phase.frozen for phase in network.phases] == [True, False]
+        assert sum(phase.epochs for phase in network.phases) == 20
+        assert {phase.side for phase in network.phases} == {224}
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_a_wrong_recipe_names_what_is_wrong(tmp_path, change, named):
         read_recipe(str(tmp_path / "own.toml"))
 
 
-def test_a_recipe_that_is_not_there_is_refused_with_those_that_are():
+def test_an_unknown_recipe_is_refused_with_a_list_of_the_known_ones():
     with pytest.raises(WrongSetting, match="compare, cores, imagenet"):
         read_recipe("cors")
 
@@ -62,7 +62,7 @@ def test_a_recipe_of_one_s_own_is_read_from_its_file(tmp_path):
     assert tomllib.loads((FOLDER / "cores.toml").read_text())["about"] == read_recipe("cores").about
 
 
-def away(*args, weights=None, **others):
+def unreachable(*args, weights=None, **others):
     if weights == IMAGENET:
         raise Exception("URL fetch failure")
     return tiny_network.build(weights=weights, **others)
@@ -71,44 +71,46 @@ def away(*args, weights=None, **others):
 @pytest.fixture
 def recipe(monkeypatch):
     tiny_network.register(monkeypatch)
-    course = {
+    network = {
         "architecture": tiny_network.TINY,
         "phases": [{"epochs": 1, "rate": 1e-3, "frozen": True}, {"epochs": 1, "rate": 1e-4}],
     }
-    return tiny_network.recipe(condition=course, severity=course)
+    return tiny_network.recipe(condition=network, severity=network)
 
 
-def test_weights_that_cannot_be_fetched_are_told_of_plainly_and_the_training_goes_on_without(
+def test_weights_that_cannot_be_fetched_are_noted_and_training_continues_without(
     recipe, monkeypatch
 ):
     monkeypatch.setitem(
-        classifiers.BACKBONES, tiny_network.TINY, Backbone(away, (1.0,) * 3, (0.0,) * 3, 0.25)
+        classifiers.BACKBONES,
+        tiny_network.TINY,
+        Backbone(unreachable, (1.0,) * 3, (0.0,) * 3, 0.25),
     )
-    start, told = imagenet_weights(recipe, {})
+    start, notes = imagenet_weights(recipe, {})
     assert start == {}
-    assert all("cannot be fetched" in line and "random" in line for line in told)
-    assert len(told) == 2
-    assert [phase.frozen for phase in phases_of(recipe.severity, None)] == [False]
+    assert all("cannot be fetched" in line and "random" in line for line in notes)
+    assert len(notes) == 2
+    assert [phase.frozen for phase in effective_phases(recipe.severity, None)] == [False]
 
 
 def test_weights_in_a_file_are_what_the_backbone_starts_from(recipe, tmp_path):
-    given = tmp_path / "tiny.weights.h5"
+    file = tmp_path / "tiny.weights.h5"
     saved = tiny_network.build(input_shape=(224, 224, 3))
-    saved.save_weights(given)
-    start, told = imagenet_weights(recipe, {tiny_network.TINY: given})
-    assert start == dict.fromkeys(("condition", "severity"), str(given))
-    assert told == ()
+    saved.save_weights(file)
+    start, notes = imagenet_weights(recipe, {tiny_network.TINY: file})
+    assert start == dict.fromkeys(("condition", "severity"), str(file))
+    assert notes == ()
     network = build_classifier("severity", tiny_network.TINY, 64, start["severity"])
-    for own, its in zip(
+    for loaded, expected in zip(
         network.get_layer("backbone").get_weights(), saved.get_weights(), strict=True
     ):
-        assert (own == its).all()
-    assert [phase.frozen for phase in phases_of(recipe.severity, str(given))] == [True, False]
+        assert (loaded == expected).all()
+    assert [phase.frozen for phase in effective_phases(recipe.severity, str(file))] == [True, False]
 
 
-def test_a_file_that_is_not_there_or_holds_something_else_is_refused(recipe, tmp_path):
-    with pytest.raises(WrongSetting, match="not there"):
+def test_a_missing_or_unsuitable_weights_file_is_refused(recipe, tmp_path):
+    with pytest.raises(WrongSetting, match="do not exist"):
         imagenet_weights(recipe, {tiny_network.TINY: tmp_path / "nowhere.h5"})
     (tmp_path / "other.weights.h5").write_bytes(b"no weights")
-    with pytest.raises(WrongSetting, match="holds no ImageNet weights"):
+    with pytest.raises(WrongSetting, match="has no ImageNet weights"):
         imagenet_weights(recipe, {tiny_network.TINY: tmp_path / "other.weights.h5"})

@@ -14,7 +14,7 @@ patients = st.dictionaries(
 
 
 @given(patients, st.integers(0, 99))
-def test_every_patient_has_one_part_and_the_parts_are_as_large_as_they_should_be(of, seed):
+def test_every_patient_has_one_part_and_the_parts_are_80_10_10(of, seed):
     parts = split(of, seed)
     assert parts.keys() == of.keys()
     counts, tenths = Counter(parts.values()), len(of) / 10
@@ -44,8 +44,8 @@ def test_the_parts_are_alike_in_severity(seed, count):
     parts = split(of, seed)
 
     def severe(part):
-        own = [of[p].count(Severity.SEVERE) for p, its in parts.items() if its is part]
-        return sum(own) / len(own)
+        counts = [of[p].count(Severity.SEVERE) for p in parts if parts[p] is part]
+        return sum(counts) / len(counts)
 
     assert abs(severe(Part.TEST) - severe(Part.TRAIN)) < 0.3
     assert abs(severe(Part.VALIDATION) - severe(Part.TRAIN)) < 0.3

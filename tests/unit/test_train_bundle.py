@@ -1,4 +1,4 @@
-"""From a data set in the RSNA 2024 layout, with every irregularity of the real one, to a bundle and its figures."""
+"""From a data set in the RSNA 2024 layout, with all its irregularities, to a bundle and figures."""
 
 import csv
 import json
@@ -21,20 +21,19 @@ from lumbar.networks.bundle import load_bundle, load_network, read_description
 from lumbar.networks.classifiers import CLASSES
 from lumbar.phantoms import write_data_set
 from lumbar.phantoms.pitfalls import PITFALLS, plant_pitfalls
-from lumbar.spine.anatomy import Condition, FindingKey, Level, Role
-from lumbar.training.annotations import mark
+from lumbar.spine.anatomy import Condition, FindingKey, Level, Role, Severity
+from lumbar.training.annotations import locate_annotations
 from lumbar.training.compare import compare
 from lumbar.training.crop_batches import Epoch, Samples
-from lumbar.training.crop_files import FOLDER, cut_crops, kept_crops, read_cut
+from lumbar.training.crop_files import FOLDER, _source_hash, extract_crops, read_crop, stored_crops
 from lumbar.training.evaluate_bundle import evaluate_bundle
 from lumbar.training.export import FORMATS, export_bundle
-from lumbar.training.rsna_dataset import read_data_set
+from lumbar.training.rsna_dataset import Annotation, Study, read_data_set
 from lumbar.training.split import Part
 from lumbar.training.train_bundle import prepare, train_bundle
 from tests import tiny_network
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.filterwarnings(
         "ignore:__array__ implementation:DeprecationWarning"
     ),  # Keras, saving weights
@@ -53,7 +52,7 @@ def silent(name, length):
 
 @pytest.fixture(scope="module")
 def irregular(tmp_path_factory):
-    """A data set with every pitfall, and which study has which."""
+    """A data set with every pitfall, and the study of each pitfall."""
     out = tmp_path_factory.mktemp("rsna")
     write_data_set(out, STUDIES, 8)
     return out, plant_pitfalls(out)
@@ -70,21 +69,21 @@ def prepared(irregular, work):
 
 
 @pytest.fixture
-def dropped(prepared, irregular):
-    """By pitfall, what was dropped of its study: finding and why."""
-    _, lost, _ = prepared
+def excluded(prepared, irregular):
+    """The excluded findings and reasons of each pitfall's study."""
+    _, exclusions, _ = prepared
     names = {study: pitfall for pitfall, study in irregular[1].items()}
-    told = {pitfall: set() for pitfall in PITFALLS}
-    for loss in lost:
-        told[names[loss.study]].add((loss.finding, loss.why))
-    return told
+    reasons = {pitfall: set() for pitfall in PITFALLS}
+    for exclusion in exclusions:
+        reasons[names[exclusion.study]].add((exclusion.finding, exclusion.reason))
+    return reasons
 
 
-def learnt(prepared, irregular, pitfall):
-    """The findings of a pitfall's study that are learnt from, and how many crops each has."""
-    cuts, _, _ = prepared
+def trained_findings(prepared, irregular, pitfall):
+    """The number of crops of each finding of a pitfall's study."""
+    crops, _, _ = prepared
     study = irregular[1][pitfall]
-    return Counter(cut.key for cut in cuts if cut.study == study and cut.on_target)
+    return Counter(crop.key for crop in crops if crop.study == study and crop.on_target)
 
 
 def of(*roles):
@@ -127,13 +126,15 @@ EVERYTHING = of(*Role)
         ("no images", {("", "it has no images")}),
     ],
 )
-def test_what_cannot_be_used_is_told_of_with_its_reason(
-    dropped, prepared, irregular, pitfall, expected
+def test_what_cannot_be_used_is_excluded_with_its_reason(
+    excluded, prepared, irregular, pitfall, expected
 ):
-    assert dropped[pitfall] == expected
-    lost = {finding for finding, _ in expected}
-    kept = EVERYTHING - {key for key in EVERYTHING if key.row_id("")[1:] in lost}
-    assert set(learnt(prepared, irregular, pitfall)) == (set() if pitfall == "no images" else kept)
+    assert excluded[pitfall] == expected
+    missing = {finding for finding, _ in expected}
+    usable = {key for key in EVERYTHING if key.row_id("")[1:] not in missing}
+    assert set(trained_findings(prepared, irregular, pitfall)) == (
+        set() if pitfall == "no images" else usable
+    )
 
 
 @pytest.mark.parametrize(
@@ -148,36 +149,34 @@ def test_what_cannot_be_used_is_told_of_with_its_reason(
         "no times in the headers",
     ],
 )
-def test_what_is_only_odd_loses_nothing(dropped, prepared, irregular, pitfall):
-    assert dropped[pitfall] == set()
-    assert set(learnt(prepared, irregular, pitfall)) == EVERYTHING
+def test_an_unusual_but_usable_study_loses_nothing(excluded, prepared, irregular, pitfall):
+    assert excluded[pitfall] == set()
+    assert set(trained_findings(prepared, irregular, pitfall)) == EVERYTHING
 
 
 @pytest.mark.parametrize(
     ("pitfall", "role"), [("no T1 series", Role.SAGITTAL_T1), ("no T2 series", Role.SAGITTAL_T2)]
 )
-def test_a_missing_series_loses_only_its_findings(dropped, prepared, irregular, pitfall, role):
-    assert {why for _, why in dropped[pitfall]} == {"a severity without coordinates"}
-    assert set(learnt(prepared, irregular, pitfall)) == EVERYTHING - of(role)
+def test_a_missing_series_loses_only_its_findings(excluded, prepared, irregular, pitfall, role):
+    assert {reason for _, reason in excluded[pitfall]} == {"a severity without coordinates"}
+    assert set(trained_findings(prepared, irregular, pitfall)) == EVERYTHING - of(role)
 
 
-def test_an_image_that_cannot_be_read_loses_only_the_findings_marked_on_it(
-    dropped, prepared, irregular
-):
-    lost = {finding for finding, _ in dropped["an unreadable image"]}
-    assert "left_neural_foraminal_narrowing_l3_l4" in lost
-    assert {finding.rsplit("_", 2)[0] for finding in lost - {""}} == {
+def test_an_unreadable_image_loses_only_the_findings_annotated_on_it(excluded, prepared, irregular):
+    missing = {finding for finding, _ in excluded["an unreadable image"]}
+    assert "left_neural_foraminal_narrowing_l3_l4" in missing
+    assert {finding.rsplit("_", 2)[0] for finding in missing - {""}} == {
         "left_neural_foraminal_narrowing"
     }
-    kept = learnt(prepared, irregular, "an unreadable image")
-    assert len(kept) == 25 - len(lost - {""})
-    damaged = dropped["damaged pixels"]
+    usable = trained_findings(prepared, irregular, "an unreadable image")
+    assert len(usable) == 25 - len(missing - {""})
+    damaged = excluded["damaged pixels"]
     assert ("right_subarticular_stenosis_l1_l2") in {finding for finding, _ in damaged}
-    assert all("its labelled image cannot be read" in why for _, why in damaged)
+    assert all("its annotated image cannot be read" in reason for _, reason in damaged)
 
 
-def test_crops_show_the_marked_place_whichever_way_the_slices_are_numbered(irregular, prepared):
-    """A renumbered series' crops are those of the very places that the truth has."""
+def test_crops_show_the_annotated_point_however_the_slices_are_numbered(irregular, prepared):
+    """The crops of a renumbered series are at the true points."""
     data, planted = irregular
     with (data / "phantom_points.csv").open() as file:
         points = {
@@ -194,62 +193,79 @@ def test_crops_show_the_marked_place_whichever_way_the_slices_are_numbered(irreg
         "mixed matrix sizes",
         "a second axial series",
     ):
-        marked = mark(studies[planted[pitfall]])
-        for finding in marked.findings:
+        annotated = locate_annotations(studies[planted[pitfall]])
+        for finding in annotated.findings:
             assert np.linalg.norm(finding.point - points[planted[pitfall], finding.key]) < 3.5
             places = [abs(header.distance(finding.point)) for header in finding.slices]
             assert places[1:] == sorted(places[1:])
 
 
-def test_off_target_crops_show_another_place_than_every_finding(prepared, work):
-    cuts, _, _ = prepared
-    on = {(cut.study, cut.key): cut for cut in cuts if cut.on_target and cut.rank == 0}
-    off = [cut for cut in cuts if not cut.on_target]
+def test_off_target_crops_do_not_show_a_finding(prepared, work):
+    crops, _, _ = prepared
+    on = {(crop.study, crop.key): crop for crop in crops if crop.on_target and crop.rank == 0}
+    off = [crop for crop in crops if not crop.on_target]
     assert len(off) > 0.8 * len(on)
-    for cut in off:
-        beside = read_cut(work, on[cut.study, cut.key]).astype(int)
-        assert np.abs(read_cut(work, cut).astype(int) - beside).mean() > 5
+    for crop in off:
+        beside = read_crop(work, on[crop.study, crop.key]).astype(int)
+        assert np.abs(read_crop(work, crop).astype(int) - beside).mean() > 5
 
 
-def test_what_was_dropped_and_who_is_in_which_part_stand_in_files(prepared, work):
-    cuts, lost, parts = prepared
+def test_exclusions_and_parts_are_written_to_files(prepared, work):
+    crops, exclusions, parts = prepared
     with (work / "dropped.csv").open() as file:
         assert [tuple(row.values()) for row in csv.DictReader(file)] == [
-            (d.study, d.finding, d.why) for d in lost
+            (e.study, e.finding, e.reason) for e in exclusions
         ]
     with (work / "split.csv").open() as file:
         assert {row["study_id"]: row["part"] for row in csv.DictReader(file)} == dict(parts.items())
-    assert {cut.study for cut in cuts} <= parts.keys()
+    assert {crop.study for crop in crops} <= parts.keys()
     assert (work / "counts.png").stat().st_size > 1000
 
 
-def test_crops_are_cut_once_and_again_when_labels_or_images_change(irregular, prepared, work):
+def test_crops_are_stored_and_made_again_when_labels_or_images_change(irregular, prepared, work):
     studies = read_data_set(irregular[0]).studies[:1]
     folder = (work / FOLDER / prepared[0][0].file).parent
     stamps = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
-    own, _ = cut_crops(studies, work, lambda done: None)
-    assert own == [cut for cut in prepared[0] if cut.study == studies[0].name]
+    stored, _ = extract_crops(studies, work, lambda done: None)
+    assert stored == [crop for crop in prepared[0] if crop.study == studies[0].name]
     assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == stamps
-    key = own[0].key
+    key = stored[0].key
     moved = {
-        **studies[0].marks,
-        key: replace(studies[0].marks[key], x=studies[0].marks[key].x + 15),
+        **studies[0].annotations,
+        key: replace(studies[0].annotations[key], x=studies[0].annotations[key].x + 15),
     }
-    others, _ = cut_crops([replace(studies[0], marks=moved)], work, lambda done: None)
+    changed, _ = extract_crops([replace(studies[0], annotations=moved)], work, lambda done: None)
     first, second = (
-        next(c for c in cuts if c.key == key and c.on_target) for cuts in (own, others)
+        next(c for c in crops if c.key == key and c.on_target) for crops in (stored, changed)
     )
-    assert np.abs(read_cut(work, first).astype(int) - read_cut(work, second)).mean() > 5
+    assert np.abs(read_crop(work, first).astype(int) - read_crop(work, second)).mean() > 5
     image = next(studies[0].folder.rglob("*.dcm"))
     before = image.stat()
     os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     try:
-        again, _ = cut_crops(studies, work, lambda done: None)
+        again, _ = extract_crops(studies, work, lambda done: None)
     finally:
         os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert {cut.file for cut in again}.isdisjoint(cut.file for cut in own)
-    for one, other in zip(own, again, strict=True):
-        assert (read_cut(work, one) == read_cut(work, other)).all()
+    assert {crop.file for crop in again}.isdisjoint(crop.file for crop in stored)
+    for one, other in zip(stored, again, strict=True):
+        assert (read_crop(work, one) == read_crop(work, other)).all()
+
+
+def test_the_identity_of_stored_crops_does_not_depend_on_names_in_the_code(tmp_path):
+    """Crops and training states made by earlier code are found again."""
+    image = tmp_path / "7" / "1.dcm"
+    image.parent.mkdir()
+    image.write_bytes(b"image")
+    os.utime(image, ns=(0, 1_700_000_000_000_000_000))
+    key = FindingKey(Condition.SPINAL_CANAL_STENOSIS, Level.L4_L5)
+    study = Study(
+        name="1",
+        folder=tmp_path,
+        severities={key: Severity.SEVERE},
+        annotations={key: Annotation("7", "1", 1.5, 2.0)},
+        series={"7": Role.SAGITTAL_T2},
+    )
+    assert _source_hash(study) == "78d6a4e6d0c5"
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +279,7 @@ def bundle(irregular, work, tmp_path_factory):
         yield out, identity
 
 
-def test_a_bundle_is_trained_from_the_tables_as_they_are(bundle, work):
+def test_a_bundle_is_trained_from_an_irregular_data_set(bundle, work):
     out, identity = bundle
     assert str(identity) == "tiny 7 (synthetic)"
     stated = read_description(out)
@@ -274,11 +290,11 @@ def test_a_bundle_is_trained_from_the_tables_as_they_are(bundle, work):
     for kind in CLASSES:
         assert (work / f"{kind}.png").stat().st_size > 1000
         assert list((work / kind / "logs").iterdir())
-    asked = load_bundle(out).severities(kept_crops(work, Part.TEST, 10))
-    np.testing.assert_allclose(asked.sum(axis=1), 1, atol=1e-5)
+    probabilities = load_bundle(out).severities(stored_crops(work, Part.TEST, 10))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
 
 
-def test_a_bundle_trained_again_from_what_is_kept_has_the_same_weights(
+def test_a_bundle_trained_again_from_the_work_folder_has_the_same_weights(
     bundle, irregular, work, tmp_path
 ):
     out, _ = bundle
@@ -295,24 +311,24 @@ def test_a_bundle_trained_again_from_what_is_kept_has_the_same_weights(
     assert first == second
 
 
-def test_the_part_that_is_tested_is_the_part_that_was_not_learnt_from(bundle, irregular, work):
-    """Whatever of the data could not be used."""
+def test_the_evaluated_part_is_the_part_not_trained_on(bundle, irregular, work):
+    """Exclusions do not change the split."""
 
     def refuse(instances):
         raise NotAnalysable("not read")
 
-    asked = evaluate_bundle(
+    findings = evaluate_bundle(
         irregular[0], Part.TEST, read_description(bundle[0])["data"], refuse, silent
     )
     with (work / "split.csv").open() as file:
         split = {row["study_id"]: row["part"] for row in csv.DictReader(file)}
-    assert {j.study for j in asked} == {study for study, part in split.items() if part == Part.TEST}
+    assert {finding.study for finding in findings} == {
+        study for study, part in split.items() if part == Part.TEST
+    }
 
 
 @pytest.mark.parametrize("change", [{"seed": 2}, {"batch": 4}, {"neighbour": 0.1}])
-def test_a_teaching_is_not_gone_on_with_by_another_recipe(
-    bundle, irregular, work, tmp_path, change
-):
+def test_a_training_is_not_resumed_with_another_recipe(bundle, irregular, work, tmp_path, change):
     with pytest.raises(WrongSetting, match="another recipe"):
         train_bundle(
             irregular[0],
@@ -325,21 +341,21 @@ def test_a_teaching_is_not_gone_on_with_by_another_recipe(
         )
 
 
-def test_every_exported_file_answers_as_the_bundle(bundle, work, tmp_path):
-    crops = kept_crops(work, Part.TEST, 12)
-    told = export_bundle(bundle[0], tmp_path, list(FORMATS), crops)
-    assert [row["file"] for row in told] == [
+def test_every_exported_file_gives_the_bundle_s_probabilities(bundle, work, tmp_path):
+    crops = stored_crops(work, Part.TEST, 12)
+    rows = export_bundle(bundle[0], tmp_path, list(FORMATS), crops)
+    assert [row["file"] for row in rows] == [
         f"{kind}.{name}" for kind in CLASSES for name in FORMATS
     ]
-    assert max(row["differs"] for row in told) <= 1e-3
+    assert max(row["differs"] for row in rows) <= 1e-3
     spread = np.ptp(load_bundle(bundle[0]).severities(crops), axis=0).max()
-    assert spread > 1e-3  # the crops do differ: equal answers are no accident
+    assert spread > 1e-3  # the crops differ, so equal probabilities are no coincidence
 
 
 def test_candidates_are_compared_on_the_same_crops_in_one_table(bundle, prepared, work):
-    cuts, _, parts = prepared
+    crops, _, parts = prepared
     rows = compare(
-        cuts, parts, work, tiny_network.recipe(), silent, ["random_forest", tiny_network.TINY]
+        crops, parts, work, tiny_network.recipe(), silent, ["random_forest", tiny_network.TINY]
     )
     assert [row["candidate"] for row in rows] == ["random_forest", "tiny"]
     assert rows[0]["crops"] == rows[1]["crops"] > 0
@@ -353,8 +369,8 @@ def test_batches_are_the_same_every_time_and_balanced(prepared, work):
     recipe = tiny_network.recipe(batch=32)
     samples = Samples("severity", prepared[0], work, recipe)
     one, other = (Epoch(samples, 3, 64)[1] for _ in range(2))
-    for mine, its in zip(one, other, strict=True):
-        assert (mine == its).all()
+    for first, second in zip(one, other, strict=True):
+        assert (first == second).all()
     assert not (Epoch(samples, 4, 64)[1][0] == one[0]).all()
     shares = np.mean([Epoch(samples, n, 64)[0][1].mean(axis=0) for n in range(6)], axis=0)
     assert shares[2] > 1.5 * samples.balance.natural[2]
@@ -365,30 +381,30 @@ import os, signal, sys
 from pathlib import Path
 import pytest
 from tests import tiny_network
-from lumbar.training.crop_files import cut_crops
+from lumbar.training.crop_files import extract_crops
 from lumbar.training.rsna_dataset import read_data_set
 from lumbar.training.crop_batches import Samples
-from lumbar.training.trainer import teach
+from lumbar.training.trainer import train_classifier
 data, work, out, last = sys.argv[1:]
 monkeypatch = pytest.MonkeyPatch()
 tiny_network.register(monkeypatch)
-cuts, _ = cut_crops(read_data_set(Path(data)).studies[:4], Path(work), lambda done: None, 1)
+crops, _ = extract_crops(read_data_set(Path(data)).studies[:4], Path(work), lambda done: None, 1)
 recipe = tiny_network.recipe()
-samples = Samples("severity", cuts, Path(work), recipe)
+samples = Samples("severity", crops, Path(work), recipe)
 batches = 0
 def advance(done):
     global batches
     batches += done
     if batches == int(last):
         os.kill(os.getpid(), signal.SIGKILL)
-network, history = teach(recipe.severity, samples, samples, Path(out), advance)
+network, history = train_classifier(recipe.severity, samples, samples, Path(out), advance)
 import hashlib, json
 print(json.dumps([hashlib.sha256(b"".join(w.tobytes() for w in network.get_weights())).hexdigest(),
     [{name: value for name, value in row.items() if name != "minutes"} for row in history]]))
 """
 
 
-def taught(data, work, out, kill_after=0):
+def train_in_child(data, work, out, kill_after=0):
     command = [sys.executable, "-c", CHILD, str(data), str(work), str(out), str(kill_after)]
     return subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2]
@@ -398,15 +414,15 @@ def taught(data, work, out, kill_after=0):
 def test_a_training_that_is_killed_and_started_again_ends_with_the_same_weights(
     irregular, prepared, work, tmp_path
 ):
-    """Killed within the second and again within the third of four epochs, of which the third begins another phase."""
-    whole = taught(irregular[0], work, tmp_path / "whole")
+    """Killed in the second and in the third of four epochs; the third begins another phase."""
+    whole = train_in_child(irregular[0], work, tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     for moment, done in ((6, 1), (9, 2)):
-        killed = taught(irregular[0], work, tmp_path / "killed", moment)
+        killed = train_in_child(irregular[0], work, tmp_path / "killed", moment)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         (state,) = (tmp_path / "killed").glob("epoch-*")
         assert len(json.loads((state / "history.json").read_text())) == done
-    again = taught(irregular[0], work, tmp_path / "killed")
+    again = train_in_child(irregular[0], work, tmp_path / "killed")
     assert again.returncode == 0, again.stderr
     assert again.stdout == whole.stdout
 
@@ -433,7 +449,7 @@ def test_the_command_line_trains_measures_compares_and_exports(
     )
     assert "spinal_canal_stenosis" in rows
     assert read_description(Path(out))["figures"]["held"]["overall"]["findings"] > 0
-    assert "no clinical ones" in (report / "report.html").read_text()
+    assert "not clinical figures" in (report / "report.html").read_text()
     table = run("compare", data, "--work", str(work), "--only", "random_forest", "--format", "csv")
     (row,) = csv.DictReader(table.splitlines())  # progress and warnings go to standard error
     assert row["candidate"] == "random_forest"
