@@ -10,8 +10,8 @@ from cachetools import TTLCache
 class Throttle:
     """Lets each key through once per ``period_s`` seconds; safe to share between threads.
 
-    Memory is bounded: of more than ``max_keys`` keys, the one recorded longest ago is dropped and is
-    due again early.
+    Memory is bounded: of more than ``max_keys`` keys, the one recorded longest ago is forgotten
+    and so is due again early.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class Throttle:
             return key not in self._recorded
 
     def record(self, key: Hashable) -> None:
-        """Starts the key's period: call it after the work that ``due`` asked for has succeeded."""
+        """Starts the key's period; to be called once the recorded work has succeeded."""
         with self._lock:
             self._recorded[key] = None
 
