@@ -6,7 +6,7 @@ from typing import Self
 from db import schema
 from db.database import Database
 from db.jobs import Backoff
-from db.read_models.worklist import Ranking
+from db.read_models.worklist_rows import Ranking
 from db.studies import Quiet
 from lumbar.settings import Settings
 from lumbar.store.files import Store

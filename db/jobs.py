@@ -13,7 +13,7 @@ from sqlalchemy import Update, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
-from db.models import Job, JobKind, JobState, Study
+from db.models import UNFINISHED_JOB_STATES, Job, JobKind, JobState, Study
 from db.types import db_now
 
 log = structlog.get_logger()
@@ -183,9 +183,7 @@ def cancel_overtaken(session: Session, study_id: int, kind: JobKind) -> None:
     under way ends, since the peer may have the report already.
     """
     current = select(Study.revision).where(Study.id == study_id).scalar_subquery()
-    cancelled = (
-        [JobState.PENDING, JobState.RUNNING] if kind is JobKind.ANALYSE else [JobState.PENDING]
-    )
+    cancelled = UNFINISHED_JOB_STATES if kind is JobKind.ANALYSE else (JobState.PENDING,)
     session.execute(
         change(
             Job.study_id == study_id,

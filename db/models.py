@@ -34,6 +34,10 @@ class StudyState(StrEnum):
     FAILED = "failed"
 
 
+# Of a study whose current revision has not ended
+ACTIVE_STUDY_STATES = (StudyState.RECEIVING, StudyState.QUEUED, StudyState.ANALYSING)
+
+
 class JobKind(StrEnum):
     """What a job does."""
 
@@ -50,6 +54,12 @@ class JobState(StrEnum):
     DONE = "done"
     DEAD = "dead"  # tried as often as it may be, or cannot succeed: a person must look
     CANCELLED = "cancelled"  # overtaken by a later revision of its study, or by hand
+
+
+# Of a job that is still to be done
+UNFINISHED_JOB_STATES = (JobState.PENDING, JobState.RUNNING)
+# Of a job that is still to be done, or that an operator must look at
+OPEN_JOB_STATES = (*UNFINISHED_JOB_STATES, JobState.DEAD)
 
 
 class Permission(StrEnum):

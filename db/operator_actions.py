@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from db import audit, studies
 from db.jobs import RELEASED, change
-from db.models import Job, JobKind, JobState, Study
+from db.models import UNFINISHED_JOB_STATES, Job, JobKind, JobState, Study
 from db.studies import StudyEvent
 from db.types import db_now
 from lumbar.errors import NotFound, Permanent
@@ -106,7 +106,7 @@ def cancel(session: Session, job_id: int, actor: str) -> None:
     """
     job = _locked(session, job_id)
     ended = session.execute(
-        change(Job.id == job_id, Job.state.in_((JobState.PENDING, JobState.RUNNING))).values(
+        change(Job.id == job_id, Job.state.in_(UNFINISHED_JOB_STATES)).values(
             state=JobState.CANCELLED, last_error=BY_HAND, ended_at=db_now(), **RELEASED
         )
     )

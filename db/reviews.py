@@ -1,10 +1,8 @@
 """What radiologists say: a study was read; a finding is right, or is another severity. Appended, never changed."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db import audit, studies
@@ -13,18 +11,6 @@ from lumbar.errors import NotFound, Permanent
 from lumbar.spine.anatomy import FindingKey, Severity
 
 LONGEST_COMMENT = 2000
-
-
-@dataclass(frozen=True)
-class LatestReview:
-    """The last word on a finding."""
-
-    finding_id: int
-    severity: Severity
-    agrees: bool  # with what was found
-    reviewer: str
-    comment: str
-    reviewed_at: datetime
 
 
 def mark_read(
@@ -79,31 +65,6 @@ def review(
         review=said.id,
     )
     return said
-
-
-def last_words(session: Session, study_ids: Collection[int]) -> dict[int, LatestReview]:
-    """By finding, what was said last of the findings in force of these studies."""
-    newest = (
-        select(func.max(Review.id))
-        .join(FindingRow, FindingRow.id == Review.finding_id)
-        .where(FindingRow.study_id.in_(study_ids), FindingRow.superseded.is_(False))
-        .group_by(Review.finding_id)
-    )
-    return {
-        said.finding_id: LatestReview(
-            said.finding_id,
-            said.severity,
-            said.severity == found,
-            said.reviewer,
-            said.comment,
-            said.reviewed_at,
-        )
-        for said, found in session.execute(
-            select(Review, FindingRow.severity)
-            .join(FindingRow, FindingRow.id == Review.finding_id)
-            .where(Review.id.in_(newest))
-        )
-    }
 
 
 def finding_ids(session: Session, study_id: int) -> dict[FindingKey, int]:

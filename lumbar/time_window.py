@@ -1,7 +1,8 @@
 """One meaning of `since` and `until` for the page, the REST API and the command line.
 
-A time is written as a date (``2026-11-16``), as a date and time (ISO 8601), or as an age (``24h``, ``7d``). A date, and
-a time without an offset, are of the site's time zone (``LUMBAR_TIME_ZONE``; else that of the machine).
+A time is written as a date (``2026-11-16``), as a date and time (ISO 8601), or as an age (``24h``,
+``7d``). A date, and a time without an offset, are of the site's time zone (``LUMBAR_TIME_ZONE``;
+else that of the machine).
 """
 
 import re
@@ -66,7 +67,7 @@ def _bare_date(text: str) -> date | None:
 
 
 def _in_utc(moment: datetime, zone: tzinfo | None) -> datetime:
-    """Midnight within a gap of the clock is the end of the gap; a repeated one is the first of the two."""
+    """In UTC. A midnight that the clock skips is the end of the gap; of two, the first is meant."""
     if moment.tzinfo is None and zone is not None:
         moment = moment.replace(tzinfo=zone)
     return moment.astimezone(UTC)

@@ -12,7 +12,7 @@ import structlog
 from db import job_lifecycle, jobs, previews, studies
 from db.context import SiteContext
 from db.models import JobKind
-from db.read_models import study_queries
+from db.read_models import statistics
 from lumbar.errors import Transient
 from worker import maintenance
 
@@ -72,7 +72,7 @@ def run(site: SiteContext, notifier: Notifier, stop: Event) -> None:
         try:
             if not started:
                 with site.database.reading() as session:
-                    log.info("sweep.started", **_in_flight(study_queries.in_flight(session)))
+                    log.info("sweep.started", **_in_flight(statistics.in_flight(session)))
                 started = True
             found = sweep(site, notifier)
             if not resumed:
@@ -84,7 +84,7 @@ def run(site: SiteContext, notifier: Notifier, stop: Event) -> None:
             log.exception("sweep.fault")
 
 
-def _in_flight(found: study_queries.InFlight) -> dict[str, int]:
+def _in_flight(found: statistics.InFlight) -> dict[str, int]:
     return (
         {f"studies_{state}": count for state, count in found.studies.items()}
         | {f"jobs_{kind}_{state}": count for (kind, state), count in found.jobs.items()}

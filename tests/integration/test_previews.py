@@ -14,7 +14,7 @@ from db.ingest import ingest
 from db.job_lifecycle import LeaseLostError
 from db.models import Instance, JobKind, JobState
 from db.preview_results import Answer
-from db.read_models import metrics, study_queries
+from db.read_models import metrics, statistics
 from db.types import db_now
 from lumbar.errors import NotDicom, NotFound
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition
@@ -387,14 +387,14 @@ def test_uploads_are_counted_among_what_is_in_flight(site):
     change(site, name, uploaded_at=db_now(-60))
     with site.database.reading() as session:
         told = metrics.figures(session)
-        assert study_queries.in_flight(session).jobs == {(JobKind.PREVIEW, JobState.PENDING): 1}
+        assert statistics.in_flight(session).jobs == {(JobKind.PREVIEW, JobState.PENDING): 1}
     assert told.jobs == {(JobKind.PREVIEW, JobState.PENDING): 1}
     assert 59 < told.queue_age_s[JobKind.PREVIEW] < 120
     with site.database.transaction() as session:
         previews.claim(session, lease_s=10)
     expire(site, name)
     with site.database.reading() as session:
-        assert study_queries.in_flight(session).leases_expired == 1
+        assert statistics.in_flight(session).leases_expired == 1
 
 
 def test_without_a_broker_uploads_and_studies_take_turns():
