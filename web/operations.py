@@ -8,8 +8,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from db import accounts, operator_actions
-from db.models import JobKind, JobState, UserRole
+from db import accounts, audit, operator_actions
+from db.models import OPEN_JOB_STATES, JobKind, JobState, UserRole
 from db.read_models import statistics
 from db.read_models.reviewed_labels import labels
 from web import csv_export
@@ -21,7 +21,6 @@ router = APIRouter(include_in_schema=False)
 
 ROWS = 50  # on a page
 MAX_SAVED = 100_000  # jobs in a file
-NOT_OVER = [JobState.DEAD, JobState.RUNNING, JobState.PENDING]
 
 
 @router.get("/jobs")
@@ -33,7 +32,7 @@ def jobs(
     kind: Annotated[list[JobKind] | None, Query()] = None,
     done: Done = "",
 ) -> Response:
-    states = state or NOT_OVER
+    states = state or list(OPEN_JOB_STATES)
     with site.database.reading() as session:
         rows = operator_actions.listed(session, states=states, kinds=kind or (), limit=ROWS * 4)
         flight = statistics.in_flight(session)
@@ -61,7 +60,7 @@ def jobs_csv(
 ) -> Response:
     with site.database.reading() as session:
         rows = operator_actions.listed(
-            session, states=state or NOT_OVER, kinds=kind or (), limit=MAX_SAVED
+            session, states=state or OPEN_JOB_STATES, kinds=kind or (), limit=MAX_SAVED
         )
     records = [
         asdict(row) | {"run_after": row.run_after.isoformat(timespec="seconds")} for row in rows
@@ -156,7 +155,7 @@ def audit_trail(
     after: Annotated[int | None, Query(ge=1, le=LARGEST)] = None,
 ) -> Response:
     with site.database.reading() as session:
-        rows, following = statistics.audit_trail(
+        rows, following = audit.search(
             session, event=event, actor=who, study=uid, limit=ROWS * 2, after=after
         )
     asked = {"event": event, "who": who, "uid": uid}

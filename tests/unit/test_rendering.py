@@ -1,13 +1,7 @@
-"""How values stand on a page and in a file for a spreadsheet."""
-
-import csv
-import io
+"""How values stand on a page."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from web.csv_export import as_csv, cell
 from web.rendering import day, person, span
 
 
@@ -39,33 +33,3 @@ def test_a_date_that_is_none_stays_as_it_is(text, shown):
 )
 def test_a_span_is_told_in_the_unit_that_matters(seconds, shown):
     assert span(seconds) == shown
-
-
-@given(st.text())
-def test_no_text_can_begin_a_formula_or_break_a_line(text):
-    made = cell(text)
-    assert not made.lstrip(" ").startswith(("=", "+", "-", "@", "\t"))
-    assert not set(made) & set("\r\n\0\x1b")
-
-
-def test_numbers_and_nothing_stay_what_they_are():
-    assert [cell(value) for value in (-1.5, 0, None, True)] == [-1.5, 0, None, True]
-
-
-@pytest.mark.parametrize("count", [0, 1, 1234])
-def test_a_long_file_has_all_its_lines(count):
-    response = as_csv("x.csv", ("a", "b"), ({"a": n, "b": f"={n}"} for n in range(count)))
-    assert response.headers["content-disposition"] == 'attachment; filename="x.csv"'
-
-    async def read():
-        return "".join(
-            [
-                part if isinstance(part, str) else part.decode()
-                async for part in response.body_iterator
-            ]
-        )
-
-    import asyncio
-
-    rows = list(csv.reader(io.StringIO(asyncio.run(read()))))
-    assert rows == [["a", "b"], *([str(n), f"'={n}"] for n in range(count))]
