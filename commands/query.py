@@ -1,4 +1,4 @@
-"""The database: `lumbar worklist`, `findings`, `study`, `audit`, `complete`, `requeue` and so on."""
+"""What is stored: `lumbar worklist`, `findings`, `study`, `audit`, `complete`, `requeue`, …"""
 
 import json
 import shutil

@@ -88,11 +88,15 @@ def search(
             event=row.event,
             actor=row.actor,
             study=uid,
-            detail=", ".join(f"{name} {value}" for name, value in row.detail.items()),
+            detail=_in_words(row.detail),
         )
         for row, uid in session.execute(statement.order_by(AuditEvent.id.desc()).limit(limit + 1))
     ]
     return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
+
+
+def _in_words(detail: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in detail.items())
 
 
 def _study_ids(session: Session, study_instance_uid: str) -> list[int]:

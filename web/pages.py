@@ -14,6 +14,7 @@ from db.read_models.study_detail import StudyDetail, study_detail
 from db.read_models.worklist import StudyFilter, StudyPage
 from lumbar.reports.finding_records import FINDING_COLUMNS, StudyFinding, finding_record
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Severity
+from lumbar.spine.findings import Finding, ImagePoint
 from web.auth import TheAuditTrail, TheSite, Viewer
 from web.csv_export import as_csv
 from web.params import Done, FindingsAsked, OfFindings, OfStudies, OnlyKnown, Text
@@ -130,19 +131,20 @@ def one_study(
 
 def _marks(detail: StudyDetail) -> list[dict[str, Any]]:
     """Where the assessed findings were read, for the page's script."""
-    return [
-        {
-            "name": f"{finding.level.label} {finding.condition.label.lower()}",
-            "at": name_of(finding.key),
-            "severity": finding.severity,
-            "instance": point.sop_instance_uid,
-            "frame": point.frame or 0,
-            "column": round(point.column, 2),
-            "row": round(point.row, 2),
-        }
-        for finding in (row.finding for row in detail.findings)
-        if (point := finding.point)
-    ]
+    findings_shown = [row.finding for row in detail.findings]
+    return [_mark(finding, finding.point) for finding in findings_shown if finding.point]
+
+
+def _mark(finding: Finding, point: ImagePoint) -> dict[str, Any]:
+    return {
+        "name": f"{finding.level.label} {finding.condition.label.lower()}",
+        "at": name_of(finding.key),
+        "severity": finding.severity,
+        "instance": point.sop_instance_uid,
+        "frame": point.frame or 0,
+        "column": round(point.column, 2),
+        "row": round(point.row, 2),
+    }
 
 
 def name_of(key: FindingKey) -> str:

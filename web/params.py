@@ -27,7 +27,9 @@ TIME_WRITTEN = (
 
 def _chosen(values: object) -> object:
     """A select's "any" sends an empty word."""
-    return [value for value in values if value != ""] if isinstance(values, list) else values
+    if not isinstance(values, list):
+        return values
+    return [value for value in values if value != ""]
 
 
 def _one(value: object) -> object:

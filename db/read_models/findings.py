@@ -84,7 +84,9 @@ class _Cursor:
         Raises:
             NotFound: it is neither, or no finding has the id.
         """
-        numbers = [int(part) for part in text.split("-")] if re.match(CURSOR_PATTERN, text) else []
+        numbers = []
+        if re.fullmatch(CURSOR_PATTERN, text):
+            numbers = [int(part) for part in text.split("-")]
         if len(numbers) == 4 and numbers[2] <= _MAX_ID:
             return cls(*numbers)
         row = None
