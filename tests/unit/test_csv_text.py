@@ -19,6 +19,13 @@ def test_no_text_can_begin_a_formula_or_break_a_line(text):
     assert not set(made) & set("\r\n\0\x1b")
 
 
+@pytest.mark.parametrize("sign", [*"=+-@", "\uff1d", "\uff0b", "\uff0d", "\uff20"])
+@pytest.mark.parametrize("before", ["", " ", "\xa0", "\u3000", "\t", " \t", "\x01"])
+def test_whatever_begins_a_formula_is_kept_text(sign, before):
+    assert cell(f"{before}{sign}1").startswith("'")
+    assert cell(f"a{before}{sign}1").startswith("a")
+
+
 def test_numbers_and_nothing_stay_what_they_are():
     assert [cell(value) for value in (-1.5, 0, None)] == [-1.5, 0, None]
     assert [cell(value) for value in (True, False)] == ["true", "false"]
