@@ -10,14 +10,13 @@ from commands.output import (
     AsFormat,
     Format,
     console,
-    notice,
     print_findings,
     print_how_read,
     print_records,
 )
 from commands.services import load_networks
-from db.read_models.study_queries import StudyFinding
 from lumbar.errors import WrongSetting
+from lumbar.reports.finding_records import StudyFinding, StudyReference, notice
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import Condition, Severity
 
@@ -58,7 +57,7 @@ def analyse(
         for reason in sorted({file.reason for file in refused}):
             count = sum(file.reason == reason for file in refused)
             console().print(f"{count} files passed over: {reason}")
-    study, caveats = analysis.study_instance_uid, analysis.caveats
+    study, caveats = StudyReference(analysis.study_instance_uid), analysis.caveats
     print_findings(
         [StudyFinding(study, found, networks.identity, caveats) for found in analysis.findings],
         form,

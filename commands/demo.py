@@ -188,19 +188,20 @@ def _send_phantom(folder: Path, number: int, settings: Settings) -> "PhantomTrut
 def _show(settings: Settings) -> tuple[int, list[str]]:
     """Prints the worklist and the findings of its first study; how many studies have all 25, and the order of all."""
     from db.context import SiteContext
-    from db.read_models import study_queries
+    from db.read_models import findings
+    from db.read_models.findings import FindingFilter
     from db.read_models.worklist import worklist as ranked
 
     site = SiteContext.open(settings)
     with site.database.reading() as session:
         worklist = ranked(session, site.ranking).rows
-        rows = study_queries.findings(session)
+    rows = list(findings.stream(site.database, FindingFilter()))
     print_worklist(worklist, Format.TABLE)
     print_findings(
-        [row for row in rows if row.study_instance_uid == worklist[0].study_instance_uid],
+        [row for row in rows if row.study.study_instance_uid == worklist[0].study_instance_uid],
         Format.TABLE,
     )
-    found = [row.study_instance_uid for row in rows]
+    found = [row.study.study_instance_uid for row in rows]
     order = [study.study_instance_uid for study in worklist]
     return sum(found.count(study) == len(ALL_FINDINGS) for study in order), order
 

@@ -9,7 +9,7 @@ from commands.output import AsFormat, Format, print_records
 from commands.users import by_command_line
 from db import operator_actions
 from db.context import SiteContext
-from db.models import JobKind, JobState
+from db.models import OPEN_JOB_STATES, JobKind, JobState
 from lumbar.settings import Settings
 
 app = typer.Typer(help="The jobs: analyses and deliveries.", no_args_is_help=True)
@@ -19,7 +19,6 @@ JobId = Annotated[
     typer.Argument(metavar="ID", help="The job's number, as `lumbar jobs list` shows it", min=1),
 ]
 
-NOT_OVER = (JobState.PENDING, JobState.RUNNING, JobState.DEAD)
 COLUMNS = tuple(field.name for field in fields(operator_actions.JobRow))
 
 
@@ -42,7 +41,9 @@ def list_(
     """Lists the jobs in the order in which they are taken: the urgent first, then who waited longest."""
     site = SiteContext.open(Settings.load())
     with site.database.reading() as session:
-        rows = operator_actions.list_jobs(session, states=state or NOT_OVER, kinds=kind or ())
+        rows = operator_actions.list_jobs(
+            session, states=state or OPEN_JOB_STATES, kinds=kind or ()
+        )
     records = [
         asdict(row) | {"run_after": row.run_after.isoformat(timespec="seconds")} for row in rows
     ]

@@ -31,7 +31,9 @@ def hospital(tmp_path):
             analysed(site, number, exceptions)
         with database.transaction() as session:
             study = find(session, f"{ROOT}.2")
-            review(session, finding_ids(session, study.id)[CANAL], Severity.MODERATE, "", "anna")
+            add_review(
+                session, finding_ids(session, study.id)[CANAL], Severity.MODERATE, "", "anna"
+            )
     return system
 
 
