@@ -32,6 +32,7 @@ hostile: .venv/dev ## Every hostile input, then COUNT damaged messages (SEED=s)
 	$(BIN)/python -m tests.hostile.fuzzer --seed $(SEED) --count $(COUNT)
 
 bench: .venv/dev ## How long things take, side by side
+	$(BIN)/python -m bench.command_line
 	$(BIN)/python -m bench.locator
 	$(BIN)/python -m bench.classifiers
 

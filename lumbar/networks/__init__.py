@@ -7,13 +7,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lumbar.spine.levels import KeypointReader
 from lumbar.spine.provenance import BundleIdentity
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from lumbar.spine.levels import KeypointReader
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault(
@@ -31,15 +33,15 @@ class Networks(Protocol):
     def identity(self) -> BundleIdentity: ...
 
     @property
-    def keypoints(self) -> KeypointReader:
+    def keypoints(self) -> "KeypointReader":
         """The level locator."""
         ...
 
-    def conditions(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
+    def conditions(self, crops: "NDArray[np.float32]") -> "NDArray[np.float32]":
         """(n, 6): how probably each shows each ``Condition``, in order, then none of them; rows sum to 1."""
         ...
 
-    def severities(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
+    def severities(self, crops: "NDArray[np.float32]") -> "NDArray[np.float32]":
         """(n, 3): normal_mild, moderate, severe; rows sum to 1."""
         ...
 
@@ -52,12 +54,13 @@ def load(folder: Path | None) -> Networks:
         return resident(folder)
 
 
-def load_keypoints(folder: Path | None = None) -> KeypointReader:
+def load_keypoints(folder: Path | None = None) -> "KeypointReader":
     """The level locator of a folder; None gives the shipped one. Raises WrongSetting."""
     with _native_start_up_lines_dropped():
-        from lumbar.networks import locator
+        from lumbar.networks.identity import FOLDER
+        from lumbar.networks.locator import load_locator
 
-        return locator.load_locator(folder or locator.FOLDER)
+        return load_locator(folder or FOLDER)
 
 
 @contextmanager

@@ -15,17 +15,14 @@ from numpy.typing import NDArray
 
 from lumbar.errors import WrongSetting
 from lumbar.networks.classifiers import BACKBONES, CLASSES, Classifiers, build_classifier
-from lumbar.networks.locator import DAMAGED, FOLDER, shipped_sha256
-from lumbar.networks.locator import described as locator_described
+from lumbar.networks.identity import BUNDLE_FILE as DESCRIPTION
+from lumbar.networks.identity import SHIPPED as SHIPPED
+from lumbar.networks.identity import identity_of
 from lumbar.networks.locator import resident as locator
 from lumbar.networks.weights import read_weights, write_weights
 from lumbar.spine.crops import PREPROCESSING_VERSION, SIDE
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 
-DESCRIPTION = "bundle.json"
-SHIPPED = (
-    Path(__file__).parents[2] / "bundles" / "phantom"
-)  # beside the package, in a checkout and where installed
 ARCHITECTURES = {"condition": "vgg16", "severity": "resnet50"}
 
 
@@ -42,7 +39,7 @@ def load_bundle(folder: Path) -> Classifiers:
     """
     described = read_description(folder)
     networks = {kind: load_network(folder, described, kind) for kind in CLASSES}
-    return Classifiers(_identity(described), locator(), **networks)
+    return Classifiers(identity_of(described), locator(), **networks)
 
 
 def load_network(folder: Path, described: Mapping[str, Any], kind: str) -> keras.Model:
@@ -94,7 +91,7 @@ def write_bundle(
         **(about or {}),
     }
     write_description(folder, described)
-    return _identity(described)
+    return identity_of(described)
 
 
 def write_description(folder: Path, described: Mapping[str, Any]) -> None:
@@ -114,14 +111,14 @@ def _numbers(value: Any) -> Any:
 
 def read_identity(folder: Path) -> BundleIdentity:
     """Who a bundle is, its weights' files checked but not loaded. Raises WrongSetting as ``load_bundle`` does."""
-    return _identity(read_description(folder))
+    return identity_of(read_description(folder))
 
 
 def read_description(folder: Path) -> dict[str, Any]:
     """``bundle.json``, checked against this code and against the files beside it. Raises WrongSetting."""
     try:
         described: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        _identity(described)
+        identity_of(described)
         for kind, classes in CLASSES.items():
             stated = described["networks"][kind]
             file = folder / Path(stated["weights"]).name
@@ -155,30 +152,6 @@ def read_description(folder: Path) -> dict[str, Any]:
 def _halved(weights: NDArray[Any]) -> NDArray[Any]:
     """Vectors, among them the large variances of batch normalisation, stay whole: they take no room."""
     return weights.astype(np.float16) if weights.ndim > 1 else weights
-
-
-def _identity(described: dict[str, Any]) -> BundleIdentity:
-    """``weights_sha256`` is that of the digests of condition's, severity's and the level locator's weights."""
-    digests = "".join(described["networks"][kind]["sha256"] for kind in CLASSES) + shipped_sha256()
-    return BundleIdentity(
-        name=str(described["name"]),
-        version=str(described["version"]),
-        weights_sha256=hashlib.sha256(digests.encode("ascii")).hexdigest(),
-        trained_on=_weakest(TrainedOn(described["trained_on"])),
-        preprocessing_version=str(described["preprocessing_version"]),
-    )
-
-
-def _weakest(own: TrainedOn) -> TrainedOn:
-    """What the bundle's own networks and the level locator's have all learnt from: a grade at a place that phantoms
-    alone have taught is no clinical one."""
-    try:
-        locators = [
-            TrainedOn(stated["trained_on"]) for stated in locator_described(FOLDER).values()
-        ]
-    except (KeyError, ValueError) as error:
-        raise WrongSetting(DAMAGED) from error
-    return min(own, *locators, key=list(TrainedOn).index)
 
 
 def _file_sha256(file: Path) -> str:

@@ -5,7 +5,6 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 from zipfile import BadZipFile
 
 import keras
@@ -13,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar.errors import WrongSetting
+from lumbar.networks.identity import DAMAGED, FOLDER, described, locator_sha256
+from lumbar.networks.identity import LOCATOR_FILE as DESCRIPTION
 from lumbar.networks.keypoint_network import build_border_network, build_keypoint_network
 from lumbar.networks.weights import read_weights, write_weights
 from lumbar.spine.keypoint_input import AXIAL, BORDER, SAGITTAL, Heat
 
-FOLDER = Path(__file__).parent / "locator_weights"
-DESCRIPTION = "locator.json"
-DAMAGED = "locator: its files are missing or damaged; install this version again"
 FRAMINGS = {"sagittal": SAGITTAL, "axial": AXIAL, "border": BORDER}
 BATCH = {
     "sagittal": 5,
@@ -75,11 +73,6 @@ def resident() -> Locator:
     return load_locator(FOLDER)
 
 
-def shipped_sha256() -> str:
-    """Of the shipped weights, as ``locator.json`` states it. Raises WrongSetting where that is missing or damaged."""
-    return _sha256(described(FOLDER))
-
-
 def load_locator(folder: Path) -> Locator:
     """A locator's folder: ``locator.json`` and the weights that it names by their sha256. Raises WrongSetting."""
     stated = described(folder)
@@ -99,20 +92,7 @@ def load_locator(folder: Path) -> Locator:
             networks[kind].set_weights(read_weights(content))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, BadZipFile) as error:
             raise WrongSetting(DAMAGED) from error
-    return Locator(_sha256(stated), networks)
-
-
-def described(folder: Path) -> dict[str, dict[str, Any]]:
-    """By network: its weights' file and sha256, its points, what it has learnt from and by what recipe."""
-    try:
-        stated = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        return {
-            kind: {**stated[kind], "sha256": str(stated[kind]["sha256"])}
-            for kind in FRAMINGS
-            if kind in stated
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WrongSetting(DAMAGED) from error
+    return Locator(locator_sha256(stated), networks)
 
 
 def write_network(folder: Path, kind: str, network: keras.Model, about: dict[str, object]) -> None:
@@ -133,13 +113,3 @@ def write_network(folder: Path, kind: str, network: keras.Model, about: dict[str
 def build_network(kind: str) -> keras.Model:
     """A new network of a kind in ``FRAMINGS``."""
     return build_border_network() if kind == "border" else build_keypoint_network(FRAMINGS[kind])
-
-
-def _sha256(stated: dict[str, dict[str, Any]]) -> str:
-    """That of the networks' digests, in the order of ``FRAMINGS``."""
-    try:
-        return hashlib.sha256(
-            "".join(stated[kind]["sha256"] for kind in FRAMINGS).encode("ascii")
-        ).hexdigest()
-    except KeyError as error:
-        raise WrongSetting(DAMAGED) from error

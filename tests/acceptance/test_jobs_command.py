@@ -69,3 +69,27 @@ def test_a_study_says_how_many_images_were_set_aside_and_why(waiting):
     said = waiting.lumbar("study", f"{ROOT}.1").stdout
     assert "2 images quarantined: other content under the same SOP Instance UID" in said
     assert "quarantined" not in waiting.lumbar("study", f"{ROOT}.2").stdout
+
+
+def test_the_status_shows_on_one_screen_what_waits_and_what_is_configured(waiting):
+    waiting.set(destinations=json.dumps({"archive": "https://anna:secret@pacs/dicom-web"}))
+    rows = rows_of(waiting.lumbar("status", "--format", "csv"))
+    shown = {(row["topic"], row["what"]): row["value"] for row in rows}
+    assert shown["studies", "queued"] == "2"
+    assert shown["jobs", "analyse, pending"] == "2"
+    assert int(shown["jobs", "analyse, oldest due"]) < 600
+    assert shown["jobs", "leases expired"] == "0"
+    assert (shown["worklist", "unread"], shown["worklist", "unread, severe"]) == ("2", "0")
+    assert 0 < float(shown["disk", "fill, 0-1"]) < 1
+    assert shown["destinations", "archive"] == "https://pacs/dicom-web"
+    assert shown["system", "weights"].startswith("phantom 1 (synthetic)")
+    records = json.loads(waiting.lumbar("status", "--format", "json").stdout)
+    assert [record["what"] for record in records] == [row["what"] for row in rows]
+    table = waiting.lumbar("status").stdout
+    assert len(table.splitlines()) < 40
+    assert "secret" not in table
+
+
+def test_the_status_of_a_database_that_was_never_made_is_one_line(tmp_path):
+    done = System(tmp_path / "cli", {}).lumbar("status")
+    assert_one_line(done, 1, "run `lumbar db upgrade`")

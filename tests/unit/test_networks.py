@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lumbar.errors import WrongSetting
-from lumbar.networks import Networks, bundle
+from lumbar.networks import Networks, identity
 from lumbar.networks.bundle import (
     DESCRIPTION,
     SHIPPED,
@@ -23,7 +23,7 @@ from lumbar.networks.bundle import (
     write_description,
 )
 from lumbar.networks.classifiers import BACKBONES, CLASSES, Classifiers, build_classifier
-from lumbar.networks.locator import FOLDER, described
+from lumbar.networks.locator import FOLDER, FRAMINGS, described
 from lumbar.spine.anatomy import Condition
 from lumbar.spine.crops import PREPROCESSING_VERSION
 from lumbar.spine.provenance import TrainedOn
@@ -172,13 +172,29 @@ def test_a_bundle_read_back_answers_as_written_but_for_half_precision(
 
 
 def test_the_shipped_bundle_is_whole_small_enough_and_has_learnt_from_phantoms() -> None:
-    identity = read_identity(SHIPPED)
-    assert identity.trained_on is TrainedOn.SYNTHETIC
-    assert identity.preprocessing_version == PREPROCESSING_VERSION
+    shipped = read_identity(SHIPPED)
+    assert shipped.trained_on is TrainedOn.SYNTHETIC
+    assert shipped.preprocessing_version == PREPROCESSING_VERSION
     files = [*SHIPPED.iterdir(), *FOLDER.iterdir()]
     assert sum(file.stat().st_size for file in files if file.is_file()) <= 100_000_000
     stated = json.loads((SHIPPED / DESCRIPTION).read_text())
     assert {"command", "data", "recipe", "training", "figures"} <= stated.keys()
+
+
+def test_the_description_alone_names_the_same_weights(written: Path) -> None:
+    assert tuple(CLASSES) == identity.CLASSIFIERS
+    assert tuple(FRAMINGS) == identity.LOCATORS
+    assert identity.stated_identity(None) == read_identity(SHIPPED)
+    assert identity.stated_identity(written) == read_identity(written)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "{", '{"name": "n", "networks": []}'])
+def test_a_damaged_description_names_no_weights(tmp_path: Path, content: str) -> None:
+    (tmp_path / DESCRIPTION).write_text(content)
+    with pytest.raises(WrongSetting, match=r"bundle\.json is damaged"):
+        identity.stated_identity(tmp_path)
+    with pytest.raises(WrongSetting, match=r"bundle\.json cannot be read"):
+        identity.stated_identity(tmp_path / "nowhere")
 
 
 NOTHING, SYNTHETIC, CLINICAL = TrainedOn
@@ -197,7 +213,7 @@ def state_trained_on(
     }
     stated["border"] = {"sha256": stated["border"]["sha256"], **border}
     (copied / "locator.json").write_text(json.dumps(stated))
-    monkeypatch.setattr(bundle, "FOLDER", copied)
+    monkeypatch.setattr(identity, "FOLDER", copied)
 
 
 @pytest.mark.parametrize(
