@@ -152,7 +152,7 @@ def test_a_damaged_file_is_passed_over_and_the_rest_is_read(stubbed, phantom, tm
     rows = rows_of(stubbed.lumbar("analyse", str(damaged), "--format", "csv"))
     assert {row["assessed"] for row in rows} == {"true"}
     said = stubbed.lumbar("analyse", str(damaged)).stdout
-    assert "1 files passed over: not a DICOM file" in said
+    assert "1 files skipped: not a DICOM file" in said
 
 
 @pytest.mark.parametrize("missing", ["PixelData", "ImageOrientationPatient", "PixelSpacing"])
@@ -262,7 +262,7 @@ def test_the_demo_ends_well(tmp_path):
     said = " ".join(done.stdout.split())
     assert re.match(r"The page: http://127\.0\.0\.1:\d+ – sign in as demo with \S{16}", said)
     assert (
-        "Every study with a severe finding stands above every study without a moderate one." in said
+        "Every study with a severe finding ranks above every study without a moderate one." in said
     )
 
 
