@@ -23,7 +23,7 @@ Line = tuple[str, str, Any, str]  # in the order of COLUMNS
 
 @app.command(epilog="Example: lumbar status --format json")
 def status(form: AsFormat = Format.TABLE) -> None:
-    """Shows studies and jobs in flight, the worklist's length, the disk, destinations and weights."""
+    """Shows studies and jobs in flight, the worklist, disk, destinations and weights."""
     site = SiteContext.open(Settings.load())
     lines = [*_version(), *_database(site), *_disk(site), *_destinations(site.settings)]
     print_records([dict(zip(COLUMNS, line, strict=True)) for line in lines], COLUMNS, form)
