@@ -1,4 +1,4 @@
-"""`lumbar jobs` and the images quarantined, as a person meets them."""
+"""`lumbar jobs`, `lumbar status` and quarantined images as a user sees them."""
 
 import json
 
@@ -14,7 +14,7 @@ from tests.system import System, closing_database
 
 @pytest.fixture
 def waiting(tmp_path):
-    """The command line of a site where two studies wait, the second urgent; the first has images quarantined."""
+    """A site with two queued studies, the second a STAT order; the first has quarantined images."""
     system = System(tmp_path / "cli", {})
     assert system.lumbar("db", "upgrade").returncode == 0
     store = Store(system.folder / "home" / "store")
@@ -65,13 +65,13 @@ def test_a_job_is_cancelled_and_retried_by_its_number(waiting):
     assert waiting.lumbar("jobs", "retry", "2").returncode == 0
 
 
-def test_a_study_says_how_many_images_were_set_aside_and_why(waiting):
-    said = waiting.lumbar("study", f"{ROOT}.1").stdout
-    assert "2 images quarantined: other content under the same SOP Instance UID" in said
+def test_a_study_shows_how_many_images_were_quarantined_and_why(waiting):
+    shown = waiting.lumbar("study", f"{ROOT}.1").stdout
+    assert "2 images quarantined: other content under the same SOP Instance UID" in shown
     assert "quarantined" not in waiting.lumbar("study", f"{ROOT}.2").stdout
 
 
-def test_the_status_shows_on_one_screen_what_waits_and_what_is_configured(waiting):
+def test_the_status_shows_backlog_and_configuration_on_one_screen(waiting):
     waiting.set(destinations=json.dumps({"archive": "https://anna:secret@pacs/dicom-web"}))
     rows = rows_of(waiting.lumbar("status", "--format", "csv"))
     shown = {(row["topic"], row["what"]): row["value"] for row in rows}
@@ -90,6 +90,6 @@ def test_the_status_shows_on_one_screen_what_waits_and_what_is_configured(waitin
     assert "secret" not in table
 
 
-def test_the_status_of_a_database_that_was_never_made_is_one_line(tmp_path):
+def test_the_status_of_a_missing_database_is_one_line(tmp_path):
     done = System(tmp_path / "cli", {}).lumbar("status")
     assert_one_line(done, 1, "run `lumbar db upgrade`")
