@@ -7,13 +7,13 @@ import pytest
 
 from db.context import SiteContext
 from db.ingest import ingest
-from db.reviews import finding_ids, review
+from db.reviews import add_review, finding_ids
 from db.studies import StudyEvent, find
 from lumbar.reports.finding_records import FINDING_COLUMNS
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import ALL_FINDINGS, Severity
 from lumbar.store.files import Store
-from tests.acceptance.test_command_line import assert_one_line, rows_of
+from tests.acceptance.checks import assert_one_line, rows_of
 from tests.factories.analyses import CANAL, MODERATE, SEVERE, analysed, end
 from tests.factories.instances import ROOT, arrival, make_slice
 from tests.system import System, closing_database

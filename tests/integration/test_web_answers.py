@@ -24,6 +24,7 @@ from tests.integration.site_with_studies import (
     FAILED_UID,
     SEVERE_UID,
     WAITING_JOB,
+    add_studies,
     all_rows,
     open_site,
 )
