@@ -35,6 +35,7 @@ hostile: .venv/dev ## Every hostile input, then COUNT damaged messages (SEED=s)
 	$(BIN)/python -m tests.hostile.fuzzer --seed $(SEED) --count $(COUNT)
 
 bench: .venv/dev ## Processing time of a study, throughput of the classifiers
+	$(BIN)/python -m bench.command_line
 	$(BIN)/python -m bench.locator
 	$(BIN)/python -m bench.classifiers
 

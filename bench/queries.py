@@ -43,7 +43,8 @@ from db.models import JobState, Study
 from db.read_models import findings, metrics, statistics, worklist
 from db.read_models.findings import FindingFilter
 from db.read_models.study_detail import study_detail
-from db.read_models.worklist import Ranking, StudyFilter
+from db.read_models.worklist import StudyFilter
+from db.read_models.worklist_rows import Ranking
 from lumbar.spine.anatomy import Condition, Level, Severity
 from tests.servers import Postgres
 
@@ -181,7 +182,7 @@ def queries(database: Database) -> list[Query]:
         only = FindingFilter(
             [SEVERE], [Condition.SPINAL_CANAL_STENOSIS], [Level.L4_L5], rng.choice(scanners), since
         )
-        return findings.found(session, only, limit=ROWS)
+        return findings.page(session, only, limit=ROWS)
 
     pages: list[tuple[str, str, Run]] = [
         ("1", "worklist, first page", listed),
@@ -200,7 +201,7 @@ def queries(database: Database) -> list[Query]:
         (
             "8",
             "severe findings, third page",
-            lambda s: findings.found(s, ALL_SEVERE, limit=ROWS, after=third),
+            lambda s: findings.page(s, ALL_SEVERE, limit=ROWS, after=third),
         ),
         (
             "9",
@@ -239,10 +240,10 @@ def _cursors(session: Session, ranking: Ranking) -> list[str | None]:
     return cursors
 
 
-def _third_page(session: Session) -> int | None:
+def _third_page(session: Session) -> str | None:
     after = None
     for _ in range(2):
-        after = findings.found(session, ALL_SEVERE, limit=ROWS, after=after).next_after
+        after = findings.page(session, ALL_SEVERE, limit=ROWS, after=after).next_after
     return after
 
 

@@ -1,4 +1,4 @@
-"""`python -m commands`: the same as `lumbar`, for a child process that must run this very interpreter."""
+"""`python -m commands`: as `lumbar`, for child processes that must use this interpreter."""
 
 from commands import main
 

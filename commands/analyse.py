@@ -1,4 +1,7 @@
-"""Reading without a system: `lumbar analyse` and `lumbar classify`. Nothing is stored."""
+"""Reading files without a running system: `lumbar analyse` and `lumbar classify`.
+
+Nothing is stored in the database.
+"""
 
 import tempfile
 from pathlib import Path
@@ -10,14 +13,13 @@ from commands.output import (
     AsFormat,
     Format,
     console,
-    notice,
     print_findings,
     print_how_read,
     print_records,
 )
 from commands.services import load_networks
-from db.read_models.study_queries import StudyFinding
 from lumbar.errors import WrongSetting
+from lumbar.reports.finding_records import StudyFinding, StudyReference, notice
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import Condition, Severity
 
@@ -26,16 +28,17 @@ app = typer.Typer()
 
 @app.command(epilog="Example: lumbar analyse study/ --format csv --sr report.dcm --png picture.png")
 def analyse(
-    path: Annotated[Path, typer.Argument(help="A folder, zip or file of DICOM")],
+    path: Annotated[Path, typer.Argument(help="A DICOM file, or a folder or zip of them")],
     form: AsFormat = Format.TABLE,
     sr: Annotated[
         Path | None, typer.Option(help="Write the Structured Report to this file")
     ] = None,
     png: Annotated[
-        Path | None, typer.Option(help="Write a picture to check it by: the levels and every crop")
+        Path | None,
+        typer.Option(help="Write a picture to check the analysis by: levels and every crop"),
     ] = None,
 ) -> None:
-    """Reads one study: 25 findings, each graded or with the reason why not."""
+    """Reads one study and prints its 25 findings, each graded or with the reason why not."""
     from lumbar.dicom.discover import find_instances
     from worker.analysis import provenance_of, report_of
     from worker.analysis_picture import picture_of
@@ -57,14 +60,14 @@ def analyse(
         print_how_read(analysis.caveats, analysis.choices)
         for reason in sorted({file.reason for file in refused}):
             count = sum(file.reason == reason for file in refused)
-            console().print(f"{count} files passed over: {reason}")
-    study, caveats = analysis.study_instance_uid, analysis.caveats
+            console().print(f"{count} files skipped: {reason}")
+    study, caveats = StudyReference(analysis.study_instance_uid), analysis.caveats
     print_findings(
-        [StudyFinding(study, found, networks.identity, caveats) for found in analysis.findings],
+        [StudyFinding(study, finding, networks.identity, caveats) for finding in analysis.findings],
         form,
     )
     for reading in analysis.readings:
-        typer.echo(str(reading), err=form is not Format.TABLE)  # programs get the findings alone
+        typer.echo(str(reading), err=form is not Format.TABLE)  # programs read findings only
     if sr is not None and report is not None:
         sr.write_bytes(report.content)
         typer.echo(f"Report written to {sr}", err=True)
@@ -80,11 +83,11 @@ def classify(
     ],
     at: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN,ROW", help="Crop around this pixel, not the centre"),
+        typer.Option(metavar="COLUMN,ROW", help="Crop around this pixel instead of the centre"),
     ] = None,
     form: AsFormat = Format.TABLE,
 ) -> None:
-    """Says of one image which condition it shows and how severe it is, with probabilities."""
+    """Prints which condition one image shows and how severe it is, with probabilities."""
     from lumbar.dicom.discover import find_instances
     from worker.single_image import classify as classify_image
 
@@ -92,14 +95,14 @@ def classify(
     with tempfile.TemporaryDirectory() as scratch:
         instances, _ = find_instances(file, Path(scratch))
         networks = load_networks(Settings.load())()
-        seen = classify_image(instances, networks, point)
+        classified = classify_image(instances, networks, point)
     records = [
         {"what": "condition", "class": name, "probability": round(probability, 6)}
-        for name, probability in zip((*Condition, "none"), seen.conditions, strict=True)
+        for name, probability in zip((*Condition, "none"), classified.conditions, strict=True)
     ]
     records += [
         {"what": "severity", "class": name, "probability": round(probability, 6)}
-        for name, probability in zip(Severity, seen.severities, strict=True)
+        for name, probability in zip(Severity, classified.severities, strict=True)
     ]
     print_records(
         [

@@ -1,4 +1,4 @@
-"""`lumbar db`: the schema."""
+"""`lumbar db`: the database schema."""
 
 import typer
 
@@ -15,10 +15,11 @@ def _group() -> None:
 
 
 @app.command(
-    epilog="Example: LUMBAR_DATABASE_URL=postgresql+psycopg://lumbar@localhost/lumbar lumbar db upgrade"
+    epilog="Example: "
+    "LUMBAR_DATABASE_URL=postgresql+psycopg://lumbar@localhost/lumbar lumbar db upgrade"
 )
 def upgrade() -> None:
-    """Brings the database to this version's schema; a new one is made."""
+    """Upgrades the database to this version's schema; a missing one is created."""
     database = Database.connect(Settings.load().effective_database_url)
     revision = schema.upgrade(database)
     typer.echo(f"The database is at revision {revision}.")

@@ -1,4 +1,4 @@
-"""`lumbar demo`: the main job from end to end on this machine, with phantoms and a small PACS."""
+"""`lumbar demo`: the whole system on this machine, with phantoms and a small PACS."""
 
 import json
 import os
@@ -33,9 +33,9 @@ app = typer.Typer()
 
 READY_WITHIN_S = 60.0
 _USER = "demo"
-REPORT_WITHIN_S = 120.0  # of one study, once the one before it is there
+REPORT_WITHIN_S = 120.0  # for each study's report, once the previous one has arrived
 
-# One study all normal, one with a moderate recess, one with a severe canal, and so on.
+# The studies take turns: all normal, one moderate recess, and one severe canal besides.
 _NORMAL = dict.fromkeys(ALL_FINDINGS, Severity.NORMAL_MILD)
 _RECESS = FindingKey(Condition.LEFT_SUBARTICULAR_STENOSIS, Level.L3_L4)
 _CANAL = FindingKey(Condition.SPINAL_CANAL_STENOSIS, Level.L4_L5)
@@ -49,23 +49,31 @@ MIXTURE: tuple[Mapping[FindingKey, Severity], ...] = (
 @app.command(epilog="Example: lumbar demo --exit")
 def demo(
     end: Annotated[
-        bool, typer.Option("--exit", help="End when done; status 0 only if everything arrived")
+        bool, typer.Option("--exit", help="Exit when done; status 0 only if everything arrived")
     ] = False,
-    studies: Annotated[int, typer.Option(min=6, help="How many phantom studies")] = 6,
+    studies: Annotated[int, typer.Option(min=6, help="Number of phantom studies")] = 6,
 ) -> None:
-    """Sends phantoms through the whole system and shows the worklist, on a page too; reports arrive in a small PACS."""
+    """Sends phantoms through the whole system and shows the worklist, on the web page too.
+
+    The reports arrive in a small PACS, which runs in this process.
+    """
     home = Path(tempfile.mkdtemp(prefix="lumbar-demo-"))
     try:
         with DemoPacs(home / "pacs", "DEMOPACS") as pacs:
-            settings = _own_settings(home, pacs.port)
+            settings = _demo_settings(home, pacs.port)
             with _system(settings, home / "system.log"):
-                page = f"The page: http://127.0.0.1:{settings.web_port} – sign in as {_USER} with {_add_user(settings)}"
+                password = _add_user(settings)
+                page = (
+                    f"The page: http://127.0.0.1:{settings.web_port} – "
+                    f"sign in as {_USER} with {password}"
+                )
                 console().print(page)
                 _run(settings, pacs, home, studies)
                 if not end:
                     console().print(
                         f"The receiver listens at dicom://LUMBAR@127.0.0.1:{settings.port}; "
-                        f"`LUMBAR_HOME={settings.home} lumbar worklist` asks again. Ctrl-C ends the demo.\n{page}"
+                        f"`LUMBAR_HOME={settings.home} lumbar worklist` lists the studies again. "
+                        f"Ctrl-C ends the demo.\n{page}"
                     )
                     signal.pause()
     except (Permanent, Transient) as error:
@@ -77,40 +85,52 @@ def demo(
 
 
 def _run(settings: Settings, pacs: DemoPacs, home: Path, studies: int) -> None:
-    """Raises Permanent or Transient unless every report arrived and every study has its 25 findings."""
-    began = time.monotonic()
+    """Sends the phantoms, waits for their reports and prints the outcome.
+
+    Raises:
+        Permanent: a study lacks findings, or an image was refused.
+        Transient: a report did not arrive in time.
+    """
+    start = time.monotonic()
     with _progress() as progress:
         sending = progress.add_task("Phantoms made and sent", total=studies)
         reporting = progress.add_task("Reports in the PACS", total=studies)
-        sent: dict[str, Severity] = {}  # by study, the worst that is true of it
+        worst: dict[str, Severity] = {}  # true severity of the worst finding, by study
         for number in range(studies):
             truth = _send_phantom(home / "phantoms" / str(number), number, settings)
-            sent[truth.study_instance_uid] = max(
+            worst[truth.study_instance_uid] = max(
                 truth.severities.values(), key=list(Severity).index
             )
             progress.advance(sending)
-        for study in sent:
+        for study in worst:
             pacs.wait_for(partial(_is_of, study), REPORT_WITHIN_S)
             progress.advance(reporting)
-    took_s = time.monotonic() - began
+    duration_s = time.monotonic() - start
     complete, order = _show(settings)
     console().print(
-        f"{len(pacs.received)} of {studies} reports arrived in the PACS and {complete} of {studies} studies have "
-        f"25 findings, {took_s:.0f} s after the first image. {_agreement([sent[study] for study in order])}"
+        f"{len(pacs.received)} of {studies} reports arrived in the PACS "
+        f"and {complete} of {studies} studies have 25 findings, "
+        f"{duration_s:.0f} s after the first image. {_agreement([worst[study] for study in order])}"
     )
     if complete < studies:
         raise Permanent("a study lacks findings")
 
 
 def _agreement(worst: list[Severity]) -> str:
-    """How the worklist's order agrees with the truth; ``worst``: each study's, from the top."""
-    severe = [place for place, severity in enumerate(worst) if severity is Severity.SEVERE]
-    normal = [place for place, severity in enumerate(worst) if severity is Severity.NORMAL_MILD]
+    """How the worklist's order agrees with the truth.
+
+    ``worst``: the true severity of each study's worst finding, in the worklist's order.
+    """
+    severe = [rank for rank, severity in enumerate(worst) if severity is Severity.SEVERE]
+    normal = [rank for rank, severity in enumerate(worst) if severity is Severity.NORMAL_MILD]
     wrong = sum(low < high for high in severe for low in normal)
     if wrong:
         pairs = len(severe) * len(normal)
-        return f"In {wrong} of {pairs} pairs a study without a moderate finding stands above one with a severe finding."
-    return "Every study with a severe finding stands above every study without a moderate one."
+        return (
+            f"In {wrong} of {pairs} pairs a study without a moderate finding "
+            "ranks above one with a severe finding."
+        )
+    return "Every study with a severe finding ranks above every study without a moderate one."
 
 
 def _is_of(study_instance_uid: str, received: ReceivedInstance) -> bool:
@@ -118,7 +138,7 @@ def _is_of(study_instance_uid: str, received: ReceivedInstance) -> bool:
 
 
 def _add_user(settings: Settings) -> str:
-    """Somebody who may do everything in the demo; returns the password, which is another each time."""
+    """Adds an administrator for this demo; returns the password, a new one each time."""
     from db import accounts
     from db.context import SiteContext
     from db.models import UserRole
@@ -129,8 +149,8 @@ def _add_user(settings: Settings) -> str:
     return password
 
 
-def _own_settings(home: Path, pacs_port: int) -> Settings:
-    """Settings of the demo alone, also for its children: those of a real site must not reach it."""
+def _demo_settings(home: Path, pacs_port: int) -> Settings:
+    """Settings of the demo and its child processes; a real site's settings must not reach it."""
     for name in [name for name in os.environ if name.startswith("LUMBAR_")]:
         del os.environ[name]
     os.chdir(home)
@@ -147,7 +167,7 @@ def _own_settings(home: Path, pacs_port: int) -> Settings:
 
 @contextmanager
 def _system(settings: Settings, log: Path) -> Iterator[None]:
-    """`lumbar up`, once its receiver listens."""
+    """`lumbar up`, once its receiver and its page listen."""
     with log.open("wb") as output:
         system = subprocess.Popen(
             [sys.executable, "-m", "commands", "up"], stdout=output, stderr=output
@@ -162,18 +182,22 @@ def _system(settings: Settings, log: Path) -> Iterator[None]:
 
 
 def _wait_until_listening(port: int, system: subprocess.Popen[bytes]) -> None:
-    ends = time.monotonic() + READY_WITHIN_S
-    while time.monotonic() < ends and system.poll() is None:
+    deadline = time.monotonic() + READY_WITHIN_S
+    while time.monotonic() < deadline and system.poll() is None:
         with socket.socket() as probe:
             probe.settimeout(0.2)
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.1)
-    raise Transient(f"nobody listened on port {port} within {READY_WITHIN_S:.0f} s")
+    raise Transient(f"nothing listened on port {port} within {READY_WITHIN_S:.0f} s")
 
 
 def _send_phantom(folder: Path, number: int, settings: Settings) -> "PhantomTruth":
-    """Makes one study and sends it by C-STORE, as a scanner would; what is true of it."""
+    """Makes one study and sends it by C-STORE, as a scanner would; returns its truth.
+
+    Raises:
+        Permanent: the receiver refused an image.
+    """
     from lumbar.peers.dimse import send_files
     from lumbar.phantoms import write_study
 
@@ -181,28 +205,32 @@ def _send_phantom(folder: Path, number: int, settings: Settings) -> "PhantomTrut
     receiver = DimseDestination("receiver", "127.0.0.1", settings.port, settings.ae_title, "DEMOMR")
     failed = send_files(receiver, sorted(folder.rglob("*.dcm")))
     if failed:
-        raise Permanent(f"{len(failed)} images were not taken: {failed[0].reason}")
+        raise Permanent(f"{len(failed)} images were refused: {failed[0].reason}")
     return truth
 
 
 def _show(settings: Settings) -> tuple[int, list[str]]:
-    """Prints the worklist and the findings of its first study; how many studies have all 25, and the order of all."""
+    """Prints the worklist and the findings of its first study.
+
+    Returns how many studies have all 25 findings, and the studies in the worklist's order.
+    """
     from db.context import SiteContext
-    from db.read_models import study_queries
+    from db.read_models import findings
+    from db.read_models.findings import FindingFilter
     from db.read_models.worklist import worklist as ranked
 
     site = SiteContext.open(settings)
     with site.database.reading() as session:
         worklist = ranked(session, site.ranking).rows
-        rows = study_queries.findings(session)
+    rows = list(findings.stream(site.database, FindingFilter()))
     print_worklist(worklist, Format.TABLE)
     print_findings(
-        [row for row in rows if row.study_instance_uid == worklist[0].study_instance_uid],
+        [row for row in rows if row.study.study_instance_uid == worklist[0].study_instance_uid],
         Format.TABLE,
     )
-    found = [row.study_instance_uid for row in rows]
+    studies_of_rows = [row.study.study_instance_uid for row in rows]
     order = [study.study_instance_uid for study in worklist]
-    return sum(found.count(study) == len(ALL_FINDINGS) for study in order), order
+    return sum(studies_of_rows.count(study) == len(ALL_FINDINGS) for study in order), order
 
 
 def _progress() -> Progress:

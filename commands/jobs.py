@@ -1,4 +1,4 @@
-"""`lumbar jobs`: what waits, runs or was given up, and what to do about it by hand."""
+"""`lumbar jobs`: what is pending, running or dead, and how an operator retries or cancels it."""
 
 from dataclasses import asdict, fields
 from typing import Annotated
@@ -9,7 +9,7 @@ from commands.output import AsFormat, Format, print_records
 from commands.users import by_command_line
 from db import operator_actions
 from db.context import SiteContext
-from db.models import JobKind, JobState
+from db.models import OPEN_JOB_STATES, JobKind, JobState
 from lumbar.settings import Settings
 
 app = typer.Typer(help="The jobs: analyses and deliveries.", no_args_is_help=True)
@@ -19,7 +19,6 @@ JobId = Annotated[
     typer.Argument(metavar="ID", help="The job's number, as `lumbar jobs list` shows it", min=1),
 ]
 
-NOT_OVER = (JobState.PENDING, JobState.RUNNING, JobState.DEAD)
 COLUMNS = tuple(field.name for field in fields(operator_actions.JobRow))
 
 
@@ -32,17 +31,19 @@ def _group() -> None:
 def list_(
     state: Annotated[
         list[JobState] | None,
-        typer.Option(help="Only this state; may be repeated. Else pending, running and dead"),
+        typer.Option(help="Only this state; may be repeated [pending, running and dead]"),
     ] = None,
     kind: Annotated[
         list[JobKind] | None, typer.Option(help="Only this kind; may be repeated")
     ] = None,
     form: AsFormat = Format.TABLE,
 ) -> None:
-    """Lists the jobs in the order in which they are taken: the urgent first, then who waited longest."""
+    """Lists the jobs in the order of claiming: the most urgent first, then the oldest."""
     site = SiteContext.open(Settings.load())
     with site.database.reading() as session:
-        rows = operator_actions.list_jobs(session, states=state or NOT_OVER, kinds=kind or ())
+        rows = operator_actions.list_jobs(
+            session, states=state or OPEN_JOB_STATES, kinds=kind or ()
+        )
     records = [
         asdict(row) | {"run_after": row.run_after.isoformat(timespec="seconds")} for row in rows
     ]
@@ -51,7 +52,10 @@ def list_(
 
 @app.command(epilog="Example: lumbar jobs retry 17")
 def retry(job: JobId) -> None:
-    """Makes a waiting job due now and tries a dead one anew; a dead analysis as its study's next revision."""
+    """Makes a pending job due now, or retries a dead one.
+
+    A dead analysis is retried as its study's next revision.
+    """
     site = SiteContext.open(Settings.load())
     with site.database.transaction() as session:
         operator_actions.retry(session, job, by_command_line())
@@ -60,7 +64,10 @@ def retry(job: JobId) -> None:
 
 @app.command(epilog="Example: lumbar jobs cancel 17")
 def cancel(job: JobId) -> None:
-    """Gives up a waiting or running job; the study of an analysis has then failed. `lumbar requeue` begins again."""
+    """Cancels a pending or running job.
+
+    The study of a cancelled analysis has failed; `lumbar requeue` analyses it again.
+    """
     site = SiteContext.open(Settings.load())
     with site.database.transaction() as session:
         operator_actions.cancel(session, job, by_command_line())

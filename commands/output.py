@@ -1,34 +1,35 @@
-"""How rows are printed: tables for people, JSON and CSV for programs."""
+"""Printed output: tables for people, JSON and CSV for programs."""
 
-import csv
-import io
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from itertools import groupby
+from textwrap import indent
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from db.read_models.study_queries import StudyFinding
-from db.read_models.worklist import WorklistRow
+from db.read_models.worklist_rows import WorklistRow
+from lumbar.reports.csv_text import CONTROL, csv_parts, printable
+from lumbar.reports.finding_records import FINDING_COLUMNS, StudyFinding, finding_record, notice
 from lumbar.spine.anatomy import Severity
-from lumbar.spine.provenance import LOW_RANK_NOTICE, RESEARCH_USE_ONLY, BundleIdentity
+from lumbar.spine.findings import Finding
+from lumbar.spine.provenance import BundleIdentity
+from lumbar.spine.urgency import Urgency
 
 SEVERITY_STYLES = {
     Severity.SEVERE: "bold red",
     Severity.MODERATE: "yellow",
     Severity.NORMAL_MILD: "green",
 }
-
-# Control characters (C0 but the line's end, C1), line separators, and marks that turn a text's direction.
-COMMANDING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+URGENCY_STYLES = {Urgency.URGENT: "bold red", Urgency.PRIORITY: "yellow"}
 
 
 class Format(StrEnum):
-    """What is printed on standard output."""
+    """How records are printed on standard output."""
 
     TABLE = "table"
     JSON = "json"
@@ -38,18 +39,25 @@ class Format(StrEnum):
 AsFormat = Annotated[Format, typer.Option("--format", help="How to print")]
 
 
-def print_findings(rows: Sequence[StudyFinding], form: Format) -> None:
-    """25 rows a study; the RSNA row names come first in CSV and JSON."""
+def print_findings(rows: Iterable[StudyFinding], form: Format) -> None:
+    """A table per study, or the records of ``FINDING_COLUMNS``; printed as the rows come."""
     if form is not Format.TABLE:
-        print_records([finding_record(row) for row in rows], FINDING_COLUMNS, form)
+        print_records(map(finding_record, rows), FINDING_COLUMNS, form)
         return
-    for study in dict.fromkeys(row.study_instance_uid for row in rows):
-        _print_findings_table(study, [row for row in rows if row.study_instance_uid == study])
-    _print_notices(row.bundle for row in rows)
+    bundles: dict[BundleIdentity | None, None] = {}
+    for study, of_study in groupby(rows, key=_study_uid):
+        findings = list(of_study)
+        _print_findings_table(study, findings)
+        bundles |= dict.fromkeys(row.bundle for row in findings)
+    _print_notices(bundles)
+
+
+def _study_uid(row: StudyFinding) -> str:
+    return row.study.study_instance_uid
 
 
 def print_how_read(caveats: Iterable[str], choices: Iterable[str]) -> None:
-    """For people: the lines of how a study was read, what is in caveat first."""
+    """How a study was analysed, for people; the caveats come first."""
     for caveat in caveats:
         console().print(f"Caution: {caveat}", style="bold yellow")
     for line in choices:
@@ -59,66 +67,41 @@ def print_how_read(caveats: Iterable[str], choices: Iterable[str]) -> None:
 def print_worklist(rows: Sequence[WorklistRow], form: Format) -> None:
     """The most urgent first."""
     if form is not Format.TABLE:
-        records = [_worklist_record(place, row) for place, row in enumerate(rows, 1)]
+        records = [_worklist_record(rank, row) for rank, row in enumerate(rows, 1)]
         print_records(records, WORKLIST_COLUMNS, form)
         return
     table = Table(title="Reading worklist", title_justify="left")
-    for heading in ("", "Patient", "Accession", "State", "Waiting", "Why here", "Study"):
+    for heading in ("", "Patient", "Accession", "State", "Waiting", "Reason", "Study"):
         table.add_column(heading, overflow="fold")
-    for place, row in enumerate(rows, 1):
+    for rank, row in enumerate(rows, 1):
         table.add_row(
-            str(place),
-            as_text(f"{row.patient_identifier} {row.patient_name}".strip()),
-            as_text(row.accession_number),
+            str(rank),
+            printable(f"{row.patient_identifier} {row.patient_name}".strip()),
+            printable(row.accession_number),
             row.state.replace("_", " "),
             _waiting(row.waiting_s),
             row.why,
             row.study_instance_uid,
-            style={1: "bold red", 2: "yellow"}.get(row.urgency),
+            style=URGENCY_STYLES.get(row.urgency),
         )
     console().print(table)
     _print_notices(row.bundle for row in rows)
 
 
-def as_text(value: str) -> str:
-    """A sender's text as a terminal may show it: what would command it is replaced by a mark."""
-    return COMMANDING.sub("\ufffd", value)
-
-
-def _escaped(found: re.Match[str]) -> str:
-    return f"\\u{ord(found[0]):04x}"
-
-
-def notice(bundle: BundleIdentity | None) -> str:
-    """The sentences that stand on every output of these weights."""
-    return ". ".join(bundle.trained_on.notices if bundle else (RESEARCH_USE_ONLY, LOW_RANK_NOTICE))
+def _escaped(character: re.Match[str]) -> str:
+    return f"\\u{ord(character[0]):04x}"
 
 
 def console() -> Console:
     """Standard output; wide enough for a table where it is no terminal."""
-    found = Console(markup=False, highlight=False)
-    if not found.is_terminal:
-        found.width = 160
-    return found
+    output = Console(markup=False, highlight=False)
+    if not output.is_terminal:
+        output.width = 160
+    return output
 
 
-FINDING_COLUMNS = (
-    "row_id",
-    "normal_mild",
-    "moderate",
-    "severe",
-    "severity",
-    "assessed",
-    "reason",
-    "sop_instance_uid",
-    "column",
-    "row",
-    "caveats",
-    "bundle",
-    "notice",
-)
 WORKLIST_COLUMNS = (
-    "place",
+    "rank",
     "urgency",
     "why",
     "study_instance_uid",
@@ -136,31 +119,10 @@ WORKLIST_COLUMNS = (
 )
 
 
-def finding_record(row: StudyFinding) -> dict[str, Any]:
-    """As programs get it."""
-    finding, point = row.finding, row.finding.point
-    normal_mild, moderate, severe = finding.probabilities or (None, None, None)
-    return {
-        "row_id": finding.key.row_id(row.study_instance_uid),
-        "normal_mild": _rounded(normal_mild, 6),
-        "moderate": _rounded(moderate, 6),
-        "severe": _rounded(severe, 6),
-        "severity": finding.severity,
-        "assessed": finding.assessed,
-        "reason": finding.reason,
-        "sop_instance_uid": point.sop_instance_uid if point else None,
-        "column": _rounded(point.column, 2) if point else None,
-        "row": _rounded(point.row, 2) if point else None,
-        "caveats": "; ".join(row.caveats),
-        "bundle": str(row.bundle) if row.bundle else None,
-        "notice": notice(row.bundle),
-    }
-
-
-def _worklist_record(place: int, row: WorklistRow) -> dict[str, Any]:
+def _worklist_record(rank: int, row: WorklistRow) -> dict[str, Any]:
     record = {name: getattr(row, name) for name in WORKLIST_COLUMNS if hasattr(row, name)}
     return record | {
-        "place": place,
+        "rank": rank,
         "urgency": int(row.urgency),
         "flags": "; ".join(row.flags),
         "waiting_s": round(row.waiting_s),
@@ -170,43 +132,37 @@ def _worklist_record(place: int, row: WorklistRow) -> dict[str, Any]:
 
 
 def print_records(
-    records: Sequence[Mapping[str, Any]], columns: Sequence[str], form: Format
+    records: Iterable[Mapping[str, Any]], columns: Sequence[str], form: Format
 ) -> None:
-    """Records as they are: a table, a JSON list, or CSV with a header."""
-    ordered = [{name: record[name] for name in columns} for record in records]
+    """Records as a table, or as a JSON list or CSV with a header, written as the records come."""
     if form is Format.JSON:
-        typer.echo(COMMANDING.sub(_escaped, json.dumps(ordered, indent=1, ensure_ascii=False)))
+        for part in _json_parts(records, columns):
+            typer.echo(part, nl=False)
     elif form is Format.CSV:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(
-            {name: _cell(value) for name, value in record.items()} for record in ordered
-        )
-        typer.echo(text.getvalue(), nl=False)
+        for part in csv_parts(columns, records):
+            typer.echo(part, nl=False)
     else:
         table = Table()
         for name in columns:
             table.add_column(name, overflow="fold")
-        for record in ordered:
-            table.add_row(
-                *("" if value is None else as_text(str(value)) for value in record.values())
-            )
+        for record in records:
+            values = [record[name] for name in columns]
+            table.add_row(*("" if value is None else printable(str(value)) for value in values))
         console().print(table)
 
 
-def _cell(value: object) -> object:
-    """Text that a spreadsheet would run as a formula is kept text."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if not isinstance(value, str):
-        return value
-    return (
-        f"'{as_text(value)}" if value.lstrip().startswith(("=", "+", "-", "@")) else as_text(value)
-    )
+def _json_parts(records: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[str]:
+    """A list, record by record; control characters are escaped."""
+    before = "[\n"
+    for record in records:
+        ordered = {name: record[name] for name in columns}
+        text = json.dumps(ordered, indent=1, ensure_ascii=False)
+        yield before + indent(CONTROL.sub(_escaped, text), " ")
+        before = ",\n"
+    yield "[]\n" if before == "[\n" else "\n]\n"
 
 
-def _print_findings_table(study: str, rows: Sequence[StudyFinding]) -> None:
+def _print_findings_table(study: str, rows: Iterable[StudyFinding]) -> None:
     table = Table(title=f"Study {study}", title_justify="left")
     for heading in ("Condition", "Level", "Severity"):
         table.add_column(heading, no_wrap=True)
@@ -214,23 +170,31 @@ def _print_findings_table(study: str, rows: Sequence[StudyFinding]) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("Read from, or why not", overflow="fold")
     for finding in (row.finding for row in rows):
-        point, severity = finding.point, finding.severity
-        table.add_row(
-            finding.condition.label,
-            finding.level.label,
-            severity.label if severity else "not assessed",
-            *(
-                [f"{p:.2f}" for p in finding.probabilities]
-                if finding.probabilities
-                else ["", "", ""]
-            ),
-            f"{finding.shows:.2f}" if finding.shows is not None else "",
-            f"…{point.sop_instance_uid[-12:]} ({point.column:.0f}, {point.row:.0f})"
-            if point
-            else finding.reason,
-            style=SEVERITY_STYLES[severity] if severity else "dim",
-        )
+        table.add_row(*_cells(finding), style=_style(finding))
     console().print(table)
+
+
+def _cells(finding: Finding) -> list[str]:
+    """A row of the table of findings."""
+    point, severity = finding.point, finding.severity
+    probabilities = ["", "", ""]
+    if finding.probabilities:
+        probabilities = [f"{p:.2f}" for p in finding.probabilities]
+    source = printable(finding.reason or "")
+    if point is not None:
+        source = f"…{point.sop_instance_uid[-12:]} ({point.column:.0f}, {point.row:.0f})"
+    return [
+        finding.condition.label,
+        finding.level.label,
+        severity.label if severity else "not assessed",
+        *probabilities,
+        f"{finding.shows:.2f}" if finding.shows is not None else "",
+        source,
+    ]
+
+
+def _style(finding: Finding) -> str:
+    return SEVERITY_STYLES[finding.severity] if finding.severity else "dim"
 
 
 def _print_notices(bundles: Iterable[BundleIdentity | None]) -> None:
@@ -242,14 +206,8 @@ def _print_notices(bundles: Iterable[BundleIdentity | None]) -> None:
         console().print(f"{sentences}.")
 
 
-def _rounded(value: float | None, digits: int) -> float | None:
-    return None if value is None else round(value, digits)
-
-
 def _waiting(seconds: float) -> str:
     minutes = int(seconds // 60)
-    return (
-        f"{minutes // 60} h {minutes % 60:02d} min"
-        if minutes >= 60
-        else f"{minutes} min {int(seconds % 60):02d} s"
-    )
+    if minutes < 60:
+        return f"{minutes} min {int(seconds % 60):02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,8 +1,10 @@
-"""What the database knows: `lumbar worklist`, `findings`, `study`; and `mark-read`, `complete`, `requeue` by hand."""
+"""What is stored: `lumbar worklist`, `findings`, `study`, `audit`, `complete`, `requeue`, …"""
 
 import json
 import shutil
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import datetime, tzinfo
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -11,11 +13,9 @@ from rich.console import Console
 from rich.progress import track
 
 from commands.output import (
-    FINDING_COLUMNS,
     AsFormat,
     Format,
     console,
-    finding_record,
     print_findings,
     print_how_read,
     print_records,
@@ -25,13 +25,17 @@ from commands.users import by_command_line
 from db import audit, operator_actions, reviews, studies
 from db.context import SiteContext
 from db.models import StudyState
+from db.read_models import findings as finding_queries
 from db.read_models import study_queries
-from db.read_models import worklist as ranking
+from db.read_models import worklist as study_lists
+from db.read_models.findings import FindingFilter
 from db.read_models.reviewed_labels import labels
 from lumbar.audit_messages import audit_message
 from lumbar.errors import WrongSetting
+from lumbar.reports.finding_records import FINDING_COLUMNS, finding_record
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import Condition, Level, Severity
+from lumbar.time_window import parse_since, parse_until
 
 app = typer.Typer()
 
@@ -49,30 +53,30 @@ def worklist(
     scanner: Annotated[str, typer.Option(help="Only this scanner, as the worklist names it")] = "",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many")] = None,
     after: Annotated[
-        str | None, typer.Option(metavar="PLACE", help="Where the page before ended")
+        str | None, typer.Option(metavar="CURSOR", help="What the page before ended with")
     ] = None,
     read: Annotated[
         bool, typer.Option("--all", help="All studies, read or not, the newest first")
     ] = False,
     form: AsFormat = Format.TABLE,
 ) -> None:
-    """Lists the studies that wait to be read, severe first, each with the reason for its place."""
+    """Lists the studies that wait to be read, severe first, each with the reason for its rank."""
     site = SiteContext.open(Settings.load())
-    only = ranking.StudyFilter(search, state or (), scanner)
+    only = study_lists.StudyFilter(search, state or (), scanner)
     with site.database.reading() as session:
         if read:
-            page = ranking.studies(
+            page = study_lists.studies(
                 session, site.ranking, limit=limit or 1000, after=after, only=only
             )
         else:
-            page = ranking.worklist(session, site.ranking, limit=limit, after=after, only=only)
+            page = study_lists.worklist(session, site.ranking, limit=limit, after=after, only=only)
     print_worklist(page.rows, form)
     if page.next_after:
         typer.echo(f"There are more: --after {page.next_after}", err=True)
 
 
 @app.command(
-    epilog="Example: lumbar findings --severity severe --level l4_l5 --since 2026-11-16 --format csv"
+    epilog="Example: lumbar findings --severity severe --level l4_l5 --since 7d --format csv"
 )
 def findings(
     severity: Annotated[
@@ -84,31 +88,45 @@ def findings(
     level: Annotated[
         list[Level] | None, typer.Option(help="Only this disc level; may be repeated")
     ] = None,
+    scanner: Annotated[str, typer.Option(help="Only this scanner, as the worklist names it")] = "",
     since: Annotated[
-        str | None, typer.Option(help="Received since: a date (2026-11-16), or 24h, 7d")
-    ] = None,
+        str,
+        typer.Option(
+            metavar="TIME",
+            help="Received then or later: a date (2026-11-16), a date and time (ISO 8601), or an "
+            "age (24h, 7d); in the site's time zone (LUMBAR_TIME_ZONE) where it names no offset",
+        ),
+    ] = "",
+    until: Annotated[
+        str,
+        typer.Option(
+            metavar="TIME", help="Received before then, as --since; a date counts to its end"
+        ),
+    ] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows")] = None,
     form: AsFormat = Format.TABLE,
 ) -> None:
-    """Lists the current findings of all studies that were analysed or could not be."""
-    site = SiteContext.open(Settings.load())
-    with site.database.reading() as session:
-        rows = study_queries.findings(
-            session,
-            severities=severity or (),
-            conditions=condition or (),
-            levels=level or (),
-            since=_since(since),
-        )
-    print_findings(rows, form)
+    """Lists the findings in force, the newest first; of a study that could not be analysed, why."""
+    settings = Settings.load()
+    only = FindingFilter(
+        severity or (),
+        condition or (),
+        level or (),
+        scanner,
+        _time("--since", since, parse_since, settings),
+        _time("--until", until, parse_until, settings),
+    )
+    site = SiteContext.open(settings)
+    print_findings(islice(finding_queries.stream(site.database, only), limit), form)
 
 
 @app.command(epilog="Example: lumbar study 1.2.840.113619.2.1 --format csv")
 def study(uid: StudyUid, form: AsFormat = Format.TABLE) -> None:
-    """Shows one study: its state, images quarantined, how it was read, its 25 findings, what became of its reports."""
+    """Shows one study: state, quarantined images, how it was analysed, 25 findings, its reports."""
     site = SiteContext.open(Settings.load())
     with site.database.reading() as session:
         found = studies.find(session, uid)
-        rows = study_queries.findings(session, study_instance_uid=uid)
+        rows = study_queries.findings(session, found)
         deliveries = study_queries.deliveries(session, found.id)
         quarantined = study_queries.quarantined(session, found.id)
         read = study_queries.how_read(session, found.id)
@@ -133,9 +151,9 @@ def study(uid: StudyUid, form: AsFormat = Format.TABLE) -> None:
 @app.command("mark-read", epilog="Example: lumbar mark-read 1.2.840.113619.2.1")
 def mark_read(
     uid: StudyUid,
-    undo: Annotated[bool, typer.Option("--undo", help="It waits to be read again")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Put it back on the worklist")] = False,
 ) -> None:
-    """Takes a study off the worklist: somebody has read it. A late image puts it back."""
+    """Marks a study as read, which takes it off the worklist. A late image puts it back."""
     site = SiteContext.open(Settings.load())
     with site.database.transaction() as session:
         reviews.mark_read(session, studies.find(session, uid), by_command_line(), read=not undo)
@@ -144,7 +162,7 @@ def mark_read(
 
 @app.command(epilog="Example: lumbar complete 1.2.840.113619.2.1")
 def complete(uid: StudyUid) -> None:
-    """Analyses a study now, without waiting for quiet."""
+    """Analyses a study now, without waiting until it is quiet."""
     site = SiteContext.open(Settings.load())
     with site.database.transaction() as session:
         operator_actions.complete(session, uid, by_command_line())
@@ -166,34 +184,35 @@ def requeue(uid: StudyUid) -> None:
 )
 def export_labels(
     out: Annotated[
-        Path, typer.Argument(help="Folder to make: the tables and images of the RSNA 2024 layout")
+        Path, typer.Argument(help="Folder to create: tables and images in the RSNA 2024 layout")
     ],
 ) -> None:
-    """Writes what readers said of findings, with the images (which name their patients), ready for `lumbar train`."""
+    """Writes the reviewed labels with their images (which name patients) for `lumbar train`."""
     site = SiteContext.open(Settings.load())
     with site.database.transaction() as session:
-        told = labels(session)
-        audit.note(session, "reviews.exported", by_command_line(), findings=told.findings)
+        reviewed = labels(session)
+        audit.note(session, "reviews.exported", by_command_line(), findings=reviewed.findings)
     try:
         out.mkdir(parents=True)
     except FileExistsError:
-        raise WrongSetting(f"{out} is there already; name a new folder") from None
-    for name, text in told.tables.items():
+        raise WrongSetting(f"{out} exists already; name a new folder") from None
+    for name, text in reviewed.tables.items():
         (out / name).write_text(text, encoding="utf-8")
-    for place, file in track(told.images.items(), "Images", console=Console(stderr=True)):
-        (out / place).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(site.store.path(file), out / place)
+    for path, file in track(reviewed.images.items(), "Images", console=Console(stderr=True)):
+        (out / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(site.store.path(file), out / path)
     typer.echo(
-        f"{told.findings} reviewed findings of {told.studies} studies, {len(told.images)} images."
+        f"{reviewed.findings} reviewed findings of {reviewed.studies} studies, "
+        f"{len(reviewed.images)} images."
     )
 
 
 @app.command("audit", epilog="Example: lumbar audit --after 1200 --xml > audit.xml")
 def audit_trail(
-    after: Annotated[int, typer.Option(min=0, help="Only lines behind this number")] = 0,
+    after: Annotated[int, typer.Option(min=0, help="Only lines after this number")] = 0,
     limit: Annotated[int, typer.Option(min=1, help="At most so many")] = 1000,
     xml: Annotated[
-        bool, typer.Option("--xml", help="DICOM audit messages (PS3.15 A.5), one a line")
+        bool, typer.Option("--xml", help="DICOM audit messages (PS3.15 A.5), one per line")
     ] = False,
     form: AsFormat = Format.TABLE,
 ) -> None:
@@ -221,16 +240,15 @@ def audit_trail(
     )
 
 
-def _since(value: str | None) -> datetime | None:
-    if value is None:
-        return None
+def _time(
+    option: str, text: str, parse: Callable[[str, tzinfo | None], datetime], settings: Settings
+) -> datetime | None:
+    """The time that an option gives; None where it is not given.
+
+    Raises:
+        WrongSetting: the text is no time.
+    """
     try:
-        if value[-1:] in ("h", "d"):
-            return datetime.now(UTC) - timedelta(
-                hours=float(value[:-1]) * (24 if value[-1] == "d" else 1)
-            )
-        return datetime.fromisoformat(value).astimezone()
-    except (ValueError, OverflowError) as error:
-        raise WrongSetting(
-            f"--since is {value!r}; write a date such as 2026-11-16, or 24h, or 7d"
-        ) from error
+        return parse(text, settings.zone) if text else None
+    except ValueError as error:
+        raise WrongSetting(f"{option} is {text!r}; {error}") from error

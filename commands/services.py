@@ -1,4 +1,4 @@
-"""`lumbar up` and its parts: the receiver, the sweep, the page and Celery's worker."""
+"""`lumbar up` and the services it runs: the receiver, the sweep, the page and the Celery worker."""
 
 import os
 import signal
@@ -22,23 +22,24 @@ from lumbar.settings import Settings
 app = typer.Typer()
 log = structlog.get_logger()
 
-PROGRAM: tuple[str, ...] = (sys.executable, "-m", "commands")  # how `lumbar up` starts its parts
-ASK_AGAIN_S = 1.0  # for a database that is away
-ENDS_WITHIN_S = 60.0  # a study in hand is ended; nothing acknowledged is lost by a kill
+PROGRAM: tuple[str, ...] = (sys.executable, "-m", "commands")  # how `lumbar up` starts a service
+RECONNECT_S = 1.0  # between two attempts to reach an unavailable database
+STOP_WITHIN_S = 60.0  # for the job under way; a kill after that loses nothing acknowledged
 
 UntilEof = Annotated[
     bool,
     typer.Option(
-        "--until-eof", hidden=True, help="Stop when standard input closes: the parent is gone"
+        "--until-eof", hidden=True, help="Stop when standard input closes: the parent has ended"
     ),
 ]
 
 
 @app.command(
-    epilog='Example: LUMBAR_PORT=11112 LUMBAR_DESTINATIONS=\'{"pacs": "dicom://PACS@pacs:104"}\' lumbar up'
+    epilog="Example: "
+    'LUMBAR_PORT=11112 LUMBAR_DESTINATIONS=\'{"pacs": "dicom://PACS@pacs:104"}\' lumbar up'
 )
 def up() -> None:
-    """Runs the whole system: database schema, receiver, sweep, the page; with a broker set, a worker too."""
+    """Upgrades the schema and runs receiver, sweep and page; with a broker, a worker too."""
     settings = _start()
     schema.upgrade(Database.connect(settings.effective_database_url))
     names = (
@@ -47,7 +48,7 @@ def up() -> None:
         *(("web",) if settings.web else ()),
         *(("worker",) if settings.broker_url else ()),
     )
-    children = [_Part(name) for name in names]
+    children = [_Service(name) for name in names]
     stop = _on_signal()
     try:
         while not stop.wait(0.5):
@@ -60,8 +61,11 @@ def up() -> None:
             child.end()
 
 
-class _Part:
-    """A child process of `lumbar up`; it ends when its standard input closes, so it never outlives its parent."""
+class _Service:
+    """A child process of `lumbar up`.
+
+    It ends when its standard input closes, so it never outlives its parent.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -73,21 +77,25 @@ class _Part:
         )
 
     def keep_running(self) -> None:
-        """Starts it again when it was killed. Raises Permanent when it ended by itself: it has said why."""
+        """Restarts it after it was killed.
+
+        Raises:
+            Permanent: it ended by itself, with the reason on standard error.
+        """
         status = self.process.poll()
         if status is None:
             return
         if status >= 0:
             raise Permanent(
-                f"`lumbar {self._name}` ended with status {status}; its words above say why"
+                f"`lumbar {self._name}` ended with status {status}; the reason is above"
             )
-        log.error("part.restarted", part=self._name, status=status)
+        log.error("service.restarted", service=self._name, status=status)
         self._start()
 
     def end(self) -> None:
-        """Waits for what it has in hand, but not for ever."""
+        """Waits for the job under way, at most ``STOP_WITHIN_S``; then kills it."""
         try:
-            self.process.wait(ENDS_WITHIN_S)
+            self.process.wait(STOP_WITHIN_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -107,7 +115,7 @@ def scp(until_eof: UntilEof = False) -> None:
 
 @app.command(epilog="Example: LUMBAR_BROKER_URL=redis://localhost:6379/0 lumbar sweep")
 def sweep(until_eof: UntilEof = False) -> None:
-    """Runs the sweep. Without a broker it also does the jobs; with one it rings for the workers."""
+    """Runs the sweep: without a broker it also does the jobs; with one it notifies the workers."""
     from worker import sweep as sweeping
 
     settings = _start()
@@ -143,11 +151,11 @@ def web(until_eof: UntilEof = False) -> None:
 )
 def worker(
     only: Annotated[
-        str | None, typer.Option(help="Take only these jobs: analyse (uploads too) or deliver")
+        str | None, typer.Option(help="Do only these jobs: analyse (and uploads) or deliver")
     ] = None,
     until_eof: UntilEof = False,
 ) -> None:
-    """Runs one Celery worker; start one for each accelerator."""
+    """Runs one Celery worker; start one per accelerator."""
     from db.models import JobKind
     from worker.celery_app import bind, create_app, run_worker
     from worker.tasks import tasks
@@ -157,8 +165,8 @@ def worker(
         raise WrongSetting(
             "`lumbar worker` needs LUMBAR_BROKER_URL; without a broker `lumbar sweep` does the jobs"
         )
-    reading, sending = [JobKind.ANALYSE, JobKind.PREVIEW], [JobKind.DELIVER]
-    kinds = {None: [*reading, *sending], "analyse": reading, "deliver": sending}.get(only)
+    analyse, deliver = [JobKind.ANALYSE, JobKind.PREVIEW], [JobKind.DELIVER]
+    kinds = {None: [*analyse, *deliver], "analyse": analyse, "deliver": deliver}.get(only)
     if kinds is None:
         raise WrongSetting(f"--only is {only!r}; it can be analyse or deliver")
     networks = load_networks(settings)
@@ -172,7 +180,7 @@ def worker(
 
 
 def load_networks(settings: Settings) -> Callable[[], Networks]:
-    """The networks of the configured bundle, loaded at the first call and resident from then on."""
+    """The networks of the configured bundle; loaded on the first call, then resident."""
 
     return lambda: load(settings.bundle)
 
@@ -184,22 +192,23 @@ def _start() -> Settings:
 
 
 def _site(settings: Settings, stop: threading.Event) -> SiteContext:
-    """The site, once its database answers: a part that is started while the database restarts waits for it.
+    """The site, once its database answers: a service that starts while the database restarts waits.
 
     Raises:
-        DatabaseUnavailable: told to stop meanwhile. Permanent: as ``SiteContext.open``.
+        DatabaseUnavailable: asked to stop while waiting.
+        Permanent: as ``SiteContext.open``.
     """
     while True:
         try:
             return SiteContext.open(settings)
         except DatabaseUnavailable as error:
             log.warning("database.awaited", why=str(error))
-            if stop.wait(ASK_AGAIN_S):
+            if stop.wait(RECONNECT_S):
                 raise
 
 
 def _on_signal(until_eof: bool = False) -> threading.Event:
-    """Set by SIGTERM or SIGINT, and where asked for by the end of standard input."""
+    """An event set by SIGTERM, SIGINT and, with ``until_eof``, the end of standard input."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -1,4 +1,4 @@
-"""`lumbar users`: who may sign in to the page."""
+"""`lumbar users`: who may sign in to the web page."""
 
 import getpass
 import os
@@ -8,21 +8,20 @@ from typing import Annotated
 import typer
 
 from commands.output import AsFormat, Format, print_records
-from db import accounts
 from db.context import SiteContext
 from db.models import UserRole
 from lumbar.errors import WrongSetting
 from lumbar.settings import Settings
 
-app = typer.Typer(help="The people who may sign in to the page.", no_args_is_help=True)
+app = typer.Typer(help="Users of the web page.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="The name to sign in with")]
+Name = Annotated[str, typer.Argument(help="The user's name")]
 COLUMNS = ("name", "role", "created_at", "disabled_at")
 
 
 @app.callback()
 def _group() -> None:
-    """The people who may sign in to the page."""
+    """Users of the web page."""
 
 
 @app.command(epilog="Example: lumbar users add anna --role reader")
@@ -30,10 +29,14 @@ def add(
     name: Name,
     role: Annotated[
         UserRole,
-        typer.Option(help="viewer: sees; reader: also reviews; operator: runs; admin: all"),
+        typer.Option(
+            help="viewer: view; reader: view, review; operator: view, operate; admin: all"
+        ),
     ],
 ) -> None:
-    """Adds somebody; the password is asked for, or read from standard input."""
+    """Adds a user; prompts for the password, or reads it from standard input."""
+    from db import accounts
+
     site = SiteContext.open(Settings.load())
     password = _password()
     with site.database.transaction() as session:
@@ -43,7 +46,12 @@ def add(
 
 @app.command(epilog="Example: lumbar users password anna")
 def password(name: Name) -> None:
-    """Sets a new password; it is asked for, or read from standard input. Browsers have to sign in again."""
+    """Sets a new password and ends the user's sessions.
+
+    Prompts for the password, or reads it from standard input.
+    """
+    from db import accounts
+
     site = SiteContext.open(Settings.load())
     new = _password()
     with site.database.transaction() as session:
@@ -53,18 +61,22 @@ def password(name: Name) -> None:
 
 @app.command(epilog="Example: lumbar users role anna operator")
 def role(name: Name, role: Annotated[UserRole, typer.Argument(help="The new role")]) -> None:
-    """Gives somebody another role."""
+    """Changes a user's role."""
+    from db import accounts
+
     site = SiteContext.open(Settings.load())
     with site.database.transaction() as session:
         accounts.set_role(session, accounts.user_named(session, name), role, by_command_line())
-    typer.echo(f"{name} is {role} now.")
+    typer.echo(f"{name} has the role {role}.")
 
 
 @app.command(epilog="Example: lumbar users disable anna")
 def disable(
-    name: Name, undo: Annotated[bool, typer.Option("--undo", help="May sign in again")] = False
+    name: Name, undo: Annotated[bool, typer.Option("--undo", help="Enable the user again")] = False
 ) -> None:
-    """Ends somebody's access at once, in browsers and for tokens; nothing that they did is removed."""
+    """Disables a user at once, sessions and tokens included; nothing the user did is removed."""
+    from db import accounts
+
     site = SiteContext.open(Settings.load())
     with site.database.transaction() as session:
         accounts.set_disabled(
@@ -75,10 +87,12 @@ def disable(
 
 @app.command("list", epilog="Example: lumbar users list --format json")
 def list_(form: AsFormat = Format.TABLE) -> None:
-    """Lists who may sign in, and who no more."""
+    """Lists all users, disabled ones too."""
+    from db import accounts
+
     site = SiteContext.open(Settings.load())
     with site.database.reading() as session:
-        people = accounts.users(session)
+        rows = accounts.users(session)
     records = [
         {
             "name": user.name,
@@ -88,20 +102,20 @@ def list_(form: AsFormat = Format.TABLE) -> None:
             if user.disabled_at
             else None,
         }
-        for user in people
+        for user in rows
     ]
     print_records(records, COLUMNS, form)
 
 
 def by_command_line() -> str:
-    """Who did it, for the audit trail; a container's user may have no name."""
+    """The actor in the audit trail: the user's number, for a container's user may have no name."""
     return f"command line, user {os.getuid()}"
 
 
 def _password() -> str:
     if not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\n")
-    first = getpass.getpass("Password: ")
-    if getpass.getpass("Again: ") != first:
-        raise WrongSetting("the two are not the same; nothing was changed")
-    return first
+    password = getpass.getpass("Password: ")
+    if getpass.getpass("Repeat the password: ") != password:
+        raise WrongSetting("the passwords differ; nothing was changed")
+    return password

@@ -1,5 +1,7 @@
 """The audit trail (PS3.15 A.5): who did what to which study, and who was refused. Ids only."""
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import structlog
@@ -10,7 +12,7 @@ from db.database import Database
 from db.models import AuditEvent, AuditForward, Study, Tombstone
 from db.types import db_now
 from lumbar.audit_messages import AuditLine, Syslog
-from lumbar.errors import Transient
+from lumbar.errors import NotFound, Transient
 from lumbar.throttle import Throttle
 
 log = structlog.get_logger()
@@ -18,6 +20,18 @@ log = structlog.get_logger()
 REFUSAL_PERIOD_S = 60.0  # one row per event, peer and reason
 MAX_REFUSALS = 1000
 FORWARDED_AT_ONCE, SETTLED_S = 500, 60.0
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """An event of the audit trail, as the page shows it."""
+
+    id: int
+    happened_at: datetime
+    event: str
+    actor: str
+    study: str | None  # its UID, while the study is in the database
+    detail: str
 
 
 def note(
@@ -43,6 +57,59 @@ def lines_after(
         (row.id, AuditLine(row.happened_at, row.event, row.actor, uid, row.detail))
         for row, uid in session.execute(statement)
     ]
+
+
+def search(
+    session: Session, *, event: str, actor: str, study: str, limit: int, after: int | None = None
+) -> tuple[list[AuditRow], int | None]:
+    """Events of the trail, the newest first, and the id after which more follow; None at the end.
+
+    What is empty narrows nothing; ``study`` is the UID of a study, or of one that was deleted.
+
+    Raises:
+        NotFound: no study has, or had, the UID.
+    """
+    statement = select(AuditEvent, Study.study_instance_uid).outerjoin(
+        Study, Study.id == AuditEvent.study_id
+    )
+    if event:
+        statement = statement.where(AuditEvent.event == event)
+    if actor:
+        statement = statement.where(AuditEvent.actor == actor)
+    if study:
+        statement = statement.where(AuditEvent.study_id.in_(_study_ids(session, study)))
+    if after is not None:
+        statement = statement.where(AuditEvent.id < after)
+    rows = [
+        AuditRow(
+            id=row.id,
+            happened_at=row.happened_at,
+            event=row.event,
+            actor=row.actor,
+            study=uid,
+            detail=_in_words(row.detail),
+        )
+        for row, uid in session.execute(statement.order_by(AuditEvent.id.desc()).limit(limit + 1))
+    ]
+    return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
+
+
+def _in_words(detail: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in detail.items())
+
+
+def _study_ids(session: Session, study_instance_uid: str) -> list[int]:
+    """Of the study and of those deleted that had this UID.
+
+    Raises:
+        NotFound: there is and was none.
+    """
+    present = select(Study.id).where(Study.study_instance_uid == study_instance_uid)
+    deleted = select(Tombstone.study_id).where(Tombstone.study_instance_uid == study_instance_uid)
+    ids = [*session.scalars(present), *session.scalars(deleted)]
+    if not ids:
+        raise NotFound("no study has, or had, this UID")
+    return ids
 
 
 def forward(database: Database, syslog: Syslog) -> int:

@@ -7,7 +7,7 @@ from db import schema
 from db.database import Database
 from db.leases import Backoff, RetryPolicy
 from db.models import JobKind
-from db.read_models.worklist import Ranking
+from db.read_models.worklist_rows import Ranking
 from db.studies import Quiet
 from lumbar.settings import Settings
 from lumbar.store.files import Store

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from db import leases
 from db.leases import Lease
-from db.models import Job, JobKind, JobState, Study
+from db.models import UNFINISHED_JOB_STATES, Job, JobKind, JobState, Study
 from db.types import db_now
 
 
@@ -95,7 +95,7 @@ def cancel_superseded(session: Session, study_id: int, kind: JobKind) -> None:
     because the peer may have the report already.
     """
     current = select(Study.revision).where(Study.id == study_id).scalar_subquery()
-    states = [JobState.PENDING, JobState.RUNNING] if kind is JobKind.ANALYSE else [JobState.PENDING]
+    states = UNFINISHED_JOB_STATES if kind is JobKind.ANALYSE else (JobState.PENDING,)
     superseded = (
         Job.study_id == study_id,
         Job.kind == kind,

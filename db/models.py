@@ -39,6 +39,10 @@ class StudyState(StrEnum):
         return self.value.replace("_", " ")
 
 
+# Of a study whose current revision has not ended
+ACTIVE_STUDY_STATES = (StudyState.RECEIVING, StudyState.QUEUED, StudyState.ANALYSING)
+
+
 class JobKind(StrEnum):
     """What a job does."""
 
@@ -55,6 +59,12 @@ class JobState(StrEnum):
     DONE = "done"
     DEAD = "dead"  # dead letter: had all its attempts, or cannot succeed; a person must look
     CANCELLED = "cancelled"  # superseded by a later revision of its study, or by an operator
+
+
+# Of a job that is still to be done
+UNFINISHED_JOB_STATES = (JobState.PENDING, JobState.RUNNING)
+# Of a job that is still to be done, or that an operator must look at
+OPEN_JOB_STATES = (*UNFINISHED_JOB_STATES, JobState.DEAD)
 
 
 class Permission(StrEnum):

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db import audit, leases, studies
-from db.models import Job, JobKind, JobState, Study
+from db.models import UNFINISHED_JOB_STATES, Job, JobKind, JobState, Study
 from db.studies import StudyEvent
 from db.types import db_now
 from lumbar.errors import NotFound, Permanent
@@ -108,9 +108,7 @@ def cancel(session: Session, job_id: int, actor: str) -> None:
     """
     job = _locked(session, job_id)
     ended = session.execute(
-        leases.change(
-            Job, Job.id == job_id, Job.state.in_((JobState.PENDING, JobState.RUNNING))
-        ).values(
+        leases.change(Job, Job.id == job_id, Job.state.in_(UNFINISHED_JOB_STATES)).values(
             state=JobState.CANCELLED, last_error=CANCELLED, ended_at=db_now(), **leases.RELEASED
         )
     )

@@ -14,7 +14,7 @@ from sqlalchemy import Select, exists, select, update
 
 from db import studies
 from db.context import SiteContext
-from db.models import AuditEvent, Instance, Job, JobState, Series, Study
+from db.models import UNFINISHED_JOB_STATES, AuditEvent, Instance, Job, Series, Study
 from db.types import db_now
 
 log = structlog.get_logger()
@@ -93,9 +93,7 @@ def _finished(site: SiteContext, older_than_s: float = 0) -> list[int]:
 
 
 def _finished_studies() -> Select[Any]:
-    unfinished = exists().where(
-        Job.study_id == Study.id, Job.state.in_((JobState.PENDING, JobState.RUNNING))
-    )
+    unfinished = exists().where(Job.study_id == Study.id, Job.state.in_(UNFINISHED_JOB_STATES))
     return select(Study.id).where(
         Study.state.in_(studies.ENDED), Study.images_removed_at.is_(None), ~unfinished
     )

@@ -1,10 +1,8 @@
 """Reviews: a study was read; a finding is right, or has another severity. Append-only."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db import audit, studies
@@ -13,18 +11,6 @@ from lumbar.errors import NotFound, Permanent
 from lumbar.spine.anatomy import FindingKey, Severity
 
 MAX_COMMENT = 2000
-
-
-@dataclass(frozen=True)
-class LatestReview:
-    """The last review of a finding."""
-
-    finding_id: int
-    severity: Severity
-    agrees: bool  # with the finding
-    reviewer: str
-    comment: str
-    reviewed_at: datetime
 
 
 def mark_read(
@@ -83,31 +69,6 @@ def add_review(
         review=review.id,
     )
     return review
-
-
-def latest_reviews(session: Session, study_ids: Collection[int]) -> dict[int, LatestReview]:
-    """The last reviews of the findings in force of these studies, by finding."""
-    newest = (
-        select(func.max(Review.id))
-        .join(FindingRow, FindingRow.id == Review.finding_id)
-        .where(FindingRow.study_id.in_(study_ids), FindingRow.superseded.is_(False))
-        .group_by(Review.finding_id)
-    )
-    return {
-        review.finding_id: LatestReview(
-            review.finding_id,
-            review.severity,
-            review.severity == finding_severity,
-            review.reviewer,
-            review.comment,
-            review.reviewed_at,
-        )
-        for review, finding_severity in session.execute(
-            select(Review, FindingRow.severity)
-            .join(FindingRow, FindingRow.id == Review.finding_id)
-            .where(Review.id.in_(newest))
-        )
-    }
 
 
 def finding_ids(session: Session, study_id: int) -> dict[FindingKey, int]:

@@ -1,21 +1,24 @@
 """The schema's version: bringing a database to the newest one, and refusing to run on another."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.autogenerate import compare_metadata
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 import migrations
 from db.database import Database, DatabaseUnavailable
 from db.models import Table
 from lumbar.errors import Permanent, WrongSetting
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+# Alembic is imported only where the schema is changed: every command checks the revision.
+REVISION = re.compile(r'^(down_revision|revision)\b.*= "(\w+)"', re.MULTILINE)
 
 
 def upgrade(database: Database) -> str:
@@ -33,6 +36,8 @@ def upgrade(database: Database) -> str:
             raise WrongSetting(
                 f"LUMBAR_HOME: cannot make {Path(folder).parent} ({error.strerror})"
             ) from error
+    from alembic import command
+
     config = _config()
     with _connection(database) as connection:
         config.attributes["connection"] = connection
@@ -42,8 +47,13 @@ def upgrade(database: Database) -> str:
 
 
 def newest() -> str:
-    """The revision this code is written for."""
-    return str(ScriptDirectory.from_config(_config()).get_current_head())
+    """The revision this code is written for: the one migration that no other follows."""
+    written: dict[str, set[str]] = {"revision": set(), "down_revision": set()}
+    for file in (_migrations() / "versions").glob("*.py"):
+        for kind, revision in REVISION.findall(file.read_text(encoding="utf-8")):
+            written[kind].add(revision)
+    (head,) = written["revision"] - written["down_revision"]
+    return head
 
 
 def check(database: Database) -> None:
@@ -57,7 +67,7 @@ def check(database: Database) -> None:
     current = None
     if file is None or Path(file).exists():
         with _connection(database) as connection:
-            current = MigrationContext.configure(connection).get_current_revision()
+            current = _current(connection)
     if current != newest():
         raise Permanent(
             f"the database's schema is {current or 'empty'}, this version needs {newest()}: "
@@ -67,8 +77,19 @@ def check(database: Database) -> None:
 
 def differences(database: Database) -> list[object]:
     """How the migrations' result differs from the tables; anything means a missing migration."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
     with database.engine.connect() as connection:
         return list(compare_metadata(MigrationContext.configure(connection), Table.metadata))
+
+
+def _current(connection: Connection) -> str | None:
+    """The revision the database is at; None where Alembic has never been."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
 
 
 @contextmanager
@@ -84,7 +105,13 @@ def _connection(database: Database) -> Iterator[Connection]:
         ) from error
 
 
-def _config() -> Config:
+def _config() -> "Config":
+    from alembic.config import Config
+
     config = Config()
-    config.set_main_option("script_location", str(Path(str(migrations.__file__)).parent))
+    config.set_main_option("script_location", str(_migrations()))
     return config
+
+
+def _migrations() -> Path:
+    return Path(str(migrations.__file__)).parent

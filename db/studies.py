@@ -14,7 +14,6 @@ from db.types import db_now
 from lumbar.errors import NotFound, Permanent
 from lumbar.spine.anatomy import Role
 from lumbar.spine.provenance import TrainedOn
-from lumbar.spine.roles import MIN_SLICES
 
 log = structlog.get_logger()
 
@@ -161,6 +160,10 @@ def quiet_studies(session: Session, quiet: Quiet) -> list[int]:
 
 def _roles_present() -> ColumnElement[int]:
     """How many of the three roles have a series with enough slices."""
+    from lumbar.spine.roles import (
+        MIN_SLICES,
+    )  # here: it imports NumPy, which most commands need not
+
     enough = (
         select(Instance.role)
         .join(Series)

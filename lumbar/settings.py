@@ -13,6 +13,7 @@ from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
@@ -213,6 +214,11 @@ class Settings(BaseSettings):
         le=1,
         description="A finding whose highest probability is lower is marked uncertain",
     )
+    time_zone: str | None = Field(
+        None,
+        description="IANA time zone of the site (`Europe/Berlin`), of dates and times that name no offset; "
+        "unset: the machine's",
+    )
     syslog: str | None = Field(
         None,
         description="Server to send the audit trail to: `tls://host:6514`, `tcp://host:601` or "
@@ -255,6 +261,18 @@ class Settings(BaseSettings):
                 Syslog(value)
             except WrongSetting as error:
                 raise ValueError(str(error)) from error
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_a_time_zone(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                ZoneInfo(value)
+            except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+                raise ValueError(
+                    f"{value!r} is no IANA time zone; write one such as Europe/Berlin"
+                ) from error
         return value
 
     @field_validator("viewer_url")
@@ -314,6 +332,11 @@ class Settings(BaseSettings):
     def effective_database_url(self) -> str:
         """The configured database, or SQLite under ``home``."""
         return self.database_url or f"sqlite:///{self.home / 'lumbar.sqlite'}"
+
+    @cached_property
+    def zone(self) -> ZoneInfo | None:
+        """The site's time zone; None: the machine's local one."""
+        return ZoneInfo(self.time_zone) if self.time_zone else None
 
     @cached_property
     def results_sha256(self) -> str:

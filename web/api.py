@@ -1,39 +1,35 @@
 """The REST API: what the pages show, for programs. Errors are problem+json (RFC 9457)."""
 
-from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Security
 from fastapi.security import HTTPBearer
 
 from db import operator_actions, reviews, studies
-from db.models import JobKind, JobState
-from db.read_models import findings, statistics, worklist
-from db.read_models import study_queries as asked
-from db.read_models.findings import FindingFilter
+from db.models import OPEN_JOB_STATES, JobKind, JobState
+from db.read_models import findings, statistics, study_queries, worklist
+from db.read_models.findings import CURSOR_PATTERN
 from db.read_models.study_detail import study_detail
-from lumbar.spine.anatomy import Condition, Level, Severity
 from web.auth import Operator, Reviewer, TheAuditTrail, TheSite, Viewer
-from web.params import LARGEST, Moment, Number, OfStudies
+from web.params import Number, OfFindings, OfStudies, OnlyKnown
 from web.schemas import (
     BundleModel,
     DeliveryModel,
     Done,
-    FindingModel,
-    FoundPageModel,
+    FindingsPageModel,
     JobModel,
     ReadRequest,
     ReviewModel,
     ReviewRequest,
     StudiesModel,
     StudyDetailModel,
-    finding_values,
-    found_model,
+    finding_model,
+    findings_model,
     studies_model,
     study_model,
 )
 
-MOST = 500
+MAX_LIMIT = 500
 RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {
         "description": words,
@@ -53,32 +49,29 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         },
     }
     for status, words in {
-        400: "The request cannot be read",
+        400: "The request cannot be parsed",
         401: "Nobody is signed in",
         403: "The token does not allow it",
-        404: "There is no such thing",
-        409: "It cannot be done as things stand",
-        422: "The request is not understood",
-        503: "The database is away; try again",
+        404: "It does not exist",
+        409: "It is not possible in the present state",
+        422: "A parameter or the body is not valid",
+        503: "The database is unavailable; try again",
     }.items()
 }
 BEARER = HTTPBearer(
     auto_error=False, description="An administrator makes tokens on the page, under Users"
 )
+# The bearer token is declared here and checked in `web.auth`
 router = APIRouter(
-    prefix="/api/v1", responses=RESPONSES, dependencies=[Security(BEARER)]
-)  # looked at in `web.auth`
+    prefix="/api/v1", responses=RESPONSES, dependencies=[Security(BEARER), OnlyKnown]
+)
 
-Limit = Annotated[int, Query(ge=1, le=MOST, description="Rows on a page")]
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Rows on a page")]
 After = Annotated[str | None, Query(max_length=64, description="`next_after` of the page before")]
-AfterNumber = Annotated[
-    int | None, Query(ge=1, le=LARGEST, description="`next_after` of the page before")
+AfterFinding = Annotated[
+    str | None, Query(pattern=CURSOR_PATTERN, description="`next_after` of the page before")
 ]
 Uid = Annotated[str, Path(max_length=64, description="Study Instance UID")]
-Scanner = Annotated[str, Query(max_length=64)]
-Since = Annotated[
-    datetime | None, Moment, Query(description="Then or later; UTC where no zone is given")
-]
 
 
 @router.get(
@@ -123,24 +116,23 @@ def get_studies(
 def get_study(site: TheSite, trail: TheAuditTrail, actor: Viewer, uid: Uid) -> StudyDetailModel:
     with site.database.reading() as session:
         study_id = studies.find(session, uid).id
-        told = study_detail(session, uid, site.ranking)
+        detail = study_detail(session, uid, site.ranking)
     trail.record_view("study.seen", actor.name, study_id)
     return StudyDetailModel(
-        study=study_model(told.study),
-        reason=told.reason,
-        findings=[
-            FindingModel(finding_id=cell.finding_id, **finding_values(cell.finding))
-            for cell in told.cells
-        ],
-        reviews=[ReviewModel.model_validate(cell.said) for cell in told.cells if cell.said],
-        caveats=list(told.read.caveats),
-        choices=list(told.read.choices),
-        quarantined=told.quarantined,
-        deliveries=[DeliveryModel.model_validate(row) for row in told.deliveries],
+        study=study_model(detail.study),
+        reason=detail.reason,
+        findings=[finding_model(row) for row in detail.findings],
+        reviews=[ReviewModel.model_validate(row.review) for row in detail.findings if row.review],
+        caveats=list(detail.read.caveats),
+        doubts=list(detail.read.caveats),
+        choices=list(detail.read.choices),
+        quarantined=detail.quarantined,
+        set_aside=detail.quarantined,
+        deliveries=[DeliveryModel.model_validate(row) for row in detail.deliveries],
     )
 
 
-@router.put("/studies/{uid}/read", tags=["studies"], summary="Mark a study as read, or not")
+@router.put("/studies/{uid}/read", tags=["studies"], summary="Mark a study as read or unread")
 def put_read(site: TheSite, actor: Reviewer, uid: Uid, body: ReadRequest) -> Done:
     with site.database.transaction() as session:
         study = studies.find(session, uid)
@@ -162,7 +154,7 @@ def post_requeue(site: TheSite, actor: Operator, uid: Uid) -> Done:
 @router.post(
     "/studies/{uid}/complete",
     tags=["studies"],
-    summary="Analyse a study now, without waiting for quiet",
+    summary="Analyse a study now, without waiting until it is quiet",
 )
 def post_complete(site: TheSite, actor: Operator, uid: Uid) -> Done:
     with site.database.transaction() as session:
@@ -170,30 +162,29 @@ def post_complete(site: TheSite, actor: Operator, uid: Uid) -> Done:
     return Done()
 
 
-@router.get("/findings", tags=["findings"], summary="Findings of all studies, the newest first")
+@router.get(
+    "/findings",
+    tags=["findings"],
+    summary="Findings of all studies, the newest first",
+    description="A study that ended without findings has 25 that are not assessed, for its reason.",
+)
 def get_findings(
     site: TheSite,
     trail: TheAuditTrail,
     actor: Viewer,
-    severity: Annotated[list[Severity] | None, Query()] = None,
-    condition: Annotated[list[Condition] | None, Query()] = None,
-    level: Annotated[list[Level] | None, Query()] = None,
-    scanner: Scanner = "",
-    since: Since = None,
+    only: OfFindings,
     limit: Limit = 50,
-    after: AfterNumber = None,
-) -> FoundPageModel:
+    after: AfterFinding = None,
+) -> FindingsPageModel:
     trail.record_view("findings.seen", actor.name)
-    only = FindingFilter(severity or (), condition or (), level or (), scanner, since)
     with site.database.reading() as session:
-        page = findings.found(session, only, limit=limit, after=after)
-    return FoundPageModel(rows=[found_model(row) for row in page.rows], next_after=page.next_after)
+        return findings_model(findings.page(session, only, limit=limit, after=after))
 
 
 @router.post(
     "/findings/{finding_id}/reviews",
     tags=["findings"],
-    summary="Say what a finding really is",
+    summary="Review a finding",
     status_code=201,
 )
 def post_review(site: TheSite, actor: Reviewer, finding_id: Number, body: ReviewRequest) -> Done:
@@ -202,7 +193,7 @@ def post_review(site: TheSite, actor: Reviewer, finding_id: Number, body: Review
     return Done()
 
 
-@router.get("/jobs", tags=["jobs"], summary="Jobs in the order in which they are taken")
+@router.get("/jobs", tags=["jobs"], summary="Jobs in the order in which workers claim them")
 def get_jobs(
     site: TheSite,
     actor: Operator,
@@ -210,20 +201,21 @@ def get_jobs(
     kind: Annotated[list[JobKind] | None, Query()] = None,
     limit: Limit = 50,
 ) -> list[JobModel]:
-    states = state or [JobState.PENDING, JobState.RUNNING, JobState.DEAD]
     with site.database.reading() as session:
-        rows = operator_actions.list_jobs(session, states=states, kinds=kind or (), limit=limit)
+        rows = operator_actions.list_jobs(
+            session, states=state or OPEN_JOB_STATES, kinds=kind or (), limit=limit
+        )
     return [JobModel.model_validate(row) for row in rows]
 
 
-@router.post("/jobs/{job}/retry", tags=["jobs"], summary="Try a waiting or dead job now")
+@router.post("/jobs/{job}/retry", tags=["jobs"], summary="Run a pending or dead job now")
 def post_retry(site: TheSite, actor: Operator, job: Number) -> Done:
     with site.database.transaction() as session:
         operator_actions.retry(session, job, actor.name)
     return Done()
 
 
-@router.post("/jobs/{job}/cancel", tags=["jobs"], summary="Give a job up that has not ended")
+@router.post("/jobs/{job}/cancel", tags=["jobs"], summary="Cancel a job that has not ended")
 def post_cancel(site: TheSite, actor: Operator, job: Number) -> Done:
     with site.database.transaction() as session:
         operator_actions.cancel(session, job, actor.name)
@@ -243,7 +235,7 @@ def get_deliveries(
 ) -> list[DeliveryModel]:
     with site.database.reading() as session:
         study_id = studies.find(session, uid).id
-        rows = asked.deliveries(session, study_id)
+        rows = study_queries.deliveries(session, study_id)
     trail.record_view("study.seen", actor.name, study_id)
     return [DeliveryModel.model_validate(row) for row in rows]
 

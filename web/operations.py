@@ -7,8 +7,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from db import accounts, operator_actions
-from db.models import JobKind, JobState, UserRole
+from db import accounts, audit, operator_actions
+from db.models import OPEN_JOB_STATES, JobKind, JobState, UserRole
 from db.read_models import statistics
 from db.read_models.reviewed_labels import labels
 from web import csv_export
@@ -20,8 +20,6 @@ router = APIRouter(include_in_schema=False)
 
 ROWS = 50  # on a page
 MAX_EXPORTED = 100_000  # jobs in a file
-# The jobs that are listed unless the address chooses other states.
-SHOWN_STATES = [JobState.DEAD, JobState.RUNNING, JobState.PENDING]
 
 
 @router.get("/jobs")
@@ -33,7 +31,7 @@ def jobs(
     kind: Annotated[list[JobKind] | None, Query()] = None,
     done: Done = "",
 ) -> Response:
-    states = state or SHOWN_STATES
+    states = state or list(OPEN_JOB_STATES)
     with site.database.reading() as session:
         rows = operator_actions.list_jobs(session, states=states, kinds=kind or (), limit=ROWS * 4)
         in_flight = statistics.in_flight(session)
@@ -61,7 +59,7 @@ def jobs_csv(
 ) -> Response:
     with site.database.reading() as session:
         rows = operator_actions.list_jobs(
-            session, states=state or SHOWN_STATES, kinds=kind or (), limit=MAX_EXPORTED
+            session, states=state or OPEN_JOB_STATES, kinds=kind or (), limit=MAX_EXPORTED
         )
     records = [
         asdict(row) | {"run_after": row.run_after.isoformat(timespec="seconds")} for row in rows
@@ -151,7 +149,7 @@ def audit_trail(
     after: Annotated[int | None, Query(ge=1, le=LARGEST)] = None,
 ) -> Response:
     with site.database.reading() as session:
-        rows, next_after = statistics.audit_trail(
+        rows, next_after = audit.search(
             session, event=event, actor=who, study=uid, limit=ROWS * 2, after=after
         )
     query = {"event": event, "who": who, "uid": uid}

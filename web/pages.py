@@ -1,7 +1,5 @@
-"""The pages of those who read: what to read first and why, one study, findings across studies."""
+"""The readers' pages: the worklist, all studies, one study, findings across studies."""
 
-from collections.abc import Iterator
-from datetime import datetime, timedelta
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -9,16 +7,17 @@ from fastapi import APIRouter, Query, Request, Response
 
 from db import studies
 from db.context import SiteContext
-from db.database import Database
 from db.models import StudyState
 from db.read_models import findings, statistics, worklist
-from db.read_models.findings import FindingFilter
-from db.read_models.study_detail import Cell, StudyDetail, study_detail
+from db.read_models.findings import CURSOR_PATTERN, FindingsPage
+from db.read_models.study_detail import StudyDetail, study_detail
 from db.read_models.worklist import StudyFilter, StudyPage
+from lumbar.reports.finding_records import FINDING_COLUMNS, StudyFinding, finding_record
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Severity
-from web import csv_export
+from lumbar.spine.findings import Finding, ImagePoint
 from web.auth import TheAuditTrail, TheSite, Viewer
-from web.params import LARGEST, Done, OfStudies, Text
+from web.csv_export import as_csv
+from web.params import Done, FindingsAsked, OfFindings, OfStudies, OnlyKnown, Text
 from web.rendering import CONFIRMATIONS, link, page
 
 router = APIRouter(include_in_schema=False)
@@ -72,15 +71,18 @@ def _listed(
     with site.database.reading() as session:
         scanners = statistics.scanners(session)
     since = only.since.isoformat() if only.since else ""
-    asked = {"q": only.text, "state": list(only.states), "scanner": only.scanner, "since": since}
+    parameters = {
+        "q": only.text,
+        "state": list(only.states),
+        "scanner": only.scanner,
+        "since": since,
+    }
     return page(
         request,
         template,
         rows=shown.rows,
-        next=link(request.url.path, asked | {"after": shown.next_after})
-        if shown.next_after
-        else None,
-        first=link(request.url.path, asked) if after else None,
+        next=_next(request.url.path, parameters, shown.next_after),
+        first=link(request.url.path, parameters) if after else None,
         only=only,
         states=tuple(StudyState),
         scanners=scanners,
@@ -88,6 +90,11 @@ def _listed(
         days=site.settings.worklist_days,
         **more,
     )
+
+
+def _next(path: str, parameters: dict[str, Any], after: str | None) -> str | None:
+    """The address of the next page; None at the end."""
+    return link(path, parameters | {"after": after}) if after else None
 
 
 @router.get("/studies/{uid}")
@@ -102,37 +109,42 @@ def one_study(
 ) -> Response:
     with site.database.reading() as session:
         study_id = studies.find(session, uid).id
-        told = study_detail(session, uid, site.ranking)
+        detail = study_detail(session, uid, site.ranking)
     trail.record_view("study.seen", actor.name, study_id)
-    cells = {cell.finding.key: cell for cell in told.cells}
+    by_key = {row.finding.key: row for row in detail.findings}
     key = _key(at)
-    chosen = cells.get(key) if key else None
-    marks = [
-        {
-            "name": f"{cell.finding.level.label} {cell.finding.condition.label.lower()}",
-            "at": name_of(cell.finding.key),
-            "severity": cell.finding.severity,
-            "instance": cell.finding.point.sop_instance_uid,
-            "frame": cell.finding.point.frame or 0,
-            "column": round(cell.finding.point.column, 2),
-            "row": round(cell.finding.point.row, 2),
-        }
-        for cell in told.cells
-        if cell.finding.point
-    ]
+    chosen = by_key.get(key) if key else None
     return page(
         request,
         "study.html",
-        told=told,
-        study=told.study,
-        cells=cells,
-        chosen=chosen or _gravest(told),
-        marks=marks,
+        detail=detail,
+        study=detail.study,
+        by_key=by_key,
+        chosen=chosen or _gravest(detail),
+        marks=_marks(detail),
         name_of=name_of,
-        viewer=viewerlink(site, told),
+        viewer=viewerlink(site, detail),
         confirmation=CONFIRMATIONS.get(done),
         FindingKey=FindingKey,
     )
+
+
+def _marks(detail: StudyDetail) -> list[dict[str, Any]]:
+    """Where the assessed findings were read, for the page's script."""
+    findings_shown = [row.finding for row in detail.findings]
+    return [_mark(finding, finding.point) for finding in findings_shown if finding.point]
+
+
+def _mark(finding: Finding, point: ImagePoint) -> dict[str, Any]:
+    return {
+        "name": f"{finding.level.label} {finding.condition.label.lower()}",
+        "at": name_of(finding.key),
+        "severity": finding.severity,
+        "instance": point.sop_instance_uid,
+        "frame": point.frame or 0,
+        "column": round(point.column, 2),
+        "row": round(point.row, 2),
+    }
 
 
 def name_of(key: FindingKey) -> str:
@@ -148,108 +160,74 @@ def _key(name: str) -> FindingKey | None:
         return None
 
 
-def _gravest(told: StudyDetail) -> Cell | None:
-    """The finding to look at first: the severest, the canal before the others."""
+def _gravest(detail: StudyDetail) -> StudyFinding | None:
+    """The finding that is shown first: the most severe, the canal before the others."""
     order: list[Severity | None] = [None, *Severity]
 
-    def grave(cell: Cell) -> tuple[int, bool, float]:
-        finding = cell.finding
+    def grave(row: StudyFinding) -> tuple[int, bool, float]:
+        finding = row.finding
         canal = finding.condition is Condition.SPINAL_CANAL_STENOSIS
         return order.index(finding.severity), canal, (finding.probabilities or (0,))[-1]
 
-    return max((cell for cell in told.cells if cell.finding.assessed), key=grave, default=None)
+    assessed = (row for row in detail.findings if row.finding.assessed)
+    return max(assessed, key=grave, default=None)
 
 
-def viewerlink(site: SiteContext, told: StudyDetail) -> str | None:
+def viewerlink(site: SiteContext, detail: StudyDetail) -> str | None:
     """Where the site's own viewer shows the study."""
     template = site.settings.viewer_url
     if template is None:
         return None
     values = {
-        "study": told.study.study_instance_uid,
-        "accession": told.study.accession_number,
-        "patient": told.study.patient_identifier,
+        "study": detail.study.study_instance_uid,
+        "accession": detail.study.accession_number,
+        "patient": detail.study.patient_identifier,
     }
     for name, value in values.items():
         template = template.replace(f"{{{name}}}", quote(value, safe=""))
     return template
 
 
-@router.get("/findings")
+@router.get("/findings", dependencies=[OnlyKnown])
 def findings_page(
     request: Request,
     site: TheSite,
     trail: TheAuditTrail,
     actor: Viewer,
-    severity: Annotated[list[Severity] | None, Query()] = None,
-    condition: Annotated[list[Condition] | None, Query()] = None,
-    level: Annotated[list[Level] | None, Query()] = None,
-    scanner: Text = "",
-    since: Text = "",
-    after: Annotated[int | None, Query(ge=1, le=LARGEST)] = None,
+    asked: FindingsAsked,
+    after: Annotated[str | None, Query(pattern=CURSOR_PATTERN)] = None,
 ) -> Response:
-    only = FindingFilter(severity or (), condition or (), level or (), scanner, _day(since))
+    only = asked.only
     trail.record_view("findings.seen", actor.name)
     with site.database.reading() as session:
-        shown = findings.found(session, only, limit=ROWS, after=after)
+        shown = FindingsPage((), None)
+        if not asked.errors:
+            shown = findings.page(session, only, limit=ROWS, after=after)
         scanners = statistics.scanners(session)
-    asked = {
+    parameters = {
         "severity": list(only.severities),
         "condition": list(only.conditions),
         "level": list(only.levels),
-        "scanner": scanner,
-        "since": since,
+        "scanner": only.scanner,
+        "since": asked.since,
+        "until": asked.until,
     }
     return page(
         request,
         "findings.html",
+        status=422 if asked.errors else 200,
         rows=shown.rows,
+        asked=asked,
         only=only,
-        since=since if only.since else "",
         scanners=scanners,
-        next=link("/findings", asked | {"after": shown.next_after}) if shown.next_after else None,
-        csv=link("/findings.csv", asked),
+        next=_next("/findings", parameters, shown.next_after),
+        csv=link("/findings.csv", parameters),
         name_of=name_of,
     )
 
 
-@router.get("/findings.csv")
-def findings_csv(
-    site: TheSite,
-    trail: TheAuditTrail,
-    actor: Viewer,
-    severity: Annotated[list[Severity] | None, Query()] = None,
-    condition: Annotated[list[Condition] | None, Query()] = None,
-    level: Annotated[list[Level] | None, Query()] = None,
-    scanner: Text = "",
-    since: Text = "",
-) -> Response:
-    only = FindingFilter(severity or (), condition or (), level or (), scanner, _day(since))
+@router.get("/findings.csv", dependencies=[OnlyKnown])
+def findings_csv(site: TheSite, trail: TheAuditTrail, actor: Viewer, only: OfFindings) -> Response:
     trail.record_view("findings.exported", actor.name)
-    return csv_export.as_csv(
-        "findings.csv", csv_export.FOUND_COLUMNS, _all_found(site.database, only)
-    )
-
-
-def _all_found(database: Database, only: FindingFilter) -> Iterator[dict[str, Any]]:
-    after: int | None = None
-    while True:
-        with database.reading() as session:
-            shown = findings.found(session, only, limit=1000, after=after)
-        for row in shown.rows:
-            yield csv_export.found_record(row)
-        if shown.next_after is None:
-            return
-        after = shown.next_after
-
-
-def _day(text: str) -> datetime | None:
-    """Midnight of a date, or so many hours or days ago; None where it is neither."""
-    try:
-        if text[-1:] in ("h", "d"):
-            return datetime.now().astimezone() - timedelta(
-                hours=float(text[:-1]) * (24 if text[-1] == "d" else 1)
-            )
-        return datetime.fromisoformat(text).astimezone() if text else None
-    except (ValueError, OverflowError):
-        return None
+    records = map(finding_record, findings.stream(site.database, only))
+    return as_csv("findings.csv", FINDING_COLUMNS, records)

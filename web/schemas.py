@@ -1,4 +1,4 @@
-"""What the REST API sends and takes, as its description shows it."""
+"""The bodies of the REST API's requests and responses, as its OpenAPI description shows them."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -7,20 +7,27 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from db.models import JobKind, JobState, StudyState
-from db.read_models.findings import FoundRow
-from db.read_models.worklist import StudyPage, WorklistRow
+from db.read_models.findings import FindingsPage
+from db.read_models.worklist import StudyPage
+from db.read_models.worklist_rows import WorklistRow
+from lumbar.reports.finding_records import StudyFinding, notice
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Severity
-from lumbar.spine.findings import Finding
-from lumbar.spine.provenance import LOW_RANK_NOTICE, RESEARCH_USE_ONLY
 from web.params import WITHOUT_NUL, Moment
 
 
 class _Model(BaseModel):
+    """A response; it can be made from a value with the same attributes."""
+
     model_config = ConfigDict(from_attributes=True)
 
 
+def _renamed(name: str) -> Any:
+    """A field's former name, answered beside the new one for this version."""
+    return Field(description=f"Deprecated: use `{name}`", json_schema_extra={"deprecated": True})
+
+
 class BundleModel(_Model):
-    """Which weights."""
+    """The weights that made a finding."""
 
     name: str
     version: str
@@ -30,6 +37,8 @@ class BundleModel(_Model):
 
 
 class KeyModel(_Model):
+    """Which of a study's 25 findings."""
+
     condition: Condition
     level: Level
 
@@ -38,12 +47,12 @@ class StudyModel(_Model):
     """A study as the worklist shows it."""
 
     study_instance_uid: str
-    urgency: int = Field(description="1 first, 2 soon, 3 in turn")
+    urgency: int = Field(description="1 urgent, 2 priority, 3 routine")
     why: str
     patient_identifier: str
     patient_name: str
     accession_number: str
-    study_date: str
+    study_date: str = Field(description="YYYYMMDD or empty")
     description: str
     scanner: str
     state: StudyState
@@ -53,7 +62,7 @@ class StudyModel(_Model):
     severe: list[KeyModel]
     moderate: list[KeyModel]
     flags: list[str]
-    waiting_s: float
+    waiting_s: float = Field(description="Seconds since the last image")
     last_received_at: datetime
     read_at: datetime | None
     bundle: BundleModel | None
@@ -61,22 +70,26 @@ class StudyModel(_Model):
 
 
 class StudiesModel(_Model):
+    """A page of studies."""
+
     rows: list[StudyModel]
     next_after: str | None
 
 
 class ProbabilitiesModel(_Model):
+    """Of each severity, 0–1; they sum to 1."""
+
     normal_mild: float
     moderate: float
     severe: float
 
 
 class ImagePointModel(_Model):
-    """Where it was read: 0-based pixels, integers at pixel centres, and mm in LPS."""
+    """Where a finding was read: 0-based pixels, integers at pixel centres, and mm in LPS."""
 
     series_instance_uid: str
     sop_instance_uid: str
-    frame: int | None
+    frame: int | None = Field(description="1-based; null in a single-frame image")
     column: float
     row: float
     x: float
@@ -85,70 +98,89 @@ class ImagePointModel(_Model):
 
 
 class FindingModel(_Model):
-    """One condition at one level."""
+    """One condition at one level of the spine; not assessed where there is no severity."""
 
-    finding_id: int | None
+    finding_id: int | None = Field(description="null where the study ended without findings")
     condition: Condition
     level: Level
     severity: Severity | None
     probabilities: ProbabilitiesModel | None
-    shows: float | None
-    reason: str | None
-    place: ImagePointModel | None
-
-
-class FoundModel(FindingModel):
-    study_instance_uid: str
-    accession_number: str
-    patient_identifier: str
-    scanner: str
-    found_at: datetime
-    bundle: BundleModel
-    notice: str
-
-
-class FoundPageModel(_Model):
-    rows: list[FoundModel]
-    next_after: int | None
+    shows: float | None = Field(
+        description="Probability, 0–1, that the crop shows this condition; below 0.5 the severity "
+        "is uncertain"
+    )
+    reason: str | None = Field(description="Why it was not assessed")
+    point: ImagePointModel | None
+    place: ImagePointModel | None = _renamed("point")
 
 
 class ReviewModel(_Model):
-    """The last word on a finding."""
+    """The last review of a finding."""
 
     finding_id: int
     severity: Severity
-    agrees: bool
+    agrees: bool = Field(description="With the severity of the finding")
     reviewer: str
     comment: str
     reviewed_at: datetime
 
 
+class StudyFindingModel(FindingModel):
+    """A finding with the study it belongs to."""
+
+    study_instance_uid: str
+    study_date: str = Field(description="YYYYMMDD or empty")
+    accession_number: str
+    patient_identifier: str
+    patient_name: str
+    scanner: str
+    received_at: datetime | None = Field(description="The study's last image")
+    found_at: datetime | None
+    caveats: list[str] = Field(description="Why the numbering of the study's levels is uncertain")
+    review: ReviewModel | None
+    bundle: BundleModel | None
+    notice: str
+
+
+class FindingsPageModel(_Model):
+    """A page of findings."""
+
+    rows: list[StudyFindingModel]
+    next_after: str | None
+
+
 class DeliveryModel(_Model):
+    """What became of a report at a destination."""
+
     job: int
     destination: str
     sop_instance_uid: str
     revision: int
     state: JobState
-    status: str | None
+    status: str | None = Field(description="The peer's: `0000`, `200`")
     attempts: int
     last_error: str | None
     delivered_at: datetime | None
 
 
 class StudyDetailModel(_Model):
-    """A study with everything that is known of it."""
+    """Everything that is known of a study."""
 
     study: StudyModel
     reason: str | None
     findings: list[FindingModel]
     reviews: list[ReviewModel]
-    caveats: list[str]
-    choices: list[str]
-    quarantined: dict[str, int]
+    caveats: list[str] = Field(description="Why the numbering of the levels is uncertain")
+    doubts: list[str] = _renamed("caveats")
+    choices: list[str] = Field(description="How the study was read")
+    quarantined: dict[str, int] = Field(description="Images kept but not read, by the reason")
+    set_aside: dict[str, int] = _renamed("quarantined")
     deliveries: list[DeliveryModel]
 
 
 class JobModel(_Model):
+    """A job; nothing of the patient."""
+
     job: int
     kind: JobKind
     study_instance_uid: str
@@ -163,6 +195,8 @@ class JobModel(_Model):
 
 
 class ReviewRequest(BaseModel):
+    """A reader's review of a finding."""
+
     model_config = ConfigDict(extra="forbid")
 
     severity: Severity
@@ -170,16 +204,18 @@ class ReviewRequest(BaseModel):
 
 
 class ReadRequest(BaseModel):
+    """Whether a study has been read."""
+
     model_config = ConfigDict(extra="forbid")
 
     read: bool = True
     last_received_at: Annotated[datetime, Moment] | None = Field(
-        None, description="As you saw it; if images came since: 409"
+        None, description="As you saw it; 409 where images were received since"
     )
 
 
 class Done(BaseModel):
-    """What was asked for is done."""
+    """The request was carried out."""
 
     done: bool = True
 
@@ -190,9 +226,8 @@ def studies_model(page: StudyPage) -> StudiesModel:
 
 
 def study_model(row: WorklistRow) -> StudyModel:
-    """A study with the notices that stand on every output."""
+    """A study as the worklist shows it."""
     own = {name: getattr(row, name) for name in StudyModel.model_fields if hasattr(row, name)}
-    notices = row.bundle.trained_on.notices if row.bundle else (RESEARCH_USE_ONLY, LOW_RANK_NOTICE)
     return StudyModel(
         **own
         | {
@@ -201,7 +236,7 @@ def study_model(row: WorklistRow) -> StudyModel:
             "moderate": _keys(row.moderate),
             "flags": list(row.flags),
             "bundle": BundleModel.model_validate(row.bundle) if row.bundle else None,
-            "notice": ". ".join(notices),
+            "notice": notice(row.bundle),
         }
     )
 
@@ -210,34 +245,55 @@ def _keys(keys: Sequence[FindingKey]) -> list[KeyModel]:
     return [KeyModel.model_validate(key) for key in keys]
 
 
-def finding_values(finding: Finding) -> dict[str, Any]:
-    """What ``FindingModel`` has besides the row\'s number."""
-    probabilities = finding.probabilities
+def finding_model(row: StudyFinding) -> FindingModel:
+    """A finding by itself."""
+    return FindingModel(**_finding_values(row))
+
+
+def findings_model(page: FindingsPage) -> FindingsPageModel:
+    """A page of findings across studies."""
+    rows = [study_finding_model(row) for row in page.rows]
+    return FindingsPageModel(rows=rows, next_after=page.next_after)
+
+
+def study_finding_model(row: StudyFinding) -> StudyFindingModel:
+    """A finding with the study it belongs to."""
+    study = row.study
+    return StudyFindingModel(
+        **_finding_values(row),
+        study_instance_uid=study.study_instance_uid,
+        study_date=study.study_date,
+        accession_number=study.accession_number,
+        patient_identifier=study.patient_identifier,
+        patient_name=study.patient_name,
+        scanner=study.scanner,
+        received_at=study.received_at,
+        found_at=row.found_at,
+        caveats=list(row.caveats),
+        review=ReviewModel.model_validate(row.review) if row.review else None,
+        bundle=BundleModel.model_validate(row.bundle) if row.bundle else None,
+        notice=notice(row.bundle),
+    )
+
+
+def _finding_values(row: StudyFinding) -> dict[str, Any]:
+    finding, point = row.finding, None
+    if finding.point is not None:
+        point = ImagePointModel.model_validate(finding.point)
+    probabilities = None
+    if finding.probabilities is not None:
+        normal_mild, moderate, severe = finding.probabilities
+        probabilities = ProbabilitiesModel(
+            normal_mild=normal_mild, moderate=moderate, severe=severe
+        )
     return {
+        "finding_id": row.finding_id,
         "condition": finding.condition,
         "level": finding.level,
         "severity": finding.severity,
-        "probabilities": ProbabilitiesModel(
-            normal_mild=probabilities[0], moderate=probabilities[1], severe=probabilities[2]
-        )
-        if probabilities
-        else None,
+        "probabilities": probabilities,
         "shows": finding.shows,
         "reason": finding.reason,
-        "place": ImagePointModel.model_validate(finding.point) if finding.point else None,
+        "point": point,
+        "place": point,
     }
-
-
-def found_model(row: FoundRow) -> FoundModel:
-    """A finding with the study it belongs to."""
-    return FoundModel(
-        finding_id=row.finding_id,
-        study_instance_uid=row.study_instance_uid,
-        accession_number=row.accession_number,
-        patient_identifier=row.patient_identifier,
-        scanner=row.scanner,
-        found_at=row.found_at,
-        bundle=BundleModel.model_validate(row.bundle),
-        notice=". ".join(row.bundle.trained_on.notices),
-        **finding_values(row.finding),
-    )

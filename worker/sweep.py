@@ -15,7 +15,7 @@ from db.context import SiteContext
 from db.job_lifecycle import Claimed
 from db.models import JobKind
 from db.previews import ClaimedPreview
-from db.read_models import study_queries
+from db.read_models import statistics
 from lumbar.errors import Transient
 from worker import maintenance
 
@@ -79,7 +79,7 @@ def run(site: SiteContext, notifier: Notifier, stop: Event) -> None:
         try:
             if not started:
                 with site.database.reading() as session:
-                    log.info("sweep.started", **_in_flight(study_queries.in_flight(session)))
+                    log.info("sweep.started", **_in_flight(statistics.in_flight(session)))
                 started = True
             counts = sweep(site, notifier)
             if not resumed:
@@ -91,7 +91,7 @@ def run(site: SiteContext, notifier: Notifier, stop: Event) -> None:
             log.exception("sweep.fault")
 
 
-def _in_flight(in_flight: study_queries.InFlight) -> dict[str, int]:
+def _in_flight(in_flight: statistics.InFlight) -> dict[str, int]:
     return (
         {f"studies_{state}": count for state, count in in_flight.studies.items()}
         | {f"jobs_{kind}_{state}": count for (kind, state), count in in_flight.jobs.items()}

@@ -1,4 +1,4 @@
-"""Figures for monitoring: of the database as it stands, and of the last hour. Never of a patient."""
+"""Figures for monitoring: of the database as it is, and of the last hour. Never of a patient."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from sqlalchemy import func, literal, select, text
 from sqlalchemy.orm import Session
 
 from db.models import (
+    ACTIVE_STUDY_STATES,
     Delivery,
     Instance,
     Job,
@@ -19,102 +20,99 @@ from db.models import (
     Study,
     StudyState,
 )
-from db.read_models.study_queries import NOT_WELL, UNFINISHED
+from db.read_models.statistics import active_studies, open_jobs
 from db.types import db_now
 
 HOUR = timedelta(hours=1)
-MAX_STUDIES = 2000  # of the last hour that times are told of
+MAX_STUDIES = 2000  # of the last hour whose times are measured
 
 
 @dataclass(frozen=True)
 class Figures:
     """Counts, ages and times in seconds."""
 
-    studies: dict[StudyState, int]  # in flight, and what ended in the last hour, by state
-    jobs: dict[tuple[JobKind, JobState], int]
-    queue_age_s: dict[JobKind, float]
+    studies: dict[StudyState, int]  # active ones, by state
+    jobs: dict[tuple[JobKind, JobState], int]  # open ones
+    queue_age_s: dict[JobKind, float]  # of the oldest job that is due; 0 where none is
     last_hour: dict[str, int]
-    stages_s: dict[tuple[str, str], float]  # stage and quantile: 0.5, 0.95
+    stages_s: dict[tuple[str, str], float]  # by stage and quantile (0.5, 0.95)
 
 
 def ping(session: Session) -> None:
-    """Raises DatabaseUnavailable where the database does not answer."""
+    """Asks for an answer; without one, the session's transaction ends in DatabaseUnavailable."""
     session.execute(text("SELECT 1"))
 
 
 def figures(session: Session) -> Figures:
-    """A few questions, each of an index.
+    """The present figures, each read from an index.
 
-    The clock is read first: PostgreSQL searches no index for what may change within the statement.
+    The clock is read first: PostgreSQL searches no index for a value that may change within the
+    statement.
     """
     now = session.scalars(select(db_now())).one()
-    since = now - HOUR
-    by_state = (
-        select(Study.state, func.count()).where(Study.state.in_(UNFINISHED)).group_by(Study.state)
+    return Figures(
+        studies=dict.fromkeys(ACTIVE_STUDY_STATES, 0) | active_studies(session),
+        jobs=open_jobs(session),
+        queue_age_s=_queue_ages(session),
+        last_hour=_last_hour(session, now),
+        stages_s=_stages(session, now - HOUR),
     )
+
+
+def _queue_ages(session: Session) -> dict[JobKind, float]:
+    """How long the oldest due job of each kind has been due, in seconds; 0 where none is due."""
+    jobs = (
+        select(Job.kind, func.min(Job.run_after), db_now())
+        .where(Job.state == JobState.PENDING, Job.run_after <= db_now())
+        .group_by(Job.kind)
+    )
+    uploads = select(literal(JobKind.PREVIEW), func.min(Preview.uploaded_at), db_now()).where(
+        Preview.state == JobState.PENDING
+    )
+    ages = dict.fromkeys(JobKind, 0.0)
+    for statement in (jobs, uploads):
+        for kind, oldest, now in session.execute(statement):
+            if oldest is not None:
+                ages[kind] = max(0.0, (now - oldest).total_seconds())
+    return ages
+
+
+def _last_hour(session: Session, now: datetime) -> dict[str, int]:
+    """Instances received, reports delivered, and studies that ended, by state."""
+    since = now - HOUR
+    received = select(func.count()).where(Instance.received_at > since)
+    delivered = select(func.count()).where(Delivery.delivered_at > since)
     ended = (
         select(Study.state, func.count())
         .where(Study.last_received_at > now - 24 * HOUR, Study.ended_at > since)
         .group_by(Study.state)
     )
-    jobs = (
-        select(Job.kind, Job.state, func.count())
-        .where(Job.state.in_(NOT_WELL))
-        .group_by(Job.kind, Job.state)
-    )
-    previews = (
-        select(Preview.state, func.count())
-        .where(Preview.state.in_(NOT_WELL))
-        .group_by(Preview.state)
-    )
-    oldest = (
-        select(Job.kind, func.min(Job.run_after), db_now())
-        .where(Job.state == JobState.PENDING, Job.run_after <= db_now())
-        .group_by(Job.kind)
-    )
-    oldest_upload = select(literal(JobKind.PREVIEW), func.min(Preview.uploaded_at), db_now()).where(
-        Preview.state == JobState.PENDING
-    )
-    received = select(func.count()).where(Instance.received_at > since)
-    delivered = select(func.count()).where(Delivery.delivered_at > since)
-    return Figures(
-        studies=dict.fromkeys(UNFINISHED, 0) | {s: n for s, n in session.execute(by_state)},  # noqa: C416
-        jobs={(kind, state): count for kind, state, count in session.execute(jobs)}
-        | {(JobKind.PREVIEW, state): count for state, count in session.execute(previews)},
-        queue_age_s=dict.fromkeys(JobKind, 0.0)
-        | {
-            kind: max(0.0, (now - first).total_seconds())
-            for question in (oldest, oldest_upload)
-            for kind, first, now in session.execute(question)
-            if first is not None
-        },
-        last_hour={
-            "instances_received": session.scalar(received) or 0,
-            "reports_delivered": session.scalar(delivered) or 0,
-            **{f"studies_{state}": count for state, count in session.execute(ended)},
-        },
-        stages_s=_stages(session, since),
-    )
+    return {
+        "instances_received": session.scalar(received) or 0,
+        "reports_delivered": session.scalar(delivered) or 0,
+        **{f"studies_{state}": count for state, count in session.execute(ended)},
+    }
 
 
 def _stages(session: Session, since: datetime) -> dict[tuple[str, str], float]:
-    """From the last image to the report in the PACS, and its parts, of reports delivered in the last hour."""
-    asked = (
+    """Seconds from the last image to the delivery, and its parts, of reports delivered since."""
+    statement = (
         select(Study.last_received_at, ReportRow.created_at, Delivery.delivered_at)
         .join(ReportRow, ReportRow.id == Delivery.report_id)
         .join(Study, Study.id == ReportRow.study_id)
         .where(Delivery.delivered_at > since, ReportRow.revision == Study.revision)
         .limit(MAX_STUDIES)
     )
-    rows = session.execute(asked).all()
-    told: dict[tuple[str, str], float] = {}
-    for stage, values in {
-        "last_image_to_result": [(made - last).total_seconds() for last, made, _ in rows],
-        "result_to_delivery": [(there - made).total_seconds() for _, made, there in rows],
-        "last_image_to_delivery": [(there - last).total_seconds() for last, _, there in rows],
-    }.items():
-        told |= {(stage, name): value for name, value in _quantiles(values).items()}
-    return told
+    times = session.execute(statement).all()
+    seconds = {
+        "last_image_to_result": [(made - last).total_seconds() for last, made, _ in times],
+        "result_to_delivery": [(there - made).total_seconds() for _, made, there in times],
+        "last_image_to_delivery": [(there - last).total_seconds() for last, _, there in times],
+    }
+    stages: dict[tuple[str, str], float] = {}
+    for stage, values in seconds.items():
+        stages |= {(stage, name): value for name, value in _quantiles(values).items()}
+    return stages
 
 
 def _quantiles(values: Sequence[float]) -> dict[str, float]:

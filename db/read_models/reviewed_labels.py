@@ -1,12 +1,13 @@
-"""What readers said, as labels to learn from: the tables of the RSNA 2024 layout, and which files belong to them.
+"""Reviews as labels for training: the tables of the RSNA 2024 layout, and the images they name.
 
-A finding that nobody has reviewed has no label: the networks' own word must not teach them. Of several reviews the last
-counts, whichever revision it was of. Studies and series are named by their UIDs; the files are the patients' own.
+A finding that nobody has reviewed has no label: networks must not be trained on their own results.
+Of several reviews the last counts, whichever revision it was of. Studies and series are named by
+their UIDs; the images are the patients' own.
 """
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
@@ -25,73 +26,78 @@ IMAGES = "train_images"
 
 @dataclass(frozen=True)
 class Labels:
-    """``tables``: each file's name and text. ``images``: path in the layout → file in the store, while it is held."""
+    """What was reviewed, in the RSNA layout."""
 
-    tables: dict[str, str]
-    images: dict[str, str]
+    tables: dict[str, str]  # each file's text, by its name
+    images: dict[str, str]  # file in the store, by path in the layout; of images that are there
     studies: int
     findings: int
 
 
+@dataclass(frozen=True)
+class _Reviewed:
+    """A finding, and the severity that its last review gives it."""
+
+    study_instance_uid: str
+    finding: FindingRow
+    severity: Severity
+
+    @property
+    def key(self) -> FindingKey:
+        return FindingKey(self.finding.condition, self.finding.level)
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image in the layout."""
+
+    series: str  # Series Instance UID
+    number: int  # within the series, from 1
+    file: str | None  # in the store; None once retention removed it
+
+
 def labels(session: Session) -> Labels:
     """Everything that was reviewed."""
-    newest = select(func.max(Review.id)).join(FindingRow, FindingRow.id == Review.finding_id)
-    newest = newest.group_by(FindingRow.study_id, FindingRow.condition, FindingRow.level)
-    asked = (
-        select(Study.study_instance_uid, Study.id, Review.severity, FindingRow)
+    reviewed = _last_reviews(session)
+    study_ids = {row.study_instance_uid: row.finding.study_id for row in reviewed}
+    images = {uid: _images(session, study_id) for uid, study_id in study_ids.items()}
+    severities: dict[str, dict[FindingKey, Severity]] = {}
+    for row in reviewed:
+        severities.setdefault(row.study_instance_uid, {})[row.key] = row.severity
+    tables = {LABELS: _label_table(severities)} | _location_tables(reviewed, images)
+    files = {
+        f"{IMAGES}/{uid}/{image.series}/{image.number}.dcm": image.file
+        for uid, of_study in images.items()
+        for image in of_study.values()
+        if image.file is not None
+    }
+    return Labels(tables, files, len(severities), sum(map(len, severities.values())))
+
+
+def _last_reviews(session: Session) -> list[_Reviewed]:
+    """Of each finding, across its study's revisions, the last review; study by study."""
+    newest = (
+        select(func.max(Review.id))
+        .join(FindingRow, FindingRow.id == Review.finding_id)
+        .group_by(FindingRow.study_id, FindingRow.condition, FindingRow.level)
+    )
+    statement = (
+        select(Study.study_instance_uid, FindingRow, Review.severity)
         .join(FindingRow, FindingRow.id == Review.finding_id)
         .join(Study, Study.id == FindingRow.study_id)
         .where(Review.id.in_(newest))
         .order_by(Study.id, FindingRow.id)
     )
-    severities: dict[str, dict[FindingKey, Severity]] = {}
-    described: dict[tuple[str, str], str] = {}
-    marked: list[tuple[object, ...]] = []
-    images: dict[str, str] = {}
-    held: dict[int, dict[str, tuple[str, str]]] = {}
-    for uid, study_id, severity, finding in session.execute(asked):
-        key = FindingKey(finding.condition, finding.level)
-        severities.setdefault(uid, {})[key] = severity
-        if study_id not in held:
-            held[study_id] = _numbered(session, study_id)
-            images |= {
-                f"{IMAGES}/{uid}/{place}.dcm": file
-                for place, file in held[study_id].values()
-                if file
-            }
-        place, _ = held[study_id].get(finding.sop_instance_uid or "", ("", ""))
-        if not place or finding.frame is not None:
-            continue  # the layout has single-frame images only
-        series, number = place.split("/")
-        described[uid, series] = key.condition.role.label
-        condition = key.condition.value.replace("_", " ").title()
-        marked.append(
-            (uid, series, number, condition, key.level.label, finding.column, finding.row)
-        )
-    columns = [key.row_id("")[1:] for key in ALL_FINDINGS]
-    grades = [
-        (uid, *(own[key].label if key in own else "" for key in ALL_FINDINGS))
-        for uid, own in severities.items()
-    ]
-    tables = {
-        LABELS: _table(("study_id", *columns), grades),
-        DESCRIPTIONS: _table(
-            ("study_id", "series_id", "series_description"),
-            [(*of, role) for of, role in sorted(described.items())],
-        ),
-        COORDINATES: _table(
-            ("study_id", "series_id", "instance_number", "condition", "level", "x", "y"), marked
-        ),
-    }
-    return Labels(tables, images, len(severities), sum(map(len, severities.values())))
+    return [_Reviewed(*row) for row in session.execute(statement)]
 
 
-def _numbered(session: Session, study_id: int) -> dict[str, tuple[str, str]]:
-    """By SOP Instance UID: ``<series>/<number>``, and the file in the store, empty where it was removed.
+def _images(session: Session, study_id: int) -> dict[str, _Image]:
+    """A study's images by SOP Instance UID.
 
-    Numbers are ours, in the order of the UIDs: a scanner's InstanceNumber need not be unique in a series.
+    The numbers are given here, in the order of the UIDs: a scanner's InstanceNumber need not be
+    unique within a series.
     """
-    asked = (
+    statement = (
         select(
             Series.series_instance_uid,
             Instance.sop_instance_uid,
@@ -102,12 +108,50 @@ def _numbered(session: Session, study_id: int) -> dict[str, tuple[str, str]]:
         .where(Series.study_id == study_id, Instance.quarantined.is_(None))
         .order_by(Series.series_instance_uid, Instance.sop_instance_uid)
     )
-    places: dict[str, tuple[str, str]] = {}
+    images: dict[str, _Image] = {}
     counts: dict[str, int] = {}
-    for series, instance, file, removed_at in session.execute(asked):
+    for series, instance, file, removed_at in session.execute(statement):
         counts[series] = counts.get(series, 0) + 1
-        places[instance] = (f"{series}/{counts[series]}", "" if removed_at else file)
-    return places
+        images[instance] = _Image(series, counts[series], None if removed_at else file)
+    return images
+
+
+def _label_table(severities: Mapping[str, Mapping[FindingKey, Severity]]) -> str:
+    """A row per study, a column per finding; empty where it was not reviewed."""
+    columns = [key.row_id("")[1:] for key in ALL_FINDINGS]
+    rows = []
+    for uid, of_study in severities.items():
+        labels_of_study = [of_study[key].label if key in of_study else "" for key in ALL_FINDINGS]
+        rows.append((uid, *labels_of_study))
+    return _table(("study_id", *columns), rows)
+
+
+def _location_tables(
+    reviewed: Iterable[_Reviewed], images: Mapping[str, Mapping[str, _Image]]
+) -> dict[str, str]:
+    """What each series was read for, and at which points; of single-frame images alone."""
+    descriptions: dict[tuple[str, str], str] = {}
+    coordinates: list[Sequence[object]] = []
+    for row in reviewed:
+        uid, finding, key = row.study_instance_uid, row.finding, row.key
+        image = images[uid].get(finding.sop_instance_uid or "")
+        if image is None or finding.frame is not None:
+            continue
+        descriptions[uid, image.series] = key.condition.role.label
+        condition, level = key.condition.value.replace("_", " ").title(), key.level.label
+        coordinates.append(
+            (uid, image.series, image.number, condition, level, finding.column, finding.row)
+        )
+    return {
+        DESCRIPTIONS: _table(
+            ("study_id", "series_id", "series_description"),
+            [(*series, role) for series, role in sorted(descriptions.items())],
+        ),
+        COORDINATES: _table(
+            ("study_id", "series_id", "instance_number", "condition", "level", "x", "y"),
+            coordinates,
+        ),
+    }
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

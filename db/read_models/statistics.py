@@ -1,33 +1,52 @@
-"""Figures over many studies: what is in flight, which scanners and weights there are, weeks, the audit trail."""
+"""Figures over many studies: what is in flight, the scanners and weights there are, the weeks."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from math import ceil
 from typing import Any
 
-from sqlalchemy import Select, func, literal, select
+from sqlalchemy import ColumnElement, Select, func, literal, select
 from sqlalchemy.orm import Session
 
-from db.models import AuditEvent, Bundle, FindingRow, Review, Study, Tombstone
-from db.read_models.study_queries import InFlight, in_flight
-from lumbar.errors import NotFound
+from db.models import (
+    ACTIVE_STUDY_STATES,
+    OPEN_JOB_STATES,
+    Bundle,
+    FindingRow,
+    Job,
+    JobKind,
+    JobState,
+    Preview,
+    Review,
+    Study,
+    StudyState,
+)
+from db.types import db_now
 from lumbar.spine.anatomy import Severity
-
-__all__ = ["InFlight", "in_flight"]
 
 MAX_SCANNERS = 200
 WEEKS = 26
-MAX_STUDIES = 300  # of a week, whose findings are counted; where more came, those of every second, third, … are
+# Of a week, whose findings are counted; of more, those of every second, third, … study are
+MAX_STUDIES = 300
+
+
+@dataclass(frozen=True)
+class InFlight:
+    """How many studies, jobs and previews have not ended (well), by state."""
+
+    studies: dict[StudyState, int]
+    jobs: dict[tuple[JobKind, JobState], int]
+    leases_expired: int  # that no sweep has recovered yet
 
 
 @dataclass
 class Week:
-    """Findings by severity of the studies that came in a week, and what readers said of them. ``first`` is a Monday.
+    """A week's studies: the severities of their findings, and how often reviews agreed with them.
 
-    Counted are the findings of every ``every``-th of its ``studies``; the reviews are counted all.
+    Findings are counted of every ``every``-th of the ``studies``; reviews are counted of all.
     """
 
-    first: date
+    first: date  # a Monday (UTC)
     studies: int = 0
     every: int = 1
     counts: dict[Severity, int] = field(default_factory=lambda: dict.fromkeys(Severity, 0))
@@ -39,40 +58,70 @@ class Week:
         return sum(self.counts.values())
 
 
-@dataclass(frozen=True)
-class AuditRow:
-    """A line of the audit trail; ``study`` is the UID where the study is still there."""
+def in_flight(session: Session) -> InFlight:
+    """What a sweep finds at its start."""
+    expired = [
+        select(func.count()).where(
+            table.state == JobState.RUNNING, table.lease_expires_at < db_now()
+        )
+        for table in (Job, Preview)
+    ]
+    return InFlight(
+        studies=active_studies(session),
+        jobs=open_jobs(session),
+        leases_expired=sum(session.scalar(statement) or 0 for statement in expired),
+    )
 
-    id: int
-    happened_at: datetime
-    event: str
-    actor: str
-    study: str | None
-    detail: str
+
+def active_studies(session: Session) -> dict[StudyState, int]:
+    """How many studies are in each of ``ACTIVE_STUDY_STATES``; only of states that some are in."""
+    statement = (
+        select(Study.state, func.count())
+        .where(Study.state.in_(ACTIVE_STUDY_STATES))
+        .group_by(Study.state)
+    )
+    return {state: count for state, count in session.execute(statement)}  # noqa: C416
+
+
+def open_jobs(session: Session) -> dict[tuple[JobKind, JobState], int]:
+    """How many jobs and previews are in each of ``OPEN_JOB_STATES``; only where there are some."""
+    jobs = (
+        select(Job.kind, Job.state, func.count())
+        .where(Job.state.in_(OPEN_JOB_STATES))
+        .group_by(Job.kind, Job.state)
+    )
+    previews = (
+        select(Preview.state, func.count())
+        .where(Preview.state.in_(OPEN_JOB_STATES))
+        .group_by(Preview.state)
+    )
+    return {(kind, state): count for kind, state, count in session.execute(jobs)} | {
+        (JobKind.PREVIEW, state): count for state, count in session.execute(previews)
+    }
 
 
 def scanners(session: Session) -> list[str]:
-    """Those that studies came from, by name: one index look-up each, however many studies there are."""
+    """Those that studies came from, by name: an index look-up for each, however many studies."""
     names: list[str] = []
     last = ""
     while len(names) < MAX_SCANNERS:
-        found = session.scalar(select(func.min(Study.scanner)).where(Study.scanner > last))
-        if found is None:
+        name = session.scalar(select(func.min(Study.scanner)).where(Study.scanner > last))
+        if name is None:
             break
-        names.append(found)
-        last = found
+        names.append(name)
+        last = name
     return names
 
 
-def count_rows(session: Session, asked: Select[Any], most: int) -> int:
-    """How many rows a question has, counted to ``most``."""
-    some = (
-        asked.with_only_columns(literal(1), maintain_column_froms=True)
+def count_rows(session: Session, statement: Select[Any], limit: int) -> int:
+    """How many rows a statement has, counted no further than ``limit``."""
+    rows = (
+        statement.with_only_columns(literal(1), maintain_column_froms=True)
         .order_by(None)
-        .limit(most)
+        .limit(limit)
         .subquery()
     )
-    return session.scalar(select(func.count()).select_from(some)) or 0
+    return session.scalar(select(func.count()).select_from(rows)) or 0
 
 
 def bundles(session: Session) -> list[Bundle]:
@@ -87,89 +136,73 @@ def by_week(
     bundle_id: int | None = None,
     now: datetime | None = None,
 ) -> list[Week]:
-    """The last half year, the oldest week first; of one scanner or all, by one bundle's weights or any."""
+    """The last half year, the oldest week first; of one scanner or all, of one bundle or all."""
     now = now or datetime.now(UTC)
     monday = now.date() - timedelta(days=now.weekday())
-    weeks = {
-        first: Week(first)
-        for first in (monday - timedelta(weeks=ago) for ago in reversed(range(WEEKS)))
-    }
+    weeks = [Week(monday - timedelta(weeks=ago)) for ago in reversed(range(WEEKS))]
     of_scanner = [Study.scanner == scanner] if scanner else []
     of_bundle = [FindingRow.bundle_id == bundle_id] if bundle_id is not None else []
-    for week in weeks.values():
-        begins = datetime.combine(week.first, time(), UTC)
-        came = (
-            Study.last_received_at >= begins,
-            Study.last_received_at < begins + timedelta(weeks=1),
-            *of_scanner,
-        )
-        week.studies = session.scalar(select(func.count()).select_from(Study).where(*came)) or 0
-        week.every = max(1, ceil(week.studies / MAX_STUDIES))
-        asked = (
-            select(FindingRow.severity, func.count())
-            .join(Study, Study.id == FindingRow.study_id)
-            .where(*came, Study.id % week.every == 0, *of_bundle)
-            .where(FindingRow.superseded.is_(False), FindingRow.severity.is_not(None))
-            .group_by(FindingRow.severity)
-        )
-        week.counts |= {
-            severity: count for severity, count in session.execute(asked) if severity is not None
-        }
-    begins = datetime.combine(min(weeks), time(), UTC)
-    reviews = (
+    for week in weeks:
+        _count_findings(session, week, of_scanner, of_bundle)
+    _count_reviews(session, weeks, [*of_scanner, *of_bundle])
+    return weeks
+
+
+def _count_findings(
+    session: Session,
+    week: Week,
+    of_scanner: list[ColumnElement[bool]],
+    of_bundle: list[ColumnElement[bool]],
+) -> None:
+    begin = _midnight(week.first)
+    received = (
+        Study.last_received_at >= begin,
+        Study.last_received_at < begin + timedelta(weeks=1),
+        *of_scanner,
+    )
+    week.studies = session.scalar(select(func.count()).select_from(Study).where(*received)) or 0
+    week.every = max(1, ceil(week.studies / MAX_STUDIES))
+    statement = (
+        select(FindingRow.severity, func.count())
+        .join(Study, Study.id == FindingRow.study_id)
+        .where(*received, Study.id % week.every == 0, *of_bundle)
+        .where(FindingRow.superseded.is_(False), FindingRow.severity.is_not(None))
+        .group_by(FindingRow.severity)
+    )
+    week.counts |= {
+        severity: count for severity, count in session.execute(statement) if severity is not None
+    }
+
+
+def _count_reviews(
+    session: Session, weeks: list[Week], narrowed: list[ColumnElement[bool]]
+) -> None:
+    """Of each finding, the last review counts."""
+    begin = _midnight(weeks[0].first)
+    statement = (
         select(FindingRow.id, Study.last_received_at, FindingRow.severity == Review.severity)
         .select_from(Review)
         .join(FindingRow, FindingRow.id == Review.finding_id)
         .join(Study, Study.id == FindingRow.study_id)
         .where(
-            Review.reviewed_at >= begins, Study.last_received_at >= begins, *of_scanner, *of_bundle
-        )
-        .where(
-            Study.last_received_at < begins + timedelta(weeks=WEEKS),
+            Review.reviewed_at >= begin,
+            Study.last_received_at >= begin,
+            Study.last_received_at < begin + timedelta(weeks=WEEKS),
             FindingRow.severity.is_not(None),
+            *narrowed,
         )
         .order_by(Review.id)
     )
-    said = {
-        finding_id: (came_at.date(), agrees)
-        for finding_id, came_at, agrees in session.execute(reviews)
+    last = {
+        finding_id: (received_at.date(), agrees)
+        for finding_id, received_at, agrees in session.execute(statement)
     }
-    for day, agrees in said.values():  # the last word on each finding
-        reviewed = weeks[day - timedelta(days=day.weekday())]
-        reviewed.reviewed += 1
-        reviewed.agreed += bool(agrees)
-    return list(weeks.values())
+    by_monday = {week.first: week for week in weeks}
+    for day, agrees in last.values():
+        week = by_monday[day - timedelta(days=day.weekday())]
+        week.reviewed += 1
+        week.agreed += bool(agrees)
 
 
-def audit_trail(
-    session: Session, *, event: str, actor: str, study: str, limit: int, after: int | None = None
-) -> tuple[list[AuditRow], int | None]:
-    """The newest first, and the number after which more stand. Raises NotFound: no study has, or had, the UID."""
-    asked = select(AuditEvent, Study.study_instance_uid).outerjoin(
-        Study, Study.id == AuditEvent.study_id
-    )
-    if event:
-        asked = asked.where(AuditEvent.event == event)
-    if actor:
-        asked = asked.where(AuditEvent.actor == actor)
-    if study:
-        here = select(Study.id).where(Study.study_instance_uid == study)
-        deleted = select(Tombstone.study_id).where(Tombstone.study_instance_uid == study)
-        ids = [*session.scalars(here), *session.scalars(deleted)]
-        if not ids:
-            raise NotFound("no study has this UID, or had it")
-        asked = asked.where(AuditEvent.study_id.in_(ids))
-    if after is not None:
-        asked = asked.where(AuditEvent.id < after)
-    rows = [
-        AuditRow(
-            id=row.id,
-            happened_at=row.happened_at,
-            event=row.event,
-            actor=row.actor,
-            study=uid,
-            detail=", ".join(f"{name} {value}" for name, value in row.detail.items()),
-        )
-        for row, uid in session.execute(asked.order_by(AuditEvent.id.desc()).limit(limit + 1))
-    ]
-    return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)

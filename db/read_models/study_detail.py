@@ -1,4 +1,4 @@
-"""All that is known of one study, for the page and the API that show it."""
+"""Everything that is known of one study, for its page and the API."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,30 +7,21 @@ from itertools import pairwise
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db import reviews, studies
+from db import studies
 from db.models import FindingRow, ReportRow, Study
 from db.read_models import study_queries
 from db.read_models.study_queries import DeliveryRow, HowRead
-from db.read_models.worklist import Ranking, WorklistRow, row_of
-from db.reviews import LatestReview
+from db.read_models.worklist import row_of
+from db.read_models.worklist_rows import Ranking, WorklistRow
+from lumbar.reports.finding_records import StudyFinding
 from lumbar.spine.anatomy import FindingKey, Severity
-from lumbar.spine.findings import Finding
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One of the 25 findings; ``finding_id`` is None where the study ended without any, ``said`` the last review."""
-
-    finding: Finding
-    finding_id: int | None
-    said: LatestReview | None
 
 
 @dataclass(frozen=True)
 class Change:
-    """A finding whose severity another revision's is not; None: not assessed."""
+    """A finding whose severity changed from one revision to the next; None: not assessed."""
 
-    revision: int
+    revision: int  # the later one
     key: FindingKey
     before: Severity | None
     after: Severity | None
@@ -38,7 +29,7 @@ class Change:
 
 @dataclass(frozen=True)
 class StoredReport:
-    """A stored Structured ReportRow."""
+    """A Structured Report in the store."""
 
     revision: int
     sop_instance_uid: str
@@ -55,29 +46,28 @@ class StudyDetail:
     first_received_at: datetime
     ended_at: datetime | None
     images_removed_at: datetime | None
-    cells: tuple[Cell, ...]
+    findings: tuple[StudyFinding, ...]  # 25, or none while a revision is under way
     read: HowRead
-    quarantined: dict[str, int]
+    quarantined: dict[str, int]  # images, by the reason
     deliveries: tuple[DeliveryRow, ...]
     reports: tuple[StoredReport, ...]
     changes: tuple[Change, ...]
 
 
 def study_detail(session: Session, study_instance_uid: str, ranking: Ranking) -> StudyDetail:
-    """Raises NotFound where no such study was received."""
+    """Everything of the study with this UID.
+
+    Raises:
+        NotFound: no such study was received.
+    """
     study = studies.find(session, study_instance_uid)
-    said, ids = reviews.latest_reviews(session, [study.id]), reviews.finding_ids(session, study.id)
-    rows = study_queries.findings(session, study_instance_uid=study_instance_uid)
     return StudyDetail(
         study=row_of(session, study, ranking),
         reason=study.reason,
         first_received_at=study.first_received_at,
         ended_at=study.ended_at,
         images_removed_at=study.images_removed_at,
-        cells=tuple(
-            Cell(row.finding, ids.get(row.finding.key), said.get(ids.get(row.finding.key, -1)))
-            for row in rows
-        ),
+        findings=tuple(study_queries.findings(session, study)),
         read=study_queries.how_read(session, study.id),
         quarantined=study_queries.quarantined(session, study.id),
         deliveries=tuple(study_queries.deliveries(session, study.id)),
@@ -87,25 +77,24 @@ def study_detail(session: Session, study_instance_uid: str, ranking: Ranking) ->
 
 
 def _reports(session: Session, study: Study) -> tuple[StoredReport, ...]:
-    asked = select(ReportRow).where(ReportRow.study_id == study.id).order_by(ReportRow.id)
+    statement = select(ReportRow).where(ReportRow.study_id == study.id).order_by(ReportRow.id)
     return tuple(
         StoredReport(report.revision, report.sop_instance_uid, report.sha256, report.created_at)
-        for report in session.scalars(asked)
+        for report in session.scalars(statement)
     )
 
 
 def _changes(session: Session, study: Study) -> tuple[Change, ...]:
     """From each revision that has findings to the next one."""
-    asked = select(
+    statement = select(
         FindingRow.revision, FindingRow.condition, FindingRow.level, FindingRow.severity
     ).where(FindingRow.study_id == study.id)
-    of: dict[int, dict[FindingKey, Severity | None]] = {}
-    for revision, condition, level, severity in session.execute(asked):
-        of.setdefault(revision, {})[FindingKey(condition, level)] = severity
-    order = sorted(of)
+    severities: dict[int, dict[FindingKey, Severity | None]] = {}
+    for revision, condition, level, severity in session.execute(statement):
+        severities.setdefault(revision, {})[FindingKey(condition, level)] = severity
     return tuple(
-        Change(after, key, of[before].get(key), of[after][key])
-        for before, after in pairwise(order)
-        for key in sorted(of[after])
-        if of[before].get(key) != of[after][key]
+        Change(after, key, severities[before].get(key), severities[after][key])
+        for before, after in pairwise(sorted(severities))
+        for key in sorted(severities[after])
+        if severities[before].get(key) != severities[after][key]
     )

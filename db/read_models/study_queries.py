@@ -1,6 +1,5 @@
-"""The questions people ask of a study: what was found, how it was read, what became of it."""
+"""What is read of one study: its findings, how it was analysed, what became of its reports."""
 
-from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -18,115 +17,60 @@ from db.models import (
     Job,
     JobKind,
     JobState,
-    Preview,
     ReportRow,
+    Review,
     Series,
     Study,
-    StudyState,
 )
-from db.types import db_now
-from lumbar.spine.anatomy import ALL_FINDINGS, Condition, Level, Severity
+from lumbar.reports.finding_records import LatestReview, StudyFinding, StudyReference
+from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey
 from lumbar.spine.findings import Finding, ImagePoint
 from lumbar.spine.provenance import BundleIdentity
 
-ASKED_AT_ONCE = 500  # studies in one statement
-UNFINISHED = (StudyState.RECEIVING, StudyState.QUEUED, StudyState.ANALYSING)
-NOT_WELL = (JobState.PENDING, JobState.RUNNING, JobState.DEAD)
+MAX_IDS = 500  # in one statement
 
-
-@dataclass(frozen=True)
-class StudyFinding:
-    """One of a study's 25 findings; ``bundle`` is None where the study ended without any weights being asked.
-
-    ``caveats`` are the study's: for which nobody can vouch for the levels' names.
-    """
-
-    study_instance_uid: str
-    finding: Finding
-    bundle: BundleIdentity | None
-    caveats: tuple[str, ...] = ()
+# A study and one of its 25 findings. None: the study ended without findings, so that this one is
+# not assessed, for the study's reason.
+ListedFinding = tuple[Study, FindingKey, FindingRow | None]
 
 
 @dataclass(frozen=True)
 class HowRead:
-    """In words how a study's newest revision was read: what is in caveat, and what was chosen and refused and why."""
+    """In words, how a study's newest revision was read."""
 
-    caveats: tuple[str, ...]
-    choices: tuple[str, ...]
+    caveats: tuple[str, ...]  # why the numbering of the levels is uncertain
+    choices: tuple[str, ...]  # what was chosen and refused, and why
 
 
 @dataclass(frozen=True)
 class DeliveryRow:
-    """What became of a report at a destination; ``status`` is the peer's word, ``0000`` or ``200`` for instance."""
+    """What became of a report at a destination."""
 
     job: int
     destination: str
     sop_instance_uid: str
     revision: int
     state: JobState
-    status: str | None
+    status: str | None  # the peer's, for instance ``0000`` (DIMSE) or ``200`` (STOW-RS)
     attempts: int
     last_error: str | None
     delivered_at: datetime | None
 
 
-@dataclass(frozen=True)
-class InFlight:
-    """How many studies and jobs have not ended (well), by state, and how many leases ran out while nobody swept."""
+def findings(session: Session, study: Study) -> list[StudyFinding]:
+    """A study's 25 findings in force, in the order of the RSNA rows.
 
-    studies: dict[StudyState, int]
-    jobs: dict[tuple[JobKind, JobState], int]
-    leases_expired: int
-
-
-def findings(
-    session: Session,
-    *,
-    study_instance_uid: str | None = None,
-    severities: Collection[Severity] = (),
-    conditions: Collection[Condition] = (),
-    levels: Collection[Level] = (),
-    since: datetime | None = None,
-) -> list[StudyFinding]:
-    """The current findings of every study that has ended, 25 a study, narrowed by the filters that are given.
-
-    A study of which a later revision is on its way is left out: what is known of it is not final.
+    Where it ended without findings, they are 25 that are not assessed, for its reason. While a
+    revision is under way there are none: what is known of the study is not final.
     """
-    question = (
-        select(Study, FindingRow)
-        .outerjoin(FindingRow, (FindingRow.study_id == Study.id) & FindingRow.superseded.is_(False))
-        .where(Study.ended_at.is_not(None))
-        .order_by(Study.last_received_at, Study.id)
-    )
-    if study_instance_uid is not None:
-        question = question.where(Study.study_instance_uid == study_instance_uid)
-    if since is not None:
-        question = question.where(Study.last_received_at >= since)
-    if severities:
-        question = question.where(FindingRow.severity.in_(severities))
-    if conditions:
-        question = question.where(FindingRow.condition.in_(conditions) | FindingRow.id.is_(None))
-    if levels:
-        question = question.where(FindingRow.level.in_(levels) | FindingRow.id.is_(None))
-    found = session.execute(question).all()
-    caveats = caveats_of(session, {study.id for study, _ in found})
-    rows: dict[str, list[StudyFinding]] = defaultdict(list)
-    for study, finding in found:
-        uid, doubted = study.study_instance_uid, caveats.get(study.id, ())
-        if finding is None:
-            rows[uid] += [StudyFinding(uid, found, None, doubted) for found in _not_assessed(study)]
-        else:
-            rows[uid].append(
-                StudyFinding(uid, assembled(finding), identity_of(finding.bundle), doubted)
-            )
-    order = {key: place for place, key in enumerate(ALL_FINDINGS)}
-    return [
-        row
-        for of_study in rows.values()
-        for row in sorted(of_study, key=lambda row: order[row.finding.key])
-        if (not conditions or row.finding.condition in conditions)
-        and (not levels or row.finding.level in levels)
-    ]
+    if study.ended_at is None:
+        return []
+    in_force = session.scalars(
+        select(FindingRow).where(FindingRow.study_id == study.id, FindingRow.superseded.is_(False))
+    ).all()
+    rows: list[ListedFinding] = [(study, key_of(row), row) for row in in_force]
+    rows = rows or [(study, key, None) for key in ALL_FINDINGS]
+    return sorted(with_context(session, rows), key=rsna_order)
 
 
 def how_read(session: Session, study_id: int) -> HowRead:
@@ -177,35 +121,6 @@ def quarantined(session: Session, study_id: int) -> dict[str, int]:
     return {str(reason): count for reason, count in session.execute(counted)}
 
 
-def in_flight(session: Session) -> InFlight:
-    """What a start-up finds."""
-    studies = (
-        select(Study.state, func.count()).where(Study.state.in_(UNFINISHED)).group_by(Study.state)
-    )
-    jobs = (
-        select(Job.kind, Job.state, func.count())
-        .where(Job.state.in_(NOT_WELL))
-        .group_by(Job.kind, Job.state)
-    )
-    previews = (
-        select(Preview.state, func.count())
-        .where(Preview.state.in_(NOT_WELL))
-        .group_by(Preview.state)
-    )
-    expired = [
-        select(func.count()).where(
-            table.state == JobState.RUNNING, table.lease_expires_at < db_now()
-        )
-        for table in (Job, Preview)
-    ]
-    return InFlight(
-        studies={state: count for state, count in session.execute(studies)},  # noqa: C416
-        jobs={(kind, state): count for kind, state, count in session.execute(jobs)}
-        | {(JobKind.PREVIEW, state): count for state, count in session.execute(previews)},
-        leases_expired=sum(session.scalar(asked) or 0 for asked in expired),
-    )
-
-
 def _explanations() -> Select[Explanation]:
     """Of every study's newest revision, in their order."""
     return (
@@ -215,22 +130,29 @@ def _explanations() -> Select[Explanation]:
     )
 
 
-def caveats_of(session: Session, ids: Collection[int]) -> dict[int, tuple[str, ...]]:
-    """What is in caveat in the newest revision of these studies, by study; only those with a caveat."""
+def caveats_of(session: Session, study_ids: Collection[int]) -> dict[int, tuple[str, ...]]:
+    """The caveats of these studies' newest revisions, by study; only of studies that have any."""
     caveats: dict[int, tuple[str, ...]] = {}
-    for some in in_parts(list(ids)):
-        asked = _explanations().where(Explanation.caveat.is_(True), Explanation.study_id.in_(some))
-        for line in session.scalars(asked):
+    for ids in batches(list(study_ids)):
+        statement = _explanations().where(
+            Explanation.caveat.is_(True), Explanation.study_id.in_(ids)
+        )
+        for line in session.scalars(statement):
             caveats[line.study_id] = (*caveats.get(line.study_id, ()), line.text)
     return caveats
 
 
-def in_parts(ids: Sequence[int]) -> list[Sequence[int]]:
-    """As many as one statement may name."""
-    return [ids[first : first + ASKED_AT_ONCE] for first in range(0, len(ids), ASKED_AT_ONCE)]
+def batches(ids: Sequence[int]) -> list[Sequence[int]]:
+    """The ids in batches that one statement may name."""
+    return [ids[first : first + MAX_IDS] for first in range(0, len(ids), MAX_IDS)]
 
 
-def assembled(row: FindingRow) -> Finding:
+def key_of(row: FindingRow) -> FindingKey:
+    """Which of the 25 a row holds."""
+    return FindingKey(row.condition, row.level)
+
+
+def finding_of(row: FindingRow) -> Finding:
     """A row as the value it was made from."""
     if row.severity is None:
         return Finding(row.condition, row.level, reason=row.reason)
@@ -241,16 +163,71 @@ def assembled(row: FindingRow) -> Finding:
     )
 
 
-def _not_assessed(study: Study) -> list[Finding]:
-    """25 for a study that ended without findings, for its reason."""
-    reason = f"{study.state.replace('_', ' ')}: {study.reason}"
-    return [Finding(*key.parts, reason=reason) for key in ALL_FINDINGS]
+def rsna_order(row: StudyFinding) -> FindingKey:
+    """The sort key of one study's findings: that of the RSNA rows (``ALL_FINDINGS``)."""
+    return row.finding.key
 
 
-def identity_of(bundle: Bundle | None) -> BundleIdentity | None:
-    """Which weights a row stands for."""
-    if bundle is None:
-        return None
+def with_context(session: Session, rows: Sequence[ListedFinding]) -> list[StudyFinding]:
+    """Findings with their studies, caveats and latest reviews, in the order of the rows."""
+    caveats = caveats_of(session, {study.id for study, _, _ in rows})
+    latest = latest_reviews(session, [row for _, _, row in rows if row is not None])
+    return [
+        StudyFinding(
+            study=reference_of(study),
+            finding=finding_of(row) if row else not_assessed(study, key),
+            bundle=identity_of(row.bundle) if row else None,
+            caveats=caveats.get(study.id, ()),
+            finding_id=row.id if row else None,
+            found_at=row.found_at if row else None,
+            review=latest.get(row.id) if row else None,
+        )
+        for study, key, row in rows
+    ]
+
+
+def latest_reviews(session: Session, rows: Sequence[FindingRow]) -> dict[int, LatestReview]:
+    """The last review of each of these findings, by the finding's id; only of those reviewed."""
+    severities = {row.id: row.severity for row in rows}
+    latest: dict[int, LatestReview] = {}
+    for ids in batches(list(severities)):
+        newest = (
+            select(func.max(Review.id))
+            .where(Review.finding_id.in_(ids))
+            .group_by(Review.finding_id)
+        )
+        for review in session.scalars(select(Review).where(Review.id.in_(newest))):
+            latest[review.finding_id] = LatestReview(
+                finding_id=review.finding_id,
+                severity=review.severity,
+                agrees=review.severity == severities[review.finding_id],
+                reviewer=review.reviewer,
+                comment=review.comment,
+                reviewed_at=review.reviewed_at,
+            )
+    return latest
+
+
+def reference_of(study: Study) -> StudyReference:
+    """A study as lists of findings name it."""
+    return StudyReference(
+        study_instance_uid=study.study_instance_uid,
+        received_at=study.last_received_at,
+        study_date=study.study_date,
+        patient_identifier=study.patient.patient_identifier,
+        patient_name=study.patient.name,
+        accession_number=study.accession_number,
+        scanner=study.scanner,
+    )
+
+
+def not_assessed(study: Study, key: FindingKey) -> Finding:
+    """Of a study that ended without findings, for its reason."""
+    return Finding(*key.parts, reason=f"{study.state.replace('_', ' ')}: {study.reason}")
+
+
+def identity_of(bundle: Bundle) -> BundleIdentity:
+    """A row as the value it was made from."""
     return BundleIdentity(
         bundle.name,
         bundle.version,

@@ -1,7 +1,8 @@
-"""Looking for studies by words: names, patient's and accession numbers, each found by its beginning.
+"""The search for studies by words: names, patient's and accession numbers, each by its beginning.
 
-The words are kept folded (no case, no accents) beside the study, in one index that sorts by code points: a beginning is
-then a range of it, on SQLite and on PostgreSQL alike, however many studies there are.
+The words are kept folded (no case, no accents) beside the study, in one index that sorts by code
+points: a beginning is then a range of it, on SQLite and on PostgreSQL alike, however many studies
+there are.
 """
 
 import re
@@ -12,9 +13,9 @@ from sqlalchemy.orm import Session
 
 from db.models import SearchKey, Study
 
-MAX_FOUND = 1000  # studies; whoever finds more has not said whom he looks for
-_BETWEEN = re.compile(r"[\s^=,;]+")  # of a person's name (PS3.5 6.2), and of what people type
-_LAST = "\U0010ffff"
+MAX_MATCHES = 1000  # studies; a search that matches more is too vague to list them all
+_SEPARATORS = re.compile(r"[\s^=,;]+")  # of a person name (PS3.5 6.2), and of what users type
+_LAST_CHARACTER = "\U0010ffff"
 
 
 def folded(text: str) -> str:
@@ -32,19 +33,21 @@ def keys_of(study: Study) -> list[SearchKey]:
 
 def words_of(*texts: str) -> set[str]:
     """Folded, each text as a whole and in its parts."""
-    return {folded(word) for text in texts for word in (text, *_BETWEEN.split(text))} - {""}
+    return {folded(word) for text in texts for word in (text, *_SEPARATORS.split(text))} - {""}
 
 
 def matching(session: Session, text: str, *, unread: bool = False) -> list[int]:
-    """The studies that have a word beginning with each of the text's, or that UID; the newest if many.
+    """The ids of the studies that have, for each word of the text, one that begins with it.
 
+    Also the study whose UID the text is. Of many studies, the newest ``MAX_MATCHES``.
     ``unread``: only of those that wait to be read.
     """
-    words = [folded(word) for word in _BETWEEN.split(text.strip()) if folded(word)]
+    words = [folded(word) for word in _SEPARATORS.split(text.strip()) if folded(word)]
     if not words:
         return []
     first, *others = (
-        SearchKey.word.between(word, word + _LAST) for word in sorted(words, key=len, reverse=True)
+        SearchKey.word.between(word, word + _LAST_CHARACTER)
+        for word in sorted(words, key=len, reverse=True)
     )
     have_others = (
         SearchKey.study_id.in_(select(SearchKey.study_id).where(other)) for other in others
@@ -55,5 +58,5 @@ def matching(session: Session, text: str, *, unread: bool = False) -> list[int]:
         by_words = by_words.join(Study, Study.id == SearchKey.study_id).where(
             Study.read_at.is_(None)
         )
-    newest = by_words.order_by(SearchKey.study_id.desc()).limit(MAX_FOUND)
+    newest = by_words.order_by(SearchKey.study_id.desc()).limit(MAX_MATCHES)
     return [*session.scalars(by_uid), *session.scalars(newest)]

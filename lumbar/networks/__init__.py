@@ -7,13 +7,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lumbar.spine.keypoint_input import KeypointDetector
 from lumbar.spine.provenance import BundleIdentity
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from lumbar.spine.keypoint_input import KeypointDetector
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # On AMD processors too, where it makes training up to twice as fast.
@@ -30,18 +32,18 @@ class Networks(Protocol):
     def identity(self) -> BundleIdentity: ...
 
     @property
-    def keypoints(self) -> KeypointDetector:
+    def keypoints(self) -> "KeypointDetector":
         """The level locator."""
         ...
 
-    def conditions(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
+    def conditions(self, crops: "NDArray[np.float32]") -> "NDArray[np.float32]":
         """(n, 6) probabilities that a crop shows each ``Condition``, in order, or none of them.
 
         Rows sum to 1.
         """
         ...
 
-    def severities(self, crops: NDArray[np.float32]) -> NDArray[np.float32]:
+    def severities(self, crops: "NDArray[np.float32]") -> "NDArray[np.float32]":
         """(n, 3) probabilities of normal_mild, moderate and severe; rows sum to 1."""
         ...
 
@@ -60,16 +62,17 @@ def load(folder: Path | None) -> Networks:
         return cached_bundle(folder)
 
 
-def load_keypoints(folder: Path | None = None) -> KeypointDetector:
+def load_keypoints(folder: Path | None = None) -> "KeypointDetector":
     """The level locator of a folder, or the shipped one for None.
 
     Raises:
         WrongSetting: its files are missing, damaged, or made for another version.
     """
     with _native_output_suppressed():
-        from lumbar.networks import locator
+        from lumbar.networks.identity import FOLDER
+        from lumbar.networks.locator import load_locator
 
-        return locator.load_locator(folder or locator.FOLDER)
+        return load_locator(folder or FOLDER)
 
 
 @contextmanager

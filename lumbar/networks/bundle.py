@@ -15,20 +15,14 @@ from numpy.typing import NDArray
 
 from lumbar.errors import WrongSetting
 from lumbar.networks.classifiers import BACKBONES, CLASSES, Classifiers, build_classifier
-from lumbar.networks.locator import (
-    DAMAGED,
-    FOLDER,
-    cached_locator,
-    read_locator_description,
-    shipped_sha256,
-)
+from lumbar.networks.identity import BUNDLE_FILE as DESCRIPTION
+from lumbar.networks.identity import SHIPPED as SHIPPED
+from lumbar.networks.identity import identity_of
+from lumbar.networks.locator import cached_locator
 from lumbar.networks.weights import read_weights, write_weights
 from lumbar.spine.crops import PREPROCESSING_VERSION, SIDE
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 
-DESCRIPTION = "bundle.json"
-# Beside the package, both in a checkout and in an installation.
-SHIPPED = Path(__file__).parents[2] / "bundles" / "phantom"
 ARCHITECTURES = {"condition": "vgg16", "severity": "resnet50"}
 
 
@@ -47,7 +41,7 @@ def load_bundle(folder: Path) -> Classifiers:
     """
     description = read_description(folder)
     networks = {kind: load_network(folder, description, kind) for kind in CLASSES}
-    return Classifiers(_identity(description), cached_locator(), **networks)
+    return Classifiers(identity_of(description), cached_locator(), **networks)
 
 
 def load_network(folder: Path, description: Mapping[str, Any], kind: str) -> keras.Model:
@@ -103,7 +97,7 @@ def write_bundle(
         **(about or {}),
     }
     write_description(folder, description)
-    return _identity(description)
+    return identity_of(description)
 
 
 def write_description(folder: Path, description: Mapping[str, Any]) -> None:
@@ -126,7 +120,7 @@ def read_identity(folder: Path) -> BundleIdentity:
     Raises:
         WrongSetting: as for ``load_bundle``.
     """
-    return _identity(read_description(folder))
+    return identity_of(read_description(folder))
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -138,7 +132,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     try:
         text = (folder / DESCRIPTION).read_text(encoding="utf-8")
         description: dict[str, Any] = json.loads(text)
-        _identity(description)
+        identity_of(description)
         for kind in CLASSES:
             _check_network(folder, description["networks"][kind], kind)
     except OSError as error:
@@ -172,36 +166,6 @@ def _check_network(folder: Path, entry: Mapping[str, Any], kind: str) -> None:
 def _half_precision(weights: NDArray[Any]) -> NDArray[Any]:
     """Vectors keep full precision: they are short, and batch normalisation has large variances."""
     return weights.astype(np.float16) if weights.ndim > 1 else weights
-
-
-def _identity(description: dict[str, Any]) -> BundleIdentity:
-    """``weights_sha256`` combines the digests of the classifiers' and the locator's weights."""
-    digests = [description["networks"][kind]["sha256"] for kind in CLASSES]
-    combined = "".join((*digests, shipped_sha256()))
-    return BundleIdentity(
-        name=str(description["name"]),
-        version=str(description["version"]),
-        weights_sha256=hashlib.sha256(combined.encode("ascii")).hexdigest(),
-        trained_on=_weakest(TrainedOn(description["trained_on"])),
-        preprocessing_version=str(description["preprocessing_version"]),
-    )
-
-
-def _weakest(classifiers: TrainedOn) -> TrainedOn:
-    """The weakest kind of data that the classifiers or the level locator were trained on.
-
-    A grade at a position found by networks trained on phantoms alone is no clinical one.
-
-    Raises:
-        WrongSetting: the locator's description is damaged.
-    """
-    try:
-        locators = [
-            TrainedOn(entry["trained_on"]) for entry in read_locator_description(FOLDER).values()
-        ]
-    except (KeyError, ValueError) as error:
-        raise WrongSetting(DAMAGED) from error
-    return min(classifiers, *locators, key=list(TrainedOn).index)
 
 
 def _file_sha256(file: Path) -> str:

@@ -16,13 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar.errors import WrongSetting
+from lumbar.networks.identity import DAMAGED, FOLDER, locator_sha256, read_locator_description
+from lumbar.networks.identity import LOCATOR_FILE as DESCRIPTION
 from lumbar.networks.keypoint_network import build_border_network, build_keypoint_network
 from lumbar.networks.weights import read_weights, write_weights
 from lumbar.spine.keypoint_input import AXIAL, BORDER, SAGITTAL, Heat
 
-FOLDER = Path(__file__).parent / "locator_weights"
-DESCRIPTION = "locator.json"
-DAMAGED = "locator: its files are missing or damaged; install this version again"
 FRAMINGS = {"sagittal": SAGITTAL, "axial": AXIAL, "border": BORDER}
 # Pictures per call, always as many, by padding, so that each graph is compiled only once.
 BATCH = {"sagittal": 5, "axial": 10, "border": 5}
@@ -78,15 +77,6 @@ def cached_locator() -> Locator:
     return load_locator(FOLDER)
 
 
-def shipped_sha256() -> str:
-    """Of the shipped weights, according to ``locator.json``.
-
-    Raises:
-        WrongSetting: that file is missing or damaged.
-    """
-    return _sha256(read_locator_description(FOLDER))
-
-
 def load_locator(folder: Path) -> Locator:
     """The locator of a folder: ``locator.json`` and the weights it lists.
 
@@ -101,7 +91,7 @@ def load_locator(folder: Path) -> Locator:
             networks[kind] = _load_network(folder, description[kind], kind)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, BadZipFile) as error:
             raise WrongSetting(DAMAGED) from error
-    return Locator(_sha256(description), networks)
+    return Locator(locator_sha256(description), networks)
 
 
 def _load_network(folder: Path, entry: Mapping[str, Any], kind: str) -> keras.Model:
@@ -115,23 +105,6 @@ def _load_network(folder: Path, entry: Mapping[str, Any], kind: str) -> keras.Mo
     network = build_network(kind)
     network.set_weights(read_weights(content))
     return network
-
-
-def read_locator_description(folder: Path) -> dict[str, dict[str, Any]]:
-    """By network: the file and sha256 of its weights, its points, training data and recipe.
-
-    Raises:
-        WrongSetting: ``locator.json`` is missing or damaged.
-    """
-    try:
-        entries = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        return {
-            kind: {**entries[kind], "sha256": str(entries[kind]["sha256"])}
-            for kind in FRAMINGS
-            if kind in entries
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WrongSetting(DAMAGED) from error
 
 
 def write_network(folder: Path, kind: str, network: keras.Model, about: dict[str, object]) -> None:
@@ -155,16 +128,3 @@ def write_network(folder: Path, kind: str, network: keras.Model, about: dict[str
 def build_network(kind: str) -> keras.Model:
     """A new network of a kind in ``FRAMINGS``, with random weights."""
     return build_border_network() if kind == "border" else build_keypoint_network(FRAMINGS[kind])
-
-
-def _sha256(description: dict[str, dict[str, Any]]) -> str:
-    """That of the networks' digests, in the order of ``FRAMINGS``.
-
-    Raises:
-        WrongSetting: an entry is missing.
-    """
-    try:
-        digests = "".join(description[kind]["sha256"] for kind in FRAMINGS)
-    except KeyError as error:
-        raise WrongSetting(DAMAGED) from error
-    return hashlib.sha256(digests.encode("ascii")).hexdigest()

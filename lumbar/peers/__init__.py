@@ -1,6 +1,9 @@
-"""Delivering results and files to other systems, by DIMSE or DICOMweb with the same outcomes."""
+"""Delivering results and files to other systems, by DIMSE or DICOMweb with the same outcomes.
 
-from lumbar.peers import dicomweb, dimse
+Importing this package alone imports neither pynetdicom nor requests: the settings need only
+``destinations``.
+"""
+
 from lumbar.peers.destinations import (
     Destination,
     DicomwebDestination,
@@ -31,7 +34,11 @@ def send(destination: Destination, content: bytes, *, timeout_s: float = 30) -> 
         Refused: The peer does not accept this instance.
     """
     if isinstance(destination, DimseDestination):
+        from lumbar.peers import dimse
+
         return dimse.send(destination, content, timeout_s=timeout_s)
+    from lumbar.peers import dicomweb
+
     return dicomweb.send(destination, content, timeout_s=timeout_s)
 
 
@@ -45,6 +52,10 @@ def test(destination: Destination, *, timeout_s: float = 10) -> None:  # noqa: P
         Refused: The peer does not offer verification, or the URL is not a DICOMweb root.
     """
     if isinstance(destination, DimseDestination):
+        from lumbar.peers import dimse
+
         dimse.echo(destination, timeout_s=timeout_s)
     else:
+        from lumbar.peers import dicomweb
+
         dicomweb.probe(destination, timeout_s=timeout_s)

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: results, and one clear line for everything that is wrong."""
+"""The command line as a user sees it: results, and one clear line for every error."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def stubbed(tmp_path):
     return System(tmp_path / "cli", {})
 
 
-def test_a_whole_phantom_is_read_from_a_folder_or_a_zip_alike(stubbed, phantom, tmp_path):
+def test_a_folder_and_a_zip_of_a_phantom_give_the_same_findings(stubbed, phantom, tmp_path):
     folder, truth = phantom(1)
     report = tmp_path / "report.dcm"
     rows = rows_of(stubbed.lumbar("analyse", str(folder), "--format", "csv", "--sr", str(report)))
@@ -37,7 +37,7 @@ def test_a_whole_phantom_is_read_from_a_folder_or_a_zip_alike(stubbed, phantom, 
     assert rows_of(stubbed.lumbar("analyse", packed, "--format", "csv")) == rows
 
 
-def test_json_and_csv_hold_the_same(stubbed, phantom):
+def test_json_and_csv_hold_the_same_findings(stubbed, phantom):
     folder, _ = phantom(1)
     rows = rows_of(stubbed.lumbar("analyse", str(folder), "--format", "csv"))
     records = json.loads(stubbed.lumbar("analyse", str(folder), "--format", "json").stdout)
@@ -58,11 +58,13 @@ def test_a_study_with_one_series_is_read_as_far_as_it_goes(stubbed, phantom):
     }
 
 
-def test_one_slice_alone_is_read_with_its_doubts_in_every_form(stubbed, phantom):
+def test_a_single_slice_is_read_with_its_caveats_in_every_format(stubbed, phantom):
     middle = str(sorted(phantom(1)[0].glob("1/*.dcm"))[8])
-    said = stubbed.lumbar("analyse", middle).stdout
+    shown = stubbed.lumbar("analyse", middle).stdout
     (caveat,) = [
-        line.removeprefix("Caution: ") for line in said.splitlines() if line.startswith("Caution: ")
+        line.removeprefix("Caution: ")
+        for line in shown.splitlines()
+        if line.startswith("Caution: ")
     ]
     rows = rows_of(stubbed.lumbar("analyse", middle, "--format", "csv"))
     records = json.loads(stubbed.lumbar("analyse", middle, "--format", "json").stdout)
@@ -73,21 +75,23 @@ def test_one_slice_alone_is_read_with_its_doubts_in_every_form(stubbed, phantom)
     )
 
 
-def test_the_readings_of_a_loose_axial_slice_stand_beside_what_programs_read(stubbed, phantom):
+def test_the_readings_of_a_loose_axial_slice_are_kept_apart_from_what_programs_read(
+    stubbed, phantom
+):
     loose = str(sorted(phantom(1)[0].glob("3/*.dcm"))[8])
-    said = [
+    shown = [
         line
         for line in stubbed.lumbar("analyse", loose).stdout.splitlines()
         if "Without a level" in line
     ]
-    assert len(said) == 2
+    assert len(shown) == 2
     for form in ("csv", "json"):
         done = stubbed.lumbar("analyse", loose, "--format", form)
-        assert done.stderr.splitlines() == said
+        assert done.stderr.splitlines() == shown
         assert len(rows_of(done) if form == "csv" else json.loads(done.stdout)) == 25
 
 
-def test_how_a_stored_study_was_read_stands_in_every_form_doubts_first(stubbed, phantom):
+def test_how_a_stored_study_was_read_is_in_every_format_caveats_first(stubbed, phantom):
     folder, truth = phantom(1)
     study = truth.study_instance_uid
     stubbed.start()
@@ -114,7 +118,7 @@ def test_without_the_series_that_shows_the_levels_there_is_a_reason(stubbed, pha
     assert "): Axial T2\n" in done.stderr
 
 
-def test_a_damaged_file_is_passed_over_and_the_rest_is_read(stubbed, phantom, tmp_path):
+def test_a_damaged_file_is_skipped_and_the_others_are_read(stubbed, phantom, tmp_path):
     folder, _ = phantom(1)
     damaged = shutil.copytree(folder, tmp_path / "damaged")
     first, second, third = sorted(damaged.glob("1/*.dcm"))[:3]
@@ -125,8 +129,8 @@ def test_a_damaged_file_is_passed_over_and_the_rest_is_read(stubbed, phantom, tm
     ds.save_as(third)
     rows = rows_of(stubbed.lumbar("analyse", str(damaged), "--format", "csv"))
     assert {row["assessed"] for row in rows} == {"true"}
-    said = stubbed.lumbar("analyse", str(damaged)).stdout
-    assert "1 files passed over: not a DICOM file" in said
+    shown = stubbed.lumbar("analyse", str(damaged)).stdout
+    assert "1 files skipped: not a DICOM file" in shown
 
 
 @pytest.mark.parametrize("missing", ["PixelData", "ImageOrientationPatient", "PixelSpacing"])
@@ -147,7 +151,7 @@ def test_a_study_that_lacks_what_is_needed_everywhere_has_a_reason(
         assert_one_line(done, 3, missing)
 
 
-def test_what_is_no_study_has_a_reason(stubbed, tmp_path):
+def test_input_without_a_study_is_refused_with_a_reason(stubbed, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.txt").write_text("hello")
     with zipfile.ZipFile(tmp_path / "empty.zip", "w"):
@@ -159,7 +163,7 @@ def test_what_is_no_study_has_a_reason(stubbed, tmp_path):
     assert_one_line(stubbed.lumbar("analyse", str(ct)), 3, "not an MR image")
 
 
-def test_the_shipped_bundle_says_that_it_has_learnt_from_phantoms(tmp_path, phantom):
+def test_the_shipped_bundle_states_that_it_was_trained_on_phantoms(tmp_path, phantom):
     folder, _ = phantom(1)
     real = System(tmp_path / "cli", {}, stubbed=False)
     rows = rows_of(real.lumbar("analyse", str(folder), "--format", "csv"))
@@ -174,24 +178,24 @@ def test_the_shipped_bundle_says_that_it_has_learnt_from_phantoms(tmp_path, phan
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "reason"),
     [
         ({"LUMBAR_PORT": "many"}, "LUMBAR_PORT"),
         ({"LUMBAR_DATABASE_URL": "nowhere"}, "LUMBAR_DATABASE_URL"),
         ({"LUMBAR_BUNDLE": "/nonexistent"}, "bundle"),
     ],
 )
-def test_a_wrong_setting_stops_the_start_and_names_itself(tmp_path, setting, said):
+def test_a_wrong_setting_stops_the_start_and_names_itself(tmp_path, setting, reason):
     wrong = System(tmp_path / "cli", setting, stubbed=False)
     command = (
         ("analyse", str(get_testdata_file("MR_small.dcm")))
         if "LUMBAR_BUNDLE" in setting
         else ("up",)
     )
-    assert_one_line(wrong.lumbar(*command), 2, said)
+    assert_one_line(wrong.lumbar(*command), 2, reason)
 
 
-def test_a_port_that_is_taken_is_named(stubbed, tmp_path):
+def test_a_port_in_use_is_named(stubbed, tmp_path):
     stubbed.start()
     other = System(tmp_path / "other", {"LUMBAR_PORT": str(stubbed.port)})
     done = other.lumbar("up")
@@ -201,7 +205,7 @@ def test_a_port_that_is_taken_is_named(stubbed, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_destinations_are_asked_and_those_away_named(stubbed, orthanc):
+def test_destinations_are_tested_and_the_unreachable_ones_named(stubbed, orthanc):
     stubbed.set(
         destinations=json.dumps(
             {
@@ -219,24 +223,24 @@ def test_destinations_are_asked_and_those_away_named(stubbed, orthanc):
     assert_one_line(done, 1, "1 of 3 destinations")
 
 
-def test_a_database_that_was_never_made_is_said_so_with_what_to_do(stubbed):
+def test_a_missing_database_is_reported_with_what_to_do(stubbed):
     assert_one_line(stubbed.lumbar("worklist"), 1, "run `lumbar db upgrade`")
 
 
-def test_an_unknown_study_is_said_so(stubbed):
+def test_an_unknown_study_is_reported(stubbed):
     assert stubbed.lumbar("db", "upgrade").returncode == 0
     for command in ("study", "complete", "requeue"):
         assert_one_line(stubbed.lumbar(command, "1.2.3"), 1, "no study with UID '1.2.3'")
 
 
-def test_the_demo_ends_well(tmp_path):
+def test_the_demo_succeeds(tmp_path):
     done = System(tmp_path / "cli", {}, stubbed=False).lumbar("demo", "--exit")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "6 of 6 reports arrived in the PACS and 6 of 6 studies have 25 findings" in done.stdout
-    said = " ".join(done.stdout.split())
-    assert re.match(r"The page: http://127\.0\.0\.1:\d+ – sign in as demo with \S{16}", said)
+    shown = " ".join(done.stdout.split())
+    assert re.match(r"The page: http://127\.0\.0\.1:\d+ – sign in as demo with \S{16}", shown)
     assert (
-        "Every study with a severe finding stands above every study without a moderate one." in said
+        "Every study with a severe finding ranks above every study without a moderate one." in shown
     )
 
 
@@ -248,12 +252,12 @@ def test_a_real_lumbar_slice_is_read_as_far_as_one_slice_allows(tmp_path, real_f
     rows = rows_of(lumbar("analyse", str(real_files / "lumbar" / name), "--format", "csv"))
     assert len(rows) == 25
     assert all(row["assessed"] == "true" or row["reason"] for row in rows)
-    said = lumbar("analyse", str(real_files / "lumbar" / name)).stdout
+    shown = lumbar("analyse", str(real_files / "lumbar" / name)).stdout
     if "axial" in name:
-        assert said.count("Without a level: ") == 2
+        assert shown.count("Without a level: ") == 2
     else:
-        assert "counted upwards from L5/S1" in said
-        assert "the dural sac is not seen" in said
+        assert "counted upwards from L5/S1" in shown
+        assert "the dural sac is not seen" in shown
 
 
 @pytest.mark.parametrize(

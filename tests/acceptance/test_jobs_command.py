@@ -1,4 +1,4 @@
-"""`lumbar jobs` and the images quarantined, as a person meets them."""
+"""`lumbar jobs`, `lumbar status` and quarantined images as a user sees them."""
 
 import json
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def waiting(tmp_path):
-    """The command line of a site where two studies wait, the second urgent; the first has images quarantined."""
+    """A site with two queued studies, the second a STAT order; the first has quarantined images."""
     system = System(tmp_path / "cli", {})
     assert system.lumbar("db", "upgrade").returncode == 0
     store = Store(system.folder / "home" / "store")
@@ -67,7 +67,31 @@ def test_a_job_is_cancelled_and_retried_by_its_number(waiting):
     assert waiting.lumbar("jobs", "retry", "2").returncode == 0
 
 
-def test_a_study_says_how_many_images_were_set_aside_and_why(waiting):
-    said = waiting.lumbar("study", f"{ROOT}.1").stdout
-    assert "2 images quarantined: other content under the same SOP Instance UID" in said
+def test_a_study_shows_how_many_images_were_quarantined_and_why(waiting):
+    shown = waiting.lumbar("study", f"{ROOT}.1").stdout
+    assert "2 images quarantined: other content under the same SOP Instance UID" in shown
     assert "quarantined" not in waiting.lumbar("study", f"{ROOT}.2").stdout
+
+
+def test_the_status_shows_backlog_and_configuration_on_one_screen(waiting):
+    waiting.set(destinations=json.dumps({"archive": "https://anna:secret@pacs/dicom-web"}))
+    rows = rows_of(waiting.lumbar("status", "--format", "csv"))
+    shown = {(row["topic"], row["what"]): row["value"] for row in rows}
+    assert shown["studies", "queued"] == "2"
+    assert shown["jobs", "analyse, pending"] == "2"
+    assert int(shown["jobs", "analyse, oldest due"]) < 600
+    assert shown["jobs", "leases expired"] == "0"
+    assert (shown["worklist", "unread"], shown["worklist", "unread, severe"]) == ("2", "0")
+    assert 0 < float(shown["disk", "fill, 0-1"]) < 1
+    assert shown["destinations", "archive"] == "https://pacs/dicom-web"
+    assert shown["system", "weights"].startswith("phantom 1 (synthetic)")
+    records = json.loads(waiting.lumbar("status", "--format", "json").stdout)
+    assert [record["what"] for record in records] == [row["what"] for row in rows]
+    table = waiting.lumbar("status").stdout
+    assert len(table.splitlines()) < 40
+    assert "secret" not in table
+
+
+def test_the_status_of_a_missing_database_is_one_line(tmp_path):
+    done = System(tmp_path / "cli", {}).lumbar("status")
+    assert_one_line(done, 1, "run `lumbar db upgrade`")

@@ -26,7 +26,7 @@ SEED = 20261123
 
 
 class Scanner(threading.Thread):
-    """Sends its files, and those that were not acknowledged again, as a scanner's queue does."""
+    """Sends files, and repeats those not acknowledged, as a scanner's queue does."""
 
     def __init__(self, port, files):
         super().__init__(daemon=True)
@@ -77,7 +77,7 @@ def test_every_acknowledged_study_ends_analysed_whenever_the_system_is_killed(
     )
 
 
-def test_a_part_that_is_killed_is_started_again_and_the_study_goes_on(system, phantom):
+def test_a_killed_service_is_restarted_and_the_study_continues(system, phantom):
     folder, truth = phantom(1)
     system.start()
     wait_until(lambda: "sweep.started" in system.tail(), 30, system.tail)
@@ -91,7 +91,9 @@ def test_a_part_that_is_killed_is_started_again_and_the_study_goes_on(system, ph
     system.wait_for_states({truth.study_instance_uid: "analysed"})
 
 
-def test_parts_that_start_while_the_database_is_away_wait_for_it(redis, phantom, tmp_path):
+def test_services_that_start_while_the_database_is_unavailable_wait_for_it(
+    redis, phantom, tmp_path
+):
     folder, truth = phantom(1)
     with Postgres(tmp_path / "postgres") as database:
         servers = {"LUMBAR_DATABASE_URL": database.new_database(), "LUMBAR_BROKER_URL": redis.url}
@@ -114,7 +116,7 @@ def test_parts_that_start_while_the_database_is_away_wait_for_it(redis, phantom,
             system.kill()
 
 
-def test_a_broker_flushed_before_a_worker_heard_of_the_job_loses_nothing(
+def test_a_broker_flushed_before_a_worker_was_notified_loses_nothing(
     redis, postgres, phantom, tmp_path
 ):
     folder, truth = phantom(1)
@@ -134,7 +136,7 @@ def test_a_broker_flushed_before_a_worker_heard_of_the_job_loses_nothing(
         client.close()
 
 
-def test_it_stops_when_asked_though_a_sender_holds_its_association_open(system):
+def test_it_stops_when_asked_although_a_sender_keeps_its_association_open(system):
     system.start()
     ae = AE()
     ae.add_requested_context(Verification)

@@ -18,7 +18,7 @@ COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
 
 @pytest.fixture
 def pacs(orthanc):
-    """Orthanc, emptied."""
+    """An empty Orthanc."""
     for study in orthanc.rest("/studies"):
         orthanc.delete(f"/studies/{study}")
     return orthanc
@@ -62,9 +62,9 @@ def test_a_study_sent_by_a_scanner_ends_as_a_report_in_the_pacs_and_25_rows(
     }
 
     wait_until(lambda: delivered(delivering, study) == 2, 30, delivering.tail)
-    said = delivering.lumbar("study", study).stdout
-    assert "report to pacs: done (0000)" in said
-    assert "report to archive: done (200)" in said
+    shown = delivering.lumbar("study", study).stdout
+    assert "report to pacs: done (0000)" in shown
+    assert "report to archive: done (200)" in shown
     (report,) = pacs.rest("/instances")
     file = tmp_path / "report.dcm"
     file.write_bytes(pacs.download(f"/instances/{report}/file"))

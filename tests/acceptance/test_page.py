@@ -1,4 +1,4 @@
-"""`lumbar up` serves the page: from a scanner to the worklist, and where it refuses to listen."""
+"""`lumbar up` serves the page, from a scanner to the worklist; and where it refuses to listen."""
 
 import re
 import socket
@@ -19,7 +19,7 @@ PASSWORD = "correct horse battery"
 
 
 class Browser:
-    """Keeps cookies, and follows where it is led."""
+    """Keeps cookies and follows redirects."""
 
     def __init__(self, port):
         self.root = f"http://127.0.0.1:{port}"
@@ -42,7 +42,7 @@ class Browser:
             return False
 
 
-def test_a_study_that_a_scanner_sends_stands_on_the_page(system, phantom):
+def test_a_study_sent_by_a_scanner_is_on_the_page(system, phantom):
     port = free_port()
     system.set(web="true", web_port=str(port))
     system.start()
@@ -72,16 +72,14 @@ def test_a_study_that_a_scanner_sends_stands_on_the_page(system, phantom):
         ({"web_host": "0.0.0.0", "web_proxy": "127.0.0.1"}, "no user is set yet"),
     ],
 )
-def test_the_page_listens_beyond_this_machine_only_with_a_user_and_a_secure_line(
-    tmp_path, settings, why
-):
+def test_the_page_listens_beyond_this_machine_only_with_a_user_and_https(tmp_path, settings, why):
     system = System(tmp_path / "cli", {})
     assert system.lumbar("db", "upgrade").returncode == 0
     system.set(web_port="0", **settings)
     assert_one_line(system.lumbar("web"), 2, why)
 
 
-def test_a_port_that_is_taken_is_named(tmp_path):
+def test_a_port_in_use_is_named(tmp_path):
     system = System(tmp_path / "cli", {})
     assert system.lumbar("db", "upgrade").returncode == 0
     with socket.create_server(("127.0.0.1", 0)) as taken:

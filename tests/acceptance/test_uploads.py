@@ -1,4 +1,4 @@
-"""An upload in the whole system, with a broker and without: killed in the middle of it, it is answered by the next."""
+"""An upload in the whole system, with a broker and without, survives a kill."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from tests.system import wait_until
 pytestmark = pytest.mark.slow
 
 
-def test_an_upload_is_answered_though_everything_is_killed_while_it_is_read(system):
+def test_an_upload_gets_its_result_though_everything_is_killed_while_it_is_analysed(system):
     system.start()
     site = SiteContext.open(Settings(home=system.home, database_url=system.database_url))
     try:
@@ -39,7 +39,7 @@ def test_an_upload_is_answered_though_everything_is_killed_while_it_is_read(syst
 
 
 @pytest.mark.parametrize("system", ["embedded"], indirect=True)
-def test_an_upload_that_nobody_has_read_is_read_at_the_next_start(system):
+def test_an_upload_not_yet_analysed_is_analysed_after_the_next_start(system):
     system.start()
     system.kill()
     site = SiteContext.open(Settings(home=system.home, database_url=system.database_url))

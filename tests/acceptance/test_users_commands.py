@@ -1,11 +1,11 @@
-"""Who may sign in, what is read and what was said, by the command line."""
+"""Users, reading and reviews on the command line."""
 
 import json
 
 import pytest
 
 from db.context import SiteContext
-from db.reviews import finding_ids, review
+from db.reviews import add_review, finding_ids
 from db.studies import find
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import Severity
@@ -31,11 +31,13 @@ def hospital(tmp_path):
             analysed(site, number, exceptions)
         with database.transaction() as session:
             study = find(session, f"{ROOT}.2")
-            review(session, finding_ids(session, study.id)[CANAL], Severity.MODERATE, "", "anna")
+            add_review(
+                session, finding_ids(session, study.id)[CANAL], Severity.MODERATE, "", "anna"
+            )
     return system
 
 
-def test_somebody_is_added_changed_and_shut_out(tmp_path):
+def test_a_user_is_added_changed_and_disabled(tmp_path):
     system = System(tmp_path / "cli", {})
     assert system.lumbar("db", "upgrade").returncode == 0
     assert (
@@ -82,10 +84,10 @@ def test_the_worklist_is_paged_and_a_read_study_leaves_it(hospital):
 
 
 def test_the_audit_trail_is_printed_as_dicom_messages(hospital):
-    said = hospital.lumbar("audit", "--xml").stdout.splitlines()
-    assert len(said) == 1
-    assert 'csd-code="finding.reviewed"' in said[0]
-    assert f'ParticipantObjectID="{ROOT}.2"' in said[0]
+    shown = hospital.lumbar("audit", "--xml").stdout.splitlines()
+    assert len(shown) == 1
+    assert 'csd-code="finding.reviewed"' in shown[0]
+    assert f'ParticipantObjectID="{ROOT}.2"' in shown[0]
 
 
 def test_reviewed_findings_are_written_as_labels(hospital, tmp_path):

@@ -1,4 +1,4 @@
-"""Workers that are killed, hang or are told to stop: the study in their hands goes on, and so do the others."""
+"""Workers that are killed, hang or are asked to stop: no study is lost or held up."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ REQUIRED_S = 30  # from a worker's death to the next attempt, with the settings 
 
 @pytest.fixture
 def distributed(redis, postgres, tmp_path):
-    """Parts to be started one by one."""
+    """Services to be started one by one."""
     broker = {"LUMBAR_DATABASE_URL": postgres.new_database(), "LUMBAR_BROKER_URL": redis.url}
     system = System(tmp_path / "system", broker)
     assert system.lumbar("db", "upgrade").returncode == 0
@@ -32,7 +32,7 @@ def send(system, folder):
 
 
 @pytest.mark.serial
-def test_a_killed_workers_study_is_in_other_hands_within_30_s(system, phantom):
+def test_a_killed_workers_study_is_claimed_by_another_within_30_s(system, phantom):
     folder, truth = phantom(1)
     study = truth.study_instance_uid
     system.set(lease_s="25", sweep_every_s="0.5")
@@ -51,7 +51,9 @@ def test_a_killed_workers_study_is_in_other_hands_within_30_s(system, phantom):
     system.wait_for_states({study: "analysed"})
 
 
-def test_a_study_whose_inference_hangs_fails_with_that_reason_and_the_others_go_on(system, phantom):
+def test_a_study_whose_inference_hangs_fails_with_that_reason_and_the_others_continue(
+    system, phantom
+):
     (hanging, hangs), (folder, other) = phantom(1), phantom(2)
     system.set(job_limit_s="15", fault_attempts="2")
     system.hold(hangs.study_instance_uid)
@@ -62,12 +64,12 @@ def test_a_study_whose_inference_hangs_fails_with_that_reason_and_the_others_go_
     system.wait_for_states(
         {hangs.study_instance_uid: "failed", other.study_instance_uid: "analysed"}, 180
     )
-    said = system.lumbar("study", hangs.study_instance_uid).stdout
-    assert "failed: it did not end within 15 s" in said
+    shown = system.lumbar("study", hangs.study_instance_uid).stdout
+    assert "failed: it did not end within 15 s" in shown
     assert system.log.read_text().count("event=job.stuck") == 2
 
 
-def test_a_worker_told_to_stop_ends_the_study_in_its_hands_and_takes_no_other(distributed, phantom):
+def test_a_worker_asked_to_stop_finishes_its_study_and_claims_no_other(distributed, phantom):
     (first, in_hands), (second, waits) = phantom(1), phantom(2)
     distributed.hold(in_hands.study_instance_uid)
     *_, worker = distributed.start("scp", "sweep", "worker")
@@ -95,9 +97,7 @@ def test_a_worker_told_to_stop_ends_the_study_in_its_hands_and_takes_no_other(di
     )
 
 
-def test_an_urgent_study_overtakes_those_that_were_rung_for_before_it(
-    distributed, phantom, tmp_path
-):
+def test_an_urgent_study_overtakes_those_notified_before_it(distributed, phantom, tmp_path):
     (routine, first), (folder, second) = phantom(1), phantom(2)
     stat = tmp_path / "stat"
     stat.mkdir()

@@ -70,7 +70,7 @@ def viewer(page, served) -> Page:
 
 def point_of(served, key):
     with served.site.database.reading() as session:
-        cells = study_detail(session, served.severe, served.site.ranking).cells
+        cells = study_detail(session, served.severe, served.site.ranking).findings
     (point,) = [cell.finding.point for cell in cells if cell.finding.key == key]
     return point
 
@@ -205,12 +205,12 @@ def test_another_cell_of_the_grid_shows_its_finding_and_slice(viewer, served):
 def test_a_correction_is_shown_and_counted(viewer, served):
     viewer.get_by_role("radio", name="Moderate").check()
     viewer.get_by_label("Comment").fill("the sac is <not> that narrow")
-    viewer.get_by_role("button", name="Note it").click()
+    viewer.get_by_role("button", name="Save review").click()
     expect(viewer.get_by_role("status").first).to_have_text("Your review is saved.")
     cell = viewer.locator(f'a.cell[data-at="{CANAL.condition}.{CANAL.level}"]')
     expect(cell).to_contain_text("Severe")
     expect(cell).to_contain_text("corrected: Moderate")
-    expect(viewer.locator("#finding")).to_contain_text("reader said")
+    expect(viewer.locator("#finding")).to_contain_text("Reviewed by reader")
     expect(viewer.locator("#finding")).to_contain_text("the sac is <not> that narrow")
     viewer.goto("/quality")
     week = viewer.locator("table.weeks tbody tr").first
@@ -232,7 +232,7 @@ def test_a_study_marked_as_read_leaves_the_worklist_until_it_is_marked_as_unread
     expect(page).to_have_url(re.compile(r"/\?done=read$"))
     expect(page.locator(f'tr[data-study="{NORMAL}"]')).to_have_count(0)
     page.goto(f"/studies/{NORMAL}")
-    page.get_by_role("button", name="Not read after all").click()
+    page.get_by_role("button", name="Mark as unread").click()
     page.goto("/")
     expect(page.locator(f'tr[data-study="{NORMAL}"]')).to_be_visible()
 

@@ -7,7 +7,7 @@ from argon2 import Type
 from sqlalchemy import func, select
 
 from db import accounts
-from db.accounts import FAILURES, IDLE, LONGEST, Refused, TooManyAttempts
+from db.accounts import IDLE_TIMEOUT, MAX_FAILURES, MAX_SESSION, Refused, TooManyAttempts
 from db.models import ApiToken, AuditEvent, Permission, SignInFailure, User, UserRole, WebSession
 from lumbar.errors import Permanent
 
@@ -72,7 +72,7 @@ def test_a_hash_costs_what_rfc_9106_recommends_where_memory_is_short(production_
 def test_too_many_attempts_of_a_name_shut_even_the_right_password_out_until_they_are_old(
     database, anna
 ):
-    for n in range(FAILURES):
+    for n in range(MAX_FAILURES):
         with pytest.raises(Refused):
             sign_in(database, password="wrong", address=f"10.0.0.{n}")
     with pytest.raises(TooManyAttempts, match="try again in 10 minutes"):
@@ -84,7 +84,7 @@ def test_too_many_attempts_of_a_name_shut_even_the_right_password_out_until_they
 
 
 def test_too_many_attempts_from_an_address_shut_it_out_and_no_other(database, anna):
-    for n in range(FAILURES):
+    for n in range(MAX_FAILURES):
         with pytest.raises(Refused):
             sign_in(database, f"guess {n}", "wrong")
     with pytest.raises(TooManyAttempts):
@@ -92,7 +92,9 @@ def test_too_many_attempts_from_an_address_shut_it_out_and_no_other(database, an
     assert sign_in(database, address="10.0.0.2")
 
 
-@pytest.mark.parametrize(("column", "age"), [("last_used_at", IDLE), ("created_at", LONGEST)])
+@pytest.mark.parametrize(
+    ("column", "age"), [("last_used_at", IDLE_TIMEOUT), ("created_at", MAX_SESSION)]
+)
 def test_a_session_ends_when_it_is_idle_and_in_any_case(database, anna, column, age):
     cookie = sign_in(database)
     with database.transaction() as session:

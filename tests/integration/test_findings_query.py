@@ -1,77 +1,155 @@
 """Findings across studies by pages; all that is known of one study; figures over many."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
 from db import reviews, studies
 from db.ingest import ingest
-from db.models import FindingRow, JobKind
-from db.read_models import metrics, statistics
-from db.read_models.findings import FindingFilter, found
+from db.models import FindingRow, JobKind, Study, StudyState
+from db.read_models import findings, metrics, statistics
+from db.read_models.findings import FindingFilter
 from db.read_models.study_detail import Change, study_detail
-from db.read_models.worklist import Ranking
+from db.read_models.worklist_rows import Ranking
 from db.studies import StudyEvent
 from lumbar.errors import NotFound
-from lumbar.spine.anatomy import ALL_FINDINGS, Condition, Level, Severity
+from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Severity
 from tests.factories.analyses import CANAL, MODERATE, RECESS, SEVERE, analysed, end
 from tests.factories.instances import ROOT, arrival, make_slice
 from tests.factories.worklists import NOW, fill
 
 
-def everything(session, only, size):
+def paged(session, only, size):
     rows, after = [], None
     while True:
-        page = found(session, only, limit=size, after=after)
+        page = findings.page(session, only, limit=size, after=after)
+        assert len(page.rows) == size or page.next_after is None
         rows += page.rows
-        if page.next_after is None:
-            return rows
         after = page.next_after
+        if after is None:
+            return rows
 
 
 @pytest.fixture
 def filled(database):
     fill(database, 1, count=20)
     with database.transaction() as session:
-        for n, finding in enumerate(session.scalars(select(FindingRow).order_by(FindingRow.id))):
-            finding.found_at = NOW - timedelta(hours=n // 40)  # many of the same moment
+        for finding in session.scalars(select(FindingRow)):  # many of the same moment
+            minutes = finding.id % 3
+            finding.found_at = finding.study.last_received_at + timedelta(minutes=minutes)
     return database
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
+def expected(session, only):
+    """What the list holds, ordered by moment, kind (finding or study), id and ordinal."""
+    places = [
+        (
+            (row.found_at, 1, row.id, 0),
+            row.study,
+            FindingKey(row.condition, row.level),
+            row.severity,
+        )
+        for row in session.scalars(select(FindingRow))
+    ]
+    places += [
+        ((study.last_received_at, 0, study.id, ordinal), study, key, None)
+        for study in session.scalars(select(Study).where(Study.state == StudyState.FAILED))
+        for ordinal, key in enumerate(ALL_FINDINGS)
+    ]
+    listed = [
+        (place, study.study_instance_uid, key)
+        for place, study, key, severity in places
+        if (not only.severities or severity in only.severities)
+        and (not only.conditions or key.condition in only.conditions)
+        and (not only.levels or key.level in only.levels)
+        and only.scanner in ("", study.scanner)
+        and (only.since is None or study.last_received_at >= only.since)
+        and (only.until is None or study.last_received_at < only.until)
+    ]
+    return [(study, key) for _, study, key in sorted(listed, reverse=True)]
+
+
+def moments(hours):
+    return st.none() | hours.map(lambda ago: NOW - timedelta(hours=ago))
+
+
+FILTERS = st.builds(
+    FindingFilter,
     severities=st.sets(st.sampled_from(Severity)),
     conditions=st.sets(st.sampled_from(Condition)),
     levels=st.sets(st.sampled_from(Level)),
     scanner=st.sampled_from(["", "one", "nowhere"]),
-    hours=st.none() | st.integers(0, 12),
-    size=st.sampled_from([1, 7, 500]),
+    since=moments(st.integers(0, 12)),
+    until=moments(st.integers(0, 12)),
 )
-def test_pages_of_any_size_hold_just_what_was_asked_for_newest_first(
-    filled, severities, conditions, levels, scanner, hours, size
-):
-    since = None if hours is None else NOW - timedelta(hours=hours)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(only=FILTERS, size=st.sampled_from([1, 7, 500]))
+@example(only=FindingFilter(), size=7)
+@example(only=FindingFilter(until=NOW - timedelta(hours=5)), size=1000)
+def test_pages_of_any_size_hold_just_what_was_asked_for_newest_first(filled, only, size):
     with filled.reading() as session:
-        got = [
-            row.finding_id
-            for row in everything(
-                session, FindingFilter(severities, conditions, levels, scanner, since), size
-            )
-        ]
-        wanted = [
-            finding.id
-            for finding in session.scalars(select(FindingRow))
-            if (not severities or finding.severity in severities)
-            and (not conditions or finding.condition in conditions)
-            and (not levels or finding.level in levels)
-            and scanner in ("", finding.study.scanner)
-            and (since is None or finding.found_at >= since)
-        ]
-        when = dict(session.execute(select(FindingRow.id, FindingRow.found_at)).all())
-    assert got == sorted(wanted, key=lambda number: (when[number], number), reverse=True)
+        rows = paged(session, only, size)
+        assert [(row.study.study_instance_uid, row.finding.key) for row in rows] == expected(
+            session, only
+        )
+        assert all(row.finding.assessed == (row.finding_id is not None) for row in rows)
+
+
+def test_a_stream_holds_what_the_pages_hold_each_study_in_the_order_of_the_rsna_rows(
+    filled, monkeypatch
+):
+    monkeypatch.setattr(findings, "STREAMED_ROWS", 30)
+    only = FindingFilter(levels=[Level.L4_L5, Level.L5_S1])
+    streamed = list(findings.stream(filled, only))
+    with filled.reading() as session:
+        rows = paged(session, only, 500)
+    assert sorted(map(repr, streamed)) == sorted(map(repr, rows))
+    runs = [[row.finding.key for row in run] for _, run in groupby(streamed, lambda r: r.study)]
+    assert all(run == sorted(run) for run in runs)
+    assert max(map(len, runs)) == 10
+
+
+def test_a_stream_holds_no_more_than_a_page_in_memory(filled, monkeypatch):
+    monkeypatch.setattr(findings, "STREAMED_ROWS", 30)
+    read = []
+    page = findings.page
+    monkeypatch.setattr(
+        findings, "page", lambda *given, **options: read.append(1) or page(*given, **options)
+    )
+    rows = findings.stream(filled, FindingFilter())
+    for _ in range(10):
+        next(rows)
+    assert len(read) <= 2
+    assert len(list(rows)) + 10 > 200
+
+
+def test_a_finding_carries_its_last_review(site):
+    analysed(site, 1, {CANAL: SEVERE})
+    with site.database.transaction() as session:
+        number = reviews.finding_ids(session, studies.find(session, f"{ROOT}.1").id)[CANAL]
+        reviews.add_review(session, number, Severity.MODERATE, "plainly", "anna")
+        reviews.add_review(session, number, Severity.SEVERE, "on second thoughts", "ben")
+    with site.database.reading() as session:
+        rows = findings.page(session, FindingFilter(), limit=100).rows
+    (row,) = [row for row in rows if row.review]
+    assert (row.finding.key, row.finding_id) == (CANAL, number)
+    assert (row.review.severity, row.review.agrees) == (Severity.SEVERE, True)
+    assert (row.review.reviewer, row.review.comment) == ("ben", "on second thoughts")
+
+
+def test_a_page_may_begin_after_the_bare_id_of_a_finding_as_older_links_do(filled):
+    with filled.reading() as session:
+        rows = [row for row in paged(session, FindingFilter(), 500) if row.finding_id]
+        third = findings.page(
+            session, FindingFilter(list(Severity)), limit=1, after=str(rows[1].finding_id)
+        )
+    assert third.rows == (rows[2],)
 
 
 def test_findings_of_a_study_that_is_read_again_are_not_final(site):
@@ -79,16 +157,17 @@ def test_findings_of_a_study_that_is_read_again_are_not_final(site):
     analysed(site, 2)
     ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))
     with site.database.reading() as session:
-        rows = found(session, FindingFilter(), limit=100).rows
-    assert {row.study_instance_uid for row in rows} == {f"{ROOT}.2"}
+        rows = findings.page(session, FindingFilter(), limit=100).rows
+    assert {row.study.study_instance_uid for row in rows} == {f"{ROOT}.2"}
 
 
-def test_a_page_behind_a_finding_that_is_not_there_is_refused(database):
+@pytest.mark.parametrize("after", ["7", "9999999999", "1.2.3", "5-2-3-4", "1-0-9999999999-3", "-"])
+def test_a_page_that_begins_nowhere_is_refused(database, after):
     with (
         database.reading() as session,
-        pytest.raises(NotFound, match="no finding has the number 7"),
+        pytest.raises(NotFound, match="no page of findings ended with"),
     ):
-        found(session, FindingFilter(), limit=1, after=7)
+        findings.page(session, FindingFilter(), limit=1, after=after)
 
 
 def test_a_study_tells_what_changed_what_was_said_and_where_its_report_went(site):
@@ -106,9 +185,9 @@ def test_a_study_tells_what_changed_what_was_said_and_where_its_report_went(site
         Change(2, CANAL, Severity.SEVERE, Severity.NORMAL_MILD),
         Change(2, RECESS, Severity.NORMAL_MILD, Severity.MODERATE),
     }
-    (cell,) = [cell for cell in told.cells if cell.said]
-    assert (cell.finding.key, cell.said.reviewer, cell.said.agrees) == (RECESS, "ben", True)
-    assert len(told.cells) == 25
+    (row,) = [row for row in told.findings if row.review]
+    assert (row.finding.key, row.review.reviewer, row.review.agrees) == (RECESS, "ben", True)
+    assert len(told.findings) == 25
     assert (told.study.revision, told.study.images) == (2, 2)
 
 

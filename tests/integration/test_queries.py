@@ -8,8 +8,10 @@ from sqlalchemy import select
 from db import job_lifecycle, studies
 from db.ingest import ingest
 from db.models import Explanation, FindingRow, JobKind, JobState, ReportRow
-from db.read_models import study_queries
-from db.read_models.worklist import Ranking, worklist
+from db.read_models import findings, study_queries
+from db.read_models.findings import FindingFilter
+from db.read_models.worklist import worklist
+from db.read_models.worklist_rows import Ranking
 from db.studies import StudyEvent
 from lumbar.errors import NotAnalysable, Permanent
 from lumbar.spine.anatomy import ALL_FINDINGS, Level, Severity
@@ -131,10 +133,7 @@ def test_every_finding_carries_the_doubts_of_its_revision(site):
     )
     analysed(site, 2, caveats=["a caveat"], notes=["series 1: Sagittal T1"])
     analysed(site, 3, notes=["series 1: Sagittal T1"])
-    with site.database.reading() as session:
-        carried = {
-            (row.study_instance_uid[-1], row.caveats) for row in study_queries.findings(session)
-        }
+    carried = {(row.study.study_instance_uid[-1], row.caveats) for row in everything(site)}
     assert carried == {("1", ("not seen", "nor named")), ("2", ("a caveat",)), ("3", ())}
 
 
@@ -222,8 +221,9 @@ def test_a_severe_study_stays_on_top_while_a_late_image_has_it_read_again_but_is
         (1, Urgency.URGENT, "severe L4/L5 spinal canal stenosis; being read again"),
         (2, Urgency.PRIORITY, "all normal or mild; being read again"),
     ]
+    assert everything(site) == []
     with site.database.reading() as session:
-        assert study_queries.findings(session) == []
+        assert study_queries.findings(session, studies.find(session, f"{ROOT}.1")) == []
 
 
 def test_waiting_raises_a_normal_study(site):
@@ -234,9 +234,9 @@ def test_waiting_raises_a_normal_study(site):
 
 def test_findings_come_back_as_they_were_written_in_the_order_of_the_rsna_rows(site):
     analysed(site, 1, {CANAL: SEVERE}, unassessed=[RECESS])
-    with site.database.reading() as session:
-        rows = study_queries.findings(session)
+    rows = of_study(site, 1)
     assert [row.finding.key for row in rows] == list(ALL_FINDINGS)
+    assert rows == everything(site)
     by_key = {row.finding.key: row for row in rows}
     assert by_key[CANAL].finding == Finding(
         *CANAL.parts, probabilities=SEVERE, point=POINT, shows=0.5
@@ -248,32 +248,42 @@ def test_findings_come_back_as_they_were_written_in_the_order_of_the_rsna_rows(s
 def test_a_study_without_findings_still_has_25_rows_with_its_reason(site):
     ingest(site.database, site.store, arrival(make_slice()))
     end(site, 1, StudyEvent.REFUSED, reason="no lumbar spine was found")
-    with site.database.reading() as session:
-        rows = study_queries.findings(session)
+    rows = of_study(site, 1)
     assert [row.finding.key for row in rows] == list(ALL_FINDINGS)
+    assert rows == everything(site)
     assert {row.finding.reason for row in rows} == {"not analysable: no lumbar spine was found"}
 
 
 def test_findings_are_narrowed_by_every_filter(site):
     analysed(site, 1, {CANAL: SEVERE, RECESS: SEVERE})
     analysed(site, 2, {CANAL: MODERATE})
-    with site.database.reading() as session:
 
-        def ask(**filters):
-            return {
-                (row.study_instance_uid[-1], row.finding.key)
-                for row in study_queries.findings(session, **filters)
-            }
-
-        assert ask(severities=[Severity.SEVERE]) == {("1", CANAL), ("1", RECESS)}
-        assert ask(severities=[Severity.SEVERE], levels=[Level.L4_L5]) == {("1", CANAL)}
-        assert ask(conditions=[CANAL.condition], levels=[CANAL.level]) == {
-            ("1", CANAL),
-            ("2", CANAL),
+    def ask(**filters):
+        return {
+            (row.study.study_instance_uid[-1], row.finding.key)
+            for row in everything(site, **filters)
         }
-        assert len(ask(study_instance_uid=f"{ROOT}.2")) == 25
-        assert ask(since=datetime.now(UTC) + timedelta(minutes=1)) == set()
-        assert len(ask(since=datetime.now(UTC) - timedelta(minutes=5))) == 50
+
+    assert ask(severities=[Severity.SEVERE]) == {("1", CANAL), ("1", RECESS)}
+    assert ask(severities=[Severity.SEVERE], levels=[Level.L4_L5]) == {("1", CANAL)}
+    assert ask(conditions=[CANAL.condition], levels=[CANAL.level]) == {
+        ("1", CANAL),
+        ("2", CANAL),
+    }
+    assert len(of_study(site, 2)) == 25
+    soon, before = (datetime.now(UTC) + timedelta(minutes=n) for n in (1, -5))
+    assert ask(since=soon) == ask(until=before) == set()
+    assert len(ask(since=before)) == len(ask(until=soon)) == 50
+
+
+def everything(site, **filters):
+    """All findings in force, as a stream gives them."""
+    return list(findings.stream(site.database, FindingFilter(**filters)))
+
+
+def of_study(site, number):
+    with site.database.reading() as session:
+        return study_queries.findings(session, studies.find(session, f"{ROOT}.{number}"))
 
 
 def test_a_requeued_studys_earlier_findings_are_superseded_and_kept(site):
@@ -289,10 +299,8 @@ def test_a_requeued_studys_earlier_findings_are_superseded_and_kept(site):
         job_lifecycle.end_analysis(
             session, claimed, StudyEvent.ANALYSED, findings=found, bundle=bundle(TrainedOn.CLINICAL)
         )
+    assert {row.finding.severity for row in everything(site)} == {Severity.NORMAL_MILD}
     with site.database.reading() as session:
-        assert {row.finding.severity for row in study_queries.findings(session)} == {
-            Severity.NORMAL_MILD
-        }
         assert session.query(FindingRow).count() == 50
 
 

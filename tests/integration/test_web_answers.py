@@ -1,18 +1,27 @@
-"""What every answer has: headers, a form for errors, bounds, and a line in the audit trail before anything is shown."""
+"""What every answer has: headers, a form for errors, bounds, a line in the audit audit_rows first."""
 
+import csv
+import io
+import re
 import time
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from db import audit
+from db import audit, reviews, studies
 from db.database import DatabaseUnavailable
 from db.models import AuditEvent, UserRole
+from lumbar.reports.finding_records import FINDING_COLUMNS
+from lumbar.settings import Settings
+from lumbar.spine.anatomy import Severity
+from tests.factories.analyses import CANAL
 from tests.factories.instances import ROOT
 from tests.integration.site_with_studies import (
     ARRIVING_UID,
     DEAD_JOB,
+    FAILED_UID,
     SEVERE_UID,
     WAITING_JOB,
     add_studies,
@@ -187,14 +196,151 @@ def in_tokyo(monkeypatch):
     time.tzset()
 
 
-@pytest.mark.parametrize("zone", ["", "Z", "+00:00"])
-@pytest.mark.parametrize("path", ["/worklist", "/studies", "/findings"])
-def test_a_time_without_a_zone_is_utc_wherever_the_site_is(program, in_tokyo, path, zone):
-    for minutes, found in ((-60, True), (60, False)):
-        since = (datetime.now(UTC) + timedelta(minutes=minutes)).replace(
-            tzinfo=None
-        ).isoformat() + zone
-        assert bool(program.get(f"/api/v1{path}", params={"since": since}).json()["rows"]) == found
+TOKYO = timezone(timedelta(hours=9))
+LISTS = ["/api/v1/worklist", "/api/v1/studies", "/api/v1/findings", "/", "/studies", "/findings"]
+
+
+def is_listed(answer) -> bool:
+    """Whether an answer of a list, a page or the API's, has a row."""
+    assert answer.status_code == 200
+    if answer.headers["content-type"] == "application/json":
+        return bool(answer.json()["rows"])
+    return "Test" in answer.text
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_a_time_without_an_offset_is_the_machine_s_where_no_zone_is_set(admin, in_tokyo, path):
+    for minutes, listed in ((-60, True), (60, False)):
+        since = datetime.now(TOKYO).replace(tzinfo=None) + timedelta(minutes=minutes)
+        assert is_listed(admin.get(path, params={"since": since.isoformat()})) == listed
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_a_time_without_an_offset_is_the_site_s_wherever_the_machine_is(site, admin, path):
+    settings = Settings(home=site.settings.home, time_zone="Asia/Tokyo")
+    admin.app.state.site = replace(site, settings=settings)
+    now = datetime.now(TOKYO)
+    for hours, listed in ((-1, True), (1, False)):
+        then = now + timedelta(hours=hours)
+        for since in (then.replace(tzinfo=None), then, then.astimezone(UTC)):
+            assert is_listed(admin.get(path, params={"since": since.isoformat()})) == listed
+    yesterday, tomorrow = ((now + timedelta(days=n)).date().isoformat() for n in (-1, 1))
+    assert is_listed(admin.get(path, params={"since": yesterday}))
+    assert not is_listed(admin.get(path, params={"since": tomorrow}))
+
+
+@pytest.mark.parametrize("path", ["/api/v1/findings", "/findings"])
+def test_until_is_included_to_the_end_of_its_day(admin, path):
+    today = datetime.now(UTC).astimezone().date()
+    asked = {"since": "2h", "until": today.isoformat()}
+    assert is_listed(admin.get(path, params=asked))
+    before = today - timedelta(days=1)
+    assert not is_listed(admin.get(path, params={"until": before.isoformat()}))
+    assert not is_listed(admin.get(path, params={"until": "2h"}))
+
+
+@pytest.mark.parametrize("path", [*LISTS, "/findings.csv"])
+@pytest.mark.parametrize("written", ["yesterday", "2026-13-01", "-5h", "1700000000"])
+def test_a_time_that_is_none_is_refused_in_words_everywhere(admin, path, written):
+    for name in ("since", "until") if "findings" in path else ("since",):
+        answer = admin.get(path, params={name: written})
+        assert answer.status_code == 422
+        assert "write a date (2026-11-16)" in answer.text
+        assert name in answer.text.lower()
+        if path.startswith("/api/"):
+            assert answer.headers["content-type"] == "application/problem+json"
+        else:
+            assert 'role="alert"' in answer.text
+
+
+def test_the_page_of_findings_keeps_a_wrong_time_to_be_corrected(admin):
+    page = admin.get("/findings?since=yesterday&severity=severe").text
+    assert re.search('name="since" value="yesterday"[^>]*aria-invalid="true"', page)
+    assert 'value="severe" checked' in page
+
+
+API_ROUTES = [
+    *(("GET", path) for path in ("/worklist", "/studies", "/findings", "/jobs", "/bundles")),
+    ("GET", f"/studies/{SEVERE_UID}"),
+    ("GET", f"/studies/{SEVERE_UID}/deliveries"),
+    ("PUT", f"/studies/{SEVERE_UID}/read"),
+    ("POST", f"/studies/{SEVERE_UID}/requeue"),
+    ("POST", f"/studies/{SEVERE_UID}/complete"),
+    ("POST", "/findings/1/reviews"),
+    *(("POST", f"/jobs/1/{act}") for act in ("retry", "cancel", "resend")),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), API_ROUTES)
+def test_a_parameter_that_the_api_does_not_have_is_refused_by_its_name(site, program, method, path):
+    before = all_rows(site)
+    answer = program.request(method, f"/api/v1{path}?severty=severe")
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["detail"] == "severty: there is no such parameter"
+    assert all_rows(site) == before
+
+
+def test_no_route_of_the_api_is_left_out_above(app):
+    described = app.openapi()["paths"]
+    assert len(API_ROUTES) == sum(map(len, described.values()))
+
+
+@pytest.mark.parametrize("path", ["/findings", "/findings.csv"])
+def test_a_parameter_that_the_findings_do_not_have_is_refused_by_its_name(admin, path):
+    answer = admin.get(f"{path}?severty=severe")
+    assert answer.status_code == 422
+    assert "Severty: there is no such parameter" in answer.text
+
+
+def test_a_renamed_field_is_answered_under_both_names_and_the_old_one_is_deprecated(app, program):
+    detail = program.get(f"/api/v1/studies/{SEVERE_UID}").json()
+    assert detail["caveats"] == detail["doubts"] != []
+    assert detail["quarantined"] == detail["set_aside"]
+    (severe,) = program.get("/api/v1/findings?severity=severe").json()["rows"]
+    for finding in (*detail["findings"], severe):
+        assert finding["point"] == finding["place"]
+    assert severe["point"]["column"] == 10.5
+    schemas = app.openapi()["components"]["schemas"]
+    for schema, name in (
+        ("StudyDetailModel", "doubts"),
+        ("StudyDetailModel", "set_aside"),
+        ("FindingModel", "place"),
+        ("StudyFindingModel", "place"),
+    ):
+        assert schemas[schema]["properties"][name]["deprecated"] is True
+
+
+def test_the_page_its_csv_and_the_api_list_the_same_findings(admin, site):
+    with site.database.transaction() as session:
+        number = reviews.finding_ids(session, studies.find(session, SEVERE_UID).id)[CANAL]
+        reviews.add_review(session, number, Severity.MODERATE, "", "anna")
+    for asked in ("", "?severity=severe", "?level=l4_l5&since=1d", "?until=1d"):
+        text = admin.get(f"/findings.csv{asked}").content.decode("utf-8-sig")
+        table = list(csv.DictReader(io.StringIO(text, newline="")))
+        page = admin.get(f"/api/v1/findings{asked or '?'}&limit=500").json()
+        rows = page["rows"]
+        assert page["next_after"] is None
+        assert {key_of(row) for row in rows} == {key_of(row) for row in table}
+        assert len(rows) == len(table)
+        shown = admin.get(f"/findings{asked}").text
+        assert shown.count('<tr><th scope="row">') == min(len(rows), 50)
+    text = admin.get("/findings.csv").content
+    assert text.startswith(b"\xef\xbb\xbfrow_id,finding_id,received_at,")
+    table = list(csv.DictReader(io.StringIO(text.decode("utf-8-sig"), newline="")))
+    assert len(table) == 75  # of the severe study, the failed one and the refused one
+    assert list(table[0]) == list(FINDING_COLUMNS)
+    severe = next(row for row in table if row["severity"] == "severe")
+    assert severe["row_id"] == CANAL.row_id(SEVERE_UID)
+    assert (severe["reviewed_severity"], severe["reviewer"]) == ("moderate", "anna")
+    assert (severe["patient_identifier"], severe["trained_on"]) == ("P1", "clinical")
+    assert severe["caveats"] == "the border to the sacrum looks transitional"
+    (failed,) = {row["reason"] for row in table if row["study_instance_uid"] == FAILED_UID}
+    assert failed == "failed: the disk is full"
+
+
+def key_of(row):
+    return row["study_instance_uid"], row["condition"], row["level"], row["severity"] or ""
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from db import accounts
-from db.accounts import FAILURES, IDLE, LONGEST
+from db.accounts import IDLE_TIMEOUT, MAX_FAILURES, MAX_SESSION
 from db.models import Permission, UserRole, WebSession
 from tests.integration.site_with_studies import SEVERE_UID, add_studies
 from tests.integration.web_client import (
@@ -126,8 +126,8 @@ def test_the_form_is_shown_again_with_its_input_escaped(app, anna):
 
 
 def test_too_many_attempts_are_refused_and_the_page_says_for_how_long(app, anna):
-    statuses = [sign_in(anna, password="wrong").status_code for _ in range(FAILURES)]
-    assert statuses == [401] * FAILURES
+    statuses = [sign_in(anna, password="wrong").status_code for _ in range(MAX_FAILURES)]
+    assert statuses == [401] * MAX_FAILURES
     response = sign_in(anna)
     assert response.status_code == 429
     assert "Too many attempts; try again in 10 minutes." in response.text
@@ -153,7 +153,9 @@ def test_signing_out_ends_only_this_browsers_session(app, site):
     assert other.get("/").status_code == 200
 
 
-@pytest.mark.parametrize(("column", "age"), [("last_used_at", IDLE), ("created_at", LONGEST)])
+@pytest.mark.parametrize(
+    ("column", "age"), [("last_used_at", IDLE_TIMEOUT), ("created_at", MAX_SESSION)]
+)
 @sqlite_only
 def test_an_old_session_has_to_sign_in_again(app, site, column, age):
     browser = browser_client(app, UserRole.READER)

@@ -8,8 +8,9 @@ from db import reviews, studies
 from db.ingest import ingest
 from db.models import AuditEvent, Study, StudyState
 from db.read_models import study_search
-from db.read_models.worklist import Ranking, StudyFilter, waiting, worklist
+from db.read_models.worklist import StudyFilter, waiting, worklist
 from db.read_models.worklist import studies as all_studies
+from db.read_models.worklist_rows import Ranking
 from db.studies import StudyEvent
 from lumbar.errors import NotFound, Permanent
 from lumbar.spine.provenance import TrainedOn

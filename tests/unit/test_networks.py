@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lumbar.errors import WrongSetting
-from lumbar.networks import Networks, bundle
+from lumbar.networks import Networks, identity
 from lumbar.networks.bundle import (
     DESCRIPTION,
     SHIPPED,
@@ -23,7 +23,7 @@ from lumbar.networks.bundle import (
     write_description,
 )
 from lumbar.networks.classifiers import BACKBONES, CLASSES, Classifiers, build_classifier
-from lumbar.networks.locator import FOLDER, read_locator_description
+from lumbar.networks.locator import FOLDER, FRAMINGS, read_locator_description
 from lumbar.spine.anatomy import Condition
 from lumbar.spine.crops import PREPROCESSING_VERSION
 from lumbar.spine.provenance import TrainedOn
@@ -183,6 +183,22 @@ def test_the_shipped_bundle_is_complete_small_enough_and_trained_on_phantoms() -
     assert {"command", "data", "recipe", "training", "figures"} <= stated.keys()
 
 
+def test_the_description_alone_names_the_same_weights(written: Path) -> None:
+    assert tuple(CLASSES) == identity.CLASSIFIERS
+    assert tuple(FRAMINGS) == identity.LOCATORS
+    assert identity.stated_identity(None) == read_identity(SHIPPED)
+    assert identity.stated_identity(written) == read_identity(written)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "{", '{"name": "n", "networks": []}'])
+def test_a_damaged_description_names_no_weights(tmp_path: Path, content: str) -> None:
+    (tmp_path / DESCRIPTION).write_text(content)
+    with pytest.raises(WrongSetting, match=r"bundle\.json is damaged"):
+        identity.stated_identity(tmp_path)
+    with pytest.raises(WrongSetting, match=r"bundle\.json cannot be read"):
+        identity.stated_identity(tmp_path / "nowhere")
+
+
 NOTHING, SYNTHETIC, CLINICAL = TrainedOn
 
 
@@ -202,7 +218,7 @@ def state_trained_on(
     }
     stated["border"] = {"sha256": stated["border"]["sha256"], **border}
     (copied / "locator.json").write_text(json.dumps(stated))
-    monkeypatch.setattr(bundle, "FOLDER", copied)
+    monkeypatch.setattr(identity, "FOLDER", copied)
 
 
 @pytest.mark.parametrize(

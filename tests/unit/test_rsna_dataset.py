@@ -52,7 +52,7 @@ def test_a_missing_training_dependency_is_named(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         commands.main()
     assert (
-        "sklearn.ensemble is not installed; teaching needs `pip install 'lumbar-triage[train]'`"
+        "sklearn.ensemble is not installed; training needs `pip install 'lumbar-triage[train]'`"
         in capsys.readouterr().err
     )
     fail_importing("lumbar.nowhere")

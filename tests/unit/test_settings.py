@@ -1,5 +1,7 @@
 """Settings: their sources, and errors that name the wrong one."""
 
+from zoneinfo import ZoneInfo
+
 import pytest
 
 from lumbar.errors import WrongSetting
@@ -24,6 +26,9 @@ def _alone(monkeypatch, tmp_path):
         ("LUMBAR_LOG_FORMAT", "xml", "LUMBAR_LOG_FORMAT"),
         ("LUMBAR_AE_TITLE", "   ", "LUMBAR_AE_TITLE"),
         ("LUMBAR_KNOWN_AES", "MR1,A TITLE OF MORE THAN 16", "LUMBAR_KNOWN_AES"),
+        ("LUMBAR_TIME_ZONE", "Europe/Atlantis", "LUMBAR_TIME_ZONE: .* is no IANA time zone"),
+        ("LUMBAR_TIME_ZONE", "../etc/passwd", "LUMBAR_TIME_ZONE"),
+        ("LUMBAR_TIME_ZONE", "Europe", "LUMBAR_TIME_ZONE"),
         ("LUMBAR_DESTINATION", "{}", "is LUMBAR_DESTINATIONS meant"),
     ],
 )
@@ -63,3 +68,9 @@ def test_an_unset_destination_is_named_with_those_that_are_known(monkeypatch):
     monkeypatch.setenv("LUMBAR_DESTINATIONS", '{"pacs": "dicom://PACS@pacs:104"}')
     with pytest.raises(WrongSetting, match=r"'archive' \(known: pacs\)"):
         Settings.load().destination("archive")
+
+
+def test_the_site_s_time_zone_is_the_machine_s_until_it_is_set(monkeypatch):
+    assert Settings.load().zone is None
+    monkeypatch.setenv("LUMBAR_TIME_ZONE", "Europe/Berlin")
+    assert Settings.load().zone == ZoneInfo("Europe/Berlin")

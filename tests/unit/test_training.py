@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lumbar.dicom.discover import find_instances
 from lumbar.errors import WrongSetting
-from lumbar.networks.locator import FOLDER, FRAMINGS, described, load_locator
+from lumbar.networks.locator import FOLDER, FRAMINGS, load_locator, read_locator_description
 from lumbar.phantoms import locator_views, write_data_set
 from lumbar.phantoms.chain import Numbering
 from lumbar.phantoms.dataset import PHANTOM_POINTS
@@ -212,9 +212,9 @@ def test_a_folder_without_labels_is_named(tmp_path: Path) -> None:
 def test_one_network_can_be_trained_again_and_the_others_stay(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "locator"
     shutil.copytree(FOLDER, out)
-    shipped = described(out)
+    shipped = read_locator_description(out)
     train_locator(out, tmp_path / "views", silent, kinds=["border"], share=0.0005, seed=2)
-    made = described(out)
+    made = read_locator_description(out)
     assert {kind for kind in FRAMINGS if made[kind] != shipped[kind]} == {"border"}
     assert made["border"]["recipe"] == {"patients": 2, "steps": 2, "batch": 64, "seed": 2}
     assert made["border"]["trained_on"] == "synthetic"
@@ -224,14 +224,14 @@ def test_one_network_can_be_trained_again_and_the_others_stay(data: Path, tmp_pa
 
 
 def test_the_shipped_networks_were_made_by_the_recipes_of_this_code() -> None:
-    assert {kind: stated["recipe"] for kind, stated in described(FOLDER).items()} == {
-        kind: asdict(plan.recipe) for kind, plan in TRAINING_PLANS.items()
-    }
+    assert {
+        kind: stated["recipe"] for kind, stated in read_locator_description(FOLDER).items()
+    } == {kind: asdict(plan.recipe) for kind, plan in TRAINING_PLANS.items()}
 
 
 def test_annotated_studies_are_trained_on_besides_phantoms(data: Path, tmp_path: Path) -> None:
     train_locator(tmp_path, tmp_path / "views", silent, kinds=["axial"], data=data, share=0.0005)
-    assert described(tmp_path)["axial"]["trained_on"] == "clinical"
+    assert read_locator_description(tmp_path)["axial"]["trained_on"] == "clinical"
     assert len(list((tmp_path / "views" / "labelled" / "axial").iterdir())) == 2
     with pytest.raises(WrongSetting, match="missing or damaged"):  # a locator needs all three
         load_locator(tmp_path)

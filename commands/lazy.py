@@ -1,0 +1,88 @@
+"""A group of commands whose modules are imported when a command is invoked, not for the overview.
+
+Importing them all takes seconds: SQLAlchemy, pynetdicom, Keras.
+"""
+
+import gc
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_group
+
+
+class LazyCommands(Mapping[str, Any]):
+    """The commands of an application by name; looking one up imports ``commands.<module>``.
+
+    The module's ``app`` holds the command or, where the app has a callback, is the command group.
+    """
+
+    def __init__(self, modules: Mapping[str, str]) -> None:
+        self._modules = modules
+        self._loaded: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._loaded:
+            module = self._modules[name]
+            gc.disable()  # importing makes much and drops little: a tenth of the start
+            try:
+                self._loaded |= get_group(_application(f"commands.{module}", name)).commands
+            finally:
+                gc.freeze()  # what was imported stays: later collections need not look at it
+                gc.enable()
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+
+def _application(module: str, name: str) -> typer.Typer:
+    app: typer.Typer = import_module(module).app
+    whole = typer.Typer(rich_markup_mode=None)
+    if app.registered_callback:
+        whole.add_typer(app, name=name)
+    else:
+        whole.registered_commands += app.registered_commands
+    return whole
+
+
+class LazyGroup(TyperGroup):
+    """The overview and the completion of commands' names, from ``sections`` alone."""
+
+    sections: Mapping[str, Mapping[str, tuple[str, str]]] = {}
+    """By heading and command's name: its module and its summary, one line."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = LazyCommands(  # type: ignore[assignment]
+            {name: module for name, (module, _) in self._listed()}
+        )
+
+    def _listed(self) -> Iterator[tuple[str, tuple[str, str]]]:
+        for commands in self.sections.values():
+            yield from commands.items()
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names in the overview's order."""
+        return list(self.commands)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Writes the overview, one section per heading."""
+        for heading, commands in self.sections.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name, summary) for name, (_, summary) in commands.items()])
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """The commands whose names begin so, with their summaries."""
+        from typer.core import CompletionItem  # type: ignore[attr-defined]
+
+        return [
+            CompletionItem(name, help=summary)
+            for name, (_, summary) in self._listed()
+            if name.startswith(incomplete)
+        ]

@@ -1,0 +1,78 @@
+"""`lumbar status`: one screen that shows whether the system is well."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+
+from commands.output import AsFormat, Format, print_records
+from commands.version import version_lines
+from db import schema
+from db.context import SiteContext
+from db.read_models import metrics
+from db.read_models.statistics import in_flight
+from db.read_models.worklist import waiting
+from lumbar.peers.destinations import Destination, DimseDestination
+from lumbar.settings import Settings
+
+app = typer.Typer()
+
+COLUMNS = ("topic", "what", "value", "note")
+Line = tuple[str, str, Any, str]  # in the order of COLUMNS
+
+
+@app.command(epilog="Example: lumbar status --format json")
+def status(form: AsFormat = Format.TABLE) -> None:
+    """Shows studies and jobs in flight, the worklist, disk, destinations and weights."""
+    site = SiteContext.open(Settings.load())
+    lines = [*_version(), *_database(site), *_disk(site), *_destinations(site.settings)]
+    print_records([dict(zip(COLUMNS, line, strict=True)) for line in lines], COLUMNS, form)
+
+
+def _version() -> Iterator[Line]:
+    code, weights = version_lines()
+    yield "system", "version", code, ""
+    yield "system", "weights", weights.removeprefix("weights: "), ""
+
+
+def _database(site: SiteContext) -> Iterator[Line]:
+    with site.database.reading() as session:
+        figures = metrics.figures(session)
+        expired = in_flight(session).leases_expired
+        unread = waiting(session, site.ranking)
+    yield "system", "schema", schema.newest(), site.database.engine.dialect.name
+    yield "worklist", "unread", unread.unread, ""
+    yield "worklist", "unread, severe", unread.severe, ""
+    for study_state, count in figures.studies.items():
+        yield "studies", str(study_state), count, ""
+    for name, count in sorted(figures.last_hour.items()):
+        if name.startswith("studies_"):
+            yield "studies", name.removeprefix("studies_"), count, "in the last hour"
+    for (kind, job_state), count in sorted(figures.jobs.items()):
+        yield "jobs", f"{kind}, {job_state}", count, ""
+    for kind, age_s in figures.queue_age_s.items():
+        yield "jobs", f"{kind}, oldest due", round(age_s), "s"
+    yield "jobs", "leases expired", expired, ""
+
+
+def _disk(site: SiteContext) -> Iterator[Line]:
+    settings = site.settings
+    limits = (
+        f"images are removed above {settings.disk_remove_above:g}, "
+        f"refused above {settings.disk_refuse_above:g}"
+    )
+    yield "disk", "fill, 0-1", round(site.store.fill_ratio(), 3), limits
+
+
+def _destinations(settings: Settings) -> Iterator[Line]:
+    for name in sorted(settings.destinations):
+        yield "destinations", name, _address(settings.destination(name)), ""
+    if not settings.destinations:
+        yield "destinations", "none", None, "no report is sent"
+
+
+def _address(destination: Destination) -> str:
+    """Without its credentials."""
+    if isinstance(destination, DimseDestination):
+        return f"dicom://{destination.called_ae_title}@{destination.host}:{destination.port}"
+    return destination.url

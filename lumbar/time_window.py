@@ -1,0 +1,73 @@
+"""One meaning of `since` and `until` for the page, the REST API and the command line.
+
+A time is written as a date (``2026-11-16``), as a date and time (ISO 8601), or as an age (``24h``,
+``7d``). A date, and a time without an offset, are of the site's time zone (``LUMBAR_TIME_ZONE``;
+else that of the machine).
+"""
+
+import re
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+
+EXPECTED = (
+    "write a date (2026-11-16), a date and time (2026-11-16T12:00, with or without +01:00), "
+    "or an age (24h, 7d)"
+)
+MAX_LENGTH = 40  # characters
+
+_AGE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)([hd])")
+_HOURS = {"h": 1, "d": 24}
+
+
+def parse_since(text: str, zone: tzinfo | None, now: datetime | None = None) -> datetime:
+    """The first moment of a window, in UTC; a bare date begins at its midnight.
+
+    ``zone``: the site's; None: the machine's local zone.
+    ``now``: what an age is counted back from, with its offset; None: the present.
+
+    Raises:
+        ValueError: the text is no time; the message says how to write one and does not repeat it.
+    """
+    return _parse(text, zone, now, timedelta(0))
+
+
+def parse_until(text: str, zone: tzinfo | None, now: datetime | None = None) -> datetime:
+    """The first moment after a window, in UTC; a bare date is included to its end.
+
+    ``zone`` and ``now``: see ``parse_since``.
+
+    Raises:
+        ValueError: the text is no time; the message says how to write one and does not repeat it.
+    """
+    return _parse(text, zone, now, timedelta(days=1))
+
+
+def _parse(text: str, zone: tzinfo | None, now: datetime | None, to_edge: timedelta) -> datetime:
+    """``to_edge``: from a bare date to the day whose midnight is meant.
+
+    Raises:
+        ValueError: the text is no time.
+    """
+    text = text.strip()
+    try:
+        if age := _AGE.fullmatch(text):
+            begin = now or datetime.now(UTC)
+            return (begin - timedelta(hours=float(age[1]) * _HOURS[age[2]])).astimezone(UTC)
+        if day := _bare_date(text):
+            return _in_utc(datetime.combine(day + to_edge, time()), zone)
+        return _in_utc(datetime.fromisoformat(text), zone)
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(EXPECTED) from None
+
+
+def _bare_date(text: str) -> date | None:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def _in_utc(moment: datetime, zone: tzinfo | None) -> datetime:
+    """In UTC. A midnight that the clock skips is the end of the gap; of two, the first is meant."""
+    if moment.tzinfo is None and zone is not None:
+        moment = moment.replace(tzinfo=zone)
+    return moment.astimezone(UTC)
