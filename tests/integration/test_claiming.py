@@ -1,4 +1,4 @@
-"""Who gets which job: the most urgent due one, each worker another, and nobody waits for a study in other hands."""
+"""Who claims which job: the most urgent due one, each worker another, none waiting for a lock."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Event

@@ -1,4 +1,4 @@
-"""Whatever happens to studies and jobs, in whatever order: no study falls silent, none is shown as read that is not."""
+"""Studies and jobs under any sequence of events: none is forgotten or shown as read too early."""
 
 import shutil
 import tempfile
@@ -36,7 +36,7 @@ study_numbers = st.integers(1, 2)
 
 
 class Machine(RuleBasedStateMachine):
-    """Two studies, a few images, workers that end well, fail, are lost and come back late, and a person's hand."""
+    """Two studies, a few images, an operator, workers that finish, fail, are lost, come back."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def no_study_is_silent(self) -> None:
-        """One that is not receiving has an analysis to come, or one under way, or has ended; and never two of these."""
+        """One that is not receiving has exactly one of: an analysis due, one under way, an end."""
         with self.site.database.reading() as session:
             for study in session.scalars(select(Study)):
                 open_jobs = [

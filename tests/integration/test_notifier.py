@@ -1,4 +1,4 @@
-"""The notifier on a real Redis: as many messages wait as jobs are due, never more, and none says anything."""
+"""The notifier on a real Redis: one message per due job, never more, and none carries data."""
 
 import json
 

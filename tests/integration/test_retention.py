@@ -1,4 +1,4 @@
-"""Images go by age and pressure, the oldest finished first; what is wanted still, and what was found, stays."""
+"""Images go by age and disk pressure, the oldest finished first; findings and reports stay."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress

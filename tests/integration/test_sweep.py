@@ -1,4 +1,4 @@
-"""What a start-up says: what was in flight when the last sweep ended, and what the first round resumed."""
+"""What a start logs: what was in flight when the last sweep ended, and what is resumed."""
 
 from threading import Event
 

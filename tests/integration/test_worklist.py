@@ -1,4 +1,4 @@
-"""The worklist by pages: the order of all at once, whatever the sizes; who leaves it; who is found by words."""
+"""The worklist by pages: one order whatever the page size; what leaves it; the search by words."""
 
 from datetime import UTC, datetime, timedelta
 
