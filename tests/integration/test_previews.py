@@ -1,59 +1,27 @@
-"""Uploads read once: what is answered, that the files go whatever happens, and that a lost worker loses nothing."""
+"""Uploads read once: what is answered, and that the files go whatever they hold."""
 
 import re
-import threading
-from dataclasses import replace
-from datetime import timedelta
 
 import pytest
-from sqlalchemy import select
 
-from commands import services
-from db import context, job_lifecycle, leases, previews
-from db.ingest import ingest
-from db.leases import LeaseLostError
-from db.models import Instance, JobKind, JobState
-from db.preview_results import PreviewResult
-from db.read_models import metrics, study_queries
-from db.types import db_now
-from lumbar.errors import NotDicom, NotFound
+from db.models import JobState
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition
-from tests.factories.instances import ROOT, arrival, make_slice
 from tests.hostile.archives import INPUTS
 from tests.integration.upload_factory import (
-    change,
     create_upload,
-    expire,
     image,
     large_header_image,
     read,
     remaining_files,
+    result_of,
     row,
     study_files,
-    user_id,
     zip_of,
 )
 from tests.integration.web_client import audit_rows
 from tests.memory import peak_memory
-from tests.stub_program import StubNetworks
-from tests.system import wait_until
-from worker import preview, store_upload
-from worker.inline import InlineNotifier
-from worker.sweep import sweep
 
 HOSTILE_ZIPS = [one for one in INPUTS if "zip" in one.name and "a folder" not in one.name]
-
-
-class NoDoorbell:
-    def __init__(self):
-        self.rung = {}
-
-    def notify(self, kind, due):
-        self.rung[kind] = due
-
-
-def answer_of(site, name) -> PreviewResult:
-    return PreviewResult.from_json(row(site, name).result)
 
 
 def test_a_zip_of_a_study_is_answered_with_25_findings_and_a_picture_and_nothing_else_is_left(
@@ -65,7 +33,7 @@ def test_a_zip_of_a_study_is_answered_with_25_findings_and_a_picture_and_nothing
     )
     assert read(site)
     found = row(site, name)
-    answer = answer_of(site, name)
+    answer = result_of(site, name)
     assert (found.state, found.failure) == (JobState.DONE, None)
     assert found.images == len(study_files(study))
     assert set(answer.cells) == set(ALL_FINDINGS)
@@ -84,14 +52,14 @@ def test_a_zip_of_a_study_is_answered_with_25_findings_and_a_picture_and_nothing
 def test_many_files_are_read_and_those_that_are_none_are_told_of(site, phantom):
     name = create_upload(site, [*study_files(phantom(3)[0]), b"no image", b""])
     read(site)
-    assert "2 files passed over: not a DICOM file" in answer_of(site, name).choices
-    assert len(answer_of(site, name).findings) == len(ALL_FINDINGS)
+    assert "2 files passed over: not a DICOM file" in result_of(site, name).choices
+    assert len(result_of(site, name).findings) == len(ALL_FINDINGS)
 
 
 def test_a_loose_axial_slice_gives_its_recesses_without_a_level(site):
     name = create_upload(site, [image(plane="axial")])
     read(site)
-    answer = answer_of(site, name)
+    answer = result_of(site, name)
     assert {grade.condition for grade in answer.readings} == {
         Condition.LEFT_SUBARTICULAR_STENOSIS,
         Condition.RIGHT_SUBARTICULAR_STENOSIS,
@@ -103,7 +71,7 @@ def test_a_loose_axial_slice_gives_its_recesses_without_a_level(site):
 def test_one_image_that_shows_no_spine_is_classified_as_a_whole(site):
     name = create_upload(site, [image()])  # of one grey
     read(site)
-    answer = answer_of(site, name)
+    answer = result_of(site, name)
     assert (len(answer.conditions), len(answer.severities)) == (6, 3)
     assert not answer.findings
     assert "the middle of the image" in answer.choices[0].lower()
@@ -137,7 +105,7 @@ def test_a_header_that_bloats_its_parser_costs_the_worker_nothing(site, keep):
     before = peak_memory()
     read(site)
     assert peak_memory() - before < 100 * 2**20
-    told = [line for line in answer_of(site, name).choices if line.startswith("1 file ")]
+    told = [line for line in result_of(site, name).choices if line.startswith("1 file ")]
     assert len(told) == 1
     assert row(site, name).state is JobState.DONE
     assert row(site, name).reason is None
@@ -156,288 +124,7 @@ def test_a_hostile_zip_is_refused_in_words_and_writes_nowhere_else(site, tmp_pat
     if hostile.why:
         assert re.fullmatch(hostile.why, found.failure)
     else:
-        assert answer_of(site, name).readings  # it is axial
+        assert result_of(site, name).readings  # it is axial
     new = {path for path in tmp_path.rglob("*") if "previews" not in path.parts} - before
     assert {path.name for path in new} <= {"store", "lumbar.sqlite-wal", "lumbar.sqlite-shm"}
     assert set(remaining_files(site, name)) <= {"picture.png"}
-
-
-def test_a_lost_workers_upload_is_read_by_another_and_after_three_by_nobody(site):
-    name = create_upload(site, [image()])
-    for lost in (1, 2, 3):
-        with site.database.transaction() as session:
-            assert job_lifecycle.claim_preview(session, lease_s=10).lease.attempts == lost
-        assert not read(site)  # it is in its hands
-        expire(site, name)
-        notifier = NoDoorbell()
-        assert sweep(site, notifier)["jobs_recovered"] == 1
-        assert notifier.rung[JobKind.PREVIEW] == (lost < 3)
-    found = row(site, name)
-    assert found.state is JobState.DEAD
-    assert "lost 3 times" in found.failure
-    assert remaining_files(site, name) == []
-    assert ("upload.failed", "reader", None) in audit_rows(site)
-
-
-def test_an_upload_of_a_lost_worker_is_answered_by_the_next(site):
-    name = create_upload(site, [image()])
-    with site.database.transaction() as session:
-        lost = job_lifecycle.claim_preview(session, lease_s=10)
-    (previews.folder(site, name) / previews.SCRATCH / "1").mkdir()  # what it was about to do
-    expire(site, name)
-    sweep(site, NoDoorbell())
-    assert read(site)
-    assert row(site, name).state is JobState.DONE
-    with pytest.raises(LeaseLostError), site.database.transaction() as session:
-        job_lifecycle.end_preview(session, lost, PreviewResult(caveats=("of the lost one",)))
-    with pytest.raises(LeaseLostError), site.database.transaction() as session:
-        job_lifecycle.refuse_preview(session, lost, "of the lost one", ())
-    with site.database.transaction() as session:
-        assert not job_lifecycle.dead_letter(session, lost, "of the lost one")
-        assert not leases.extend(session, lost.lease, lease_s=10)
-    assert "of the lost one" not in answer_of(site, name).caveats
-
-
-def test_an_overtaken_worker_leaves_the_files_to_who_has_them_now(site, monkeypatch):
-    name = create_upload(site, [image()])
-
-    def overtaken(*arguments):
-        expire(site, name)
-        sweep(site, NoDoorbell())
-        with site.database.transaction() as session:
-            job_lifecycle.claim_preview(session, lease_s=10)
-        raise NotDicom("too late")
-
-    monkeypatch.setattr(preview, "analyse", overtaken)
-    assert read(site)
-    assert (row(site, name).state, row(site, name).attempts) == (JobState.RUNNING, 2)
-    assert remaining_files(site, name) == ["upload/0001"]
-
-
-def test_what_is_forgotten_while_it_is_read_stays_forgotten(site, monkeypatch):
-    name = create_upload(site, [image()])
-    classify = preview.single_image.classify
-
-    def meanwhile(*arguments):
-        previews.discard(site, name)
-        return classify(*arguments)
-
-    monkeypatch.setattr(preview.single_image, "classify", meanwhile)
-    assert read(site)
-    assert row(site, name) is None
-    assert not previews.folder(site, name).exists()
-    assert audit_rows(site) == []
-
-
-def test_a_fault_of_ours_is_tried_three_times_and_then_the_files_go(site, monkeypatch):
-    monkeypatch.setattr(context, "PREVIEW_WAIT_S", 0.0)
-    name = create_upload(site, [image()])
-
-    def broken():
-        raise RuntimeError("Doe^Jane")
-
-    for attempt in (1, 2, 3):
-        assert read(site, broken)
-        assert row(site, name).attempts == attempt
-        assert (remaining_files(site, name) == []) is (attempt == 3)
-        sweep(site, NoDoorbell())
-    assert row(site, name).state is JobState.DEAD
-    assert row(site, name).failure == "an internal fault (RuntimeError); see the log of job 1"
-
-
-def test_a_full_disk_is_tried_again_and_said_so(site, monkeypatch):
-    monkeypatch.setattr(context, "PREVIEW_WAIT_S", 0.0)
-    full = replace(site, settings=site.settings.model_copy(update={"disk_refuse_above": 0.0}))
-    name = create_upload(site, [image()])
-    for _ in range(3):
-        assert read(full)
-        sweep(site, NoDoorbell())
-    assert "% full" in row(site, name).failure
-
-
-@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_a_long_reading_keeps_its_lease(site, monkeypatch):
-    quick = replace(site, settings=site.settings.model_copy(update={"lease_s": 1.0}))
-    name = create_upload(site, [image()])
-    swept = []
-
-    def slow():
-        ends = row(site, name).lease_expires_at + timedelta(seconds=2)
-
-        def kept():
-            swept.append(sweep(quick, NoDoorbell())["jobs_recovered"])
-            return row(site, name).lease_expires_at > ends
-
-        wait_until(kept, 20, lambda: "the lease was not extended")
-        return StubNetworks()
-
-    assert read(quick, slow)
-    assert not any(swept)
-    assert (row(site, name).state, row(site, name).attempts) == (JobState.DONE, 1)
-
-
-@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_a_reading_that_hangs_is_given_back_and_its_worker_ended(site, monkeypatch):
-    stuck = replace(site, settings=site.settings.model_copy(update={"job_limit_s": 0.2}))
-    create_upload(site, [image()])
-    ended = threading.Event()
-    monkeypatch.setattr("worker.runner.os.kill", lambda *_: ended.set())
-    assert read(stuck, lambda: ended.wait(10) and StubNetworks())
-    assert ended.is_set()
-
-
-def test_a_forgotten_ones_number_is_never_given_again(site):
-    first = create_upload(site, [image()])
-    number = row(site, first).id
-    previews.discard(site, first)
-    assert row(site, create_upload(site, [image()])).id > number
-
-
-def test_workers_that_claim_at_once_get_one_each_the_oldest_first(site):
-    names = [create_upload(site, [b""]) for _ in range(3)]
-    with site.database.transaction() as session:
-        claimed = [job_lifecycle.claim_preview(session, lease_s=10) for _ in range(4)]
-    assert [one and one.name for one in claimed] == [*names, None]
-
-
-def test_what_is_still_arriving_is_nobodys_to_read(site):
-    name = previews.create(site, user_id(site), keep=False)
-    assert not read(site)
-    with site.database.transaction() as session:
-        previews.uploaded(session, name, files=1, size=1)
-    with pytest.raises(NotFound), site.database.transaction() as session:
-        previews.uploaded(session, name, files=1, size=1)
-    assert read(site)
-
-
-def test_kept_images_are_those_that_a_scanner_would_have_sent(site):
-    files = [image(number=n) for n in (1, 2)]
-    name = create_upload(
-        site,
-        [zip_of({"a": files[0], "b": files[1], "c": b"no image", "d": image(Modality="CT")})],
-        keep=True,
-    )
-    assert read(site)
-    answer = answer_of(site, name)
-    assert answer.studies == [f"{ROOT}.1"]
-    assert "2 files: new" in answer.choices[0]
-    assert remaining_files(site, name) == []
-    sent = [ingest(site.database, site.store, arrival(make_slice(number=n))) for n in (1, 2)]
-    assert sent == ["duplicate", "duplicate"]
-    with site.database.reading() as session:
-        kept = session.scalars(select(Instance)).all()
-    assert {instance.source for instance in kept} == {"UPLOAD"}
-    assert len(kept) == 3  # a mistaken modality is no reason to lose an MR image
-    assert audit_rows(site)[-1] == ("upload.kept", "reader", 1)
-
-
-def test_keeping_what_was_half_kept_before_a_kill_is_no_harm(site, monkeypatch):
-    monkeypatch.setattr(context, "PREVIEW_WAIT_S", 0.0)
-    name = create_upload(site, [image(number=1), image(number=2)], keep=True)
-    take, taken = store_upload.ingest, []
-
-    def dies(*arguments):
-        if taken:
-            raise OSError(28, "No space left on device")
-        taken.append(take(*arguments))
-        return taken[-1]
-
-    monkeypatch.setattr(store_upload, "ingest", dies)
-    read(site)
-    monkeypatch.undo()
-    monkeypatch.setattr(context, "PREVIEW_WAIT_S", 0.0)
-    expire(site, name)
-    sweep(site, NoDoorbell())
-    assert read(site)
-    assert answer_of(site, name).choices[:2] == ["1 file: new", "1 file: received before"]
-
-
-def test_what_holds_no_mr_image_is_not_kept_and_says_why(site):
-    name = create_upload(site, [b"no image", large_header_image()], keep=True)
-    read(site)
-    assert row(site, name).failure == "there is no MR image that could be kept"
-    assert len(answer_of(site, name).choices) == 2
-    with site.database.reading() as session:
-        assert session.scalars(select(Instance)).all() == []
-
-
-def test_housekeeping_forgets_after_an_hour_and_removes_what_killed_processes_left(site):
-    monday, tuesday = db_now(-3700), db_now(-3500)
-    old, young, ended = (create_upload(site, [image()]) for _ in range(3))
-    change(site, old, state=JobState.DONE, uploaded_at=monday, ended_at=monday)
-    change(site, young, uploaded_at=tuesday)
-    change(site, ended, state=JobState.DONE, ended_at=tuesday)  # and then its worker was killed
-    arriving = previews.create(site, user_id(site, "another"), keep=False)
-    (previews.folder(site, arriving) / previews.UPLOAD / "0001").write_bytes(b"half")
-    leftover = previews.folder(site, "0" * 32)
-    (leftover / "upload").mkdir(parents=True)
-    assert previews.delete_expired(site) == 2
-    assert row(site, old) is None
-    assert not previews.folder(site, old).exists()
-    assert not leftover.exists()
-    assert remaining_files(site, young) == ["upload/0001"]
-    assert remaining_files(site, arriving) == ["upload/0001"]
-    assert remaining_files(site, ended) == []
-    change(site, arriving, created_at=monday)
-    assert previews.delete_expired(site) == 1
-    assert row(site, arriving) is None
-
-
-def test_uploads_are_counted_among_what_is_in_flight(site):
-    name = create_upload(site, [image()])
-    change(site, name, uploaded_at=db_now(-60))
-    with site.database.reading() as session:
-        told = metrics.figures(session)
-        assert study_queries.in_flight(session).jobs == {(JobKind.PREVIEW, JobState.PENDING): 1}
-    assert told.jobs == {(JobKind.PREVIEW, JobState.PENDING): 1}
-    assert 59 < told.queue_age_s[JobKind.PREVIEW] < 120
-    with site.database.transaction() as session:
-        job_lifecycle.claim_preview(session, lease_s=10)
-    expire(site, name)
-    with site.database.reading() as session:
-        assert study_queries.in_flight(session).leases_expired == 1
-
-
-def test_without_a_broker_uploads_and_studies_take_turns():
-    done, left = [], {JobKind.ANALYSE: 3, JobKind.PREVIEW: 2, JobKind.DELIVER: 1}
-
-    def task(kind):
-        def one():
-            if not left[kind]:
-                return False
-            left[kind] -= 1
-            done.append(kind)
-            started.wait(10)
-            return True
-
-        return one
-
-    started = threading.Event()
-    notifier = InlineNotifier({kind: task(kind) for kind in left})
-    for _ in range(3):  # rung again while they are busy
-        notifier.notify(JobKind.ANALYSE, 3)
-        notifier.notify(JobKind.PREVIEW, 2)
-    started.set()
-    wait_until(lambda: sum(left.values()) <= 1, 10, lambda: f"left: {left}")
-    notifier.close()
-    analyse, upload = JobKind.ANALYSE, JobKind.PREVIEW
-    assert done == [analyse, upload, analyse, upload, analyse]
-
-
-@pytest.mark.parametrize(
-    ("only", "kinds"),
-    [
-        ("analyse", {"analyse", "preview"}),
-        ("deliver", {"deliver"}),
-        (None, {"analyse", "deliver", "preview"}),
-    ],
-)
-def test_the_worker_that_has_the_networks_reads_uploads_too(monkeypatch, tmp_path, only, kinds):
-    taken = []
-    monkeypatch.setenv("LUMBAR_BROKER_URL", "redis://127.0.0.1:1/0")
-    monkeypatch.setattr(services, "load_networks", lambda settings: StubNetworks)
-    monkeypatch.setattr(services, "_site", lambda *_: None)
-    monkeypatch.setattr(services.logging, "configure", lambda *_: None)
-    monkeypatch.setattr("worker.celery_app.run_worker", lambda app, kinds: taken.extend(kinds))
-    services.worker(only=only)
-    assert set(taken) == kinds

@@ -10,6 +10,7 @@ from sqlalchemy import select, update
 from db import previews
 from db.context import SiteContext
 from db.models import JobKind, Preview, User, UserRole
+from db.preview_results import PreviewResult
 from db.types import db_now
 from tests.factories.instances import make_slice
 from tests.stub_program import StubNetworks
@@ -90,3 +91,18 @@ def remaining_files(site: SiteContext, name: str) -> list[str]:
     return sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
     )
+
+
+def result_of(site: SiteContext, name: str) -> PreviewResult:
+    """What the worker wrote of it."""
+    return PreviewResult.from_json(row(site, name).result)
+
+
+class RecordingNotifier:
+    """Keeps the kinds of job that it was notified of, each with when it is due."""
+
+    def __init__(self) -> None:
+        self.notified: dict[object, object] = {}
+
+    def notify(self, kind: object, due: object) -> None:
+        self.notified[kind] = due

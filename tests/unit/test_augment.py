@@ -9,7 +9,7 @@ from lumbar.spine.anatomy import Condition, Role
 from lumbar.spine.crops import CROP_MM, SIDE, crop
 from lumbar.training.augment import LOCATOR_MM, MAX_MM, Amounts, augmented
 from lumbar.training.crop_files import MARGIN, worker_crop
-from tests.unit.headers import SLICE as HEADER
+from tests.factories.headers import SLICE as HEADER
 
 NOTHING = Amounts(turn_deg=0, zoom=0, brightness=0, noise=0, blur=0, flip=False)
 LEFT, RIGHT = Condition.LEFT_SUBARTICULAR_STENOSIS, Condition.RIGHT_SUBARTICULAR_STENOSIS

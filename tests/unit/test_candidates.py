@@ -20,8 +20,8 @@ from lumbar.spine.finding_points import (
 )
 from lumbar.spine.roles import Roles, Stack, Weighting, assign_roles
 from lumbar.spine.slices import SliceHeader, Vector
+from tests.factories.headers import SLICE
 from tests.study_factory import CHANGES, Slices
-from tests.unit.headers import SLICE
 
 HEADER = replace(SLICE, rows=300, columns=300, position=(0.0, 0.0, 0.0))
 STRAIGHT = {

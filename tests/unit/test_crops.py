@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from lumbar.spine.anatomy import Plane, Role
 from lumbar.spine.crops import CROP_MM, SIDE, crop, crop_to_image, normalised
 from lumbar.spine.slices import SliceHeader, Vector
+from tests.factories.headers import SLICE
+from tests.factories.planes import oblique
 from tests.study_factory import Storage, kept_as, stored
-from tests.unit.headers import SLICE
-from tests.unit.planes import oblique
 
 Image = NDArray[np.float32]
 

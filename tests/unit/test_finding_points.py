@@ -13,8 +13,8 @@ from lumbar.spine.keypoint_input import SAGITTAL, picture
 from lumbar.spine.levels import Levels
 from lumbar.spine.roles import Roles, Stack, Weighting
 from lumbar.spine.slices import SliceHeader, Vector
+from tests.factories.headers import SLICE
 from tests.stub_program import seen_at
-from tests.unit.headers import SLICE
 
 CANAL = {level: np.array([0.7, 30.0, 72.3 - 36.0 * n]) for n, level in enumerate(Level)}
 USUAL = {

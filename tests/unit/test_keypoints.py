@@ -17,7 +17,7 @@ from lumbar.spine.keypoint_input import (
     picture,
 )
 from lumbar.spine.slices import SliceHeader
-from tests.unit.headers import SLICE
+from tests.factories.headers import SLICE
 
 AXIAL_SLICE = replace(
     SLICE, orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0), position=(-100.0, -100.0, 5.0)

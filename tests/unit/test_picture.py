@@ -24,8 +24,8 @@ from lumbar.reports.text_drawing import (
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Severity
 from lumbar.spine.findings import Finding, ImagePoint
 from lumbar.spine.provenance import TrainedOn
+from tests.factories.headers import SLICE
 from tests.study_factory import stored
-from tests.unit.headers import SLICE
 
 POINT = ImagePoint("1.2.1", "1.2.840.10008.5.1.4.1.1.4", "1.2.1.1", None, 10.0, 10.0, 0.0, 0.0, 0.0)
 CANAL = {level.label: np.array([0.0, 10.0 + 4 * n, 60.0 - 32 * n]) for n, level in enumerate(Level)}

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from lumbar.spine.anatomy import Plane
 from lumbar.spine.slices import SliceHeader
+from tests.factories.headers import SLICE
 from tests.study_factory import Storage, kept_as
-from tests.unit.headers import SLICE
 
 AXIAL = replace(
     SLICE,

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from lumbar.spine.slices import SliceHeader, Vector
-from tests.unit.headers import SLICE
+from tests.factories.headers import SLICE
 
 USUAL = (
     ((0.0, 1.0, 0.0), (0.0, 0.0, -1.0)),

@@ -1,0 +1,99 @@
+"""What is kept of an upload, and what housekeeping removes."""
+
+from sqlalchemy import select
+
+from db import context, previews
+from db.ingest import ingest
+from db.models import Instance, JobState
+from db.types import db_now
+from tests.factories.instances import ROOT, arrival, make_slice
+from tests.integration.upload_factory import (
+    RecordingNotifier,
+    change,
+    create_upload,
+    expire,
+    image,
+    large_header_image,
+    read,
+    remaining_files,
+    result_of,
+    row,
+    user_id,
+    zip_of,
+)
+from tests.integration.web_client import audit_rows
+from worker import store_upload
+from worker.sweep import sweep
+
+
+def test_kept_images_are_those_that_a_scanner_would_have_sent(site):
+    files = [image(number=n) for n in (1, 2)]
+    name = create_upload(
+        site,
+        [zip_of({"a": files[0], "b": files[1], "c": b"no image", "d": image(Modality="CT")})],
+        keep=True,
+    )
+    assert read(site)
+    answer = result_of(site, name)
+    assert answer.studies == [f"{ROOT}.1"]
+    assert "2 files: new" in answer.choices[0]
+    assert remaining_files(site, name) == []
+    sent = [ingest(site.database, site.store, arrival(make_slice(number=n))) for n in (1, 2)]
+    assert sent == ["duplicate", "duplicate"]
+    with site.database.reading() as session:
+        kept = session.scalars(select(Instance)).all()
+    assert {instance.source for instance in kept} == {"UPLOAD"}
+    assert len(kept) == 3  # a mistaken modality is no reason to lose an MR image
+    assert audit_rows(site)[-1] == ("upload.kept", "reader", 1)
+
+
+def test_keeping_what_was_half_kept_before_a_kill_is_no_harm(site, monkeypatch):
+    monkeypatch.setattr(context, "PREVIEW_WAIT_S", 0.0)
+    name = create_upload(site, [image(number=1), image(number=2)], keep=True)
+    take, taken = store_upload.ingest, []
+
+    def dies(*arguments):
+        if taken:
+            raise OSError(28, "No space left on device")
+        taken.append(take(*arguments))
+        return taken[-1]
+
+    monkeypatch.setattr(store_upload, "ingest", dies)
+    read(site)
+    monkeypatch.undo()
+    monkeypatch.setattr(context, "PREVIEW_WAIT_S", 0.0)
+    expire(site, name)
+    sweep(site, RecordingNotifier())
+    assert read(site)
+    assert result_of(site, name).choices[:2] == ["1 file: new", "1 file: received before"]
+
+
+def test_what_holds_no_mr_image_is_not_kept_and_says_why(site):
+    name = create_upload(site, [b"no image", large_header_image()], keep=True)
+    read(site)
+    assert row(site, name).failure == "there is no MR image that could be kept"
+    assert len(result_of(site, name).choices) == 2
+    with site.database.reading() as session:
+        assert session.scalars(select(Instance)).all() == []
+
+
+def test_housekeeping_forgets_after_an_hour_and_removes_what_killed_processes_left(site):
+    monday, tuesday = db_now(-3700), db_now(-3500)
+    old, young, ended = (create_upload(site, [image()]) for _ in range(3))
+    change(site, old, state=JobState.DONE, uploaded_at=monday, ended_at=monday)
+    change(site, young, uploaded_at=tuesday)
+    change(site, ended, state=JobState.DONE, ended_at=tuesday)  # and then its worker was killed
+    arriving = previews.create(site, user_id(site, "another"), keep=False)
+    (previews.folder(site, arriving) / previews.UPLOAD / "0001").write_bytes(b"half")
+    leftover = previews.folder(site, "0" * 32)
+    (leftover / "upload").mkdir(parents=True)
+    assert previews.delete_expired(site) == 2
+    assert row(site, old) is None
+    assert not previews.folder(site, old).exists()
+    assert not leftover.exists()
+    assert remaining_files(site, young) == ["upload/0001"]
+    assert remaining_files(site, arriving) == ["upload/0001"]
+    assert remaining_files(site, ended) == []
+    change(site, arriving, created_at=monday)
+    assert previews.delete_expired(site) == 1
+    assert row(site, arriving) is None
