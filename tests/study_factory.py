@@ -1,4 +1,4 @@
-"""What happens to studies between the scanner and us, done to slice headers: the anatomy stays where it was."""
+"""Changes between scanner and receiver, made to slice headers; the anatomy stays where it is."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -43,7 +43,10 @@ def renumbered(slices: Sequence[SliceHeader], random: Random) -> Slices:
 
 
 def turned(slices: Sequence[SliceHeader], random: Random) -> Slices:
-    """Each series kept in memory in another of the eight ways; half of them reverse the stored normal."""
+    """Each series stored in another of the eight orientations.
+
+    Half of them reverse the stored normal.
+    """
     return [
         kept_as(header, storage)
         for own in series(slices)
@@ -70,7 +73,7 @@ def duplicated(slices: Sequence[SliceHeader], random: Random) -> Slices:
 
 
 def retimed(slices: Sequence[SliceHeader], random: Random) -> Slices:
-    """Each series with a TR a little longer or shorter, as the scanner fits it to the number of slices."""
+    """Each series with a slightly different TR, as a scanner fits it to the number of slices."""
     return [
         replace(header, repetition_time=header.repetition_time and header.repetition_time * by)
         for own in series(slices)

@@ -1,4 +1,4 @@
-"""Who gets which job: the most urgent due one, each worker another, and nobody waits for a study in other hands."""
+"""Claiming: the most urgent due job, one worker each, and no waiting for locked studies."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Event

@@ -1,4 +1,4 @@
-"""The log of a process of its own: whatever is thrown at it, each event is one line and no value is told."""
+"""The log of a process: each event is one line, and no value is logged, whatever is raised."""
 
 import json
 import subprocess
@@ -91,7 +91,10 @@ import os
 from sqlalchemy import create_engine, text
 from db.database import Database
 database = Database.connect(os.environ["URL"])
-twice = text("INSERT INTO patient (issuer, patient_identifier, name, birth_date, sex) VALUES ('A', :p, 'x', '', '')")
+twice = text(
+    "INSERT INTO patient (issuer, patient_identifier, name, birth_date, sex) "
+    "VALUES ('A', :p, 'x', '', '')"
+)
 for tell in (
     lambda: log.exception("db.fault"),
     lambda: logging.getLogger("sqlalchemy").exception("failed for %s", marker),
@@ -133,7 +136,8 @@ def lines_of(code, form="console", **environment):
 def test_an_exception_is_told_by_its_type_and_places(name, form):
     code, field, said = OF_AN_EXCEPTION[name]
     (line,) = lines_of(
-        f"def fail():\n    {code}\ntry:\n    fail()\nexcept Exception:\n    log.exception('x.fault')",
+        f"def fail():\n    {code}\n"
+        "try:\n    fail()\nexcept Exception:\n    log.exception('x.fault')",
         form,
     )
     if form == "json":

@@ -1,4 +1,7 @@
-"""Whatever happens to studies and jobs, in whatever order: no study falls silent, none is shown as read that is not."""
+"""A state machine of studies and jobs: whatever happens to them, in whatever order.
+
+No study is forgotten, and none is shown as analysed that is not.
+"""
 
 import shutil
 import tempfile
@@ -36,7 +39,10 @@ study_numbers = st.integers(1, 2)
 
 
 class Machine(RuleBasedStateMachine):
-    """Two studies, a few images, workers that end well, fail, are lost and come back late, and a person's hand."""
+    """Two studies, a few images, and an operator.
+
+    Workers end their jobs, fail, are lost and come back late.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,7 +170,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def no_study_is_silent(self) -> None:
-        """One that is not receiving has an analysis to come, or one under way, or has ended; and never two of these."""
+        """A study that is not receiving has one analysis, pending or running, or has ended."""
         with self.site.database.reading() as session:
             for study in session.scalars(select(Study)):
                 open_jobs = [

@@ -1,4 +1,4 @@
-"""The notifier on a real Redis: as many messages wait as jobs are due, never more, and none says anything."""
+"""The notifier on a real Redis: as many messages wait as jobs are due, and they hold nothing."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What a start-up says: what was in flight when the last sweep ended, and what the first round resumed."""
+"""What the sweep logs at the start: what was in flight, and what its first round resumed."""
 
 from threading import Event
 

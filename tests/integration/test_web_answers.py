@@ -1,4 +1,4 @@
-"""What every answer has: headers, a form for errors, bounds, a line in the audit audit_rows first."""
+"""What every response has: headers, a form for errors, bounds, and an audit row beforehand."""
 
 import csv
 import io

@@ -1,4 +1,7 @@
-"""The worklist by pages: the order of all at once, whatever the sizes; who leaves it; who is found by words."""
+"""The worklist by pages, of whatever size.
+
+Which studies leave it, and how studies are searched.
+"""
 
 from datetime import UTC, datetime, timedelta
 

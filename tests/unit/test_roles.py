@@ -147,11 +147,13 @@ def test_what_is_not_an_original_spine_series_is_refused_with_a_reason(
 def test_choices_speak_of_every_series_in_words_without_uids() -> None:
     choices = assign_roles([*STUDY, *sagittal(12, **STIR)]).choices
     assert choices == (
-        "series 1 (3 axial slices, TR 8 TE 4 and 3 sagittal slices, TR 8 TE 4): refused, a localizer",
+        "series 1 (3 axial slices, TR 8 TE 4 and 3 sagittal slices, TR 8 TE 4): "
+        "refused, a localizer",
         "series 2 (15 sagittal slices, TR 500 TE 12): Sagittal T1",
         "series 3 (15 sagittal slices, TR 3500 TE 100): Sagittal T2/STIR",
         "series 4 (30 axial slices, TR 3500 TE 100): Axial T2",
-        "series 5 (15 sagittal slices, TR 3500 TE 50 TI 160): not read, another is better for Sagittal T2/STIR",
+        "series 5 (15 sagittal slices, TR 3500 TE 50 TI 160): "
+        "not read, another is better for Sagittal T2/STIR",
     )
 
 

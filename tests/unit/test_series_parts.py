@@ -32,7 +32,8 @@ def test_a_series_split_in_two_is_put_together(one: slice, other: slice) -> None
     assert places(roles) == places(assign_roles([*sagittal(2, **T1), *whole]))
     counts = len(whole[other]), len(whole[one])
     assert roles.choices[1:] == tuple(
-        f"series {n} ({count} sagittal slices, TR 3500 TE 100): Sagittal T2/STIR; series 2 and 3 belong together"
+        f"series {n} ({count} sagittal slices, TR 3500 TE 100): Sagittal T2/STIR; "
+        "series 2 and 3 belong together"
         for n, count in zip((2, 3), counts, strict=True)
     )
 

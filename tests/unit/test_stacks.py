@@ -168,7 +168,8 @@ def test_another_frame_of_reference_is_noted_and_read_where_the_images_overlap()
     roles = assign_roles(study)
     assert roles.missing == ()
     assert roles.notes == (
-        "Axial T2 and Sagittal T2/STIR name different frames of reference; they overlap and are read together",
+        "Axial T2 and Sagittal T2/STIR name different frames of reference; "
+        "they overlap and are read together",
     )
     assert assign_roles([*sagittal(3), *axial(4)]).notes == ()
 
