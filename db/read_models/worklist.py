@@ -116,16 +116,16 @@ def worklist(
     filters = [Study.read_at.is_(None), *_filters(session, only or StudyFilter(), unread=True)]
     if ranking.days:
         filters.append(Study.last_received_at >= now - timedelta(days=ranking.days))
-    wanted = None if limit is None else limit + 1  # one more tells whether another page follows
-    found: list[_Positioned] = []
+    needed = None if limit is None else limit + 1  # one more tells whether another page follows
+    positioned: list[_Positioned] = []
     for tier, in_tier in enumerate(_indexed_tiers(ranking, now)):
-        if (wanted is None or len(found) < wanted) and (start is None or start.tier <= tier):
-            remaining = None if wanted is None else wanted - len(found)
+        if (needed is None or len(positioned) < needed) and (start is None or start.tier <= tier):
+            remaining = None if needed is None else needed - len(positioned)
             begin = start if start is not None and start.tier == tier else None
-            found += _read_tier(session, tier, [in_tier, *filters], begin, remaining)
-    if wanted is None or len(found) < wanted:
-        found += _rank_rest(session, ranking, filters, start, now)
-    return _page(session, found, limit, ranking, now)
+            positioned += _read_tier(session, tier, [in_tier, *filters], begin, remaining)
+    if needed is None or len(positioned) < needed:
+        positioned += _rank_rest(session, ranking, filters, start, now)
+    return _page(session, positioned, limit, ranking, now)
 
 
 def studies(
@@ -151,8 +151,8 @@ def studies(
         .order_by(Study.last_received_at.desc(), Study.id.desc())
         .limit(limit + 1)
     )
-    found = [(_Cursor.of(study), study) for study in session.scalars(statement)]
-    return _page(session, found, limit, ranking, now or datetime.now(UTC))
+    positioned = [(_Cursor.of(study), study) for study in session.scalars(statement)]
+    return _page(session, positioned, limit, ranking, now or datetime.now(UTC))
 
 
 def row_of(
@@ -224,7 +224,7 @@ def _rank_rest(
         (_Cursor.of(study, _RANKED_TIER, assessments[study.id].urgency), study) for study in rest
     ]
     return sorted(
-        (found for found in positioned if start is None or found[0] > start), key=_position
+        (study for study in positioned if start is None or study[0] > start), key=_position
     )
 
 
@@ -232,8 +232,8 @@ def _received() -> Tuple:
     return tuple_(Study.last_received_at, Study.id)
 
 
-def _position(found: _Positioned) -> _Cursor:
-    return found[0]
+def _position(study: _Positioned) -> _Cursor:
+    return study[0]
 
 
 def _filters(
@@ -253,11 +253,11 @@ def _filters(
 
 def _page(
     session: Session,
-    found: list[_Positioned],
+    positioned: list[_Positioned],
     limit: int | None,
     ranking: Ranking,
     now: datetime,
 ) -> StudyPage:
-    shown = found[:limit]
+    shown = positioned[:limit]
     rows = rows_of(session, [study for _, study in shown], ranking, now)
-    return StudyPage(rows, str(shown[-1][0]) if len(found) > len(shown) else None)
+    return StudyPage(rows, str(shown[-1][0]) if len(positioned) > len(shown) else None)
