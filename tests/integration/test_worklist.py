@@ -1,4 +1,4 @@
-"""The worklist by pages: the order of all at once, whatever the sizes; who leaves it; who is found by words."""
+"""The worklist by pages of any size: its order, what leaves it, and the search by words."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -28,10 +28,15 @@ def fill(database, seed, count=60):
     rng = random.Random(seed)
     with database.transaction() as session:
         bundles = {
-            trained_on: Bundle(name=trained_on, version="1", weights_sha256="", trained_on=trained_on,
-                               preprocessing_version="1")
+            trained_on: Bundle(
+                name=trained_on,
+                version="1",
+                weights_sha256="",
+                trained_on=trained_on,
+                preprocessing_version="1",
+            )
             for trained_on in (TrainedOn.CLINICAL, TrainedOn.SYNTHETIC)
-        }  # fmt: skip
+        }
         session.add_all(bundles.values())
         for n in range(count):
             patient = Patient(
@@ -43,8 +48,10 @@ def fill(database, seed, count=60):
                 [StudyState.ANALYSED, StudyState.ANALYSED, StudyState.FAILED, StudyState.QUEUED]
             )
             study = Study(
-                study_instance_uid=f"{ROOT}.{n}", patient_id=patient.id, accession_number=f"A{n}", study_date="",
-                description="", scanner=rng.choice(["one", "two"]), stat=rng.random() < 0.1, state=state,
+                study_instance_uid=f"{ROOT}.{n}", patient_id=patient.id,
+                accession_number=f"A{n}", study_date="",
+                description="", scanner=rng.choice(["one", "two"]),
+                stat=rng.random() < 0.1, state=state,
                 last_received_at=NOW - timedelta(hours=rng.choice([0, 1, 3, 5, 7, 9, 20, 100])),
                 ended_at=NOW, read_at=NOW if rng.random() < 0.2 else None,
             )  # fmt: skip
@@ -57,7 +64,8 @@ def fill(database, seed, count=60):
                 session.add_all(
                     FindingRow(
                         study_id=study.id, revision=1, condition=key.condition, level=key.level,
-                        severity=worst if key == CANAL else Severity.NORMAL_MILD, normal_mild=0.8, moderate=0.1,
+                        severity=worst if key == CANAL else Severity.NORMAL_MILD,
+                        normal_mild=0.8, moderate=0.1,
                         severe=0.1, shows=0.9, bundle_id=bundles[study.trained_on].id,
                     )
                     for key in ALL_FINDINGS
