@@ -116,14 +116,14 @@ def worklist(
     filters = [Study.read_at.is_(None), *_filters(session, only or StudyFilter(), unread=True)]
     if ranking.days:
         filters.append(Study.last_received_at >= now - timedelta(days=ranking.days))
-    needed = None if limit is None else limit + 1  # one more tells whether another page follows
+    size = None if limit is None else limit + 1  # one more tells whether another page follows
     positioned: list[_Positioned] = []
     for tier, in_tier in enumerate(_indexed_tiers(ranking, now)):
-        if (needed is None or len(positioned) < needed) and (start is None or start.tier <= tier):
-            remaining = None if needed is None else needed - len(positioned)
+        if (size is None or len(positioned) < size) and (start is None or start.tier <= tier):
+            remaining = None if size is None else size - len(positioned)
             begin = start if start is not None and start.tier == tier else None
             positioned += _read_tier(session, tier, [in_tier, *filters], begin, remaining)
-    if needed is None or len(positioned) < needed:
+    if size is None or len(positioned) < size:
         positioned += _rank_rest(session, ranking, filters, start, now)
     return _page(session, positioned, limit, ranking, now)
 
@@ -223,17 +223,16 @@ def _rank_rest(
     positioned = [
         (_Cursor.of(study, _RANKED_TIER, assessments[study.id].urgency), study) for study in rest
     ]
-    return sorted(
-        (study for study in positioned if start is None or study[0] > start), key=_position
-    )
+    after = [one for one in positioned if start is None or _position(one) > start]
+    return sorted(after, key=_position)
 
 
 def _received() -> Tuple:
     return tuple_(Study.last_received_at, Study.id)
 
 
-def _position(study: _Positioned) -> _Cursor:
-    return study[0]
+def _position(positioned: _Positioned) -> _Cursor:
+    return positioned[0]
 
 
 def _filters(

@@ -15,7 +15,7 @@ from lumbar.spine.findings import MIN_VIEW_PROBABILITY
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.spine.urgency import TriageFactors, Urgency, urgency
 
-NO_COUNT: Mapping[int, tuple[FindingKey, ...]] = {}
+NO_SEVERE: Mapping[int, tuple[FindingKey, ...]] = {}
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class WorklistRow:
 
 @dataclass(frozen=True)
 class Assessment:
-    """How urgent a study is, the reason in words, and whose weights said so."""
+    """How urgent a study is, the reason in words, and the weights of its findings."""
 
     urgency: Urgency
     why: str
@@ -131,7 +131,7 @@ def assess(
     studies: Sequence[Study],
     ranking: Ranking,
     now: datetime,
-    severe: Mapping[int, tuple[FindingKey, ...]] = NO_COUNT,
+    severe: Mapping[int, tuple[FindingKey, ...]] = NO_SEVERE,
 ) -> dict[int, Assessment]:
     """How urgent each study is, by its id; ``severe``: their severe findings, if they have any."""
     ids = [study.id for study in studies]
