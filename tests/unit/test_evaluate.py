@@ -19,7 +19,7 @@ from lumbar.spine.roles import assign_roles
 from lumbar.training.default_timing import with_default_times
 from lumbar.training.demographics import demographics_by_study, parts_by_study, split_sha256
 from lumbar.training.evaluate_bundle import evaluate_bundle, write_submission
-from lumbar.training.evaluation_report import measured, write_report
+from lumbar.training.evaluation_report import compute_figures, write_report
 from lumbar.training.rsna_dataset import read_data_set, read_severities, series_by_study
 from lumbar.training.split import Part
 
@@ -77,7 +77,7 @@ def test_the_readers_labels_score_above_the_ceiling(data):
     findings = evaluate_bundle(
         data, None, {}, analysing(read_severities(data / "train.csv")), silent
     )
-    overall = measured(findings)["overall"]
+    overall = compute_figures(findings)["overall"]
     assert overall["findings"] == 25 * STUDIES
     assert overall["accuracy"] == overall["condition_accuracy"] == overall["assessed"] == 1
     assert overall["ceiling"]["accuracy"] < 1
@@ -90,7 +90,7 @@ def test_the_truth_reaches_exactly_the_ceiling(data):
     findings = evaluate_bundle(
         data, None, {}, analysing(read_severities(data / PHANTOM_TRUTH)), silent
     )
-    figures = measured(findings)
+    figures = compute_figures(findings)
     for own in (figures["overall"], *figures["by"]["group"].values()):
         assert own["accuracy"] == own["ceiling"]["accuracy"] < 1
         assert set(own["share_of_ceiling"].values()) == {1.0}
@@ -101,7 +101,7 @@ def test_figures_are_broken_down_by_group_condition_level_sex_age_and_scanner(da
     findings = evaluate_bundle(
         data, None, {}, analysing(read_severities(data / "train.csv")), silent
     )
-    by = measured(findings)["by"]
+    by = compute_figures(findings)["by"]
     assert set(by["group"]) == {"canal", "foraminal", "subarticular"}
     assert len(by["condition"]) == len(by["level"]) == 5
     assert set(by["sex"]) == {"F", "M"}
@@ -176,7 +176,7 @@ def test_a_view_is_correct_if_most_probable_with_sagittal_sides_summed(
         findings = evaluate_bundle(
             data, Part.TEST, training_data(data), analysing(severities, view), silent
         )
-        assert measured(findings)["overall"]["condition_accuracy"] == pytest.approx(0.8)
+        assert compute_figures(findings)["overall"]["condition_accuracy"] == pytest.approx(0.8)
     foramina = [j for j in findings if j.group == "foraminal"]
     assert foramina
     assert all(j.view_correct for j in foramina)
@@ -192,7 +192,7 @@ def test_findings_not_assessed_are_counted_and_listed_and_in_no_other_figure(dat
         return analysing(severities)(instances)
 
     findings = evaluate_bundle(data, None, {}, read, silent)
-    figures = measured(findings)
+    figures = compute_figures(findings)
     assert figures["overall"]["assessed"] == pytest.approx(0.9)
     assert figures["overall"]["accuracy"] == 1
     write_report(tmp_path, findings, figures, BUNDLE, "data")
@@ -224,7 +224,7 @@ def test_a_report_on_phantoms_states_that_it_is_not_clinical(data, tmp_path):
     findings = evaluate_bundle(
         data, None, {}, analysing(read_severities(data / PHANTOM_TRUTH)), silent
     )
-    write_report(tmp_path, findings, measured(findings), BUNDLE, "data")
+    write_report(tmp_path, findings, compute_figures(findings), BUNDLE, "data")
     for name in ("report.md", "report.html"):
         text = (tmp_path / name).read_text()
         assert "Research use only – not for diagnostic use" in text
