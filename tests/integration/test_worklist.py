@@ -218,7 +218,7 @@ def test_a_study_is_not_marked_as_read_with_images_that_its_reader_has_not_seen(
     ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))
     with (
         site.database.transaction() as session,
-        pytest.raises(Permanent, match="new images have come"),
+        pytest.raises(Permanent, match="new images have arrived"),
     ):
         reviews.mark_read(
             session, studies.find(session, f"{ROOT}.1"), "anna", last_received_at=seen
