@@ -125,17 +125,17 @@ def study(uid: StudyUid, form: AsFormat = Format.TABLE) -> None:
     """Shows one study: state, quarantined images, how it was analysed, 25 findings, its reports."""
     site = SiteContext.open(Settings.load())
     with site.database.reading() as session:
-        found = studies.find(session, uid)
-        rows = study_queries.findings(session, found)
-        deliveries = study_queries.deliveries(session, found.id)
-        quarantined = study_queries.quarantined(session, found.id)
-        read = study_queries.how_read(session, found.id)
+        study_row = studies.find(session, uid)
+        rows = study_queries.findings(session, study_row)
+        deliveries = study_queries.deliveries(session, study_row.id)
+        quarantined = study_queries.quarantined(session, study_row.id)
+        read = study_queries.how_read(session, study_row.id)
     if form is not Format.TABLE:
         records = [finding_record(row) | {"choices": "; ".join(read.choices)} for row in rows]
         print_records(records, (*FINDING_COLUMNS, "choices"), form)
         return
-    reason = f": {found.reason}" if found.reason else ""
-    console().print(f"{found.state.replace('_', ' ')}{reason}, revision {found.revision}")
+    reason = f": {study_row.reason}" if study_row.reason else ""
+    console().print(f"{study_row.state.label}{reason}, revision {study_row.revision}")
     for why, count in quarantined.items():
         console().print(f"{count} {'image' if count == 1 else 'images'} quarantined: {why}")
     print_how_read(read.caveats, read.choices)

@@ -4,8 +4,9 @@ The study of an analysis changes its state in the same transaction. An ended ana
 transaction: the findings, the report and a delivery to every destination.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
+from typing import TypeVar
 
 import structlog
 from sqlalchemy import select
@@ -26,6 +27,8 @@ from lumbar.spine.provenance import BundleIdentity
 log = structlog.get_logger()
 
 Claimed = ClaimedJob | ClaimedPreview
+C = TypeVar("C", ClaimedJob, ClaimedPreview)
+Claim = Callable[[Session], C | None]  # of the most urgent row that is due, if any
 
 
 class Recovery(Enum):

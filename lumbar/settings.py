@@ -216,7 +216,8 @@ class Settings(BaseSettings):
     )
     time_zone: str | None = Field(
         None,
-        description="IANA time zone of the site (`Europe/Berlin`), of dates and times that name no offset; "
+        description="IANA time zone of the site (`Europe/Berlin`), "
+        "of dates and times that name no offset; "
         "unset: the machine's",
     )
     syslog: str | None = Field(

@@ -1,4 +1,4 @@
-"""A child process that does what it is asked within limits: ``python -m tests.sandbox_child``."""
+"""A child process that does as requested within its limits: ``python -m tests.sandbox_child``."""
 
 import os
 import signal

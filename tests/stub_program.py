@@ -29,7 +29,7 @@ DETAIL = (
 
 
 class StubKeypoints:
-    """Every picture with some detail shows a usual spine in its middle, an axial one a sac."""
+    """Every picture with some detail shows a usual spine in its middle, every axial one a sac."""
 
     def sagittal(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:
         rows = 12 + np.cumsum([0, *SPACING_MM]) / CELL_MM
@@ -55,7 +55,10 @@ def seen_at(
 
 
 class StubNetworks:
-    """Every crop shows every condition alike and is graded by its mean brightness alone."""
+    """Every crop shows every condition alike and is graded by its mean brightness.
+
+    The same crop gives the same severity.
+    """
 
     keypoints = StubKeypoints()
     identity = BundleIdentity("stub", "1", "0" * 64, TrainedOn.NOTHING, "1")

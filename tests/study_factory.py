@@ -1,4 +1,4 @@
-"""What happens to studies between scanner and receiver, done to headers; the anatomy stays."""
+"""Changes between scanner and receiver, made to slice headers; the anatomy stays where it is."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -43,7 +43,10 @@ def renumbered(slices: Sequence[SliceHeader], random: Random) -> Slices:
 
 
 def turned(slices: Sequence[SliceHeader], random: Random) -> Slices:
-    """Each series stored in another of the eight ways; half of them reverse the stored normal."""
+    """Each series stored in another of the eight orientations.
+
+    Half of them reverse the stored normal.
+    """
     return [
         kept_as(header, storage)
         for own in series(slices)

@@ -31,8 +31,8 @@ QUICK = {
 class System:
     """The embedded or distributed system in a folder; it may be killed and started again.
 
-    With ``stubbed`` (the default) its networks are a stub: tests are about the hand-over, not the
-    reading.
+    With ``stubbed`` (the default) its networks are a stub, so that a test measures the hand-over
+    and not the reading.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, str], stubbed: bool = True) -> None:
@@ -68,7 +68,10 @@ class System:
         (self.folder / "held" / study).unlink()
 
     def start(self, *commands: str) -> list[subprocess.Popen[bytes]]:
-        """Starts `lumbar up`, or the parts named, each in its own session; waits for a C-ECHO."""
+        """Starts `lumbar up`, or the named services, each in a session of its own.
+
+        Returns once a C-ECHO is answered.
+        """
         started = self._start(commands or ("up",))
         wait_until(self.answers, 60, lambda: f"the receiver did not answer:\n{self.tail()}")
         return started

@@ -12,7 +12,7 @@ from lumbar import peers
 from lumbar.errors import LumbarError, NotFound, Permanent
 from lumbar.spine.anatomy import Severity
 from web.auth import Admin, NotAllowed, Operator, Reviewer, TheSite, Viewer
-from web.params import Number, Seen, Words
+from web.params import LastReceived, Number, Words
 from web.rendering import page
 
 router = APIRouter(include_in_schema=False)
@@ -45,7 +45,7 @@ def mark_read(
     actor: Reviewer,
     uid: str,
     undo: Annotated[bool, Form()] = False,
-    seen: Seen = None,
+    seen: LastReceived = None,
 ) -> Response:
     with site.database.transaction() as session:
         reviews.mark_read(

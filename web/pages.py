@@ -17,7 +17,7 @@ from lumbar.spine.anatomy import Condition, FindingKey, Level, Severity
 from lumbar.spine.findings import Finding, ImagePoint
 from web.auth import TheAuditTrail, TheSite, Viewer
 from web.csv_export import as_csv
-from web.params import Done, FindingsAsked, OfFindings, OfStudies, OnlyKnown, Text
+from web.params import Done, FindingsQuery, OfFindings, OfStudies, OnlyKnown, Text
 from web.rendering import CONFIRMATIONS, link, page
 
 router = APIRouter(include_in_schema=False)
@@ -194,14 +194,14 @@ def findings_page(
     site: TheSite,
     trail: TheAuditTrail,
     actor: Viewer,
-    asked: FindingsAsked,
+    query: FindingsQuery,
     after: Annotated[str | None, Query(pattern=CURSOR_PATTERN)] = None,
 ) -> Response:
-    only = asked.only
+    only = query.only
     trail.record_view("findings.seen", actor.name)
     with site.database.reading() as session:
         shown = FindingsPage((), None)
-        if not asked.errors:
+        if not query.errors:
             shown = findings.page(session, only, limit=ROWS, after=after)
         scanners = statistics.scanners(session)
     parameters = {
@@ -209,15 +209,15 @@ def findings_page(
         "condition": list(only.conditions),
         "level": list(only.levels),
         "scanner": only.scanner,
-        "since": asked.since,
-        "until": asked.until,
+        "since": query.since,
+        "until": query.until,
     }
     return page(
         request,
         "findings.html",
-        status=422 if asked.errors else 200,
+        status=422 if query.errors else 200,
         rows=shown.rows,
-        asked=asked,
+        query=query,
         only=only,
         scanners=scanners,
         next=_next("/findings", parameters, shown.next_after),

@@ -58,7 +58,7 @@ Words = Annotated[str, Form(max_length=2000, pattern=WITHOUT_NUL)]
 Number = Annotated[int, Path(ge=1, le=LARGEST)]
 Chosen, Moment = BeforeValidator(_chosen), BeforeValidator(_moment)
 # The last image's time, as a page showed it
-Seen = Annotated[Annotated[datetime, Moment] | None, Form()]
+LastReceived = Annotated[Annotated[datetime, Moment] | None, Form()]
 ChosenNumber = Annotated[
     Annotated[int, Field(ge=1, le=LARGEST)] | None, BeforeValidator(_one), Query()
 ]
@@ -159,7 +159,7 @@ def finding_filter(query: Annotated[FindingQuery, Depends(finding_query)]) -> Fi
 OnlyKnown = Depends(known_parameters)
 OfStudies = Annotated[StudyFilter, Depends(study_filter)]
 OfFindings = Annotated[FindingFilter, Depends(finding_filter)]
-FindingsAsked = Annotated[FindingQuery, Depends(finding_query)]
+FindingsQuery = Annotated[FindingQuery, Depends(finding_query)]
 
 
 def _query_names(dependant: Any) -> Iterator[str]:

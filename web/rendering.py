@@ -68,8 +68,8 @@ def link(path: str, query: Mapping[str, object]) -> str:
 def person(name: str) -> str:
     """A PN value for display: ``Doe^Jane`` as ``Doe, Jane`` (PS3.5 6.2.1)."""
     family, _, rest = name.split("=")[0].partition("^")
-    given = " ".join(part for part in rest.split("^") if part)
-    return f"{family}, {given}" if given else family
+    given_names = " ".join(part for part in rest.split("^") if part)
+    return f"{family}, {given_names}" if given_names else family
 
 
 def day(text: str) -> str:

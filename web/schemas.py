@@ -130,6 +130,7 @@ class StudyFindingModel(FindingModel):
 
     study_instance_uid: str
     study_date: str = Field(description="YYYYMMDD or empty")
+    study_time: str = Field(description="HHMMSS.FFFFFF, shortened or empty")
     accession_number: str
     patient_identifier: str
     patient_name: str
@@ -263,6 +264,7 @@ def study_finding_model(row: StudyFinding) -> StudyFindingModel:
         **_finding_values(row),
         study_instance_uid=study.study_instance_uid,
         study_date=study.study_date,
+        study_time=study.study_time,
         accession_number=study.accession_number,
         patient_identifier=study.patient_identifier,
         patient_name=study.patient_name,

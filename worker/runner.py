@@ -6,29 +6,23 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
-from typing import TypeVar
 
 import structlog
-from sqlalchemy.orm import Session
 
 from db import job_lifecycle, leases
 from db.context import SiteContext
-from db.job_lifecycle import Claimed
-from db.jobs import ClaimedJob
+from db.job_lifecycle import C, Claim, Claimed
 from db.leases import LeaseLostError
-from db.previews import ClaimedPreview
 from lumbar.errors import Permanent, Transient
 
 log = structlog.get_logger()
 
 HEARTBEATS_PER_LEASE = 4
 
-C = TypeVar("C", ClaimedJob, ClaimedPreview)
-
 
 def perform(
     site: SiteContext,
-    claim: Callable[[Session], C | None],
+    claim: Claim[C],
     work: Callable[[C], None],
     on_dead_letter: Callable[[C], None] = lambda claimed: None,
 ) -> bool:

@@ -171,7 +171,7 @@ def _without_findings(
     session: Session, only: FindingFilter, start: _Cursor | None, limit: int
 ) -> list[ListedFinding]:
     """Of the studies that ended without findings; state by state, as their index is ordered."""
-    keys = [key for key in ALL_FINDINGS if _is_asked_for(key, only)]
+    keys = [key for key in ALL_FINDINGS if _matches(key, only)]
     in_force = exists().where(FindingRow.study_id == Study.id, FindingRow.superseded.is_(False))
     conditions = [~in_force, *_of_study(only)]
     if start is not None:
@@ -193,7 +193,7 @@ def _without_findings(
     return [row for row in listed if start is None or _Cursor.of(row) < start]
 
 
-def _is_asked_for(key: FindingKey, only: FindingFilter) -> bool:
+def _matches(key: FindingKey, only: FindingFilter) -> bool:
     return (not only.conditions or key.condition in only.conditions) and (
         not only.levels or key.level in only.levels
     )

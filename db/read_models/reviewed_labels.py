@@ -94,7 +94,7 @@ def _last_reviews(session: Session) -> list[_Reviewed]:
 def _images(session: Session, study_id: int) -> dict[str, _Image]:
     """A study's images by SOP Instance UID.
 
-    The numbers are given here, in the order of the UIDs: a scanner's InstanceNumber need not be
+    The numbers are assigned here, in the order of the UIDs: a scanner's InstanceNumber need not be
     unique within a series.
     """
     statement = (

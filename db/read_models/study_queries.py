@@ -214,6 +214,7 @@ def reference_of(study: Study) -> StudyReference:
         study_instance_uid=study.study_instance_uid,
         received_at=study.last_received_at,
         study_date=study.study_date,
+        study_time=study.study_time,
         patient_identifier=study.patient.patient_identifier,
         patient_name=study.patient.name,
         accession_number=study.accession_number,

@@ -116,16 +116,16 @@ def worklist(
     filters = [Study.read_at.is_(None), *_filters(session, only or StudyFilter(), unread=True)]
     if ranking.days:
         filters.append(Study.last_received_at >= now - timedelta(days=ranking.days))
-    wanted = None if limit is None else limit + 1  # one more tells whether another page follows
-    found: list[_Positioned] = []
+    size = None if limit is None else limit + 1  # one more tells whether another page follows
+    positioned: list[_Positioned] = []
     for tier, in_tier in enumerate(_indexed_tiers(ranking, now)):
-        if (wanted is None or len(found) < wanted) and (start is None or start.tier <= tier):
-            remaining = None if wanted is None else wanted - len(found)
+        if (size is None or len(positioned) < size) and (start is None or start.tier <= tier):
+            remaining = None if size is None else size - len(positioned)
             begin = start if start is not None and start.tier == tier else None
-            found += _read_tier(session, tier, [in_tier, *filters], begin, remaining)
-    if wanted is None or len(found) < wanted:
-        found += _rank_rest(session, ranking, filters, start, now)
-    return _page(session, found, limit, ranking, now)
+            positioned += _read_tier(session, tier, [in_tier, *filters], begin, remaining)
+    if size is None or len(positioned) < size:
+        positioned += _rank_rest(session, ranking, filters, start, now)
+    return _page(session, positioned, limit, ranking, now)
 
 
 def studies(
@@ -151,8 +151,8 @@ def studies(
         .order_by(Study.last_received_at.desc(), Study.id.desc())
         .limit(limit + 1)
     )
-    found = [(_Cursor.of(study), study) for study in session.scalars(statement)]
-    return _page(session, found, limit, ranking, now or datetime.now(UTC))
+    positioned = [(_Cursor.of(study), study) for study in session.scalars(statement)]
+    return _page(session, positioned, limit, ranking, now or datetime.now(UTC))
 
 
 def row_of(
@@ -223,17 +223,16 @@ def _rank_rest(
     positioned = [
         (_Cursor.of(study, _RANKED_TIER, assessments[study.id].urgency), study) for study in rest
     ]
-    return sorted(
-        (found for found in positioned if start is None or found[0] > start), key=_position
-    )
+    after = [one for one in positioned if start is None or _position(one) > start]
+    return sorted(after, key=_position)
 
 
 def _received() -> Tuple:
     return tuple_(Study.last_received_at, Study.id)
 
 
-def _position(found: _Positioned) -> _Cursor:
-    return found[0]
+def _position(positioned: _Positioned) -> _Cursor:
+    return positioned[0]
 
 
 def _filters(
@@ -253,11 +252,11 @@ def _filters(
 
 def _page(
     session: Session,
-    found: list[_Positioned],
+    positioned: list[_Positioned],
     limit: int | None,
     ranking: Ranking,
     now: datetime,
 ) -> StudyPage:
-    shown = found[:limit]
+    shown = positioned[:limit]
     rows = rows_of(session, [study for _, study in shown], ranking, now)
-    return StudyPage(rows, str(shown[-1][0]) if len(found) > len(shown) else None)
+    return StudyPage(rows, str(shown[-1][0]) if len(positioned) > len(shown) else None)

@@ -15,7 +15,7 @@ from lumbar.spine.findings import MIN_VIEW_PROBABILITY
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.spine.urgency import TriageFactors, Urgency, urgency
 
-NO_COUNT: Mapping[int, tuple[FindingKey, ...]] = {}
+NO_SEVERE: Mapping[int, tuple[FindingKey, ...]] = {}
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class WorklistRow:
 
 @dataclass(frozen=True)
 class Assessment:
-    """How urgent a study is, the reason in words, and whose weights said so."""
+    """How urgent a study is, the reason in words, and the weights of its findings."""
 
     urgency: Urgency
     why: str
@@ -131,7 +131,7 @@ def assess(
     studies: Sequence[Study],
     ranking: Ranking,
     now: datetime,
-    severe: Mapping[int, tuple[FindingKey, ...]] = NO_COUNT,
+    severe: Mapping[int, tuple[FindingKey, ...]] = NO_SEVERE,
 ) -> dict[int, Assessment]:
     """How urgent each study is, by its id; ``severe``: their severe findings, if they have any."""
     ids = [study.id for study in studies]
@@ -139,21 +139,21 @@ def assess(
     with_caveats = caveats_of(session, ids)
     assessments = {}
     for study in studies:
-        own = counts.get(study.id, _Counts())
-        reanalysis_pending = own.bundle is not None and study.ended_at is None
+        counted = counts.get(study.id, _Counts())
+        reanalysis_pending = counted.bundle is not None and study.ended_at is None
         standing = TriageFactors(
             severe=severe.get(study.id, ()),
-            moderate=own.moderate,
-            uncertain=own.uncertain,
-            not_assessed=own.not_assessed,
+            moderate=counted.moderate,
+            uncertain=counted.uncertain,
+            not_assessed=counted.not_assessed,
             numbering_uncertain=study.id in with_caveats,
             no_findings_reason=None if reanalysis_pending else _unread_because(study),
             reanalysis_pending=reanalysis_pending,
-            weights_may_rank=own.bundle is None or ranking.ranks(own.bundle.trained_on),
+            weights_may_rank=counted.bundle is None or ranking.ranks(counted.bundle.trained_on),
             stat=study.stat,
             waiting=now - study.last_received_at,
         )
-        assessments[study.id] = Assessment(*urgency(standing), own.bundle)
+        assessments[study.id] = Assessment(*urgency(standing), counted.bundle)
     return assessments
 
 
@@ -170,7 +170,7 @@ def _keys(
         )
         for study_id, condition, level in session.execute(statement):
             keys[study_id].append(FindingKey(condition, level))
-    return {study_id: tuple(sorted(own)) for study_id, own in keys.items()}
+    return {study_id: tuple(sorted(counted)) for study_id, counted in keys.items()}
 
 
 def _images(session: Session, study_ids: Sequence[int]) -> dict[int, int]:

@@ -87,7 +87,7 @@ def locator_sha256(stated: Mapping[str, Mapping[str, Any]]) -> str:
         raise WrongSetting(DAMAGED) from error
 
 
-def _weakest(own: TrainedOn, locator: Mapping[str, Mapping[str, Any]]) -> TrainedOn:
+def _weakest(classifiers: TrainedOn, locator: Mapping[str, Mapping[str, Any]]) -> TrainedOn:
     """The weakest of what the bundle's and the locator's networks were trained on.
 
     A severity graded at a point that a network trained on phantoms found is not a clinical result.
@@ -99,7 +99,7 @@ def _weakest(own: TrainedOn, locator: Mapping[str, Mapping[str, Any]]) -> Traine
         locators = [TrainedOn(stated["trained_on"]) for stated in locator.values()]
     except (KeyError, ValueError) as error:
         raise WrongSetting(DAMAGED) from error
-    return min(own, *locators, key=list(TrainedOn).index)
+    return min(classifiers, *locators, key=list(TrainedOn).index)
 
 
 def _sha256(digests: str) -> str:

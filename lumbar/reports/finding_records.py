@@ -17,6 +17,7 @@ FINDING_COLUMNS = (
     "received_at",  # of the study's last image; ISO 8601, UTC
     "found_at",
     "study_date",  # YYYYMMDD or empty
+    "study_time",  # HHMMSS.FFFFFF, shortened or empty (DICOM TM)
     "study_instance_uid",
     "patient_identifier",
     "patient_name",
@@ -53,6 +54,7 @@ class StudyReference:
     study_instance_uid: str
     received_at: datetime | None = None  # its last image
     study_date: str = ""  # YYYYMMDD or empty
+    study_time: str = ""  # HHMMSS.FFFFFF, shortened or empty
     patient_identifier: str = ""
     patient_name: str = ""
     accession_number: str = ""
@@ -99,6 +101,7 @@ def finding_record(row: StudyFinding) -> dict[str, Any]:
         "received_at": _moment(study.received_at),
         "found_at": _moment(row.found_at),
         "study_date": study.study_date,
+        "study_time": study.study_time,
         "study_instance_uid": study.study_instance_uid,
         "patient_identifier": study.patient_identifier,
         "patient_name": study.patient_name,

@@ -40,7 +40,8 @@ NOTICES_LEFT = 1090
 MAX_LINES = 40  # of text below the grid, which bounds the height of the picture
 LEGEND = (
     "In each cell: the most probable severity and its probability (ResNet-50); the probability "
-    f"that the crop shows the view named above the column (VGG16), in yellow if below {MIN_VIEW_PROBABILITY:.2f}"
+    f"that the crop shows the view named above the column (VGG16), in yellow if below "
+    f"{MIN_VIEW_PROBABILITY:.2f}"
 )
 HEADINGS = {
     Condition.LEFT_NEURAL_FORAMINAL_NARROWING: "Left foramen",

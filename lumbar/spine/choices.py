@@ -66,7 +66,7 @@ def choices_of(verdicts: Mapping[Acquisition, str], numbers: Mapping[str, int]) 
 
 
 def _choice(number: int, contents: Mapping[str, list[str]]) -> str:
-    uses = [f"({_enumeration(sorted(held))}): {verdict}" for verdict, held in contents.items()]
+    uses = [f"({_enumeration(sorted(labels))}): {verdict}" for verdict, labels in contents.items()]
     return f"series {number} {'; '.join(uses)}"
 
 

@@ -189,9 +189,11 @@ def _outcome(
         key: _distance(points.positions.get(key), point, truth.slices.get(key))
         for key, point in truth.points.items()
     }
-    found = levels.canal
+    located = levels.canal
     canal = {key.level: point for key, point in truth.points.items() if key.condition.side is None}
-    named = {level: level in found and _nearest(found[level], canal) is level for level in canal}
+    named = {
+        level: level in located and _nearest(located[level], canal) is level for level in canal
+    }
     sides = {
         key: bool(
             np.linalg.norm(points.positions[key] - point)

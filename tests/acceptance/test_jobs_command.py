@@ -60,7 +60,8 @@ def test_jobs_are_listed_in_their_order_without_patient_data(waiting):
 def test_a_job_is_cancelled_and_retried_by_its_number(waiting):
     assert waiting.lumbar("jobs", "cancel", "1").returncode == 0
     assert (
-        "failed: its analysis was cancelled by hand" in waiting.lumbar("study", f"{ROOT}.1").stdout
+        "failed: its analysis was cancelled by an operator"
+        in waiting.lumbar("study", f"{ROOT}.1").stdout
     )
     assert_one_line(waiting.lumbar("jobs", "retry", "1"), 1, "job 1 is cancelled")
     assert_one_line(waiting.lumbar("jobs", "cancel", "9"), 1, "there is no job 9")

@@ -151,11 +151,16 @@ def test_a_study_analysed_again_sends_the_stored_report_again(delivering, pacs, 
     assert delivering.dcmsend(folder).returncode == 0
     delivering.wait_for_states({study: "analysed"})
     wait_until(lambda: delivered(delivering, study) == 2, 30, delivering.tail)
-    before = delivering.findings()
+    before = [found_values(row) for row in delivering.findings()]
     assert delivering.lumbar("requeue", study).returncode == 0
     wait_until(lambda: delivered(delivering, study) == 4, 30, delivering.tail)
-    assert delivering.findings() == before
+    assert [found_values(row) for row in delivering.findings()] == before
     assert len(pacs.rest("/instances")) == 1
+
+
+def found_values(row):
+    """A finding without what tells one revision's rows from another's."""
+    return {name: value for name, value in row.items() if name not in ("finding_id", "found_at")}
 
 
 def delivered(system, study):

@@ -97,5 +97,5 @@ def test_reviewed_findings_are_written_as_labels(hospital, tmp_path):
     assert f"{ROOT}.2," in (out / "train.csv").read_text()
     assert len(list(out.rglob("*.dcm"))) == 1
     assert_one_line(
-        hospital.lumbar("export-labels", str(out)), 2, "is there already; name a new folder"
+        hospital.lumbar("export-labels", str(out)), 2, "exists already; name a new folder"
     )

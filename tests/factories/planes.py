@@ -18,7 +18,7 @@ somewhere = st.floats(-500, 500)
 
 @st.composite
 def oblique(draw: st.DrawFn, most: float = 20.0) -> SliceHeader:
-    """A plane as it is usually hung, turned by up to ``most`` degrees about each patient axis."""
+    """A plane in its usual orientation, turned by at most so many degrees about each axis."""
     turn = np.eye(3)
     for axis in range(3):
         turn = _about(axis, np.radians(draw(st.floats(-most, most)))) @ turn

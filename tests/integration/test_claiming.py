@@ -1,4 +1,4 @@
-"""Who claims which job: the most urgent due one, each worker another, none waiting for a lock."""
+"""Claiming: the most urgent due job, one worker each, and no waiting for locked studies."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Event

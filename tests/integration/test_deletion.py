@@ -1,4 +1,4 @@
-"""Deleting a study for good, also when it is sent again meanwhile or the process is killed."""
+"""Deletion of a study, also when a scanner sends it again or the process is killed meanwhile."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -83,7 +83,10 @@ def test_a_deletion_that_was_killed_half_way_can_be_done_again_or_taken_back(sit
 
 
 def test_an_image_that_comes_while_its_study_is_deleted_is_asked_for_again(site, monkeypatch):
-    """Its file exists, the deletion ends, then its rows are written: it is not acknowledged."""
+    """The file is found, then the deletion ends, then the rows are written.
+
+    It must not be acknowledged.
+    """
     analysed(site, 1)
     commit = StagingFile.commit
 

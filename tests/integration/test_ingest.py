@@ -199,3 +199,11 @@ def test_a_full_disk_is_said_as_such_and_leaves_no_half_file(site, tmp_path, mon
     with pytest.raises(StoreFull, match="No space left"):
         Store(tmp_path / "full").put("instances", "ab" * 32, b"content")
     assert {path.name for path in (tmp_path / "full").rglob("*") if path.is_file()} == {"lock"}
+
+
+def test_a_study_has_its_date_and_time_of_day(site):
+    ds = make_slice(StudyDate="20261116", StudyTime="091500.25")
+    ingest(site.database, site.store, arrival(ds))
+    with site.database.reading() as session:
+        study = session.scalars(select(Study)).one()
+    assert (study.study_date, study.study_time) == ("20261116", "091500.25")

@@ -1,4 +1,4 @@
-"""The log of a separate process: each event is one line without values, whatever is raised."""
+"""The log of a process: each event is one line, and no value is logged, whatever is raised."""
 
 import json
 import subprocess

@@ -1,4 +1,7 @@
-"""Studies and jobs under any sequence of events: none is forgotten or shown as read too early."""
+"""A state machine of studies and jobs: whatever happens to them, in whatever order.
+
+No study is forgotten, and none is shown as analysed that is not.
+"""
 
 import shutil
 import tempfile
@@ -36,7 +39,10 @@ study_numbers = st.integers(1, 2)
 
 
 class Machine(RuleBasedStateMachine):
-    """Two studies, a few images, an operator, workers that finish, fail, are lost, come back."""
+    """Two studies, a few images, and an operator.
+
+    Workers end their jobs, fail, are lost and come back late.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,7 +170,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def no_study_is_silent(self) -> None:
-        """One that is not receiving has exactly one of: an analysis due, one under way, an end."""
+        """A study that is not receiving has one analysis, pending or running, or has ended."""
         with self.site.database.reading() as session:
             for study in session.scalars(select(Study)):
                 open_jobs = [

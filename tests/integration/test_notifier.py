@@ -1,4 +1,4 @@
-"""The notifier on a real Redis: one message per due job, never more, and none carries data."""
+"""The notifier on a real Redis: as many messages wait as jobs are due, and they hold nothing."""
 
 import json
 

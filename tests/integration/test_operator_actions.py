@@ -1,4 +1,4 @@
-"""What an operator may retry or cancel, what becomes of the study, and that it is audited."""
+"""Operator actions on jobs: what may be retried or cancelled, the study's state, the audit."""
 
 import pytest
 from sqlalchemy import select, update
@@ -124,7 +124,7 @@ def test_what_was_superseded_or_has_ended_is_not_tried_again(site, analysis):
 
 
 @pytest.mark.parametrize("running", [False, True])
-def test_a_cancelled_analysis_leaves_its_study_failed_with_the_reason_and_its_worker_no_lease(
+def test_a_cancelled_analysis_fails_its_study_with_the_reason_and_ends_its_workers_lease(
     site, analysis, running
 ):
     claimed = claim(site, JobKind.ANALYSE) if running else None

@@ -1,4 +1,4 @@
-"""Images go by age and disk pressure, the oldest finished first; findings and reports stay."""
+"""Retention by age and disk pressure: the oldest first; findings and open studies are kept."""
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""What a start logs: what was in flight when the last sweep ended, and what is resumed."""
+"""What the sweep logs at the start: what was in flight, and what its first round resumed."""
 
 from threading import Event
 

@@ -1,4 +1,4 @@
-"""What every response has: headers, one form of errors, bounds, and first an audit event."""
+"""What every response has: headers, a form for errors, bounds, and an audit row beforehand."""
 
 import csv
 import io
@@ -477,7 +477,7 @@ def test_metrics_are_read_by_prometheus_and_tell_how_it_stands(site, app):
 def test_readiness_is_of_the_database_and_the_disk(site, app, monkeypatch):
     stranger = WebClient(app)
     assert stranger.get("/readyz").text == "ready\n"
-    monkeypatch.setattr("lumbar.store.files.Store.fill", lambda self: 0.99)
+    monkeypatch.setattr("lumbar.store.files.Store.fill_ratio", lambda self: 0.99)
     assert (stranger.get("/readyz").status_code, stranger.get("/healthz").status_code) == (503, 200)
     monkeypatch.undo()
 

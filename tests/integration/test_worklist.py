@@ -1,4 +1,7 @@
-"""The worklist by pages: one order whatever the page size; what leaves it; the search by words."""
+"""The worklist by pages, of whatever size.
+
+Which studies leave it, and how studies are searched.
+"""
 
 from datetime import UTC, datetime, timedelta
 
@@ -215,7 +218,7 @@ def test_a_study_is_not_marked_as_read_with_images_that_its_reader_has_not_seen(
     ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))
     with (
         site.database.transaction() as session,
-        pytest.raises(Permanent, match="new images have come"),
+        pytest.raises(Permanent, match="new images have arrived"),
     ):
         reviews.mark_read(
             session, studies.find(session, f"{ROOT}.1"), "anna", last_received_at=seen

@@ -73,11 +73,25 @@ def analysing(severities, view=view_of):
     return analyse
 
 
-def test_the_readers_labels_score_above_the_ceiling(data):
-    findings = evaluate_bundle(
-        data, None, {}, analysing(read_severities(data / "train.csv")), silent
-    )
-    overall = compute_figures(findings)["overall"]
+@pytest.fixture(scope="module")
+def description(data):
+    return training_data(data)
+
+
+@pytest.fixture(scope="module")
+def as_labelled(data):
+    """The analysis of all studies that gives every finding the severity of its label."""
+    return evaluate_bundle(data, None, {}, analysing(read_severities(data / "train.csv")), silent)
+
+
+@pytest.fixture(scope="module")
+def as_true(data):
+    """The one that gives every finding its true severity."""
+    return evaluate_bundle(data, None, {}, analysing(read_severities(data / PHANTOM_TRUTH)), silent)
+
+
+def test_the_readers_labels_score_above_the_ceiling(as_labelled):
+    overall = compute_figures(as_labelled)["overall"]
     assert overall["findings"] == 25 * STUDIES
     assert overall["accuracy"] == overall["condition_accuracy"] == overall["assessed"] == 1
     assert overall["ceiling"]["accuracy"] < 1
@@ -86,22 +100,16 @@ def test_the_readers_labels_score_above_the_ceiling(data):
     )
 
 
-def test_the_truth_reaches_exactly_the_ceiling(data):
-    findings = evaluate_bundle(
-        data, None, {}, analysing(read_severities(data / PHANTOM_TRUTH)), silent
-    )
-    figures = compute_figures(findings)
+def test_the_truth_reaches_exactly_the_ceiling(as_true):
+    figures = compute_figures(as_true)
     for own in (figures["overall"], *figures["by"]["group"].values()):
         assert own["accuracy"] == own["ceiling"]["accuracy"] < 1
         assert set(own["share_of_ceiling"].values()) == {1.0}
         assert own["against_truth"]["accuracy"] == 1
 
 
-def test_figures_are_broken_down_by_group_condition_level_sex_age_and_scanner(data):
-    findings = evaluate_bundle(
-        data, None, {}, analysing(read_severities(data / "train.csv")), silent
-    )
-    by = compute_figures(findings)["by"]
+def test_figures_are_broken_down_by_group_condition_level_sex_age_and_scanner(as_labelled):
+    by = compute_figures(as_labelled)["by"]
     assert set(by["group"]) == {"canal", "foraminal", "subarticular"}
     assert len(by["condition"]) == len(by["level"]) == 5
     assert set(by["sex"]) == {"F", "M"}
@@ -110,19 +118,18 @@ def test_figures_are_broken_down_by_group_condition_level_sex_age_and_scanner(da
         assert sum(own["findings"] for own in section.values()) == 25 * STUDIES
 
 
-def test_only_the_requested_part_is_evaluated(data):
+def test_only_the_requested_part_is_evaluated(data, description):
     read = analysing(read_severities(data / "train.csv"))
     studies = {
-        part: {j.study for j in evaluate_bundle(data, part, training_data(data), read, silent)}
+        part: {j.study for j in evaluate_bundle(data, part, description, read, silent)}
         for part in (Part.TEST, Part.VALIDATION)
     }
     assert {part: len(own) for part, own in studies.items()} == {Part.TEST: 1, Part.VALIDATION: 1}
     assert not studies[Part.TEST] & studies[Part.VALIDATION]
 
 
-def test_data_changed_since_training_have_no_test_part(data, tmp_path):
+def test_data_changed_since_training_have_no_test_part(data, description, tmp_path):
     """Otherwise the split would differ, and patients trained on would be tested."""
-    description = training_data(data)
     for name in ("train_series_descriptions.csv", "train_label_coordinates.csv"):
         shutil.copy(data / name, tmp_path)
     lines = (data / "train.csv").read_text().splitlines()
@@ -174,7 +181,7 @@ def test_a_view_is_correct_if_most_probable_with_sagittal_sides_summed(
     }
     for view in wrong.values():
         findings = evaluate_bundle(
-            data, Part.TEST, training_data(data), analysing(severities, view), silent
+            data, Part.TEST, description, analysing(severities, view), silent
         )
         assert compute_figures(findings)["overall"]["condition_accuracy"] == pytest.approx(0.8)
     foramina = [j for j in findings if j.group == "foraminal"]
@@ -203,11 +210,8 @@ def test_findings_not_assessed_are_counted_and_listed_and_in_no_other_figure(dat
     assert {row["severe"] for row in rows} == {"0.333333"}
 
 
-def test_the_submission_has_the_competition_s_rows(data, tmp_path):
-    findings = evaluate_bundle(
-        data, None, {}, analysing(read_severities(data / "train.csv")), silent
-    )
-    write_submission(tmp_path / "submission.csv", findings)
+def test_the_submission_has_the_competition_s_rows(data, as_labelled, tmp_path):
+    write_submission(tmp_path / "submission.csv", as_labelled)
     with (
         (tmp_path / "submission.csv").open() as own,
         (data / "sample_submission.csv").open() as sample,
@@ -220,11 +224,8 @@ def test_the_submission_has_the_competition_s_rows(data, tmp_path):
     )
 
 
-def test_a_report_on_phantoms_states_that_it_is_not_clinical(data, tmp_path):
-    findings = evaluate_bundle(
-        data, None, {}, analysing(read_severities(data / PHANTOM_TRUTH)), silent
-    )
-    write_report(tmp_path, findings, compute_figures(findings), BUNDLE, "data")
+def test_a_report_on_phantoms_states_that_it_is_not_clinical(as_true, tmp_path):
+    write_report(tmp_path, as_true, compute_figures(as_true), BUNDLE, "data")
     for name in ("report.md", "report.html"):
         text = (tmp_path / name).read_text()
         assert "Research use only – not for diagnostic use" in text

@@ -1,4 +1,4 @@
-"""The reading of one study: whatever happens on its way, the same findings at the same points."""
+"""The analysis of one study: whatever happens to it on its way, the findings are the same."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -71,7 +71,10 @@ def _taken(header: SliceHeader) -> object:
 def sent(
     whole: dict[object, Dataset], slices: Sequence[SliceHeader], random: Random
 ) -> Iterator[list[MRInstance]]:
-    """The files as they would arrive with these headers: pixels to match, wrong descriptions."""
+    """The files as they would arrive with these headers.
+
+    The pixels are stored in the headers' orientation; the descriptions are wrong.
+    """
     with TemporaryDirectory() as folder:
         for n, header in enumerate(random.sample(list(slices), len(slices))):
             ds = deepcopy(whole[_taken(header)])

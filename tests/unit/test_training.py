@@ -19,7 +19,7 @@ from lumbar.phantoms.dataset import PHANTOM_POINTS
 from lumbar.phantoms.locator_views import Views
 from lumbar.phantoms.planes import Region
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level
-from lumbar.spine.keypoint_input import AXIAL, BORDER, CELL, DISCS, SAGITTAL
+from lumbar.spine.keypoint_input import AXIAL, BORDER, CELL_PIXELS, DISCS, SAGITTAL
 from lumbar.training.annotated_views import annotated_views, write_annotated_views
 from lumbar.training.evaluate_locator import (
     Outcome,
@@ -70,7 +70,7 @@ def sagittal_points() -> NDArray[np.float32]:
 def brightest(image: NDArray[np.float32]) -> NDArray[np.float64]:
     """The centre of the brightest pixels, in cells."""
     rows, columns = np.nonzero(image >= np.percentile(image, 99.9))
-    return (np.array([np.median(columns), np.median(rows)]) - (CELL - 1) / 2) / CELL
+    return (np.array([np.median(columns), np.median(rows)]) - (CELL_PIXELS - 1) / 2) / CELL_PIXELS
 
 
 def test_targets_follow_the_slice_through_augmentation(tmp_path: Path) -> None:

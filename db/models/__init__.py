@@ -1,0 +1,50 @@
+"""The tables. The database is the truth; the rows of instances can be rebuilt from the store."""
+
+from db.models.base import LeasedRow, Table
+from db.models.findings import Bundle, FindingRow, ReportRow, Review
+from db.models.queue import Delivery, Job, Preview
+from db.models.states import (
+    ACTIVE_STUDY_STATES,
+    OPEN_JOB_STATES,
+    UNFINISHED_JOB_STATES,
+    JobKind,
+    JobState,
+    Permission,
+    StudyState,
+    UserRole,
+)
+from db.models.studies import Explanation, Instance, Patient, SearchKey, Series, Study, Tombstone
+from db.models.users import ApiToken, AuditEvent, AuditForward, SignInFailure, User, WebSession
+
+__all__ = [
+    "ACTIVE_STUDY_STATES",
+    "OPEN_JOB_STATES",
+    "UNFINISHED_JOB_STATES",
+    "ApiToken",
+    "AuditEvent",
+    "AuditForward",
+    "Bundle",
+    "Delivery",
+    "Explanation",
+    "FindingRow",
+    "Instance",
+    "Job",
+    "JobKind",
+    "JobState",
+    "LeasedRow",
+    "Patient",
+    "Permission",
+    "Preview",
+    "ReportRow",
+    "Review",
+    "SearchKey",
+    "Series",
+    "SignInFailure",
+    "Study",
+    "StudyState",
+    "Table",
+    "Tombstone",
+    "User",
+    "UserRole",
+    "WebSession",
+]

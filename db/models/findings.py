@@ -1,0 +1,116 @@
+"""Tables of what an analysis makes: findings, their bundle, reports; and readers' reviews."""
+
+from datetime import datetime
+
+from sqlalchemy import (
+    Boolean,
+    ForeignKey,
+    Index,
+    String,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from db.models.base import Table
+from db.models.studies import Study
+from db.types import db_now
+from lumbar.spine.anatomy import Condition, Level, Severity
+from lumbar.spine.provenance import TrainedOn
+
+
+def _current(name: str, *narrowed: str) -> Index:
+    """An index of the findings in force, the newest first."""
+    return Index(
+        name,
+        *narrowed,
+        "found_at",
+        "id",
+        sqlite_where=text("superseded IS 0"),
+        postgresql_where=text("superseded IS false"),
+    )
+
+
+class Bundle(Table):
+    """The weights that made a finding."""
+
+    __tablename__ = "bundle"
+    __table_args__ = (
+        UniqueConstraint("weights_sha256", "name", "version", "preprocessing_version"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(64))
+    version: Mapped[str] = mapped_column(String(64))
+    weights_sha256: Mapped[str] = mapped_column(String(64))
+    trained_on: Mapped[TrainedOn]
+    preprocessing_version: Mapped[str] = mapped_column(String(64))
+    first_used_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
+class FindingRow(Table):
+    """One of a study's 25 findings; those of earlier revisions stay, superseded."""
+
+    __tablename__ = "finding"
+    __table_args__ = (
+        UniqueConstraint("study_id", "revision", "condition", "level"),
+        _current("ix_finding_question", "severity", "condition", "level"),
+        _current("ix_finding_severity_found_at", "severity"),
+        _current("ix_finding_found_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"), index=True)
+    revision: Mapped[int]
+    superseded: Mapped[bool] = mapped_column(Boolean, default=False)
+    found_at: Mapped[datetime] = mapped_column(default=db_now())
+    condition: Mapped[Condition]
+    level: Mapped[Level]
+    severity: Mapped[Severity | None]  # None: not assessed, for the reason given
+    normal_mild: Mapped[float | None]  # probabilities, 0–1
+    moderate: Mapped[float | None]
+    severe: Mapped[float | None]
+    shows: Mapped[float | None]  # VGG16's probability that the crop shows this condition
+    reason: Mapped[str | None]
+    series_instance_uid: Mapped[str | None] = mapped_column(String(64))
+    sop_class_uid: Mapped[str | None] = mapped_column(String(64))
+    sop_instance_uid: Mapped[str | None] = mapped_column(String(64))
+    frame: Mapped[int | None]
+    column: Mapped[float | None]  # pixels, 0-based, integers at pixel centres
+    row: Mapped[float | None]
+    x: Mapped[float | None]  # mm, LPS
+    y: Mapped[float | None]
+    z: Mapped[float | None]
+    bundle_id: Mapped[int] = mapped_column(ForeignKey("bundle.id"))
+
+    study: Mapped[Study] = relationship()
+    bundle: Mapped[Bundle] = relationship(lazy="joined")
+
+
+class ReportRow(Table):
+    """A report's UIDs and its stored bytes, which are sent and sent again."""
+
+    __tablename__ = "report"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"), index=True)
+    revision: Mapped[int]
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    series_instance_uid: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64))  # of the file
+    file: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
+class Review(Table):
+    """A radiologist's agreement with a finding, or correction of it; append-only."""
+
+    __tablename__ = "review"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    finding_id: Mapped[int] = mapped_column(ForeignKey("finding.id"), index=True)
+    reviewer: Mapped[str] = mapped_column(String(64))
+    severity: Mapped[Severity]  # what the reviewer says
+    comment: Mapped[str]
+    reviewed_at: Mapped[datetime] = mapped_column(default=db_now())

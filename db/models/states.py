@@ -1,0 +1,76 @@
+"""The states of studies and jobs, and what users may do."""
+
+from enum import StrEnum
+
+
+class StudyState(StrEnum):
+    """The state of a study; ``db.studies.TRANSITIONS`` says how it changes."""
+
+    RECEIVING = "receiving"
+    QUEUED = "queued"
+    ANALYSING = "analysing"
+    ANALYSED = "analysed"
+    NOT_ANALYSABLE = "not_analysable"
+    FAILED = "failed"
+
+    @property
+    def label(self) -> str:
+        """For a person."""
+        return self.value.replace("_", " ")
+
+
+# Of a study whose current revision has not ended
+ACTIVE_STUDY_STATES = (StudyState.RECEIVING, StudyState.QUEUED, StudyState.ANALYSING)
+
+
+class JobKind(StrEnum):
+    """What a job does."""
+
+    ANALYSE = "analyse"
+    DELIVER = "deliver"
+    PREVIEW = "preview"  # of an upload; its row is in ``preview``, not in ``job``
+
+
+class JobState(StrEnum):
+    """The state of a job."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    DEAD = "dead"  # dead letter: had all its attempts, or cannot succeed; a person must look
+    CANCELLED = "cancelled"  # superseded by a later revision of its study, or by an operator
+
+
+# Of a job that is still to be done
+UNFINISHED_JOB_STATES = (JobState.PENDING, JobState.RUNNING)
+
+
+# Of a job that is still to be done, or that an operator must look at
+OPEN_JOB_STATES = (*UNFINISHED_JOB_STATES, JobState.DEAD)
+
+
+class Permission(StrEnum):
+    """What a user may do."""
+
+    READ = "read"  # see patients' data
+    REVIEW = "review"  # confirm or correct findings
+    OPERATE = "operate"  # requeue, complete, cancel, send again
+    ADMINISTER = "administer"  # users, deletion, the audit trail
+
+
+class UserRole(StrEnum):
+    """A user's role."""
+
+    VIEWER = "viewer"
+    READER = "reader"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+    @property
+    def permissions(self) -> frozenset[Permission]:
+        return {
+            UserRole.VIEWER: frozenset({Permission.READ}),
+            UserRole.READER: frozenset({Permission.READ, Permission.REVIEW}),
+            UserRole.OPERATOR: frozenset({Permission.READ, Permission.OPERATE}),
+            UserRole.ADMIN: frozenset(Permission),
+        }[self]

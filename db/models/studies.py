@@ -1,0 +1,179 @@
+"""Tables of what is received: patients, studies, series and instances."""
+
+from datetime import datetime
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ForeignKey,
+    Index,
+    String,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from db.models.base import Table
+from db.models.states import StudyState
+from db.types import db_now
+from lumbar.spine.anatomy import Role
+from lumbar.spine.provenance import TrainedOn
+
+
+def _unread(name: str, flag: str | None = None) -> Index:
+    """An index of unread studies (with a flag), in the order of waiting."""
+    return Index(
+        name,
+        "last_received_at",
+        "id",
+        sqlite_where=text("read_at IS NULL" + (f" AND {flag} IS 1" if flag else "")),
+        postgresql_where=text("read_at IS NULL" + (f" AND {flag} IS true" if flag else "")),
+    )
+
+
+class Patient(Table):
+    """A patient, identified by issuer and number: two sites may use one number for two people."""
+
+    __tablename__ = "patient"
+    __table_args__ = (UniqueConstraint("issuer", "patient_identifier"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    issuer: Mapped[str] = mapped_column(String(64))  # IssuerOfPatientID, else the calling AE title
+    patient_identifier: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str]
+    birth_date: Mapped[str] = mapped_column(String(8))  # YYYYMMDD or empty
+    sex: Mapped[str] = mapped_column(String(16))
+
+
+class Study(Table):
+    """A study is its UID. ``revision`` grows when an instance arrives late."""
+
+    __tablename__ = "study"
+    __table_args__ = (
+        Index("ix_study_state_last_received_at", "state", "last_received_at"),
+        Index("ix_study_images_removed_at_ended_at", "images_removed_at", "ended_at"),
+        Index("ix_study_last_received_at_id", "last_received_at", "id"),
+        Index("ix_study_scanner_last_received_at", "scanner", "last_received_at"),
+        Index("ix_study_scanner_ended_at", "scanner", "ended_at"),
+        _unread("ix_study_unread"),
+        _unread("ix_study_unread_stat", "stat"),
+        _unread("ix_study_unread_severe", "severe"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    patient_id: Mapped[int] = mapped_column(ForeignKey("patient.id"), index=True)
+    study_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    accession_number: Mapped[str] = mapped_column(String(64), index=True)
+    study_date: Mapped[str] = mapped_column(String(8))  # YYYYMMDD or empty
+    study_time: Mapped[str] = mapped_column(String(16), default="")  # HHMMSS.FFFFFF or empty
+    description: Mapped[str]
+    scanner: Mapped[str] = mapped_column(String(64), default="")  # maker, model, station
+    stat: Mapped[bool] = mapped_column(Boolean, default=False)  # ordered as urgent
+    state: Mapped[StudyState] = mapped_column(default=StudyState.RECEIVING)
+    reason: Mapped[str | None]  # of NOT_ANALYSABLE and FAILED
+    revision: Mapped[int] = mapped_column(default=1)
+    first_received_at: Mapped[datetime] = mapped_column(default=db_now())
+    last_received_at: Mapped[datetime] = mapped_column(default=db_now())
+    ended_at: Mapped[datetime | None]  # when this revision's analysis ended
+    images_removed_at: Mapped[datetime | None]  # when retention removed its images
+    # The worklist's order: by its findings, an earlier revision's until it is analysed again
+    severe: Mapped[bool] = mapped_column(Boolean, default=False)
+    trained_on: Mapped[TrainedOn | None]
+    read_at: Mapped[datetime | None]  # when it was marked as read; a late image clears it
+
+    patient: Mapped[Patient] = relationship(lazy="joined", innerjoin=True)
+
+
+class SearchKey(Table):
+    """A word by which a study is searched, folded (``db.read_models.study_search``).
+
+    It is found by its beginning.
+    """
+
+    __tablename__ = "search_key"
+    __table_args__ = (UniqueConstraint("word", "study_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    # a prefix is a range only where characters sort by their code points
+    word: Mapped[str] = mapped_column(
+        String(64).with_variant(String(64, collation="C"), "postgresql")
+    )
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"), index=True)
+
+
+class Explanation(Table):
+    """A note on how a revision was read: series chosen and refused, how the levels were found.
+
+    ``caveat`` marks the reasons why the numbering of the levels may be wrong.
+    """
+
+    __tablename__ = "explanation"
+    __table_args__ = (UniqueConstraint("study_id", "revision", "ordinal"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"))
+    revision: Mapped[int]
+    ordinal: Mapped[int]
+    text: Mapped[str]
+    caveat: Mapped[bool] = mapped_column(Boolean, default=False)
+
+
+class Series(Table):
+    __tablename__ = "series"
+    __table_args__ = (UniqueConstraint("study_id", "series_instance_uid"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"))
+    series_instance_uid: Mapped[str] = mapped_column(String(64))
+    series_number: Mapped[int | None]
+    description: Mapped[str]
+
+
+class Instance(Table):
+    """A received instance and its file.
+
+    At most one row per SOP Instance UID is in use; others are quarantined, for the reason given,
+    and kept.
+    """
+
+    __tablename__ = "instance"
+    __table_args__ = (
+        UniqueConstraint("sop_instance_uid", "sha256"),
+        Index(
+            "uq_instance_in_use",
+            "sop_instance_uid",
+            unique=True,
+            sqlite_where=text("quarantined IS NULL"),
+            postgresql_where=text("quarantined IS NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+    sop_instance_uid: Mapped[str] = mapped_column(String(64))
+    sop_class_uid: Mapped[str] = mapped_column(String(64))
+    transfer_syntax_uid: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64))  # of transfer syntax UID and encoded dataset
+    size: Mapped[int] = mapped_column(BigInteger)  # bytes
+    file: Mapped[str] = mapped_column(index=True)  # relative to the store
+    slices: Mapped[int]  # frames, or 1
+    role: Mapped[Role | None]  # what a whole series of such slices would be read for
+    source: Mapped[str] = mapped_column(String(64))  # calling AE title or other way in
+    quarantined: Mapped[str | None]
+    removed_at: Mapped[datetime | None]  # when retention removed the file; the row stays
+    received_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)
+
+    series: Mapped[Series] = relationship(lazy="joined", innerjoin=True)
+
+
+class Tombstone(Table):
+    """A study that an administrator deleted; sent again, it is a new one."""
+
+    __tablename__ = "tombstone"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
+    study_id: Mapped[int]  # as the audit trail names it
+    reason: Mapped[str]
+    actor: Mapped[str] = mapped_column(String(64))
+    deleted_at: Mapped[datetime] = mapped_column(default=db_now())
