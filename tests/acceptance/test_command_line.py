@@ -247,12 +247,11 @@ def test_the_demo_succeeds(tmp_path):
 @pytest.mark.parametrize(
     "name", ["hitachi-0.3T-parasagittal-t2.dcm", "siemens-1.5T-axial-t2-jpeg-lossless.dcm"]
 )
-def test_a_real_lumbar_slice_is_read_as_far_as_one_slice_allows(tmp_path, real_files, name):
-    lumbar = System(tmp_path / "cli", {}, stubbed=False).lumbar
-    rows = rows_of(lumbar("analyse", str(real_files / "lumbar" / name), "--format", "csv"))
+def test_a_real_lumbar_slice_is_read_as_far_as_one_slice_allows(shipped, real_files, name):
+    rows = rows_of(shipped("analyse", str(real_files / "lumbar" / name), "--format", "csv"))
     assert len(rows) == 25
     assert all(row["assessed"] == "true" or row["reason"] for row in rows)
-    shown = lumbar("analyse", str(real_files / "lumbar" / name)).stdout
+    shown = shipped("analyse", str(real_files / "lumbar" / name)).stdout
     if "axial" in name:
         assert shown.count("Without a level: ") == 2
     else:
@@ -269,11 +268,9 @@ def test_a_real_lumbar_slice_is_read_as_far_as_one_slice_allows(tmp_path, real_f
     ],
 )
 def test_a_real_study_that_is_not_lumbar_is_refused_with_a_reason(
-    tmp_path, real_files, name, reason
+    shipped, real_files, name, reason
 ):
-    done = System(tmp_path / "cli", {}, stubbed=False).lumbar(
-        "analyse", str(real_files / "not-lumbar" / name)
-    )
+    done = shipped("analyse", str(real_files / "not-lumbar" / name))
     assert_last_line(done, 3, reason)
 
 

@@ -33,7 +33,7 @@ from lumbar.store.files import Store
 from tests.faults.outcome import Outcome, Stopwatch
 from tests.faults.sending import SentInstance, dataset_of
 from tests.peers import Orthanc
-from tests.stub_program import StubNetworks
+from tests.stub_networks import StubNetworks
 from tests.system import System, closing_database
 
 

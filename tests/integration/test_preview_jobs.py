@@ -27,7 +27,7 @@ from tests.integration.upload_factory import (
     user_id,
 )
 from tests.integration.web_client import audit_rows
-from tests.stub_program import StubNetworks
+from tests.stub_networks import StubNetworks
 from tests.system import wait_until
 from worker import preview
 from worker.inline import InlineNotifier

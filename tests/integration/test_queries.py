@@ -32,7 +32,7 @@ from tests.factories.analyses import (
 )
 from tests.factories.instances import ROOT, arrival, make_slice
 from tests.faults.stub_reading import by_headers
-from tests.stub_program import StubNetworks
+from tests.stub_networks import StubNetworks
 from worker import analysis
 
 

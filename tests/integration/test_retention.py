@@ -13,7 +13,7 @@ from db.ingest import IngestResult, RemovedMeanwhile, ingest
 from db.models import AuditEvent, Instance, JobKind, Study, StudyState
 from lumbar.errors import Permanent
 from tests.factories.instances import ROOT, arrival, make_slice
-from tests.stub_program import StubNetworks
+from tests.stub_networks import StubNetworks
 from worker.tasks import tasks
 
 DAY_S = 86400

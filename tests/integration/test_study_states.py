@@ -15,7 +15,7 @@ from db.leases import Backoff, LeaseLostError
 from db.models import Job, JobKind, JobState, Study, StudyState
 from db.studies import TRANSITIONS, Quiet, StudyEvent
 from tests.factories.instances import ROOT, arrival, make_slice
-from tests.stub_program import StubNetworks
+from tests.stub_networks import StubNetworks
 from worker.tasks import tasks
 
 

@@ -13,7 +13,7 @@ from db.models import JobKind, Preview, User, UserRole
 from db.preview_results import PreviewResult
 from db.types import db_now
 from tests.factories.instances import make_slice
-from tests.stub_program import StubNetworks
+from tests.stub_networks import StubNetworks
 from worker.tasks import tasks
 
 

@@ -14,7 +14,7 @@ from lumbar.spine.levels import Levels
 from lumbar.spine.roles import Roles, Stack, Weighting
 from lumbar.spine.slices import SliceHeader, Vector
 from tests.factories.headers import SLICE
-from tests.stub_program import seen_at
+from tests.stub_networks import seen_at
 
 CANAL = {level: np.array([0.7, 30.0, 72.3 - 36.0 * n]) for n, level in enumerate(Level)}
 USUAL = {

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lumbar.spine.keypoint_input import DISCS, SAGITTAL
 from lumbar.spine.label_discs import CELL_MM, SPACING_MM, best_sequence
-from tests.stub_program import seen_at
+from tests.stub_networks import seen_at
 
 Heat = NDArray[np.float32]
 LOWEST = DISCS.index("l5_s1")

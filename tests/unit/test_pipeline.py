@@ -22,7 +22,7 @@ from lumbar.phantoms import PhantomTruth
 from lumbar.spine.anatomy import Plane, Side
 from lumbar.spine.keypoint_input import KeypointDetector
 from lumbar.spine.slices import SliceHeader
-from tests.stub_program import StubKeypoints, StubNetworks
+from tests.stub_networks import StubKeypoints, StubNetworks
 from tests.study_factory import CHANGES, duplicated, split, turned
 from worker.analysis_picture import picture_of
 from worker.pipeline import Analysis, analyse

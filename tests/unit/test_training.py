@@ -34,7 +34,7 @@ from lumbar.training.rsna_dataset import COORDINATES, rows_by_study
 from lumbar.training.rsna_tables import annotated_points, study_folders
 from lumbar.training.train_locator import TRAINING_PLANS, train_locator
 from lumbar.training.view_files import write_file
-from tests.stub_program import StubKeypoints
+from tests.stub_networks import StubKeypoints
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation:DeprecationWarning"
