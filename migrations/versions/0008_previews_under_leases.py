@@ -23,8 +23,20 @@ def upgrade() -> None:
     )
 
 
+def _rename_key(old: str, new: str) -> None:
+    """In the results of uploads, which are kept for an hour: a few rows."""
+    preview = sa.table("preview", sa.column("id", sa.Integer), sa.column("result", sa.JSON))
+    connection = op.get_bind()
+    for row in connection.execute(sa.select(preview).where(preview.c.result.is_not(None))).all():
+        if row.result and old in row.result:
+            result = {new if key == old else key: value for key, value in row.result.items()}
+            change = sa.update(preview).where(preview.c.id == row.id).values(result=result)
+            connection.execute(change)
+
+
 def downgrade() -> None:
     op.drop_column("study", "study_time")
+    _rename_key("caveats", "doubts")
     op.alter_column("preview", "result", new_column_name="answer")
     for column in ("last_error", "run_after", "losses"):
         op.drop_column("preview", column)
