@@ -18,11 +18,12 @@ demo: .venv/ready ## The main job on this machine: phantoms in, reports in a PAC
 serve: .venv/ready ## The embedded system for real use; settings in lumbar.toml or LUMBAR_* variables
 	$(BIN)/lumbar up
 
-test: .venv/dev ## All tests, with the servers they need (ARGS goes to pytest)
+test: .venv/dev ## All tests, with the servers they need, and coverage (ARGS goes to pytest)
 	scripts/install-test-servers
 	$(BIN)/python scripts/run-tests $(ARGS)
 
-test-fast: .venv/dev ## What fails soonest: neither trainings, process trees, browsers nor PostgreSQL (ARGS)
+test-fast: .venv/dev ## The quick tests only, on SQLite (ARGS goes to pytest)
+	scripts/install-test-servers
 	$(BIN)/python -m pytest -m "not slow and not serial and not postgresql" -n auto --dist loadfile $(ARGS)
 
 faults: .venv/dev ## Every fault in full, an hour or two (ROUNDS=n of each, SEED=s, ARGS="--only receiver-kill")

@@ -3,6 +3,7 @@
 import csv
 import shutil
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from lumbar.spine.anatomy import ALL_FINDINGS, Condition, Role, Severity
 from lumbar.spine.findings import Finding, ImagePoint
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.spine.roles import assign_roles
+from lumbar.training import evaluation_report, metrics
 from lumbar.training.default_timing import with_default_times
 from lumbar.training.demographics import demographics_by_study, parts_by_study, split_sha256
 from lumbar.training.evaluate_bundle import evaluate_bundle, write_submission
@@ -73,11 +75,37 @@ def analysing(severities, view=view_of):
     return analyse
 
 
-def test_the_readers_labels_score_above_the_ceiling(data):
-    findings = evaluate_bundle(
-        data, None, {}, analysing(read_severities(data / "train.csv")), silent
-    )
-    overall = compute_figures(findings)["overall"]
+@pytest.fixture(scope="module")
+def description(data):
+    return training_data(data)
+
+
+@pytest.fixture(scope="module")
+def as_labelled(data):
+    """The analysis of all studies that gives every finding the severity of its label."""
+    return evaluate_bundle(data, None, {}, analysing(read_severities(data / "train.csv")), silent)
+
+
+@pytest.fixture(scope="module")
+def as_true(data):
+    """The one that gives every finding its true severity."""
+    return evaluate_bundle(data, None, {}, analysing(read_severities(data / PHANTOM_TRUTH)), silent)
+
+
+@pytest.fixture(scope="module")
+def true_figures(as_true):
+    return compute_figures(as_true)
+
+
+@pytest.fixture
+def few_samples(monkeypatch):
+    """Intervals from ten samples, where a test looks at none: 500 take twenty seconds."""
+    quick = partial(metrics.bootstrap_intervals, rounds=10)
+    monkeypatch.setattr(evaluation_report, "bootstrap_intervals", quick)
+
+
+def test_the_readers_labels_score_above_the_ceiling(as_labelled, few_samples):
+    overall = compute_figures(as_labelled)["overall"]
     assert overall["findings"] == 25 * STUDIES
     assert overall["accuracy"] == overall["condition_accuracy"] == overall["assessed"] == 1
     assert overall["ceiling"]["accuracy"] < 1
@@ -86,22 +114,17 @@ def test_the_readers_labels_score_above_the_ceiling(data):
     )
 
 
-def test_the_truth_reaches_exactly_the_ceiling(data):
-    findings = evaluate_bundle(
-        data, None, {}, analysing(read_severities(data / PHANTOM_TRUTH)), silent
-    )
-    figures = compute_figures(findings)
-    for own in (figures["overall"], *figures["by"]["group"].values()):
+def test_the_truth_reaches_exactly_the_ceiling(true_figures):
+    for own in (true_figures["overall"], *true_figures["by"]["group"].values()):
         assert own["accuracy"] == own["ceiling"]["accuracy"] < 1
         assert set(own["share_of_ceiling"].values()) == {1.0}
         assert own["against_truth"]["accuracy"] == 1
 
 
-def test_figures_are_broken_down_by_group_condition_level_sex_age_and_scanner(data):
-    findings = evaluate_bundle(
-        data, None, {}, analysing(read_severities(data / "train.csv")), silent
-    )
-    by = compute_figures(findings)["by"]
+def test_figures_are_broken_down_by_group_condition_level_sex_age_and_scanner(
+    as_labelled, few_samples
+):
+    by = compute_figures(as_labelled)["by"]
     assert set(by["group"]) == {"canal", "foraminal", "subarticular"}
     assert len(by["condition"]) == len(by["level"]) == 5
     assert set(by["sex"]) == {"F", "M"}
@@ -110,19 +133,18 @@ def test_figures_are_broken_down_by_group_condition_level_sex_age_and_scanner(da
         assert sum(own["findings"] for own in section.values()) == 25 * STUDIES
 
 
-def test_only_the_requested_part_is_evaluated(data):
+def test_only_the_requested_part_is_evaluated(data, description):
     read = analysing(read_severities(data / "train.csv"))
     studies = {
-        part: {j.study for j in evaluate_bundle(data, part, training_data(data), read, silent)}
+        part: {j.study for j in evaluate_bundle(data, part, description, read, silent)}
         for part in (Part.TEST, Part.VALIDATION)
     }
     assert {part: len(own) for part, own in studies.items()} == {Part.TEST: 1, Part.VALIDATION: 1}
     assert not studies[Part.TEST] & studies[Part.VALIDATION]
 
 
-def test_data_changed_since_training_have_no_test_part(data, tmp_path):
+def test_data_changed_since_training_have_no_test_part(data, description, tmp_path):
     """Otherwise the split would differ, and patients trained on would be tested."""
-    description = training_data(data)
     for name in ("train_series_descriptions.csv", "train_label_coordinates.csv"):
         shutil.copy(data / name, tmp_path)
     lines = (data / "train.csv").read_text().splitlines()
@@ -159,7 +181,7 @@ def test_the_table_gives_the_weighting_of_series_without_times(data):
 
 
 def test_a_view_is_correct_if_most_probable_with_sagittal_sides_summed(
-    data,
+    data, description, few_samples
 ):
     severities = read_severities(data / "train.csv")
     wrong = {
@@ -174,7 +196,7 @@ def test_a_view_is_correct_if_most_probable_with_sagittal_sides_summed(
     }
     for view in wrong.values():
         findings = evaluate_bundle(
-            data, Part.TEST, training_data(data), analysing(severities, view), silent
+            data, Part.TEST, description, analysing(severities, view), silent
         )
         assert compute_figures(findings)["overall"]["condition_accuracy"] == pytest.approx(0.8)
     foramina = [j for j in findings if j.group == "foraminal"]
@@ -182,7 +204,9 @@ def test_a_view_is_correct_if_most_probable_with_sagittal_sides_summed(
     assert all(j.view_correct for j in foramina)
 
 
-def test_findings_not_assessed_are_counted_and_listed_and_in_no_other_figure(data, tmp_path):
+def test_findings_not_assessed_are_counted_and_listed_and_in_no_other_figure(
+    data, few_samples, tmp_path
+):
     severities = read_severities(data / "train.csv")
     refused = sorted(severities)[0]
 
@@ -203,11 +227,8 @@ def test_findings_not_assessed_are_counted_and_listed_and_in_no_other_figure(dat
     assert {row["severe"] for row in rows} == {"0.333333"}
 
 
-def test_the_submission_has_the_competition_s_rows(data, tmp_path):
-    findings = evaluate_bundle(
-        data, None, {}, analysing(read_severities(data / "train.csv")), silent
-    )
-    write_submission(tmp_path / "submission.csv", findings)
+def test_the_submission_has_the_competition_s_rows(data, as_labelled, tmp_path):
+    write_submission(tmp_path / "submission.csv", as_labelled)
     with (
         (tmp_path / "submission.csv").open() as own,
         (data / "sample_submission.csv").open() as sample,
@@ -220,11 +241,8 @@ def test_the_submission_has_the_competition_s_rows(data, tmp_path):
     )
 
 
-def test_a_report_on_phantoms_states_that_it_is_not_clinical(data, tmp_path):
-    findings = evaluate_bundle(
-        data, None, {}, analysing(read_severities(data / PHANTOM_TRUTH)), silent
-    )
-    write_report(tmp_path, findings, compute_figures(findings), BUNDLE, "data")
+def test_a_report_on_phantoms_states_that_it_is_not_clinical(as_true, true_figures, tmp_path):
+    write_report(tmp_path, as_true, true_figures, BUNDLE, "data")
     for name in ("report.md", "report.html"):
         text = (tmp_path / name).read_text()
         assert "Research use only – not for diagnostic use" in text
@@ -239,8 +257,10 @@ def test_a_report_on_phantoms_states_that_it_is_not_clinical(data, tmp_path):
 
 
 def test_a_part_without_studies_is_refused(data, tmp_path):
-    write_data_set(tmp_path / "few", 2, 3)
+    few = tmp_path / "few"
+    shutil.copytree(data, few, ignore=shutil.ignore_patterns("train_images"))
+    (few / "train_images").symlink_to(data / "train_images")
+    lines = (data / "train.csv").read_text().splitlines()
+    (few / "train.csv").write_text("\n".join(lines[:3]) + "\n")
     with pytest.raises(WrongSetting, match="test part"):
-        evaluate_bundle(
-            tmp_path / "few", Part.TEST, training_data(tmp_path / "few"), analysing({}), silent
-        )
+        evaluate_bundle(few, Part.TEST, training_data(few), analysing({}), silent)
