@@ -18,6 +18,7 @@ def upgrade() -> None:
     )
     op.add_column("preview", sa.Column("last_error", sa.String()))
     op.alter_column("preview", "answer", new_column_name="result")
+    _rename_key("doubts", "caveats")
     op.add_column(
         "study", sa.Column("study_time", sa.String(16), nullable=False, server_default="")
     )
