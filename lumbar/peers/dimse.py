@@ -115,16 +115,16 @@ def send_files(
     if not encodings:
         return failed
     proposed = list(dict.fromkeys(encodings.values()))[:_MAX_CONTEXTS]
-    lost: Unreachable | None = None
+    connection_error: Unreachable | None = None
     with _association(destination, _contexts(proposed), timeout_s) as association:
         for path, encoding in encodings.items():
             try:
-                if lost:
-                    raise lost
+                if connection_error:
+                    raise connection_error
                 _require_proposed(encoding, proposed)
                 interpret_status(_store(association, path, destination), destination.name)
             except LumbarError as error:
-                lost = error if isinstance(error, Unreachable) else lost
+                connection_error = error if isinstance(error, Unreachable) else connection_error
                 failed.append(FailedFile(path, str(error)))
             advance()
     return failed
