@@ -33,7 +33,7 @@ def imagenet_weights(
                 start[kind] = IMAGENET
             else:
                 notes.append(
-                    f"{architecture}: no ImageNet weights file was named, and none can be fetched; "
+                    f"{architecture}: ImageNet weights were not provided and cannot be fetched; "
                     "training starts from random weights without the frozen phase, and needs more "
                     "data and time for the same result"
                 )
