@@ -1,4 +1,4 @@
-"""Previews are leased rows as jobs are; studies have their time of day"""
+"""Previews are leased like jobs; studies have a time of day"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ down_revision = "0007"
 
 
 def upgrade() -> None:
-    # With defaults, because SQLite adds no column without one; the code writes every value itself.
+    # SQLite adds NOT NULL columns only with a default; the code writes every value itself.
     long_ago = sa.text("'1970-01-01 00:00:00.000000'")
     op.add_column("preview", sa.Column("losses", sa.Integer(), nullable=False, server_default="0"))
     op.add_column(
