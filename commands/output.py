@@ -36,6 +36,8 @@ class Format(StrEnum):
     CSV = "csv"
 
 
+MAX_NUMBER = 2**31 - 1  # of a row, and of rows, that every database takes
+
 AsFormat = Annotated[Format, typer.Option("--format", help="How to print")]
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from commands.output import (
+    MAX_NUMBER,
     AsFormat,
     Format,
     console,
@@ -51,7 +52,9 @@ def worklist(
         list[StudyState] | None, typer.Option(help="Only this state; may be repeated")
     ] = None,
     scanner: Annotated[str, typer.Option(help="Only this scanner, as the worklist names it")] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of studies")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=MAX_NUMBER, help="Maximum number of studies")
+    ] = None,
     after: Annotated[
         str | None, typer.Option(metavar="CURSOR", help="The cursor shown after the previous page")
     ] = None,
@@ -103,7 +106,9 @@ def findings(
             metavar="TIME", help="Received before then, as --since; a date is included to its end"
         ),
     ] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of rows")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=MAX_NUMBER, help="Maximum number of rows")
+    ] = None,
     form: AsFormat = Format.TABLE,
 ) -> None:
     """Lists the current findings, the newest first, or why a study could not be analysed."""
@@ -209,8 +214,12 @@ def export_labels(
 
 @app.command("audit", epilog="Example: lumbar audit --after 1200 --xml > audit.xml")
 def audit_trail(
-    after: Annotated[int, typer.Option(min=0, help="Only events after this number")] = 0,
-    limit: Annotated[int, typer.Option(min=1, help="Maximum number of events")] = 1000,
+    after: Annotated[
+        int, typer.Option(min=0, max=MAX_NUMBER, help="Only events after this number")
+    ] = 0,
+    limit: Annotated[
+        int, typer.Option(min=1, max=MAX_NUMBER, help="Maximum number of events")
+    ] = 1000,
     xml: Annotated[
         bool, typer.Option("--xml", help="DICOM audit messages (PS3.15 A.5), one per line")
     ] = False,

@@ -69,7 +69,7 @@ class Database:
                 engine = create_engine(
                     parsed, hide_parameters=True, pool_pre_ping=True, **_POSTGRESQL
                 )
-        except (ArgumentError, NoSuchModuleError) as error:
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise WrongSetting(
                 "LUMBAR_DATABASE_URL is not a database URL; "
                 "use postgresql+psycopg://user@host/name or sqlite:///file"
