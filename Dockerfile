@@ -1,5 +1,5 @@
 FROM python:3.11-slim-bookworm
-# cpu or gpu: selects the lock file, and with it the TensorFlow build
+# cpu or gpu: selects the lock file and thereby the TensorFlow build
 ARG ACCELERATOR=cpu
 WORKDIR /app
 COPY locks/${ACCELERATOR}.txt locks/

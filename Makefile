@@ -1,4 +1,4 @@
-# Every target sets up what it needs in .venv; nothing is installed by hand.
+# Every target sets up what it needs in .venv; nothing is installed manually.
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
@@ -9,10 +9,10 @@ SEED ?= 1
 .DELETE_ON_ERROR:
 .PHONY: help demo serve test test-fast faults hostile bench bench-queries bundle lint lock clean
 
-help: ## This list
+help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
 
-demo: .venv/ready ## The main job on this machine: phantoms in, reports in a PACS, a worklist (ARGS=--exit ends then)
+demo: .venv/ready ## The whole system on this machine: phantoms, reports in a PACS, a worklist (ARGS=--exit: then stop)
 	$(BIN)/lumbar demo $(ARGS)
 
 serve: .venv/ready ## The embedded system for real use; settings in lumbar.toml or LUMBAR_* variables
@@ -26,7 +26,7 @@ test-fast: .venv/dev ## The quick tests only, on SQLite (ARGS goes to pytest)
 	scripts/install-test-servers
 	$(BIN)/python -m pytest -m "not slow and not serial and not postgresql" -n auto --dist loadfile $(ARGS)
 
-faults: .venv/dev ## Every fault in full, an hour or two (ROUNDS=n of each, SEED=s, ARGS="--only receiver-kill")
+faults: .venv/dev ## Every fault injection in full, an hour or two (ROUNDS=n of each, SEED=s, ARGS="--only receiver-kill")
 	scripts/install-test-servers
 	$(BIN)/python -m tests.faults --seed $(SEED) $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
 
@@ -44,7 +44,7 @@ bench-queries: .venv/dev ## Response times of the pages' queries over a million 
 	scripts/install-test-servers
 	$(BIN)/python -m bench.queries --studies 1000000 --sqlite-studies 10000 --keep build/bench-queries
 
-bundle: .venv/dev ## Train the shipped weights again, from phantoms to figures (two hours on two cores)
+bundle: .venv/dev ## Retrain the shipped weights, from phantoms to figures (two hours on two cores)
 	[ -f build/phantoms/phantoms.json ] || rm -rf build/phantoms
 	[ -d build/phantoms ] || $(BIN)/lumbar phantom build/phantoms --studies 720 --seed 5
 	[ -f build/held-out/phantoms.json ] || rm -rf build/held-out
@@ -54,7 +54,7 @@ bundle: .venv/dev ## Train the shipped weights again, from phantoms to figures (
 	$(BIN)/lumbar evaluate build/held-out --bundle bundles/phantom --part all --out build/report-held-out \
 		--record held_out_scanners
 
-lint: .venv/dev ## ruff, mypy, import-linter, the compose file
+lint: .venv/dev ## Run ruff, codespell, mypy and import-linter, and check the compose file
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python scripts/check-comprehensions db scp worker web commands lumbar
@@ -63,13 +63,13 @@ lint: .venv/dev ## ruff, mypy, import-linter, the compose file
 	$(BIN)/lint-imports
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
-lock: ## New lock files after a change of pyproject.toml
+lock: ## Write new lock files after a change of pyproject.toml
 	scripts/lock
 
-clean: ## Removes the virtual environment
+clean: ## Remove the virtual environment
 	rm -rf .venv
 
-# The demo and the service need no tools of developers; the tests and the linters do.
+# The demo and the service need no developer tools; the tests and the linters do.
 .venv/ready: locks/cpu.txt pyproject.toml
 	scripts/install $(PYTHON) locks/cpu.txt
 	touch $@

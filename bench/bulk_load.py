@@ -18,7 +18,7 @@ from bench.hospital import Hospital
 from db import schema
 from db.database import Database
 
-# Unique constraints before foreign keys; a constraint's index is dropped and created with it.
+# Unique constraints before foreign keys. A constraint's index is dropped and created with it.
 _CONSTRAINTS = """SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid)
     FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype IN ('u', 'f')
     ORDER BY contype DESC, conname"""

@@ -20,17 +20,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    described = read_description(SHIPPED)
+    description = read_description(SHIPPED)
     crops = np.random.default_rng(0).random((CROPS, SIDE, SIDE), dtype=np.float32)
-    print(f"crops per second, the best of {rounds} rounds of {CROPS}")
+    print(f"crops per second, best of {rounds} rounds of {CROPS} crops")
     for kind in CLASSES:
-        stated = described["networks"][kind]
-        whole = build_classifier(kind, stated["architecture"])
-        networks = {stated["side"]: load_network(SHIPPED, described, kind), SIDE: whole}
+        entry = description["networks"][kind]
+        full_size = build_classifier(kind, entry["architecture"])
+        networks = {entry["side"]: load_network(SHIPPED, description, kind), SIDE: full_size}
         speeds = {side: throughput(network, crops, rounds) for side, network in networks.items()}
         results = ", ".join(f"{speeds[side]:.1f} at {side} pixels" for side in networks)
-        factor = speeds[stated["side"]] / speeds[SIDE]
-        print(f"  {stated['architecture']:10} {results}: {factor:.1f} times as many")
+        factor = speeds[entry["side"]] / speeds[SIDE]
+        print(f"  {entry['architecture']:10} {results}: {factor:.1f} times as fast")
 
 
 def throughput(network: keras.Model, crops: np.ndarray, rounds: int) -> float:

@@ -1,6 +1,6 @@
-"""How long the command line takes to start: ``python -m bench.command_line``.
+"""CPU time that the command line takes to start: ``python -m bench.command_line``.
 
-Side by side: the same interpreter doing nothing. CPU time, which a busy machine distorts least.
+For comparison: the interpreter with an empty program. A busy machine distorts CPU time least.
 """
 
 import argparse
@@ -30,14 +30,14 @@ def main() -> None:
             name: median(cpu_seconds(home, arguments) for _ in range(rounds))
             for name, arguments in COMMANDS.items()
         }
-    least = seconds["python -c pass"]
-    print(f"CPU seconds, median of {rounds} rounds, and how many times those of an empty program")
-    for name, taken in seconds.items():
-        print(f"  {name:16} {taken:.3f} {taken / least:6.1f}")
+    baseline = seconds["python -c pass"]
+    print(f"CPU seconds, median of {rounds} rounds, and as a multiple of an empty program's")
+    for name, duration in seconds.items():
+        print(f"  {name:16} {duration:.3f} {duration / baseline:6.1f}")
 
 
 def cpu_seconds(home: str, arguments: tuple[str, ...]) -> float:
-    """User and system time of one run."""
+    """User and system time of one execution."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
         [sys.executable, *arguments],

@@ -1,8 +1,8 @@
 """Three years of a hospital's studies as database rows, without image files.
 
-More arrive by day than by night. Nearly all are read, except those of the last hours. Every study
-has findings, series, a job and search keys; only the newest have reports and deliveries (20,000),
-reviews (5,000) and images (3,000).
+More studies arrive by day than by night. Nearly all are read, except those of the last hours. Every
+study has findings, series, a job and search keys; only the newest have reports and deliveries
+(20,000), reviews (5,000) and images (3,000).
 """
 
 from collections.abc import Iterator
@@ -21,11 +21,11 @@ from lumbar.spine.anatomy import Role, Severity
 Batch = tuple[str, tuple[str, ...], list[tuple[Any, ...]]]
 
 DAYS = 3 * 365
-# Studies of the last hours, most of them unread.
+# Studies of the last hours, most of them unread; and how long ago at most they arrived, s.
 RECENT, RECENT_S = 400, 8 * 3600
-# Older unread studies, among so many.
+# Older unread studies, and the number of latest studies among which they are.
 UNREAD, UNREAD_AMONG = 300, 90_000
-# The newest studies with reports, with reviews (every 20th), with images.
+# The numbers of newest studies with reports, with reviews (every 20th) and with images.
 REPORTED, REVIEWED, WITH_IMAGES = 20_000, 100_000, 3_000
 BATCH = 2_000
 ROOT = "1.2.276.0.7230010.3.1"
@@ -161,7 +161,7 @@ class _Study:
 
 
 class Hospital:
-    """``rows`` yields the rows by table, in batches of studies."""
+    """A hospital's studies; ``rows`` yields their rows by table, in batches."""
 
     def __init__(self, studies: int, now: datetime, seed: int = 1) -> None:
         self.studies, self._now = studies, now
@@ -172,7 +172,7 @@ class Hospital:
         self._findings = self._reports = 0
 
     def rows(self) -> Iterator[tuple[int, list[Batch]]]:
-        """Batches: the number of studies, and the rows by table."""
+        """For each batch, the number of studies and the rows by table."""
         began = _text(self._now - timedelta(days=DAYS))
         weights = (
             ("phantom", "1", "synthetic"),
@@ -191,11 +191,11 @@ class Hospital:
         )
         for first in range(0, self.studies, BATCH):
             batches: dict[str, Batch] = {}
-            of = received[first : first + BATCH]
-            for n, at in enumerate(of, first):
+            arrivals = received[first : first + BATCH]
+            for n, at in enumerate(arrivals, first):
                 for table, columns, rows in self._study(n, at):
                     batches.setdefault(table, (table, columns, []))[2].extend(rows)
-            yield len(of), list(batches.values())
+            yield len(arrivals), list(batches.values())
 
     def _arrivals(self) -> list[datetime]:
         """Arrival times, as if it were 5 pm; the number of recent ones is the same at any size."""
@@ -274,7 +274,7 @@ class Hospital:
                     _text(at),
                     done if study.ended else None,
                     done if age.days > 30 else None,
-                    analysed and any(found[2] == Severity.SEVERE for found in reading),
+                    analysed and any(row[2] == Severity.SEVERE for row in reading),
                     ("synthetic", "clinical")[bundle > 1] if analysed else None,
                     _text(at + min(age, timedelta(hours=2))) if read else None,
                 )
@@ -309,21 +309,21 @@ class Hospital:
             "finding",
             FINDING,
             [
-                (k, *shared, f"{ROOT}.3.{study.id}.{k % 3}", MR, f"{ROOT}.4.{study.id}.{k}", *found)
-                for k, found in enumerate(reading, first)
+                (k, *shared, f"{ROOT}.3.{study.id}.{k % 3}", MR, f"{ROOT}.4.{study.id}.{k}", *row)
+                for k, row in enumerate(reading, first)
             ],
         )
 
     def _jobs(self, study: _Study) -> Iterator[Batch]:
-        """A study's jobs; for the newest also report, delivery and explanations."""
+        """A study's jobs; for the newest studies also report, delivery and explanations."""
         received, done = _text(study.received_at), _text(study.done_at)
         if study.state != "receiving":
-            given_up = "dead" if study.newest <= REPORTED else "cancelled"
-            how = {"queued": "pending", "analysing": "running", "failed": given_up}.get(
+            failure = "dead" if study.newest <= REPORTED else "cancelled"
+            state = {"queued": "pending", "analysing": "running", "failed": failure}.get(
                 study.state, "done"
             )
-            error, ended = study.state if how == given_up else None, done if study.ended else None
-            values = (int(study.stat), how, received, 1, 0, error, received, ended)
+            error, ended = study.state if state == failure else None, done if study.ended else None
+            values = (int(study.stat), state, received, 1, 0, error, received, ended)
             yield "job", JOB, [("analyse", "", study.id, study.revision, None, *values)]
         if not study.ended or study.newest > REPORTED:
             return
@@ -334,13 +334,22 @@ class Hospital:
             REPORT,
             [(report, study.id, study.revision, SR, uid, f"{uid}.1", key, f"reports/{key}", done)],
         )
-        how = (
+        state = (
             "dead" if study.newest % 500 == 0 else "pending" if study.newest % 300 == 0 else "done"
         )
         sent = _text(study.done_at + timedelta(seconds=3))
-        values = (int(study.stat), how, sent, 1, 0, None if how == "done" else "0122", done, sent)
+        values = (
+            int(study.stat),
+            state,
+            sent,
+            1,
+            0,
+            None if state == "done" else "0122",
+            done,
+            sent,
+        )
         yield "job", JOB, [("deliver", "pacs", study.id, study.revision, report, *values)]
-        if how == "done":
+        if state == "done":
             yield (
                 "delivery",
                 ("report_id", "destination", "status", "delivered_at"),

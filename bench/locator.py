@@ -1,6 +1,6 @@
-"""Time to locate and crop a study of 90 slices, with decoding: ``python -m bench.locator``.
+"""Time to locate the levels of a study of 90 slices and cut its crops: ``python -m bench.locator``.
 
-For comparison: the time to read and decode all of its slices.
+Decoding is included. For comparison: the time to read and decode all of its slices.
 """
 
 import argparse
@@ -30,24 +30,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seed", type=int, default=3)
-    chosen = parser.parse_args()
+    arguments = parser.parse_args()
     keypoints = load_keypoints()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        study(folder, chosen.seed)
+        study(folder, arguments.seed)
         stages: dict[str, list[float]] = {}
-        # The first round compiles and does not count.
-        for number in range(chosen.rounds + 1):
+        # The first round compiles the networks and is not counted.
+        for number in range(arguments.rounds + 1):
             times, decoded = measure(folder, keypoints)
             for name, seconds in times.items() if number else ():
                 stages.setdefault(name, []).append(seconds)
-    every = stages.pop("decode every slice")
-    print(f"{SLICES} slices, {decoded} decoded; {chosen.rounds} rounds, median (worst), seconds")
+    decoding = stages.pop("decode every slice")
+    print(f"{SLICES} slices, {decoded} decoded; {arguments.rounds} rounds, median (worst), seconds")
     for name, times in stages.items():
         print(f"  {name:32} {np.median(times):.3f} ({max(times):.3f})")
     total = np.sum(list(stages.values()), axis=0)
     print(f"  {'total':32} {np.median(total):.3f} ({total.max():.3f})")
-    print(f"  {'(comparison: decode every slice)':32} {np.median(every):.3f} ({max(every):.3f})")
+    print(
+        f"  {'(comparison: decode every slice)':32} {np.median(decoding):.3f} ({max(decoding):.3f})"
+    )
 
 
 def measure(folder: Path, keypoints: KeypointDetector) -> tuple[dict[str, float], int]:
@@ -57,8 +59,8 @@ def measure(folder: Path, keypoints: KeypointDetector) -> tuple[dict[str, float]
     roles = timed(times, "roles", lambda: assign_roles(slices.headers))
     timed(times, "levels, points, crops", lambda: locate(slices, roles, keypoints))
     decoded = slices.decoded
-    every = SliceReader(instances)
-    timed(times, "decode every slice", lambda: [every.read(header) for header in every.headers])
+    fresh = SliceReader(instances)
+    timed(times, "decode every slice", lambda: [fresh.read(header) for header in fresh.headers])
     return times, decoded
 
 
@@ -74,13 +76,13 @@ def study(folder: Path, seed: int) -> None:
     write_study(folder, seed)
     files = sorted(folder.rglob("*.dcm"))
     for extra in range(SLICES - len(files)):
-        again = dcmread(files[extra])
-        again.SeriesInstanceUID = f"{again.SeriesInstanceUID}.9"
-        again.SOPInstanceUID = again.file_meta.MediaStorageSOPInstanceUID = generate_uid(
+        copy = dcmread(files[extra])
+        copy.SeriesInstanceUID = f"{copy.SeriesInstanceUID}.9"
+        copy.SOPInstanceUID = copy.file_meta.MediaStorageSOPInstanceUID = generate_uid(
             entropy_srcs=[str(extra)]
         )
-        again.ScanOptions = "FS"
-        again.save_as(folder / f"again-{extra}.dcm")
+        copy.ScanOptions = "FS"
+        copy.save_as(folder / f"copy-{extra}.dcm")
 
 
 if __name__ == "__main__":

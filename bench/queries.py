@@ -1,19 +1,20 @@
 """Response times of the pages' queries over a million studies: ``python -m bench.queries``.
 
-Ten questions, run through the pages' own functions, each time with other studies, names, scanners:
+Ten questions, run through the pages' own functions, each time with different studies, names and
+scanners:
 
- 1. What is to be read next? The worklist's first page of 50, with the number waiting.
- 2. And after that? The worklist's fifth page, and its last, where studies are ranked one by one.
- 3. What arrived last? The newest page of all studies.
+ 1. Which studies are to be read next? The worklist's first page of 50, with the number waiting.
+ 2. Which follow? The worklist's fifth page, and its last, where studies are ranked one by one.
+ 3. Which studies arrived last? The newest page of all studies.
  4. Where is the study with this accession number?
  5. Which studies has the patient with this number?
- 6. Which studies are of people whose name begins like this? A common one.
+ 6. Which patients' names begin like this? The beginning of a common name.
  7. Which severe L4/L5 canal stenoses did this scanner's studies have in the last seven days?
  8. Which findings are severe? The third page, from the newest.
  9. Everything about one study.
 10. Is the system healthy? Dead jobs, jobs in flight, monitoring figures, the list of scanners.
 
-Also, with a limit of one second: severities by week, for one scanner and for all.
+In addition, with a limit of one second: severities by week, for one scanner and for all.
 """
 
 import argparse
@@ -36,7 +37,7 @@ from sqlalchemy import func, inspect, select
 from sqlalchemy.orm import Session
 
 from bench.bulk_load import fill
-from bench.query_plans import scanned
+from bench.query_plans import scanned_tables
 from db import operator_actions
 from db.database import Database
 from db.models import JobState, Study
@@ -75,7 +76,7 @@ Run = Callable[[Session], object]
 
 @dataclass(frozen=True)
 class Query:
-    """A query of the pages; ``number`` is that of its question above."""
+    """A query of the pages; ``number`` is that of its question in the list above."""
 
     number: str
     title: str
@@ -110,17 +111,17 @@ def main() -> None:
         "--keep", type=Path, help="folder for the databases, reused by another run on the same day"
     )
     parser.add_argument(
-        "--database-url", help="an empty PostgreSQL database, instead of starting a server"
+        "--database-url", help="an empty PostgreSQL database to use instead of starting a server"
     )
-    chosen = parser.parse_args()
+    arguments = parser.parse_args()
     results: dict[str, dict[tuple[str, str], Result]] = {}
-    with _folder(chosen.keep) as folder:
-        if chosen.studies:
-            with _postgresql(folder, chosen.database_url) as url:
-                results["PostgreSQL"] = measure_all(url, chosen.studies)
-        if chosen.sqlite_studies:
+    with _folder(arguments.keep) as folder:
+        if arguments.studies:
+            with _postgresql(folder, arguments.database_url) as url:
+                results["PostgreSQL"] = measure_all(url, arguments.studies)
+        if arguments.sqlite_studies:
             results["SQLite"] = measure_all(
-                f"sqlite:///{folder / 'studies.sqlite'}", chosen.sqlite_studies
+                f"sqlite:///{folder / 'studies.sqlite'}", arguments.sqlite_studies
             )
     show(results)
     passed = [
@@ -132,7 +133,7 @@ def main() -> None:
 
 
 def measure_all(url: str, studies: int) -> dict[tuple[str, str], Result]:
-    """Fills the database unless it is filled, and measures every query; by number and title."""
+    """Fills the database if it is empty; returns every query's result by number and title."""
     database = Database.connect(url)
     try:
         if not inspect(database.engine).has_table("study"):
@@ -155,8 +156,9 @@ def measure(database: Database, query: Query) -> Result:
             query.run(session)
         times.append(1000 * (time.perf_counter() - start))
     p95 = quantiles(times[WARM_UP:], n=20, method="inclusive")[-1]
-    whole = scanned(database, query.run) if database.engine.dialect.name == "postgresql" else []
-    return Result(median(times[WARM_UP:]), p95, whole, p95 <= query.limit_ms)
+    postgresql = database.engine.dialect.name == "postgresql"
+    scanned = scanned_tables(database, query.run) if postgresql else []
+    return Result(median(times[WARM_UP:]), p95, scanned, p95 <= query.limit_ms)
 
 
 def queries(database: Database) -> list[Query]:

@@ -1,4 +1,4 @@
-"""Which large tables PostgreSQL scans sequentially for a query; small ones may be scanned."""
+"""Finds the large tables that PostgreSQL scans sequentially for a query; small ones may be."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -24,21 +24,21 @@ GROWING = {
 }
 
 
-def scanned(database: Database, run: Callable[[Session], object]) -> list[str]:
+def scanned_tables(database: Database, run: Callable[[Session], object]) -> list[str]:
     """The names of the growing tables that any statement of the query scans sequentially."""
     statements: list[tuple[str, Any]] = []
 
-    def note(
+    def record(
         _connection: Connection, _cursor: object, statement: str, parameters: Any, *_: object
     ) -> None:
         statements.append((statement, parameters))
 
-    event.listen(database.engine, "before_cursor_execute", note)
+    event.listen(database.engine, "before_cursor_execute", record)
     try:
         with database.reading() as session:
             run(session)
     finally:
-        event.remove(database.engine, "before_cursor_execute", note)
+        event.remove(database.engine, "before_cursor_execute", record)
     tables: set[str] = set()
     with database.engine.connect() as connection:
         for statement, parameters in statements:

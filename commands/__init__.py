@@ -3,6 +3,7 @@
 Expected errors end in one line on standard error and an exit status, never in a traceback.
 """
 
+import io
 import sys
 
 from lumbar.errors import LumbarError, NotAnalysable, WrongSetting
@@ -20,6 +21,10 @@ def main() -> None:
     """
     from commands.app import app
 
+    for stream in (sys.stdout, sys.stderr):
+        # a terminal that cannot show a character shows a question mark
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app()
     except LumbarError as error:
@@ -33,6 +38,9 @@ def main() -> None:
             f"lumbar: {error.name} is not installed; "
             "training needs `pip install 'lumbar-triage[train]'`\n"
         )
+        sys.exit(2)
+    except UnicodeEncodeError:  # a database takes no surrogates, which stand for undecodable bytes
+        sys.stderr.write("lumbar: an argument is not valid text; write it in UTF-8\n")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

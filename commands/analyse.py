@@ -38,7 +38,7 @@ def analyse(
         typer.Option(help="Write a picture to check the analysis by: levels and every crop"),
     ] = None,
 ) -> None:
-    """Reads one study and prints its 25 findings, each graded or with the reason why not."""
+    """Analyses one study and prints its 25 findings, each graded or with the reason why not."""
     from lumbar.dicom.discover import find_instances
     from worker.analysis import provenance_of, report_of
     from worker.analysis_picture import picture_of

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from commands.output import AsFormat, Format, print_records
+from commands.output import MAX_NUMBER, AsFormat, Format, print_records
 from commands.users import by_command_line
 from db import operator_actions
 from db.context import SiteContext
@@ -16,7 +16,9 @@ app = typer.Typer(help="The jobs: analyses and deliveries.", no_args_is_help=Tru
 
 JobId = Annotated[
     int,
-    typer.Argument(metavar="ID", help="The job's number, as `lumbar jobs list` shows it", min=1),
+    typer.Argument(
+        metavar="ID", help="The job's number, as `lumbar jobs list` shows it", min=1, max=MAX_NUMBER
+    ),
 ]
 
 COLUMNS = tuple(field.name for field in fields(operator_actions.JobRow))

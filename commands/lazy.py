@@ -1,4 +1,4 @@
-"""A group of commands whose modules are imported when a command is invoked, not for the overview.
+"""A group of commands whose modules are imported when one is invoked, not to list them.
 
 Importing them all takes seconds: SQLAlchemy, pynetdicom, Keras.
 """
@@ -26,11 +26,11 @@ class LazyCommands(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         if name not in self._loaded:
             module = self._modules[name]
-            gc.disable()  # importing makes much and drops little: a tenth of the start
+            gc.disable()  # imports allocate much and free little: this saves a tenth of the start
             try:
                 self._loaded |= get_group(_application(f"commands.{module}", name)).commands
             finally:
-                gc.freeze()  # what was imported stays: later collections need not look at it
+                gc.freeze()  # what was imported stays: later collections need not examine it
                 gc.enable()
         return self._loaded[name]
 

@@ -36,11 +36,13 @@ class Format(StrEnum):
     CSV = "csv"
 
 
+MAX_NUMBER = 2**31 - 1  # of a row, and of rows, that every database takes
+
 AsFormat = Annotated[Format, typer.Option("--format", help="How to print")]
 
 
 def print_findings(rows: Iterable[StudyFinding], form: Format) -> None:
-    """A table per study, or the records of ``FINDING_COLUMNS``; printed as the rows come."""
+    """Prints a table per study, or records of ``FINDING_COLUMNS``, while the rows are read."""
     if form is not Format.TABLE:
         print_records(map(finding_record, rows), FINDING_COLUMNS, form)
         return
@@ -57,7 +59,7 @@ def _study_uid(row: StudyFinding) -> str:
 
 
 def print_how_read(caveats: Iterable[str], choices: Iterable[str]) -> None:
-    """How a study was analysed, for people; the caveats come first."""
+    """Prints how a study was analysed, for people; the caveats come first."""
     for caveat in caveats:
         console().print(f"Caution: {caveat}", style="bold yellow")
     for line in choices:
@@ -65,7 +67,7 @@ def print_how_read(caveats: Iterable[str], choices: Iterable[str]) -> None:
 
 
 def print_worklist(rows: Sequence[WorklistRow], form: Format) -> None:
-    """The most urgent first."""
+    """Prints the worklist, the most urgent study first."""
     if form is not Format.TABLE:
         records = [_worklist_record(rank, row) for rank, row in enumerate(rows, 1)]
         print_records(records, WORKLIST_COLUMNS, form)
@@ -93,7 +95,7 @@ def _escaped(character: re.Match[str]) -> str:
 
 
 def console() -> Console:
-    """Standard output; wide enough for a table where it is no terminal."""
+    """Standard output; wide enough for a table if it is not a terminal."""
     output = Console(markup=False, highlight=False)
     if not output.is_terminal:
         output.width = 160
@@ -134,7 +136,7 @@ def _worklist_record(rank: int, row: WorklistRow) -> dict[str, Any]:
 def print_records(
     records: Iterable[Mapping[str, Any]], columns: Sequence[str], form: Format
 ) -> None:
-    """Records as a table, or as a JSON list or CSV with a header, written as the records come."""
+    """Prints a table, or a JSON list or CSV with a header while the records are read."""
     if form is Format.JSON:
         for part in _json_parts(records, columns):
             typer.echo(part, nl=False)

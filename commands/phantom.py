@@ -24,7 +24,7 @@ def phantom(
     odd: Annotated[
         bool,
         typer.Option(
-            help="Some with transitional vertebrae, without the sacrum, or of another region"
+            help="Include transitional vertebrae, images without the sacrum and other regions"
         ),
     ] = False,
     pitfalls: Annotated[

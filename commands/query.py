@@ -1,4 +1,4 @@
-"""What is stored: `lumbar worklist`, `findings`, `study`, `audit`, `complete`, `requeue`, …"""
+"""Commands on stored studies: `lumbar worklist`, `findings`, `study`, `audit`, `complete`, …"""
 
 import json
 import shutil
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from commands.output import (
+    MAX_NUMBER,
     AsFormat,
     Format,
     console,
@@ -45,17 +46,19 @@ StudyUid = Annotated[str, typer.Argument(metavar="UID", help="Study Instance UID
 @app.command(epilog="Example: lumbar worklist --limit 20 --format json")
 def worklist(
     search: Annotated[
-        str, typer.Option(help="Beginnings of the patient's name or number, or the accession")
+        str, typer.Option(help="Patient's name or number, or accession number, or how they begin")
     ] = "",
     state: Annotated[
         list[StudyState] | None, typer.Option(help="Only this state; may be repeated")
     ] = None,
     scanner: Annotated[str, typer.Option(help="Only this scanner, as the worklist names it")] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many")] = None,
-    after: Annotated[
-        str | None, typer.Option(metavar="CURSOR", help="What the page before ended with")
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=MAX_NUMBER, help="Maximum number of studies")
     ] = None,
-    read: Annotated[
+    after: Annotated[
+        str | None, typer.Option(metavar="CURSOR", help="The cursor shown after the previous page")
+    ] = None,
+    all_studies: Annotated[
         bool, typer.Option("--all", help="All studies, read or not, the newest first")
     ] = False,
     form: AsFormat = Format.TABLE,
@@ -64,7 +67,7 @@ def worklist(
     site = SiteContext.open(Settings.load())
     only = study_lists.StudyFilter(search, state or (), scanner)
     with site.database.reading() as session:
-        if read:
+        if all_studies:
             page = study_lists.studies(
                 session, site.ranking, limit=limit or 1000, after=after, only=only
             )
@@ -72,7 +75,7 @@ def worklist(
             page = study_lists.worklist(session, site.ranking, limit=limit, after=after, only=only)
     print_worklist(page.rows, form)
     if page.next_after:
-        typer.echo(f"There are more: --after {page.next_after}", err=True)
+        typer.echo(f"For the next page: --after {page.next_after}", err=True)
 
 
 @app.command(
@@ -94,19 +97,21 @@ def findings(
         typer.Option(
             metavar="TIME",
             help="Received then or later: a date (2026-11-16), a date and time (ISO 8601), or an "
-            "age (24h, 7d); in the site's time zone (LUMBAR_TIME_ZONE) where it names no offset",
+            "age (24h, 7d); in the site's time zone (LUMBAR_TIME_ZONE) unless it has an offset",
         ),
     ] = "",
     until: Annotated[
         str,
         typer.Option(
-            metavar="TIME", help="Received before then, as --since; a date counts to its end"
+            metavar="TIME", help="Received before then, as --since; a date is included to its end"
         ),
     ] = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many rows")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=MAX_NUMBER, help="Maximum number of rows")
+    ] = None,
     form: AsFormat = Format.TABLE,
 ) -> None:
-    """Lists the findings in force, the newest first; of a study that could not be analysed, why."""
+    """Lists the current findings, the newest first, or why a study could not be analysed."""
     settings = Settings.load()
     only = FindingFilter(
         severity or (),
@@ -171,7 +176,7 @@ def complete(uid: StudyUid) -> None:
 
 @app.command(epilog="Example: lumbar requeue 1.2.840.113619.2.1")
 def requeue(uid: StudyUid) -> None:
-    """Analyses a study again that has ended; its earlier findings are superseded."""
+    """Analyses a study again once its analysis has ended; earlier findings are superseded."""
     site = SiteContext.open(Settings.load())
     with site.database.transaction() as session:
         operator_actions.requeue(session, uid, by_command_line())
@@ -209,14 +214,18 @@ def export_labels(
 
 @app.command("audit", epilog="Example: lumbar audit --after 1200 --xml > audit.xml")
 def audit_trail(
-    after: Annotated[int, typer.Option(min=0, help="Only lines after this number")] = 0,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many")] = 1000,
+    after: Annotated[
+        int, typer.Option(min=0, max=MAX_NUMBER, help="Only events after this number")
+    ] = 0,
+    limit: Annotated[
+        int, typer.Option(min=1, max=MAX_NUMBER, help="Maximum number of events")
+    ] = 1000,
     xml: Annotated[
         bool, typer.Option("--xml", help="DICOM audit messages (PS3.15 A.5), one per line")
     ] = False,
     form: AsFormat = Format.TABLE,
 ) -> None:
-    """Prints the audit trail, the oldest line first."""
+    """Prints the audit trail, the oldest event first."""
     site = SiteContext.open(Settings.load())
     with site.database.reading() as session:
         lines = audit.lines_after(session, after, limit)
@@ -243,10 +252,10 @@ def audit_trail(
 def _time(
     option: str, text: str, parse: Callable[[str, tzinfo | None], datetime], settings: Settings
 ) -> datetime | None:
-    """The time that an option gives; None where it is not given.
+    """The time that an option gives; None if it is not given.
 
     Raises:
-        WrongSetting: the text is no time.
+        WrongSetting: the text is not a time.
     """
     try:
         return parse(text, settings.zone) if text else None

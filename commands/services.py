@@ -77,10 +77,10 @@ class _Service:
         )
 
     def keep_running(self) -> None:
-        """Restarts it after it was killed.
+        """Restarts the service if it was killed.
 
         Raises:
-            Permanent: it ended by itself, with the reason on standard error.
+            Permanent: the service ended by itself, with the reason on standard error.
         """
         status = self.process.poll()
         if status is None:
@@ -195,7 +195,7 @@ def _site(settings: Settings, stop: threading.Event) -> SiteContext:
     """The site, once its database answers: a service that starts while the database restarts waits.
 
     Raises:
-        DatabaseUnavailable: asked to stop while waiting.
+        DatabaseUnavailable: the service was stopped while waiting.
         Permanent: as ``SiteContext.open``.
     """
     while True:

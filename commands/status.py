@@ -1,4 +1,4 @@
-"""`lumbar status`: one screen that shows whether the system is well."""
+"""`lumbar status`: the state of the system on one screen."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -72,7 +72,7 @@ def _destinations(settings: Settings) -> Iterator[Line]:
 
 
 def _address(destination: Destination) -> str:
-    """Without its credentials."""
+    """A destination's address, without its credentials."""
     if isinstance(destination, DimseDestination):
         return f"dicom://{destination.called_ae_title}@{destination.host}:{destination.port}"
     return destination.url

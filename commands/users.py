@@ -108,7 +108,7 @@ def list_(form: AsFormat = Format.TABLE) -> None:
 
 
 def by_command_line() -> str:
-    """The actor in the audit trail: the user's number, for a container's user may have no name."""
+    """The actor in the audit trail: the user's number, as a container's user may have no name."""
     return f"command line, user {os.getuid()}"
 
 

@@ -11,7 +11,7 @@ from lumbar.networks.identity import stated_identity
 from lumbar.settings import Settings
 
 ROOT = Path(__file__).parents[1]
-BUILT_FROM = ROOT / "lumbar" / "COMMIT"  # written where an image is built, which has no .git
+BUILT_FROM = ROOT / "lumbar" / "COMMIT"  # written when a container image, without .git, is built
 GIT_WITHIN_S = 5
 
 
@@ -32,14 +32,14 @@ def commit() -> str | None:
 
 
 def _installed_from() -> str | None:
-    """As pip noted it for `pip install git+https://…` (PEP 610)."""
+    """As pip recorded it for `pip install git+https://…` (PEP 610)."""
     origin = json.loads(distribution("lumbar-triage").read_text("direct_url.json") or "{}")
     stated = origin.get("vcs_info", {}).get("commit_id")
     return str(stated) if stated else None
 
 
 def _checked_out() -> str | None:
-    """As git describes the checkout this code lies in, with ``-dirty`` where a file was changed."""
+    """As git describes the checkout of this code, with ``-dirty`` if a file was changed."""
     if not (ROOT / ".git").exists():
         return None
     describe = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--tags"]

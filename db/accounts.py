@@ -1,7 +1,7 @@
 """Users, browser sessions and API tokens.
 
-Passwords are kept as Argon2id hashes (RFC 9106); of cookies and tokens, which are random, only
-their SHA-256.
+Passwords are stored as Argon2id hashes (RFC 9106). Cookies and tokens are random, so only their
+SHA-256 is stored.
 """
 
 import re
@@ -34,19 +34,19 @@ _hasher = PasswordHasher()
 _NAME = re.compile(r"(?=.*\w)[\w.@+-]+( [\w.@+-]+)*")
 
 
-class Refused(Permanent):
-    """Signing in failed; the reason is not given."""
+class SignInRefused(Permanent):
+    """Signing in failed; the message does not say why."""
 
 
 class TooManyAttempts(Permanent):
-    """Too many refused attempts of this name or address."""
+    """Too many refused attempts for this name or from this address."""
 
 
 @dataclass(frozen=True)
 class Actor:
     """Who makes a request, and what they may do.
 
-    ``csrf_token`` is of a browser's session; None for a program's token.
+    ``csrf_token`` belongs to a browser's session; it is None for a program's token.
     """
 
     user_id: int
@@ -67,25 +67,25 @@ class SignedIn:
     user: str
 
 
-def anybody(session: Session) -> bool:
-    """Whether there is a user at all; until then only this machine may open a page."""
+def has_users(session: Session) -> bool:
+    """Whether there is any user; until then the page is served to this machine only."""
     return session.scalar(select(User.id).limit(1)) is not None
 
 
 def users(session: Session) -> list[User]:
-    """All, by name."""
+    """All users, by name."""
     return list(session.scalars(select(User).order_by(User.name)))
 
 
 def user_named(session: Session, name: str) -> User:
-    """The user of a name.
+    """The user with this name.
 
     Raises:
         NotFound: there is none.
     """
     user = session.scalar(select(User).where(User.name == name))
     if user is None:
-        raise NotFound(f"there is no user {name!r}; `lumbar users list` names those there are")
+        raise NotFound(f"there is no user {name!r}; `lumbar users list` shows all users")
     return user
 
 
@@ -93,11 +93,11 @@ def add_user(session: Session, name: str, password: str, role: UserRole, actor: 
     """Adds a user.
 
     Raises:
-        Permanent: the name is taken or not valid, or the password has a wrong length.
+        Permanent: the name is taken or not valid, or the password is too short or too long.
     """
     if len(name) > 64 or not _NAME.fullmatch(name):
         raise Permanent(
-            "a user's name has 1 to 64 letters, digits and . _ @ + -, and single spaces between"
+            "a user name has 1 to 64 characters: letters, digits, . _ @ + - and single inner spaces"
         )
     if session.scalar(select(User.id).where(User.name == name)) is not None:
         raise Permanent(f"there is a user {name!r} already")
@@ -112,7 +112,7 @@ def set_password(session: Session, user: User, password: str, actor: str) -> Non
     """Sets a password and ends the user's sessions.
 
     Raises:
-        Permanent: the password has a wrong length.
+        Permanent: the password is too short or too long.
     """
     user.password_hash = _hash(password)
     _sign_out_everywhere(session, user)
@@ -120,10 +120,10 @@ def set_password(session: Session, user: User, password: str, actor: str) -> Non
 
 
 def change_password(session: Session, user: User, current: str, password: str) -> None:
-    """As ``set_password``, by the user.
+    """As ``set_password``, by the user, who must give the current password.
 
     Raises:
-        Permanent: the current password is wrong, or the new one has a wrong length.
+        Permanent: the current password is wrong, or the new one is too short or too long.
     """
     if not _matches(user.password_hash, current):
         raise Permanent("the current password is wrong; nothing was changed")
@@ -146,11 +146,12 @@ def set_disabled(session: Session, user: User, disabled: bool, actor: str) -> No
 def sign_in(session: Session, name: str, password: str, address: str) -> SignedIn:
     """Opens a session.
 
-    The caller commits in any case: a refused attempt is recorded in the same transaction.
+    The caller must commit even if this raises: a refused attempt is recorded in the same
+    transaction.
 
     Raises:
-        Refused: no such user, a wrong password, or disabled.
-        TooManyAttempts: for this name or from this address.
+        SignInRefused: there is no such user, the password is wrong, or the user is disabled.
+        TooManyAttempts: too many attempts were refused for this name or from this address.
     """
     identities = [
         sha256(text.encode()).hexdigest() for text in (f"name {name}", f"address {address}")
@@ -175,7 +176,7 @@ def sign_in(session: Session, name: str, password: str, address: str) -> SignedI
         session.add_all(SignInFailure(who=identity) for identity in identities)
         session.execute(delete(SignInFailure).where(SignInFailure.happened_at < since))
         audit.note(session, "sign_in.refused", address)
-        raise Refused("the name or the password is wrong")
+        raise SignInRefused("the name or the password is wrong")
     if _hasher.check_needs_rehash(user.password_hash):
         user.password_hash = _hasher.hash(password)
     session.execute(delete(SignInFailure).where(SignInFailure.who == identities[0]))
@@ -193,7 +194,7 @@ def sign_in(session: Session, name: str, password: str, address: str) -> SignedI
 
 
 def by_cookie(session: Session, cookie: str) -> Actor | None:
-    """Who is signed in with this cookie, while it is valid."""
+    """The user who is signed in with this cookie; None if the session is unknown or has ended."""
     web_session = session.scalar(
         select(WebSession).where(WebSession.token_sha256 == _digest(cookie))
     )
@@ -206,7 +207,7 @@ def by_cookie(session: Session, cookie: str) -> Actor | None:
     return Actor(user.id, user.name, user.role, user.role.permissions, web_session.csrf_token)
 
 
-def used(session: Session, cookie: str) -> None:
+def record_use(session: Session, cookie: str) -> None:
     """Records that a session is in use, at most once a minute."""
     session.execute(
         update(WebSession)
@@ -227,10 +228,10 @@ def new_token(
     """Creates a program's token and returns it; it cannot be shown again.
 
     Raises:
-        Permanent: its scopes exceed what its user may do, or its name is not valid.
+        Permanent: it has no scope, or one that its user may not have; or its name is not valid.
     """
     if not 1 <= len(name) <= 64 or not name.isprintable():
-        raise Permanent("a token's name has 1 to 64 characters: what it is for")
+        raise Permanent("state the token's purpose in 1 to 64 printable characters")
     if not scopes or not set(scopes) <= user.role.permissions:
         raise Permanent(
             f"a token of {user.name} may have: {', '.join(sorted(user.role.permissions))}"
@@ -251,7 +252,10 @@ def new_token(
 
 
 def by_token(session: Session, token: str) -> Actor | None:
-    """The actor of a token: within its scopes, and no more than its user may do now."""
+    """The actor a token stands for; None if it is unknown, revoked or expired.
+
+    Its permissions are those of its scopes that its user has now.
+    """
     row = session.scalar(select(ApiToken).where(ApiToken.token_sha256 == _digest(token)))
     if row is None or row.revoked_at is not None or row.user.disabled_at is not None:
         return None
@@ -265,7 +269,7 @@ def by_token(session: Session, token: str) -> Actor | None:
 
 
 def tokens(session: Session, user_id: int | None = None) -> list[ApiToken]:
-    """A user's tokens, or everybody's; also revoked and expired ones."""
+    """The tokens of one user, or of all users, including revoked and expired ones."""
     statement = select(ApiToken).order_by(ApiToken.id)
     return list(
         session.scalars(
@@ -295,9 +299,9 @@ def _hash(password: str) -> str:
 
 @cache
 def _placeholder_hash() -> str:
-    """The hash that a password is checked against where there is no such user.
+    """The hash that a password is checked against if there is no such user.
 
-    The time of the answer then does not show whether the name exists.
+    Without it, the response time would show whether the name exists.
     """
     return _hasher.hash(secrets.token_hex())
 

@@ -1,4 +1,4 @@
-"""The audit trail (PS3.15 A.5): who did what to which study, and who was refused. Ids only."""
+"""The audit trail (PS3.15 A.5): who did what to which study, and who was refused; by ids only."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 REFUSAL_PERIOD_S = 60.0  # one row per event, peer and reason
 MAX_REFUSALS = 1000
-FORWARDED_AT_ONCE, SETTLED_S = 500, 60.0
+FORWARD_BATCH, SETTLED_S = 500, 60.0
 
 
 @dataclass(frozen=True)
@@ -30,21 +30,21 @@ class AuditRow:
     happened_at: datetime
     event: str
     actor: str
-    study: str | None  # its UID, while the study is in the database
+    study: str | None  # its UID; None if the event is about no study, or a deleted one
     detail: str
 
 
 def note(
     session: Session, event: str, actor: str, *, study_id: int | None = None, **detail: Any
 ) -> None:
-    """Adds a row in the transaction of the action that it records: neither is written alone."""
+    """Adds an event in the transaction of the action it records: neither is written alone."""
     session.add(AuditEvent(event=event, actor=actor[:64], study_id=study_id, detail=detail))
 
 
 def lines_after(
     session: Session, last_id: int, limit: int, *, settled_s: float = 0
 ) -> list[tuple[int, AuditLine]]:
-    """Rows after an id, in their order; only those older than ``settled_s`` seconds."""
+    """Events with an id above ``last_id``, in order, if at least ``settled_s`` seconds old."""
     statement = (
         select(AuditEvent, func.coalesce(Study.study_instance_uid, Tombstone.study_instance_uid))
         .outerjoin(Study, Study.id == AuditEvent.study_id)
@@ -62,9 +62,9 @@ def lines_after(
 def search(
     session: Session, *, event: str, actor: str, study: str, limit: int, after: int | None = None
 ) -> tuple[list[AuditRow], int | None]:
-    """Events of the trail, the newest first, and the id after which more follow; None at the end.
+    """Audit events, the newest first, and the ``after`` of the next page; None at the end.
 
-    What is empty narrows nothing; ``study`` is the UID of a study, or of one that was deleted.
+    An empty filter matches everything; ``study`` is the UID of a study, deleted or not.
 
     Raises:
         NotFound: no study has, or had, the UID.
@@ -99,10 +99,10 @@ def _in_words(detail: dict[str, Any]) -> str:
 
 
 def _study_ids(session: Session, study_instance_uid: str) -> list[int]:
-    """Of the study and of those deleted that had this UID.
+    """The ids of the study with this UID, and of deleted studies that had it.
 
     Raises:
-        NotFound: there is and was none.
+        NotFound: no study has, or had, the UID.
     """
     present = select(Study.id).where(Study.study_instance_uid == study_instance_uid)
     deleted = select(Tombstone.study_id).where(Tombstone.study_instance_uid == study_instance_uid)
@@ -113,19 +113,19 @@ def _study_ids(session: Session, study_instance_uid: str) -> list[int]:
 
 
 def forward(database: Database, syslog: Syslog) -> int:
-    """Forwards what was not forwarded yet, each line at least once; returns how many.
+    """Forwards the events not yet forwarded, each at least once; returns how many.
 
-    A row counts once it is a minute old: no transaction lasts longer, so none with a smaller id can
-    still appear.
+    An event is forwarded once it is a minute old: no transaction lasts longer, so no event with a
+    smaller id can still appear.
 
     Raises:
-        Transient: the database or the server is unavailable; the next call goes on.
+        Transient: the database or the syslog server is unavailable; the next call resumes.
     """
     sent = 0
     while True:
         with database.reading() as session:
             mark = session.scalar(select(AuditForward.last_id)) or 0
-            rows = lines_after(session, mark, FORWARDED_AT_ONCE, settled_s=SETTLED_S)
+            rows = lines_after(session, mark, FORWARD_BATCH, settled_s=SETTLED_S)
         if not rows:
             return sent
         syslog.send([line for _, line in rows])
@@ -135,16 +135,16 @@ def forward(database: Database, syslog: Syslog) -> int:
 
 
 class Auditor:
-    """Writes audit events of peers; one that retries a thousand times a minute makes one row."""
+    """Audits refused peers; one that retries a thousand times a minute makes one row."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._throttle = Throttle(REFUSAL_PERIOD_S, MAX_REFUSALS)
 
     def note(self, event: str, actor: str, why: str, peer: str) -> None:
-        """Adds a row.
+        """Adds an event.
 
-        An unavailable database is logged, not raised: the peer is refused without it.
+        If the database is unavailable, that is logged, not raised: the peer is refused anyway.
         """
         if not self._throttle.claim((event, peer, why)):
             return

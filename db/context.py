@@ -1,4 +1,4 @@
-"""What every service of a site works with, wired in one place: settings, database, store."""
+"""A site's settings, database and store, opened in one place for every service."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -28,7 +28,7 @@ class SiteContext:
         """Connects, and refuses a database whose schema is not this code's.
 
         Raises:
-            Permanent: the schema is another.
+            Permanent: the schema has another revision.
             DatabaseUnavailable: the database cannot be reached.
             WrongSetting: a bad URL.
         """
@@ -39,7 +39,7 @@ class SiteContext:
     def retry_policy(self, kind: JobKind) -> RetryPolicy:
         """When a job of this kind is attempted again.
 
-        Somebody waits for a preview, so it is given up sooner.
+        A user is waiting for a preview, so it is given up sooner.
         """
         if kind is JobKind.PREVIEW:
             soon = Backoff(PREVIEW_ATTEMPTS, PREVIEW_WAIT_S, PREVIEW_WAIT_S)

@@ -1,4 +1,4 @@
-"""Connections: short transactions, write locks taken at once, durable commits."""
+"""Connections: short transactions, write locks taken at their start, durable commits."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,11 +22,11 @@ from lumbar.errors import Transient, WrongSetting
 
 
 class DatabaseUnavailable(Transient):
-    """The database does not answer, or gave up on this transaction."""
+    """The database does not answer, or has aborted this transaction."""
 
 
 class Conflict(Transient):
-    """Another transaction wrote the same key at the same moment; a second look finds it."""
+    """Another transaction wrote the same key at the same moment; a new one will see its row."""
 
 
 # A lost server is noticed in seconds, and no statement blocks a receiver's thread for ever.
@@ -34,7 +34,7 @@ _POSTGRESQL: dict[str, Any] = {
     "pool_size": 10,
     "max_overflow": 40,
     "pool_timeout": 10,
-    # Every plan is made for its values: a generic one searches a common word as if it were rare.
+    # Plan each statement for its values: a generic plan searches a common word as if it were rare.
     "connect_args": {
         "connect_timeout": 10,
         "tcp_user_timeout": 20_000,
@@ -69,7 +69,7 @@ class Database:
                 engine = create_engine(
                     parsed, hide_parameters=True, pool_pre_ping=True, **_POSTGRESQL
                 )
-        except (ArgumentError, NoSuchModuleError) as error:
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
             raise WrongSetting(
                 "LUMBAR_DATABASE_URL is not a database URL; "
                 "use postgresql+psycopg://user@host/name or sqlite:///file"
@@ -81,8 +81,8 @@ class Database:
         """A transaction that writes: committed at the end of the block, rolled back on an error.
 
         Raises:
-            DatabaseUnavailable: connection lost, disk full, lock or statement time-out. Only when
-                the connection was lost in the commit itself may it have been written.
+            DatabaseUnavailable: connection lost, disk full, lock or statement time-out. Nothing was
+                written, except perhaps if the connection was lost during the commit itself.
             Conflict: another transaction wrote the same unique key meanwhile.
         """
         yield from self._session(self.engine)
@@ -108,7 +108,7 @@ class Database:
 def insert_if_new(
     session: Session, table: type[DeclarativeBase], key: tuple[str, ...], **values: Any
 ) -> bool:
-    """Adds a row unless there is one with its (unique) key; whether it was added."""
+    """Adds a row unless its (unique) key exists already; returns whether it was added."""
     dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
     insert = dialect.insert(table.__table__).values(**values)
     return (
@@ -120,17 +120,17 @@ def insert_if_new(
 
 
 def _kind(error: Exception) -> str:
-    """The driver's name of the error; its text may hold values."""
+    """The driver's name for the error; not its text, which may contain values."""
     return type(getattr(error, "orig", None) or error).__name__
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves
+    connection.isolation_level = None  # ``_begin_sqlite`` issues BEGIN
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    # A writer that starts as a reader can find the lock taken when it is too late to wait for it.
+    # A transaction that begins by reading may be unable to wait for the write lock later.
     reads_only = connection.get_execution_options().get("reads_only", False)
     connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")

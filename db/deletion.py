@@ -1,7 +1,8 @@
-"""Deletes a study for good: its files, then its rows. A tombstone and the audit trail stay.
+"""Deletes a study permanently: its files, then its rows. A tombstone and the audit trail remain.
 
-Three steps, so that a process killed in between leaves a study that can be deleted again, and no
-file without a row, which the next start would register as an acknowledged image (``db.reconcile``).
+It takes three steps, so that a process killed in between leaves a study that can be deleted again,
+and no file without a row: the next start would register that file as an acknowledged image
+(``db.reconcile``).
 """
 
 from sqlalchemy import delete, select, update
@@ -35,16 +36,16 @@ def delete_study(site: SiteContext, study_instance_uid: str, reason: str, actor:
 
     Raises:
         NotFound: there is no such study.
-        Permanent: no reason is given, or an image arrived meanwhile.
-        Transient: the disk or the database failed; delete it again.
+        Permanent: the reason is missing or too long, or an image arrived meanwhile.
+        Transient: the disk or the database failed; delete the study again.
     """
     if not 1 <= len(reason.strip()) <= MAX_REASON:
-        raise Permanent(f"say why, in at most {MAX_REASON} characters; it stays in the tombstone")
+        raise Permanent(f"give a reason of at most {MAX_REASON} characters; the tombstone keeps it")
     with site.database.transaction() as session:
         study_id = studies.find(session, study_instance_uid).id
         studies.lock(session, study_id)
         study = session.get_one(Study, study_id, populate_existing=True)
-        # a worker on one of them finds its lease gone
+        # a worker that is doing one of them finds its lease lost
         session.execute(delete(Job).where(Job.study_id == study.id))
         series = select(Series.id).where(Series.study_id == study.id)
         session.execute(
@@ -55,7 +56,7 @@ def delete_study(site: SiteContext, study_instance_uid: str, reason: str, actor:
         )
         study.images_removed_at = study.ended_at = db_now()
         # an interrupted deletion can be repeated from here
-        study.state, study.reason = StudyState.FAILED, "its deletion was begun"
+        study.state, study.reason = StudyState.FAILED, "its deletion was started"
         audit.note(session, "study.deletion_begun", actor, study_id=study.id)
     retention.unlink_removed(site, study_id)
     with site.database.transaction() as session:
@@ -65,7 +66,7 @@ def delete_study(site: SiteContext, study_instance_uid: str, reason: str, actor:
 
 
 def _remove_rows(session: Session, study_instance_uid: str, reason: str, actor: str) -> list[str]:
-    """Deletes the rows and returns the files of the reports, which no row names any more.
+    """Deletes the rows; returns the reports' files, which no row refers to any more.
 
     Raises:
         Permanent: an image arrived after the files were deleted.

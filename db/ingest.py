@@ -1,8 +1,8 @@
-"""One rule for every way in: the bytes are durable, then registered, and only then acknowledged.
+"""Ingests instances, from any source: the bytes are made durable, then registered in the database.
 
-A process killed after the file and before the rows leaves the file, and the sender, never
-acknowledged, sends again; the same bytes get the same file name. If it never does, ``db.reconcile``
-finds the file and registers it.
+Only then are they acknowledged. A process killed between the file and the rows leaves the file; the
+sender, which got no acknowledgement, sends the instance again, and the same bytes get the same file
+name. If the sender never does, ``db.reconcile`` finds the file and registers it.
 """
 
 import re
@@ -47,15 +47,16 @@ class IngestResult(StrEnum):
 class Arrival:
     """An encoded instance as it arrives."""
 
-    dataset: IO[bytes]  # at its start, in ``transfer_syntax_uid``, without file meta information
+    # positioned at its start; in ``transfer_syntax_uid``, without file meta information
+    dataset: IO[bytes]
     transfer_syntax_uid: str
     sop_class_uid: str  # as the sender announced it
     sop_instance_uid: str
-    source: str  # calling AE title, or another name of the way in
+    source: str  # calling AE title, or the name of another source
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredInstance:
     """An instance whose bytes are durable."""
 
     identity: Identity
@@ -79,7 +80,7 @@ def ingest(database: Database, store: Store, arrival: Arrival) -> IngestResult:
 
     Raises:
         NotDicom: the dataset cannot be read, or lacks its identifiers. Nothing was kept.
-        HeaderDisagrees: it is another instance than announced. Nothing was kept.
+        HeaderDisagrees: the dataset is not the instance announced. Nothing was kept.
         Transient: the disk or the database failed; the sender should send it again.
     """
     for announced in (arrival.sop_class_uid, arrival.sop_instance_uid):
@@ -91,11 +92,11 @@ def ingest(database: Database, store: Store, arrival: Arrival) -> IngestResult:
     return register(
         database,
         store,
-        Stored(identity, arrival.transfer_syntax_uid, digest, file, size, arrival.source),
+        StoredInstance(identity, arrival.transfer_syntax_uid, digest, file, size, arrival.source),
     )
 
 
-def register(database: Database, store: Store, stored: Stored) -> IngestResult:
+def register(database: Database, store: Store, stored: StoredInstance) -> IngestResult:
     """Writes the rows of an instance whose bytes are durable.
 
     Raises:
@@ -112,8 +113,8 @@ def register(database: Database, store: Store, stored: Stored) -> IngestResult:
 def _write(arrival: Arrival, staging: StagingFile) -> tuple[str, int]:
     """Writes a DICOM file (PS3.10 7): our preamble and file meta information, the dataset as sent.
 
-    Returns the digest and the file's size in bytes. The digest leaves our own part out: the same
-    image sent by another AE, or received by another version of this code, has the same digest.
+    Returns the digest and the file's size in bytes. The digest does not cover our own part: the
+    same image has the same digest if another AE sends it or another version of this code gets it.
     """
     digest = sha256(arrival.transfer_syntax_uid.encode() + b"\0")
     size = staging.file.write(_head(arrival))
@@ -140,7 +141,7 @@ def _identify(staging: StagingFile, arrival: Arrival) -> Identity:
 
     Raises:
         NotDicom: the header cannot be read, or its UIDs are not valid (PS3.5 9.1).
-        HeaderDisagrees: it names another instance, or another class than an MR image.
+        HeaderDisagrees: it names another instance, or is not an MR image.
     """
     identity = identify(staging.path)
     require_uids(identity)
@@ -170,7 +171,7 @@ def _require_uid(value: str, name: str) -> None:
         raise NotDicom(f"{name} is missing or not a UID")
 
 
-def _register(session: Session, store: Store, stored: Stored) -> IngestResult:
+def _register(session: Session, store: Store, stored: StoredInstance) -> IngestResult:
     identity = stored.identity
     study = _study(session, stored)
     series_key = {"study_id": study.id, "series_instance_uid": identity.series_instance_uid}
@@ -215,10 +216,10 @@ def _register(session: Session, store: Store, stored: Stored) -> IngestResult:
     return IngestResult.NEW
 
 
-def _restore(session: Session, store: Store, study: Study, stored: Stored) -> None:
-    """An image whose file retention had removed was sent again.
+def _restore(session: Session, store: Store, study: Study, stored: StoredInstance) -> None:
+    """Unmarks an image as removed, if retention had removed its file and it was sent again.
 
-    ``db.retention`` says how the two do not interfere with each other.
+    ``db.retention`` explains why the two do not interfere with each other.
 
     Raises:
         RemovedMeanwhile: the file was being removed at this moment.
@@ -241,7 +242,7 @@ def _restore(session: Session, store: Store, study: Study, stored: Stored) -> No
     study.images_removed_at = None
 
 
-def _study(session: Session, stored: Stored) -> Study:
+def _study(session: Session, stored: StoredInstance) -> Study:
     """The instance's study, created with its patient if it is new.
 
     Its row is locked, so that two associations cannot register one UID at once.
@@ -294,23 +295,24 @@ def _next_id(session: Session) -> dict[str, int]:
     return {"id": 1 + max(session.scalar(select(newest)) or 0 for newest in newest_ids)}
 
 
-def _issuer(stored: Stored) -> str:
-    """Who issued the PatientID. Where it is empty, the study stands for the patient."""
+def _issuer(stored: StoredInstance) -> str:
+    """Who issued the PatientID. If that is empty, the study stands for the patient."""
     if not stored.identity.patient_identifier:
         return stored.identity.study_instance_uid
     return stored.identity.issuer or stored.source
 
 
-def _contradiction(session: Session, study: Study, stored: Stored) -> str | None:
-    """Why this instance is quarantined, if it is.
+def _contradiction(session: Session, study: Study, stored: StoredInstance) -> str | None:
+    """The reason to quarantine this instance, or None.
 
-    It would file one patient's image under another, or replace an image.
+    It would file one patient's image under another patient, or replace an image.
     """
     identity, patient = stored.identity, study.patient
-    same = patient.patient_identifier == identity.patient_identifier
-    if same and not identity.patient_identifier:
-        same = (patient.name, patient.birth_date) == (identity.patient_name, identity.birth_date)
-    if not same:
+    same_patient = patient.patient_identifier == identity.patient_identifier
+    if same_patient and not identity.patient_identifier:
+        known = (patient.name, patient.birth_date)
+        same_patient = known == (identity.patient_name, identity.birth_date)
+    if not same_patient:
         return "the study was first received for another patient"
     earlier = session.execute(
         select(Instance.sha256, Series.study_id)
@@ -327,6 +329,6 @@ def _contradiction(session: Session, study: Study, stored: Stored) -> str | None
 def _row_id(
     session: Session, table: type[Table], key: dict[str, Any], values: dict[str, Any]
 ) -> int:
-    """The id of a key's row, which is created with these values if there is none."""
+    """The id of the row with this key; it is created with these values if there is none."""
     insert_if_new(session, table, tuple(key), **key, **values)
     return int(session.execute(select(table.id).filter_by(**key)).scalar_one())  # type: ignore[attr-defined]

@@ -1,7 +1,7 @@
 """What workers call: jobs and previews are claimed, ended, retried, dead-lettered and recovered.
 
-The study of an analysis changes its state in the same transaction. An ended analysis is one
-transaction: the findings, the report and a delivery to every destination.
+The study of an analysis changes its state in the same transaction. Ending an analysis is one
+transaction, too: the findings, the report and a delivery to every destination.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 Claimed = ClaimedJob | ClaimedPreview
 C = TypeVar("C", ClaimedJob, ClaimedPreview)
-Claim = Callable[[Session], C | None]  # of the most urgent row that is due, if any
+Claim = Callable[[Session], C | None]  # claims the most urgent due row, if any
 
 
 class Recovery(Enum):
@@ -38,14 +38,14 @@ class Recovery(Enum):
     DEAD = auto()
 
 
-CANDIDATES = 20  # due rows that a worker looks at; if others have them all, it tries later
+CANDIDATES = 20  # due rows that a worker tries to claim; if others have them all, it tries later
 WORKER_LOST = "the worker was lost"
 
 
 def claim(session: Session, kind: JobKind, *, lease_s: float) -> ClaimedJob | None:
     """Claims the most urgent due job of a kind, an ANALYSE job with its study; None if none is due.
 
-    A study that a receiver or another worker has locked is passed over, not waited for.
+    A study that a receiver or another worker has locked is skipped, not waited for.
     """
     for job_id, study_id in jobs.due(session, kind, CANDIDATES):
         if not studies.try_lock(session, study_id):
@@ -65,7 +65,7 @@ def claim_preview(session: Session, *, lease_s: float) -> ClaimedPreview | None:
     """Claims the upload that has waited longest; None when there is none."""
     for preview_id in previews.due(session, CANDIDATES):
         if leases.claim(session, Preview, preview_id, lease_s=lease_s):
-            return previews.claimed(session.get_one(Preview, preview_id))
+            return previews.claimed_preview(session.get_one(Preview, preview_id))
     return None
 
 
@@ -77,7 +77,7 @@ def count_due(session: Session, kind: JobKind, limit: int) -> int:
 
 
 def expired(session: Session) -> Sequence[Claimed]:
-    """Everything whose worker is lost."""
+    """The jobs and previews whose worker is lost."""
     return [*jobs.expired(session), *previews.expired(session)]
 
 
@@ -157,7 +157,7 @@ def refuse_preview(
 def release(session: Session, claimed: Claimed, error: str, backoff: Backoff) -> bool:
     """Returns a failed job to the queue for a later attempt, or dead-letters it; its study follows.
 
-    Whether it was dead-lettered. Nothing happens when the lease is lost.
+    Returns whether it was dead-lettered. Has no effect if the lease is lost.
     """
     _lock_study(session, claimed)
     if not leases.is_held(session, claimed.lease):
@@ -172,11 +172,9 @@ def release(session: Session, claimed: Claimed, error: str, backoff: Backoff) ->
 
 
 def dead_letter(session: Session, claimed: Claimed, error: str) -> bool:
-    """Gives a job up: a person must look.
+    """Gives a job up, for an operator to look at; False, without effect, if the lease is lost.
 
-    A study whose analysis is given up has failed, for this reason.
-
-    False, and nothing happens, when the lease is lost.
+    If it is an analysis, its study has failed for this reason.
     """
     _lock_study(session, claimed)
     if not leases.dead_letter(session, claimed.lease, error):
@@ -196,7 +194,7 @@ def dead_letter(session: Session, claimed: Claimed, error: str) -> bool:
 def recover(session: Session, lost: Claimed, *, max_losses: int) -> Recovery | None:
     """Returns a lost worker's job to the queue, or dead-letters it.
 
-    None when its worker has sent a heartbeat after all, or when the study is locked: the next sweep
+    None if its worker has sent a heartbeat after all, or if the study is locked: the next sweep
     looks again.
     """
     if isinstance(lost, ClaimedJob) and not studies.try_lock(session, lost.study_id):
@@ -213,7 +211,7 @@ def recover(session: Session, lost: Claimed, *, max_losses: int) -> Recovery | N
 
 
 def stored_report(session: Session, sop_instance_uid: str) -> ReportRow | None:
-    """A report built before: its bytes are sent again, never new ones under the same UID."""
+    """The report stored under this UID, if any: its bytes are sent, never others under its UID."""
     return session.scalar(select(ReportRow).where(ReportRow.sop_instance_uid == sop_instance_uid))
 
 

@@ -1,4 +1,4 @@
-"""Rows of ``job``: analyses and deliveries of studies, due in the order of urgency."""
+"""Rows of ``job``: analyses and deliveries of studies, claimed in the order of urgency."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from db.types import db_now
 
 @dataclass(frozen=True)
 class ClaimedJob:
-    """A job that a worker has claimed; everything is written for it under ``lease``."""
+    """A job that a worker has claimed; every write for it requires ``lease``."""
 
     lease: Lease
     kind: JobKind
@@ -25,7 +25,7 @@ class ClaimedJob:
 
     @property
     def log_fields(self) -> dict[str, object]:
-        """What log events name it by."""
+        """The fields that identify it in log events."""
         return {"job": self.lease.row_id, "study": self.study_id, "kind": str(self.kind)}
 
 
@@ -37,7 +37,7 @@ def create(
     destination: str = "",
     report_id: int | None = None,
 ) -> None:
-    """Adds a job that is due now; those of a STAT order go first."""
+    """Adds a job that is due now; those of STAT orders go first."""
     session.add(
         Job(
             kind=kind,
@@ -52,9 +52,9 @@ def create(
 
 
 def due(session: Session, kind: JobKind, limit: int) -> Sequence[tuple[int, int]]:
-    """(job, study) of the jobs that are due: the most urgent first, then the longest waiting.
+    """The ids (job, study) of due jobs: the most urgent first, then the longest waiting.
 
-    A job that failed waits behind those that did not, because it became due later.
+    A job that is retried comes after those never attempted, because it became due later.
     """
     statement = (
         select(Job.id, Job.study_id)
@@ -66,12 +66,12 @@ def due(session: Session, kind: JobKind, limit: int) -> Sequence[tuple[int, int]
 
 
 def claim(session: Session, job_id: int, *, lease_s: float) -> ClaimedJob | None:
-    """Claims a due job; None when another worker got there first."""
+    """Claims a due job; None if another worker has claimed it."""
     lease = leases.claim(session, Job, job_id, lease_s=lease_s)
-    return claimed(session.get_one(Job, job_id)) if lease else None
+    return claimed_job(session.get_one(Job, job_id)) if lease else None
 
 
-def claimed(job: Job) -> ClaimedJob:
+def claimed_job(job: Job) -> ClaimedJob:
     """A running job, as its worker holds it."""
     return ClaimedJob(
         lease=leases.lease_of(job),
@@ -85,14 +85,14 @@ def claimed(job: Job) -> ClaimedJob:
 
 def expired(session: Session) -> list[ClaimedJob]:
     """Jobs whose worker is lost."""
-    return [claimed(job) for job in leases.expired(session, Job)]
+    return [claimed_job(job) for job in leases.expired(session, Job)]
 
 
 def cancel_superseded(session: Session, study_id: int, kind: JobKind) -> None:
     """Cancels a study's jobs of earlier revisions.
 
-    The worker of a running analysis finds its lease gone. A running delivery is left to end,
-    because the peer may have the report already.
+    The worker of a running analysis finds its lease lost. A running delivery may finish, because
+    the peer may already have the report.
     """
     current = select(Study.revision).where(Study.id == study_id).scalar_subquery()
     states = UNFINISHED_JOB_STATES if kind is JobKind.ANALYSE else (JobState.PENDING,)

@@ -1,9 +1,9 @@
 """The lease queue: rows of ``job`` and ``preview`` are claimed, worked on and ended under a lease.
 
 A row is claimed by one conditional UPDATE. Its lease expires by the database's clock and is
-extended by heartbeats. Every write of a worker is conditional on its lease: a worker whose lease is
-gone changes nothing and returns quietly, because another worker has the row, a later revision has
-superseded it, or an operator has cancelled it.
+extended by heartbeats. Every write of a worker is conditional on its lease: a worker that has lost
+its lease changes nothing and returns quietly, because another worker has the row, a later revision
+has superseded it, or an operator has cancelled it.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ RELEASED: dict[str, None] = {"lease_token": None, "lease_expires_at": None}
 
 
 class LeaseLostError(Exception):
-    """The row is another worker's: roll the transaction back and return quietly."""
+    """The row is no longer ours: roll the transaction back and return quietly."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class RetryPolicy:
 
 
 def is_due(table: type[LeasedRow]) -> ColumnElement[bool]:
-    """Waits for a worker, and its time has come."""
+    """The condition that a row waits for a worker and is due."""
     return (table.state == JobState.PENDING) & (table.run_after <= db_now())
 
 
 def claim(session: Session, table: type[LeasedRow], row_id: int, *, lease_s: float) -> Lease | None:
-    """Claims a row that is due; None when another worker got there first."""
+    """Claims a row that is due; None if another worker has claimed it."""
     token = uuid4().hex
     claimed = change(table, table.id == row_id, is_due(table)).values(
         state=JobState.RUNNING,
@@ -112,9 +112,9 @@ def finish(session: Session, lease: Lease, **values: object) -> None:
 
 
 def retry(session: Session, lease: Lease, error: str, backoff: Backoff) -> float | None:
-    """Returns a failed row to the queue for later, and the wait in seconds.
+    """Returns a failed row to the queue for a later attempt; the result is the wait in seconds.
 
-    None when it has had all its attempts, or the lease is lost. Attempts whose worker was lost do
+    None if it has had all its attempts, or the lease is lost. Attempts whose worker was lost do
     not count.
     """
     attempts = lease.attempts - lease.losses
@@ -126,10 +126,10 @@ def retry(session: Session, lease: Lease, error: str, backoff: Backoff) -> float
 
 
 def requeue_lost(session: Session, lease: Lease, error: str, max_losses: int) -> bool:
-    """Returns a lost worker's row to the queue at once; False when it has cost too many workers.
+    """Returns a lost worker's row to the queue at once; False if too many workers were lost on it.
 
-    A restart is no fault of the row, so it is no failed attempt; but the row may be what kills its
-    workers, so the number of losses is bounded.
+    A worker's restart is not the row's fault and does not count as a failed attempt; but the row
+    may be what kills its workers, so the number of losses is bounded.
     """
     if lease.losses + 1 >= max_losses:
         return False
@@ -154,9 +154,9 @@ def expired(session: Session, table: type[Row]) -> list[Row]:
 
 
 def lock_expired(session: Session, lease: Lease) -> bool:
-    """Locks a row whose lease ran out; False when it is not expired after all, or locked.
+    """Locks a row whose lease ran out; False if it has not expired after all, or is locked.
 
-    A locked row is being written; the next sweep finds what became of it.
+    A locked row is being written; the next sweep sees the outcome.
     """
     table = lease.table
     statement = _expired(table).where(_held(lease)).with_for_update(skip_locked=True)
@@ -169,7 +169,7 @@ def change(table: type[LeasedRow], *where: ColumnElement[bool]) -> Update:
 
 
 def execute(session: Session, statement: Update) -> bool:
-    """Whether the UPDATE changed just one row."""
+    """Executes an UPDATE; whether it changed exactly one row."""
     return session.execute(statement).rowcount == 1  # type: ignore[attr-defined,no-any-return]
 
 

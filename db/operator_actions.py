@@ -1,4 +1,4 @@
-"""What an operator sees of the queue and does to it. Each action is audited, by ids only."""
+"""The queue as operators see it, and their actions on it. Each action is audited, by ids only."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ def list_jobs(
     kinds: Collection[JobKind] = (),
     limit: int | None = None,
 ) -> list[JobRow]:
-    """Jobs in the order in which workers take them: the most urgent, then the longest waiting."""
+    """Jobs in the order in which workers claim them: the most urgent, then the longest waiting."""
     statement = select(Job, Study.study_instance_uid).join(Study, Study.id == Job.study_id)
     if states:
         statement = statement.where(Job.state.in_(states))
@@ -67,7 +67,7 @@ def list_jobs(
 
 
 def retry(session: Session, job_id: int, actor: str) -> None:
-    """A pending job becomes due now, a dead delivery is attempted anew.
+    """Makes a pending job due now, or attempts a dead one again.
 
     A dead analysis is repeated as the study's next revision.
 
@@ -77,9 +77,7 @@ def retry(session: Session, job_id: int, actor: str) -> None:
     """
     job = _locked(session, job_id)
     if job.state not in (JobState.PENDING, JobState.DEAD):
-        raise Permanent(
-            f"job {job_id} is {job.state}; only a pending or dead one can be tried again"
-        )
+        raise Permanent(f"job {job_id} is {job.state}; only a pending or dead one can be retried")
     if job.kind is JobKind.DELIVER and _has_successor(session, job):
         raise Permanent(
             f"job {job_id} delivers a report that a later one has replaced, which has its own job"
@@ -99,8 +97,9 @@ def retry(session: Session, job_id: int, actor: str) -> None:
 
 
 def cancel(session: Session, job_id: int, actor: str) -> None:
-    """Cancels a job that has not ended; its worker finds its lease gone. An analysis's study has
-    failed.
+    """Cancels a job that has not ended; its worker finds its lease lost.
+
+    The study of a cancelled analysis has failed.
 
     Raises:
         NotFound: there is no such job.
@@ -160,7 +159,7 @@ def resend(session: Session, job_id: int, actor: str) -> None:
 
     Raises:
         NotFound: there is no such job.
-        Permanent: it is no delivery, has not ended, or was superseded.
+        Permanent: it is not a delivery, has not ended, or was superseded.
     """
     job = _locked(session, job_id)
     if job.kind is not JobKind.DELIVER or job.state not in (
@@ -184,14 +183,14 @@ def resend(session: Session, job_id: int, actor: str) -> None:
 
 
 def _locked(session: Session, job_id: int) -> Job:
-    """A job, its study's row locked.
+    """A job, with its study's row locked.
 
     Raises:
         NotFound: there is no such job.
     """
     study_id = session.scalar(select(Job.study_id).where(Job.id == job_id))
     if study_id is None:
-        raise NotFound(f"there is no job {job_id}; `lumbar jobs list` names those there are")
+        raise NotFound(f"there is no job {job_id}; `lumbar jobs list` shows the jobs")
     studies.lock(session, study_id)
     return session.get_one(Job, job_id, populate_existing=True)
 

@@ -1,4 +1,4 @@
-"""The result of an upload as its row holds it: values and notes that identify no patient."""
+"""The result of an upload, as stored in its row: values and notes that identify no patient."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -15,14 +15,14 @@ class PreviewFinding:
     """
 
     condition: Condition
-    level: Level | None  # None: the image does not show which
+    level: Level | None  # None: the image does not show which level it is
     probabilities: Sequence[float] = ()
     shows: float | None = None
     reason: str | None = None
 
     @property
     def severity(self) -> Severity | None:
-        """The most probable one; the graver where two are equal."""
+        """The most probable one; of two equally probable ones the more severe."""
         ascending = sorted(
             zip(self.probabilities, Severity, strict=False), key=lambda pair: pair[0]
         )
@@ -33,7 +33,7 @@ class PreviewFinding:
 class PreviewResult:
     """A study's findings, an axial slice's readings or another single image's classification.
 
-    Of images that were ingested: the studies they belong to.
+    If the images were ingested instead, only the studies they belong to and notes.
     """
 
     findings: Sequence[PreviewFinding] = ()
@@ -47,7 +47,7 @@ class PreviewResult:
     studies: Sequence[str] = ()  # Study Instance UIDs
 
     def to_json(self) -> dict[str, Any]:
-        """The value as a JSON column holds it."""
+        """The value for a JSON column."""
         return asdict(self)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Uploads that are read once: a leased row and a folder of files each, deleted afterwards."""
+"""Uploads that are analysed once: a leased row and a folder of files each, deleted afterwards."""
 
 import secrets
 import shutil
@@ -28,12 +28,12 @@ UPLOAD, SCRATCH, PICTURE = "upload", "scratch", "picture.png"  # within a previe
 
 
 class TooManyWaiting(Permanent):
-    """A user has as many uploads under way as one may have."""
+    """The user already has the maximum number of uploads that have not ended."""
 
 
 @dataclass(frozen=True)
 class ClaimedPreview:
-    """A preview that a worker has claimed; everything is written for it under ``lease``."""
+    """A preview that a worker has claimed; every write for it requires ``lease``."""
 
     lease: Lease
     name: str
@@ -43,12 +43,12 @@ class ClaimedPreview:
 
     @property
     def log_fields(self) -> dict[str, object]:
-        """What log events name it by."""
+        """The fields that identify it in log events."""
         return {"preview": self.lease.row_id, "kind": str(self.kind)}
 
 
 def folder(site: SiteContext, name: str) -> Path:
-    """Where a preview's files are: ``upload``, and in the end the picture."""
+    """The folder of a preview's files: ``UPLOAD``, ``SCRATCH`` and, in the end, ``PICTURE``."""
     return site.settings.home / "previews" / name
 
 
@@ -62,12 +62,12 @@ def create(site: SiteContext, user_id: int, *, keep: bool) -> str:
     """
     name = secrets.token_hex(16)
     with site.database.transaction() as session:
-        # two requests at once are counted one after the other
+        # locked, so that two requests at once are counted one after the other
         session.execute(select(User.id).where(User.id == user_id).with_for_update())
         unfinished = (Preview.user_id == user_id, Preview.state.not_in(ENDED))
         if (session.scalar(select(func.count()).where(*unfinished)) or 0) >= MAX_WAITING:
             raise TooManyWaiting(
-                f"{MAX_WAITING} of your uploads are not read yet; wait for one, or delete one"
+                f"{MAX_WAITING} of your uploads have not been read yet; wait, or delete one"
             )
         session.add(Preview(name=name, user_id=user_id, keep=keep))
     path = folder(site, name)
@@ -81,8 +81,8 @@ def create(site: SiteContext, user_id: int, *, keep: bool) -> str:
     return name
 
 
-def uploaded(session: Session, name: str, *, files: int, size: int) -> None:
-    """The upload is complete: from now on it is due.
+def mark_uploaded(session: Session, name: str, *, files: int, size: int) -> None:
+    """Records that the upload is complete; from now on it is due.
 
     Raises:
         NotFound: it was deleted meanwhile.
@@ -94,10 +94,10 @@ def uploaded(session: Session, name: str, *, files: int, size: int) -> None:
 
 
 def find(session: Session, name: str, actor: Actor) -> Preview:
-    """A preview of the actor's own, or anybody's for an administrator.
+    """One of the actor's own previews; for an administrator, any user's.
 
     Raises:
-        NotFound: there is none, or it is another user's; the two are not told apart.
+        NotFound: there is none, or it is another user's; the message does not say which.
     """
     preview = session.scalar(select(Preview).where(Preview.name == name))
     visible = preview is not None and (
@@ -108,31 +108,31 @@ def find(session: Session, name: str, actor: Actor) -> Preview:
     return preview
 
 
-def of_user(session: Session, user_id: int) -> list[Preview]:
+def list_for_user(session: Session, user_id: int) -> list[Preview]:
     """A user's previews, the newest first."""
     statement = select(Preview).where(Preview.user_id == user_id).order_by(Preview.id.desc())
     return list(session.scalars(statement))
 
 
 def due(session: Session, limit: int) -> Sequence[int]:
-    """Rows that wait for a worker, the oldest first."""
+    """The ids of previews that wait for a worker, the oldest first."""
     waiting = (leases.is_due(Preview), Preview.uploaded_at.is_not(None))
     statement = select(Preview.id).where(*waiting).order_by(Preview.id).limit(limit)
     return session.scalars(statement).all()
 
 
-def claimed(preview: Preview) -> ClaimedPreview:
+def claimed_preview(preview: Preview) -> ClaimedPreview:
     """A running preview, as its worker holds it."""
     return ClaimedPreview(leases.lease_of(preview), preview.name, preview.user.name, preview.keep)
 
 
 def expired(session: Session) -> list[ClaimedPreview]:
     """Previews whose worker is lost."""
-    return [claimed(preview) for preview in leases.expired(session, Preview)]
+    return [claimed_preview(preview) for preview in leases.expired(session, Preview)]
 
 
 def discard(site: SiteContext, name: str) -> None:
-    """Deletes row, files and result. A worker that is reading it finds its lease gone.
+    """Deletes row, files and result. A worker that is reading it finds its lease lost.
 
     Raises:
         Transient: the database is unavailable.
@@ -151,15 +151,15 @@ def remove_files(site: SiteContext, name: str) -> None:
 def delete_expired(site: SiteContext) -> int:
     """Deletes results and incomplete uploads after ``RETENTION_S``, and files of killed processes.
 
-    What waits for a worker is kept, however long. Returns how many folders were deleted.
+    Uploads that wait for a worker are kept, however long. Returns how many folders were deleted.
 
     Raises:
         Transient: the database is unavailable.
     """
     with site.database.reading() as session:
         last_change = func.coalesce(Preview.ended_at, Preview.uploaded_at, Preview.created_at)
-        over = Preview.state.in_(ENDED) | Preview.uploaded_at.is_(None)
-        old = select(Preview.name).where(over, last_change < db_now(-RETENTION_S))
+        not_waiting = Preview.state.in_(ENDED) | Preview.uploaded_at.is_(None)
+        old = select(Preview.name).where(not_waiting, last_change < db_now(-RETENTION_S))
         expired_names = list(session.scalars(old))
     for name in expired_names:
         discard(site, name)

@@ -1,8 +1,9 @@
 """Reconciles files and rows at start-up, after a kill or a power cut.
 
-- A file without a row was durable when its receiver died. Its sender was not told "success" and may
-never send it again, so it is registered now. - A row without its file cannot be repaired here; it
-is reported by id. - The file of an image that retention has removed is removed again.
+- A file without a row was durable when its receiver died. Its sender was not acknowledged and may
+  never send it again, so it is registered now.
+- A row without its file cannot be repaired here; it is reported by id.
+- The file of an image that is marked as removed by retention is deleted.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from sqlalchemy import select
 
 from db import retention
 from db.context import SiteContext
-from db.ingest import IngestResult, Stored, register, require_uids
+from db.ingest import IngestResult, StoredInstance, register, require_uids
 from db.models import AuditEvent, Instance, ReportRow
 from lumbar.dicom.headers import raising_not_dicom, text
 from lumbar.dicom.instance_identity import identify
@@ -23,33 +24,33 @@ log = structlog.get_logger()
 
 
 @dataclass
-class Reconciled:
+class ReconcileCounts:
     """Counts of what was reconciled."""
 
-    abandoned: int = 0  # half-written files of writers that are gone, removed
+    abandoned: int = 0  # half-written files of processes that have ended; removed
     adopted: int = 0  # files without a row, registered
-    unreadable: int = 0  # files without a row that are no instance; left where they are
+    unreadable: int = 0  # files without a row that are not an instance; left where they are
     removed: int = 0  # files that retention was about to remove
     missing: int = 0  # rows whose file is gone
 
 
-def reconcile(site: SiteContext) -> Reconciled:
+def reconcile(site: SiteContext) -> ReconcileCounts:
     """Reconciles the whole store, folder by folder.
 
     Raises:
-        Transient: the disk or the database failed; it is repeated later.
+        Transient: the disk or the database failed; the caller tries again later.
     """
-    counts = Reconciled(abandoned=site.store.remove_orphans())
+    counts = ReconcileCounts(abandoned=site.store.remove_orphans())
     _instances(site, counts)
     _reports(site, counts)
     log.info("store.reconciled", **vars(counts))
     return counts
 
 
-def _instances(site: SiteContext, counts: Reconciled) -> None:
+def _instances(site: SiteContext, counts: ReconcileCounts) -> None:
     """Lists rows before files.
 
-    An image that arrives meanwhile then has both, or counts as a file without a row.
+    An image that arrives meanwhile then has both, or is treated as a file without a row.
     """
     for digits in range(256):
         folder = f"instances/{digits:02x}"
@@ -63,20 +64,20 @@ def _instances(site: SiteContext, counts: Reconciled) -> None:
             if rows[file].removed_at is not None:
                 retention.unlink_removed(site, rows[file].series.study_id)
                 counts.removed += 1
-        lost = [rows[file].id for file in sorted(rows.keys() - files)]
+        without_file = [rows[file].id for file in sorted(rows.keys() - files)]
         # retention may have removed some of them meanwhile
         with site.database.reading() as session:
             missing = select(Instance.id).where(
-                Instance.id.in_(lost), Instance.removed_at.is_(None)
+                Instance.id.in_(without_file), Instance.removed_at.is_(None)
             )
             _report_missing(site, "instance", list(session.scalars(missing)), counts)
 
 
-def _reports(site: SiteContext, counts: Reconciled) -> None:
-    """Reports missing files of reports.
+def _reports(site: SiteContext, counts: ReconcileCounts) -> None:
+    """Counts the reports whose file is missing.
 
-    A report's row is written after its file. A file without a row is built again, to the same
-    bytes.
+    A report's row is written after its file. A file without a row needs nothing: its analysis is
+    repeated and builds the same report.
     """
     with site.database.reading() as session:
         rows = session.execute(select(ReportRow.id, ReportRow.file)).all()
@@ -85,7 +86,7 @@ def _reports(site: SiteContext, counts: Reconciled) -> None:
     )
 
 
-def _adopt(site: SiteContext, file: str, counts: Reconciled) -> None:
+def _adopt(site: SiteContext, file: str, counts: ReconcileCounts) -> None:
     path = site.store.path(file)
     try:
         identity = identify(path)
@@ -101,13 +102,13 @@ def _adopt(site: SiteContext, file: str, counts: Reconciled) -> None:
         counts.unreadable += 1
         return
     digest = path.name.removesuffix(".dcm")
-    stored = Stored(identity, syntax, digest, file, path.stat().st_size, source)
+    stored = StoredInstance(identity, syntax, digest, file, path.stat().st_size, source)
     if register(site.database, site.store, stored) is not IngestResult.DUPLICATE:
         log.info("store.adopted", file=file)
         counts.adopted += 1
 
 
-def _report_missing(site: SiteContext, kind: str, ids: list[int], counts: Reconciled) -> None:
+def _report_missing(site: SiteContext, kind: str, ids: list[int], counts: ReconcileCounts) -> None:
     if not ids:
         return
     counts.missing += len(ids)

@@ -1,10 +1,10 @@
 """Retention: images of finished studies are removed by age, and sooner if the disk fills up.
 
 A study is finished when it has ended and none of its jobs is pending or running. Findings and
-reports stay. Removal takes two steps, each under the study's lock: the rows are marked as removed,
-then the files are deleted. An image that is sent again between the two takes its row back and keeps
-its file; one whose file was deleted just now is refused and asked for again (``db.ingest``). A kill
-between the two leaves files that ``db.reconcile`` removes.
+reports remain. Removal takes two steps, each under the study's lock: the rows are marked, then the
+files are deleted. An image that is sent again between the two is unmarked and keeps its file. One
+that is sent again while its file is being deleted is refused, so that its sender sends it once more
+(``db.ingest``). A process killed between the two leaves files that ``db.reconcile`` removes.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ DAY_S = 86400.0
 def remove_images(site: SiteContext) -> int:
     """Removes the images of every study beyond its retention, the oldest first.
 
-    Returns how many studies that were.
+    Returns the number of studies.
 
     Raises:
         Transient: the database or the disk is unavailable.
@@ -47,7 +47,7 @@ def remove_images(site: SiteContext) -> int:
 
 
 def remove(site: SiteContext, study_id: int, why: str) -> bool:
-    """Removes a study's images; False where it is not finished after all."""
+    """Removes a study's images; False if it is not finished after all."""
     with site.database.transaction() as session:
         studies.lock(session, study_id)
         if session.scalar(_finished_studies().where(Study.id == study_id)) is None:
@@ -84,7 +84,7 @@ def unlink_removed(site: SiteContext, study_id: int) -> None:
 
 
 def _finished(site: SiteContext, older_than_s: float = 0) -> list[int]:
-    """Finished studies that have images, the one that ended first at the front."""
+    """Finished studies that still have images, in the order in which they ended."""
     statement = (
         _finished_studies().where(Study.ended_at < db_now(-older_than_s)).order_by(Study.ended_at)
     )

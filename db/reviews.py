@@ -1,4 +1,4 @@
-"""Reviews: a study was read; a finding is right, or has another severity. Append-only."""
+"""Readers mark studies as read, and review findings: agree or correct. Reviews are append-only."""
 
 from datetime import UTC, datetime
 
@@ -23,7 +23,7 @@ def mark_read(
 ) -> None:
     """Takes a study off the reading worklist, or puts it back.
 
-    ``last_received_at``: of the study as the reader saw it.
+    ``last_received_at``: when the last image that the reader saw was received.
 
     Raises:
         Permanent: an image has arrived since.

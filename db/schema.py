@@ -1,4 +1,4 @@
-"""The schema's version: bringing a database to the newest one, and refusing to run on another."""
+"""The schema's revision: upgrades a database to the newest one, and refuses to run on another."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,8 @@ from lumbar.errors import Permanent, WrongSetting
 if TYPE_CHECKING:
     from alembic.config import Config
 
-# Alembic is imported only where the schema is changed: every command checks the revision.
+# Finds a migration's revisions without Alembic, because every command checks the schema. Alembic is
+# slow to import; only what changes or compares the schema does so.
 REVISION = re.compile(r'^(down_revision|revision)\b.*= "(\w+)"', re.MULTILINE)
 
 
@@ -60,7 +61,7 @@ def check(database: Database) -> None:
     """Refuses a database of another schema.
 
     Raises:
-        Permanent: the message names both revisions.
+        Permanent: the schema has another revision; the message names both.
         DatabaseUnavailable: it cannot be reached.
     """
     file = database.engine.url.database if database.engine.dialect.name == "sqlite" else None
@@ -76,7 +77,7 @@ def check(database: Database) -> None:
 
 
 def differences(database: Database) -> list[object]:
-    """How the migrations' result differs from the tables; anything means a missing migration."""
+    """How the migrated schema differs from the tables; any difference is a missing migration."""
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
@@ -85,7 +86,7 @@ def differences(database: Database) -> list[object]:
 
 
 def _current(connection: Connection) -> str | None:
-    """The revision the database is at; None where Alembic has never been."""
+    """The revision the database is at; None if it has none yet."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))

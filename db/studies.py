@@ -22,7 +22,7 @@ class StudyEvent(StrEnum):
     """What can happen to a study."""
 
     ARRIVED = "an instance arrived"
-    COMPLETED = "its last image is there"
+    COMPLETED = "its last image has arrived"
     CLAIMED = "a worker began"
     RELEASED = "the worker failed or was lost; another may try"
     ANALYSED = "25 findings and their report are stored"
@@ -71,9 +71,9 @@ def advance(
     revision: int | None = None,
     reason: str | None = None,
 ) -> bool:
-    """Changes a study's state by one conditional UPDATE; False when it does not allow the event."""
-    allowed = {state: after for (state, of), after in TRANSITIONS.items() if of is event}
-    moved = (
+    """Changes a study's state by one conditional UPDATE; False if it does not allow the event."""
+    allowed = {state: after for (state, cause), after in TRANSITIONS.items() if cause is event}
+    statement = (
         update(Study)
         .where(Study.id == study_id, Study.state.in_(allowed))
         .values(
@@ -86,23 +86,23 @@ def advance(
         .execution_options(synchronize_session=False)
     )
     if revision is not None:
-        moved = moved.where(Study.revision == revision)
-    return session.execute(moved).rowcount == 1  # type: ignore[attr-defined,no-any-return]
+        statement = statement.where(Study.revision == revision)
+    return session.execute(statement).rowcount == 1  # type: ignore[attr-defined,no-any-return]
 
 
 def lock(session: Session, study_id: int) -> None:
-    """Locks the study's row to the end of the transaction.
+    """Locks the study's row until the end of the transaction.
 
-    Everything that writes a study and its jobs locks the study first, as receivers do: two orders
-    would deadlock.
+    Everything that writes a study and its jobs locks the study first, as receivers do: locking in
+    different orders would deadlock.
     """
     session.execute(select(Study.id).where(Study.id == study_id).with_for_update())
 
 
 def try_lock(session: Session, study_id: int) -> bool:
-    """As ``lock``, but False at once when another transaction has the row locked.
+    """As ``lock``, but False at once if another transaction has the row locked.
 
-    On SQLite a writer has the whole database locked.
+    On SQLite a writer locks the whole database.
     """
     return (
         session.scalar(
@@ -113,9 +113,9 @@ def try_lock(session: Session, study_id: int) -> bool:
 
 
 def instance_arrived(session: Session, study_id: int, *, stat: bool = False) -> None:
-    """Records a new instance. In a study that was complete, it opens the next revision.
+    """Records a new instance. If the study was complete, this opens its next revision.
 
-    Jobs of the earlier revision are cancelled.
+    Analyses of earlier revisions are cancelled.
     """
     late = Study.state.in_(_LATE).cast(Integer)
     session.execute(
@@ -138,7 +138,7 @@ def instance_arrived(session: Session, study_id: int, *, stat: bool = False) -> 
 
 @dataclass(frozen=True)
 class Quiet:
-    """Seconds without a new image that complete a study: with all three roles, and in any case."""
+    """Seconds without a new image to complete a study: with all three roles, and in any case."""
 
     complete_s: float
     incomplete_s: float
@@ -159,10 +159,9 @@ def quiet_studies(session: Session, quiet: Quiet) -> list[int]:
 
 
 def _roles_present() -> ColumnElement[int]:
-    """How many of the three roles have a series with enough slices."""
-    from lumbar.spine.roles import (
-        MIN_SLICES,
-    )  # here: it imports NumPy, which most commands need not
+    """How many of the three roles have enough slices."""
+    # imported here, because it loads NumPy, which most commands do not need
+    from lumbar.spine.roles import MIN_SLICES
 
     enough = (
         select(Instance.role)
@@ -179,9 +178,9 @@ def _roles_present() -> ColumnElement[int]:
 
 
 def complete(session: Session, study_id: int, quiet: Quiet | None = None) -> bool:
-    """Closes a study's revision and creates its ANALYSE job; False when it was not receiving.
+    """Closes a study's revision and creates its ANALYSE job; False if it was not receiving.
 
-    With ``quiet``, also False when an image arrived since it was found quiet.
+    With ``quiet``, also False if an image has arrived since the study was found quiet.
     """
     lock(session, study_id)
     if quiet is not None and not session.scalar(select(quiet.holds()).where(Study.id == study_id)):
@@ -195,10 +194,10 @@ def complete(session: Session, study_id: int, quiet: Quiet | None = None) -> boo
 
 
 def requeue(session: Session, study_id: int) -> bool:
-    """Analyses an ended study again, as its next revision; False when it has not ended.
+    """Analyses an ended study again, as its next revision; False if it has not ended.
 
     Raises:
-        Permanent: its images were removed; its findings stay.
+        Permanent: its images were removed; its findings remain.
     """
     lock(session, study_id)
     study = session.get_one(Study, study_id, populate_existing=True)
@@ -216,7 +215,7 @@ def requeue(session: Session, study_id: int) -> bool:
 
 
 def find(session: Session, study_instance_uid: str) -> Study:
-    """The study of a UID.
+    """The study with this UID.
 
     Raises:
         NotFound: no such study was received.
@@ -225,7 +224,7 @@ def find(session: Session, study_instance_uid: str) -> Study:
     if study is None:
         raise NotFound(
             f"no study with UID {study_instance_uid!r} was received; "
-            "`lumbar worklist` lists those that were"
+            "`lumbar worklist --all` lists those that were"
         )
     return study
 
@@ -243,7 +242,7 @@ def instances_in_use(session: Session, study_id: int) -> list[Instance]:
 
 
 def supersede_findings(session: Session, study_id: int) -> None:
-    """Supersedes the findings of earlier revisions; they rank the study no more."""
+    """Supersedes the findings of earlier revisions; they no longer rank the study."""
     session.execute(
         update(FindingRow)
         .where(FindingRow.study_id == study_id, FindingRow.superseded.is_(False))
@@ -254,7 +253,7 @@ def supersede_findings(session: Session, study_id: int) -> None:
 
 
 def rank(session: Session, study_id: int, *, severe: bool, trained_on: TrainedOn | None) -> None:
-    """Records on the study what of its findings the worklist is ordered by."""
+    """Records on the study what the worklist's order needs to know of its findings."""
     session.execute(
         update(Study)
         .where(Study.id == study_id)

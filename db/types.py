@@ -1,4 +1,4 @@
-"""Column types and SQL that read the same on SQLite and PostgreSQL."""
+"""Column types and SQL that work alike on SQLite and PostgreSQL."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the services share: spine geometry, DICOM, networks, reports, peers and phantoms."""
+"""The code that the services share: geometry, DICOM, networks, reports, peers, phantoms."""
 
 from importlib.metadata import version
 

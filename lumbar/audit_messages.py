@@ -18,7 +18,7 @@ from lumbar.errors import Transient, WrongSetting
 APP_NAME, MESSAGE_ID = "lumbar-triage", "DICOM+RFC3881"
 PRIORITY = 10 * 8 + 5  # authpriv.notice
 PORTS = {"udp": 514, "tcp": 601, "tls": 6514}
-TIMEOUT_S = 10.0  # of connecting, and of each message
+TIMEOUT_S = 10.0  # for connecting, and for each message
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,10 @@ class Syslog:
     """
 
     def __init__(self, url: str) -> None:
-        """Parses the URL; connects only to send.
+        """Parses the URL; only ``send`` opens a connection.
 
         Raises:
-            WrongSetting: the URL is not one of these.
+            WrongSetting: the URL has another scheme, or no valid host and port.
         """
         try:
             parts = urlsplit(url)
@@ -137,7 +137,7 @@ class Syslog:
         self._port = port or PORTS[self._scheme]
 
     def send(self, lines: list[AuditLine]) -> None:
-        """Sends the lines in their order.
+        """Sends the lines in order.
 
         Raises:
             Transient: the server is unreachable; some lines may have arrived.

@@ -1,4 +1,4 @@
-"""Log events: a name and fields (identifiers only), one line per event. Never patient data.
+"""Log events, one line each: a name and fields (identifiers only). Never patient data.
 
 The text of a driver's or library's exception may quote the values it was handling: a patient's
 name in a row's key, or in a damaged element. An exception is therefore logged by its type and its
@@ -19,7 +19,7 @@ import structlog
 
 from lumbar.errors import LumbarError
 
-MAX_TRACE_FRAMES = 12  # of an exception's traceback, the innermost
+MAX_TRACE_FRAMES = 12  # innermost frames of an exception's traceback that are logged
 log = structlog.get_logger()
 
 
@@ -48,7 +48,7 @@ def configure(log_format: str = "console", level: int = logging.INFO) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_LibraryHandler()], level=logging.WARNING, force=True)
-    # Claimed here, so that no library calls it later and undoes the next line.
+    # Called first: a library's later call then has no effect and does not undo the next line.
     logging.captureWarnings(True)
     warnings.showwarning = _log_warning
     sys.excepthook = lambda kind, error, trace: log.critical(
@@ -117,7 +117,7 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _location(file: str, line: int | None, function: str | None) -> str:
-    """`worker/runner.py:40 perform`: enough to find it, without the machine's own paths."""
+    """`worker/runner.py:40 perform`: identifies the source line without this machine's paths."""
     return f"{'/'.join(PurePath(file).parts[-2:])}:{line} {function or ''}".rstrip()
 
 

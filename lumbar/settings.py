@@ -1,7 +1,7 @@
 """The settings: from `LUMBAR_*` variables, then from `lumbar.toml` in the working folder.
 
-No other module reads the environment. Every setting has one line in ``docs/operations.md``; a test
-keeps the two consistent.
+No other module reads settings from the environment. Every setting has a row in
+``docs/operations.md``; a test keeps the two consistent.
 """
 
 import os
@@ -33,12 +33,11 @@ from lumbar.peers.destinations import Destination, parse_destination
 # PS3.5 6.2: the default character repertoire, no backslash, not only spaces
 AE_TITLE = re.compile(r"(?! *$)[ -\[\]-~]{1,16}")
 
-
 CORRECT_IT = "Correct it in the environment or in lumbar.toml"
 
 
 class _TomlFile(TomlConfigSettingsSource):
-    """`lumbar.toml`; a table in it is replaced, not merged, if the environment has the setting."""
+    """`lumbar.toml`. A table that the environment sets too is replaced as a whole, not merged."""
 
     def __call__(self) -> dict[str, Any]:
         return {
@@ -108,13 +107,13 @@ class Settings(BaseSettings):
     maximum_instance_mib: int = Field(1024, ge=1, description="Largest image accepted, MiB")
     tls_certificate: Path | None = Field(
         None,
-        description="PEM file of the receiver's certificate (and its chain); set: TLS only",
+        description="PEM file of the receiver's certificate (and its chain); if set, TLS only",
     )
     tls_key: Path | None = Field(None, description="PEM file of the certificate's key")
     tls_client_ca: Path | None = Field(
         None,
-        description="PEM file of the CA that must have issued senders' certificates; unset: none "
-        "is required",
+        description="PEM file of the CA that must have issued senders' certificates; unset: no "
+        "certificate is required",
     )
     keep_days: float = Field(
         30,
@@ -125,26 +124,26 @@ class Settings(BaseSettings):
         0.85,
         gt=0,
         le=1,
-        description="How full (0–1) the disk may be before the oldest images of finished studies "
-        "are removed",
+        description="Disk usage (0–1) above which the oldest images of finished studies are "
+        "removed",
     )
     disk_refuse_above: float = Field(
         0.95,
         gt=0,
         le=1,
-        description="How full (0–1) the disk may be before images are refused with status 0xA700",
+        description="Disk usage (0–1) above which images are refused with status 0xA700",
     )
 
     web: bool = Field(True, description="Let `lumbar up` serve the page and the REST API")
     web_host: str = Field(
         "127.0.0.1",
-        description="Address the page listens on; except on loopback it needs a user, and TLS or "
-        "a proxy",
+        description="Address the page listens on; other than on loopback, it requires a user "
+        "account, and TLS or a proxy",
     )
     web_port: int = Field(8080, ge=0, le=65535, description="TCP port of the page; 0: any free one")
     web_certificate: Path | None = Field(
         None,
-        description="PEM file of the page's certificate (and its chain); set: HTTPS only",
+        description="PEM file of the page's certificate (and its chain); if set, HTTPS only",
     )
     web_key: Path | None = Field(None, description="PEM file of that certificate's key")
     web_proxy: str = Field(
@@ -172,7 +171,9 @@ class Settings(BaseSettings):
     fault_attempts: int = Field(
         3, ge=1, description="Attempts at a job after internal faults before it fails"
     )
-    worker_losses: int = Field(10, ge=1, description="Workers lost on a job before it fails")
+    worker_losses: int = Field(
+        10, ge=1, description="Workers lost while running a job before it fails"
+    )
     retry_base_s: float = Field(
         5, gt=0, description="Seconds before the first retry; doubled each time, with jitter"
     )
@@ -191,7 +192,7 @@ class Settings(BaseSettings):
     lease_s: float = Field(
         25,
         ge=1,
-        description="Seconds without a heartbeat after which a worker's job is given to another",
+        description="Seconds without a heartbeat after which a worker's job goes to another worker",
     )
     job_limit_s: float = Field(
         900,
@@ -212,12 +213,12 @@ class Settings(BaseSettings):
         0.5,
         ge=0,
         le=1,
-        description="A finding whose highest probability is lower is marked uncertain",
+        description="A finding whose highest probability is below this is marked uncertain",
     )
     time_zone: str | None = Field(
         None,
         description="IANA time zone of the site (`Europe/Berlin`), "
-        "of dates and times that name no offset; "
+        "for dates and times without an offset; "
         "unset: the machine's",
     )
     syslog: str | None = Field(
@@ -272,7 +273,7 @@ class Settings(BaseSettings):
                 ZoneInfo(value)
             except (ZoneInfoNotFoundError, ValueError, OSError) as error:
                 raise ValueError(
-                    f"{value!r} is no IANA time zone; write one such as Europe/Berlin"
+                    f"{value!r} is not an IANA time zone; write one such as Europe/Berlin"
                 ) from error
         return value
 
@@ -341,12 +342,12 @@ class Settings(BaseSettings):
 
     @cached_property
     def results_sha256(self) -> str:
-        """Of the settings that affect a result's content; part of every report's identity."""
+        """Digest of the settings that affect a result; part of every report's identity."""
         relevant = self.model_dump_json(include={"uncertain_below"})
         return sha256(relevant.encode()).hexdigest()
 
     def destination(self, name: str) -> Destination:
-        """The configured destination of a name.
+        """The configured destination of that name.
 
         Raises:
             WrongSetting: no destination has that name.
@@ -366,7 +367,7 @@ def _problem(problem: ErrorDetails) -> str:
 
 
 def _reject_misspelt(known: Iterable[str]) -> None:
-    """Rejects variables that resemble a setting's name, which would otherwise be ignored silently.
+    """Rejects variables that look like a misspelt setting, which would be ignored silently.
 
     Raises:
         WrongSetting: there is such a variable.
@@ -375,4 +376,4 @@ def _reject_misspelt(known: Iterable[str]) -> None:
     unknown = [name for name in os.environ if name.startswith("LUMBAR_") and name not in names]
     for variable in sorted(unknown):
         if similar := get_close_matches(variable, names, n=1, cutoff=0.85):
-            raise WrongSetting(f"{variable} is not a setting; is {similar[0]} meant?")
+            raise WrongSetting(f"{variable} is not a setting; did you mean {similar[0]}?")

@@ -1,4 +1,4 @@
-"""At most once per period and key: for what is worth recording, but not every time it happens."""
+"""Limits a recurring event to once per key and period, so that repeats are not recorded."""
 
 from collections.abc import Callable, Hashable
 from threading import Lock
@@ -10,8 +10,8 @@ from cachetools import TTLCache
 class Throttle:
     """Lets each key through once per ``period_s`` seconds; safe to share between threads.
 
-    Memory is bounded: of more than ``max_keys`` keys, the one recorded longest ago is forgotten
-    and so is due again early.
+    Memory is bounded: beyond ``max_keys`` keys, the one recorded longest ago is dropped, and is
+    then due again before its period has ended.
     """
 
     def __init__(
@@ -26,12 +26,12 @@ class Throttle:
             return key not in self._recorded
 
     def record(self, key: Hashable) -> None:
-        """Starts the key's period; to be called once the recorded work has succeeded."""
+        """Starts the key's period; call it once the work has succeeded."""
         with self._lock:
             self._recorded[key] = None
 
     def claim(self, key: Hashable) -> bool:
-        """``due`` and ``record`` in one step: of several threads exactly one gets True."""
+        """``due`` and ``record`` in one step: exactly one of several threads gets True."""
         with self._lock:
             if key in self._recorded:
                 return False

@@ -1,8 +1,8 @@
-"""One meaning of `since` and `until` for the page, the REST API and the command line.
+"""Parses `since` and `until` alike for the page, the REST API and the command line.
 
 A time is written as a date (``2026-11-16``), as a date and time (ISO 8601), or as an age (``24h``,
-``7d``). A date, and a time without an offset, are of the site's time zone (``LUMBAR_TIME_ZONE``;
-else that of the machine).
+``7d``). A date, and a time without an offset, are in the site's time zone (``LUMBAR_TIME_ZONE``;
+if unset, the machine's).
 """
 
 import re
@@ -21,37 +21,37 @@ _HOURS = {"h": 1, "d": 24}
 def parse_since(text: str, zone: tzinfo | None, now: datetime | None = None) -> datetime:
     """The first moment of a window, in UTC; a bare date begins at its midnight.
 
-    ``zone``: the site's; None: the machine's local zone.
-    ``now``: what an age is counted back from, with its offset; None: the present.
+    ``zone``: the site's time zone; None: the machine's.
+    ``now``: the time from which an age counts back, with its offset; None: the present.
 
     Raises:
-        ValueError: the text is no time; the message says how to write one and does not repeat it.
+        ValueError: the text is not a time; the message says how to write one, without the text.
     """
     return _parse(text, zone, now, timedelta(0))
 
 
 def parse_until(text: str, zone: tzinfo | None, now: datetime | None = None) -> datetime:
-    """The first moment after a window, in UTC; a bare date is included to its end.
+    """The first moment after a window, in UTC; a bare date is included up to its end.
 
     ``zone`` and ``now``: see ``parse_since``.
 
     Raises:
-        ValueError: the text is no time; the message says how to write one and does not repeat it.
+        ValueError: the text is not a time; the message says how to write one, without the text.
     """
     return _parse(text, zone, now, timedelta(days=1))
 
 
 def _parse(text: str, zone: tzinfo | None, now: datetime | None, to_edge: timedelta) -> datetime:
-    """``to_edge``: from a bare date to the day whose midnight is meant.
+    """``to_edge`` is added to a bare date; the window begins or ends at that day's midnight.
 
     Raises:
-        ValueError: the text is no time.
+        ValueError: the text is not a time.
     """
     text = text.strip()
     try:
         if age := _AGE.fullmatch(text):
-            begin = now or datetime.now(UTC)
-            return (begin - timedelta(hours=float(age[1]) * _HOURS[age[2]])).astimezone(UTC)
+            reference = now or datetime.now(UTC)
+            return (reference - timedelta(hours=float(age[1]) * _HOURS[age[2]])).astimezone(UTC)
         if day := _bare_date(text):
             return _in_utc(datetime.combine(day + to_edge, time()), zone)
         return _in_utc(datetime.fromisoformat(text), zone)
@@ -67,7 +67,7 @@ def _bare_date(text: str) -> date | None:
 
 
 def _in_utc(moment: datetime, zone: tzinfo | None) -> datetime:
-    """In UTC. A midnight that the clock skips is the end of the gap; of two, the first is meant."""
+    """In UTC. A midnight that the clocks skip is the end of the gap; a repeated one, the first."""
     if moment.tzinfo is None and zone is not None:
         moment = moment.replace(tzinfo=zone)
     return moment.astimezone(UTC)

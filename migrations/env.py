@@ -10,11 +10,10 @@ from lumbar.settings import Settings
 
 def migrate(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
-        # Rather fail than block the receivers behind a lock that does not come.
+        # Fail rather than block the receivers while waiting for a lock.
         connection.execute(text("SET lock_timeout = '10s'"))
-        connection.execute(
-            text("SET statement_timeout = 0")
-        )  # a large table's index takes its time
+        # Creating an index on a large table may take long.
+        connection.execute(text("SET statement_timeout = 0"))
         connection.commit()
     context.configure(
         connection=connection,
@@ -26,9 +25,9 @@ def migrate(connection: Connection) -> None:
         context.run_migrations()
 
 
-given = context.config.attributes.get("connection")
-if given is not None:
-    migrate(given)
+caller_connection = context.config.attributes.get("connection")
+if caller_connection is not None:
+    migrate(caller_connection)
 else:
-    with Database.connect(Settings.load().effective_database_url).engine.connect() as opened:
-        migrate(opened)
+    with Database.connect(Settings.load().effective_database_url).engine.connect() as connection:
+        migrate(connection)

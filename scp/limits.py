@@ -41,7 +41,7 @@ ABORT = bytes.fromhex("07 00 00000004 00 00 02 00")
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one association; seconds and bytes."""
+    """The limits of one association, in seconds and bytes."""
 
     pdu_s: float  # from a PDU's first byte to its last
     association_s: float
@@ -52,7 +52,7 @@ class Limits:
 def apply_limits(
     association: "Association", connection: Connection, limits: Limits, request: bytes
 ) -> None:
-    """Puts an association that has not been started yet under its limits.
+    """Applies the limits to an association that has not been started yet.
 
     ``request`` is its A-ASSOCIATE-RQ, which has been read already. pynetdicom creates the socket,
     the state machine and the message provider itself and has no hook for others.
@@ -79,8 +79,8 @@ class LimitedSocket(AssociationSocket):
     def ready(self) -> bool:
         """Whether there is something to read.
 
-        pynetdicom asks a thousand times a second. For an idle peer the call waits a little, as does
-        ``LimitedMessages.get_msg``, so that idle peers cost little.
+        pynetdicom polls a thousand times a second. For an idle peer the call waits a little, as
+        does ``LimitedMessages.get_msg``, so that idle peers cost little.
         """
         if self._unread:
             return True
@@ -249,7 +249,7 @@ def read_request(stream: socket, deadline: float) -> bytes:
     """
     header = read_exactly(stream, PDU_HEADER, deadline)
     if not header:
-        raise ValueError("ended before it asked for an association")
+        raise ValueError("closed before it requested an association")
     if header[0] != PDU_TYPES[0] or len(header) < PDU_HEADER:
         raise ValueError("not an association request")
     (length,) = unpack(">L", header[2:])

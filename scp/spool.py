@@ -1,4 +1,4 @@
-"""Where a dataset is kept while it arrives: in memory, and in an unnamed file once it is larger.
+"""Holds a dataset while it arrives: in memory, or in an unnamed file once it is larger.
 
 Memory stays bounded whatever is sent. An unnamed file needs no clean-up: it is gone when the
 process is, however that ends.

@@ -19,7 +19,7 @@ router = APIRouter(include_in_schema=False)
 
 
 def _redirect(path: str, done: str, **query: str) -> Response:
-    """To a page that confirms what was done (``web.rendering.CONFIRMATIONS``)."""
+    """Redirects to a page that confirms what was done (``web.rendering.CONFIRMATIONS``)."""
     return RedirectResponse(f"{path}?{urlencode(query | {'done': done})}", 303)
 
 

@@ -11,7 +11,7 @@ from db.read_models import findings, statistics, study_queries, worklist
 from db.read_models.findings import CURSOR_PATTERN
 from db.read_models.study_detail import study_detail
 from web.auth import Operator, Reviewer, TheAuditTrail, TheSite, Viewer
-from web.params import Number, OfFindings, OfStudies, OnlyKnown
+from web.params import KnownParametersOnly, Number, RequestedFindings, RequestedStudies
 from web.schemas import (
     BundleModel,
     DeliveryModel,
@@ -50,7 +50,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     }
     for status, words in {
         400: "The request cannot be parsed",
-        401: "Nobody is signed in",
+        401: "The request is not authenticated",
         403: "The token does not allow it",
         404: "It does not exist",
         409: "It is not possible in the present state",
@@ -59,11 +59,11 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 BEARER = HTTPBearer(
-    auto_error=False, description="An administrator makes tokens on the page, under Users"
+    auto_error=False, description="An administrator creates tokens on the page, under Users"
 )
 # The bearer token is declared here and checked in `web.auth`
 router = APIRouter(
-    prefix="/api/v1", responses=RESPONSES, dependencies=[Security(BEARER), OnlyKnown]
+    prefix="/api/v1", responses=RESPONSES, dependencies=[Security(BEARER), KnownParametersOnly]
 )
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Rows on a page")]
@@ -81,7 +81,7 @@ def get_worklist(
     site: TheSite,
     trail: TheAuditTrail,
     actor: Viewer,
-    only: OfStudies,
+    only: RequestedStudies,
     limit: Limit = 50,
     after: After = None,
 ) -> StudiesModel:
@@ -97,7 +97,7 @@ def get_studies(
     site: TheSite,
     trail: TheAuditTrail,
     actor: Viewer,
-    only: OfStudies,
+    only: RequestedStudies,
     limit: Limit = 50,
     after: After = None,
 ) -> StudiesModel:
@@ -142,9 +142,7 @@ def put_read(site: TheSite, actor: Reviewer, uid: Uid, body: ReadRequest) -> Don
     return Done()
 
 
-@router.post(
-    "/studies/{uid}/requeue", tags=["studies"], summary="Analyse a study again that has ended"
-)
+@router.post("/studies/{uid}/requeue", tags=["studies"], summary="Analyse an ended study again")
 def post_requeue(site: TheSite, actor: Operator, uid: Uid) -> Done:
     with site.database.transaction() as session:
         operator_actions.requeue(session, uid, actor.name)
@@ -166,13 +164,13 @@ def post_complete(site: TheSite, actor: Operator, uid: Uid) -> Done:
     "/findings",
     tags=["findings"],
     summary="Findings of all studies, the newest first",
-    description="A study that ended without findings has 25 that are not assessed, for its reason.",
+    description="A study that ended without findings has 25 not assessed, for the study's reason.",
 )
 def get_findings(
     site: TheSite,
     trail: TheAuditTrail,
     actor: Viewer,
-    only: OfFindings,
+    only: RequestedFindings,
     limit: Limit = 50,
     after: AfterFinding = None,
 ) -> FindingsPageModel:

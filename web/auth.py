@@ -19,9 +19,9 @@ from lumbar.throttle import Throttle
 
 COOKIE = "lumbar_session"
 CSRF_FIELD, CSRF_HEADER = "csrf_token", "X-CSRF-Token"
-REFRESH = "X-Renew"  # header of a page that refreshes itself: the user may have left
+REFRESH = "X-Renew"  # header of a page's refresh of itself, which is no sign of a user's presence
 UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
-VIEW_PERIOD_S = 600.0  # one row of the trail per person and thing viewed
+VIEW_PERIOD_S = 600.0  # one audit event per person and thing viewed
 MAX_VIEWS = 10_000
 SESSION_USE_PERIOD_S = 60.0  # so that not every request writes to the database
 MAX_SESSIONS = 10_000
@@ -102,7 +102,7 @@ def by_browser(request: Request, site: SiteContext) -> Actor | None:
     session_use: Throttle = request.app.state.session_use
     if actor is not None and REFRESH not in request.headers and session_use.claim(cookie):
         with site.database.transaction() as session:
-            accounts.used(session, cookie)
+            accounts.record_use(session, cookie)
     return actor
 
 
@@ -132,7 +132,7 @@ def require_csrf_token(actor: Actor, token: str) -> None:
     """Refuses a browser's change without the CSRF token of its session; a program needs none.
 
     Raises:
-        NotAllowed: the token is another.
+        NotAllowed: the token is not the session's.
     """
     if actor.csrf_token is not None and not secrets.compare_digest(
         token.encode(), actor.csrf_token.encode()
@@ -141,7 +141,7 @@ def require_csrf_token(actor: Actor, token: str) -> None:
 
 
 async def _csrf_token(request: Request) -> str:
-    """The CSRF token that a change brings in its header or form; empty where there is none."""
+    """The CSRF token in the header or form of a change; empty if there is none."""
     if request.method not in UNSAFE:
         return ""
     header = request.headers.get(CSRF_HEADER)
@@ -154,7 +154,7 @@ async def _csrf_token(request: Request) -> str:
 
 
 def allowed(permission: Permission) -> Callable[..., Actor]:
-    """A FastAPI dependency that returns the actor, once they are known to have the permission.
+    """A FastAPI dependency that returns the actor if they have the permission.
 
     The dependency raises NotSignedIn and NotAllowed.
     """

@@ -1,4 +1,4 @@
-"""Tables to save from the page."""
+"""CSV files of the page's tables."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields

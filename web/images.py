@@ -40,10 +40,10 @@ def series(site: TheSite, trail: TheAuditTrail, actor: Viewer, uid: str) -> list
                 },
             )
             headers.setdefault(row.series_instance_uid, []).append(header)
-    ordered = sorted(described.values(), key=lambda one: (one["number"] or 0, one["uid"]))
+    ordered = sorted(described.values(), key=lambda entry: (entry["number"] or 0, entry["uid"]))
     return [
-        one | {"slices": list(map(_slice, sorted(headers[one["uid"]], key=_position)))}
-        for one in ordered
+        entry | {"slices": list(map(_slice, sorted(headers[entry["uid"]], key=_position)))}
+        for entry in ordered
     ]
 
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
 from db import accounts
-from db.accounts import Refused, SignedIn, TooManyAttempts
+from db.accounts import SignedIn, SignInRefused, TooManyAttempts
 from lumbar.errors import Permanent
 from web.auth import COOKIE, TheSite, Viewer, address_of, require_same_origin
 from web.params import WITHOUT_NUL
@@ -25,7 +25,7 @@ def address(request: Request) -> str:
 @router.get("/sign-in")
 def sign_in_page(request: Request, site: TheSite, to: str = "/") -> Response:
     with site.database.reading() as session:
-        has_users = accounts.anybody(session)
+        has_users = accounts.has_users(session)
     return page(request, "sign_in.html", to=_local(to), has_users=has_users, failure=None, name="")
 
 
@@ -42,7 +42,7 @@ def sign_in(
     with site.database.transaction() as session:  # which commits a failed attempt, too
         try:
             outcome = accounts.sign_in(session, name, password, address_of(request))
-        except (Refused, TooManyAttempts) as error:
+        except (SignInRefused, TooManyAttempts) as error:
             outcome = error
     if isinstance(outcome, Permanent):
         return page(

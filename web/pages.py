@@ -17,7 +17,14 @@ from lumbar.spine.anatomy import Condition, FindingKey, Level, Severity
 from lumbar.spine.findings import Finding, ImagePoint
 from web.auth import TheAuditTrail, TheSite, Viewer
 from web.csv_export import as_csv
-from web.params import Done, FindingsQuery, OfFindings, OfStudies, OnlyKnown, Text
+from web.params import (
+    Done,
+    FindingsQuery,
+    KnownParametersOnly,
+    RequestedFindings,
+    RequestedStudies,
+    Text,
+)
 from web.rendering import CONFIRMATIONS, link, page
 
 router = APIRouter(include_in_schema=False)
@@ -31,7 +38,7 @@ def reading_worklist(
     site: TheSite,
     trail: TheAuditTrail,
     actor: Viewer,
-    only: OfStudies,
+    only: RequestedStudies,
     after: Text = "",
     done: Done = "",
 ) -> Response:
@@ -48,7 +55,7 @@ def all_studies(
     site: TheSite,
     trail: TheAuditTrail,
     actor: Viewer,
-    only: OfStudies,
+    only: RequestedStudies,
     after: Text = "",
     done: Done = "",
 ) -> Response:
@@ -120,17 +127,17 @@ def one_study(
         detail=detail,
         study=detail.study,
         by_key=by_key,
-        chosen=chosen or _gravest(detail),
+        chosen=chosen or _most_severe(detail),
         marks=_marks(detail),
         name_of=name_of,
-        viewer=viewerlink(site, detail),
+        viewer=viewer_link(site, detail),
         confirmation=CONFIRMATIONS.get(done),
         FindingKey=FindingKey,
     )
 
 
 def _marks(detail: StudyDetail) -> list[dict[str, Any]]:
-    """Where the assessed findings were read, for the page's script."""
+    """The points where the assessed findings were read, for the page's script."""
     findings_shown = [row.finding for row in detail.findings]
     return [_mark(finding, finding.point) for finding in findings_shown if finding.point]
 
@@ -148,7 +155,7 @@ def _mark(finding: Finding, point: ImagePoint) -> dict[str, Any]:
 
 
 def name_of(key: FindingKey) -> str:
-    """A finding in an address."""
+    """A finding's name in an address: ``condition.level``."""
     return f"{key.condition}.{key.level}"
 
 
@@ -160,21 +167,21 @@ def _key(name: str) -> FindingKey | None:
         return None
 
 
-def _gravest(detail: StudyDetail) -> StudyFinding | None:
+def _most_severe(detail: StudyDetail) -> StudyFinding | None:
     """The finding that is shown first: the most severe, the canal before the others."""
     order: list[Severity | None] = [None, *Severity]
 
-    def grave(row: StudyFinding) -> tuple[int, bool, float]:
+    def precedence(row: StudyFinding) -> tuple[int, bool, float]:
         finding = row.finding
         canal = finding.condition is Condition.SPINAL_CANAL_STENOSIS
         return order.index(finding.severity), canal, (finding.probabilities or (0,))[-1]
 
     assessed = (row for row in detail.findings if row.finding.assessed)
-    return max(assessed, key=grave, default=None)
+    return max(assessed, key=precedence, default=None)
 
 
-def viewerlink(site: SiteContext, detail: StudyDetail) -> str | None:
-    """Where the site's own viewer shows the study."""
+def viewer_link(site: SiteContext, detail: StudyDetail) -> str | None:
+    """The study's address in the site's own viewer; None if there is no viewer."""
     template = site.settings.viewer_url
     if template is None:
         return None
@@ -188,7 +195,7 @@ def viewerlink(site: SiteContext, detail: StudyDetail) -> str | None:
     return template
 
 
-@router.get("/findings", dependencies=[OnlyKnown])
+@router.get("/findings", dependencies=[KnownParametersOnly])
 def findings_page(
     request: Request,
     site: TheSite,
@@ -226,8 +233,10 @@ def findings_page(
     )
 
 
-@router.get("/findings.csv", dependencies=[OnlyKnown])
-def findings_csv(site: TheSite, trail: TheAuditTrail, actor: Viewer, only: OfFindings) -> Response:
+@router.get("/findings.csv", dependencies=[KnownParametersOnly])
+def findings_csv(
+    site: TheSite, trail: TheAuditTrail, actor: Viewer, only: RequestedFindings
+) -> Response:
     trail.record_view("findings.exported", actor.name)
     records = map(finding_record, findings.stream(site.database, only))
     return as_csv("findings.csv", FINDING_COLUMNS, records)

@@ -1,4 +1,4 @@
-"""The parameters of addresses and forms: bounded, without characters that no database keeps."""
+"""The parameters of addresses and forms: bounded, without characters that a database refuses."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,31 +17,31 @@ from lumbar.time_window import parse_since, parse_until
 from web.auth import TheSite
 
 LARGEST = 2**31 - 1  # id of a row
-WITHOUT_NUL = r"^[^\x00]*$"  # which PostgreSQL keeps in no text
+WITHOUT_NUL = r"^[^\x00]*$"  # PostgreSQL cannot store NUL in a text
 MAX_NAME = 64  # characters of a refused parameter's name that an error repeats
-TIME_WRITTEN = (
+TIME_FORMATS = (
     "A date (2026-11-16), a date and time (ISO 8601), or an age (24h, 7d); in the site's time zone "
-    "where it names no offset"
+    "unless it has an offset"
 )
 
 
-def _chosen(values: object) -> object:
-    """A select's "any" sends an empty word."""
+def _without_empty(values: object) -> object:
+    """Drops the empty value that the choice "any" sends."""
     if not isinstance(values, list):
         return values
     return [value for value in values if value != ""]
 
 
-def _one(value: object) -> object:
-    """Likewise, where at most one is chosen."""
+def _none_if_empty(value: object) -> object:
+    """As ``_without_empty``, for a parameter with at most one value."""
     return None if value == "" else value
 
 
 def _moment(value: object) -> object:
-    """A moment as ISO 8601 writes it, in UTC.
+    """An ISO 8601 time, in UTC.
 
     Raises:
-        ValueError: the text is none; a bare number is none either.
+        ValueError: the text is not such a time; a bare number is not one either.
     """
     if not isinstance(value, str):
         return value
@@ -49,35 +49,35 @@ def _moment(value: object) -> object:
         moment = datetime.fromisoformat(value)
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
-        raise ValueError("a time as ISO 8601 writes it, like 2026-11-27T12:00:00Z") from None
+        raise ValueError("write an ISO 8601 time, such as 2026-11-27T12:00:00Z") from None
 
 
 Text = Annotated[str, Query(max_length=200)]
 Done = Annotated[str, Query(max_length=20)]
 Words = Annotated[str, Form(max_length=2000, pattern=WITHOUT_NUL)]
 Number = Annotated[int, Path(ge=1, le=LARGEST)]
-Chosen, Moment = BeforeValidator(_chosen), BeforeValidator(_moment)
+Chosen, Moment = BeforeValidator(_without_empty), BeforeValidator(_moment)
 # The last image's time, as a page showed it
 LastReceived = Annotated[Annotated[datetime, Moment] | None, Form()]
 ChosenNumber = Annotated[
-    Annotated[int, Field(ge=1, le=LARGEST)] | None, BeforeValidator(_one), Query()
+    Annotated[int, Field(ge=1, le=LARGEST)] | None, BeforeValidator(_none_if_empty), Query()
 ]
 Scanner = Annotated[str, Query(max_length=64, description="As the worklist names it")]
 Since = Annotated[
-    str, Query(max_length=200, description=f"Received at this time or later. {TIME_WRITTEN}")
+    str, Query(max_length=200, description=f"Received at this time or later. {TIME_FORMATS}")
 ]
 Until = Annotated[
     str,
     Query(
         max_length=200,
-        description=f"Received before this time; a date is included to its end. {TIME_WRITTEN}",
+        description=f"Received before this time; a date is included to its end. {TIME_FORMATS}",
     ),
 ]
 
 
 @dataclass(frozen=True)
 class FindingQuery:
-    """The findings that an address asks for, and how it writes their times."""
+    """The findings that an address requests, with its times as written."""
 
     only: FindingFilter
     since: str
@@ -89,7 +89,7 @@ def known_parameters(request: Request) -> None:
     """Refuses an address with a query parameter that its route does not have.
 
     Raises:
-        RequestValidationError: naming the first of them.
+        RequestValidationError: there is one; the message names the first.
     """
     known = set(_query_names(request.scope["route"].dependant))
     for name in request.query_params:
@@ -104,17 +104,17 @@ def study_filter(
         str,
         Query(
             max_length=200,
-            description="Beginnings of name, patient's or accession number, or a UID",
+            description="Patient's name or number, accession number, or how they begin; or a UID",
         ),
     ] = "",
     state: Annotated[list[StudyState] | None, Chosen, Query()] = None,
     scanner: Scanner = "",
     since: Since = "",
 ) -> StudyFilter:
-    """Which studies an address asks for.
+    """The studies that an address requests.
 
     Raises:
-        RequestValidationError: ``since`` is no time.
+        RequestValidationError: ``since`` is not a time.
     """
     errors: dict[str, str] = {}
     only = StudyFilter(q, state or (), scanner, _time(site, "since", since, parse_since, errors))
@@ -132,7 +132,7 @@ def finding_query(
     since: Since = "",
     until: Until = "",
 ) -> FindingQuery:
-    """Which findings an address asks for; times that cannot be read are left out, as ``errors``."""
+    """The findings that an address requests; times that cannot be parsed become ``errors``."""
     errors: dict[str, str] = {}
     only = FindingFilter(
         severity or (),
@@ -146,24 +146,24 @@ def finding_query(
 
 
 def finding_filter(query: Annotated[FindingQuery, Depends(finding_query)]) -> FindingFilter:
-    """Which findings an address asks for.
+    """The findings that an address requests.
 
     Raises:
-        RequestValidationError: ``since`` or ``until`` is no time.
+        RequestValidationError: ``since`` or ``until`` is not a time.
     """
     if query.errors:
         raise RequestValidationError(_described(query.errors))
     return query.only
 
 
-OnlyKnown = Depends(known_parameters)
-OfStudies = Annotated[StudyFilter, Depends(study_filter)]
-OfFindings = Annotated[FindingFilter, Depends(finding_filter)]
+KnownParametersOnly = Depends(known_parameters)
+RequestedStudies = Annotated[StudyFilter, Depends(study_filter)]
+RequestedFindings = Annotated[FindingFilter, Depends(finding_filter)]
 FindingsQuery = Annotated[FindingQuery, Depends(finding_query)]
 
 
 def _query_names(dependant: Any) -> Iterator[str]:
-    """Of a route and of everything it depends on."""
+    """The names of the query parameters of a route and of everything it depends on."""
     yield from (parameter.alias for parameter in dependant.query_params)
     for dependency in dependant.dependencies:
         yield from _query_names(dependency)
@@ -176,7 +176,7 @@ def _time(
     parse: Callable[[str, tzinfo | None], datetime],
     errors: dict[str, str],
 ) -> datetime | None:
-    """A parameter's time; None where it is empty, or wrong: what is wrong goes to ``errors``."""
+    """A parameter's time; None if it is empty or wrong, and what is wrong goes to ``errors``."""
     try:
         return parse(text, site.settings.zone) if text else None
     except ValueError as error:
@@ -185,7 +185,7 @@ def _time(
 
 
 def _described(errors: dict[str, str]) -> list[dict[str, Any]]:
-    """As FastAPI describes what it refuses."""
+    """The errors in FastAPI's format."""
     return [
         {"type": "value_error", "loc": ("query", name), "msg": message}
         for name, message in errors.items()

@@ -22,7 +22,7 @@ class _Model(BaseModel):
 
 
 def _renamed(name: str) -> Any:
-    """A field's former name, answered beside the new one for this version."""
+    """A field's former name, still sent beside the new one in this version."""
     return Field(description=f"Deprecated: use `{name}`", json_schema_extra={"deprecated": True})
 
 
@@ -77,7 +77,7 @@ class StudiesModel(_Model):
 
 
 class ProbabilitiesModel(_Model):
-    """Of each severity, 0–1; they sum to 1."""
+    """The probability of each severity, 0–1; they sum to 1."""
 
     normal_mild: float
     moderate: float
@@ -165,7 +165,7 @@ class DeliveryModel(_Model):
 
 
 class StudyDetailModel(_Model):
-    """Everything that is known of a study."""
+    """Everything that is known about a study."""
 
     study: StudyModel
     reason: str | None
@@ -211,7 +211,7 @@ class ReadRequest(BaseModel):
 
     read: bool = True
     last_received_at: Annotated[datetime, Moment] | None = Field(
-        None, description="As you saw it; 409 where images were received since"
+        None, description="As you saw it; 409 if images have been received since"
     )
 
 
@@ -228,9 +228,9 @@ def studies_model(page: StudyPage) -> StudiesModel:
 
 def study_model(row: WorklistRow) -> StudyModel:
     """A study as the worklist shows it."""
-    own = {name: getattr(row, name) for name in StudyModel.model_fields if hasattr(row, name)}
+    values = {name: getattr(row, name) for name in StudyModel.model_fields if hasattr(row, name)}
     return StudyModel(
-        **own
+        **values
         | {
             "urgency": int(row.urgency),
             "severe": _keys(row.severe),

@@ -25,7 +25,7 @@ def serve(site: SiteContext, stop: threading.Event) -> None:
     """Serves the page and the API until ``stop`` is set.
 
     Raises:
-        WrongSetting: the server may not listen on this address, or cannot.
+        WrongSetting: the server may not, or cannot, listen on this address.
     """
     settings = site.settings
     _require_safe_address(site)
@@ -66,7 +66,7 @@ async def _serve(config: uvicorn.Config, stop: threading.Event) -> None:
         stopped = asyncio.create_task(asyncio.to_thread(stop.wait))
         await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
-        stop.set()  # where a signal ended the server, this ends the waiting thread
+        stop.set()  # if a signal ended the server, this ends the waiting thread
         await serving
 
 
@@ -86,7 +86,7 @@ def _require_safe_address(site: SiteContext) -> None:
             "an HTTPS proxy"
         )
     with site.database.reading() as session:
-        if not accounts.anybody(session):
+        if not accounts.has_users(session):
             raise WrongSetting(
                 "LUMBAR_WEB_HOST: there are no users yet; "
                 "run `lumbar users add NAME --role admin` first"

@@ -1,4 +1,4 @@
-"""Uploaded images: read once by a worker, shown to the user, and deleted.
+"""Uploaded images: analysed once by a worker, shown to the user, and deleted.
 
 The web process only writes the bytes to disk; a worker interprets them (``worker/preview.py``).
 """
@@ -67,7 +67,7 @@ Uploader = Annotated[Actor, Depends(uploader)]
 @router.get(ADDRESS)
 def upload_page(request: Request, site: TheSite, actor: Uploader) -> Response:
     with site.database.reading() as session:
-        uploads = previews.of_user(session, actor.user_id)
+        uploads = previews.list_for_user(session, actor.user_id)
     return page(
         request,
         "upload.html",
@@ -103,7 +103,7 @@ async def upload(request: Request, site: TheSite, actor: Uploader) -> Response:
 
 
 class _UploadReceiver:
-    """Receives one upload; unless it arrives completely, nothing of it is kept."""
+    """Receives one upload; nothing of it is kept unless it arrives completely."""
 
     def __init__(self, request: Request, site: SiteContext, actor: Actor) -> None:
         self._site, self._actor, self._request = site, actor, request
@@ -133,7 +133,7 @@ class _UploadReceiver:
         await run_in_threadpool(self._finish, form)
 
     async def _chunks(self) -> AsyncIterator[bytes]:
-        """The request's body; raises TimeoutError when the client stalls, ClientDisconnect."""
+        """The request's body; raises TimeoutError if the client stalls, or ClientDisconnect."""
         chunks = self._request.stream()
         while True:
             with anyio.fail_after(self._site.settings.network_timeout_s):
@@ -164,7 +164,7 @@ class _UploadReceiver:
         if self.name is None:
             raise NotAForm("no file was chosen")
         with self._site.database.transaction() as session:
-            previews.uploaded(session, self.name, files=form.files, size=form.size)
+            previews.mark_uploaded(session, self.name, files=form.files, size=form.size)
         self._complete = True
 
     def close(self) -> None:

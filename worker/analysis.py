@@ -1,4 +1,4 @@
-"""The ANALYSE job: a stored study in; findings, a stored report and its deliveries out."""
+"""The ANALYSE job: reads a stored study, writes findings, a stored report and its deliveries."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 
 class StoreUnavailable(Transient):
-    """The store does not hold what was stored in it, for now."""
+    """A stored file is missing or incomplete, at least for now."""
 
 
 def analyse_study(site: SiteContext, networks: Networks, claimed: ClaimedJob) -> None:
@@ -102,7 +102,7 @@ def report_of(
 def _instances(site: SiteContext, claimed: ClaimedJob) -> tuple[list[MRInstance], tuple[str, ...]]:
     """The study's readable instances, and notes on those that are left out.
 
-    An instance is left out when it is no image that can be placed.
+    An instance is left out if it cannot be read as an image with a position.
 
     Raises:
         NotAnalysable: retention has removed images, or none can be read.
@@ -148,7 +148,7 @@ def _left_out(reasons: Sequence[str]) -> tuple[str, ...]:
 
 
 def _require_stored(path: Path, size: int) -> None:
-    """What was acknowledged must be readable: an unmounted store is not a study without images.
+    """Requires that a stored file is there: an unmounted store is not a study without images.
 
     Raises:
         StoreUnavailable: the file is missing or has another size.
@@ -174,7 +174,7 @@ def _stored_report(
 ) -> ReportRow:
     """The report's row; its bytes are stored before anything is sent.
 
-    An equal analysis gets the report of the first.
+    An analysis that would get the same UID as a stored report reuses that report.
     """
     provenance = provenance_of(site.settings.results_sha256, networks, instances)
     sop_instance_uid = report_uid(analysis.study_instance_uid, provenance, OUTPUT)

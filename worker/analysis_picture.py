@@ -1,4 +1,4 @@
-"""The picture by which a person checks an analysis: the levels and every finding's crop."""
+"""The picture for checking an analysis by eye: the levels and every finding's crop."""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,6 @@
 """Celery as a notifier.
 
-A message says that there is work of a kind and nothing else; losing one loses nothing.
+A message says only that work of a kind is due; losing one loses no work.
 
 The settings and their reasons: ``docs/architecture.md``, "Celery".
 """
@@ -16,7 +16,7 @@ from worker.inline import Task
 
 NAMES = {JobKind.ANALYSE: "analyse_study", JobKind.DELIVER: "deliver", JobKind.PREVIEW: "preview"}
 
-# An unreachable broker must not hold up the sweep: kombu by itself waits 6 s a round, or for ever.
+# An unreachable broker must not hold up the sweep: by default kombu waits 6 s a round, or for ever.
 SHORT_TIMEOUTS = {
     "max_retries": 1,
     "interval_start": 0,
@@ -30,10 +30,10 @@ class BrokerUnavailable(Transient):
 
 
 def create_app(broker_url: str) -> Celery:
-    """The Celery application, tasks not yet bound: all that a notifier needs.
+    """The Celery application without its tasks, which is all that a notifier needs.
 
     Raises:
-        WrongSetting: a broker that is not Redis.
+        WrongSetting: the broker is not Redis.
     """
     if not broker_url.startswith(("redis://", "rediss://", "redis+socket://", "unix://")):
         raise WrongSetting(
@@ -66,7 +66,7 @@ def create_app(broker_url: str) -> Celery:
 
 
 def bind(app: Celery, tasks: dict[JobKind, Task]) -> None:
-    """Gives the application its tasks, for a worker to run."""
+    """Registers the tasks that a worker runs."""
     for kind, task in tasks.items():
         app.task(name=NAMES[kind])(task)
 
@@ -79,7 +79,7 @@ class CeleryNotifier:
         self._options = app.conf.broker_transport_options | SHORT_TIMEOUTS
 
     def notify(self, kind: JobKind, due: int) -> None:
-        """Sends as many messages as the queue lacks; a flushed broker is noticed, nothing piles up.
+        """Sends messages until ``due`` wait: a flushed broker is refilled, and none pile up.
 
         Raises:
             BrokerUnavailable: nothing, or not everything, was sent.
@@ -108,13 +108,11 @@ def _queue(kind: JobKind) -> str:
 
 @setup_logging.connect
 def _keep_our_logging(**_: object) -> None:
-    """Connected to this signal, it keeps Celery from configuring logging: ``lumbar.log`` has."""
+    """Being connected, keeps Celery from configuring logging: ``lumbar.log`` has done so."""
 
 
 def run_worker(app: Celery, kinds: list[JobKind]) -> None:
-    """Does jobs until told to stop: one process, one at a time (TensorFlow does not survive a
-    fork).
-    """
+    """Does jobs until stopped, one at a time in this process: TensorFlow cannot survive a fork."""
     queues = ",".join(map(_queue, kinds))
     options = [
         "--pool=solo",

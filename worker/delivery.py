@@ -1,4 +1,4 @@
-"""The DELIVER job: a stored report's bytes to one destination, until the peer confirms them."""
+"""The DELIVER job: sends a stored report's bytes to one destination until the peer confirms."""
 
 import structlog
 
@@ -21,7 +21,7 @@ def deliver(site: SiteContext, claimed: ClaimedJob) -> None:
         NotAuthorised: the peer does not accept us as a sender.
         ProcessingFailed: the peer failed to process it; it is attempted again.
         Transient: the peer is unreachable or busy.
-        Permanent: the peer will never take it, or the destination is no longer configured.
+        Permanent: the peer will never accept it, or the destination is no longer configured.
     """
     destination = site.settings.destination(claimed.destination)
     with site.database.reading() as session:

@@ -29,7 +29,7 @@ class InlineNotifier:
         self._closing = Event()
 
     def notify(self, kind: JobKind, due: int) -> None:
-        """Queues the kind in its thread, unless it is queued; it stays until none of it is due."""
+        """Queues the kind in its thread, if it is not; it stays queued while jobs of it are due."""
         if due and kind not in self._queued:
             self._queued.add(kind)
             self._pools[kind].submit(self._do_one, kind)
@@ -40,7 +40,8 @@ class InlineNotifier:
             if not self._closing.is_set() and self._tasks[kind]() and not self._closing.is_set():
                 self._pools[kind].submit(self._do_one, kind)
                 return
-        except Exception as error:  # noqa: BLE001 - a job's failure is in its row; this kept it from being written there
+        # A job's own failure goes into its row; this error kept it from being written there.
+        except Exception as error:  # noqa: BLE001
             log.error("inline.fault", kind=str(kind), error=type(error).__name__)
         self._queued.discard(kind)
 

@@ -43,12 +43,12 @@ class Reading:
 
 
 def is_loose_axial(slices: SliceReader, roles: Roles) -> bool:
-    """Whether a file or two were given alone, and they are axial."""
+    """Whether the input is at most ``MAX_LOOSE_SLICES`` slices, all of them axial T2."""
     return len(set(slices.headers)) <= MAX_LOOSE_SLICES and set(roles.stacks) == {Role.AXIAL_T2}
 
 
 def read_loose_axial(slices: SliceReader, roles: Roles, networks: Networks) -> tuple[Reading, ...]:
-    """Both recesses of the slice's level, whichever that is.
+    """Grades both recesses on the slice, whichever level it shows.
 
     Raises:
         NotAnalysable: no lumbar dural sac with its recesses is seen.
@@ -76,7 +76,7 @@ def _recesses(
     """The first slice on which the sac and a recess are seen, and the recesses' points, mm (LPS).
 
     Raises:
-        NotAnalysable: on none of them.
+        NotAnalysable: they are seen on no slice.
     """
     refusals = []
     for header in (header for stack in roles.stacks[Role.AXIAL_T2] for header in stack.slices):

@@ -1,4 +1,4 @@
-"""Maintenance beside the sweep: reconciling once; retention, old uploads, audit forwarding."""
+"""Maintenance beside the sweep: reconciles once; then retention, old uploads, audit forwarding."""
 
 from collections.abc import Callable
 from threading import Event, Thread
@@ -45,7 +45,7 @@ def _succeeded(work: Callable[[], object]) -> bool:
         work()
     except Transient as error:
         log.warning("maintenance.skipped", why=str(error))
-    except Exception:  # the sweep's process outlives whatever is met here
+    except Exception:  # the sweep's process must survive any error
         log.exception("maintenance.fault")
     else:
         return True

@@ -1,4 +1,4 @@
-"""The analysis of one study: its instances in, 25 findings out. It knows no queue and no table."""
+"""Analyses one study, from its instances to 25 findings; uses neither queue nor database."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,11 +39,11 @@ class Analysis:
     readings: tuple[Reading, ...] = ()  # of an axial slice whose level is not known
 
     def require_assessed(self, *, readings_suffice: bool = False) -> None:
-        """A result of 25 times "not assessed" shows a reader nothing: the reason does.
+        """Refuses a result in which nothing is assessed: the reason is more use to a reader.
 
         Raises:
-            NotAnalysable: no finding is assessed; nor, where those suffice, is there a reading
-                without a level.
+            NotAnalysable: no finding is assessed and, with ``readings_suffice``, there is no
+                reading without a level either.
         """
         if readings_suffice and self.readings:
             return
@@ -54,10 +54,10 @@ class Analysis:
 
 
 @dataclass(frozen=True)
-class Located:
+class LocatedStudy:
     """A study up to its crops, before they are classified.
 
-    ``reasons`` holds every finding that has no view.
+    ``reasons`` explains every finding that has no view.
     """
 
     slices: SliceReader
@@ -72,7 +72,7 @@ def analyse(instances: Sequence[MRInstance], networks: Networks) -> Analysis:
     """Analyses one study.
 
     Raises:
-        NotAnalysable: with the reason; no finding could honestly be given.
+        NotAnalysable: nothing can be assessed; the message gives the reason.
     """
     slices = SliceReader(instances)
     roles = assign_roles(slices.headers)
@@ -103,8 +103,8 @@ def analyse(instances: Sequence[MRInstance], networks: Networks) -> Analysis:
     return analysis
 
 
-def locate(slices: SliceReader, roles: Roles, keypoints: KeypointDetector) -> Located:
-    """Levels, points and crops.
+def locate(slices: SliceReader, roles: Roles, keypoints: KeypointDetector) -> LocatedStudy:
+    """Locates levels and points, and cuts the crops.
 
     Raises:
         NotAnalysable: no lumbar spine is found.
@@ -117,7 +117,7 @@ def locate(slices: SliceReader, roles: Roles, keypoints: KeypointDetector) -> Lo
             key: OFF_MIDLINE if "not found" in why else why for key, why in no_candidate.items()
         }
     views, unreadable = cut_views(chosen, slices)
-    return Located(slices, roles, levels, points, tuple(views), unreadable | no_candidate)
+    return LocatedStudy(slices, roles, levels, points, tuple(views), unreadable | no_candidate)
 
 
 def read_with(
@@ -133,7 +133,7 @@ def read_with(
 
 
 def _poorly_shown(findings: Sequence[Finding]) -> tuple[str, ...]:
-    """VGG16 does not recognise the condition's view: the severity there is less reliable."""
+    """A note on the findings whose view VGG16 does not recognise: they are less reliable."""
     assessed = [finding for finding in findings if finding.shows is not None]
     poor = [f for f in assessed if f.shows is not None and f.shows < MIN_VIEW_PROBABILITY]
     if poor and len(poor) == len(assessed):

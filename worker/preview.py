@@ -1,4 +1,4 @@
-"""The PREVIEW job: uploaded files in, a result for their uploader out, and the files deleted."""
+"""The PREVIEW job: reads uploaded files, writes a result for their uploader, deletes the files."""
 
 import shutil
 import time
@@ -22,7 +22,7 @@ from worker import single_image, store_upload
 from worker.analysis_picture import picture_of
 from worker.pipeline import Analysis, analyse
 
-HEADERS_LIMIT_S = 300  # for all files; a scanner's take milliseconds each
+HEADERS_LIMIT_S = 300  # for all files; those of a scanner take milliseconds each
 
 
 def read_upload(
@@ -33,7 +33,7 @@ def read_upload(
     Raises:
         LeaseLostError: deleted or recovered meanwhile; nothing was written.
         StoreFull: the disk failed; the files are kept for another attempt.
-        Transient: the database failed; likewise.
+        Transient: the database failed; the files are kept, too.
     """
     scratch = previews.folder(site, claimed.name) / previews.SCRATCH / str(claimed.lease.attempts)
     try:
@@ -45,7 +45,7 @@ def read_upload(
         with site.database.transaction() as session:
             job_lifecycle.refuse_preview(session, claimed, str(error), notes)
     except OSError as error:  # the disk is full, or the upload was deleted meanwhile
-        raise StoreFull(f"the disk refused it: {error.strerror}") from error
+        raise StoreFull(f"the upload's files cannot be used: {error.strerror}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     previews.remove_files(site, claimed.name)
@@ -69,19 +69,19 @@ def _read(
             raise LeaseLostError
     result, picture = _analysed(instances, networks())
     (folder / previews.PICTURE).write_bytes(picture)
-    return replace(result, choices=(*result.choices, *_passed_over(refused)))
+    return replace(result, choices=(*result.choices, *_skipped(refused)))
 
 
-def _passed_over(refused: Sequence[RejectedFile]) -> tuple[str, ...]:
+def _skipped(refused: Sequence[RejectedFile]) -> tuple[str, ...]:
     counts = Counter(file.reason for file in refused)
     return tuple(
-        f"{count} {'file' if count == 1 else 'files'} passed over: {why}"
+        f"{count} {'file' if count == 1 else 'files'} skipped: {why}"
         for why, count in counts.items()
     )
 
 
 def _sandboxed_check(site: SiteContext) -> Callable[[Path], Identity]:
-    """Reads a file's identity in a child process; what kills the child is not opened here."""
+    """Reads files' identities in a child process: a file that kills it is never opened here."""
     deadline = time.monotonic() + HEADERS_LIMIT_S
     max_size = site.settings.maximum_instance_mib * 2**20
 
@@ -120,7 +120,7 @@ def _classified(
     notices = networks.identity.trained_on.notices
     caveats: tuple[str, ...] = ()
     if max(classification.conditions) == classification.conditions[-1]:
-        caveats = ("VGG16 sees none of the conditions in it, so the severity means nothing",)
+        caveats = ("VGG16 sees none of the conditions in the image: the severity is meaningless",)
     result = PreviewResult(
         conditions=classification.conditions,
         severities=classification.severities,

@@ -28,9 +28,9 @@ def perform(
 ) -> bool:
     """Claims the most urgent due job and does it; False when there was none.
 
-    ``work`` ends the job itself, in the transaction that writes its results. What it raises decides
-    the rest: after Transient it is attempted again later, after Permanent it is dead-lettered,
-    after anything else, which is a fault of ours, it is attempted again a few times.
+    ``work`` ends the job itself, in the transaction that writes its results. If it raises, the job
+    is attempted again later (Transient), dead-lettered (Permanent) or, after any other exception,
+    which is a fault of ours, attempted again a few times.
     """
     with site.database.transaction() as session:
         claimed = claim(session)
@@ -44,7 +44,7 @@ def perform(
 
 
 def _run(site: SiteContext, claimed: C, work: Callable[[C], None]) -> bool:
-    """Does the work; whether the job ended as a dead letter."""
+    """Does the work; returns whether the job ended as a dead letter."""
     policy = site.retry_policy(claimed.kind)
     try:
         work(claimed)
@@ -56,7 +56,7 @@ def _run(site: SiteContext, claimed: C, work: Callable[[C], None]) -> bool:
     except Transient as error:
         with site.database.transaction() as session:
             return job_lifecycle.release(session, claimed, str(error), policy.temporary)
-    except Exception as error:  # the one place where no fault of ours may lose a study
+    except Exception as error:  # no fault of ours may lose a study
         log.exception("job.fault", **claimed.log_fields)
         why = (
             f"an internal fault ({type(error).__name__}); see the log of job {claimed.lease.row_id}"
@@ -72,7 +72,7 @@ def _run(site: SiteContext, claimed: C, work: Callable[[C], None]) -> bool:
 def kept_alive(site: SiteContext, claimed: Claimed) -> Iterator[None]:
     """Extends the lease during the work.
 
-    A worker that is killed stops doing so; one that exceeds ``job_limit_s`` is ended.
+    A worker that is killed stops doing so; one that exceeds ``job_limit_s`` is killed.
     """
     ended = Event()
     thread = Thread(target=_beat, args=(site, claimed, ended), name="lease", daemon=True)
@@ -94,7 +94,7 @@ def _beat(site: SiteContext, claimed: Claimed, ended: Event) -> None:
         try:
             with site.database.transaction() as session:
                 leases.extend(session, claimed.lease, lease_s=settings.lease_s)
-        except Exception as error:  # noqa: BLE001 - the next heartbeat may succeed, whatever happened to this one
+        except Exception as error:  # noqa: BLE001 - the next heartbeat may succeed
             log.warning("lease.not_extended", **claimed.log_fields, error=type(error).__name__)
     _end_stuck(site, claimed)
 
@@ -102,7 +102,7 @@ def _beat(site: SiteContext, claimed: Claimed, ended: Event) -> None:
 def _end_stuck(site: SiteContext, claimed: Claimed) -> None:
     """Releases the job and kills this process: nothing else ends a thread that hangs.
 
-    Its parent starts another.
+    Its parent process starts a new one.
     """
     limit_s = site.settings.job_limit_s
     log.error("job.stuck", **claimed.log_fields, limit_s=limit_s)
@@ -110,6 +110,7 @@ def _end_stuck(site: SiteContext, claimed: Claimed) -> None:
         with site.database.transaction() as session:
             backoff = site.retry_policy(claimed.kind).fault
             job_lifecycle.release(session, claimed, f"it did not end within {limit_s:g} s", backoff)
-    except Exception as error:  # noqa: BLE001 - the process ends in any case, and then the lease expires
+    # The process ends in any case; the lease then expires.
+    except Exception as error:  # noqa: BLE001
         log.warning("job.not_released", **claimed.log_fields, error=type(error).__name__)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""One image by itself, as in the master's report: which condition, and how severe."""
+"""Classifies one image by itself: which condition it shows, and how severe it is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from lumbar.spine.slices import SliceHeader
 
 @dataclass(frozen=True)
 class Classification:
-    """One crop as both networks see it.
+    """One crop as classified by both networks.
 
     ``conditions`` are in the order of ``Condition``, then "none"; all probabilities 0–1.
     """
@@ -38,7 +38,8 @@ def classify(
     The result has no level and no side.
 
     Raises:
-        NotAnalysable: not just one slice, another plane or weighting, a point outside, or damaged.
+        NotAnalysable: there is not exactly one slice, its plane and weighting fit no role, the
+            point lies outside the image, or the image cannot be read.
     """
     slices = SliceReader(instances)
     if len(slices.headers) != 1:

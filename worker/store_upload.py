@@ -1,4 +1,4 @@
-"""Uploaded files ingested as if a scanner had sent them."""
+"""Ingests uploaded files as if a scanner had sent them."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def ingest_files(
     """Ingests every MR image of a file, a folder or a zip; doing so again changes nothing.
 
     Raises:
-        NotAnalysable: there is none.
+        NotAnalysable: there is no MR image.
         Transient: the disk or the database failed.
     """
     studies: dict[str, None] = {}

@@ -1,7 +1,7 @@
 """The one loop: completes studies, recovers lost workers' jobs, notifies workers of due ones.
 
-Receivers only write rows. Whatever is lost on the way, a message, a worker, this process, the next
-sweep finds the row.
+Receivers only write rows. Whatever is lost later, be it a message, a worker or this process, the
+next sweep finds the row.
 """
 
 from collections import Counter
@@ -21,9 +21,8 @@ from worker import maintenance
 
 log = structlog.get_logger()
 
-MAX_NOTIFICATIONS = (
-    100  # per kind that wait in the broker; more than workers do until the next sweep
-)
+# per kind that wait in the broker; more than workers can do until the next sweep
+MAX_NOTIFICATIONS = 100
 
 
 class Notifier(Protocol):
@@ -69,7 +68,7 @@ def _recover(site: SiteContext, lost: Claimed) -> bool:
 
 
 def run(site: SiteContext, notifier: Notifier, stop: Event) -> None:
-    """Sweeps until told to stop.
+    """Sweeps until ``stop`` is set.
 
     Logs what was in flight at the start, and what the first round did about it.
     """
@@ -87,7 +86,7 @@ def run(site: SiteContext, notifier: Notifier, stop: Event) -> None:
                 resumed = True
         except Transient as error:
             log.warning("sweep.skipped", why=str(error))
-        except Exception:  # the loop outlives whatever one round meets
+        except Exception:  # the loop must survive any error of a round
             log.exception("sweep.fault")
 
 

@@ -1,4 +1,4 @@
-"""The tasks, with a broker or without: no arguments, because the database says what is due."""
+"""The tasks, with or without a broker. They take no arguments: the database says what is due."""
 
 from collections.abc import Callable
 
@@ -14,9 +14,9 @@ from worker.runner import perform
 
 
 def tasks(site: SiteContext, networks: Callable[[], Networks]) -> dict[JobKind, Task]:
-    """What to do for each kind of job.
+    """The task for each kind of job.
 
-    ``networks`` is called at the first analysis and should cache its result.
+    ``networks`` is called for every analysis and upload, and should cache its result.
     """
 
     def analyse() -> bool:

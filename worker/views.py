@@ -75,7 +75,7 @@ def looks_like(condition: Condition) -> tuple[Condition, ...]:
 
 
 def grade(views: Sequence[View], networks: Networks) -> dict[FindingKey, Finding]:
-    """The findings by ResNet-50's severities of the views."""
+    """The findings, with ResNet-50's severities for their views."""
     if not views:
         return {}
     severities = networks.severities(np.stack([view.crop for view in views]))

@@ -1,4 +1,4 @@
-"""The tables. The database is the truth; the rows of instances can be rebuilt from the store."""
+"""The tables. They are authoritative; the rows of instances can be rebuilt from the store."""
 
 from db.models.base import LeasedRow, Table
 from db.models.findings import Bundle, FindingRow, ReportRow, Review

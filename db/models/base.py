@@ -1,4 +1,4 @@
-"""The base of all tables, and of those whose rows are worked on under a lease."""
+"""The base class of all tables, and that of tables whose rows are worked on under a lease."""
 
 from datetime import datetime
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""Tables of what an analysis makes: findings, their bundle, reports; and readers' reviews."""
+"""Tables of an analysis's results, that is findings, their bundles and reports; and of reviews."""
 
 from datetime import datetime
 
@@ -19,11 +19,11 @@ from lumbar.spine.anatomy import Condition, Level, Severity
 from lumbar.spine.provenance import TrainedOn
 
 
-def _current(name: str, *narrowed: str) -> Index:
-    """An index of the findings in force, the newest first."""
+def _index_in_force(name: str, *columns: str) -> Index:
+    """An index of the findings in force, by these columns and then by time."""
     return Index(
         name,
-        *narrowed,
+        *columns,
         "found_at",
         "id",
         sqlite_where=text("superseded IS 0"),
@@ -49,14 +49,14 @@ class Bundle(Table):
 
 
 class FindingRow(Table):
-    """One of a study's 25 findings; those of earlier revisions stay, superseded."""
+    """One of a study's 25 findings; those of earlier revisions remain, marked as superseded."""
 
     __tablename__ = "finding"
     __table_args__ = (
         UniqueConstraint("study_id", "revision", "condition", "level"),
-        _current("ix_finding_question", "severity", "condition", "level"),
-        _current("ix_finding_severity_found_at", "severity"),
-        _current("ix_finding_found_at"),
+        _index_in_force("ix_finding_question", "severity", "condition", "level"),
+        _index_in_force("ix_finding_severity_found_at", "severity"),
+        _index_in_force("ix_finding_found_at"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -88,7 +88,7 @@ class FindingRow(Table):
 
 
 class ReportRow(Table):
-    """A report's UIDs and its stored bytes, which are sent and sent again."""
+    """A report: its UIDs, and the file whose bytes every delivery and every retry sends."""
 
     __tablename__ = "report"
 
@@ -111,6 +111,6 @@ class Review(Table):
     id: Mapped[int] = mapped_column(primary_key=True)
     finding_id: Mapped[int] = mapped_column(ForeignKey("finding.id"), index=True)
     reviewer: Mapped[str] = mapped_column(String(64))
-    severity: Mapped[Severity]  # what the reviewer says
+    severity: Mapped[Severity]  # according to the reviewer
     comment: Mapped[str]
     reviewed_at: Mapped[datetime] = mapped_column(default=db_now())

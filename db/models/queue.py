@@ -1,4 +1,4 @@
-"""Tables of work under leases: jobs and previews; and what deliveries achieved."""
+"""Tables of the work that is done under leases, jobs and previews; and of confirmed deliveries."""
 
 from datetime import datetime
 from typing import Any
@@ -53,7 +53,7 @@ class Delivery(Table):
 class Preview(LeasedRow):
     """Uploaded files that are read once for their uploader.
 
-    Files and result are removed; the audit trail stays.
+    Files and result are removed; the audit trail remains.
     """
 
     __tablename__ = "preview"

@@ -37,7 +37,7 @@ class JobState(StrEnum):
     PENDING = "pending"
     RUNNING = "running"
     DONE = "done"
-    DEAD = "dead"  # dead letter: had all its attempts, or cannot succeed; a person must look
+    DEAD = "dead"  # dead letter: had all its attempts, or cannot succeed; an operator must look
     CANCELLED = "cancelled"  # superseded by a later revision of its study, or by an operator
 
 

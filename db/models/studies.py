@@ -1,4 +1,4 @@
-"""Tables of what is received: patients, studies, series and instances."""
+"""Tables of received data: patients, studies, series and instances."""
 
 from datetime import datetime
 
@@ -46,7 +46,10 @@ class Patient(Table):
 
 
 class Study(Table):
-    """A study is its UID. ``revision`` grows when an instance arrives late."""
+    """A study, identified by its UID.
+
+    ``revision`` grows when an instance arrives late, or an operator requeues the study.
+    """
 
     __tablename__ = "study"
     __table_args__ = (
@@ -85,9 +88,9 @@ class Study(Table):
 
 
 class SearchKey(Table):
-    """A word by which a study is searched, folded (``db.read_models.study_search``).
+    """A folded word by which a study can be searched (``db.read_models.study_search``).
 
-    It is found by its beginning.
+    A search matches any prefix of it.
     """
 
     __tablename__ = "search_key"
@@ -102,7 +105,7 @@ class SearchKey(Table):
 
 
 class Explanation(Table):
-    """A note on how a revision was read: series chosen and refused, how the levels were found.
+    """A note on how a revision was read: series chosen and refused, how the levels were located.
 
     ``caveat`` marks the reasons why the numbering of the levels may be wrong.
     """
@@ -158,7 +161,7 @@ class Instance(Table):
     file: Mapped[str] = mapped_column(index=True)  # relative to the store
     slices: Mapped[int]  # frames, or 1
     role: Mapped[Role | None]  # what a whole series of such slices would be read for
-    source: Mapped[str] = mapped_column(String(64))  # calling AE title or other way in
+    source: Mapped[str] = mapped_column(String(64))  # calling AE title, or another source's name
     quarantined: Mapped[str | None]
     removed_at: Mapped[datetime | None]  # when retention removed the file; the row stays
     received_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)
@@ -167,7 +170,7 @@ class Instance(Table):
 
 
 class Tombstone(Table):
-    """A study that an administrator deleted; sent again, it is a new one."""
+    """A study that an administrator deleted; if it is sent again, it is a new study."""
 
     __tablename__ = "tombstone"
 

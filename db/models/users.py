@@ -86,7 +86,7 @@ class AuditEvent(Table):
 
 
 class AuditForward(Table):
-    """How far the audit trail was sent to the syslog server; one row."""
+    """How far the audit trail has been forwarded to the syslog server; one row."""
 
     __tablename__ = "audit_forward"
 

@@ -1,1 +1,1 @@
-"""What pages, API and command line read: queries that change nothing."""
+"""The queries of the pages, the API and the command line; they change nothing."""

@@ -1,9 +1,9 @@
-"""The one list of findings across studies: of the page, its CSV, the REST API, the command line.
+"""Lists findings across studies, alike for the page, its CSV, the REST API and the command line.
 
-"All severe L4/L5 canal stenoses of that scanner since Monday", a page at a time or all in a stream,
-the newest first. A study that ended without findings (not analysable, failed) is listed as 25 that
-are not assessed; a study of which a later revision is under way is left out, for what is known of
-it is not final.
+"All severe L4/L5 canal stenoses of that scanner since Monday": a page at a time or all in a stream,
+the newest first. A study that ended without findings (not analysable, failed) is listed with 25
+findings that are not assessed; a study with a later revision under way is left out, because what is
+known about it is not final.
 """
 
 import re
@@ -24,7 +24,7 @@ from lumbar.reports.finding_records import StudyFinding
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Severity
 
 # Findings are written between the last image of their study and the end of its analysis; the margin
-# is for clocks that were set, and for a row written a moment after the study's.
+# allows for clocks that were adjusted, and for a row written a moment after the study's.
 CLOCK_MARGIN = timedelta(hours=1)
 STREAMED_ROWS = 1000  # per page of a stream
 CURSOR_PATTERN = "^([0-9]{1,10}|[0-9]{1,17}-[01]-[0-9]{1,10}-[0-9]{1,2})$"
@@ -38,10 +38,10 @@ _STUDY, _FINDING = 0, 1
 
 @dataclass(frozen=True)
 class FindingFilter:
-    """Which findings; what is empty narrows nothing.
+    """Which findings to list; an empty field does not filter.
 
     ``since`` and ``until``: their study's last image was received at ``since`` or later, and before
-    ``until``. Findings that are not assessed have no severity: any severity leaves them out.
+    ``until``. Findings that are not assessed have no severity: choosing any leaves them out.
     """
 
     severities: Collection[Severity] = ()
@@ -54,7 +54,7 @@ class FindingFilter:
 
 @dataclass(frozen=True)
 class FindingsPage:
-    """Some findings, and the cursor after which the next ones follow; None at the end."""
+    """A page of findings, and the cursor of the next page; None at the end."""
 
     rows: tuple[StudyFinding, ...]
     next_after: str | None
@@ -62,7 +62,7 @@ class FindingsPage:
 
 @dataclass(frozen=True, order=True)
 class _Cursor:
-    """Where in the order a page ended; the order is descending in every part."""
+    """The position in the order where a page ended; the order is descending in every field."""
 
     moment_us: int  # since 1970: when the finding was made, or the study's last image was received
     source: int  # of equal moments, _FINDING comes before _STUDY (one that ended without findings)
@@ -79,7 +79,7 @@ class _Cursor:
 
     @classmethod
     def read(cls, session: Session, text: str) -> "_Cursor":
-        """A cursor as ``str`` writes it, or the bare id of a finding, as older links have it.
+        """A cursor as ``str`` writes it, or the bare id of a finding, as in older links.
 
         Raises:
             NotFound: it is neither, or no finding has the id.
@@ -93,7 +93,7 @@ class _Cursor:
         if len(numbers) == 1 and numbers[0] <= _MAX_ID:
             row = session.get(FindingRow, numbers[0])
         if row is None:
-            raise NotFound(f"no page of findings ended with {text!r}; use `next_after` as it is")
+            raise NotFound(f"no page of findings ended with {text!r}; use `next_after` unchanged")
         return cls(_microseconds(row.found_at), _FINDING, row.id)
 
     @property
@@ -107,7 +107,7 @@ class _Cursor:
 def page(
     session: Session, only: FindingFilter, *, limit: int, after: str | None = None
 ) -> FindingsPage:
-    """The findings in force, the newest first; ``after``: the ``next_after`` of the page before.
+    """The findings in force, the newest first; ``after``: the previous page's ``next_after``.
 
     Raises:
         NotFound: no page ended with ``after``.
@@ -124,8 +124,8 @@ def page(
 def stream(database: Database, only: FindingFilter) -> Iterator[StudyFinding]:
     """All findings in force, the newest first, but each study's in the order of the RSNA rows.
 
-    They are read a page at a time, each in a transaction of its own: memory and transactions stay
-    small however many there are.
+    They are read a page at a time, each in its own transaction, so that memory and transactions
+    stay small however many there are.
     """
     for _, rows in groupby(_pages(database, only), key=_study_uid):
         yield from sorted(rows, key=rsna_order)
@@ -135,9 +135,9 @@ def _pages(database: Database, only: FindingFilter) -> Iterator[StudyFinding]:
     after: str | None = None
     while True:
         with database.reading() as session:
-            read = page(session, only, limit=STREAMED_ROWS, after=after)
-        yield from read.rows
-        after = read.next_after
+            current = page(session, only, limit=STREAMED_ROWS, after=after)
+        yield from current.rows
+        after = current.next_after
         if after is None:
             return
 
@@ -149,8 +149,12 @@ def _study_uid(row: StudyFinding) -> str:
 def _assessed(
     session: Session, only: FindingFilter, start: _Cursor | None, limit: int
 ) -> list[ListedFinding]:
-    """Findings in force, graded or not, from an index of their own."""
-    conditions = [FindingRow.superseded.is_(False), *_of_study(only), *_of_finding(session, only)]
+    """Findings in force, graded or not, read from their index."""
+    conditions = [
+        FindingRow.superseded.is_(False),
+        *_study_conditions(only),
+        *_finding_conditions(session, only),
+    ]
     if start is not None:
         edge = tuple_(
             literal(start.moment, UtcDateTime()),
@@ -170,10 +174,13 @@ def _assessed(
 def _without_findings(
     session: Session, only: FindingFilter, start: _Cursor | None, limit: int
 ) -> list[ListedFinding]:
-    """Of the studies that ended without findings; state by state, as their index is ordered."""
+    """The 25 unassessed findings of each study that ended without any.
+
+    The studies are queried state by state, as their index is ordered.
+    """
     keys = [key for key in ALL_FINDINGS if _matches(key, only)]
     in_force = exists().where(FindingRow.study_id == Study.id, FindingRow.superseded.is_(False))
-    conditions = [~in_force, *_of_study(only)]
+    conditions = [~in_force, *_study_conditions(only)]
     if start is not None:
         edge = tuple_(
             literal(start.moment, UtcDateTime()),
@@ -199,7 +206,7 @@ def _matches(key: FindingKey, only: FindingFilter) -> bool:
     )
 
 
-def _of_study(only: FindingFilter) -> list[ColumnElement[bool]]:
+def _study_conditions(only: FindingFilter) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = [Study.ended_at.is_not(None)]
     if only.scanner:
         conditions.append(Study.scanner == only.scanner)
@@ -210,8 +217,8 @@ def _of_study(only: FindingFilter) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def _of_finding(session: Session, only: FindingFilter) -> list[ColumnElement[bool]]:
-    """What the filter says of findings, and the ranges of their index that follow from the rest."""
+def _finding_conditions(session: Session, only: FindingFilter) -> list[ColumnElement[bool]]:
+    """The filter's conditions on findings, and index ranges that follow from its other ones."""
     conditions: list[ColumnElement[bool]] = []
     if only.severities:
         conditions.append(FindingRow.severity.in_(only.severities))
@@ -220,16 +227,16 @@ def _of_finding(session: Session, only: FindingFilter) -> list[ColumnElement[boo
     if only.levels:
         conditions.append(FindingRow.level.in_(only.levels))
     if only.scanner:
-        conditions.append(FindingRow.found_at <= _newest_of(session, only.scanner) + CLOCK_MARGIN)
+        conditions.append(FindingRow.found_at <= _last_ended(session, only.scanner) + CLOCK_MARGIN)
     if only.since is not None:
         conditions.append(FindingRow.found_at >= _earlier(only.since, CLOCK_MARGIN))
     return conditions
 
 
-def _newest_of(session: Session, scanner: str) -> datetime:
+def _last_ended(session: Session, scanner: str) -> datetime:
     """When an analysis of this scanner's studies last ended.
 
-    Of a scanner long gone, findings that others made since need not be gone through.
+    For a scanner no longer in use, this excludes the later findings of others from the search.
     """
     statement = select(func.max(Study.ended_at)).where(Study.scanner == scanner)
     return session.scalar(statement) or _EPOCH

@@ -1,4 +1,4 @@
-"""Figures for monitoring: of the database as it is, and of the last hour. Never of a patient."""
+"""Figures for monitoring: present counts, and those of the last hour. No patient data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,15 +39,15 @@ class Figures:
 
 
 def ping(session: Session) -> None:
-    """Asks for an answer; without one, the session's transaction ends in DatabaseUnavailable."""
+    """A trivial query; if it fails, the session's transaction ends in DatabaseUnavailable."""
     session.execute(text("SELECT 1"))
 
 
 def figures(session: Session) -> Figures:
     """The present figures, each read from an index.
 
-    The clock is read first: PostgreSQL searches no index for a value that may change within the
-    statement.
+    The clock is read first: PostgreSQL does not use an index for a value that may change within
+    the statement.
     """
     now = session.scalars(select(db_now())).one()
     return Figures(
@@ -105,9 +105,9 @@ def _stages(session: Session, since: datetime) -> dict[tuple[str, str], float]:
     )
     times = session.execute(statement).all()
     seconds = {
-        "last_image_to_result": [(made - last).total_seconds() for last, made, _ in times],
-        "result_to_delivery": [(there - made).total_seconds() for _, made, there in times],
-        "last_image_to_delivery": [(there - last).total_seconds() for last, _, there in times],
+        "last_image_to_result": [(built - last).total_seconds() for last, built, _ in times],
+        "result_to_delivery": [(sent - built).total_seconds() for _, built, sent in times],
+        "last_image_to_delivery": [(sent - last).total_seconds() for last, _, sent in times],
     }
     stages: dict[tuple[str, str], float] = {}
     for stage, values in seconds.items():

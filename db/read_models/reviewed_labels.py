@@ -1,8 +1,8 @@
 """Reviews as labels for training: the tables of the RSNA 2024 layout, and the images they name.
 
 A finding that nobody has reviewed has no label: networks must not be trained on their own results.
-Of several reviews the last counts, whichever revision it was of. Studies and series are named by
-their UIDs; the images are the patients' own.
+Of several reviews the last counts, whichever revision it belongs to. Studies and series are named
+by their UIDs; the images are not de-identified.
 """
 
 import csv
@@ -26,16 +26,16 @@ IMAGES = "train_images"
 
 @dataclass(frozen=True)
 class Labels:
-    """What was reviewed, in the RSNA layout."""
+    """The labels of reviewed findings, in the RSNA layout."""
 
     tables: dict[str, str]  # each file's text, by its name
-    images: dict[str, str]  # file in the store, by path in the layout; of images that are there
+    images: dict[str, str]  # file in the store, by path in the layout; without removed images
     studies: int
     findings: int
 
 
 @dataclass(frozen=True)
-class _Reviewed:
+class _ReviewedFinding:
     """A finding, and the severity that its last review gives it."""
 
     study_instance_uid: str
@@ -57,7 +57,7 @@ class _Image:
 
 
 def labels(session: Session) -> Labels:
-    """Everything that was reviewed."""
+    """The labels of all reviewed findings."""
     reviewed = _last_reviews(session)
     study_ids = {row.study_instance_uid: row.finding.study_id for row in reviewed}
     images = {uid: _images(session, study_id) for uid, study_id in study_ids.items()}
@@ -67,15 +67,15 @@ def labels(session: Session) -> Labels:
     tables = {LABELS: _label_table(severities)} | _location_tables(reviewed, images)
     files = {
         f"{IMAGES}/{uid}/{image.series}/{image.number}.dcm": image.file
-        for uid, of_study in images.items()
-        for image in of_study.values()
+        for uid, study_images in images.items()
+        for image in study_images.values()
         if image.file is not None
     }
     return Labels(tables, files, len(severities), sum(map(len, severities.values())))
 
 
-def _last_reviews(session: Session) -> list[_Reviewed]:
-    """Of each finding, across its study's revisions, the last review; study by study."""
+def _last_reviews(session: Session) -> list[_ReviewedFinding]:
+    """The last review of each finding, across its study's revisions; study by study."""
     newest = (
         select(func.max(Review.id))
         .join(FindingRow, FindingRow.id == Review.finding_id)
@@ -88,7 +88,7 @@ def _last_reviews(session: Session) -> list[_Reviewed]:
         .where(Review.id.in_(newest))
         .order_by(Study.id, FindingRow.id)
     )
-    return [_Reviewed(*row) for row in session.execute(statement)]
+    return [_ReviewedFinding(*row) for row in session.execute(statement)]
 
 
 def _images(session: Session, study_id: int) -> dict[str, _Image]:
@@ -117,19 +117,19 @@ def _images(session: Session, study_id: int) -> dict[str, _Image]:
 
 
 def _label_table(severities: Mapping[str, Mapping[FindingKey, Severity]]) -> str:
-    """A row per study, a column per finding; empty where it was not reviewed."""
+    """A row per study, a column per finding; empty if the finding was not reviewed."""
     columns = [key.row_id("")[1:] for key in ALL_FINDINGS]
     rows = []
-    for uid, of_study in severities.items():
-        labels_of_study = [of_study[key].label if key in of_study else "" for key in ALL_FINDINGS]
-        rows.append((uid, *labels_of_study))
+    for uid, reviewed in severities.items():
+        cells = [reviewed[key].label if key in reviewed else "" for key in ALL_FINDINGS]
+        rows.append((uid, *cells))
     return _table(("study_id", *columns), rows)
 
 
 def _location_tables(
-    reviewed: Iterable[_Reviewed], images: Mapping[str, Mapping[str, _Image]]
+    reviewed: Iterable[_ReviewedFinding], images: Mapping[str, Mapping[str, _Image]]
 ) -> dict[str, str]:
-    """What each series was read for, and at which points; of single-frame images alone."""
+    """The tables of series roles and of labelled points; of single-frame images only."""
     descriptions: dict[tuple[str, str], str] = {}
     coordinates: list[Sequence[object]] = []
     for row in reviewed:

@@ -1,4 +1,4 @@
-"""Figures over many studies: what is in flight, the scanners and weights there are, the weeks."""
+"""Figures over many studies: numbers in flight, all scanners and weights, weekly counts."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
@@ -26,13 +26,13 @@ from lumbar.spine.anatomy import Severity
 
 MAX_SCANNERS = 200
 WEEKS = 26
-# Of a week, whose findings are counted; of more, those of every second, third, … study are
+# Studies of a week whose findings are counted; of more, every second, third, … study is counted
 MAX_STUDIES = 300
 
 
 @dataclass(frozen=True)
 class InFlight:
-    """How many studies, jobs and previews have not ended (well), by state."""
+    """How many studies are active, and how many jobs and previews unfinished or dead, by state."""
 
     studies: dict[StudyState, int]
     jobs: dict[tuple[JobKind, JobState], int]
@@ -59,7 +59,7 @@ class Week:
 
 
 def in_flight(session: Session) -> InFlight:
-    """What a sweep finds at its start."""
+    """The present numbers; a sweep logs them at its start."""
     expired = [
         select(func.count()).where(
             table.state == JobState.RUNNING, table.lease_expires_at < db_now()
@@ -74,7 +74,7 @@ def in_flight(session: Session) -> InFlight:
 
 
 def active_studies(session: Session) -> dict[StudyState, int]:
-    """How many studies are in each of ``ACTIVE_STUDY_STATES``; only of states that some are in."""
+    """How many studies are in each of ``ACTIVE_STUDY_STATES``; states without any are left out."""
     statement = (
         select(Study.state, func.count())
         .where(Study.state.in_(ACTIVE_STUDY_STATES))
@@ -84,7 +84,7 @@ def active_studies(session: Session) -> dict[StudyState, int]:
 
 
 def open_jobs(session: Session) -> dict[tuple[JobKind, JobState], int]:
-    """How many jobs and previews are in each of ``OPEN_JOB_STATES``; only where there are some."""
+    """How many jobs and previews are in each of ``OPEN_JOB_STATES``; zeros are left out."""
     jobs = (
         select(Job.kind, Job.state, func.count())
         .where(Job.state.in_(OPEN_JOB_STATES))
@@ -101,7 +101,7 @@ def open_jobs(session: Session) -> dict[tuple[JobKind, JobState], int]:
 
 
 def scanners(session: Session) -> list[str]:
-    """Those that studies came from, by name: an index look-up for each, however many studies."""
+    """The scanners of all studies, by name: one index look-up each, however many studies."""
     names: list[str] = []
     last = ""
     while len(names) < MAX_SCANNERS:
@@ -140,32 +140,32 @@ def by_week(
     now = now or datetime.now(UTC)
     monday = now.date() - timedelta(days=now.weekday())
     weeks = [Week(monday - timedelta(weeks=ago)) for ago in reversed(range(WEEKS))]
-    of_scanner = [Study.scanner == scanner] if scanner else []
-    of_bundle = [FindingRow.bundle_id == bundle_id] if bundle_id is not None else []
+    study_filter = [Study.scanner == scanner] if scanner else []
+    finding_filter = [FindingRow.bundle_id == bundle_id] if bundle_id is not None else []
     for week in weeks:
-        _count_findings(session, week, of_scanner, of_bundle)
-    _count_reviews(session, weeks, [*of_scanner, *of_bundle])
+        _count_findings(session, week, study_filter, finding_filter)
+    _count_reviews(session, weeks, [*study_filter, *finding_filter])
     return weeks
 
 
 def _count_findings(
     session: Session,
     week: Week,
-    of_scanner: list[ColumnElement[bool]],
-    of_bundle: list[ColumnElement[bool]],
+    study_filter: list[ColumnElement[bool]],
+    finding_filter: list[ColumnElement[bool]],
 ) -> None:
     begin = _midnight(week.first)
     received = (
         Study.last_received_at >= begin,
         Study.last_received_at < begin + timedelta(weeks=1),
-        *of_scanner,
+        *study_filter,
     )
     week.studies = session.scalar(select(func.count()).select_from(Study).where(*received)) or 0
     week.every = max(1, ceil(week.studies / MAX_STUDIES))
     statement = (
         select(FindingRow.severity, func.count())
         .join(Study, Study.id == FindingRow.study_id)
-        .where(*received, Study.id % week.every == 0, *of_bundle)
+        .where(*received, Study.id % week.every == 0, *finding_filter)
         .where(FindingRow.superseded.is_(False), FindingRow.severity.is_not(None))
         .group_by(FindingRow.severity)
     )
@@ -174,10 +174,8 @@ def _count_findings(
     }
 
 
-def _count_reviews(
-    session: Session, weeks: list[Week], narrowed: list[ColumnElement[bool]]
-) -> None:
-    """Of each finding, the last review counts."""
+def _count_reviews(session: Session, weeks: list[Week], filters: list[ColumnElement[bool]]) -> None:
+    """Counts the last review of each finding."""
     begin = _midnight(weeks[0].first)
     statement = (
         select(FindingRow.id, Study.last_received_at, FindingRow.severity == Review.severity)
@@ -189,7 +187,7 @@ def _count_reviews(
             Study.last_received_at >= begin,
             Study.last_received_at < begin + timedelta(weeks=WEEKS),
             FindingRow.severity.is_not(None),
-            *narrowed,
+            *filters,
         )
         .order_by(Review.id)
     )

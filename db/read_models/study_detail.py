@@ -1,4 +1,4 @@
-"""Everything that is known of one study, for its page and the API."""
+"""Everything that is known about one study, for its page and the API."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -39,7 +39,7 @@ class StoredReport:
 
 @dataclass(frozen=True)
 class StudyDetail:
-    """A study with everything."""
+    """Everything that is known about a study."""
 
     study: WorklistRow
     reason: str | None
@@ -55,7 +55,7 @@ class StudyDetail:
 
 
 def study_detail(session: Session, study_instance_uid: str, ranking: Ranking) -> StudyDetail:
-    """Everything of the study with this UID.
+    """The details of the study with this UID.
 
     Raises:
         NotFound: no such study was received.
@@ -85,7 +85,7 @@ def _reports(session: Session, study: Study) -> tuple[StoredReport, ...]:
 
 
 def _changes(session: Session, study: Study) -> tuple[Change, ...]:
-    """From each revision that has findings to the next one."""
+    """The changes from each revision that has findings to the next such one."""
     statement = select(
         FindingRow.revision, FindingRow.condition, FindingRow.level, FindingRow.severity
     ).where(FindingRow.study_id == study.id)

@@ -1,4 +1,4 @@
-"""What is read of one study: its findings, how it was analysed, what became of its reports."""
+"""Queries about one study: its findings, how it was analysed, what became of its reports."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
@@ -36,7 +36,7 @@ ListedFinding = tuple[Study, FindingKey, FindingRow | None]
 
 @dataclass(frozen=True)
 class HowRead:
-    """In words, how a study's newest revision was read."""
+    """The notes on how a study's newest revision was read."""
 
     caveats: tuple[str, ...]  # why the numbering of the levels is uncertain
     choices: tuple[str, ...]  # what was chosen and refused, and why
@@ -60,8 +60,8 @@ class DeliveryRow:
 def findings(session: Session, study: Study) -> list[StudyFinding]:
     """A study's 25 findings in force, in the order of the RSNA rows.
 
-    Where it ended without findings, they are 25 that are not assessed, for its reason. While a
-    revision is under way there are none: what is known of the study is not final.
+    If it ended without findings, they are 25 that are not assessed, for its reason. While a
+    revision is under way there are none: what is known about the study is not final.
     """
     if study.ended_at is None:
         return []
@@ -74,7 +74,7 @@ def findings(session: Session, study: Study) -> list[StudyFinding]:
 
 
 def how_read(session: Session, study_id: int) -> HowRead:
-    """Empty until the newest revision's analysis has ended."""
+    """The notes on the newest revision; empty until its analysis has ended."""
     lines = session.scalars(_explanations().where(Explanation.study_id == study_id)).all()
     return HowRead(
         tuple(line.text for line in lines if line.caveat),
@@ -83,7 +83,7 @@ def how_read(session: Session, study_id: int) -> HowRead:
 
 
 def deliveries(session: Session, study_id: int) -> list[DeliveryRow]:
-    """What became of a study's reports, in the order they were made."""
+    """What became of a study's reports at each destination, in the order of their jobs."""
     return [
         DeliveryRow(
             job=job.id,
@@ -110,7 +110,7 @@ def deliveries(session: Session, study_id: int) -> list[DeliveryRow]:
 
 
 def quarantined(session: Session, study_id: int) -> dict[str, int]:
-    """How many of a study's images are kept but not read, by the reason."""
+    """How many of a study's images are kept but not read, by reason."""
     counted = (
         select(Instance.quarantined, func.count())
         .join(Series)
@@ -122,7 +122,7 @@ def quarantined(session: Session, study_id: int) -> dict[str, int]:
 
 
 def _explanations() -> Select[Explanation]:
-    """Of every study's newest revision, in their order."""
+    """Selects the notes on every study's newest revision, in their order."""
     return (
         select(Explanation)
         .join(Study, (Study.id == Explanation.study_id) & (Study.revision == Explanation.revision))
@@ -148,7 +148,7 @@ def batches(ids: Sequence[int]) -> list[Sequence[int]]:
 
 
 def key_of(row: FindingRow) -> FindingKey:
-    """Which of the 25 a row holds."""
+    """Which of the 25 findings a row holds."""
     return FindingKey(row.condition, row.level)
 
 
@@ -223,7 +223,7 @@ def reference_of(study: Study) -> StudyReference:
 
 
 def not_assessed(study: Study, key: FindingKey) -> Finding:
-    """Of a study that ended without findings, for its reason."""
+    """A finding that is not assessed, because its study ended without findings."""
     return Finding(*key.parts, reason=f"{study.state.replace('_', ' ')}: {study.reason}")
 
 

@@ -1,7 +1,7 @@
-"""The search for studies by words: names, patient's and accession numbers, each by its beginning.
+"""Searches studies by prefixes of words: patients' names and numbers, and accession numbers.
 
-The words are kept folded (no case, no accents) beside the study, in one index that sorts by code
-points: a beginning is then a range of it, on SQLite and on PostgreSQL alike, however many studies
+The words are stored folded (without case and accents) beside the study, in one index that sorts by
+code points: a prefix is then a range of it, on SQLite and on PostgreSQL alike, however many studies
 there are.
 """
 
@@ -19,28 +19,28 @@ _LAST_CHARACTER = "\U0010ffff"
 
 
 def folded(text: str) -> str:
-    """``Müller`` and ``MULLER`` alike; at most 64 characters."""
+    """The text without case and accents, at most 64 characters; ``Müller`` becomes ``muller``."""
     plain = unicodedata.normalize("NFKD", text.casefold())
     return "".join(c for c in plain if not unicodedata.combining(c))[:64]
 
 
 def keys_of(study: Study) -> list[SearchKey]:
-    """The words a study is found by."""
+    """The words by which a study can be searched."""
     patient = study.patient
     words = words_of(study.accession_number, patient.patient_identifier, patient.name)
     return [SearchKey(study_id=study.id, word=word) for word in sorted(words)]
 
 
 def words_of(*texts: str) -> set[str]:
-    """Folded, each text as a whole and in its parts."""
+    """The folded words of the texts: each text as a whole, and its parts."""
     return {folded(word) for text in texts for word in (text, *_SEPARATORS.split(text))} - {""}
 
 
 def matching(session: Session, text: str, *, unread: bool = False) -> list[int]:
     """The ids of the studies that have, for each word of the text, one that begins with it.
 
-    Also the study whose UID the text is. Of many studies, the newest ``MAX_MATCHES``.
-    ``unread``: only of those that wait to be read.
+    Also the study whose UID the text is. Of more than ``MAX_MATCHES`` studies, the newest.
+    ``unread``: match words of unread studies only.
     """
     words = [folded(word) for word in _SEPARATORS.split(text.strip()) if folded(word)]
     if not words:

@@ -1,4 +1,4 @@
-"""Studies in the order of reading, a page at a time, however many there are.
+"""Studies in the order in which to read them, a page at a time, however many there are.
 
 The order is four tiers, one after the other: STAT orders, studies with a severe finding, those that
 have waited longest, and the rest. The first three are read straight from indexes of the unread
@@ -33,7 +33,7 @@ _RANKED_TIER = 3  # the last one
 
 @dataclass(frozen=True)
 class StudyFilter:
-    """Which studies; what is empty narrows nothing."""
+    """Which studies to list; an empty field does not filter."""
 
     text: str = ""  # see ``db.read_models.study_search``
     states: Collection[StudyState] = ()
@@ -43,7 +43,7 @@ class StudyFilter:
 
 @dataclass(frozen=True)
 class StudyPage:
-    """Some studies, and the cursor after which the next ones follow; None at the end."""
+    """A page of studies, and the cursor of the next page; None at the end."""
 
     rows: tuple[WorklistRow, ...]
     next_after: str | None
@@ -55,12 +55,12 @@ class Waiting:
 
     unread: int
     severe: int  # of these, with a severe finding that ranks
-    left_unread: int  # that left the list unread, by ``Ranking.days``; ``MAX_LEFT_UNREAD`` at most
+    left_unread: int  # dropped after ``Ranking.days``, unread; counted up to ``MAX_LEFT_UNREAD``
 
 
 @dataclass(frozen=True, order=True)
 class _Cursor:
-    """A position in the order, not a study: that may be elsewhere by the time of the next page."""
+    """A position in the order, not a study, which may have moved by the time of the next page."""
 
     tier: int
     urgency: int  # within the last tier; 0 in the others
@@ -76,10 +76,10 @@ class _Cursor:
         """A cursor as ``str`` writes it.
 
         Raises:
-            NotFound: it is none.
+            NotFound: it is not a cursor.
         """
         if not (parts := _CURSOR.fullmatch(text)) or int(parts[4]) > _MAX_ID:
-            raise NotFound(f"no page ended with {text!r}; use `next_after` as it is")
+            raise NotFound(f"no page ended with {text!r}; use `next_after` unchanged")
         return cls(*map(int, parts.groups()))
 
     @property
@@ -106,7 +106,7 @@ def worklist(
 ) -> StudyPage:
     """The studies that wait to be read, the most urgent first.
 
-    ``limit``: rows at most; None: all. ``after``: the ``next_after`` of the page before.
+    ``limit``: the maximum number of rows; None: all. ``after``: the previous page's ``next_after``.
 
     Raises:
         NotFound: no page ended with ``after``.
@@ -116,7 +116,7 @@ def worklist(
     filters = [Study.read_at.is_(None), *_filters(session, only or StudyFilter(), unread=True)]
     if ranking.days:
         filters.append(Study.last_received_at >= now - timedelta(days=ranking.days))
-    size = None if limit is None else limit + 1  # one more tells whether another page follows
+    size = None if limit is None else limit + 1  # one more shows whether another page follows
     positioned: list[_Positioned] = []
     for tier, in_tier in enumerate(_indexed_tiers(ranking, now)):
         if (size is None or len(positioned) < size) and (start is None or start.tier <= tier):
@@ -177,7 +177,7 @@ def waiting(session: Session, ranking: Ranking, now: datetime | None = None) -> 
 
 
 def _indexed_tiers(ranking: Ranking, now: datetime) -> tuple[ColumnElement[bool], ...]:
-    """The tiers that are read from indexes, in their order; each study is in one at most."""
+    """The tiers that are read from indexes, in their order; a study is in at most one of them."""
     stat, severe = Study.stat.is_(True), _severe(ranking)
     waited = Study.last_received_at <= now - 2 * LONG_WAIT
     return stat, Study.stat.is_(False) & severe, Study.stat.is_(False) & ~severe & waited
@@ -223,8 +223,8 @@ def _rank_rest(
     positioned = [
         (_Cursor.of(study, _RANKED_TIER, assessments[study.id].urgency), study) for study in rest
     ]
-    after = [one for one in positioned if start is None or _position(one) > start]
-    return sorted(after, key=_position)
+    following = [entry for entry in positioned if start is None or _position(entry) > start]
+    return sorted(following, key=_position)
 
 
 def _received() -> Tuple:

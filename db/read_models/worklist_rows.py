@@ -1,4 +1,4 @@
-"""Studies as lists show them: what is known of each, how urgent it is, and why."""
+"""Studies as lists show them: what is known about each, how urgent it is, and why."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ class Ranking:
 
     uncertain_below: float = 0.5  # the best probability of a finding, 0–1
     rank_by_synthetic: bool = False
-    days: float = 0  # after its last image a study leaves the worklist unread; 0: it never does
+    days: float = 0  # how long an unread study stays listed after its last image; 0: for ever
 
     def ranks(self, trained_on: TrainedOn | None) -> bool:
         """Whether findings by such weights order the worklist.
@@ -133,7 +133,7 @@ def assess(
     now: datetime,
     severe: Mapping[int, tuple[FindingKey, ...]] = NO_SEVERE,
 ) -> dict[int, Assessment]:
-    """How urgent each study is, by its id; ``severe``: their severe findings, if they have any."""
+    """How urgent each study is, by its id; ``severe``: the studies' severe findings, by study."""
     ids = [study.id for study in studies]
     counts = _counts(session, ids, ranking.uncertain_below)
     with_caveats = caveats_of(session, ids)
@@ -141,19 +141,19 @@ def assess(
     for study in studies:
         counted = counts.get(study.id, _Counts())
         reanalysis_pending = counted.bundle is not None and study.ended_at is None
-        standing = TriageFactors(
+        factors = TriageFactors(
             severe=severe.get(study.id, ()),
             moderate=counted.moderate,
             uncertain=counted.uncertain,
             not_assessed=counted.not_assessed,
             numbering_uncertain=study.id in with_caveats,
-            no_findings_reason=None if reanalysis_pending else _unread_because(study),
+            no_findings_reason=None if reanalysis_pending else _no_findings_reason(study),
             reanalysis_pending=reanalysis_pending,
             weights_may_rank=counted.bundle is None or ranking.ranks(counted.bundle.trained_on),
             stat=study.stat,
             waiting=now - study.last_received_at,
         )
-        assessments[study.id] = Assessment(*urgency(standing), counted.bundle)
+        assessments[study.id] = Assessment(*urgency(factors), counted.bundle)
     return assessments
 
 
@@ -190,7 +190,7 @@ def _images(session: Session, study_ids: Sequence[int]) -> dict[int, int]:
 def _counts(
     session: Session, study_ids: Sequence[int], uncertain_below: float
 ) -> dict[int, _Counts]:
-    """By study; a study without findings in force has none."""
+    """The counts by study; studies without findings in force are left out."""
     uncertain = (FindingRow.shows < MIN_VIEW_PROBABILITY) | (
         (FindingRow.normal_mild < uncertain_below)
         & (FindingRow.moderate < uncertain_below)
@@ -219,7 +219,7 @@ def _count_where(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return func.sum(case((condition, 1), else_=0)).cast(Integer)
 
 
-def _unread_because(study: Study) -> str | None:
+def _no_findings_reason(study: Study) -> str | None:
     if study.state is StudyState.ANALYSED:
         return None
     words = study.state.replace("_", " ")

@@ -1,4 +1,4 @@
-"""DICOM input: headers become values, pixels are decoded within limits, folders and zips walked."""
+"""DICOM input: reads headers, decodes pixels within limits, and finds files in folders and zips."""
 
 import logging
 

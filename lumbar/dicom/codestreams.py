@@ -13,7 +13,7 @@ def declared_size(head: bytes) -> tuple[int, int] | None:
     """(rows, columns) of a JPEG, JPEG-LS or JPEG 2000 codestream.
 
     None if it is none of these, or a later part of one. A JPEG 2000 codestream inside a JP2 file is
-    recognised too. A codestream that starts without stating a size gives (0, 0).
+    recognised too. (0, 0) if the beginning of the codestream does not state a size.
     """
     if head.startswith(JPEG_START):
         return _jpeg_size(head)

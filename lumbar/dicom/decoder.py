@@ -26,7 +26,7 @@ from lumbar.dicom.headers import raising_not_dicom
 from lumbar.dicom.sandbox import ChildProcess, ChildProcessDied, Response, serve
 from lumbar.errors import NotDicom
 
-# One decoder per transfer syntax: a second would only be given the bytes the first has refused.
+# One decoder per transfer syntax: a second would only receive bytes that the first has rejected.
 DECODERS = {
     RLELossless: "pydicom",
     JPEG2000Lossless: "gdcm",

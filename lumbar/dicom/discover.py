@@ -30,7 +30,7 @@ class MRInstance:
 
 @dataclass(frozen=True)
 class RejectedFile:
-    """A file that was passed over. ``path`` may name a patient; ``reason`` never does."""
+    """A file that was not used. ``path`` may contain a patient's name; ``reason`` never does."""
 
     path: Path
     reason: str
@@ -43,11 +43,11 @@ def find_instances(
 
     ``scratch``: an empty folder to unpack a zip into; the caller removes it once the pixels have
     been read. The files of a zip are numbered, never named after its members. ``check`` is called
-    with each file first, and raises NotDicom on one that must not even be opened in this process.
+    with each file first, and raises NotDicom for one that must not even be opened in this process.
     Links that lead out of the folder are not followed.
 
     Raises:
-        NotAnalysable: there is nothing to read.
+        NotAnalysable: there is no MR instance that can be read.
     """
     instances: list[MRInstance] = []
     rejected: list[RejectedFile] = []
@@ -72,8 +72,8 @@ def files_in(path: Path, scratch: Path) -> list[Path]:
     """Every file of the input, whatever it contains; arguments as for ``find_instances``.
 
     Raises:
-        NotAnalysable: the input is no file or folder, is too large, or cannot be opened or
-            unpacked.
+        NotAnalysable: the input is neither a file nor a folder, is too large, or cannot be opened
+            or unpacked.
     """
     if path.is_dir():
         return _files_below(path)

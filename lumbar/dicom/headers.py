@@ -24,7 +24,7 @@ from lumbar.spine.slices import SliceHeader
 
 MAX_SIDE = 4096  # rows or columns
 MAX_FRAMES = 10_000
-# Wider than any scanner's, but narrow enough to keep the arithmetic within range.
+# Wider than any scanner's values, but narrow enough that the arithmetic cannot overflow.
 SPACING_MM, MAX_COORDINATE_MM = (0.02, 50.0), 10_000.0
 TOLERANCE = 1e-3  # of the direction cosines' lengths and of their dot product
 
@@ -37,7 +37,7 @@ def read_header(path: Path) -> Dataset:
     """All elements before the pixels, which are not read.
 
     Raises:
-        NotDicom: the file is no DICOM, is damaged or deflated, or cannot be opened.
+        NotDicom: the file is not DICOM, is damaged or deflated, or cannot be opened.
     """
     with raising_not_dicom("the file cannot be read as DICOM; it may be damaged"):
         if read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
@@ -47,7 +47,7 @@ def read_header(path: Path) -> Dataset:
 
 
 def read_up_to_pixels(stream: BinaryIO) -> Dataset:
-    """As ``read_header``, with pydicom's own exceptions.
+    """As ``read_header``, but raises pydicom's own exceptions.
 
     Leaves the stream at the pixel element, or at its end if there is none.
     """
@@ -55,14 +55,14 @@ def read_up_to_pixels(stream: BinaryIO) -> Dataset:
 
 
 def slice_headers(ds: Dataset) -> list[SliceHeader]:
-    """One for a single-frame MR instance, one per frame for Enhanced MR.
+    """One slice header for a single-frame MR instance, one per frame for Enhanced MR.
 
     Direction cosines are made exactly orthonormal.
 
     Raises:
-        NotDicom: the instance is no MR image, or its geometry is missing or implausible: direction
-            cosines not orthonormal within ``TOLERANCE``, spacing or position outside what scanners
-            produce, or a value that is not finite.
+        NotDicom: the instance is not an MR image, or its geometry is missing or implausible:
+            direction cosines not orthonormal within ``TOLERANCE``, spacing or position outside what
+            scanners produce, or a value that is not finite.
     """
     with raising_not_dicom("the header cannot be read; it may be damaged"):
         sop_class = text(ds, "SOPClassUID") or text(
@@ -78,7 +78,7 @@ def slice_headers(ds: Dataset) -> list[SliceHeader]:
             return [_slice_header([ds], sop_class, frame=None)]
         groups = ds.get("PerFrameFunctionalGroupsSequence")
         if not groups or len(groups) != frames:
-            raise NotDicom("PerFrameFunctionalGroupsSequence does not fit NumberOfFrames")
+            raise NotDicom("PerFrameFunctionalGroupsSequence does not match NumberOfFrames")
         return [
             _slice_header(frame_datasets(ds, n), sop_class, frame=n) for n in range(1, frames + 1)
         ]
@@ -99,15 +99,15 @@ def frame_count(ds: Dataset) -> int:
 def frame_datasets(ds: Dataset, frame: int | None) -> list[Dataset]:
     """The data sets that hold a frame's attributes, in order of precedence.
 
-    These are the items of its own functional groups, those of the shared ones, and the root.
+    These are the items of its per-frame functional groups, those of the shared ones, and the root.
     ``frame`` is 1-based; None in a single-frame instance, which has only its root.
     """
     if frame is None:
         return [ds]
-    own = ds.PerFrameFunctionalGroupsSequence[frame - 1]
+    per_frame = ds.PerFrameFunctionalGroupsSequence[frame - 1]
     shared = ds.get("SharedFunctionalGroupsSequence") or [Dataset()]
     macros = (
-        element.value for group in (own, shared[0]) for element in group if element.VR == "SQ"
+        element.value for group in (per_frame, shared[0]) for element in group if element.VR == "SQ"
     )
     return [*(macro[0] for macro in macros if macro), ds]
 
@@ -138,7 +138,7 @@ def text(dataset: Dataset, keyword: str) -> str:
 
 @contextmanager
 def raising_not_dicom(reason: str) -> Iterator[None]:
-    """Converts whatever pydicom and the decoders raise on damaged bytes into NotDicom.
+    """Converts any exception of pydicom and the decoders about damaged bytes into NotDicom.
 
     Warnings are dropped, as they quote the values they complain about.
 
@@ -172,7 +172,9 @@ def _slice_header(datasets: list[Dataset], sop_class: str, frame: int | None) ->
     if min(between_rows, between_columns) < low or max(between_rows, between_columns) > high:
         raise NotDicom(f"PixelSpacing is not within {low} to {high} mm")
     if max(map(abs, (x, y, z))) > MAX_COORDINATE_MM:
-        raise NotDicom(f"ImagePositionPatient is farther than {MAX_COORDINATE_MM / 1000:.0f} m")
+        raise NotDicom(
+            f"ImagePositionPatient is over {MAX_COORDINATE_MM / 1000:.0f} m from the origin"
+        )
     return SliceHeader(
         study_instance_uid=_required(root, "StudyInstanceUID"),
         series_instance_uid=_required(root, "SeriesInstanceUID"),
@@ -247,7 +249,7 @@ def _words(datasets: Sequence[Dataset], *keywords: str) -> tuple[str, ...]:
 
 
 def _scanning_sequence(datasets: Sequence[Dataset]) -> tuple[str, ...]:
-    """ScanningSequence, or its equivalent of the Enhanced MR attributes (PS3.3 C.8.13.4)."""
+    """ScanningSequence, or its equivalent from the Enhanced MR attributes (PS3.3 C.8.13.4)."""
     if words := _words(datasets, "ScanningSequence"):
         return words
     echo = {"SPIN": ("SE",), "GRADIENT": ("GR",), "BOTH": ("SE", "GR")}

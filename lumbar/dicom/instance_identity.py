@@ -1,7 +1,7 @@
-"""What an instance is and whose it is, read from its header in a child process.
+"""The identity of an instance and its patient, read from its header in a child process.
 
-``python -m lumbar.dicom.instance_identity`` is the child process. A header that it could read
-within its limits can also be read by a worker within them.
+``python -m lumbar.dicom.instance_identity`` is the child process. A worker can read, within the
+same limits, every header that the child process could read.
 """
 
 from dataclasses import asdict, dataclass
@@ -28,10 +28,10 @@ child = ChildProcess("lumbar.dicom.instance_identity")
 class Identity:
     """Values of one header.
 
-    Texts are cut to the stated number of characters; empty where the header has none.
+    Texts are cut to the number of characters stated below; empty where the header has none.
     """
 
-    sop_class_uid: str  # 128, as are all UIDs; as written in the header, not validated
+    sop_class_uid: str  # 128, like all UIDs; as in the header, not validated
     sop_instance_uid: str
     series_instance_uid: str
     study_instance_uid: str
@@ -46,11 +46,11 @@ class Identity:
     study_time: str  # 16
     study_description: str  # 64
     scanner: str  # 64; manufacturer, model, station
-    stat: bool  # ordered as STAT or HIGH priority
+    stat: bool  # requested with STAT or HIGH priority
     series_number: int | None
     series_description: str  # 64
     slices: int  # the number of frames; 1 in a single-frame instance
-    role: Role | None  # of a whole series of such slices
+    role: Role | None  # that a series of such slices has
 
 
 def identify(path: Path) -> Identity:
@@ -94,7 +94,7 @@ def identity_of(header: Dataset) -> Identity:
             study_description=_text(header, "StudyDescription", 64),
             scanner=_scanner(header),
             stat=_text(header, "RequestedProcedurePriority", 16).upper() in ("STAT", "HIGH"),
-            series_number=_whole(header, "SeriesNumber"),
+            series_number=_integer(header, "SeriesNumber"),
             series_description=_text(header, "SeriesDescription", 64),
             slices=slices,
             role=role,
@@ -110,7 +110,7 @@ def _scanner(header: Dataset) -> str:
 
 
 def _slices(header: Dataset) -> tuple[int, Role | None]:
-    """The number of slices and their role. Invalid geometry is reported by the analysis."""
+    """The number of slices and their role. The analysis reports invalid geometry."""
     try:
         slices = slice_headers(header)
     except NotDicom:
@@ -126,7 +126,7 @@ def _text(header: Dataset, keyword: str, max_length: int) -> str:
     return str(value).replace("\0", "").encode("utf-8", "replace").decode().strip(" ")[:max_length]
 
 
-def _whole(header: Dataset, keyword: str) -> int | None:
+def _integer(header: Dataset, keyword: str) -> int | None:
     """An integer that fits a 32-bit column; IS permits longer ones (PS3.5 6.2)."""
     value = header.get(keyword)
     try:

@@ -89,7 +89,7 @@ def _check_kind(header: Dataset, syntax: UID, frame: int | None) -> None:
         raise NotDicom(f"the image is empty or larger than {MAX_PIXELS} pixels")
     frames = frame_count(header)
     if frame is None and frames != 1:
-        raise NotDicom(f"the image has {frames} frames; say which")
+        raise NotDicom(f"the image has {frames} frames; state which one")
     if frame is not None and not 1 <= frame <= frames:
         raise NotDicom(f"there is no frame {frame}; the image has {frames}")
 
@@ -98,7 +98,7 @@ def _check_bytes(stream: BinaryIO, header: Dataset, syntax: UID) -> None:
     """Checks the size that the header declares against the bytes present, before any decoding.
 
     Raises:
-        NotDicom: there are fewer, or implausibly many, or a fragment declares another size.
+        NotDicom: the bytes are too few or implausibly many, or a fragment declares another size.
     """
     expected = header.Rows * header.Columns * header.BitsAllocated // 8 * frame_count(header)
     length, start, end = _pixel_element(stream, syntax)
@@ -113,7 +113,7 @@ def _check_bytes(stream: BinaryIO, header: Dataset, syntax: UID) -> None:
     if not fragments:
         raise NotDicom("the pixels are cut short: there are no fragments")
     if sum(size for _, size in fragments) > 2 * expected + FRAGMENT_HEAD:
-        raise NotDicom("the compressed pixels are larger than the image they stand for")
+        raise NotDicom("the compressed pixels are larger than the image they encode")
     for offset, size in fragments:
         stream.seek(offset)
         declared = declared_size(stream.read(min(size, FRAGMENT_HEAD)))
@@ -125,7 +125,7 @@ def _pixel_element(stream: BinaryIO, syntax: UID) -> tuple[int, int, int]:
     """The pixel element's declared length, the offset of its value, and the end of the file.
 
     Raises:
-        NotDicom: the file ends before it, or has its pixels in another element than PixelData.
+        NotDicom: the file ends before it, or its pixels are in an element other than PixelData.
     """
     read_up_to_pixels(stream)
     byte_order = "<" if syntax.is_little_endian else ">"

@@ -1,9 +1,9 @@
-"""Untrusted bytes are parsed and decoded in child processes with time and memory limits.
+"""Child processes with time and memory limits, in which untrusted bytes are parsed and decoded.
 
-They may crash a parser, hang it or exhaust its memory. A child process serves one request after
-another and is restarted after it has died. A request is a line of JSON; a response is a line of
-JSON whose ``bytes`` states how many bytes of content follow. Whatever else a child prints is
-discarded, as it may contain patients' values.
+Such bytes may crash a parser, hang it or exhaust its memory. A child process serves one request
+after another and is restarted if it dies. A request is a line of JSON; a response is a line of JSON
+whose ``bytes`` states how many bytes of content follow. Whatever else a child prints is discarded,
+as it may contain patients' values.
 """
 
 import atexit
@@ -43,7 +43,7 @@ class ChildProcess:
 
     @property
     def pid(self) -> int | None:
-        """Of the running child; None if this process has not started one."""
+        """The running child's process ID; None if this process has not started one."""
         return self._process.pid if self._process and self._parent == os.getpid() else None
 
     def request(self, content: dict[str, Any]) -> Response:
@@ -91,7 +91,7 @@ class ChildProcess:
 def serve(respond: Callable[[dict[str, Any]], Response], *, seconds: int, memory: int) -> None:
     """The child's loop.
 
-    ``seconds``: limit for one request. ``memory``: bytes beyond what the process uses at its start.
+    ``seconds``: limit per request. ``memory``: bytes beyond what the process uses when it starts.
     """
     limit = _private_bytes() + memory
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

@@ -16,7 +16,7 @@ MAX_PIXEL_BYTES = 128 * 2**20  # of decoded pixels in memory; 128 slices of 512 
 class SliceReader:
     """All slices of the given instances.
 
-    Only the slices that are read are decoded; the most recently read ones stay in memory, up to
+    A slice is decoded only when it is read; those read most recently stay in memory, up to
     ``max_bytes`` of pixels.
     """
 

@@ -28,7 +28,7 @@ ARCHITECTURES = {"condition": "vgg16", "severity": "resnet50"}
 
 @cache
 def cached_bundle(folder: Path | None) -> Classifiers:
-    """``load_bundle``, once per process; None for the shipped bundle."""
+    """``load_bundle``, once per process; None: the shipped bundle."""
     return load_bundle(folder or SHIPPED)
 
 
@@ -37,7 +37,7 @@ def load_bundle(folder: Path) -> Classifiers:
 
     Raises:
         WrongSetting: the bundle is missing, damaged, or made for other classes or another
-            preprocessing.
+            version of the preprocessing.
     """
     description = read_description(folder)
     networks = {kind: load_network(folder, description, kind) for kind in CLASSES}
@@ -45,7 +45,7 @@ def load_bundle(folder: Path) -> Classifiers:
 
 
 def load_network(folder: Path, description: Mapping[str, Any], kind: str) -> keras.Model:
-    """One of a bundle's networks, in single precision. ``kind``: of ``CLASSES``.
+    """One of a bundle's networks, in single precision. ``kind``: a key of ``CLASSES``.
 
     Raises:
         WrongSetting: its weights do not fit the network.
@@ -101,7 +101,7 @@ def write_bundle(
 
 
 def write_description(folder: Path, description: Mapping[str, Any]) -> None:
-    """Writes ``bundle.json``, with null for NaN, which JSON does not have."""
+    """Writes ``bundle.json``, with null in place of NaN, which JSON lacks."""
     content = json.dumps(_without_nan(description), indent=2)
     (folder / DESCRIPTION).write_text(content + "\n", encoding="utf-8")
 
@@ -146,7 +146,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     if (version := description["preprocessing_version"]) != PREPROCESSING_VERSION:
         raise WrongSetting(
             f"bundle: made for preprocessing version {version}, "
-            f"this is {PREPROCESSING_VERSION}; train it again"
+            f"this is version {PREPROCESSING_VERSION}; train it again"
         )
     return description
 
@@ -156,15 +156,13 @@ def _check_network(folder: Path, entry: Mapping[str, Any], kind: str) -> None:
     if tuple(entry["classes"]) != CLASSES[kind]:
         raise WrongSetting(f"bundle: its {kind} classes or their order differ; train it again")
     if entry["architecture"] not in BACKBONES or not 32 <= entry["side"] <= SIDE:
-        raise WrongSetting(
-            f"bundle: its {kind} network is none that this version knows; train it again"
-        )
+        raise WrongSetting(f"bundle: this version does not know its {kind} network; train it again")
     if _file_sha256(file) != entry["sha256"]:
         raise WrongSetting(f"bundle: {file.name} does not match its sha256; fetch the bundle again")
 
 
 def _half_precision(weights: NDArray[Any]) -> NDArray[Any]:
-    """Vectors keep full precision: they are short, and batch normalisation has large variances."""
+    """Not for vectors: they are short, and the variances of batch normalisation are large."""
     return weights.astype(np.float16) if weights.ndim > 1 else weights
 
 

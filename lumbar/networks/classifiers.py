@@ -13,13 +13,13 @@ from lumbar.spine.anatomy import Condition, Severity
 from lumbar.spine.crops import SIDE
 from lumbar.spine.provenance import BundleIdentity
 
-NO_CONDITION = "none"  # the class of a crop that shows no condition's view
+NO_CONDITION = "none"  # the class of a crop that shows none of the conditions' views
 CLASSES: Mapping[str, tuple[str, ...]] = {
     "condition": (*Condition, NO_CONDITION),
     "severity": tuple(Severity),
 }
 
-# Crops per call, always as many, by padding, so that the graph is compiled only once.
+# Crops per call; shorter batches are padded, so that the graph is compiled only once.
 BATCH = 4
 HIDDEN_UNITS = 256
 DROPOUT = 0.5
@@ -31,8 +31,8 @@ IMAGENET = "imagenet"  # the pretrained weights that Keras downloads
 class Backbone:
     """A network of ``keras.applications`` with the range of its input.
 
-    The input is ``scale`` · (0–1) + ``offsets``. ``spread`` is the standard deviation that its
-    first convolution then receives, as grey values vary by about a quarter of their range.
+    The input is ``scale`` · (0–1) + ``offsets``. ``spread`` is the standard deviation of the first
+    convolution's input, as the standard deviation of grey values is about a quarter of their range.
     ``branch_end`` is the suffix of the names of the layers that end a residual branch.
     """
 
@@ -44,7 +44,7 @@ class Backbone:
 
 
 def _caffe(build: Callable[..., keras.Model], branch_end: str | None = None) -> Backbone:
-    """With the input range 0–255, less ImageNet's mean of blue, green and red."""
+    """With the input range 0–255, less ImageNet's mean in blue, green and red."""
     return Backbone(build, (255.0,) * 3, (-103.939, -116.779, -123.68), 64.0, branch_end)
 
 
@@ -68,10 +68,10 @@ def build_classifier(
     """A backbone with a new dense head.
 
     It maps crops (n, 224, 224), 0–1, to (n, classes) probabilities of ``CLASSES[kind]``.
-    ``architecture``: of ``BACKBONES``. ``side``: the size in pixels to which the network resizes
-    the crops; the weights do not depend on it. ``weights``: ``IMAGENET``, or a file of such weights
-    without top; None initialises at random, such that deep networks can be trained on few crops
-    (``_initialise``).
+    ``architecture``: a key of ``BACKBONES``. ``side``: the size in pixels to which the network
+    resizes the crops; the weights do not depend on it. ``weights``: ``IMAGENET``, or a file of such
+    weights without top; None: random weights with which deep networks can be trained on few crops
+    (see ``_initialise``).
     """
     chosen = BACKBONES[architecture]
     backbone = chosen.build(weights=weights, include_top=False, input_shape=(side, side, 3))
@@ -81,7 +81,7 @@ def build_classifier(
     crop = keras.Input((SIDE, SIDE), name="crop")
     x = keras.layers.Reshape((SIDE, SIDE, 1))(crop)
     if side != SIDE:
-        x = keras.layers.Resizing(side, side, name="seen")(x)
+        x = keras.layers.Resizing(side, side, name="resized")(x)
     x = keras.layers.Concatenate(name="colour")([x] * 3)
     x = keras.layers.Rescaling(list(chosen.scale), list(chosen.offsets))(x)
     x = keras.layers.GlobalAveragePooling2D()(backbone(x))
@@ -94,9 +94,9 @@ def build_classifier(
 
 
 class Classifiers:
-    """Both classifiers and the locator, held in memory.
+    """Both classifiers and the locator, kept in memory.
 
-    The result for a crop does not depend on the crops it is passed with.
+    The result for a crop does not depend on the other crops of the call.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ def predict(
 
 
 def _initialise(backbone: keras.Model, chosen: Backbone) -> None:
-    """Random kernels that preserve a signal's variance (He et al., ICCV 2015), 1 after the first.
+    """Random kernels (He et al., ICCV 2015) that keep the variance at 1 after the first layer.
 
     Residual branches start at zero (Goyal et al., arXiv 1706.02677); otherwise ResNet-50 makes no
     progress for a long time.
@@ -149,9 +149,9 @@ def _initialise(backbone: keras.Model, chosen: Backbone) -> None:
     spread = chosen.spread
     for layer in backbone.layers:
         if type(layer) is keras.layers.Conv2D:
-            # A new one each time: a single one repeats its values for the same shape.
-            normal = keras.initializers.HeNormal()
-            layer.kernel.assign(normal(layer.kernel.shape, layer.kernel.dtype) / spread)
+            # One per layer: the same initializer repeats its values for the same shape.
+            initializer = keras.initializers.HeNormal()
+            layer.kernel.assign(initializer(layer.kernel.shape, layer.kernel.dtype) / spread)
             spread = 1.0
         if chosen.branch_end and layer.name.endswith(chosen.branch_end):
             layer.gamma.assign(keras.ops.zeros_like(layer.gamma))

@@ -1,4 +1,4 @@
-"""Which weights a bundle and the level locator hold, from their descriptions; without Keras."""
+"""Identifies the weights of bundle and level locator by their descriptions, without Keras."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from lumbar.errors import WrongSetting
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 
 BUNDLE_FILE = "bundle.json"
-# Beside the package, in a checkout and where installed.
+# Beside the package, both in a checkout and where installed.
 SHIPPED = Path(__file__).parents[2] / "bundles" / "phantom"
 CLASSIFIERS = ("condition", "severity")
 
@@ -21,7 +21,7 @@ LOCATORS = ("sagittal", "axial", "border")
 
 
 def stated_identity(folder: Path | None) -> BundleIdentity:
-    """What a bundle's ``bundle.json`` states; None is the shipped bundle. No weights are read.
+    """What ``bundle.json`` states (None: the shipped bundle's); the weights are not read.
 
     Raises:
         WrongSetting: the description cannot be read or lacks an entry.
@@ -59,44 +59,44 @@ def identity_of(description: Mapping[str, Any]) -> BundleIdentity:
 
 
 def read_locator_description(folder: Path) -> dict[str, dict[str, Any]]:
-    """By network of the level locator: file and sha256 of its weights, points, training and recipe.
+    """For each network of the level locator: weights file, sha256, points, training data, recipe.
 
     Raises:
         WrongSetting: ``locator.json`` is missing or damaged.
     """
     try:
-        stated = json.loads((folder / LOCATOR_FILE).read_text(encoding="utf-8"))
+        description = json.loads((folder / LOCATOR_FILE).read_text(encoding="utf-8"))
         return {
-            kind: {**stated[kind], "sha256": str(stated[kind]["sha256"])}
+            kind: {**description[kind], "sha256": str(description[kind]["sha256"])}
             for kind in LOCATORS
-            if kind in stated
+            if kind in description
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WrongSetting(DAMAGED) from error
 
 
-def locator_sha256(stated: Mapping[str, Mapping[str, Any]]) -> str:
+def locator_sha256(description: Mapping[str, Mapping[str, Any]]) -> str:
     """The digest of the digests of the level locator's networks, in the order of ``LOCATORS``.
 
     Raises:
         WrongSetting: a network is missing.
     """
     try:
-        return _sha256("".join(stated[kind]["sha256"] for kind in LOCATORS))
+        return _sha256("".join(description[kind]["sha256"] for kind in LOCATORS))
     except KeyError as error:
         raise WrongSetting(DAMAGED) from error
 
 
 def _weakest(classifiers: TrainedOn, locator: Mapping[str, Mapping[str, Any]]) -> TrainedOn:
-    """The weakest of what the bundle's and the locator's networks were trained on.
+    """The weakest kind of data that the bundle's or the locator's networks were trained on.
 
-    A severity graded at a point that a network trained on phantoms found is not a clinical result.
+    A severity is not a clinical result if its point comes from a network trained on phantoms.
 
     Raises:
         WrongSetting: the locator's description does not state what it was trained on.
     """
     try:
-        locators = [TrainedOn(stated["trained_on"]) for stated in locator.values()]
+        locators = [TrainedOn(entry["trained_on"]) for entry in locator.values()]
     except (KeyError, ValueError) as error:
         raise WrongSetting(DAMAGED) from error
     return min(classifiers, *locators, key=list(TrainedOn).index)

@@ -1,8 +1,8 @@
 """The locator's networks.
 
-There are two small U-Nets (Ronneberger et al., MICCAI 2015) with one heat map per point, for
-sagittal and for axial slices, and a small classifier of the lumbosacral border. Each point's map is
-a softmax over the cells and one additional class, "not visible".
+There are two small U-Nets (Ronneberger et al., MICCAI 2015) with one heat map per point, one for
+sagittal and one for axial slices, and a small classifier of the lumbosacral border. Each point's
+map is a softmax over the cells and one additional class, "not visible".
 """
 
 import keras
@@ -44,9 +44,9 @@ def build_keypoint_network(framing: Framing) -> keras.Model:
 
 
 def build_border_network() -> keras.Model:
-    """Pictures (n, side, side), 0–1, of the lumbosacral border to (n, 1).
+    """Pictures (n, side, side), 0–1, of the lumbosacral border to (n, 1) logits.
 
-    The output is the logit of a transitional vertebra.
+    The logit is that of a transitional vertebra.
     """
     picture = keras.Input((BORDER.side, BORDER.side), name="picture")
     x = layers.Reshape((BORDER.side, BORDER.side, 1))(picture)

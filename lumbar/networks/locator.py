@@ -23,12 +23,12 @@ from lumbar.networks.weights import read_weights, write_weights
 from lumbar.spine.keypoint_input import AXIAL, BORDER, SAGITTAL, Heat
 
 FRAMINGS = {"sagittal": SAGITTAL, "axial": AXIAL, "border": BORDER}
-# Pictures per call, always as many, by padding, so that each graph is compiled only once.
+# Pictures per call; shorter batches are padded, so that each graph is compiled only once.
 BATCH = {"sagittal": 5, "axial": 10, "border": 5}
 
 
 class Locator:
-    """The networks of the level locator, held in memory."""
+    """The networks of the level locator, kept in memory."""
 
     def __init__(self, sha256: str, networks: Mapping[str, keras.Model]) -> None:
         self.sha256 = sha256
@@ -37,12 +37,12 @@ class Locator:
     def sagittal(self, pictures: NDArray[np.float32]) -> Heat:
         """(n, 192, 192) to (n, 96, 96, 13) probabilities of each of ``SAGITTAL.points`` by cell.
 
-        What a map lacks to a sum of 1 is the probability that the point is not visible.
+        A map's sum is the probability that its point is visible.
         """
         return self._heat("sagittal", pictures)
 
     def axial(self, pictures: NDArray[np.float32]) -> Heat:
-        """(n, 128, 128) to (n, 64, 64, 3), likewise, of ``AXIAL.points``."""
+        """(n, 128, 128) to (n, 64, 64, 3), as ``sagittal``, for ``AXIAL.points``."""
         return self._heat("axial", pictures)
 
     def border(self, pictures: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -18,7 +18,10 @@ def write_weights(file: Path, weights: Sequence[NDArray[Any]]) -> None:
 def read_weights(content: bytes) -> list[NDArray[np.float32]]:
     """The arrays in single precision.
 
-    NumPy's ValueError, KeyError or BadZipFile passes through if it is no such file.
+    Raises:
+        ValueError: the content is not a NumPy file, or is damaged.
+        KeyError: as above.
+        BadZipFile: as above.
     """
     with np.load(BytesIO(content)) as arrays:
         return [arrays[name].astype(np.float32) for name in sorted(arrays.files)]

@@ -27,11 +27,11 @@ def send(destination: Destination, content: bytes, *, timeout_s: float = 30) -> 
     """Delivers one Part-10 file, by C-STORE or STOW-RS; see ``lumbar.peers.outcomes``.
 
     Raises:
-        Unreachable: No connection, no association, or no response in time.
-        Busy: The peer has no resources at the moment.
-        ProcessingFailed: The peer could not store it.
-        NotAuthorised: The peer does not permit it.
-        Refused: The peer does not accept this instance.
+        Unreachable: no connection, no association, or no response in time.
+        Busy: the peer has no resources at the moment.
+        ProcessingFailed: the peer could not store it.
+        NotAuthorised: the peer does not permit it.
+        Refused: the peer does not accept this instance.
     """
     if isinstance(destination, DimseDestination):
         from lumbar.peers import dimse
@@ -46,10 +46,10 @@ def test(destination: Destination, *, timeout_s: float = 10) -> None:  # noqa: P
     """Tests whether the destination responds: by C-ECHO, or by a query for one study.
 
     Raises:
-        Unreachable: No connection, no association, or no response in time.
-        Busy: The server cannot respond at the moment.
-        NotAuthorised: The server does not permit it.
-        Refused: The peer does not offer verification, or the URL is not a DICOMweb root.
+        Unreachable: no connection, no association, or no response in time.
+        Busy: the server cannot respond at the moment.
+        NotAuthorised: the server does not permit it.
+        Refused: the peer does not offer verification, or the URL is not a DICOMweb root.
     """
     if isinstance(destination, DimseDestination):
         from lumbar.peers import dimse

@@ -74,10 +74,10 @@ class DemoPacs:
     def wait_for(
         self, predicate: Callable[[ReceivedInstance], bool], timeout_s: float
     ) -> ReceivedInstance:
-        """The first instance that satisfies the predicate; waits until it has arrived.
+        """The first instance that satisfies the predicate; waits until it arrives.
 
         Raises:
-            Transient: None has arrived in time.
+            Transient: none arrived in time.
         """
 
         def first() -> ReceivedInstance | None:
@@ -90,7 +90,7 @@ class DemoPacs:
         return instance
 
     def _store(self, event: "Event") -> int:
-        """EVT_C_STORE. The file is named by a hash: a UID from a peer may not be a file name."""
+        """EVT_C_STORE. The file is named by a hash: a peer's UID is not safe as a file name."""
         request = cast("C_STORE", event.request)
         uid = str(request.AffectedSOPInstanceUID)
         path = self.folder / f"{hashlib.sha256(uid.encode()).hexdigest()[:32]}.dcm"

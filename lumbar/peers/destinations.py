@@ -55,7 +55,7 @@ def parse_destination(name: str, url: str) -> Destination:
     percent-encoded.
 
     Raises:
-        WrongSetting: The URL cannot be used. The message names the destination and never shows the
+        WrongSetting: the URL cannot be used. The message names the destination and never shows the
             URL, which may contain a password.
     """
     try:
@@ -76,7 +76,7 @@ def _parse(name: str, parts: SplitResult) -> Destination | None:
     """The destination; None for another scheme.
 
     Raises:
-        ValueError: The URL has no host, or a part that does not belong there.
+        ValueError: the URL has no host, or has a part that does not belong in it.
     """
     if not parts.hostname or parts.fragment:
         raise ValueError
@@ -105,7 +105,7 @@ def _ae_title(title: str) -> str:
     """The title without padding.
 
     Raises:
-        ValueError: It is not 1 to 16 printable ASCII characters other than a backslash, not all of
+        ValueError: it is not 1 to 16 printable ASCII characters other than a backslash, not all of
             them spaces (PS3.5 section 6.2).
     """
     title = title.strip(" ")

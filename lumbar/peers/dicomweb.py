@@ -1,4 +1,4 @@
-"""Sending by DICOMweb: STOW-RS (PS3.18 section 10.5), and a query to test the service."""
+"""Sends by DICOMweb (STOW-RS, PS3.18 section 10.5), and tests a service by a query."""
 
 from io import BytesIO
 from typing import Any, NoReturn
@@ -38,10 +38,10 @@ def probe(destination: DicomwebDestination, *, timeout_s: float = 10) -> None:
     """Tests the service by a query for one study.
 
     Raises:
-        Unreachable: No connection, or no response in time.
-        Busy: The server cannot respond at the moment.
-        NotAuthorised: The credentials are not accepted.
-        Refused: Any other status; the URL may not be the DICOMweb root.
+        Unreachable: no connection, or no response in time.
+        Busy: the server cannot respond at the moment.
+        NotAuthorised: the credentials are not accepted.
+        Refused: any other status; the URL may not be the DICOMweb root.
     """
     response = _request(
         destination,
@@ -59,14 +59,14 @@ def send(destination: DicomwebDestination, content: bytes, *, timeout_s: float =
     """Sends one Part-10 file by STOW-RS.
 
     200 and 202 mean success only if the body does not list the instance as failed. A failure reason
-    in the body, also with a 409, means what the same C-STORE status would.
+    in the body, even with a 409, has the meaning of the same C-STORE status.
 
     Raises:
-        Unreachable: No connection, or no response in time.
-        Busy: The server cannot store it at the moment.
-        ProcessingFailed: The server could not store it.
-        NotAuthorised: The server does not permit it.
-        Refused: The server does not accept this instance, or the URL is not the DICOMweb root.
+        Unreachable: no connection, or no response in time.
+        Busy: the server cannot store it at the moment.
+        ProcessingFailed: the server could not store it.
+        NotAuthorised: the server does not permit it.
+        Refused: the server does not accept this instance, or the URL is not the DICOMweb root.
     """
     sop_instance_uid = str(
         dcmread(BytesIO(content), specific_tags=["SOPInstanceUID"]).SOPInstanceUID
@@ -96,7 +96,7 @@ def send(destination: DicomwebDestination, content: bytes, *, timeout_s: float =
     warning = _value(_item(stored, _STORED, sop_instance_uid) or {}, _WARNING)
     if isinstance(warning, int):
         return Delivered(str(code), f"stored, with warning {warning:04X}")
-    return Delivered(str(code), "stored, with an unnamed warning" if code == 202 else None)
+    return Delivered(str(code), "stored, with an unspecified warning" if code == 202 else None)
 
 
 def _request(
@@ -135,12 +135,12 @@ def _request(
 
 
 def _raise_for_status(destination: DicomwebDestination, code: int) -> NoReturn:
-    """Raises what an HTTP status other than success means.
+    """Raises the error that an HTTP status other than success stands for.
 
     Raises:
         NotAuthorised: 401 or 403.
         Busy: 408, 425, 429 or 5xx.
-        Refused: Any other.
+        Refused: any other.
     """
     if code in (401, 403):
         raise NotAuthorised(
@@ -165,7 +165,7 @@ def _json(response: requests.Response) -> dict[str, Any]:
 
 
 def _item(stored: dict[str, Any], sequence: str, sop_instance_uid: str) -> dict[str, Any] | None:
-    """The item for the instance; as only one was sent, an item without a UID is for it too."""
+    """The item for the instance; an item without a UID is also for it, as only one was sent."""
     for item in stored.get(sequence, {}).get("Value", []):
         if _value(item, _SOP_INSTANCE) in (sop_instance_uid, None):
             return dict(item)

@@ -1,4 +1,4 @@
-"""Sending by DIMSE: C-ECHO and C-STORE, with one association per call.
+"""Sends by DIMSE: C-ECHO and C-STORE, with one association per call.
 
 Files are sent as they are, in their own transfer syntax: nothing is decoded or encoded again.
 """
@@ -50,11 +50,11 @@ class FailedFile:
 
 
 def echo(destination: DimseDestination, *, timeout_s: float = 10) -> None:
-    """Verifies the connection by C-ECHO. ``timeout_s`` is for each wait, not for all together.
+    """Verifies the connection by C-ECHO. ``timeout_s`` applies to each wait, not to their sum.
 
     Raises:
-        Unreachable: No association, or no response in time.
-        Refused: The peer does not offer verification, or reports a failure.
+        Unreachable: no association, or no response in time.
+        Refused: the peer does not offer verification, or reports a failure.
     """
     with _association(destination, [build_context(Verification)], timeout_s) as association:
         status = _status(association.send_c_echo(), destination)
@@ -63,16 +63,16 @@ def echo(destination: DimseDestination, *, timeout_s: float = 10) -> None:
 
 
 def send(destination: DimseDestination, content: bytes, *, timeout_s: float = 30) -> Delivered:
-    """Sends one Part-10 file by C-STORE. ``timeout_s`` is for each wait, not for all together.
+    """Sends one Part-10 file by C-STORE. ``timeout_s`` applies to each wait, not to their sum.
 
-    A status Cxxx is retried once, at once: some peers respond C211 to a temporary error.
+    A status Cxxx is retried once, immediately: some peers return C211 for a temporary error.
 
     Raises:
-        Unreachable: No association, or no response in time.
-        Busy: The peer is out of resources.
-        ProcessingFailed: The peer could not store it.
-        NotAuthorised: The peer does not permit it.
-        Refused: The peer does not accept this instance, or reports a duplicate that it does not
+        Unreachable: no association, or no response in time.
+        Busy: the peer is out of resources.
+        ProcessingFailed: the peer could not store it.
+        NotAuthorised: the peer does not permit it.
+        Refused: the peer does not accept this instance, or reports a duplicate that it does not
             list.
     """
     header = dcmread(BytesIO(content), specific_tags=list(_UNIQUE_KEYS))
@@ -101,8 +101,8 @@ def send_files(
     ``advance`` is called after each file.
 
     Raises:
-        Unreachable: No association could be established.
-        Refused: The peer accepts none of the proposed presentation contexts.
+        Unreachable: no association could be established.
+        Refused: the peer accepts none of the proposed presentation contexts.
     """
     failed: list[FailedFile] = []
     encodings: dict[Path, Encoding] = {}
@@ -115,16 +115,16 @@ def send_files(
     if not encodings:
         return failed
     proposed = list(dict.fromkeys(encodings.values()))[:_MAX_CONTEXTS]
-    broken_off: Unreachable | None = None
+    connection_error: Unreachable | None = None
     with _association(destination, _contexts(proposed), timeout_s) as association:
         for path, encoding in encodings.items():
             try:
-                if broken_off:
-                    raise broken_off
+                if connection_error:
+                    raise connection_error
                 _require_proposed(encoding, proposed)
                 interpret_status(_store(association, path, destination), destination.name)
             except LumbarError as error:
-                broken_off = error if isinstance(error, Unreachable) else broken_off
+                connection_error = error if isinstance(error, Unreachable) else connection_error
                 failed.append(FailedFile(path, str(error)))
             advance()
     return failed
@@ -134,7 +134,7 @@ def _encoding(path: Path) -> Encoding:
     """SOP class and transfer syntax, from the file meta information.
 
     Raises:
-        Permanent: The file has none, or cannot be read.
+        Permanent: the file has none, or cannot be read.
     """
     try:
         meta = read_file_meta_info(path)
@@ -147,7 +147,7 @@ def _require_proposed(encoding: Encoding, proposed: Sequence[Encoding]) -> None:
     """Checks that the association has a presentation context for the encoding.
 
     Raises:
-        Refused: It was beyond the maximum of one association.
+        Refused: it has none, as one association has at most ``_MAX_CONTEXTS``.
     """
     if encoding not in proposed:
         raise Refused("too many kinds of files for one association; send them in smaller groups")
@@ -159,10 +159,10 @@ def _contexts(encodings: Sequence[Encoding]) -> list["PresentationContext"]:
 
 
 class _Entity(AE):
-    """Keeps what pynetdicom 3.0 drops.
+    """Keeps the socket and the rejection, which pynetdicom 3.0 drops.
 
-    pynetdicom does not close the socket of a rejected or broken connection. And a rejection that
-    arrives quickly, followed by the end of the connection, looks to it like no response.
+    pynetdicom does not close the socket of a rejected or broken connection, and takes a rejection
+    that is quickly followed by the end of the connection for no response at all.
     """
 
     opened: socket | None = None
@@ -173,8 +173,8 @@ class _Entity(AE):
         self.opened = connection.socket
         return connection
 
-    def note_rejection(self, event: "Event") -> None:
-        """EVT_PDU_RECV."""
+    def record_rejection(self, event: "Event") -> None:
+        """EVT_PDU_RECV: records the reason of an A-ASSOCIATE-RJ."""
         if isinstance(event.pdu, A_ASSOCIATE_RJ):
             self.rejection = event.pdu.reason_str
 
@@ -186,8 +186,8 @@ def _association(
     """An established association; released at the end, or aborted after an exception.
 
     Raises:
-        Unreachable: No association could be established.
-        Refused: The peer accepts none of the contexts.
+        Unreachable: no association could be established.
+        Refused: the peer accepts none of the contexts.
     """
     entity = _Entity(ae_title=destination.calling_ae_title)
     entity.acse_timeout = entity.dimse_timeout = timeout_s
@@ -200,7 +200,7 @@ def _association(
             ae_title=destination.called_ae_title,
             evt_handlers=[
                 (evt.EVT_CONN_OPEN, disable_nagle),
-                (evt.EVT_PDU_RECV, entity.note_rejection),
+                (evt.EVT_PDU_RECV, entity.record_rejection),
             ],
         )
     except OSError:
@@ -228,11 +228,11 @@ def disable_nagle(event: "Event") -> None:
 def _raise_association_failure(
     association: "Association", rejection: str | None, destination: DimseDestination
 ) -> NoReturn:
-    """Raises the reason why there is no association.
+    """Raises the error that states why there is no association.
 
     Raises:
-        Unreachable: The peer rejected it, or did not respond.
-        Refused: The peer accepted the association but none of its contexts.
+        Unreachable: the peer rejected it, or did not respond.
+        Refused: the peer accepted the association but none of its contexts.
     """
     address = f"{destination.host}:{destination.port}"
     peer = f"{destination.name} ({destination.called_ae_title} at {address})"
@@ -255,11 +255,11 @@ def _store(association: "Association", path: Path, destination: DimseDestination
     """The status of one C-STORE.
 
     Raises:
-        Unreachable: The association has broken off, or there is no response in time.
-        Refused: The peer has not accepted a context for the file.
+        Unreachable: the association is lost, or there is no response in time.
+        Refused: the peer has not accepted a context for the file.
     """
     if not association.is_established:
-        raise Unreachable(f"{destination.name} broke off the association; try again")
+        raise Unreachable(f"the association with {destination.name} was lost; try again")
     try:
         response = association.send_c_store(path)
     except ValueError:
@@ -274,10 +274,12 @@ def _status(response: Dataset, destination: DimseDestination) -> int:
     """The status of a response.
 
     Raises:
-        Unreachable: There is none: pynetdicom returns an empty dataset then.
+        Unreachable: there is no response; pynetdicom then returns an empty dataset.
     """
     if "Status" not in response:
-        raise Unreachable(f"{destination.name} did not respond in time or broke off; try again")
+        raise Unreachable(
+            f"{destination.name} did not respond in time, or the connection was lost; try again"
+        )
     return int(response.Status)
 
 
@@ -287,7 +289,7 @@ def _confirm_duplicate(
     """After 0111: delivered if the peer lists the instance, or cannot be queried.
 
     Raises:
-        Refused: The peer can be queried and does not list it.
+        Refused: the peer can be queried and does not list it.
     """
     query = Dataset()
     query.QueryRetrieveLevel = "IMAGE"
@@ -300,7 +302,7 @@ def _confirm_duplicate(
                 association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind)
             )
     except LumbarError:
-        return Delivered("0111", "the peer reports a duplicate, and cannot be queried about it")
+        return Delivered("0111", "the peer reports a duplicate and cannot be queried about it")
     if not any(identifier is not None for _, identifier in responses):
         raise Refused(
             f"{destination.name} reports a duplicate (status 0111) but does not list the instance"

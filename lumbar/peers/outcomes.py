@@ -1,4 +1,4 @@
-"""What a peer's response means for an instance: delivered, worth a retry, or refused for good.
+"""What a peer's response means for an instance: delivered, to be retried, or refused for good.
 
 The statuses are those of PS3.4 table B.2-1. STOW-RS takes its failure reasons from the same list
 (PS3.18 table 10.5.3-1), so DIMSE and DICOMweb share this module.
@@ -22,7 +22,7 @@ class Delivered:
 
 
 class Unreachable(Transient):
-    """No connection, no association, no response, or an association that broke off."""
+    """No connection, no association, no response, or an association that was lost."""
 
 
 class Busy(Transient):
@@ -30,11 +30,11 @@ class Busy(Transient):
 
 
 class ProcessingFailed(Transient):
-    """0110: the peer failed to process it. Worth a few retries, not more."""
+    """0110: the peer failed to process it. Retry only a few times."""
 
 
 class NotAuthorised(Transient):
-    """0124, 401, 403: an administrator has to permit it. Raise an alert, and retry rarely."""
+    """0124, 401, 403: an administrator must permit it. Raise an alert, and retry rarely."""
 
 
 class Refused(Permanent):
@@ -59,7 +59,7 @@ def interpret_status(status: int, peer: str) -> Delivered:
         Busy: A7xx or 0213, out of resources.
         ProcessingFailed: 0110, processing failure.
         NotAuthorised: 0124, not authorised.
-        Refused: Any other failure.
+        Refused: any other failure.
     """
     code = f"{status:04X}"
     if status == SUCCESS:

@@ -158,7 +158,7 @@ def _ala(part: Vertebra, scale: float) -> Iterator[Shape]:
 
 
 def _foramen(patient: Patient, level: Level, side: Side, sign: int) -> Iterator[Shape]:
-    """Fat around a nerve root, framed by ligament and annulus, which show where the fat is lost.
+    """Fat around a nerve root, framed by ligament and annulus, which appear where fat is lost.
 
     Normal: 9–10 mm front to back, filled with fat. Moderate: the root touches front and back.
     Severe: under 3 mm, the root flattened.

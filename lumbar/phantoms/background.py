@@ -11,7 +11,7 @@ from lumbar.phantoms.patient import Patient
 from lumbar.phantoms.shapes import WORLD, Array, Lattice, Signals, Tissue, blend, cover, ellipse
 
 _WAVES = 14
-# Only every so many points of the curve are used.
+# Only every fourth point of the curve is used.
 _EVERY = 4
 
 
@@ -34,7 +34,7 @@ Put = Callable[[Array, Array | float], None]
 
 
 def surroundings(lattice: Lattice, patient: Patient, signals: Signals) -> Array:
-    """An image of the lattice's points without the spine, (planes, rows, columns)."""
+    """An image (planes, rows, columns) of the lattice's points, without the spine."""
     x, y, z = lattice.coordinates(lattice.everywhere, WORLD)
     path = patient.canal.points[::_EVERY]
     along = x - _follow(z, path[:, 2], path[:, 0])
@@ -175,7 +175,7 @@ def _vessels(
 
 
 def _pelvis(put: Put, at: _Coordinates, patient: Patient, signals: Signals, edge: float) -> None:
-    """Bladder, rectum, uterus or prostate, pubic bone."""
+    """Bladder, rectum, uterus or prostate, and pubic bone."""
     s = patient.scale
     fill = 0.6 + 0.6 * (patient.texture_seed % 97) / 96
 

@@ -19,12 +19,12 @@ _ROOTLETS = 14
 
 @dataclass(frozen=True)
 class _Profile:
-    """Measures in mm at every point of the canal's curve; depths and widths are halves."""
+    """Dimensions in mm at every point of the canal's curve; depths and widths are halves."""
 
     # Of the sac, front to back, and side to side.
     depth: Array
     width: Array
-    # Cut off the sac's anterior corners.
+    # Amount cut off the sac's anterior corners.
     corners: Mapping[Side, Array]
     # Of the lateral recesses, front to back.
     pockets: Mapping[Side, Array]
@@ -182,7 +182,7 @@ def _paint(
 
 
 def _flowing(behind: Array, index: NDArray[np.int32], length: int, patient: Patient) -> Array:
-    """CSF flow voids as a factor on its signal, 0–1: in some patients, mostly in the posterior sac.
+    """CSF flow voids as a factor on its signal, 0–1: in some patients, mainly in the posterior sac.
 
     ``behind`` is -1 at the sac's anterior edge, 1 at its posterior edge.
     """

@@ -44,9 +44,9 @@ class Numbering(StrEnum):
 
 
 class Build(StrEnum):
-    """An ``EXTREME`` spine is outside the limits of all others, including those for training.
+    """Whether a spine's dimensions are within the usual limits, which all training data observe.
 
-    It is smaller or larger, less or more lordotic, or more scoliotic.
+    An ``EXTREME`` spine is smaller or larger, less or more lordotic, or more scoliotic than them.
     """
 
     USUAL = "usual"
@@ -55,7 +55,7 @@ class Build(StrEnum):
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of a random measure, and how far beyond them an extreme one can be."""
+    """The limits of a random dimension, and how far beyond them an extreme value can be."""
 
     low: float
     high: float
@@ -102,7 +102,7 @@ class Disc:
 
 @dataclass(frozen=True)
 class Chain:
-    """Bodies and discs from the lowest mobile one upwards, the sacrum from S1 downwards.
+    """Bodies and discs from the lowest mobile one upwards, and the sacrum from S1 downwards.
 
     ``remnant``: height of the disc between S1 and S2, mm. ``squared``: S1 looks like a lumbar
     vertebra. ``transitional``: the lowest lumbar vertebra is fused with the sacrum. ``endplate``:
@@ -124,7 +124,7 @@ def draw_chain(
 ) -> Chain:
     """A spine with random posture and degeneration; S1's upper end-plate is near the origin.
 
-    ``outside``: the limits that a measure must exceed.
+    ``outside``: the limits beyond which a dimension must lie.
     """
     rudimentary = numbering is Numbering.SIX_LUMBAR and rng.random() < 0.5
     squared = numbering is not Numbering.USUAL and not rudimentary
@@ -158,7 +158,7 @@ def draw_chain(
     bend = BEND.outside(rng) if BEND in outside else bend
 
     def lateral(z: float) -> float:
-        """Lateral deviation in mm of a small scoliosis, none at the sacrum."""
+        """Lateral deviation in mm of a small scoliosis; 0 at the sacrum."""
         return float(bend * np.sin(np.pi * np.clip(z, 0, 250) / (2 * middle)))
 
     vertebrae, discs = [], []
@@ -219,7 +219,7 @@ def _turns(
 def _stack(
     y: float, z: float, angle: float, height: float, wedge: float, lateral: Callable[[float], float]
 ) -> tuple[Frame, tuple[float, float], float]:
-    """The frame of a block on an end-plate; centre (y, z) and angle of its upper end-plate."""
+    """The frame of a block on an end-plate, and its upper end-plate's centre (y, z) and angle."""
     middle = angle - wedge / 2
     up = np.array([-np.sin(middle), np.cos(middle)])
     centre, top = np.array([y, z]) + up * height / 2, np.array([y, z]) + up * height

@@ -38,7 +38,7 @@ class Curve:
         return float(x), float(y), float(z)
 
     def coordinates(self, y: Array, z: Array) -> tuple[Array, Array]:
-        """Distance along the curve and behind it, mm, of points in 2-D arrays of y and z.
+        """Distances along the curve and behind it, mm, of points given as 2-D arrays of y and z.
 
         Valid within ``_MARGIN`` of the curve.
         """
@@ -53,7 +53,7 @@ class Curve:
 
     @cached_property
     def _table(self) -> tuple[Points, tuple[Array, Array]]:
-        """The lowest y and z of a grid, and both distances at its points, mm."""
+        """The lowest y and z of a grid, mm, and both distances at its points, mm."""
         path = self.points[:, 1:]
         corner = path.min(axis=0) - _MARGIN
         y, z = (

@@ -55,7 +55,7 @@ def write_data_set(
     processes: int | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> None:
-    """Write phantoms in the folders and tables of RSNA 2024.
+    """Writes phantoms in the folders and tables of RSNA 2024.
 
     ``train_images/<study_id>/<series_id>/<instance_number>.dcm``, ``train.csv``,
     ``train_series_descriptions.csv``, ``train_label_coordinates.csv`` (0-based pixels of the slice
@@ -64,10 +64,10 @@ def write_data_set(
     severities; those in ``train.csv`` are a simulated reader's. ``phantoms.json`` is written last
     and has everything needed to make the data set again.
 
-    With ``held_out``, scanners are of families that nothing was trained on, and half of the spines
-    are outside the range of the training data. With ``odd``, some studies have transitional
-    vertebrae, and some show no lumbar spine or not its lower end and then have no labels. A study's
-    id is also its seed for :func:`~lumbar.phantoms.study.write_study`. The same seed gives the same
+    With ``held_out``, scanners are of families never used for training, and half of the spines are
+    outside the range of the training data. With ``odd``, some studies have transitional vertebrae;
+    some show no lumbar spine, or not its lower end, and have no labels. A study's id is also its
+    seed for :func:`~lumbar.phantoms.study.write_study`. The same seed gives the same
     bytes with any number of ``processes`` (None: all cores). ``advance`` is called after every
     study.
 
@@ -76,11 +76,11 @@ def write_data_set(
     """
     if not 0 <= seed < _SEED_LIMIT:
         raise WrongSetting(
-            f"The seed of a data set must be from 0 to {_SEED_LIMIT - 1}; give another one."
+            f"The seed of a data set must be from 0 to {_SEED_LIMIT - 1}; choose another one."
         )
     if not 1 <= studies < _PER_SEED:
         raise WrongSetting(
-            f"A data set has from 1 to {_PER_SEED - 1} studies; give another number."
+            f"A data set has from 1 to {_PER_SEED - 1} studies; choose another number."
         )
     study_ids = [seed * _PER_SEED + i for i in range(1, studies + 1)]
     workers = min(processes or os.cpu_count() or 1, studies)

@@ -49,7 +49,7 @@ class Series:
 def write_series(
     folder: Path, examination: Examination, series: Series, slices: list[NDArray[np.uint16]]
 ) -> None:
-    """Write ``<folder>/<instance_number>.dcm`` for every slice, numbered from 1."""
+    """Writes ``<folder>/<instance_number>.dcm`` for every slice, numbered from 1."""
     folder.mkdir(parents=True, exist_ok=True)
     shared = _shared(examination, series, slices)
     positions = [

@@ -1,6 +1,6 @@
 """Views of phantoms for training the locator's networks: varied planes, positions and contrasts.
 
-Half of the contrasts follow the spin-echo equation, half are random intensities per tissue, so that
+Half of the contrasts follow the spin-echo equation; half are random intensities per tissue, so that
 the networks generalise to any contrast (SynthSeg: Billot et al., Medical Image Analysis 86, 2023).
 """
 
@@ -49,8 +49,8 @@ class Views:
 def sagittal_views(seed: int) -> list[Views]:
     """A patient's lumbar spine, or sometimes another region, in two contrasts.
 
-    Keypoints: the canal at the seven discs from T11/T12 to L5/S1, as counted upwards from the
-    lowest, and at S1/S2; then the foramina of L1/L2 to L5/S1, left, then right.
+    Keypoints: the canal at the seven discs from T11/T12 to L5/S1, counted upwards from the lowest,
+    and at S1/S2; then the foramina of L1/L2 to L5/S1, left, then right.
     """
     rng = np.random.default_rng((seed, 1))
     transitional = rng.random() < _TRANSITIONAL
@@ -62,7 +62,7 @@ def sagittal_views(seed: int) -> list[Views]:
 
 
 def sagittal_points(patient: Patient) -> list[Point]:
-    """In mm (LPS), in the order of ``sagittal_views``."""
+    """The keypoints in mm (LPS), in the order of ``sagittal_views``."""
     s1, s = patient.chain.sacrum[0], patient.scale
     below = s1.frame.to_patient(0, s1.depths[0] + 7 * s, -s1.height - patient.chain.remnant / 2)
     marks = [
@@ -139,7 +139,7 @@ def _upright(
 ) -> Stack:
     """Slightly rotated sagittal slices around a point.
 
-    ``spread`` (standard deviations of the centre), ``gaps`` (limits of the slice distance): mm.
+    ``spread`` (standard deviations of the centre) and ``gaps`` (limits of the slice distance): mm.
     """
     turn, lean = np.deg2rad(np.clip(rng.normal(0, 2.5, 2), -7, 7))
     along = np.array([np.sin(turn), np.cos(turn), 0.0])

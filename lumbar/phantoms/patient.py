@@ -26,7 +26,7 @@ from lumbar.phantoms.shapes import Capsule, Shape, Tissue
 from lumbar.phantoms.truth import Point
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Side
 
-# Distance of the pedicles from the midline, mm: of the five lowest bodies upwards, and of others.
+# Distances of the pedicles from the midline, mm: of the five lowest bodies upwards, then of others.
 PEDICLES = (20.0, 18.0, 17.0, 16.5, 16.0)
 PEDICLES_ABOVE, PEDICLES_S1 = 15.0, 23.0
 
@@ -122,7 +122,7 @@ def draw_patient(
     numbering: Numbering = Numbering.USUAL,
     build: Build = Build.USUAL,
 ) -> Patient:
-    """A random patient with these burdens, which influence nothing else."""
+    """A random patient with these burdens; the burdens influence nothing else."""
     scale = float(np.clip(rng.normal(1, 0.075), SCALE.low, SCALE.high))
     outside = _extreme_measures(rng) if build is Build.EXTREME else []
     scale = SCALE.outside(rng) if SCALE in outside else scale
@@ -144,7 +144,7 @@ def draw_patient(
 
 
 def _extreme_measures(rng: np.random.Generator) -> list[Limits]:
-    """At least one of the three measures."""
+    """The limits of one or more of the three dimensions, chosen at random."""
     measures, extreme = (SCALE, LORDOSIS, BEND), rng.random(3) < 0.5
     extreme[rng.integers(3)] = True
     return [measure for measure, is_extreme in zip(measures, extreme, strict=True) if is_extreme]

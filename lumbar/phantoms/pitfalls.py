@@ -1,8 +1,8 @@
 """The irregularities of the RSNA 2024 data, planted in a data set of phantoms.
 
-Found in the competition's own files: missing labels, labels without coordinates and vice versa,
+In the competition's own files there are: missing labels, labels without coordinates and vice versa,
 several axial or T1 series or none, instance numbers with gaps and in either direction, mixed matrix
-sizes, interchanged levels. Found in any collection of files: unreadable images, damaged pixels,
+sizes, interchanged levels. In any collection of files there are: unreadable images, damaged pixels,
 headers without TR and TE, studies without images.
 """
 
@@ -110,16 +110,16 @@ def _without(role: Role) -> Callable[[Path, str, Tables], None]:
     return plant
 
 
-def _gaps_in_the_numbers(folder: Path, study: str, tables: Tables) -> None:
+def _gaps_in_instance_numbers(folder: Path, study: str, tables: Tables) -> None:
     series = _series(tables, study, Role.SAGITTAL_T2)
     _renumber(folder, series, lambda n, count: 7 * n + (5000 if n == count else 0), tables)
 
 
-def _axial_numbered_the_other_way(folder: Path, study: str, tables: Tables) -> None:
+def _axial_numbers_reversed(folder: Path, study: str, tables: Tables) -> None:
     _renumber(folder, _series(tables, study, Role.AXIAL_T2), lambda n, count: count + 1 - n, tables)
 
 
-def _t1_numbered_the_other_way(folder: Path, study: str, tables: Tables) -> None:
+def _t1_numbers_reversed(folder: Path, study: str, tables: Tables) -> None:
     _renumber(
         folder, _series(tables, study, Role.SAGITTAL_T1), lambda n, count: count + 1 - n, tables
     )
@@ -145,8 +145,8 @@ def _mixed_matrix_sizes(folder: Path, study: str, tables: Tables) -> None:
                 row["x"], row["y"] = (f"{float(row[c]) - 16:.3f}" for c in "xy")
 
 
-def _levels_taken_for_each_other(folder: Path, study: str, tables: Tables) -> None:
-    """L4/L5 of the canal annotated as L5/S1, and L5/S1 as L4/L5."""
+def _interchanged_levels(folder: Path, study: str, tables: Tables) -> None:
+    """The canal's L4/L5 is annotated as L5/S1, and its L5/S1 as L4/L5."""
     swapped = {"L4/L5": "L5/S1", "L5/S1": "L4/L5"}
     for row in _annotations(tables, study):
         if row["condition"] == "Spinal Canal Stenosis":
@@ -205,14 +205,14 @@ PITFALLS: Mapping[str, Callable[[Path, str, Tables], None]] = {
     "two T1 series": _two_t1_series,
     "no T1 series": _without(Role.SAGITTAL_T1),
     "no T2 series": _without(Role.SAGITTAL_T2),
-    "gaps in the numbers": _gaps_in_the_numbers,
-    "axial slices numbered the other way": _axial_numbered_the_other_way,
-    "T1 slices numbered the other way": _t1_numbered_the_other_way,
+    "gaps in the instance numbers": _gaps_in_instance_numbers,
+    "axial slices numbered in reverse": _axial_numbers_reversed,
+    "T1 slices numbered in reverse": _t1_numbers_reversed,
     "mixed matrix sizes": _mixed_matrix_sizes,
-    "levels taken for each other": _levels_taken_for_each_other,
+    "interchanged levels": _interchanged_levels,
     "an unreadable image": _unreadable_image,
     "damaged pixels": _damaged_pixels,
-    "no times in the headers": _without_times,
+    "no TR and TE in the headers": _without_times,
     "no images": _no_images,
 }
 

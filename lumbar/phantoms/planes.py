@@ -63,7 +63,7 @@ class Stack:
         return index, distances[index]
 
     def lattice(self, per_slice: int) -> Lattice:
-        """The points at the pixels, in ``per_slice`` planes spread evenly over each slice."""
+        """The points of the pixels, in ``per_slice`` planes spread evenly over each slice."""
         first = self.position - self.step * (per_slice - 1) / (2 * per_slice)
         steps = np.array(
             [self.step / per_slice, self.down_column * self.spacing, self.along_row * self.spacing]
@@ -112,7 +112,7 @@ def region_centre(patient: Patient, region: Region) -> Vector:
 def elsewhere(stack: Stack, patient: Patient, region: Region) -> Stack:
     """A sagittal block moved to another region.
 
-    The neck's field of view is smaller; that of ``CUT`` ends above the lowest disc.
+    The field of view of the neck is smaller; that of ``CUT`` ends above the lowest disc.
     """
     spacing = stack.spacing * (0.8 if region is Region.NECK else 1.0)
     half, across = spacing * (stack.size - 1) / 2, stack.step * (stack.count - 1) / 2

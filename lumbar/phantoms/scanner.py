@@ -57,7 +57,7 @@ class Scanner:
     signal_to_noise: tuple[float, float]
     # Signal at the back relative to the front.
     coil: tuple[float, float]
-    # Of the reconstruction, pixels.
+    # Standard deviation of the reconstruction's blur, pixels.
     blur: float
     # Share of studies whose axial slices follow the discs.
     tilted: float
@@ -109,7 +109,7 @@ SCANNERS = (
         2400,
     ),
 )
-# Never trained on: a low-field family, and one with TR, TE and resolution beyond all others.
+# Never used for training: a low-field family, and one with TR, TE and resolution beyond all others.
 HELD_OUT = (
     Scanner(
         "Phantom D",
@@ -206,7 +206,7 @@ def acquire(
 
 
 def _movement(rng: np.random.Generator) -> Callable[[Array], Array]:
-    """Motion artefacts of a series: in every third one, weak ghosts along rows or columns."""
+    """Motion artefacts of a series: in every third series, weak ghosts along rows or columns."""
     strength = float(rng.uniform(0.02, 0.1)) if rng.random() < 0.33 else 0.0
     axis, shift = int(rng.integers(2)), float(rng.uniform(0.05, 0.3))
 
@@ -220,7 +220,7 @@ def _movement(rng: np.random.Generator) -> Callable[[Array], Array]:
 
 
 class Contrast(Protocol):
-    """Anything with a signal for every tissue; ``hydration`` (0–1) is that of a disc."""
+    """Has a signal for every tissue; ``hydration`` (0–1) is that of a disc."""
 
     def signals(self, patient: Patient, hydration: float) -> dict[Tissue, float]: ...
 

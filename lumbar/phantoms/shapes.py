@@ -58,7 +58,7 @@ class Frame:
         return np.array([[1, 0, 0], [0, c, s], [0, -s, c]])
 
     def to_patient(self, left: float, posterior: float, up: float) -> Triple:
-        """A point given in this frame, mm (LPS)."""
+        """The point in mm (LPS) of coordinates in this frame."""
         x, y, z = np.array(self.origin) + np.array([left, posterior, up]) @ self.axes
         return float(x), float(y), float(z)
 
@@ -90,7 +90,7 @@ class Lattice:
         return slice(0, n), slice(0, rows), slice(0, columns)
 
     def box(self, frame: Frame, low: Triple, high: Triple) -> Box | None:
-        """The index ranges that contain a frame's cuboid, None if it is outside."""
+        """The index ranges that contain a cuboid of a frame; None if it is outside the lattice."""
         corners = np.array(list(product(*zip(low, high, strict=True)))) @ frame.axes + np.array(
             frame.origin
         )
@@ -216,7 +216,7 @@ class Block(Shape):
 
 
 def cover(distance: Array, width: float) -> Array:
-    """The covered share (0–1) of a point ``width`` mm wide, by its signed distance."""
+    """The share (0–1) of a point ``width`` mm wide that is covered, from its signed distance."""
     share: Array = np.clip(np.float32(0.5) - distance * np.float32(1 / width), 0, 1)
     return share
 

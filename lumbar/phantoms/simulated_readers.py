@@ -1,8 +1,9 @@
-"""Simulated readers: they grade with errors of known size, so the best possible figure is known.
+"""Simulated readers, who grade with errors of known size, so the best possible figure is known.
 
 A reader sees a finding's burden (0–3, see ``truth``) with a random error. Most errors change
-nothing; near the limit of a grade they give the neighbouring one. So readers differ on borderline
-findings, as real ones do, and two of them agree as well as those of Lurie et al. (Spine 33, 2008):
+nothing; near the limit of a severity they give the neighbouring one. Readers therefore differ on
+borderline findings, as real ones do, and two of them agree as well as in Lurie et al. (Spine 33,
+2008):
 Cohen's kappa .73 for the canal, .58 for the foramina, .49 for the recesses.
 """
 
@@ -15,7 +16,7 @@ from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Role, Severity
 
 KAPPA: Mapping[Role, float] = {Role.SAGITTAL_T2: 0.73, Role.SAGITTAL_T1: 0.58, Role.AXIAL_T2: 0.49}
 # Standard deviation of a reader's error in units of burden that gives these kappas with the
-# phantoms' shares of the grades, by the role on which the condition is read.
+# phantoms' shares of the severities, by the role in which the condition is read.
 ERROR: Mapping[Role, float] = {
     Role.SAGITTAL_T2: 0.130,
     Role.SAGITTAL_T1: 0.281,
@@ -26,7 +27,7 @@ ERROR: Mapping[Role, float] = {
 def simulate_reading(
     rng: np.random.Generator, burdens: Mapping[FindingKey, float]
 ) -> dict[FindingKey, Severity]:
-    """One reader's severities of all 25 findings; none is more than one grade off."""
+    """One reader's severities of all 25 findings; none differs from the truth by more than one."""
     severities = {}
     for key in ALL_FINDINGS:
         true = int(min(burdens[key], 2.999))

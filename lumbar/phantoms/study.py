@@ -49,8 +49,10 @@ def write_study(
     """Writes a study as ``<folder>/<series_number>/<instance_number>.dcm``; returns its truth.
 
     The same seed (0 to 10**15 - 1), severities and kind give the same bytes. ``severities``
-    replaces the random severities of some findings or all. A seed outside its range is refused
-    with WrongSetting.
+    replaces the random severities of some or all findings.
+
+    Raises:
+        WrongSetting: the seed is outside its range.
     """
     plan = draw_plan(seed, severities, kind)
     write_plan(plan, folder, str)
@@ -60,14 +62,14 @@ def write_study(
 def draw_plan(
     seed: int, severities: Mapping[FindingKey, Severity] | None = None, kind: Kind = Kind()
 ) -> Plan:
-    """Draws a study, without rendering it; takes a negligible time.
+    """Draws a study without rendering it, which takes negligible time.
 
     Raises:
         WrongSetting: the seed is outside its range.
     """
     if not 0 <= seed < SEED_LIMIT:
         raise WrongSetting(
-            f"A phantom's seed must be from 0 to {SEED_LIMIT - 1}; give another one."
+            f"A phantom's seed must be from 0 to {SEED_LIMIT - 1}; choose another one."
         )
     rng = np.random.default_rng((seed, 0))
     burdens = draw_burdens(rng, severities)
@@ -75,7 +77,7 @@ def draw_plan(
     grades = {key: severity(burdens[key]) for key in ALL_FINDINGS}
     drawn = SCANNERS[rng.integers(len(SCANNERS))]
     scanner = kind.scanner or drawn
-    # With the same seed but other severities or another kind, it is another study.
+    # Other severities or another kind make it another study, even with the same seed.
     study = derive_uid(
         seed, *grades.values(), scanner.name, kind.numbering, kind.region, kind.build
     )

@@ -1,4 +1,4 @@
-"""The truth of a phantom: 25 severities, drawn from a continuous latent, and their points."""
+"""The truth of a phantom: 25 severities, drawn from a continuous latent variable, and points."""
 
 import math
 from collections.abc import Mapping
@@ -32,9 +32,9 @@ class PhantomTruth:
     """The truth of one written phantom study.
 
     ``severities`` and ``points`` have all 25 findings; points and ``disc_centres`` are in mm (LPS).
-    A canal's point is the centre of the dural sac at the disc's mid-height, a foramen's its centre,
-    a subarticular finding's the lateral recess at the disc. Levels are counted upwards from the
-    lowest disc outside the sacrum. ``series`` has SeriesInstanceUID and role in order of
+    A canal's point is the centre of the dural sac at the disc's mid-height; a foramen's is its
+    centre; a subarticular finding's is the lateral recess at the disc. Levels are counted upwards
+    from the lowest disc outside the sacrum. ``series`` has SeriesInstanceUID and role in order of
     SeriesNumber.
     """
 
@@ -52,7 +52,7 @@ def draw_burdens(
     """The burden of each of the 25 findings: 0–1 normal or mild, 1–2 moderate, 2–3 severe.
 
     Findings of one level and, less so, of one patient are correlated. ``severities`` replace the
-    random ones; the position within the grade remains random.
+    random ones; the position within the severity remains random.
     """
     fixed = severities or {}
     patient = rng.standard_normal()
@@ -81,7 +81,7 @@ def severity(burden: float) -> Severity:
 def measure(burden: float, healthy: float, mild: float, moderate: float, worst: float) -> float:
     """A length or share at a burden (0–3), interpolated between four values.
 
-    ``healthy`` is at 0, ``mild`` and ``moderate`` are the limits between the grades (1 and 2),
+    ``healthy`` is at 0, ``mild`` and ``moderate`` are at the limits between severities (1 and 2),
     ``worst`` is at 3. Below 1 the change is quadratic: most normal findings are near ``healthy``.
     """
     at = burden if burden > 1 else burden**2

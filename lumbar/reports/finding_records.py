@@ -1,6 +1,6 @@
-"""A finding with the study it belongs to, and the one set of columns in which programs get it.
+"""A finding with the study it belongs to, and the columns in which findings are exported.
 
-The CSV of the page, the CSV and the JSON of the command line have these columns, in this order.
+The page's CSV, and the command line's CSV and JSON, have these columns in this order.
 """
 
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ FINDING_COLUMNS = (
 
 @dataclass(frozen=True)
 class StudyReference:
-    """The study of a finding, as lists name it; what is not known is empty."""
+    """The study of a finding, as lists identify it; unknown values are empty."""
 
     study_instance_uid: str
     received_at: datetime | None = None  # its last image
@@ -78,8 +78,8 @@ class StudyFinding:
     """One of a study's 25 findings.
 
     ``bundle``, ``finding_id`` and ``found_at`` are None where the study ended without findings: the
-    finding is then not assessed, for the study's reason. ``caveats`` are the study's: why the
-    numbering of its levels is uncertain.
+    finding is then not assessed, and its reason is the study's. ``caveats`` are the study's: why
+    the numbering of its levels is uncertain.
     """
 
     study: StudyReference
@@ -132,7 +132,7 @@ def finding_record(row: StudyFinding) -> dict[str, Any]:
 
 
 def notice(bundle: BundleIdentity | None) -> str:
-    """The sentences that stand on every output of these weights, or of none."""
+    """The notices on every output of these weights; None: on outputs without weights."""
     return ". ".join((bundle.trained_on if bundle else TrainedOn.CLINICAL).notices)
 
 

@@ -1,4 +1,4 @@
-"""The picture for checking an analysis: the levels as labelled, and the crop of every finding.
+"""The picture for checking an analysis: the labelled levels, and the crop of every finding.
 
 It shows no patient data: neither name nor identifier.
 """
@@ -29,7 +29,7 @@ from lumbar.spine.findings import MIN_VIEW_PROBABILITY, Finding
 
 __all__ = ["AnnotatedSlice", "Cell", "draw", "draw_slice"]
 
-# All in pixels.
+# Pixels.
 WIDTH, MARGIN, TOP = 1860, 24, 76
 SLICE_WIDTH, GRID_LEFT = 488, 582  # the slice's panel; where the grid of cells begins
 CELL_WIDTH, CELL_HEIGHT, GAP, CELL_BORDER = 246, 168, 6, 3
@@ -37,7 +37,7 @@ CROP, CELL_TEXT_LEFT = 156, 170  # in a cell: the crop's side; where the text be
 GRID_HEIGHT = len(Level) * (CELL_HEIGHT + GAP) - GAP
 TEXT_TOP = TOP + GRID_HEIGHT + 22
 NOTICES_LEFT = 1090
-MAX_LINES = 40  # of text below the grid, which bounds the height of the picture
+MAX_LINES = 40  # of text below the grid, to limit the height of the picture
 LEGEND = (
     "In each cell: the most probable severity and its probability (ResNet-50); the probability "
     f"that the crop shows the view named above the column (VGG16), in yellow if below "
@@ -57,7 +57,7 @@ class Cell:
     """One finding and the crop that was graded.
 
     ``crop`` is (224, 224), 0–1, centred on the finding's point; None where it is not assessed.
-    ``source`` names the image it was taken from.
+    ``source`` identifies the image that it was cut from.
     """
 
     finding: Finding

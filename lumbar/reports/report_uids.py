@@ -1,4 +1,4 @@
-"""UIDs derived from what a result was made of: equal inputs give equal UIDs, others different ones.
+"""UIDs derived from a result's inputs: equal inputs give equal UIDs, different ones do not.
 
 All are ``2.25.`` + a name-based UUID (PS3.5 B.2, RFC 9562 section 5.5), at most 44 characters.
 """
@@ -15,7 +15,7 @@ _NAMESPACE = uuid5(NAMESPACE_DNS, "lumbar-triage")
 
 
 def _uid(kind: str, *parts: object) -> str:
-    """JSON separates the parts, so that ("a", "bc") and ("ab", "c") differ."""
+    """A UID of JSON, which separates the parts: ("a", "bc") and ("ab", "c") differ."""
     return f"2.25.{uuid5(_NAMESPACE, json.dumps([kind, *parts])).int}"
 
 
@@ -43,7 +43,7 @@ def series_uid(study_instance_uid: str, provenance: Provenance, output: str) -> 
 
 
 def device_uid(provenance: Provenance) -> str:
-    """UID of the observing device: weights and code. Retraining makes another device."""
+    """UID of the observing device: weights and code. Retrained weights are another device."""
     return _uid("device", astuple(provenance.bundle), provenance.code_version)
 
 

@@ -13,16 +13,16 @@ from lumbar.spine.anatomy import Plane
 from lumbar.spine.crops import SIDE, crop_to_image, normalised
 from lumbar.spine.slices import SliceHeader, Vector
 
-# All in pixels.
+# Pixels.
 RING_RADIUS, TICK_END = 8, 14  # of a marker, from its centre; the ticks begin at the ring
 LABEL_OFFSET = 84  # from the rightmost point to the column of labels
-LABEL_SPACING = 24  # between two labels, at least
-LETTER_WIDTH = 12  # of a label's letters, at most
+LABEL_SPACING = 24  # minimum, between two labels
+LETTER_WIDTH = 12  # maximum, of a label's letters
 SCALE_BAR_MM = 50.0
-# What lies at the left, right, top and bottom edges.
+# The directions of the left, right, top and bottom edges.
 DIRECTIONS = {Plane.SAGITTAL: "APHF", Plane.AXIAL: "RLAP", Plane.CORONAL: "RLHF"}
 TICKS = ((1, 0), (-1, 0), (0, 1), (0, -1))  # unit vectors
-SUBPIXEL_BITS = 4  # OpenCV draws with fixed-point coordinates of so many fractional bits
+SUBPIXEL_BITS = 4  # fractional bits of the fixed-point coordinates for OpenCV's drawing
 
 Pixels = NDArray[np.uint8]
 Position = tuple[float, float]  # x, y on the panel, in pixels
@@ -54,13 +54,13 @@ class PanelGeometry:
     to_image: NDArray[np.float64]
 
     def position(self, header: SliceHeader, point: Vector) -> Position:
-        """Where a point in mm (LPS) lies on the panel."""
+        """The position on the panel of a point in mm (LPS)."""
         x, y = cv2.invertAffineTransform(self.to_image) @ np.array([*header.to_pixel(point), 1.0])
         return float(x), float(y)
 
 
 def fit_to_panel(annotated: AnnotatedSlice, width: int, height: int) -> PanelGeometry:
-    """Fits the whole height of the slice, and as much of its width as there is room for.
+    """Fits the whole height of the slice, and as much of its width as the panel can show.
 
     Horizontally it is centred on the points, as far as the slice's edges allow.
     """

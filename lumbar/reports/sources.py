@@ -40,14 +40,14 @@ _GEOMETRY = {
 
 
 def is_mr_image(source: Dataset) -> bool:
-    """Whether the report may evidence_of it as an image."""
+    """Whether the report may reference it as an image."""
     return source.SOPClassUID in _MR_IMAGES
 
 
 def evidence_of(source: Dataset) -> Dataset:
     """The evidence entry of an image: its four UIDs.
 
-    The attributes of patient and study that highdicom requires are there, but empty.
+    The patient and study attributes that highdicom requires are present but empty.
     """
     evidence = Dataset()
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID", "SOPInstanceUID"):
@@ -60,11 +60,12 @@ def evidence_of(source: Dataset) -> Dataset:
 
 
 def copy_patient_and_study(document: Dataset, source: Dataset) -> None:
-    """Copies patient and study of a source; what is missing or unreadable there stays empty."""
+    """Copies patient and study of a source; missing or unreadable values stay empty."""
     for keyword in _TEXTS:
         if source.get(keyword) or keyword not in _OPTIONAL:
             setattr(document, keyword, str(source.get(keyword) or ""))
-    for keyword in _NAMES:  # as str, which is free of the source's character set
+    # As str, which does not depend on the source's character set.
+    for keyword in _NAMES:
         setattr(document, keyword, PersonName(str(source.get(keyword) or "")))
     for keyword, parse in _DATES_AND_TIMES.items():
         text = str(source.get(keyword) or "")
@@ -77,10 +78,10 @@ def copy_patient_and_study(document: Dataset, source: Dataset) -> None:
 
 
 def library_entries(sources: Sequence[Dataset]) -> list[Dataset]:
-    """The MR images in the form in which an Image Library can describe them.
+    """The MR images in the form that an Image Library requires.
 
     Images without rows and columns are omitted. Those whose geometry is incomplete, or is in
-    functional groups, are listed without it.
+    functional groups, are listed without geometry.
     """
     return [
         _library_entry(source)
@@ -101,7 +102,7 @@ def _library_entry(source: Dataset) -> Dataset:
         if _has_values(source, "SpacingBetweenSlices", 1):
             entry.SpacingBetweenSlices = source.SpacingBetweenSlices
     else:
-        # For MR, highdicom describes the geometry, and fails without it.
+        # For Modality MR, highdicom describes the geometry, and fails if it is missing.
         entry.Modality = "OT"
     return entry
 

@@ -45,7 +45,7 @@ from lumbar.spine.provenance import RESEARCH_USE_ONLY, Provenance
 
 MANUFACTURER = "lumbar-triage"
 SERIES_DESCRIPTION = f"Lumbar triage. {RESEARCH_USE_ONLY}"  # LO: at most 64 characters
-_SERIES_NUMBER = 8800  # beyond the numbers of the scanner's series
+_SERIES_NUMBER = 8800  # higher than those of the scanner's series
 OUTPUT = "sr"
 
 _MeasurementGroup = (
@@ -69,15 +69,15 @@ def build_sr(
 
     Args:
         sources: Headers of one study: of the instances that the findings' points reference, or of
-            any instance if nothing was assessed. What a header lacks stays empty.
-        findings: Each of them at most once.
+            any instance if nothing was assessed. Values missing from a header stay empty.
+        findings: Each finding at most once.
         provenance: What the findings were made with; its notices come first in the report.
-        caveats: Come after the notices and before the measurements.
+        caveats: Written after the notices and before the measurements.
         created: Written without conversion: the site's wall-clock time.
         predecessor: The report that this one replaces.
 
     Raises:
-        ValueError: There is no source, a finding occurs twice, or a point references an instance
+        ValueError: there is no source, a finding occurs twice, or a point references an instance
             that is not among the sources or lies outside its image.
     """
     if not sources:
@@ -211,7 +211,8 @@ def _measurement_group(
 def _point(point: ImagePoint) -> ImageRegion:
     """The SCOORD of a point.
 
-    Its origin is the corner of the first pixel, that of our points its centre (PS3.3 C.18.6.1.1).
+    The origin of a SCOORD is the corner of the first pixel (PS3.3 C.18.6.1.1); that of an
+    ``ImagePoint`` is its centre.
     """
     return ImageRegion(
         graphic_type=GraphicTypeValues.POINT,
@@ -225,13 +226,13 @@ def _point(point: ImagePoint) -> ImageRegion:
 
 
 def _percentages(probabilities: Probabilities, shows: float) -> list[Measurement]:
-    named = [
+    pairs = [
         (codes.PROBABILITIES[severity], p)
         for severity, p in zip(Severity, probabilities, strict=True)
     ]
     return [
         Measurement(name=name, value=round(100 * float(p), 3), unit=codes.PERCENT)
-        for name, p in [*named, (codes.VIEW_PROBABILITY, shows)]
+        for name, p in [*pairs, (codes.VIEW_PROBABILITY, shows)]
     ]
 
 

@@ -20,7 +20,7 @@ GREY: Colour = (164, 170, 178)
 BORDER: Colour = (70, 76, 84)
 MARKER: Colour = (86, 180, 233)
 WARNING: Colour = (240, 228, 66)
-# From the palette of Okabe and Ito, which colour-blind readers can tell apart.
+# From the palette of Okabe and Ito, whose colours colour-blind readers can distinguish.
 SEVERITY_COLOURS: dict[Severity, Colour] = {
     Severity.NORMAL_MILD: (0, 158, 115),
     Severity.MODERATE: (230, 159, 0),
@@ -28,7 +28,7 @@ SEVERITY_COLOURS: dict[Severity, Colour] = {
 }
 
 LINE_SPACING = 1.3  # distance between lines, in font sizes
-DASH, DASH_EM = "–", 0.55  # and its width, in font sizes
+DASH, DASH_EM = "–", 0.55  # the en dash, and its width in font sizes
 
 
 class Canvas:
@@ -41,7 +41,7 @@ class Canvas:
     def write(
         self, x: float, y: float, text: str, size: int, colour: Colour = LIGHT, anchor: str = "la"
     ) -> None:
-        """Writes one line; ``anchor`` is which part of it lies at (x, y), as in Pillow."""
+        """Writes one line; ``anchor`` states which part of it lies at (x, y), as in Pillow."""
         x -= {"l": 0.0, "m": 0.5, "r": 1.0}[anchor[0]] * text_width(text, size)
         for segment in _segments(text):
             if segment == DASH:
@@ -62,7 +62,7 @@ class Canvas:
     def write_on_plate(
         self, x: float, y: float, text: str, size: int, colour: Colour = LIGHT, anchor: str = "la"
     ) -> None:
-        """Writes a short text over an image, on a dark plate: fat is nearly white."""
+        """Writes a short text over an image, on a dark plate, as fat is nearly white."""
         left, top, right, bottom = self.drawing.textbbox((x, y), text, _font(size), anchor=anchor)
         self.drawing.rectangle((left - 3, top - 3, right + 2, bottom + 2), fill=BACKGROUND)
         self.drawing.text((x, y), text, colour, _font(size), anchor=anchor)
@@ -73,7 +73,7 @@ class Canvas:
         self.drawing.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=width)
 
     def _dash(self, x: float, y: float, size: int, colour: Colour, vertical: str) -> None:
-        """At the height of the font's hyphen, and about as thick."""
+        """Draws a dash at the height of the font's hyphen, and about as thick."""
         top = round(y + _font(size).getbbox("-", anchor="l" + vertical)[1])
         right = x + DASH_EM * size
         self.drawing.rectangle(
@@ -89,7 +89,7 @@ def text_width(text: str, size: int) -> float:
 def wrap(text: str, size: int, width: float, max_lines: int) -> list[str]:
     """The text in lines no wider than ``width`` pixels.
 
-    Text beyond ``max_lines`` is dropped; "…" marks the place.
+    Text beyond ``max_lines`` is dropped and replaced by "…".
     """
     lines = [""]
     for word in _words(text, size, width):
@@ -107,7 +107,7 @@ def wrap(text: str, size: int, width: float, max_lines: int) -> list[str]:
 
 
 def _words(text: str, size: int, width: float) -> Iterable[str]:
-    """The words; one that is wider than a line by itself is split."""
+    """The words; a word that is wider than a line is split."""
     for word in text.split():
         starts = [0]
         for end in range(1, len(word) + 1):

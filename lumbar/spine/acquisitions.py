@@ -1,4 +1,4 @@
-"""Finds what was acquired together: the parts of split series are joined, repeats kept apart."""
+"""Groups slices into acquisitions: joins the parts of split series, keeps repeats separate."""
 
 import math
 from collections import Counter, defaultdict
@@ -65,7 +65,7 @@ class Acquisition:
         return [bool(positions.same_position(header, spacing).any()) for header in self.slices]
 
     def repeats(self, other: "Acquisition") -> bool:
-        """Whether at least half of it shows the other again, with the same timing and matrix."""
+        """Whether half or more of its slices repeat the other's with the same timing and matrix."""
         protocols = {protocol_of(header) for header in self.slices}
         others = {protocol_of(header) for header in other.slices}
         alike = any(mine.matches(theirs) for mine, theirs in product(protocols, others))
@@ -108,7 +108,9 @@ def find_acquisitions(slices: Sequence[SliceHeader]) -> list[Acquisition]:
     """
     blocks = parallel_blocks(slices) if slices[0].plane is Plane.SAGITTAL else [list(slices)]
     return [
-        Acquisition.from_slices(joined) for block in blocks for joined in _join_split_series(block)
+        Acquisition.from_slices(members)
+        for block in blocks
+        for members in _join_split_series(block)
     ]
 
 
@@ -137,14 +139,14 @@ class _Part:
 class _Group:
     """Parts that were acquired together."""
 
-    begun_as_repeat: bool  # its first part is mostly shown by other groups
+    starts_as_repeat: bool  # other groups show most of its first part
     slices: list[SliceHeader] = field(default_factory=list)
     series_uids: set[str] = field(default_factory=set)
     # None of them matches another, so that small differences do not accumulate.
     protocols: list[AcquisitionProtocol] = field(default_factory=list)
 
     def matches(self, protocol: AcquisitionProtocol) -> bool:
-        return any(protocol.matches(own) for own in self.protocols)
+        return any(protocol.matches(other) for other in self.protocols)
 
     def add(self, part: _Part, slices: list[SliceHeader]) -> None:
         self.slices += slices
@@ -154,7 +156,7 @@ class _Group:
 
 
 def _join_split_series(slices: Sequence[SliceHeader]) -> list[list[SliceHeader]]:
-    """The slices of each acquisition: the parts are assigned to groups, the largest part first."""
+    """The slices of each acquisition: parts are assigned to groups, starting with the largest."""
     grouping = _Grouping(_parts(slices))
     for part in grouping.parts:
         grouping.assign(part)
@@ -162,7 +164,7 @@ def _join_split_series(slices: Sequence[SliceHeader]) -> list[list[SliceHeader]]
 
 
 def _parts(slices: Sequence[SliceHeader]) -> list[_Part]:
-    """By series and protocol, the largest first."""
+    """One part per series and protocol, the largest first."""
     by_series: defaultdict[tuple[str, AcquisitionProtocol], list[SliceHeader]] = defaultdict(list)
     for header in slices:
         by_series[header.series_instance_uid, protocol_of(header)].append(header)
@@ -183,10 +185,10 @@ class _Grouping:
         self._positions = SlicePositions(ordered)
         # By slice, in the same order: the index of its group; -1 until it is assigned.
         self._group_of = np.full(len(ordered), -1)
-        self._assigned = 0  # slices, the first ones
+        self._assigned = 0  # how many slices, from the first, have been assigned
 
     def assign(self, part: _Part) -> None:
-        """Adds to the part's group, an old or a new one, what the group does not show yet."""
+        """Adds to the part's group, existing or new, the slices that it does not show yet."""
         shown_by = [self._groups_showing(header, part.spacing) for header in part.slices]
         shown = self._count_shown(part, shown_by)
         index = self._group_for(part, shown)
@@ -201,14 +203,14 @@ class _Grouping:
 
     def _groups_showing(self, header: SliceHeader, spacing: float) -> set[int]:
         """The groups that have a slice at the same position."""
-        there = self._positions.same_position(header, spacing)
-        return set(self._group_of[there].tolist()) - {-1}
+        same = self._positions.same_position(header, spacing)
+        return set(self._group_of[same].tolist()) - {-1}
 
     def _count_shown(self, part: _Part, shown_by: list[set[int]]) -> Counter[int]:
-        """By group: how many of the part's slices it shows already.
+        """By group: how many of the part's slices it already shows.
 
-        A group of the same protocol that shows at least half of the part is repeated by it, unless
-        the two interleave evenly, as halves of one acquisition do: then it is not counted.
+        A part repeats a group of the same protocol that shows at least half of it, unless the two
+        interleave evenly, as halves of one acquisition do; such a group is not counted.
         """
         shown = Counter(index for showing in shown_by for index in showing)
         repeated = [index for index, count in shown.items() if 2 * count >= len(part)]
@@ -218,18 +220,18 @@ class _Grouping:
         return shown
 
     def _interleave(self, part: _Part, index: int) -> bool:
-        """Whether the part and the group are evenly spaced together, and a complete acquisition."""
+        """Whether part and group together are evenly spaced and make a complete acquisition."""
         both = self._group_of == index
         both[self._slots(part)] = True
         return bool(both.sum() >= MIN_SLICES and self._positions.evenly_spaced(both))
 
     def _group_for(self, part: _Part, shown: Counter[int]) -> int:
-        """The index of the group to which the part belongs, which is a new one if none fits.
+        """The index of the group to which the part belongs; a new group if none fits.
 
         A part belongs to a group that shows less than half of it and either has slices of its
         series or matches its protocol. In the latter case it must be parallel to the group or be
-        too small to be complete by itself. Small parts that other groups show belong only to each
-        other: they may be the repeat of a split series.
+        too small to be complete by itself. Small parts that other groups already show are grouped
+        only with each other: they may be the repeat of a split series.
         """
         parallel = {
             index
@@ -244,7 +246,7 @@ class _Grouping:
                 return False
             if part.series_uid in group.series_uids:
                 return True
-            joinable = index in parallel or (small and group.begun_as_repeat is repeat)
+            joinable = index in parallel or (small and group.starts_as_repeat is repeat)
             return joinable and group.matches(part.protocol)
 
         fitting = [
@@ -254,9 +256,9 @@ class _Grouping:
         ]
         if fitting:
             return min(fitting)[-1]
-        self.groups.append(_Group(begun_as_repeat=repeat))
+        self.groups.append(_Group(starts_as_repeat=repeat))
         return len(self.groups) - 1
 
     def _slots(self, part: _Part) -> slice:
-        """Where the part that is being assigned lies among all slices."""
+        """The indices, among all slices, of the part that is being assigned."""
         return slice(self._assigned, self._assigned + len(part))

@@ -1,4 +1,4 @@
-"""The terms in which findings are stated: five disc levels, five conditions, three severities.
+"""The terms of a finding: five disc levels, five conditions, three severities.
 
 The 25 findings of a study are every condition at every level. Names and order follow the RSNA 2024
 lumbar-spine data set (``train.csv`` and ``sample_submission.csv``), so that exports match it.
@@ -56,7 +56,7 @@ class Plane(StrEnum):
 
 
 class Role(StrEnum):
-    """What a series is read for."""
+    """What a series is used for."""
 
     SAGITTAL_T1 = "sagittal_t1"
     SAGITTAL_T2 = "sagittal_t2"  # T2 or STIR
@@ -102,7 +102,7 @@ class Condition(StrEnum):
 
 @dataclass(frozen=True, order=True)
 class FindingKey:
-    """Which of a study's 25 findings."""
+    """Identifies one of a study's 25 findings."""
 
     condition: Condition
     level: Level

@@ -29,10 +29,10 @@ def candidates(
 ) -> tuple[list[Candidate], dict[FindingKey, str]]:
     """Candidates in the order of the findings, the nearest slice first.
 
-    Each finding without a candidate has its reason in the second result. ``points``: the position
+    The second result states why a finding has no candidate. ``points``: the position
     of each finding whose level was located, mm (LPS).
     """
-    offered: list[Candidate] = []
+    selected: list[Candidate] = []
     reasons: dict[FindingKey, str] = {}
     for key in ALL_FINDINGS:
         role = key.condition.role
@@ -48,15 +48,15 @@ def candidates(
                 for header in _near(stacks, point, REACH_MM[role])
             ]
             inside = [c for c in near if c.header.contains(c.column, c.row)]
-            offered += inside[:PER_FINDING]
+            selected += inside[:PER_FINDING]
             if not near:
                 reasons[key] = f"no {role.label} slice passes through it"
             elif not inside:
                 reasons[key] = f"it lies outside the {role.label} images"
-    return offered, reasons
+    return selected, reasons
 
 
 def _near(stacks: tuple[Stack, ...], point: Vector, reach: float) -> list[SliceHeader]:
-    """The slices within ``reach`` mm of the point, the nearest first, of equal ones the lower."""
+    """The slices within ``reach`` mm of the point, the nearest first; in a tie, the lower."""
     slices = [s for stack in stacks for s in stack.slices if abs(s.distance(point)) <= reach]
     return sorted(slices, key=lambda s: (round(abs(s.distance(point)), 3), position_key(s)))

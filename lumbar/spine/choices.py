@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from lumbar.spine.acquisitions import MIN_SLICES, Acquisition, acquisition_per_series
 from lumbar.spine.anatomy import Role
 
-MAX_LISTED = 6  # items named in a sentence before the remaining ones are only counted
+MAX_LISTED = 6  # items listed in a sentence; further ones are only counted
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Selection:
 def verdicts_of(
     role: Role, selection: Selection, numbers: Mapping[str, int]
 ) -> Mapping[Acquisition, str]:
-    """How each acquisition offered for a role was used, in words."""
+    """How each acquisition suited to a role was used, in words."""
     read, count = selection.read, len(selection.read)
     verdicts = dict.fromkeys(read, role.label)
     if role is not Role.AXIAL_T2 and count > 1:
@@ -43,8 +43,8 @@ def verdicts_of(
 
 def _series_label(acquisition: Acquisition, numbers: Mapping[str, int]) -> str:
     """``series 2``, ``series 2 and 5``, ``series 2, 5 and 6``."""
-    used = {numbers[header.series_instance_uid] for header in acquisition.slices}
-    return f"series {_enumeration(map(str, sorted(used)))}"
+    series = {numbers[header.series_instance_uid] for header in acquisition.slices}
+    return f"series {_enumeration(map(str, sorted(series)))}"
 
 
 def _enumeration(words: Iterable[str]) -> str:

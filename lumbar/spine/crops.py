@@ -1,4 +1,4 @@
-"""The crops that the classifiers see, cut from a slice around a point.
+"""The classifiers' input: crops cut from a slice around a point.
 
 A crop is a square of fixed physical size, oriented as radiologists hang the plane, denoised and
 scaled to 0–1. Training and inference share this preprocessing: any change here requires a new
@@ -19,7 +19,7 @@ PREPROCESSING_VERSION = "2"
 SIDE = 224  # pixels
 PERCENTILES = (1.0, 99.5)  # of the slice's non-zero pixels, mapped to 0 and 1
 DENOISE_MM = 0.3  # standard deviation of the Gaussian
-# Pixels added on each side for denoising, then cut off: so a margin does not change the inside.
+# Pixels added on each side for denoising, then cut off, so that a margin changes no inner pixel.
 RIM = 8
 
 # Wide enough for the canal from the vertebral body above the disc to the one below, for the foramen
@@ -70,9 +70,9 @@ def crop(
 def upright(
     image: NDArray[np.float32], header: SliceHeader
 ) -> tuple[NDArray[np.float32], SliceHeader]:
-    """The same slice in its hanging orientation: flipped and transposed, no pixel changed.
+    """The same slice as it is hung: flipped and transposed, with its pixels unchanged.
 
-    Whatever is computed from it is thus bit-identical however the slice was stored.
+    Results computed from it are therefore bit-identical however the slice was stored.
     """
     right, down = _hanging_axes(header)
     transposed = abs(right @ header.along_row) < abs(right @ header.down_column)
@@ -130,7 +130,7 @@ def normalised(image: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _hanging_axes(header: SliceHeader) -> tuple[Vector, Vector]:
-    """The in-plane directions, of the slice's four, nearest to the hanging's right and bottom."""
+    """Of the slice's four in-plane directions, those nearest to right and bottom as it is hung."""
     to_right, to_bottom = HANGING[header.plane]
     across, down = header.along_row, header.down_column
     as_stored = abs(across @ to_right) + abs(down @ to_bottom)

@@ -1,9 +1,9 @@
 """The position of each of the 25 findings, in patient millimetres.
 
-The measures of a usual spine give an expected position relative to the middle of the canal. Where
-the keypoint network detects the foramen or the lateral recess itself, near that position, the
-detected one is used. Left and right follow from the canal's own x at that level, never from x = 0
-or from slice numbers: LPS, +x is left.
+The dimensions of a typical spine give an expected position relative to the middle of the canal.
+Where the keypoint network detects the foramen or lateral recess itself near that position, the
+detected point is used. Left and right are relative to the canal's x at that level, never to x = 0
+or to slice numbers: LPS, +x is left.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,8 +29,8 @@ from lumbar.spine.roles import Roles
 from lumbar.spine.sagittal_maps import fit_centre, leftwards
 from lumbar.spine.slices import SliceHeader, Vector
 
-# From the middle of the canal at the disc to a foramen (farther lateral at lower levels) and to a
-# recess.
+# Distances from the middle of the canal at the disc to a foramen (farther lateral at lower levels)
+# and to a recess.
 FORAMEN_LATERAL_MM = {
     Level.L1_L2: 16.0,
     Level.L2_L3: 16.5,
@@ -40,17 +40,18 @@ FORAMEN_LATERAL_MM = {
 }
 FORAMEN_ANTERIOR_MM, FORAMEN_CRANIAL_MM = 4.5, 6.0
 RECESS_LATERAL_MM, RECESS_ANTERIOR_MM = 9.5, 4.5
-FORAMEN_SD_MM = 4.5  # across the slices, with which a foramen fades, as in training
-FORAMEN_SLICES_MM = 8.0  # from the expected position: the slices examined for a foramen
-# From the expected position: detections farther away are ignored. Half the distance to the next
+FORAMEN_SD_MM = 4.5  # standard deviation of a foramen's presence across slices, as in training
+FORAMEN_SLICES_MM = 8.0  # slices within this of the expected position are examined for a foramen
+# Detections farther than this from the expected position are ignored. Half the distance to the next
 # foramen is 16 mm.
 NEAR_MM = 11.0
-AXIAL_SLICES_MM, SLICES_PER_LEVEL = 5.0, 2  # the axial slices examined for a recess
-# From the canal's middle as located on sagittal slices: beyond it, another structure was detected
-# as the sac on the axial slice.
+# Axial slices examined for a recess: maximum distance from the canal's middle, number per level.
+AXIAL_SLICES_MM, SLICES_PER_LEVEL = 5.0, 2
+# Between the sac on an axial slice and the canal's middle located on sagittal slices: at a greater
+# distance, another structure was detected as the sac.
 MAX_SAC_SHIFT_MM = 20.0
-# A foramen detected this far from its expected position suggests another numbering; so many such
-# foramina make the numbering uncertain.
+# A foramen detected at least this far from its expected position suggests another numbering; at
+# least this many such foramina make the numbering uncertain.
 OTHER_LEVEL_MM, MIN_VOTES = 16.0, 4
 
 
@@ -58,7 +59,7 @@ OTHER_LEVEL_MM, MIN_VOTES = 16.0, 4
 class Points:
     """``positions`` of every finding whose level is known, mm (LPS).
 
-    ``detected`` are those the network itself detected. ``caveats`` as in ``Levels``.
+    ``detected`` are the findings whose point the network detected. ``caveats`` as in ``Levels``.
     """
 
     positions: Mapping[FindingKey, Vector]
@@ -79,12 +80,12 @@ def find_points(
     recesses, detected = _detect_recesses(expected, levels, roles, read, keypoints)
     caveats: tuple[str, ...] = ()
     if votes >= MIN_VOTES:
-        caveats = (f"{UNCERTAIN}: the foramina on Sagittal T1 count differently",)
+        caveats = (f"{UNCERTAIN}: the foramina on Sagittal T1 suggest another numbering",)
     return Points(expected | foramina | recesses, frozenset((*foramina, *detected)), caveats)
 
 
 def expected_position(key: FindingKey, canal: Mapping[Level, Vector]) -> Vector:
-    """The position of a finding in a spine of usual measures, mm (LPS)."""
+    """The position of a finding in a spine of typical dimensions, mm (LPS)."""
     centre = canal[key.level]
     cranial, anterior = _canal_axes(key.level, canal)
     lateral = np.array([1.0 if key.condition.side is Side.LEFT else -1.0, 0, 0])
@@ -102,7 +103,7 @@ def expected_position(key: FindingKey, canal: Mapping[Level, Vector]) -> Vector:
 
 def _canal_axes(level: Level, canal: Mapping[Level, Vector]) -> tuple[Vector, Vector]:
     """Unit vectors up the canal and to its front at a level, both in the mid-sagittal plane."""
-    levels = [known for known in Level if known in canal]
+    levels = [other for other in Level if other in canal]
     index = levels.index(level)
     above, below = canal[levels[max(index - 1, 0)]], canal[levels[min(index + 1, len(levels) - 1)]]
     cranial = np.array([0.0, *(above - below)[1:]])
@@ -117,9 +118,9 @@ def _detect_foramina(
     read: ReadSlice,
     keypoints: KeypointDetector,
 ) -> tuple[dict[FindingKey, Vector], int]:
-    """The foramina detected on parasagittal T1 slices; how many lie where another level's should.
+    """The foramina detected on parasagittal T1 slices, and the votes for another numbering.
 
-    That number counts the votes for another numbering.
+    A vote is a foramen that lies where another level's should.
     """
     foramina = {
         key: point for key, point in expected.items() if key.condition.role is Role.SAGITTAL_T1
@@ -163,20 +164,20 @@ def _within_reach(header: SliceHeader, points: Iterable[Vector]) -> bool:
 
 
 def _foramen_position(maps: Heat, pictures: list[Picture], expected: Vector) -> Vector | None:
-    """A foramen's position in mm (LPS); None if no slice shows it near the expected one.
+    """A foramen's position in mm (LPS); None if no slice shows it near the expected position.
 
     ``maps``: (slices, cells, cells), of this foramen.
     """
     near = [
-        _mass_near(heat, shown.to_cell(expected), SAGITTAL)
-        for shown, heat in zip(pictures, maps, strict=True)
+        _mass_near(heat, view.to_cell(expected), SAGITTAL)
+        for view, heat in zip(pictures, maps, strict=True)
     ]
     presence = np.array([mass for mass, _ in near])
     best = int(presence.argmax())
     if presence[best] < MIN_PRESENCE:
         return None
     left = leftwards(pictures[best].header)
-    offsets = np.array([(shown.header.centre - expected) @ left for shown in pictures])
+    offsets = np.array([(view.header.centre - expected) @ left for view in pictures])
     cell = np.average([centre for _, centre in near], axis=0, weights=presence)
     offset = fit_centre(offsets, presence, FORAMEN_SD_MM)
     offset = float(np.clip(offset, -FORAMEN_SD_MM, FORAMEN_SD_MM))
@@ -185,7 +186,7 @@ def _foramen_position(maps: Heat, pictures: list[Picture], expected: Vector) -> 
 
 
 def _at_other_level(maps: Heat, pictures: list[Picture], expected: Vector) -> bool:
-    """Whether a foramen is clearly visible, but as far from its position as another level's."""
+    """Whether a foramen is clearly visible, but as far away as that of another level."""
     best = int(maps.sum(axis=(1, 2)).argmax())
     row, column = np.unravel_index(int(maps[best].argmax()), maps[best].shape)
     peak = pictures[best].from_cell(np.array([column, row], float))
@@ -205,18 +206,18 @@ def _detect_recesses(
     A recess that was not detected is positioned relative to the detected sac.
     """
     pictures = {
-        (level, header.sop_instance_uid, header.frame): shown
+        (level, header.sop_instance_uid, header.frame): view
         for level, header in _recess_slices(levels, roles)
-        for shown in _pictures([(header, levels.canal[level])], read, AXIAL)
+        for view in _pictures([(header, levels.canal[level])], read, AXIAL)
     }
     if not pictures:
         return {}, set()
     heats = keypoints.axial(np.stack([p.pixels for p in pictures.values()]))
     best: dict[FindingKey, tuple[float, Vector]] = {}
-    for ((level, _, _), shown), heat in zip(pictures.items(), heats, strict=True):
-        shift = _sac_shift(shown, heat, levels.canal[level])
+    for ((level, _, _), view), heat in zip(pictures.items(), heats, strict=True):
+        shift = _sac_shift(view, heat, levels.canal[level])
         shifted = {key: point + shift for key, point in expected.items()}
-        for key, mass, point in locate_recesses(shown, heat, level, shifted):
+        for key, mass, point in locate_recesses(view, heat, level, shifted):
             position = point if mass >= MIN_PRESENCE else shifted[key]
             if key not in best or mass > best[key][0]:
                 best[key] = mass, position
@@ -225,7 +226,7 @@ def _detect_recesses(
 
 
 def _recess_slices(levels: Levels, roles: Roles) -> Iterator[tuple[Level, SliceHeader]]:
-    """For each level the axial slices nearest to the middle of the canal."""
+    """For each level, the axial slices nearest to the middle of the canal."""
     slices = [header for stack in roles.stacks.get(Role.AXIAL_T2, ()) for header in stack.slices]
     for level, canal in levels.canal.items():
         distances = [(abs(header.distance(canal)), header) for header in slices]
@@ -234,19 +235,19 @@ def _recess_slices(levels: Levels, roles: Roles) -> Iterator[tuple[Level, SliceH
             yield level, header
 
 
-def _sac_shift(shown: Picture, heat: Heat, canal: Vector) -> Vector:
-    """From the located middle of the canal to the sac detected on the axial slice, mm (LPS).
+def _sac_shift(view: Picture, heat: Heat, canal: Vector) -> Vector:
+    """The vector from the located middle of the canal to the detected sac on an axial slice, mm.
 
-    Zero if the sac was not detected, or implausibly far away.
+    Zero if the sac was not detected, or is implausibly far away. Axes: LPS.
     """
-    mass, sac = locate_sac(shown, heat)
-    shift = sac - shown.from_cell(shown.to_cell(canal))
+    mass, sac = locate_sac(view, heat)
+    shift = sac - view.from_cell(view.to_cell(canal))
     plausible = mass >= MIN_PRESENCE and np.linalg.norm(shift) <= MAX_SAC_SHIFT_MM
     return shift if plausible else np.zeros(3)
 
 
 def locate_recesses(
-    shown: Picture, heat: Heat, level: Level, expected: Mapping[FindingKey, Vector]
+    view: Picture, heat: Heat, level: Level, expected: Mapping[FindingKey, Vector]
 ) -> Iterator[tuple[FindingKey, float, Vector]]:
     """Both recesses of a level on one axial slice.
 
@@ -257,16 +258,16 @@ def locate_recesses(
         key = FindingKey(condition, level)
         if condition.role is Role.AXIAL_T2 and condition.side is not None:
             channel = AXIAL.points.index(f"{condition.side}_recess")
-            mass, cell = _mass_near(heat[..., channel], shown.to_cell(expected[key]), AXIAL)
-            yield key, mass, shown.from_cell(cell)
+            mass, cell = _mass_near(heat[..., channel], view.to_cell(expected[key]), AXIAL)
+            yield key, mass, view.from_cell(cell)
 
 
-def locate_sac(shown: Picture, heat: Heat) -> tuple[float, Vector]:
+def locate_sac(view: Picture, heat: Heat) -> tuple[float, Vector]:
     """The probability (0–1) that an axial slice shows the dural sac, and its middle in mm (LPS)."""
     sac = heat[..., AXIAL.points.index("sac")]
     row, column = np.unravel_index(int(sac.argmax()), sac.shape)
     mass, cell = _mass_near(sac, np.array([column, row], float), AXIAL)
-    return mass, shown.from_cell(cell)
+    return mass, view.from_cell(cell)
 
 
 def _mass_near(heat: Heat, cell: Vector, framing: Framing) -> tuple[float, Vector]:
@@ -283,7 +284,7 @@ def _mass_near(heat: Heat, cell: Vector, framing: Framing) -> tuple[float, Vecto
 def _pictures(
     slices: Iterable[tuple[SliceHeader, Vector]], read: ReadSlice, framing: Framing
 ) -> Iterator[Picture]:
-    """The pictures of the readable slices; a damaged one is reported when it is to be graded."""
+    """The pictures of the readable slices; damaged slices are reported when they are graded."""
     for header, centre in slices:
         try:
             yield picture(read(header), header, centre, framing)

@@ -1,4 +1,4 @@
-"""Findings: the values that the pipeline hands to the database and the reports."""
+"""Findings: the values that the pipeline passes to the database and the reports."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,8 @@ from lumbar.spine.anatomy import Condition, FindingKey, Level, Severity
 
 Probabilities = tuple[float, float, float]
 
-# Of ``Finding.shows``. Below it the crop is more likely to show something else, so its grade is
-# less reliable.
+# Threshold of ``Finding.shows``: below it, the crop more likely shows something else, and its
+# severity is less reliable.
 MIN_VIEW_PROBABILITY = 0.5
 
 

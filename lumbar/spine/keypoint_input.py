@@ -36,7 +36,7 @@ class Framing:
 
     @property
     def cells(self) -> int:
-        """Along one side of a heat map."""
+        """The number of cells along one side of a heat map."""
         return self.side // CELL_PIXELS
 
 
@@ -53,7 +53,7 @@ BORDER_ANTERIOR_MM, BORDER_CAUDAL_MM = 16.0, 10.0
 
 
 class KeypointDetector(Protocol):
-    """What the spine code needs of the keypoint networks.
+    """What the spine code requires of the keypoint networks.
 
     ``lumbar.networks.locator.Locator`` implements it; tests use stubs.
     """
@@ -113,7 +113,8 @@ def picture(image: Image, header: SliceHeader, centre: Vector, framing: Framing)
     image, upright_header = upright(image, header)
     to_image = _to_image(upright_header, centre, framing)
     spacing = min(header.spacing)
-    if mm > 1.5 * spacing:  # against aliasing of details finer than the picture's pixels
+    # Against aliasing of details finer than the picture's pixels.
+    if mm > 1.5 * spacing:
         image = cv2.GaussianBlur(image, (0, 0), 0.4 * mm / spacing).astype(np.float32)
     resampled = cv2.warpAffine(
         image, to_image, (side, side), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -123,7 +124,7 @@ def picture(image: Image, header: SliceHeader, centre: Vector, framing: Framing)
 
 
 def normalise_brightness(image: Image) -> Image:
-    """Scaled to 0–1 whatever the image's gain, with a square root that expands dark tissue."""
+    """The image scaled to 0–1 regardless of its gain; a square root brightens dark tissue."""
     positive = image[image > 0]
     if not positive.size:
         return np.zeros_like(image)

@@ -1,7 +1,7 @@
 """Labels the discs on heat maps together, from the sacrum upwards.
 
-There is one map per disc, of the probability of its position. Taken one by one, all maps may be off
-by one disc; the usual spacing of a lumbar spine and the lowest disc, which is detected most
+There is one map per disc, of the probability of its position. Taken individually, all maps may be
+off by one disc; the typical spacing of a lumbar spine, and the lowest disc, which is detected most
 reliably, prevent that.
 """
 
@@ -15,24 +15,26 @@ from lumbar.spine.keypoint_input import CELL_PIXELS, DISCS, SAGITTAL, Heat
 from lumbar.spine.slices import Vector
 
 CELL_MM = CELL_PIXELS * SAGITTAL.mm
-# Between neighbouring discs from T11/T12 down to S1/S2, mm along the canal, and its deviation.
+# Spacing of neighbouring discs from T11/T12 down to S1/S2, mm along the canal, and its standard
+# deviation.
 SPACING_MM = (33.0, 34.0, 35.5, 35.5, 34.0, 29.5, 25.0)
 SPACING_SD_MM = 6.0
 MIN_SPACING_MM, MAX_SPACING_MM = 13.0, 58.0  # outside these, two discs are not neighbours
-# The size of a patient's spine relative to a usual one: trial values, and the deviation of its log.
+# Trial values of a spine's size relative to a typical one, and the standard deviation of its log.
 SIZES, SIZE_SD = (0.74, 0.86, 1.0, 1.16, 1.34), 0.4
 # The weight of each disc's own map; the lumbosacral border is detected most reliably.
 MAP_WEIGHTS = (0.1, 0.1, 0.15, 0.2, 0.3, 0.6, 2.0, 0.8)
-PEAK_DISTANCE_MM, MAX_PEAKS = 8.0, 40  # between the positions considered, and how many
-ABSENCE_WEIGHT = 0.5  # of a map that shows a disc where the sequence has none
+# The minimum distance between candidate positions, and their maximum number.
+PEAK_DISTANCE_MM, MAX_PEAKS = 8.0, 40
+ABSENCE_WEIGHT = 0.5  # of the map of a disc that the sequence does not include
 FLOOR = 1e-4  # added to probabilities before the logarithm
 PEAK_CELLS = 5  # width of the square of cells that belong to one peak
-OTHER_NUMBERING_MM = 14.0  # from L5/S1, beyond which another L5/S1 is another numbering
-MIN_DISCS = 3  # in a sequence
+OTHER_NUMBERING_MM = 14.0  # distance of two L5/S1 beyond which the numberings differ
+MIN_DISCS = 3  # discs in a sequence
 
 _LOWEST = len(DISCS) - 2  # L5/S1
 
-Path = dict[int, int]  # by index into ``DISCS``, the index of the peak
+Path = dict[int, int]  # index into ``DISCS`` → index of the peak
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class DiscSequence:
     """Successive discs from the uppermost visible one to the lowest.
 
     ``positions`` are (x, y) in cells, by index into ``DISCS``. ``margin`` is the lead of ``score``
-    over the best sequence whose L5/S1 is elsewhere.
+    over the best sequence with a different L5/S1.
     """
 
     positions: dict[int, Vector]
@@ -49,10 +51,10 @@ class DiscSequence:
 
 
 def best_sequence(heat: Heat) -> DiscSequence | None:
-    """The most probable sequence, or None if no ``MIN_DISCS`` discs follow one another.
+    """The most probable sequence, or None if there is none of at least ``MIN_DISCS`` discs.
 
-    ``heat``: (cells, cells, discs) probabilities; what a map lacks to a sum of 1 is the probability
-    that its disc is not visible.
+    ``heat``: (cells, cells, discs) probabilities; a map's sum is the probability that its disc is
+    visible.
     """
     masses = np.stack(
         [
@@ -109,7 +111,8 @@ def _best_paths(
     *steps, sacral_step = (_step_scores(distance, upward, size * mm) for mm in SPACING_MM)
     without_s1s2 = np.full((1, len(peaks)), absent[-1])
     starts = np.concatenate([present[-1][:, None] + sacral_step, without_s1s2])
-    s1s2 = starts.argmax(axis=0)  # the best one by peak of L5/S1; len(peaks) for none
+    # By peak of L5/S1: the best peak of S1/S2, or len(peaks) for none.
+    s1s2 = starts.argmax(axis=0)
     paths: list[tuple[float, Path]] = []
     for l5s1 in range(len(peaks)):
         score = float(starts[s1s2[l5s1], l5s1] + present[_LOWEST, l5s1])
@@ -135,7 +138,8 @@ def _best_path_from(
     scores[l5s1] = start_score
     predecessors: list[NDArray[np.int64]] = []
     best: tuple[float, Path] = (-np.inf, {})
-    for k in range(_LOWEST - 1, -2, -1):  # the path ends below disc k, or goes on to it
+    # The path ends below disc k, or continues to it.
+    for k in range(_LOWEST - 1, -2, -1):
         if _LOWEST - k >= MIN_DISCS:
             top = int(scores.argmax())
             total = float(scores[top] + absent[: k + 1].sum())
@@ -152,7 +156,7 @@ def _best_path_from(
 def _step_scores(
     distance: NDArray[np.float64], upward: NDArray[np.bool_], spacing: float
 ) -> NDArray[np.float64]:
-    """The score of a step from one disc (rows) up to the next (columns), usually ``spacing`` mm."""
+    """Scores of steps from one disc (rows) up to the next (columns), typically ``spacing`` mm."""
     deviation = (distance - spacing) / SPACING_SD_MM
     possible = upward & (distance > MIN_SPACING_MM) & (distance < MAX_SPACING_MM)
     return np.asarray(np.where(possible, -np.square(deviation) / 4, -np.inf))
@@ -171,7 +175,7 @@ def _trace(predecessors: list[NDArray[np.int64]], top: int, l5s1: int) -> Path:
 
 
 def _centre_of_mass(heat: Heat, peak: NDArray[np.int64]) -> Vector:
-    """Of a map around a peak: (x, y) in cells."""
+    """The centre of mass of a map around a peak: (x, y) in cells."""
     reach = PEAK_CELLS // 2
     rows = np.arange(max(peak[1] - reach, 0), min(peak[1] + reach + 1, len(heat)))
     columns = np.arange(max(peak[0] - reach, 0), min(peak[0] + reach + 1, len(heat)))

@@ -27,16 +27,16 @@ from lumbar.spine.sagittal_maps import SagittalMaps, SliceMaps, examine, fit_cen
 from lumbar.spine.slices import SliceHeader, Vector
 
 BORDER_SLICES = 5  # on which the lumbosacral border is classified
-MIDLINE_PRESENCE = 0.35  # mean presence of the canal from which the slices show the mid-line
-MIN_PRESENCE = 0.5  # from which a point counts as visible
-CERTAIN_MARGIN = 1.0  # lead of the sequence's score over every other numbering
-# The probability from which the border counts as transitional; chosen on phantoms
+MIDLINE_PRESENCE = 0.35  # minimum mean presence of the canal on slices that show the mid-line
+MIN_PRESENCE = 0.5  # minimum presence of a point that counts as visible
+CERTAIN_MARGIN = 1.0  # minimum lead of the sequence's score over every other numbering
+# Minimum probability at which the border counts as transitional; chosen on phantoms
 # (docs/model-card.md).
 TRANSITIONAL = 0.72
-CANAL_SD_MM = 6.0  # across the slices, with which the canal fades, as in training
-SACRUM_MM = 32.0  # of the image needed below L5/S1 to see that it is the lowest disc
-SAME_STATION_MM = 100.0  # between the middles of two stacks of the same part of the body
-MIN_LEVELS = 3  # visible in a study of the lumbar spine
+CANAL_SD_MM = 6.0  # standard deviation of the canal's presence across slices, as in training
+SACRUM_MM = 32.0  # image height needed below L5/S1 to see that it is the lowest disc
+SAME_STATION_MM = 100.0  # maximum distance of the middles of two stacks of one body part
+MIN_LEVELS = 3  # levels visible in a study of the lumbar spine
 NOT_FOUND = "no lumbar spine was found on the {} images"
 UNCERTAIN = "the numbering is uncertain"
 L5_S1 = DISCS.index(Level.L5_S1)
@@ -66,8 +66,8 @@ class Levels:
 def locate_levels(roles: Roles, read: ReadSlice, keypoints: KeypointDetector) -> Levels:
     """The levels of a study.
 
-    Every sagittal stack that may show the lumbar spine is tried, T2/STIR before T1 and the lowest
-    first.
+    Every sagittal stack that may show the lumbar spine is tried: T2/STIR before T1, and the lowest
+    stack first.
 
     Raises:
         NotAnalysable: there is no sagittal series, none shows a lumbar spine, or none of the slices
@@ -79,7 +79,8 @@ def locate_levels(roles: Roles, read: ReadSlice, keypoints: KeypointDetector) ->
         for stack in roles.stacks.get(role, ()):
             middle = stack.slices[len(stack.slices) // 2].centre
             if role is Role.SAGITTAL_T1 and _any_near(middle, examined):
-                continue  # another contrast of a station without lumbar spine
+                # Another contrast of a station that shows no lumbar spine.
+                continue
             try:
                 maps = examine(stack, read, keypoints)
                 examined.append(middle)
@@ -88,7 +89,7 @@ def locate_levels(roles: Roles, read: ReadSlice, keypoints: KeypointDetector) ->
                 errors.append(error)
     if not errors:
         raise NotAnalysable(
-            "no sagittal T1 or T2/STIR series was received, on which the disc levels are found"
+            "no sagittal T1 or T2/STIR series was received; the disc levels are located on these"
         )
     raise errors[0]
 
@@ -135,10 +136,10 @@ def _check_visible(
 ) -> None:
     not_found = NOT_FOUND.format(role.label)
     if presence[L5_S1].max() < (MIN_PRESENCE / 2 if loose else MIN_PRESENCE):
-        raise NotAnalysable(f"{not_found}: no sacrum is seen from which to count")
+        raise NotAnalysable(f"{not_found}: no sacrum is visible to count from")
     clear = sum(presence[k].max() >= MIN_PRESENCE / 2 for k in discs.values())
     if clear < MIN_LEVELS:
-        raise NotAnalysable(f"{not_found}: only {clear} lumbar levels are seen clearly")
+        raise NotAnalysable(f"{not_found}: only {clear} lumbar levels are clearly visible")
 
 
 def _canal_offsets(maps: SagittalMaps, presence: Mapping[int, Vector]) -> dict[int, float]:
@@ -166,7 +167,7 @@ def _transitional(
 ) -> float:
     """The probability that the vertebra at the lumbosacral border is transitional."""
     centre = l5_s1 + np.array([0.0, -BORDER_ANTERIOR_MM, -BORDER_CAUDAL_MM])
-    headers = [s.header for s in nearest]  # all of them were read before, without errors
+    headers = [s.header for s in nearest]  # all of these have been read before, without errors
     pictures = [picture(read(header), header, centre, BORDER).pixels for header in headers]
     return float(np.mean(keypoints.border(np.stack(pictures))))
 
@@ -195,7 +196,7 @@ def _caveats(transitional: float, below: float, sequence: DiscSequence, loose: b
     if transitional >= TRANSITIONAL:
         reasons.append(f"the border to the sacrum looks transitional ({transitional:.2f})")
     if sequence.margin < CERTAIN_MARGIN:
-        reasons.append("another one fits almost as well")
+        reasons.append("another numbering fits almost as well")
     if loose:
         reasons.append("it rests on too few slices")
     return [f"{UNCERTAIN}: {reason}" for reason in reasons]
@@ -205,12 +206,12 @@ def _notes(
     role: Role, canal: Mapping[Level, Vector], loose: bool, midline_known: bool, unreadable: int
 ) -> list[str]:
     notes = [
-        f"disc levels found on {role.label}, "
+        f"disc levels located on {role.label}, "
         "counted upwards from L5/S1 as the lowest disc above the sacrum"
     ]
     missing = [level.label for level in Level if level not in canal]
     if missing:
-        notes.append(f"not seen: {', '.join(missing)}")
+        notes.append(f"not visible: {', '.join(missing)}")
     if unreadable:
         noun = "slice" if unreadable == 1 else "slices"
         notes.append(f"{unreadable} {role.label} {noun} could not be read")

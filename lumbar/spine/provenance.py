@@ -1,4 +1,4 @@
-"""What every result must state, so that it can be traced and reproduced."""
+"""What every result states so that it can be traced and reproduced."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -48,7 +48,7 @@ class BundleIdentity:
 
 @dataclass(frozen=True)
 class Provenance:
-    """All that determines a result besides its images, and the UIDs of those."""
+    """Everything besides the images that determines a result, and the images' UIDs."""
 
     bundle: BundleIdentity
     code_version: str

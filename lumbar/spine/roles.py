@@ -33,8 +33,8 @@ __all__ = [
     "weighting",
 ]
 
-MAX_LOOSE_SLICES = 2  # a study of so few slices gets its roles by plane and weighting alone
-# mm, of the longer side; axial series are often zoomed
+MAX_LOOSE_SLICES = 2  # studies of at most these get roles by plane and weighting alone
+# Limits of the longer side, mm; axial series are often zoomed.
 FIELD_OF_VIEW = {Plane.SAGITTAL: (180.0, 400.0), Plane.AXIAL: (120.0, 400.0)}
 
 
@@ -42,8 +42,8 @@ FIELD_OF_VIEW = {Plane.SAGITTAL: (180.0, 400.0), Plane.AXIAL: (120.0, 400.0)}
 class Roles:
     """The stacks to read in each role.
 
-    Of a sagittal role these are the best one of each station (part of the body), the lowest first,
-    so usually one; of the axial role all blocks, the largest first. ``choices`` state how each
+    A sagittal role has the best stack of each station (part of the body), the lowest first, so
+    usually one; the axial role has all blocks, the largest first. ``choices`` state how each
     series was used, one line per series, numbered from 1 in the order of their UIDs. ``notes``
     state what is unusual about the relative position of the chosen stacks.
     """
@@ -57,7 +57,8 @@ class Roles:
         return tuple(role for role in Role if not self.stacks.get(role))
 
 
-@np.errstate(over="ignore", invalid="ignore")  # absurd positions need no arithmetic warnings
+# Absurd positions in a header must not cause arithmetic warnings.
+@np.errstate(over="ignore", invalid="ignore")
 def assign_roles(slices: Sequence[SliceHeader]) -> Roles:
     """Assigns the series of one study; slices in any order, duplicates included.
 
@@ -73,17 +74,17 @@ def assign_roles(slices: Sequence[SliceHeader]) -> Roles:
     distinct = sorted(set(slices), key=identity_key)
     loose = len(distinct) <= MAX_LOOSE_SLICES
     verdicts: dict[Acquisition, str] = {}
-    offered: defaultdict[Role, list[Acquisition]] = defaultdict(list)
+    by_role: defaultdict[Role, list[Acquisition]] = defaultdict(list)
     for (objection, _), family in _families(distinct, loose).items():
         role = role_of(family[0])
         if objection is not None or role is None:
             verdicts |= dict.fromkeys(acquisition_per_series(family), f"refused, {objection}")
         else:
-            offered[role] += find_acquisitions(family)
+            by_role[role] += find_acquisitions(family)
     numbers = series_numbers(distinct)
     stacks: dict[Role, tuple[Stack, ...]] = {}
     for role in Role:
-        selection = _select(role, offered[role], loose)
+        selection = _select(role, by_role[role], loose)
         verdicts |= verdicts_of(role, selection, numbers)
         if selection.read:
             stacks[role] = _stacks_of(role, selection.read)
@@ -99,9 +100,9 @@ def series_numbers(slices: Sequence[SliceHeader]) -> dict[str, int]:
 def _families(
     slices: Sequence[SliceHeader], loose: bool
 ) -> Mapping[tuple[str | None, tuple[object, ...]], list[SliceHeader]]:
-    """Grouped by the objection to them, if any, and by what is constant within an acquisition.
+    """Slices by the objection to them, if any, and by what is constant within an acquisition.
 
-    The latter is the frame of reference, the plane and the contrast.
+    These constants are the frame of reference, the plane and the contrast.
     """
     localizers = _localizers(slices)
     families: defaultdict[tuple[str | None, tuple[object, ...]], list[SliceHeader]]
@@ -115,7 +116,7 @@ def _families(
 
 
 def _localizers(slices: Sequence[SliceHeader]) -> set[tuple[str, Plane]]:
-    """By series in several planes, as localizers are: the planes with too few slices to be read."""
+    """Localizers: (series, plane) with too few slices, where the series has several planes."""
     by_series: defaultdict[str, defaultdict[Plane, list[SliceHeader]]]
     by_series = defaultdict(lambda: defaultdict(list))
     for header in slices:
@@ -131,7 +132,7 @@ def _localizers(slices: Sequence[SliceHeader]) -> set[tuple[str, Plane]]:
 
 
 def _objection(header: SliceHeader, localizer: bool, loose: bool) -> str | None:
-    """Why such a slice cannot be read, or None; a ``loose`` one only needs a suitable weighting."""
+    """Why a slice cannot be read, or None; if ``loose``, it needs only a suitable weighting."""
     unsuitable = (
         f"{weighting(header)} in this plane is not read" if role_of(header) is None else None
     )
@@ -155,9 +156,9 @@ def _objection(header: SliceHeader, localizer: bool, loose: bool) -> str | None:
     return next((reason for applies, reason in objections if applies), None)
 
 
-def _select(role: Role, offered: list[Acquisition], loose: bool) -> Selection:
-    complete = [a for a in offered if loose or len(a) >= MIN_SLICES]
-    incomplete = [a for a in offered if a not in complete]
+def _select(role: Role, acquisitions: list[Acquisition], loose: bool) -> Selection:
+    complete = [a for a in acquisitions if loose or len(a) >= MIN_SLICES]
+    incomplete = [a for a in acquisitions if a not in complete]
     if role is Role.AXIAL_T2:
         read, not_read = _all_positions(complete)
     else:
@@ -166,27 +167,27 @@ def _select(role: Role, offered: list[Acquisition], loose: bool) -> Selection:
 
 
 def _best_of_each_station(
-    offered: list[Acquisition],
+    acquisitions: list[Acquisition],
 ) -> tuple[list[Acquisition], list[Acquisition]]:
     """Sagittal acquisitions to read, the lowest first, and the others."""
     read: list[Acquisition] = []
-    for acquisition in sorted(offered, key=_preference):
+    for acquisition in sorted(acquisitions, key=_preference):
         if not any(acquisition.same_station(better) for better in read):
             read.append(acquisition)
     read.sort(key=lambda a: a.stacks[0].extent[0])
-    return read, [a for a in offered if a not in read]
+    return read, [a for a in acquisitions if a not in read]
 
 
-def _all_positions(offered: list[Acquisition]) -> tuple[list[Acquisition], list[Acquisition]]:
-    """Axial acquisitions to read, and the slices at positions that a better one shows already."""
+def _all_positions(acquisitions: list[Acquisition]) -> tuple[list[Acquisition], list[Acquisition]]:
+    """Axial acquisitions to read, and slices at positions that a better one already shows."""
     read: list[Acquisition] = []
     not_read: list[Acquisition] = []
-    for acquisition in sorted(offered, key=_preference):
-        shown = list(zip(acquisition.shown_by(read), acquisition.slices, strict=True))
-        fresh = [header for repeated, header in shown if not repeated]
-        repeats = [header for repeated, header in shown if repeated]
-        if fresh:
-            read.append(Acquisition.from_slices(fresh))
+    for acquisition in sorted(acquisitions, key=_preference):
+        pairs = list(zip(acquisition.shown_by(read), acquisition.slices, strict=True))
+        added = [header for repeated, header in pairs if not repeated]
+        repeats = [header for repeated, header in pairs if repeated]
+        if added:
+            read.append(Acquisition.from_slices(added))
         if repeats:
             not_read.append(Acquisition.from_slices(repeats))
     return read, not_read
@@ -217,7 +218,7 @@ def _preference(acquisition: Acquisition) -> tuple[object, ...]:
 
 
 def _notes(stacks: Mapping[Role, tuple[Stack, ...]]) -> Iterator[str]:
-    """Stacks that do not overlap the sagittal ones used for the levels, or differ in frame."""
+    """Notes on stacks outside the sagittal stacks used for the levels, or in another frame."""
     reference = next(
         (role for role in (Role.SAGITTAL_T2, Role.SAGITTAL_T1) if role in stacks), None
     )
@@ -228,14 +229,14 @@ def _notes(stacks: Mapping[Role, tuple[Stack, ...]]) -> Iterator[str]:
         outside = [stack for stack, station in pairs if not station.overlaps(stack)]
         if outside:
             count = sum(len(stack.slices) for stack in outside)
-            yield f"{count} {role.label} slices lie wholly outside the {reference.label} images"
+            yield f"{count} {role.label} slices lie entirely outside the {reference.label} images"
         if any(_frames_differ(*pair) for pair in pairs if pair[0] not in outside):
             names = f"{role.label} and {reference.label}"
-            yield f"{names} name different frames of reference; they overlap and are read together"
+            yield f"{names} state different frames of reference; they overlap and are read together"
 
 
 def _frames_differ(stack: Stack, other: Stack) -> bool:
-    """Whether both name a frame of reference, and not the same."""
+    """Whether both state a frame of reference, and the two differ."""
     frames = {s.slices[0].frame_of_reference_uid for s in (stack, other)} - {""}
     return len(frames) > 1
 

@@ -23,8 +23,9 @@ from lumbar.spine.stacks import Stack
 
 LUMBAR = slice(DISCS.index(Level.L1_L2), DISCS.index(Level.L5_S1) + 1)  # indices into ``DISCS``
 CENTRAL_SLICES = 5  # examined first
-MORE_SLICES = 2  # examined next at either end
-FORAMEN_ANTERIOR_CELLS, FORAMEN_CRANIAL_CELLS = 1.4, 1.9  # of the canal's middle at the disc
+MORE_SLICES = 2  # examined next at one end or both
+# A foramen's position relative to the middle of the canal at the disc.
+FORAMEN_ANTERIOR_CELLS, FORAMEN_CRANIAL_CELLS = 1.4, 1.9
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,12 @@ class SagittalMaps:
         return float(np.max([s.canal_presence[LUMBAR] for s in self.slices], axis=0).mean())
 
     def presence(self, positions: Mapping[int, Vector]) -> dict[int, Vector]:
-        """By disc, by slice: how much of the disc's map lies at its position (x, y in cells)."""
+        """By disc, per slice: how much of the disc's map lies at its position (x, y in cells)."""
         maps = [s.discs for s in self.slices]
         return {k: _presence(maps, k, position) for k, position in positions.items()}
 
     def canal_presence(self, positions: Mapping[int, Vector]) -> dict[int, Vector]:
-        """As ``presence``, of the canal alone."""
+        """As ``presence``, but of the canal alone."""
         maps = [s.canal for s in self.slices]
         return {k: _presence(maps, k, position) for k, position in positions.items()}
 
@@ -165,7 +166,7 @@ def _best_by_level(examined: Mapping[int, SliceMaps]) -> set[int]:
 
 
 def _with_foramina(heat: Heat) -> Heat:
-    """The maps of the discs; a foramen, where it shows instead of the canal, stands in for it."""
+    """The maps of the discs; where the canal is not visible, the foramina replace it."""
     discs = heat[..., : len(DISCS)].copy()
     shift = np.array([[1, 0, FORAMEN_ANTERIOR_CELLS], [0, 1, FORAMEN_CRANIAL_CELLS]], np.float32)
     for n, level in enumerate(Level):
@@ -186,7 +187,7 @@ def _presence(maps: list[Heat], disc: int, position: Vector) -> Vector:
 
 
 def fit_centre(offsets: Vector, presence: Vector, sd: float) -> float:
-    """The offset in mm at which slices show it best, if it fades as a Gaussian of ``sd`` mm."""
+    """The centre in mm of a Gaussian of ``sd`` mm fitted to a presence per slice."""
     trial = np.arange(offsets.min() - 4, offsets.max() + 4.01, 0.25)
     shape = np.exp(-np.square((offsets[None] - trial[:, None]) / sd) / 2)
     height = np.clip((shape @ presence) / (np.square(shape).sum(axis=1) + 1e-9), 0.2, 1.0)

@@ -1,4 +1,4 @@
-"""One slice as its header describes it: the value that every geometric rule works on."""
+"""One slice as its header describes it: the input of every geometric rule."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Orders parallel slices and finds which lie at the same position. UIDs only break ties."""
+"""Orders parallel slices and finds those at the same position. UIDs only break ties."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from lumbar.spine.slices import SliceHeader, Vector
 from lumbar.spine.weighting import Weighting, fat_suppressed, weighting
 
 MAX_ANGLE = 0.01  # rad, about half a degree, between the normals of a stack
-SAME_POSITION_MM = 0.1  # along the normal
-# Of the slice thickness, and at most so many mm: slices closer than that show the same tissue.
+SAME_POSITION_MM = 0.1  # maximum distance along the normal
+# A share of the slice thickness, and its maximum in mm: closer slices show the same tissue.
 OVERLAP, MAX_OVERLAP_MM = 0.75, 4.0
-# Of the usual distance of neighbours: no slice of a repeated, newly planned acquisition lies
-# farther from one of the earlier.
+# A share of the usual spacing: if an acquisition is planned anew and repeated, none of its slices
+# lies farther than this from a slice of the earlier one.
 HALFWAY = 0.55
-EVEN_MM = 0.02  # by which the slice distances of one acquisition differ, as written
+EVEN_MM = 0.02  # maximum difference of the slice distances of one acquisition, as in the headers
 # Between image centres within the plane; farther apart they show different parts of the body.
 STATION_MM = 50.0
-# Of the usual distance of neighbours: a larger gap separates axial blocks. A missing slice makes 2.
+# A multiple of the usual spacing: a larger gap separates axial blocks. A missing slice leaves 2.
 MAX_GAP = 2.5
 
 
@@ -53,7 +53,7 @@ class Stack:
 
     @property
     def extent(self) -> tuple[float, float]:
-        """Along z in mm: the middle of the images and their height."""
+        """The middle of the images along z, and their height, mm."""
         corners = _corners(self.slices[0])[:, 2]
         return float(np.mean([s.centre[2] for s in self.slices])), float(np.ptp(corners))
 
@@ -79,7 +79,7 @@ class Stack:
 
 
 class SlicePositions:
-    """The positions of some slices, to be compared with that of another slice."""
+    """The positions of a set of slices, for comparison with another slice."""
 
     def __init__(self, slices: Sequence[SliceHeader]) -> None:
         self._centres = np.array([s.centre for s in slices]).reshape(-1, 3)
@@ -119,7 +119,7 @@ class SlicePositions:
 def build_stacks(slices: Sequence[SliceHeader]) -> tuple[Stack, ...]:
     """The stacks formed by slices of one plane and contrast, the largest first.
 
-    Of slices at the same position one is kept.
+    Only one of several slices at the same position is kept.
     """
     stacks = [
         Stack(tuple(run), weighting(run[0]))
@@ -165,7 +165,7 @@ def position_key(header: SliceHeader) -> tuple[object, ...]:
 
 
 def _runs(block: list[SliceHeader]) -> list[list[SliceHeader]]:
-    """In order along the normal: sagittal slices in one run, axial ones split at large gaps."""
+    """The slices in order along the normal: axial ones split at large gaps, sagittal ones not."""
     axis = block[0].normal
     axis = axis * np.sign(axis[np.argmax(np.abs(axis))])
     run: list[SliceHeader] = []
@@ -183,7 +183,7 @@ def _runs(block: list[SliceHeader]) -> list[list[SliceHeader]]:
 def _split_at_gaps(
     slices: list[SliceHeader], direction: Vector, gap: float
 ) -> list[list[SliceHeader]]:
-    """Split wherever neighbours along a direction are more than ``gap`` mm apart."""
+    """The slices, split where neighbours along a direction are more than ``gap`` mm apart."""
     positions = np.array([s.centre @ direction for s in slices])
     order = np.argsort(positions, kind="stable")
     ordered = [slices[i] for i in order]

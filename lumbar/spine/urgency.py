@@ -1,6 +1,6 @@
 """The order of the reading worklist. Triage must never hide a patient.
 
-Severe studies come first; then moderate ones together with every study whose result is in doubt
+Severe studies come first; then moderate ones together with every study whose result is unclear
 (failed, not analysable, uncertain, not fully assessed, not yet analysed, not ranked); then normal
 ones. A STAT order goes to the top. Waiting raises any study, but never above a severe one:
 otherwise the night's studies would be in order of arrival every morning.
@@ -16,7 +16,7 @@ LONG_WAIT = timedelta(hours=4)
 
 
 class Urgency(IntEnum):
-    """The lower, the earlier it is read."""
+    """Lower values are read earlier."""
 
     URGENT = 1
     PRIORITY = 2
@@ -27,8 +27,8 @@ class Urgency(IntEnum):
 class TriageFactors:
     """What a study's urgency depends on.
 
-    ``severe`` names the severe findings of its 25; ``moderate``, ``uncertain`` and
-    ``not_assessed`` count the others of note.
+    ``severe`` lists the severe findings of its 25; ``moderate``, ``uncertain`` and
+    ``not_assessed`` are the numbers of other findings that matter.
     """
 
     severe: tuple[FindingKey, ...] = ()
@@ -49,7 +49,7 @@ def urgency(factors: TriageFactors) -> tuple[Urgency, str]:
     """The study's urgency, and the reason in words."""
     value, reason = _by_findings(factors)
     if factors.reanalysis_pending:
-        value, reason = min(value, Urgency.PRIORITY), f"{reason}; being read again"
+        value, reason = min(value, Urgency.PRIORITY), f"{reason}; being analysed again"
     if factors.stat:
         return Urgency.URGENT, f"STAT order; {reason}"
     if factors.waiting >= 2 * LONG_WAIT and value > Urgency.URGENT:

@@ -25,6 +25,7 @@ ROLES = {
     (Plane.AXIAL, Weighting.T2): Role.AXIAL_T2,
 }
 
+# By value of ImageType.
 DIXON_IMAGES = {
     "W": "WATER",
     "WATER": "WATER",
@@ -37,13 +38,13 @@ DIXON_IMAGES = {
     "OPP": "OUT_PHASE",
     "OPP_PHASE": "OUT_PHASE",
     "OUT_PHASE": "OUT_PHASE",
-}  # by the values that ImageType may have
+}
 
 
 def weighting(header: SliceHeader) -> Weighting:
-    """By ScanningSequence, TI, TE and TR (ms).
+    """The weighting, by ScanningSequence, TI, TE and TR (ms).
 
-    An inversion time of 0 means no inversion: GE and Hitachi write it so.
+    An inversion time of 0 means no inversion: GE and Hitachi write it that way.
     """
     if {"GR", "EP", "RM"} & set(header.scanning_sequence):
         return Weighting.GRADIENT_ECHO
@@ -70,14 +71,14 @@ def role_of(header: SliceHeader) -> Role | None:
 
 
 def dixon(header: SliceHeader) -> frozenset[str]:
-    """Which of the Dixon images it is, by ImageType; empty if it is none."""
+    """The kinds of Dixon image that ImageType states; empty if it states none."""
     return frozenset(
         DIXON_IMAGES[value] for value in header.image_type[2:] if value in DIXON_IMAGES
     )
 
 
 def fat_suppressed(header: SliceHeader) -> bool:
-    """STIR, spectral fat saturation or a Dixon water image."""
+    """Whether it is STIR, spectrally fat-saturated or a Dixon water image."""
     return (
         weighting(header) is Weighting.STIR
         or "FS" in header.scan_options

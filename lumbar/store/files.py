@@ -33,8 +33,8 @@ class StagingFile:
     def commit(self, kind: str, digest: str) -> str:
         """Makes it durable under ``digest`` (hexadecimal) and returns its path below the root.
 
-        fsync → rename → fsync folder: once this returns, the file survives a power cut. A file of
-        that name which exists already is left unchanged, and made just as durable.
+        fsync → rename → fsync folder: once this returns, the file survives a power cut. An existing
+        file of that name is left unchanged and made just as durable.
         """
         path = self._store.root / kind / digest[:2] / f"{digest}.dcm"
         self._store.make_folder(path.parent)
@@ -57,7 +57,7 @@ class Store:
     root: Path
     # The folders this process has fsynced.
     _durable: set[Path] = field(default_factory=set, compare=False, repr=False)
-    # The staging folder of this process and its lock's descriptor, the current one last.
+    # This process's staging folders with their locks' descriptors; the last is the current one.
     _staging: list[tuple[Path, int]] = field(default_factory=list, compare=False, repr=False)
     _staging_lock: Lock = field(default_factory=Lock, compare=False, repr=False)
 
@@ -66,7 +66,7 @@ class Store:
         """A new staging file, removed at the end of the block unless it was committed.
 
         Raises:
-            StoreFull: the disk cannot be written, also within the block.
+            StoreFull: the disk cannot be written, here or within the block.
         """
         path: Path | None = None
         try:
@@ -113,10 +113,10 @@ class Store:
             return set()
 
     def fill_ratio(self) -> float:
-        """How full the store's disk is, 0–1, without the blocks reserved for root.
+        """Usage of the store's disk, 0–1, not counting the blocks reserved for root.
 
         Raises:
-            StoreFull: the disk cannot be written or its usage not be read.
+            StoreFull: the disk cannot be written, or its usage cannot be read.
         """
         try:
             self.make_folder(self.root)
@@ -128,12 +128,12 @@ class Store:
         return used / (used + usage.f_bavail) if used + usage.f_bavail else 1.0
 
     def require_room(self, max_fill: float) -> None:
-        """Checks that the disk has room before it is full: what is accepted must still be written.
+        """Checks that the disk has room for new data; accepted data must still be written.
 
-        ``max_fill`` is the fill, 0-1, above which nothing new is accepted.
+        ``max_fill`` is the disk usage, 0–1, above which nothing new is accepted.
 
         Raises:
-            StoreFull: the disk is fuller than that, or cannot be read.
+            StoreFull: the disk usage is above that, or cannot be read.
         """
         if (fill := self.fill_ratio()) > max_fill:
             raise StoreFull(
@@ -142,7 +142,7 @@ class Store:
             )
 
     def staging_folder(self) -> Path:
-        """This process's folder for staging files, created and locked at the first call."""
+        """This process's folder for staging files, created and locked on the first call."""
         with self._staging_lock:
             # Created again if an operator has removed it.
             if not self._staging or not self._staging[-1][0].exists():
@@ -194,7 +194,7 @@ def digest_of(*parts: bytes) -> str:
 
 
 def _try_lock(folder: Path) -> int | None:
-    """The descriptor of a lock on a staging folder, held until it is closed.
+    """The descriptor of a lock on a staging folder; closing it releases the lock.
 
     None if a living process holds the lock, or the folder does not exist.
     """

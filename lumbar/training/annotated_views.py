@@ -1,4 +1,4 @@
-"""Views for the keypoint networks from real studies with annotated points, besides phantoms.
+"""Views for the keypoint networks from real studies with annotated points.
 
 A series has only some annotations: the canal on sagittal T2/STIR, the foramina on sagittal T1, the
 recesses on axial T2. The other points are unknown (NaN) and have no weight in training.
@@ -36,7 +36,8 @@ def write_annotated_views(
 ) -> dict[str, list[Path]]:
     """Writes one file per study and network; returns the files by network.
 
-    A folder that is not in the RSNA 2024 layout is refused with WrongSetting.
+    Raises:
+        WrongSetting: the folder is not in the RSNA 2024 layout.
     """
     studies = study_folders(data)
     rows, series = rows_by_study(data / COORDINATES), series_by_study(data)
@@ -57,7 +58,7 @@ def write_annotated_views(
 def annotated_views(
     study: Path, rows: Sequence[dict[str, str]], series: Mapping[str, Role]
 ) -> dict[str, list[Views]]:
-    """The views of one study by network; a view with an unreadable slice is left out.
+    """The views of one study by network; a view with an unreadable slice is omitted.
 
     ``series``: roles from the table of descriptions, for headers without TR and TE.
     """
@@ -102,11 +103,11 @@ def _view(
     framing, count = (AXIAL_VIEW, AXIAL_SLICES) if axial else (SAGITTAL_VIEW, SAGITTAL_SLICES)
     by_key = {point.key: point.point for point in annotated}
     centre = np.mean(list(by_key.values()), axis=0)
-    shown = _spread(sorted({stack.index(p.header) for p in annotated}), count, len(stack))
-    first, normal = stack[shown[0]], stack[shown[0]].normal
-    if float((stack[shown[-1]].centre - first.centre) @ normal) < 0:
+    indices = _spread(sorted({stack.index(p.header) for p in annotated}), count, len(stack))
+    first, normal = stack[indices[0]], stack[indices[0]].normal
+    if float((stack[indices[-1]].centre - first.centre) @ normal) < 0:
         normal = -normal
-    pictures = [picture(slices.read(stack[i]), stack[i], centre, framing) for i in shown]
+    pictures = [picture(slices.read(stack[i]), stack[i], centre, framing) for i in indices]
     points = np.full(
         (1 + len(Side) if axial else len(DISCS) + len(Side) * len(Level), 3), np.nan, np.float32
     )
@@ -114,7 +115,7 @@ def _view(
         points[_index(key)] = *pictures[0].to_pixel(point), (point - first.centre) @ normal
     return Views(
         np.stack([(255 * p.pixels).round().astype(np.uint8) for p in pictures]),
-        np.array([(stack[i].centre - first.centre) @ normal for i in shown], np.float32),
+        np.array([(stack[i].centre - first.centre) @ normal for i in indices], np.float32),
         points,
         Numbering.USUAL,
         Region.LUMBAR,

@@ -1,4 +1,4 @@
-"""A study's annotated findings on its images, and the slices each can be trained on."""
+"""A study's annotated findings on its images, and the slices that each provides for training."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +14,10 @@ from lumbar.spine.candidates import REACH_MM
 from lumbar.spine.slices import SliceHeader, Vector
 from lumbar.training.rsna_dataset import Exclusion, Study
 
-# How many slices next to the annotated one are used, of those within reach.
+# Maximum number of slices, within reach of the point, that are used besides the annotated one.
 NEIGHBOURS = 2
-# An annotation is excluded if another level's annotations are closer than its own level's by more.
+# An annotation is excluded if it is closer to another level's annotations than to those of its own
+# level by more than this.
 MISLABELLED_MM = 12.0
 
 
@@ -46,7 +47,7 @@ class AnnotatedStudy:
 
 
 def locate_annotations(study: Study) -> AnnotatedStudy | Exclusion:
-    """A study's annotations in patient coordinates; a series has the role stated in the table."""
+    """A study's annotations in patient coordinates; the table states the role of each series."""
     try:
         instances, refused = find_instances(study.folder, study.folder)
     except NotAnalysable as error:
@@ -90,7 +91,7 @@ def _locate(
     files: Mapping[str, SliceHeader],
     slices: Iterable[SliceHeader],
 ) -> AnnotatedFinding | Exclusion:
-    """One finding; ``files`` by series folder and file stem, ``slices`` those of its role."""
+    """One finding; ``files``: by series folder and file stem; ``slices``: those of its role."""
     annotation, role = study.annotations[key], key.condition.role
     header = files.get(f"{annotation.series}/{annotation.instance}")
     if header is None:
@@ -109,7 +110,7 @@ def _locate(
 def _neighbours(
     annotated: SliceHeader, point: Vector, slices: Iterable[SliceHeader], role: Role
 ) -> Sequence[SliceHeader]:
-    """The nearest other slices with the point within reach: the worker's candidates."""
+    """The nearest other slices within reach of the point, as the worker chooses candidates."""
     near = [
         s
         for s in slices
@@ -121,7 +122,7 @@ def _neighbours(
 
 
 def _mislabelled(findings: Sequence[AnnotatedFinding]) -> dict[FindingKey, Level]:
-    """Findings annotated at another level, as happens with L5/S1, and that level."""
+    """Findings annotated at the wrong level, as happens with L5/S1, and the right level."""
     levels = {}
     for finding in findings:
         centres = _level_centres([f for f in findings if f.key != finding.key])

@@ -1,7 +1,7 @@
-"""Random augmentation of training crops, within what locator, patient and scanner can cause.
+"""Random augmentation of training crops, within the variation of locator, patient and scanner.
 
 A sagittal crop is never mirrored: that would exchange front and back, which no patient shows. A
-mirrored axial crop shows the other side, so its condition is exchanged too.
+mirrored axial crop shows the other side, so its condition changes sides too.
 """
 
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Amounts:
     zoom: float = 0.1
     # Maximum log gain and log gamma, either way.
     brightness: float = 0.4
-    # Maximum log gain from edge to edge, as of a surface coil.
+    # Maximum log gain from edge to edge, like that of a surface coil.
     slope: float = 0.4
     # Maximum noise, share of the full range.
     noise: float = 0.1
@@ -51,7 +51,7 @@ def augmented(
 ) -> tuple[Crop, Condition]:
     """A random variant of a stored crop, and the condition that the variant shows.
 
-    ``image`` is (224 + 2 * MARGIN,) squared, 0–255; the variant is (224, 224), 0–1.
+    ``image`` is square, 224 + 2 · ``MARGIN`` pixels wide, 0–255; the variant is (224, 224), 0–1.
     """
     role = condition.role
     angle = np.deg2rad(np.clip(rng.normal(0, amounts.turn_deg), -15, 15))
@@ -86,7 +86,7 @@ def _coil_gain(rng: Rng, limit: float) -> Crop:
 
 
 def _warp(image: NDArray[np.uint8], turn: NDArray[np.float64], shift: NDArray[np.float64]) -> Crop:
-    """``turn`` (2, 2) maps pixels of the crop to pixels of the image, both about their centres."""
+    """Warps a crop; ``turn`` (2, 2) maps its pixels to the image's, both about their centres."""
     centre = np.full(2, (SIDE - 1) / 2)
     to_image = np.column_stack([turn, centre + MARGIN + shift - turn @ centre])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP

@@ -21,12 +21,12 @@ class Balance:
     weights: Floats
     # The classes' shares in the data.
     natural: Floats
-    # The classes' shares that the network is trained with, sampled and weighted.
+    # The classes' shares in training, after sampling and weighting.
     effective: Floats
 
     @property
     def correction(self) -> Floats:
-        """What to add to the log-probabilities so that the natural shares are the prior."""
+        """(classes,): added to log-probabilities, it makes the natural shares the prior."""
         return np.log(self.natural) - np.log(self.effective)
 
 

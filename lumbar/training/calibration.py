@@ -1,8 +1,7 @@
 """Calibrated probabilities: prior correction, one temperature, one offset per class.
 
 Guo et al., On Calibration of Modern Neural Networks, ICML 2017. All three are folded into the
-network's last layer, so whatever reads the weights, in whatever format, gets calibrated
-probabilities.
+network's last layer, so every reader of the weights, in any format, gets calibrated probabilities.
 """
 
 import keras
@@ -17,7 +16,7 @@ Floats = NDArray[np.floating]
 BINS = 10
 INVERSE_TEMPERATURE_BOUNDS = (0.25, 4.0)
 INVERSE_TEMPERATURE_PENALTY = 1e-6
-# Standard deviation of the offsets' Gaussian prior: a rare class is not fitted to a few crops.
+# Standard deviation of the offsets' Gaussian prior; it keeps a rare class from fitting a few crops.
 OFFSET_SD = 0.5
 MAX_ITERATIONS = 1000
 
@@ -62,8 +61,8 @@ def fit_calibration(
     """The correction, with an offset added per class, and the temperature that minimise the loss.
 
     ``probabilities`` (n, classes), 0–1, uncorrected; ``correction`` (classes,): the prior
-    correction, with which the fit starts. The temperature is from 0.25 to 4. Without ``offsets``
-    the correction stays as it is: the class shares of the views are an artefact of the data set.
+    correction, from which the fit starts. The temperature is from 0.25 to 4. Without ``offsets``
+    the correction is unchanged: the class shares of the views are an artefact of the data set.
     """
     logits = _logarithms(probabilities) + correction
     classes = logits.shape[1]

@@ -1,4 +1,4 @@
-"""Compares candidates for the severity network: one recipe, one split, one table."""
+"""Compares candidates for the severity network by one recipe, on one split, in one table."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from lumbar.training.trainer import batch_count, effective_phases, train_classif
 
 FOREST = "random_forest"
 CANDIDATES = (FOREST, "densenet121", "mobilenetv2", "efficientnetb0", "vgg16", "resnet50")
-# Of the random forest; minimum crops per leaf.
+# Trees of the random forest; minimum number of crops per leaf.
 TREES, MIN_LEAF = 400, 2
 # Image features: thumbnail side in pixels, cells per side, orientation bins.
 THUMBNAIL, CELLS, ORIENTATIONS = 16, 6, 8
@@ -43,10 +43,11 @@ def compare(
 
     All candidates are trained on the same crops, sampled alike, from random weights, with the
     recipe's severity settings except the architecture. Their probabilities are corrected and
-    calibrated alike on the validation part. An unknown candidate is a KeyError.
+    calibrated alike on the validation part.
 
     Raises:
         WrongSetting: a part has no crops.
+        KeyError: a candidate is unknown.
     """
     by_part: dict[Part, list[CropFile]] = {part: [] for part in Part}
     for crop in crops:
@@ -90,7 +91,7 @@ def _worker_crops(samples: Samples) -> NDArray[np.float32]:
 def _train_network(
     name: str, train: Samples, validation: Samples, folder: Path, stage: Stage
 ) -> tuple[Predict, int, float]:
-    """Its prediction function, number of weights and training time (minutes, resumed ones too).
+    """Prediction function, number of weights, and minutes of training including resumed ones.
 
     Raises:
         KeyError: there is no such architecture.
@@ -110,7 +111,7 @@ def _train_network(
 
 
 def _train_forest(train: Samples, stage: Stage) -> tuple[Predict, int, float]:
-    """As ``_train_network``: on features of as many crops, sampled and augmented alike."""
+    """As ``_train_network``, on features of equally many crops, sampled and augmented alike."""
     start = time.monotonic()
     count = sum(
         phase.epochs * (phase.crops or len(train))

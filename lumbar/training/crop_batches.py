@@ -1,4 +1,4 @@
-"""Training batches of crops: sampled, augmented, weighted; reproducible from seed, epoch, batch."""
+"""Sampled, augmented and weighted batches of crops, reproducible from seed, epoch and batch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,8 +21,8 @@ Kind = Literal["condition", "severity"]
 class Samples:
     """The training samples of one network.
 
-    ``items`` has one list of crops per finding, the annotated slice's crop first, and one crop per
-    off-target sample; ``labels`` the class of each item.
+    ``items`` has a list of crops per finding, that of the annotated slice first, and a list of one
+    crop per off-target sample; ``labels`` has the class of each item.
     """
 
     def __init__(self, kind: Kind, crops: Sequence[CropFile], folder: Path, recipe: Recipe) -> None:
@@ -34,7 +34,7 @@ class Samples:
         self.items = [sorted(group, key=lambda crop: crop.rank) for group in findings.values()]
         if kind == "condition":
             off_target = [[crop] for crop in crops if not crop.on_target]
-            self.items += _thinned(off_target, round(len(self.items) * recipe.off_target))
+            self.items += _evenly_chosen(off_target, round(len(self.items) * recipe.off_target))
         self.labels = [label_of(kind, group[0]) for group in self.items]
         network: NetworkRecipe = getattr(recipe, kind)
         self.balance: Balance = balance(
@@ -62,8 +62,8 @@ class Samples:
         return worker_crop(read_crop(self.folder, self.items[index][0]))
 
 
-def _thinned(items: list[list[CropFile]], count: int) -> list[list[CropFile]]:
-    """About ``count`` of the items, evenly chosen; all if there are fewer."""
+def _evenly_chosen(items: list[list[CropFile]], count: int) -> list[list[CropFile]]:
+    """About ``count`` of the items, evenly spaced; all if there are fewer."""
     step = len(items) / max(1, count)
     if step < 1:
         return items

@@ -1,7 +1,7 @@
-"""The training crops: cut by the worker's own code and stored as 8-bit PNG, on all cores, once.
+"""The training crops: cut once, by the worker's code, on all cores, and stored as 8-bit PNG.
 
 A study's crops are in a folder named after a hash of its labels and files. The folder gets that
-name in the last step, so it is complete or absent.
+name in the last step, so it is either complete or absent.
 """
 
 import csv
@@ -31,13 +31,13 @@ from lumbar.training.split import Part
 
 # Pixels stored around a crop, an eighth of its side: room for rotation and shift.
 MARGIN = 28
-# Raised when this module makes other crops from the same files.
+# Increase this when this module cuts different crops from the same files.
 CROP_FILES_VERSION = "2"
 FOLDER = f"crops-{PREPROCESSING_VERSION}.{CROP_FILES_VERSION}"
 SPLIT, CROP_TABLE = "split.csv", "crops.csv"
-# Minimum distance of an off-target crop from every finding of the role: any closer, it shows it.
+# Minimum distance of an off-target crop from every finding of the role; closer crops show it.
 OFF_TARGET_MM = 15.0
-# Distance of an off-target crop from its finding, within the slice and across the slices.
+# Limits of an off-target crop's distance from its finding, within the slice and across slices.
 IN_PLANE_MM, THROUGH_PLANE_MM = (18.0, 70.0), (12.0, 40.0)
 OFF_TARGET_ATTEMPTS = 20
 
@@ -48,8 +48,8 @@ Rng = np.random.Generator
 class CropFile(Demographics):
     """One stored crop.
 
-    ``file`` is relative to ``FOLDER``. ``rank`` 0 is the annotated slice, from 1 its neighbours;
-    a crop that is not ``on_target`` shows none of the conditions.
+    ``file`` is relative to ``FOLDER``. ``rank`` is 0 for the annotated slice, 1 and up
+    for its neighbours; a crop that is not ``on_target`` shows none of the conditions.
     """
 
     file: str
@@ -86,7 +86,7 @@ def extract_crops(
 
 
 def read_crop(folder: Path, file: CropFile) -> NDArray[np.uint8]:
-    """The pixels of a stored crop with ``MARGIN`` around them, (280, 280), 0–255.
+    """The pixels of a stored crop with its ``MARGIN``, (280, 280), 0–255.
 
     Raises:
         Permanent: the file is missing or cannot be read.
@@ -101,7 +101,7 @@ def read_crop(folder: Path, file: CropFile) -> NDArray[np.uint8]:
 
 
 def _extract_study(folder: Path, study: Study) -> tuple[list[CropFile], list[Exclusion]]:
-    """One study's crops, from its folder if there is one."""
+    """One study's crops, read from its folder if it exists."""
     done = folder / f"{study.name}-{_source_hash(study)}"
     if done.exists():
         return _read_table(done / CROP_TABLE)
@@ -169,7 +169,7 @@ def _extract(
 def _off_target(
     rng: Rng, finding: AnnotatedFinding, annotated: AnnotatedStudy
 ) -> Iterator[tuple[int, SliceHeader, float, float]]:
-    """At most one point that shows none of the role's findings, with -1 as its rank.
+    """At most one point, of rank -1, that shows none of the role's findings.
 
     It lies beside the finding on the annotated slice, or on a slice far from it.
     """
@@ -206,7 +206,7 @@ def _in_plane(rng: Rng, finding: AnnotatedFinding) -> tuple[SliceHeader, Vector]
 
 
 def _write_table(table: Path, crops: Sequence[CropFile], exclusions: Sequence[Exclusion]) -> None:
-    """One file: the crops, an empty line, what was excluded."""
+    """Writes one file: the crops, an empty line, the exclusions."""
     with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([f.name for f in fields(CropFile)])
@@ -232,7 +232,7 @@ def _read_table(table: Path) -> tuple[list[CropFile], list[Exclusion]]:
 
 
 def stored_crops(work: Path, part: Part, limit: int) -> NDArray[np.float32]:
-    """At most ``limit`` crops of a training's part, evenly chosen: (n, 224, 224), 0–1.
+    """At most ``limit`` crops of a part of a training's data, evenly spaced: (n, 224, 224), 0–1.
 
     Raises:
         WrongSetting: the folder is not a training's work folder, or has no crops of that part.
@@ -251,7 +251,7 @@ def stored_crops(work: Path, part: Part, limit: int) -> NDArray[np.float32]:
 
 
 def noise_crops(count: int) -> NDArray[np.float32]:
-    """Smooth noise, (n, 224, 224), 0–1, for use without crops."""
+    """Smooth noise, (n, 224, 224), 0–1, for use where there are no crops."""
     rng = np.random.default_rng(1)
     grains = [rng.random((int(rng.integers(4, 60)),) * 2, dtype=np.float32) for _ in range(count)]
     smooth = [np.clip(cv2.resize(grain, (SIDE, SIDE)), 0, 1) for grain in grains]
@@ -259,9 +259,9 @@ def noise_crops(count: int) -> NDArray[np.float32]:
 
 
 def worker_crop(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """A stored crop, without its margin, as the worker cuts it except for the 8-bit rounding.
+    """A stored crop (280, 280), 0–255, without its margin, as (224, 224), 0–1.
 
-    (280, 280), 0–255, to (224, 224), 0–1.
+    It is what the worker would cut, except for the rounding to 8 bits.
     """
     inner = np.ascontiguousarray(image[MARGIN:-MARGIN, MARGIN:-MARGIN])
     return np.asarray(inner / np.float32(255), dtype=np.float32)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from lumbar.dicom.discover import MRInstance
 from lumbar.spine.anatomy import Role
 
-# Usual repetition and echo times, ms.
+# Typical repetition and echo times, ms.
 TIMES: Mapping[Role, tuple[float, float]] = {
     Role.SAGITTAL_T1: (500.0, 10.0),
     Role.SAGITTAL_T2: (3500.0, 100.0),
@@ -17,7 +17,7 @@ TIMES: Mapping[Role, tuple[float, float]] = {
 def with_default_times(
     instances: Sequence[MRInstance], series: Mapping[str, Role]
 ) -> list[MRInstance]:
-    """A study's instances; those with neither TR nor TE get the usual times of their series' role.
+    """A study's instances; those with neither TR nor TE get typical times of their series' role.
 
     ``series``: the role by the name of the series folder, from ``train_series_descriptions.csv``.
     """

@@ -32,7 +32,7 @@ class Demographics:
 
 
 def demographics_by_study(studies: Iterable[Study]) -> dict[str, Demographics]:
-    """Demographics by study name; a study without a readable file is left out."""
+    """Demographics by study name; a study without a readable file is omitted."""
     headers = ((study.name, _first_header(study)) for study in studies)
     return {name: demographics_of(header, name) for name, header in headers if header is not None}
 
@@ -62,7 +62,7 @@ def split_sha256(parts: Mapping[str, Part]) -> str:
 
 
 def demographics_of(header: Dataset, study: str) -> Demographics:
-    """From any header of a study; without a PatientID the study counts as a patient of its own."""
+    """From any header of a study; a study without a PatientID counts as a separate patient."""
     scanner = f"{header.get('Manufacturer') or ''} {header.get('MagneticFieldStrength') or ''}"
     return Demographics(
         patient=hashlib.sha256(f"{header.get('PatientID') or study}".encode()).hexdigest()[:16],

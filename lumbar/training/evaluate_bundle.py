@@ -1,4 +1,4 @@
-"""Evaluates the whole pipeline on a labelled data set: studies are analysed as by the worker."""
+"""Evaluates the whole pipeline on a labelled data set: studies are analysed as in the worker."""
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
@@ -30,8 +30,8 @@ GROUPS: Mapping[Role, str] = {
     Role.SAGITTAL_T1: "foraminal",
     Role.AXIAL_T2: "subarticular",
 }
-# The pipeline's result for a study: 25 findings and, of the graded ones, VGG16's probabilities of
-# the chosen view, as in CLASSES["condition"]. Raises NotAnalysable.
+# Analyses a study: its 25 findings and, for the graded ones, VGG16's probabilities of the views of
+# the chosen crop, as in CLASSES["condition"]. Raises NotAnalysable.
 Analyse = Callable[
     [Sequence[MRInstance]], tuple[Sequence[Finding], Mapping[FindingKey, Sequence[float]]]
 ]
@@ -42,7 +42,7 @@ UNIFORM = (1 / 3, 1 / 3, 1 / 3)
 class EvaluatedFinding:
     """A labelled finding and the pipeline's result.
 
-    ``label`` is the reader's severity and ``truth`` the phantom's, if it is one; 0 to 2.
+    ``label`` is the reader's severity, ``truth`` a phantom's true severity; both are 0 to 2.
     ``probabilities`` (severities) and ``conditions`` (views) are None if it was not assessed.
     """
 
@@ -77,7 +77,7 @@ def evaluate_bundle(
 ) -> list[EvaluatedFinding]:
     """Every labelled finding of the part's studies; of all studies if ``part`` is None.
 
-    ``training_data``: ``data`` in the bundle's description, which identifies its split.
+    ``training_data``: the entry ``data`` of the bundle's description, which identifies its split.
 
     Raises:
         WrongSetting: the data are not in the RSNA 2024 layout, the part has no study, or a part is

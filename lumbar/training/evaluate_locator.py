@@ -25,9 +25,9 @@ from lumbar.training.rsna_tables import AnnotatedPoint, annotated_points, study_
 
 @dataclass(frozen=True)
 class Truth:
-    """The true points of a study, mm (LPS), and what kind of study it is.
+    """The true points of a study, mm (LPS), and its kind.
 
-    ``slices`` has the annotated slice of each point that is exact only within its slice.
+    ``slices`` has the annotated slice of each point that is known only within that slice.
     """
 
     points: Mapping[FindingKey, Vector]
@@ -65,8 +65,10 @@ def evaluate_levels(
 ) -> list[Outcome]:
     """Compares the located points of every study with its annotations.
 
-    ``advance`` is called with the number of studies, then with 1 after each. A folder that is not
-    in the layout is refused with WrongSetting.
+    ``advance`` is called with the number of studies, then with 1 after each.
+
+    Raises:
+        WrongSetting: the folder is not in the RSNA 2024 layout.
     """
     folders = study_folders(data)
     labels, exact, kinds = (
@@ -143,7 +145,7 @@ def summary(outcomes: list[Outcome]) -> list[tuple[str, str, int]]:
 
 
 def write_outcomes(path: Path, outcomes: list[Outcome]) -> None:
-    """Writes one line per study to a CSV file: its kind, flags and largest level error."""
+    """Writes a CSV file with one row per study: its kind, flags and largest level error."""
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(
@@ -224,7 +226,7 @@ def _points(
 
 
 def _distance(located: Vector | None, truth: Vector, annotated: SliceHeader | None) -> float:
-    """In mm; within the annotated slice if the truth is known only there. Infinite if not found."""
+    """In mm; within the annotated slice if the truth is known only there; infinite if not found."""
     if located is None:
         return float("inf")
     offset = located - truth

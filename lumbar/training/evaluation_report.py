@@ -29,10 +29,10 @@ from lumbar.training.plots import draw_confusions, draw_reliability
 
 PHANTOMS_ONLY = (
     "These are phantoms, synthetic images made by this project, labelled by simulated readers. "
-    "The figures check the pipeline; they are not clinical figures and must not be compared with "
-    "any."
+    "The figures verify the pipeline; they are not clinical figures and must not be compared with "
+    "clinical ones."
 )
-# Sections with intervals; all findings together have an interval for every figure.
+# Sections with intervals; for all findings together, every figure has an interval.
 WITH_INTERVALS = ("group", "condition", "level")
 STYLE = (
     "body{font-family:sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem}"
@@ -53,9 +53,9 @@ Figures = Mapping[str, Any]
 def compute_figures(findings: Sequence[EvaluatedFinding]) -> dict[str, Any]:
     """All figures, overall and by group, condition, level, sex, age and scanner; shares are 0–1.
 
-    ``ceiling`` compares the latent truth with the same readers' labels on the same findings,
-    ``share_of_ceiling`` is the share of it that was reached, and ``against_truth`` compares the
-    predictions with the truth itself.
+    ``ceiling`` compares the truth with the same readers' labels on the same findings,
+    ``share_of_ceiling`` is the share of the ceiling that was reached, and ``against_truth``
+    compares the predictions with the truth itself.
     """
     sections: dict[str, Callable[[EvaluatedFinding], str]] = {
         "group": lambda f: f.group,
@@ -194,8 +194,8 @@ def _method(findings: Sequence[EvaluatedFinding], overall: Figures, bundle: Bund
         f"Weights sha256 {bundle.weights_sha256}. {studies} studies of {patients} patients, "
         f"{len(findings)} labelled findings, {_percent(overall['assessed'])} of them assessed; the "
         "others count only in the competition's loss. Levels, points and views were found by the "
-        "pipeline; for headers with neither repetition nor echo time, the weighting is that in the "
-        "table of series descriptions. The majority baseline always predicts the most frequent "
+        "pipeline; for headers with neither repetition nor echo time, the weighting is taken from "
+        "the table of series descriptions. The majority baseline always predicts the most frequent "
         "severity. Intervals are the middle 95 % of bootstrap samples of patients."
     )
 
@@ -244,7 +244,7 @@ def _table(first: str, rows: Mapping[str, Figures], synthetic: bool) -> Iterable
     yield f"| {first} | " + " | ".join(name for name, _ in columns) + " |"
     yield "|---" * (len(columns) + 1) + "|"
     for name, row in rows.items():
-        # Without an assessed finding only the first two columns are known.
+        # If no finding was assessed, only the first two columns have values.
         cells = [
             show(row) if i < 2 or "accuracy" in row else "–" for i, (_, show) in enumerate(columns)
         ]
@@ -268,7 +268,7 @@ def _percent(share: float) -> str:
 
 
 def _label(value: str) -> str:
-    """The label of a condition or level; anything else as it is."""
+    """The label of a condition or level; any other value unchanged."""
     if value in set(Condition):
         return Condition(value).label
     return Level(value).label if value in set(Level) else value

@@ -28,12 +28,12 @@ def export_bundle(
     crops: Crops,
     advance: Callable[[int], None] = lambda done: None,
 ) -> list[dict[str, Any]]:
-    """Writes ``<kind>.<format>`` files; per file, its size and largest difference on the crops.
+    """Writes ``<kind>.<format>`` files; returns each one's size and largest difference on crops.
 
-    ``formats``: of ``FORMATS``. ``crops``: (n, 224, 224), 0–1. A bundle that cannot be read is
-    refused with WrongSetting.
+    ``formats``: keys of ``FORMATS``. ``crops``: (n, 224, 224), 0–1.
 
     Raises:
+        WrongSetting: the bundle cannot be read.
         Permanent: a file's probabilities differ from the original's by more than ``TOLERANCE``.
     """
     description = read_description(bundle)
@@ -47,7 +47,7 @@ def export_bundle(
             file = out / f"{kind}.{name}"
             write(network, file)
             difference = float(np.abs(read(file)(crops) - expected).max())
-            # "not <=": NaN is refused too.
+            # "not <=" rejects NaN too.
             if not difference <= TOLERANCE:
                 file.unlink()
                 raise Permanent(
@@ -67,7 +67,7 @@ def export_bundle(
 
 @contextmanager
 def _inference_mode(network: keras.Model) -> Iterator[None]:
-    """Otherwise Keras exports batch normalisation in training mode, with the batch's statistics."""
+    """Without it, Keras exports batch normalisation in training mode, with batch statistics."""
     network.trainable = False
     try:
         yield

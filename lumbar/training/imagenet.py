@@ -1,4 +1,4 @@
-"""The ImageNet weights that backbones start from: given as files, fetched by Keras, or none."""
+"""The ImageNet weights that backbones start from: files, weights fetched by Keras, or none."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +14,10 @@ def imagenet_weights(
     """The initial weights of each network (``condition``, ``severity``), and notes for the user.
 
     ``files``: weights by architecture. Without a file, Keras fetches the weights, once, for a
-    recipe with a frozen phase; any other recipe starts from random weights. A file that is missing
-    or does not fit is refused with WrongSetting.
+    recipe with a frozen phase; any other recipe starts from random weights.
+
+    Raises:
+        WrongSetting: a file is missing or does not fit the architecture.
     """
     start: dict[str, str] = {}
     notes = []
@@ -31,7 +33,7 @@ def imagenet_weights(
                 start[kind] = IMAGENET
             else:
                 notes.append(
-                    f"{architecture}: ImageNet's weights were not given and cannot be fetched; "
+                    f"{architecture}: ImageNet weights were not provided and cannot be fetched; "
                     "training starts from random weights without the frozen phase, and needs more "
                     "data and time for the same result"
                 )
@@ -52,7 +54,7 @@ def _fetch(architecture: str) -> bool:
 
 def _check(architecture: str, file: Path) -> None:
     if not file.is_file():
-        raise WrongSetting(f"the weights {file} do not exist; name a file")
+        raise WrongSetting(f"the weights file {file} does not exist; name another file")
     try:
         BACKBONES[architecture].build(
             weights=str(file), include_top=False, input_shape=(224, 224, 3)

@@ -53,7 +53,7 @@ class TrainingExample:
 
 
 class ViewDataset:
-    """All views of some files, in memory; points that are not annotated are NaN."""
+    """All views of a set of files, in memory; points that are not annotated are NaN."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         parts = [np.load(file) for file in files]
@@ -88,8 +88,8 @@ def sagittal_example(rng: Rng, views: ViewDataset) -> TrainingExample:
     order = np.r_[np.arange(len(DISCS)), nearer]
     presence = np.r_[_fade(across[canal], CANAL_SD), _fade(across[nearer], FORAMEN_SD)]
     if views.lumbar[view]:
-        away = np.array([rng.uniform(-30, 45), rng.uniform(-62, 70)])
-        centre = _middle(points, L3_L4) + away / locator_views.SAGITTAL_MM
+        shift = np.array([rng.uniform(-30, 45), rng.uniform(-62, 70)])
+        centre = _middle(points, L3_L4) + shift / locator_views.SAGITTAL_MM
     else:
         centre = np.full(2, (locator_views.SAGITTAL_SIDE - 1) / 2) + rng.uniform(-40, 40, 2)
     image, warp = _warped(rng, view_image, centre, locator_views.SAGITTAL_MM, SAGITTAL)
@@ -97,7 +97,7 @@ def sagittal_example(rng: Rng, views: ViewDataset) -> TrainingExample:
     image, inside = _cropped(rng, image, points_px, SAGITTAL)
     weight = np.isfinite(presence).astype(float)
     lowest = L5_S1 if weight[L5_S1] else LOWEST_FORAMEN
-    # Without the sacrum levels cannot be counted: visible discs then have no name.
+    # Without the sacrum, levels cannot be counted, so visible discs have no label.
     if not inside[lowest]:
         weight[inside] = 0
     presence = np.where(inside, presence, 0)
@@ -139,7 +139,7 @@ def border_example(rng: Rng, views: ViewDataset) -> TrainingExample:
 
 
 def _middle(points: NDArray[Any], index: int) -> NDArray[Any]:
-    """A point on the view, pixels; if it is unknown, the mean of those that are known."""
+    """A point on the view, pixels; if it is unknown, the mean of the known points."""
     known = points[index, :2]
     return np.asarray(known if np.isfinite(known[0]) else np.nanmean(points[:, :2], axis=0))
 
@@ -178,7 +178,7 @@ def _warped(
 def _cropped(
     rng: Rng, image: Image, points: NDArray[Any], framing: Framing
 ) -> tuple[Image, NDArray[np.bool_]]:
-    """The image with a field of view that may be smaller, and which points (pixels) are inside."""
+    """The image with a possibly smaller field of view, and which points (pixels) are inside it."""
     low, high = np.zeros(2), np.full(2, framing.side - 1.0)
     if rng.random() < 0.6:
         size = rng.uniform(0.66, 1.05, 2) * framing.side
@@ -211,7 +211,7 @@ def _negative(rng: Rng, image: Image) -> Image:
 
 
 def _degraded(rng: Rng, image: Image) -> Image:
-    """Random blur, coil inhomogeneity, artefacts, gamma and Rician noise, then normalised."""
+    """The image with random blur, coil gain, artefacts, gamma and Rician noise, normalised."""
     side, field = len(image), image > 0
     if rng.random() < 0.7:
         across, down = rng.uniform(0.2, 1.5), rng.uniform(0.2, 1.3)
@@ -236,7 +236,7 @@ def _degraded(rng: Rng, image: Image) -> Image:
         image = np.power(np.maximum(image, 0), np.float32(rng.uniform(0.6, 1.5)))
     level = 0.1 * rng.random() ** 2 if rng.random() < 0.93 else rng.uniform(0.1, 0.18)
     noise = rng.standard_normal((2, side, side), dtype=np.float32) * np.float32(level)
-    # Noise at the scanner's resolution instead of the image's.
+    # Noise at the scanner's resolution rather than the image's.
     if rng.random() < 0.5:
         noise = np.stack([cv2.GaussianBlur(part, (0, 0), 0.7) for part in noise]) * np.float32(1.8)
     image = np.hypot(np.maximum(image, 0) + noise[0], noise[1])

@@ -1,6 +1,6 @@
 """Trains the locator's networks: AdamW, cosine schedule with warm-up, averaged weights.
 
-Everything here is plain Keras, on whatever backend is installed.
+Everything here is plain Keras and runs on any of its backends.
 """
 
 from collections.abc import Callable
@@ -78,7 +78,7 @@ def heat_loss(
 ) -> Callable[[keras.KerasTensor, keras.KerasTensor], keras.KerasTensor]:
     """Cross-entropy between the target heat map and the softmax of the network's logits.
 
-    A keypoint's target is a Gaussian scaled by its presence, the rest in an extra "absent" cell.
+    A keypoint's target is a Gaussian scaled by its presence; the rest is in an extra "absent" cell.
     The loss takes targets (batch, keypoints, 4), as in ``TrainingExample``, and logits
     (batch, cells² + 1, keypoints).
     """

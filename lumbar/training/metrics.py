@@ -24,7 +24,7 @@ VIEWS = ALL_CLASSES["condition"]
 FORAMINA = (Condition.LEFT_NEURAL_FORAMINAL_NARROWING, Condition.RIGHT_NEURAL_FORAMINAL_NARROWING)
 # Weights of normal/mild, moderate and severe in the competition's loss.
 COMPETITION_WEIGHTS = (1.0, 2.0, 4.0)
-# The competition clips probabilities.
+# The competition's lower limit of a probability.
 CLIP = 1e-15
 
 
@@ -50,7 +50,7 @@ def figures(probabilities: Floats, labels: Labels) -> dict[str, float]:
 
 
 def agreement(predictions: Labels, labels: Labels) -> dict[str, float]:
-    """The figures that need no probabilities; also between a reader and the truth."""
+    """The figures that need no probabilities; also used to compare a reader with the truth."""
     return {
         "accuracy": float(metrics.accuracy_score(labels, predictions)),
         "balanced_accuracy": balanced_accuracy(predictions, labels),
@@ -67,7 +67,7 @@ def balanced_accuracy(predictions: Labels, labels: Labels) -> float:
 
 
 def quadratic_kappa(predictions: Labels, labels: Labels) -> float:
-    """Cohen's kappa with quadratic weights; NaN if both are the same single class throughout."""
+    """Cohen's kappa with quadratic weights; NaN if both consist of the same single class."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedMetricWarning)
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -78,7 +78,7 @@ def quadratic_kappa(predictions: Labels, labels: Labels) -> float:
 
 
 def _auc(probabilities: Floats, labels: Labels) -> float:
-    """Mean one-versus-rest AUC of the severities that occur, but not alone."""
+    """Mean one-versus-rest AUC of the severities that occur, if at least two do."""
     areas = [
         float(metrics.roc_auc_score(labels == c, probabilities[:, c]))
         for c in CLASSES
@@ -95,9 +95,9 @@ def confusion(predictions: Labels, labels: Labels) -> NDArray[np.int64]:
 def correct_views(probabilities: Floats, labels: Labels) -> NDArray[np.bool_]:
     """(n,): whether the most probable view is the true one.
 
-    ``probabilities`` is (n, 6), of ``CLASSES["condition"]``, and ``labels`` has its indices. A
-    sagittal crop cannot show its side, which geometry decides: the probabilities of the left and
-    right foramen are summed and count as one view.
+    ``probabilities`` is (n, 6), of ``CLASSES["condition"]``, and ``labels`` has indices of it. A
+    sagittal crop cannot show its side, which follows from geometry: the probabilities of the left
+    and right foramen are summed and count as one view.
     """
     left, right = (VIEWS.index(condition) for condition in FORAMINA)
     summed = probabilities.copy()
@@ -161,8 +161,8 @@ def bootstrap_intervals(
 ) -> dict[str, tuple[float, float]]:
     """95 % percentile interval of each figure over bootstrap samples of whole patients.
 
-    ``measure`` gets the indices of the findings drawn; ``clusters`` has each finding's patient.
-    NaN where no sample has the figure.
+    ``measure`` gets the indices of the findings drawn; ``clusters`` has each finding's patient. NaN
+    where the figure is undefined in every sample.
     """
     members: Mapping[str, NDArray[np.int64]] = {
         name: np.flatnonzero(np.asarray(clusters) == name) for name in dict.fromkeys(clusters)

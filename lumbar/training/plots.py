@@ -70,7 +70,7 @@ def draw_confusions(matrices: Mapping[str, NDArray[Any]], path: Path) -> None:
 
 
 def draw_reliability(probabilities: NDArray[Any], labels: NDArray[Any], path: Path) -> None:
-    """Reliability diagram: accuracy of the most probable severity by its probability.
+    """Reliability diagram: accuracy of the most probable severity against its probability.
 
     ``probabilities`` (n, 3), ``labels`` (n,).
     """
@@ -79,11 +79,11 @@ def draw_reliability(probabilities: NDArray[Any], labels: NDArray[Any], path: Pa
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     edges = np.linspace(0.3, 1, 8)
     bins = np.clip(np.digitize(confidence, edges) - 1, 0, len(edges) - 2)
-    known = np.unique(bins)
+    occupied = np.unique(bins)
     axes.plot([0.3, 1], [0.3, 1], color="grey", linestyle=":")
     axes.plot(
-        [confidence[bins == b].mean() for b in known],
-        [correct[bins == b].mean() for b in known],
+        [confidence[bins == b].mean() for b in occupied],
+        [correct[bins == b].mean() for b in occupied],
         marker="o",
     )
     axes.set(

@@ -1,4 +1,4 @@
-"""Training recipes of the classifiers: small TOML files, shipped in ``recipes/`` or user-made."""
+"""Training recipes of the classifiers: TOML files, shipped in ``recipes/`` or written by users."""
 
 import tomllib
 from pathlib import Path
@@ -17,7 +17,7 @@ class _Strict(BaseModel):
 
 
 class Phase(_Strict):
-    """Epochs with equal settings; the learning rate falls from ``rate`` to 1 %, as a cosine."""
+    """Epochs with equal settings; the rate falls from ``rate`` to 1 % of it along a cosine."""
 
     epochs: int = Field(ge=1)
     rate: float = Field(gt=0)
@@ -25,7 +25,7 @@ class Phase(_Strict):
     side: int = Field(224, ge=32, le=224)
     # Train the head only; the phase is skipped where the backbone starts from random weights.
     frozen: bool = False
-    # Crops per epoch; None: as many as there are.
+    # Crops per epoch; None: as many as the data have.
     crops: int | None = Field(None, ge=1)
 
 
@@ -48,7 +48,7 @@ class Recipe(_Strict):
     severity: NetworkRecipe
     batch: int = Field(16, ge=1)
     seed: int = Field(1, ge=0)
-    # Early stopping: a phase ends after so many epochs without a lower validation loss.
+    # Early stopping: a phase ends after this many epochs without a lower validation loss.
     patience: int = Field(5, ge=1)
     # Validation crops evaluated after each epoch; None: all.
     validation: int | None = Field(None, ge=1)
@@ -77,4 +77,4 @@ def read_recipe(name: str) -> Recipe:
     except (tomllib.TOMLDecodeError, ValidationError) as error:
         first = error.errors(include_url=False)[0] if isinstance(error, ValidationError) else None
         reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else str(error)
-        raise WrongSetting(f"the recipe {name!r} is wrong: {reason}") from error
+        raise WrongSetting(f"the recipe {name!r} is invalid: {reason}") from error

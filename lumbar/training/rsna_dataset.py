@@ -1,7 +1,7 @@
-"""Reading a data set in the RSNA 2024 layout; what is unusable is excluded with a reason.
+"""Reads a data set in the RSNA 2024 layout; unusable data are excluded with a reason.
 
-``train_images/<study_id>/<series_id>/<instance_number>.dcm`` with ``train.csv`` (a severity or
-nothing for each of 25 findings), ``train_series_descriptions.csv`` and
+``train_images/<study_id>/<series_id>/<instance_number>.dcm`` with ``train.csv`` (a severity, or
+none, for each of 25 findings), ``train_series_descriptions.csv`` and
 ``train_label_coordinates.csv``. Nothing is guessed or repaired.
 """
 
@@ -29,7 +29,7 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Exclusion:
-    """A finding (``""``: a whole study) that is not used for training, and the reason."""
+    """A finding (``""``: a whole study) that is excluded from training, and the reason."""
 
     study: str
     finding: str
@@ -66,7 +66,7 @@ class DataSet:
 
 
 def read_data_set(data: Path) -> DataSet:
-    """The studies of a data set, and what is excluded.
+    """The studies of a data set, and the exclusions.
 
     Raises:
         WrongSetting: the folder is not in this layout, or no labelled study has images.
@@ -102,7 +102,7 @@ def read_data_set(data: Path) -> DataSet:
 
 
 def rows_by_study(path: Path, *columns: str) -> dict[str, list[Row]]:
-    """A table's rows by ``study_id``; none if there is no such file.
+    """A table's rows by ``study_id``; empty if there is no such file.
 
     Raises:
         WrongSetting: the table lacks a column or is not CSV in UTF-8.
@@ -120,14 +120,15 @@ def series_by_study(data: Path) -> dict[str, dict[str, Role]]:
 
 
 def read_severities(path: Path) -> dict[str, dict[FindingKey, Severity]]:
-    """Severities in a table like ``train.csv``, by study; empty or unknown ones are left out."""
+    """Severities in a table like ``train.csv``, by study; empty or unknown ones are omitted."""
     return {row["study_id"]: _severities(row, []) for row in _rows(path)}
 
 
 def key_of(condition: str, level: str) -> FindingKey:
     """The finding of a row such as "Left Neural Foraminal Narrowing" and "L1/L2".
 
-    Raises ValueError, from the enumerations, if there is no such finding.
+    Raises:
+        ValueError: there is no such finding (raised by the enumerations).
     """
     return FindingKey(
         Condition(condition.strip().lower().replace(" ", "_")),

@@ -37,7 +37,7 @@ def study_folders(data: Path) -> list[Path]:
 def annotated_points(
     folder: Path, instances: Sequence[MRInstance], rows: Sequence[Mapping[str, str]]
 ) -> list[AnnotatedPoint]:
-    """A study's annotated points; those on missing slices are left out."""
+    """A study's annotated points; those on missing slices are omitted."""
     files = {
         instance.path.relative_to(folder).as_posix(): instance.slices[0] for instance in instances
     }

@@ -1,4 +1,4 @@
-"""From a data set to a bundle: read, exclude, split, crop, train both classifiers, calibrate."""
+"""Trains a bundle on a data set: excludes, splits, crops, trains both classifiers, calibrates."""
 
 import csv
 import json
@@ -42,8 +42,8 @@ KINDS: tuple[Kind, ...] = ("condition", "severity")
 
 
 @dataclass(frozen=True)
-class _Trained:
-    """One calibrated network, its input size in pixels, and what ``bundle.json`` states of it."""
+class _CalibratedNetwork:
+    """A calibrated network, its input size in pixels, and its description in ``bundle.json``."""
 
     network: keras.Model
     side: int
@@ -64,7 +64,7 @@ def train_bundle(
     """Trains and writes a bundle.
 
     ``work`` holds crops, training states, logs and plots; completed steps are not repeated.
-    ``stage`` gets each stage's name and length and returns a callback for the steps done.
+    ``stage`` receives each stage's name and length, and returns a callback for steps done.
     ``imagenet``: the backbones' initial weights by ``condition`` and ``severity``.
 
     Raises:
@@ -76,12 +76,12 @@ def train_bundle(
     validation = [crop for crop in crops if parts[crop.study] is Part.VALIDATION]
     if not train or not validation:
         raise WrongSetting(
-            "too few labelled patients: at least ten are needed, eight of them to train on"
+            "too few labelled patients: at least ten are needed, eight of them for training"
         )
-    trained = {}
+    networks = {}
     for kind in KINDS:
         samples = Samples(kind, train, work, recipe), Samples(kind, validation, work, recipe)
-        trained[kind] = _train(*samples, work, stage, (imagenet or {}).get(kind))
+        networks[kind] = _train(*samples, work, stage, (imagenet or {}).get(kind))
     synthetic = any(crop.synthetic for crop in crops)
     description = {
         "code_version": VERSION,
@@ -95,15 +95,15 @@ def train_bundle(
             "dropped": len(exclusions),
         },
         "recipe": recipe.model_dump(mode="json"),
-        "training": {kind: one.description for kind, one in trained.items()},
+        "training": {kind: trained.description for kind, trained in networks.items()},
     }
     return write_bundle(
         out,
         name,
         version,
         TrainedOn.SYNTHETIC if synthetic else TrainedOn.CLINICAL,
-        {kind: one.network for kind, one in trained.items()},
-        {kind: one.side for kind, one in trained.items()},
+        {kind: trained.network for kind, trained in networks.items()},
+        {kind: trained.side for kind, trained in networks.items()},
         description,
         {kind: getattr(recipe, kind).architecture for kind in CLASSES},
     )
@@ -112,7 +112,7 @@ def train_bundle(
 def prepare(
     data: Path, work: Path, seed: int, stage: Stage
 ) -> tuple[list[CropFile], list[Exclusion], dict[str, Part]]:
-    """The crops of a data set, what was excluded and why, and each study's part.
+    """The crops of a data set, the exclusions, and each study's part.
 
     Also writes ``dropped.csv``, ``split.csv`` and ``counts.png`` to ``work``.
 
@@ -125,7 +125,7 @@ def prepare(
     exclusions = [*data_set.exclusions, *excluded]
     if not crops:
         raise WrongSetting(
-            f"nothing in {data} can be trained on; the first reason: {exclusions[0].reason}"
+            f"nothing in {data} can be used for training; the first reason: {exclusions[0].reason}"
         )
     parts = parts_by_study(studies, demographics_by_study(studies), seed)
     _write(
@@ -140,7 +140,7 @@ def prepare(
 
 def _train(
     train: Samples, validation: Samples, work: Path, stage: Stage, imagenet: str | None
-) -> _Trained:
+) -> _CalibratedNetwork:
     """Trains one network and calibrates it on the validation part."""
     kind = train.kind
     network_recipe: NetworkRecipe = getattr(train.recipe, kind)
@@ -167,7 +167,7 @@ def _train(
         "epochs": len(history),
         "started_from": "ImageNet's weights" if imagenet else "random weights",
     }
-    return _Trained(network, network_recipe.phases[-1].side, description)
+    return _CalibratedNetwork(network, network_recipe.phases[-1].side, description)
 
 
 def _correct(
@@ -181,7 +181,7 @@ def _correct(
 
 
 def _phantoms(data: Path) -> Any:
-    """What phantoms were made from; None for other data."""
+    """What the phantoms were made from; None for other data."""
     origin = data / ORIGIN
     return json.loads(origin.read_text(encoding="utf-8")) if origin.is_file() else None
 

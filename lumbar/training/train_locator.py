@@ -33,7 +33,7 @@ class LocatorRecipe:
     seed: int = 1
 
     def scaled(self, share: float, seed: int) -> "LocatorRecipe":
-        """The recipe with that share of the patients and steps, at least one of each."""
+        """The recipe with this share of the patients and steps, at least one of each."""
         return LocatorRecipe(
             max(1, round(self.patients * share)),
             max(1, round(self.steps * share)),
@@ -68,11 +68,11 @@ def train_locator(
     share: float = 1.0,
     seed: int = 1,
 ) -> None:
-    """Trains the networks of these ``kinds`` and writes them to ``out``; others there are kept.
+    """Trains the networks of these ``kinds`` and writes them to ``out``; other networks there stay.
 
     The views (4 GB by default) are stored in ``views`` and reused. ``data``, in the RSNA 2024
     layout, adds real slices with annotated points to the keypoint networks' training data.
-    ``stage`` gets each stage's name and length and returns a callback for the steps done.
+    ``stage`` receives each stage's name and length, and returns a callback for steps done.
     """
     annotated = write_annotated_views(views / "labelled", data, stage) if data is not None else {}
     for kind in kinds:

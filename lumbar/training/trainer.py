@@ -1,7 +1,7 @@
-"""Trains one classifier, epoch by epoch, resumably.
+"""Trains one classifier, epoch by epoch, and can resume.
 
-Killed and started again, a training resumes after the last complete epoch and ends with the same
-weights. Everything here is plain Keras, on whatever backend is installed.
+A training that was killed resumes after its last complete epoch and ends with the same weights.
+Everything here is plain Keras and runs on any of its backends.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from lumbar.training.recipes import NetworkRecipe, Phase
 
 Weights = list[NDArray[np.float32]]
 Row = dict[str, float]
-# Learning rate at a phase's end, relative to its rate; warm-up, share of a phase's batches.
+# Learning rate at a phase's end, relative to its rate; warm-up, as a share of a phase's batches.
 FINAL_RATE, WARM_UP = 0.01, 0.05
 STATE, BEST, HISTORY = "state.keras", "best.npz", "history.json"
 ORIGIN = "origin"
@@ -46,8 +46,10 @@ def train_classifier(
 
     ``folder`` holds the state after the last complete epoch and TensorBoard's logs. ``imagenet``:
     the backbone's initial weights (see ``build_classifier``); without them, frozen phases are
-    skipped. ``advance`` is called with the number of batches done. A ``folder`` with the state of
-    another training is refused with WrongSetting.
+    skipped. ``advance`` is called with the number of batches done.
+
+    Raises:
+        WrongSetting: ``folder`` has the state of another training.
     """
     keras.config.set_dtype_policy(train.recipe.precision)
     try:
@@ -61,7 +63,7 @@ def train_classifier(
 
 
 def effective_phases(network_recipe: NetworkRecipe, imagenet: str | None) -> list[Phase]:
-    """The phases that are run: a backbone with random weights is never frozen."""
+    """The phases that are used: a backbone with random weights is never frozen."""
     return [phase for phase in network_recipe.phases if imagenet or not phase.frozen]
 
 
@@ -91,7 +93,7 @@ class _Training:
         self._labels = np.array(validation.labels)[chosen]
 
     def run(self) -> int:
-        """Runs all phases; the input size (pixels) of the last.
+        """Runs all phases; returns the input size (pixels) of the last.
 
         Raises:
             WrongSetting: the folder has the state of another training.
@@ -120,7 +122,7 @@ class _Training:
         return [row for row in self.history if row["phase"] == number]
 
     def _is_over(self, number: int, phase: Phase) -> bool:
-        """All epochs done, stopped early, or a later phase begun."""
+        """Whether all its epochs are done, it was stopped early, or a later phase has begun."""
         losses = [row["validation_loss"] for row in self._rows(number)]
         waited = len(losses) - 1 - int(np.argmin(losses)) if losses else 0
         later = any(row["phase"] > number for row in self.history)
@@ -153,7 +155,7 @@ class _Training:
         return network
 
     def _epoch(self, network: keras.Model, number: int, phase: Phase) -> None:
-        """Trains for one epoch, evaluates, and remembers the weights if they are the best."""
+        """Trains for one epoch, evaluates, and keeps the weights if they are the best."""
         progress = keras.callbacks.LambdaCallback(
             on_train_batch_end=lambda batch, logs: self.advance(1)
         )

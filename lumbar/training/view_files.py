@@ -46,7 +46,7 @@ def write_views(
 
 
 def _code_sha256() -> str:
-    """Digest of the phantom code: another version draws other views."""
+    """Digest of the phantom code, as another version of it draws other views."""
     sources = sorted(Path(lumbar.phantoms.__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
@@ -59,7 +59,7 @@ def _write(folder: Path, draw: Callable[[int], list[Views]], seeds: range) -> Pa
 
 
 def write_file(file: Path, views: list[Views]) -> None:
-    """Writes views of one size, atomically."""
+    """Writes views, all of one size, atomically."""
     staging = file.with_suffix(".staging.npz")
     np.savez(
         staging,

@@ -1,4 +1,4 @@
-"""Images that retention removed; files found by their name"""
+"""Images removed by retention; an index of instances by file"""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""How a study was read, in words"""
+"""Explanations of how a study was analysed"""
 
 import sqlalchemy as sa
 from alembic import op

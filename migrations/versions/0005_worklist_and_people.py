@@ -1,4 +1,4 @@
-"""The worklist by indexes, search by words, and people who sign in"""
+"""Indexes for the worklist, search keys, and user accounts"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,7 +14,7 @@ WORD = sa.String(64).with_variant(sa.String(64, collation="C"), "postgresql")
 
 
 def upgrade() -> None:
-    # With defaults, because SQLite adds no column without one; the code writes every value itself.
+    # SQLite adds NOT NULL columns only with a default; the code writes every value itself.
     op.add_column("study", sa.Column("scanner", sa.String(64), nullable=False, server_default=""))
     op.add_column(
         "study", sa.Column("severe", sa.Boolean(), nullable=False, server_default=sa.false())
@@ -52,7 +52,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tombstone")),
     )
     op.create_index(op.f("ix_tombstone_study_instance_uid"), "tombstone", ["study_instance_uid"])
-    _people()
+    _create_user_tables()
     _fill()
     op.drop_index("ix_finding_question", "finding")
     for name, columns in _CURRENT.items():
@@ -83,7 +83,8 @@ _CURRENT = {
     "ix_finding_severity_found_at": ["severity"],
     "ix_finding_found_at": [],
 }
-_MOMENTS = {"instance": "received_at", "delivery": "delivered_at"}  # of the last hour's figures
+# For the figures of the last hour.
+_MOMENTS = {"instance": "received_at", "delivery": "delivered_at"}
 _UNREAD = {
     "ix_study_unread": None,
     "ix_study_unread_stat": "stat",
@@ -91,7 +92,7 @@ _UNREAD = {
 }
 
 
-def _people() -> None:
+def _create_user_tables() -> None:
     op.create_table(
         "user_account",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -103,7 +104,7 @@ def _people() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_user_account")),
         sa.UniqueConstraint("name", name=op.f("uq_user_account_name")),
     )
-    for table, own in {
+    for table, columns in {
         "web_session": (
             sa.Column("csrf_token", sa.String(64), nullable=False),
             sa.Column("last_used_at", UtcDateTime(), nullable=False),
@@ -120,7 +121,7 @@ def _people() -> None:
             sa.Column("id", sa.Integer(), nullable=False),
             sa.Column("token_sha256", sa.String(64), nullable=False),
             sa.Column("user_id", sa.Integer(), nullable=False),
-            *own,
+            *columns,
             sa.Column("created_at", UtcDateTime(), nullable=False),
             sa.ForeignKeyConstraint(
                 ["user_id"], ["user_account.id"], name=op.f(f"fk_{table}_user_id")
@@ -141,7 +142,7 @@ def _people() -> None:
 
 
 def _fill() -> None:
-    """What new columns say of the rows that are there."""
+    """Fills the new columns and the search keys for the existing rows."""
     study, finding, bundle, patient = (
         sa.table(
             "study",
@@ -172,11 +173,11 @@ def _fill() -> None:
                 .scalar_subquery(),
             )
         )
-        asked = sa.select(
+        query = sa.select(
             study.c.id, study.c.accession_number, patient.c.patient_identifier, patient.c.name
         )
         for study_id, accession, number, name in session.execute(
-            asked.where(patient.c.id == study.c.patient_id)
+            query.where(patient.c.id == study.c.patient_id)
         ).all():
             rows = [
                 {"study_id": study_id, "word": word}

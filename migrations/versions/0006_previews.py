@@ -1,4 +1,4 @@
-"""Uploads that are read once and not kept"""
+"""Uploads that are analysed once and not kept"""
 
 import sqlalchemy as sa
 from alembic import op

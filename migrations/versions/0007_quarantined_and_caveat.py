@@ -1,4 +1,4 @@
-"""Columns named in the field's own words: quarantined instances, caveats"""
+"""Columns renamed to the standard terms quarantined and caveat"""
 
 from alembic import op
 
@@ -7,7 +7,7 @@ down_revision = "0006"
 
 
 def upgrade() -> None:
-    # Both databases carry the new name into the partial index that uses the column.
+    # Both databases apply the new name to the partial index that uses the column.
     op.alter_column("instance", "aside", new_column_name="quarantined")
     op.alter_column("explanation", "doubt", new_column_name="caveat")
 

@@ -295,3 +295,40 @@ def test_dcmtk_and_lumbar_send_reach_the_receiver_alike(stubbed, phantom):
     )
     assert "Traceback" not in stubbed.tail()
     stubbed.kill()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("jobs", "retry"),
+        ("audit", "--after"),
+        ("audit", "--limit"),
+        ("worklist", "--limit"),
+        ("findings", "--limit"),
+    ],
+    ids=" ".join,
+)
+def test_a_number_that_no_row_can_have_is_wrong_usage(stubbed, arguments):
+    done = stubbed.lumbar(*arguments, str(2**31))
+    assert done.returncode == 2
+    assert "2147483647" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_argument_that_is_no_text_is_wrong_usage(stubbed):
+    assert stubbed.lumbar("db", "upgrade").returncode == 0
+    assert_one_line(stubbed.lumbar("study", "1.2\udcff"), 2, "not valid text")
+
+
+def test_a_database_of_another_kind_is_a_wrong_setting(stubbed):
+    stubbed.set(database_url="mysql://reader@localhost/lumbar")
+    assert_one_line(stubbed.lumbar("worklist"), 2, "LUMBAR_DATABASE_URL")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_lacks_a_character_shows_the_rest(stubbed, monkeypatch, encoding):
+    stubbed.lumbar("db", "upgrade")
+    monkeypatch.setitem(stubbed._environment, "PYTHONIOENCODING", encoding)
+    done = stubbed.lumbar("worklist")
+    assert done.returncode == 0, done.stderr
+    assert "Research use only ? not for diagnostic use" in done.stdout

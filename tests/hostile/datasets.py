@@ -400,8 +400,8 @@ def broken_images() -> list[Hostile]:
     ]  # fmt: skip
     found = [_with(name, changes, 0x0000, f".*({why}).*") for name, changes, why in plain]
     found += [
-        _with("groups that do not fit the frames", mismatch, 0x0000, ".*does not fit NumberOfFrames.*", abstract=wire.ENHANCED_MR),
-        _with("Enhanced MR without groups", enhanced, 0x0000, ".*does not fit NumberOfFrames.*", abstract=wire.ENHANCED_MR),
+        _with("groups that do not fit the frames", mismatch, 0x0000, ".*does not match NumberOfFrames.*", abstract=wire.ENHANCED_MR),
+        _with("Enhanced MR without groups", enhanced, 0x0000, ".*does not match NumberOfFrames.*", abstract=wire.ENHANCED_MR),
         _with("groups of 10,001 frames", {**enhanced, **frames(b"10001"), FRAME_GROUPS: element(FRAME_GROUPS, b"SQ", group * 10001)}, 0x0000, ".*NumberOfFrames is not within.*", abstract=wire.ENHANCED_MR),
         _with("groups that are text", {**enhanced, **two_frames, FRAME_GROUPS: element(FRAME_GROUPS, b"LO", b"groups")}, 0x0000, ".*", abstract=wire.ENHANCED_MR),
         _with("empty groups", {**enhanced, **two_frames, FRAME_GROUPS: element(FRAME_GROUPS, b"SQ", group * 2)}, 0x0000, ".*cut short.*", abstract=wire.ENHANCED_MR),

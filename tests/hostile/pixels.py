@@ -26,7 +26,7 @@ GREY = "not a greyscale image"
 BITS = "BitsAllocated is not 8 or 16, or BitsStored does not fit it"
 LARGE = "the image is empty or larger than .* pixels"
 OTHER_SIZE = "the compressed pixels do not have the header's rows and columns"
-INFLATED = "the compressed pixels are larger than the image they stand for"
+INFLATED = "the compressed pixels are larger than the image they encode"
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def headers() -> list[HostileFile]:
         "bits missing": ({"BitsAllocated": None}, BITS),
         "2,147,483,647 frames": ({"NumberOfFrames": 2147483647}, "NumberOfFrames is not within .*"),
         "no frames": ({"NumberOfFrames": 0}, "NumberOfFrames is not within .*"),
-        "a hundred frames": ({"NumberOfFrames": 100}, "the image has 100 frames; say which"),
+        "a hundred frames": ({"NumberOfFrames": 100}, "the image has 100 frames; state which one"),
         "a slope of 10³⁰⁰": (
             {"RescaleSlope": "1e300"},
             "RescaleSlope and RescaleIntercept overflow the pixels",

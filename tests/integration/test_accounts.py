@@ -7,7 +7,7 @@ from argon2 import Type
 from sqlalchemy import func, select
 
 from db import accounts
-from db.accounts import IDLE_TIMEOUT, MAX_FAILURES, MAX_SESSION, Refused, TooManyAttempts
+from db.accounts import IDLE_TIMEOUT, MAX_FAILURES, MAX_SESSION, SignInRefused, TooManyAttempts
 from db.models import ApiToken, AuditEvent, Permission, SignInFailure, User, UserRole, WebSession
 from lumbar.errors import Permanent
 
@@ -47,7 +47,7 @@ def test_the_right_password_opens_a_session_with_what_the_role_may(database, ann
     [("anna", "wrong"), ("nobody", PASSWORD), ("anna", ""), ("anna", "x" * 5000)],
 )
 def test_anything_else_is_refused_in_the_same_words(database, anna, name, password):
-    with pytest.raises(Refused, match="the name or the password is wrong"):
+    with pytest.raises(SignInRefused, match="the name or the password is wrong"):
         sign_in(database, name, password)
 
 
@@ -73,7 +73,7 @@ def test_too_many_attempts_of_a_name_shut_even_the_right_password_out_until_they
     database, anna
 ):
     for n in range(MAX_FAILURES):
-        with pytest.raises(Refused):
+        with pytest.raises(SignInRefused):
             sign_in(database, password="wrong", address=f"10.0.0.{n}")
     with pytest.raises(TooManyAttempts, match="try again in 10 minutes"):
         sign_in(database, address="10.1.1.1")
@@ -85,7 +85,7 @@ def test_too_many_attempts_of_a_name_shut_even_the_right_password_out_until_they
 
 def test_too_many_attempts_from_an_address_shut_it_out_and_no_other(database, anna):
     for n in range(MAX_FAILURES):
-        with pytest.raises(Refused):
+        with pytest.raises(SignInRefused):
             sign_in(database, f"guess {n}", "wrong")
     with pytest.raises(TooManyAttempts):
         sign_in(database)
@@ -112,7 +112,7 @@ def test_using_a_session_keeps_it_open(database, anna):
         row = session.scalars(select(WebSession)).one()
         row.last_used_at = before = datetime.now(UTC) - timedelta(minutes=50)
     with database.transaction() as session:
-        accounts.used(session, cookie)
+        accounts.record_use(session, cookie)
     with database.reading() as session:
         assert session.scalars(select(WebSession.last_used_at)).one() > before
 
@@ -136,7 +136,7 @@ def test_a_disabled_user_may_not_sign_in_until_enabled_again(database, anna):
         with database.transaction() as session:
             accounts.set_disabled(session, accounts.user_named(session, "anna"), disabled, "test")
         if disabled:
-            with pytest.raises(Refused):
+            with pytest.raises(SignInRefused):
                 sign_in(database)
     assert sign_in(database)
 
@@ -204,7 +204,7 @@ def test_a_user_that_cannot_be_is_refused_in_words(database, anna, name, passwor
 def test_every_act_is_in_the_audit_trail_without_a_secret(database, anna):
     cookie = sign_in(database)
     secret = token(database, {Permission.READ})
-    with pytest.raises(Refused):
+    with pytest.raises(SignInRefused):
         sign_in(database, password="hunter2hunter2")
     with database.reading() as session:
         events = session.scalars(select(AuditEvent)).all()

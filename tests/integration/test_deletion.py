@@ -73,7 +73,7 @@ def test_a_deletion_that_was_killed_half_way_can_be_done_again_or_taken_back(sit
             deletion.delete_study(site, UID, "sent by mistake", "admin")
     with site.database.reading() as session:
         study = studies.find(session, UID)
-        assert (study.state, study.reason) == (StudyState.FAILED, "its deletion was begun")
+        assert (study.state, study.reason) == (StudyState.FAILED, "its deletion was started")
     retention.unlink_removed(site, study.id)
     assert ingest(site.database, site.store, arrival(make_slice(study=1))) is IngestResult.DUPLICATE
     with site.database.transaction() as session:
@@ -106,7 +106,7 @@ def test_an_image_that_comes_while_its_study_is_deleted_is_asked_for_again(site,
 @pytest.mark.parametrize("reason", ["", "  ", "x" * 501])
 def test_a_deletion_without_a_reason_is_refused(site, reason):
     analysed(site, 1)
-    with pytest.raises(Permanent, match="say why"):
+    with pytest.raises(Permanent, match="give a reason"):
         deletion.delete_study(site, UID, reason, "admin")
     assert rows(site, FindingRow) == 25
 

@@ -161,7 +161,7 @@ def test_a_peer_that_never_responds_times_out(report: Report) -> None:
 
 
 def test_a_peer_that_aborts_while_storing_is_a_temporary_error(report: Report) -> None:
-    with answering(ABORTS) as (destination, stored), pytest.raises(Unreachable, match="broke off"):
+    with answering(ABORTS) as (destination, stored), pytest.raises(Unreachable, match="was lost"):
         peers.send(destination, report.content)
     assert len(stored) == 1
 

@@ -176,9 +176,9 @@ def test_what_is_still_arriving_is_nobodys_to_read(site):
     name = previews.create(site, user_id(site), keep=False)
     assert not read(site)
     with site.database.transaction() as session:
-        previews.uploaded(session, name, files=1, size=1)
+        previews.mark_uploaded(session, name, files=1, size=1)
     with pytest.raises(NotFound), site.database.transaction() as session:
-        previews.uploaded(session, name, files=1, size=1)
+        previews.mark_uploaded(session, name, files=1, size=1)
     assert read(site)
 
 

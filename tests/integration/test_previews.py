@@ -52,7 +52,7 @@ def test_a_zip_of_a_study_is_answered_with_25_findings_and_a_picture_and_nothing
 def test_many_files_are_read_and_those_that_are_none_are_told_of(site, phantom):
     name = create_upload(site, [*study_files(phantom(3)[0]), b"no image", b""])
     read(site)
-    assert "2 files passed over: not a DICOM file" in result_of(site, name).choices
+    assert "2 files skipped: not a DICOM file" in result_of(site, name).choices
     assert len(result_of(site, name).findings) == len(ALL_FINDINGS)
 
 

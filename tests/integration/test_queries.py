@@ -218,8 +218,8 @@ def test_a_severe_study_stays_on_top_while_a_late_image_has_it_read_again_but_is
     for number in (1, 2):
         ingest(site.database, site.store, arrival(make_slice(study=number, number=2)))
     assert order(site) == [
-        (1, Urgency.URGENT, "severe L4/L5 spinal canal stenosis; being read again"),
-        (2, Urgency.PRIORITY, "all normal or mild; being read again"),
+        (1, Urgency.URGENT, "severe L4/L5 spinal canal stenosis; being analysed again"),
+        (2, Urgency.PRIORITY, "all normal or mild; being analysed again"),
     ]
     assert everything(site) == []
     with site.database.reading() as session:

@@ -79,7 +79,7 @@ def test_a_disk_that_fills_up_takes_the_oldest_first_and_only_as_many_as_needed(
     def fill(store):
         return sum(1 for _ in store.root.rglob("*.dcm")) / 10
 
-    monkeypatch.setattr(type(site.store), "fill", fill)
+    monkeypatch.setattr(type(site.store), "fill_ratio", fill)
     assert retention.remove_images(with_settings(site, disk_remove_above=0.45)) == 1
     assert images(site) == {newest: 2, oldest: 0, middle: 2}
     assert retention.remove_images(with_settings(site, disk_remove_above=0.0)) == 2
@@ -177,7 +177,7 @@ def test_a_start_up_adopts_files_without_rows_and_reports_rows_without_files(sit
     site.store.put("instances", "ab" * 32, b"no instance")
 
     found = reconcile.reconcile(site)
-    assert found == reconcile.Reconciled(adopted=1, unreadable=1, missing=1)
+    assert found == reconcile.ReconcileCounts(adopted=1, unreadable=1, missing=1)
     with site.database.reading() as session:
         adopted = session.scalars(
             select(Instance).where(Instance.sop_instance_uid == f"{ROOT}.1.1.3")
@@ -185,7 +185,7 @@ def test_a_start_up_adopts_files_without_rows_and_reports_rows_without_files(sit
         (event,) = session.scalars(select(AuditEvent))
     assert (adopted.source, site.store.path(adopted.file).stat().st_size) == ("MR8", adopted.size)
     assert event.detail == {"kind": "instance", "count": 1, "ids": [lost.id]}
-    assert reconcile.reconcile(site) == reconcile.Reconciled(unreadable=1, missing=1)
+    assert reconcile.reconcile(site) == reconcile.ReconcileCounts(unreadable=1, missing=1)
 
 
 def test_a_start_up_ends_a_removal_that_was_cut_short(site, finish, monkeypatch):

@@ -7,7 +7,8 @@ from sqlalchemy import select, text
 from db import schema
 from db.context import SiteContext
 from db.database import Database, DatabaseUnavailable
-from db.models import Job, JobKind, JobState
+from db.models import Job, JobKind, JobState, Preview, User, UserRole
+from db.preview_results import PreviewResult
 from lumbar.errors import Permanent, WrongSetting
 from lumbar.settings import Settings
 from tests.peers import free_port
@@ -107,3 +108,26 @@ def test_a_job_of_the_first_schema_is_there_after_the_upgrade(database):
     with database.reading() as session:
         job = session.scalars(select(Job)).one()
     assert (job.kind, job.state, job.attempts) == (JobKind.ANALYSE, JobState.PENDING, 2)
+
+
+def test_the_cautions_of_an_upload_read_before_the_upgrade_are_there_after_it(database):
+    stored = PreviewResult(caveats=("the numbering is uncertain",)).to_json()
+    with database.transaction() as session:
+        user = User(name="reader", password_hash="none", role=UserRole.READER)
+        session.add(user)
+        session.flush()
+        session.add(Preview(name="0" * 32, user_id=user.id, keep=False, result=stored))
+        session.add(Preview(name="1" * 32, user_id=user.id, keep=False))
+    with database.engine.connect() as connection:
+        config = schema._config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0006")
+        (answer,) = connection.scalars(text("SELECT answer FROM preview WHERE answer IS NOT NULL"))
+        assert "doubts" in str(answer)
+        assert "caveats" not in str(answer)
+        connection.commit()
+    schema.upgrade(database)
+    with database.reading() as session:
+        results = session.scalars(select(Preview.result).order_by(Preview.id)).all()
+    assert PreviewResult.from_json(results[0]).caveats == ["the numbering is uncertain"]
+    assert results[1] is None

@@ -58,7 +58,7 @@ def test_a_new_user_signs_in_with_the_permissions_of_the_role(app, site, admin):
         ({"password": "short"}, 409, "12 to 1024 characters"),
         ({"name": "an\x00na"}, 422, "name"),
         *(
-            ({"name": name}, 409, "1 to 64 letters")
+            ({"name": name}, 409, "1 to 64 characters: letters")
             for name in ("a" * 65, "a/b", ".", "..", " anna", "<b>", "a (ris)")
         ),
         ({"name": "admin"}, 409, "already"),

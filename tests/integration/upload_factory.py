@@ -61,7 +61,7 @@ def create_upload(site: SiteContext, files: Sequence[bytes], keep: bool = False)
     for number, content in enumerate(files, 1):
         (previews.folder(site, name) / previews.UPLOAD / f"{number:04}").write_bytes(content)
     with site.database.transaction() as session:
-        previews.uploaded(session, name, files=len(files), size=sum(map(len, files)))
+        previews.mark_uploaded(session, name, files=len(files), size=sum(map(len, files)))
     return name
 
 

@@ -111,7 +111,7 @@ def test_frames_without_their_groups_are_refused(ds: Dataset) -> None:
         ("PixelSpacing", [-0.5, 0.5], "not positive"),
         ("PixelSpacing", [0.75, 1e-5], "not within"),
         ("PixelSpacing", [0.75, 1e5], "not within"),
-        ("ImagePositionPatient", [0, 1e6, 0], "farther than"),
+        ("ImagePositionPatient", [0, 1e6, 0], "from the origin"),
         ("ImageOrientationPatient", [1, 0, 0, 0, 0.99, 0], "right angle"),
         ("ImageOrientationPatient", [1, 0, 0, 0.01, 0.99995, 0], "right angle"),
         ("ImageOrientationPatient", [0, 0, 0, 0, 0, 0], "right angle"),

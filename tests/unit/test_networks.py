@@ -268,34 +268,34 @@ def test_weights_that_are_not_the_bundle_s_are_refused(copied: Path) -> None:
 
 
 def test_other_classes_or_another_order_are_refused(copied: Path) -> None:
-    read_locator_description = json.loads((copied / DESCRIPTION).read_text())
-    read_locator_description["networks"]["condition"]["classes"].reverse()
-    (copied / DESCRIPTION).write_text(json.dumps(read_locator_description))
+    description = json.loads((copied / DESCRIPTION).read_text())
+    description["networks"]["condition"]["classes"].reverse()
+    (copied / DESCRIPTION).write_text(json.dumps(description))
     with pytest.raises(WrongSetting, match="condition classes"):
         load_bundle(copied)
 
 
 @pytest.mark.parametrize("change", [{"architecture": "vgg19"}, {"side": 225}, {"side": 0}])
 def test_an_unknown_network_is_refused(copied: Path, change: dict[str, Any]) -> None:
-    read_locator_description = json.loads((copied / DESCRIPTION).read_text())
-    read_locator_description["networks"]["severity"] |= change
-    (copied / DESCRIPTION).write_text(json.dumps(read_locator_description))
+    description = json.loads((copied / DESCRIPTION).read_text())
+    description["networks"]["severity"] |= change
+    (copied / DESCRIPTION).write_text(json.dumps(description))
     with pytest.raises(WrongSetting, match="severity network"):
         load_bundle(copied)
 
 
 def test_weights_of_another_network_are_refused(copied: Path) -> None:
-    read_locator_description = json.loads((copied / DESCRIPTION).read_text())
-    read_locator_description["networks"]["severity"]["architecture"] = "vgg16"
-    (copied / DESCRIPTION).write_text(json.dumps(read_locator_description))
+    description = json.loads((copied / DESCRIPTION).read_text())
+    description["networks"]["severity"]["architecture"] = "vgg16"
+    (copied / DESCRIPTION).write_text(json.dumps(description))
     with pytest.raises(WrongSetting, match="severity weights do not fit"):
         load_bundle(copied)
 
 
 def test_another_preprocessing_is_refused(copied: Path) -> None:
-    read_locator_description = json.loads((copied / DESCRIPTION).read_text())
-    read_locator_description["preprocessing_version"] = "0"
-    (copied / DESCRIPTION).write_text(json.dumps(read_locator_description))
+    description = json.loads((copied / DESCRIPTION).read_text())
+    description["preprocessing_version"] = "0"
+    (copied / DESCRIPTION).write_text(json.dumps(description))
     with pytest.raises(WrongSetting, match="preprocessing version 0"):
         load_bundle(copied)
 

@@ -80,7 +80,7 @@ def test_the_frame_asked_for_is_read(tmp_path: Path) -> None:
     ds.PerFrameFunctionalGroupsSequence = [pydicom.Dataset(), pydicom.Dataset()]
     ds.save_as(path)
     np.testing.assert_array_equal(read_slice(path, 2), read_slice(path, 1) + 1)
-    for frame, reason in ((3, "no frame 3"), (0, "no frame 0"), (None, "say which")):
+    for frame, reason in ((3, "no frame 3"), (0, "no frame 0"), (None, "state which one")):
         with pytest.raises(NotDicom, match=reason):
             read_slice(path, frame)
 

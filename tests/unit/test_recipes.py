@@ -109,7 +109,7 @@ def test_weights_in_a_file_are_what_the_backbone_starts_from(recipe, tmp_path):
 
 
 def test_a_missing_or_unsuitable_weights_file_is_refused(recipe, tmp_path):
-    with pytest.raises(WrongSetting, match="do not exist"):
+    with pytest.raises(WrongSetting, match="does not exist"):
         imagenet_weights(recipe, {tiny_network.TINY: tmp_path / "nowhere.h5"})
     (tmp_path / "other.weights.h5").write_bytes(b"no weights")
     with pytest.raises(WrongSetting, match="has no ImageNet weights"):

@@ -216,7 +216,7 @@ def test_every_notice_is_in_the_tree_and_research_use_on_the_series() -> None:
 
 
 def test_a_caveat_comes_after_the_notices_and_before_the_measurements() -> None:
-    caveat = "the numbering is uncertain: another one fits almost as well"
+    caveat = "the numbering is uncertain: another numbering fits almost as well"
     document = read(build_sr([source()], mixed(), PROVENANCE, caveats=[caveat], created=CREATED))
 
     in_tree = texts(document)

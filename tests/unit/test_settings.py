@@ -26,10 +26,10 @@ def _alone(monkeypatch, tmp_path):
         ("LUMBAR_LOG_FORMAT", "xml", "LUMBAR_LOG_FORMAT"),
         ("LUMBAR_AE_TITLE", "   ", "LUMBAR_AE_TITLE"),
         ("LUMBAR_KNOWN_AES", "MR1,A TITLE OF MORE THAN 16", "LUMBAR_KNOWN_AES"),
-        ("LUMBAR_TIME_ZONE", "Europe/Atlantis", "LUMBAR_TIME_ZONE: .* is no IANA time zone"),
+        ("LUMBAR_TIME_ZONE", "Europe/Atlantis", "LUMBAR_TIME_ZONE: .* is not an IANA time zone"),
         ("LUMBAR_TIME_ZONE", "../etc/passwd", "LUMBAR_TIME_ZONE"),
         ("LUMBAR_TIME_ZONE", "Europe", "LUMBAR_TIME_ZONE"),
-        ("LUMBAR_DESTINATION", "{}", "is LUMBAR_DESTINATIONS meant"),
+        ("LUMBAR_DESTINATION", "{}", "did you mean LUMBAR_DESTINATIONS"),
     ],
 )
 def test_a_wrong_value_stops_start_up_and_names_its_setting(monkeypatch, name, value, message):

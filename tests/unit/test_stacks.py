@@ -168,7 +168,7 @@ def test_another_frame_of_reference_is_noted_and_read_where_the_images_overlap()
     roles = assign_roles(study)
     assert roles.missing == ()
     assert roles.notes == (
-        "Axial T2 and Sagittal T2/STIR name different frames of reference; "
+        "Axial T2 and Sagittal T2/STIR state different frames of reference; "
         "they overlap and are read together",
     )
     assert assign_roles([*sagittal(3), *axial(4)]).notes == ()
@@ -178,4 +178,4 @@ def test_axial_slices_that_pass_the_sagittal_images_by_are_told() -> None:
     far = anew(moved(axial(4, 10), z=700.0), 5, frame_of_reference_uid="1.2.8")
     roles = assign_roles([*sagittal(3), *axial(4), *far])
     assert len(roles.stacks[Role.AXIAL_T2]) == 2
-    assert roles.notes == ("10 Axial T2 slices lie wholly outside the Sagittal T2/STIR images",)
+    assert roles.notes == ("10 Axial T2 slices lie entirely outside the Sagittal T2/STIR images",)

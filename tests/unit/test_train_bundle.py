@@ -117,7 +117,7 @@ EVERYTHING = of(*Role)
             },
         ),
         (
-            "levels taken for each other",
+            "interchanged levels",
             {
                 ("spinal_canal_stenosis_l4_l5", "it lies where L5/S1 is"),
                 ("spinal_canal_stenosis_l5_s1", "it lies where L4/L5 is"),
@@ -142,11 +142,11 @@ def test_what_cannot_be_used_is_excluded_with_its_reason(
     [
         "a second axial series",
         "two T1 series",
-        "gaps in the numbers",
-        "axial slices numbered the other way",
-        "T1 slices numbered the other way",
+        "gaps in the instance numbers",
+        "axial slices numbered in reverse",
+        "T1 slices numbered in reverse",
         "mixed matrix sizes",
-        "no times in the headers",
+        "no TR and TE in the headers",
     ],
 )
 def test_an_unusual_but_usable_study_loses_nothing(excluded, prepared, irregular, pitfall):
@@ -188,8 +188,8 @@ def test_crops_show_the_annotated_point_however_the_slices_are_numbered(irregula
         }
     studies = {study.name: study for study in read_data_set(data).studies}
     for pitfall in (
-        "axial slices numbered the other way",
-        "gaps in the numbers",
+        "axial slices numbered in reverse",
+        "gaps in the instance numbers",
         "mixed matrix sizes",
         "a second axial series",
     ):

@@ -1,4 +1,4 @@
-// The worklist: refreshes itself, and is operated by keys.
+// The lists of studies: refresh (the worklist only) and operation by keys.
 "use strict";
 const rows = () => [...document.querySelectorAll("#rows tbody tr[data-study]")];
 let selected = null; // a Study Instance UID: the selection survives a refresh of the list

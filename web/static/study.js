@@ -99,9 +99,9 @@ async function start() {
   if (!response.ok) { problem.textContent = "The list of images cannot be loaded."; return; }
   allSeries = await response.json();
   if (!allSeries.length) { problem.textContent = "There are no images."; return; }
-  allSeries.forEach((one, i) => seriesMenu.add(new Option(`${one.number ?? "–"}: ${one.description || one.plane} (${one.slices.length})`, i)));
+  allSeries.forEach((entry, i) => seriesMenu.add(new Option(`${entry.number ?? "–"}: ${entry.description || entry.plane} (${entry.slices.length})`, i)));
   const mark = marks.find((m) => m.at === viewer.dataset.at);
-  const markedSeries = mark ? allSeries.findIndex((one) => one.slices.some((s) => s.instance === mark.instance && s.frame === mark.frame)) : -1;
+  const markedSeries = mark ? allSeries.findIndex((entry) => entry.slices.some((s) => s.instance === mark.instance && s.frame === mark.frame)) : -1;
   if (markedSeries >= 0) await chooseSeries(markedSeries, allSeries[markedSeries].slices.findIndex((s) => s.instance === mark.instance && s.frame === mark.frame));
   else await chooseSeries(0);
 

@@ -1,4 +1,4 @@
-// Uploads: files and folders dropped on the form, upload progress, and then the state of the reading.
+// Uploads: files and folders dropped on the form, upload progress, then the progress of the analysis.
 "use strict";
 const form = document.getElementById("upload");
 if (form) prepareForm();
