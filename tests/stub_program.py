@@ -47,7 +47,7 @@ class StubKeypoints:
 def seen_at(
     places: Sequence[tuple[float, float]], framing: Framing, count: int
 ) -> NDArray[np.float32]:
-    """Every point surely there, as a blob about its (column, row) in cells."""
+    """Every point with certainty, as a blob about its (column, row) in cells."""
     rows, columns = np.mgrid[: framing.cells, : framing.cells]
     blobs = [np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * SIGMA**2)) for x, y in places]
     heat = np.stack([0.95 * blob / blob.sum() for blob in blobs], axis=-1)
@@ -72,12 +72,12 @@ class StubNetworks:
 
 
 def hold(analyse):
-    def held(instances, networks):
+    def analyse_when_released(instances, networks):
         while (HELD / instances[0].header.StudyInstanceUID).exists():
             time.sleep(0.05)
         return analyse(instances, networks)
 
-    return held
+    return analyse_when_released
 
 
 if __name__ == "__main__":
