@@ -7,7 +7,7 @@ import threading
 from lumbar.dicom.sandbox import serve
 
 
-def answer(request):
+def respond(request):
     match request["do"]:
         case "answer":
             os.write(1, b"decoders print what they like\n")
@@ -22,4 +22,4 @@ def answer(request):
 
 
 if __name__ == "__main__":
-    serve(answer, seconds=1, memory=64 * 2**20)
+    serve(respond, seconds=1, memory=64 * 2**20)

@@ -29,12 +29,12 @@ def stub_networks():
 
 
 def hold(analyse):
-    def held(instances, networks):
+    def analyse_when_released(instances, networks):
         while (HELD / instances[0].header.StudyInstanceUID).exists():
             time.sleep(0.05)
         return analyse(instances, networks)
 
-    return held
+    return analyse_when_released
 
 
 def stub_children():

@@ -15,10 +15,10 @@ Storage = tuple[bool, bool, bool]  # transposed, rows reversed, columns reversed
 
 def series(slices: Sequence[SliceHeader]) -> list[Slices]:
     """The series, in the order of their first slices."""
-    found: dict[str, Slices] = {}
+    slices_by_series: dict[str, Slices] = {}
     for header in slices:
-        found.setdefault(header.series_instance_uid, []).append(header)
-    return list(found.values())
+        slices_by_series.setdefault(header.series_instance_uid, []).append(header)
+    return list(slices_by_series.values())
 
 
 def shuffled(slices: Sequence[SliceHeader], random: Random) -> Slices:
@@ -26,11 +26,11 @@ def shuffled(slices: Sequence[SliceHeader], random: Random) -> Slices:
 
 
 def renamed(slices: Sequence[SliceHeader], random: Random) -> Slices:
-    """New series and SOP Instance UIDs, whose order says nothing."""
+    """New series and SOP Instance UIDs, whose order has no meaning."""
     return [
         header
-        for own in random.sample(series(slices), len(series(slices)))
-        for header in _anew(own, random)
+        for one_series in random.sample(series(slices), len(series(slices)))
+        for header in _anew(one_series, random)
     ]
 
 
@@ -49,18 +49,18 @@ def turned(slices: Sequence[SliceHeader], random: Random) -> Slices:
     """
     return [
         kept_as(header, storage)
-        for own in series(slices)
+        for one_series in series(slices)
         for storage in [(random.random() < 0.5, random.random() < 0.5, random.random() < 0.5)]
-        for header in own
+        for header in one_series
     ]
 
 
 def split(slices: Sequence[SliceHeader], random: Random) -> Slices:
     """One series of many slices sent as two: its halves, or every other slice."""
-    many = [own for own in series(slices) if len(own) >= 8]
-    torn = random.choice(many)
-    by_place = sorted(torn, key=lambda s: tuple(np.round(s.centre, 2)))
-    half = len(torn) // 2
+    long_series = [one_series for one_series in series(slices) if len(one_series) >= 8]
+    divided = random.choice(long_series)
+    by_place = sorted(divided, key=lambda s: tuple(np.round(s.centre, 2)))
+    half = len(divided) // 2
     part = random.choice([by_place[half:], by_place[::2], by_place[1::2], by_place[:half]])
     return [*(s for s in slices if s not in part), *_anew(part, random)]
 
@@ -68,22 +68,22 @@ def split(slices: Sequence[SliceHeader], random: Random) -> Slices:
 def duplicated(slices: Sequence[SliceHeader], random: Random) -> Slices:
     """One series sent once more under new UIDs, wholly or without some of its slices."""
     again = random.choice(series(slices))
-    some = random.sample(again, random.randint(max(1, len(again) - 3), len(again)))
-    return [*slices, *_anew(some, random)]
+    repeated = random.sample(again, random.randint(max(1, len(again) - 3), len(again)))
+    return [*slices, *_anew(repeated, random)]
 
 
 def retimed(slices: Sequence[SliceHeader], random: Random) -> Slices:
     """Each series with a slightly different TR, as a scanner fits it to the number of slices."""
     return [
         replace(header, repetition_time=header.repetition_time and header.repetition_time * by)
-        for own in series(slices)
+        for one_series in series(slices)
         for by in [random.uniform(0.99, 1.01)]
-        for header in own
+        for header in one_series
     ]
 
 
 def sent_twice(slices: Sequence[SliceHeader], random: Random) -> Slices:
-    """Some instances come once more; of others a copy lies in the same series."""
+    """Some instances arrive twice; of others there is a copy in the same series."""
     same, copies = (random.sample(list(slices), min(5, len(slices))) for _ in range(2))
     return [*slices, *same, *(replace(s, sop_instance_uid=_uid(random)) for s in copies)]
 
@@ -101,7 +101,7 @@ CHANGES: tuple[Callable[[Sequence[SliceHeader], Random], Slices], ...] = (
 
 
 def kept_as(header: SliceHeader, storage: Storage) -> SliceHeader:
-    """The same slice kept in memory in another of the eight ways, its header telling so."""
+    """The same slice kept in memory in another of the eight ways, as its header states."""
     transposed, upside_down, backwards = storage
     if transposed:
         header = replace(

@@ -5,32 +5,36 @@ import io
 import subprocess
 
 
-def rows_of(done):
-    assert done.returncode == 0, done.stderr
-    return list(csv.DictReader(io.StringIO(done.stdout)))
+def rows_of(completed):
+    assert completed.returncode == 0, completed.stderr
+    return list(csv.DictReader(io.StringIO(completed.stdout)))
 
 
-def assert_one_line(done, status, said):
-    assert said_before(done, status, said) == []
+def assert_one_line(completed, status, text):
+    assert lines_before_last(completed, status, text) == []
 
 
-def assert_last_line(done, status, said):
-    """The reason comes last, after what became of each series."""
-    told = said_before(done, status, said)
-    assert told
-    assert all(line.startswith("series ") for line in told), told
+def assert_last_line(completed, status, text):
+    """The last line is the reason; the lines before it state how each series was used."""
+    notes = lines_before_last(completed, status, text)
+    assert notes
+    assert all(line.startswith("series ") for line in notes), notes
 
 
-def said_before(done, status, said):
-    """The lines on standard error before the last, which holds the reason."""
-    assert done.returncode == status, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    *lines, last = done.stderr.strip().splitlines()
+def lines_before_last(completed, status, text):
+    """The lines on standard error before the last, which is the reason."""
+    assert completed.returncode == status, completed.stdout + completed.stderr
+    assert "Traceback" not in completed.stderr
+    *lines, last = completed.stderr.strip().splitlines()
     assert last.startswith("lumbar: ")
-    assert said in last
+    assert text in last
     return lines
 
 
 def validation_errors(file):
-    said = subprocess.run(["dciodvfy", "-new", str(file)], capture_output=True, text=True)
-    return [line for line in (said.stdout + said.stderr).splitlines() if line.startswith("Error")]
+    validator = subprocess.run(["dciodvfy", "-new", str(file)], capture_output=True, text=True)
+    return [
+        line
+        for line in (validator.stdout + validator.stderr).splitlines()
+        if line.startswith("Error")
+    ]

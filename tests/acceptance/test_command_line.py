@@ -37,7 +37,7 @@ def test_a_folder_and_a_zip_of_a_phantom_give_the_same_findings(stubbed, phantom
     assert rows_of(stubbed.lumbar("analyse", packed, "--format", "csv")) == rows
 
 
-def test_json_and_csv_hold_the_same_findings(stubbed, phantom):
+def test_json_and_csv_contain_the_same_findings(stubbed, phantom):
     folder, _ = phantom(1)
     rows = rows_of(stubbed.lumbar("analyse", str(folder), "--format", "csv"))
     records = json.loads(stubbed.lumbar("analyse", str(folder), "--format", "json").stdout)
@@ -46,7 +46,7 @@ def test_json_and_csv_hold_the_same_findings(stubbed, phantom):
     assert all(RESEARCH_USE_ONLY in record["notice"] for record in records)
 
 
-def test_a_study_with_one_series_is_read_as_far_as_it_goes(stubbed, phantom):
+def test_a_study_with_one_series_is_read_as_far_as_possible(stubbed, phantom):
     folder, _ = phantom(1)
     rows = rows_of(stubbed.lumbar("analyse", str(folder / "1"), "--format", "csv"))
     assert [
@@ -60,10 +60,10 @@ def test_a_study_with_one_series_is_read_as_far_as_it_goes(stubbed, phantom):
 
 def test_a_single_slice_is_read_with_its_caveats_in_every_format(stubbed, phantom):
     middle = str(sorted(phantom(1)[0].glob("1/*.dcm"))[8])
-    shown = stubbed.lumbar("analyse", middle).stdout
+    output = stubbed.lumbar("analyse", middle).stdout
     (caveat,) = [
         line.removeprefix("Caution: ")
-        for line in shown.splitlines()
+        for line in output.splitlines()
         if line.startswith("Caution: ")
     ]
     rows = rows_of(stubbed.lumbar("analyse", middle, "--format", "csv"))
@@ -75,20 +75,20 @@ def test_a_single_slice_is_read_with_its_caveats_in_every_format(stubbed, phanto
     )
 
 
-def test_the_readings_of_a_loose_axial_slice_are_kept_apart_from_what_programs_read(
+def test_the_readings_of_a_loose_axial_slice_are_not_mixed_with_machine_readable_output(
     stubbed, phantom
 ):
     loose = str(sorted(phantom(1)[0].glob("3/*.dcm"))[8])
-    shown = [
+    output = [
         line
         for line in stubbed.lumbar("analyse", loose).stdout.splitlines()
         if "Without a level" in line
     ]
-    assert len(shown) == 2
+    assert len(output) == 2
     for form in ("csv", "json"):
-        done = stubbed.lumbar("analyse", loose, "--format", form)
-        assert done.stderr.splitlines() == shown
-        assert len(rows_of(done) if form == "csv" else json.loads(done.stdout)) == 25
+        completed = stubbed.lumbar("analyse", loose, "--format", form)
+        assert completed.stderr.splitlines() == output
+        assert len(rows_of(completed) if form == "csv" else json.loads(completed.stdout)) == 25
 
 
 def test_how_a_stored_study_was_read_is_in_every_format_caveats_first(stubbed, phantom):
@@ -111,11 +111,11 @@ def test_how_a_stored_study_was_read_is_in_every_format_caveats_first(stubbed, p
         assert row["choices"].startswith(f"{series}; ")
 
 
-def test_without_the_series_that_shows_the_levels_there_is_a_reason(stubbed, phantom):
+def test_a_study_without_the_series_that_shows_the_levels_has_a_reason(stubbed, phantom):
     folder, _ = phantom(1)
-    done = stubbed.lumbar("analyse", str(folder / "3"))
-    assert_last_line(done, 3, "no sagittal T1 or T2/STIR series was received")
-    assert "): Axial T2\n" in done.stderr
+    completed = stubbed.lumbar("analyse", str(folder / "3"))
+    assert_last_line(completed, 3, "no sagittal T1 or T2/STIR series was received")
+    assert "): Axial T2\n" in completed.stderr
 
 
 def test_a_damaged_file_is_skipped_and_the_others_are_read(stubbed, phantom, tmp_path):
@@ -129,12 +129,12 @@ def test_a_damaged_file_is_skipped_and_the_others_are_read(stubbed, phantom, tmp
     ds.save_as(third)
     rows = rows_of(stubbed.lumbar("analyse", str(damaged), "--format", "csv"))
     assert {row["assessed"] for row in rows} == {"true"}
-    shown = stubbed.lumbar("analyse", str(damaged)).stdout
-    assert "1 files skipped: not a DICOM file" in shown
+    output = stubbed.lumbar("analyse", str(damaged)).stdout
+    assert "1 files skipped: not a DICOM file" in output
 
 
 @pytest.mark.parametrize("missing", ["PixelData", "ImageOrientationPatient", "PixelSpacing"])
-def test_a_study_that_lacks_what_is_needed_everywhere_has_a_reason(
+def test_a_study_whose_files_all_lack_a_required_element_has_a_reason(
     stubbed, phantom, tmp_path, missing
 ):
     folder, _ = phantom(1)
@@ -144,11 +144,11 @@ def test_a_study_that_lacks_what_is_needed_everywhere_has_a_reason(
         ds = dcmread(file)
         delattr(ds, missing)
         ds.save_as(stripped / file.name)
-    done = stubbed.lumbar("analyse", str(stripped))
+    completed = stubbed.lumbar("analyse", str(stripped))
     if missing == "PixelData":
-        assert_last_line(done, 3, "pixel")
+        assert_last_line(completed, 3, "pixel")
     else:
-        assert_one_line(done, 3, missing)
+        assert_one_line(completed, 3, missing)
 
 
 def test_input_without_a_study_is_refused_with_a_reason(stubbed, tmp_path):
@@ -171,8 +171,8 @@ def test_the_shipped_bundle_states_that_it_was_trained_on_phantoms(tmp_path, pha
     assert all("Trained on synthetic data" in row["notice"] for row in rows)
     slice_file = str(sorted(folder.glob("1/*.dcm"))[8])
     classes = rows_of(real.lumbar("classify", slice_file, "--format", "csv"))
-    for what, count in (("condition", 6), ("severity", 3)):
-        probabilities = [float(row["probability"]) for row in classes if row["what"] == what]
+    for kind, count in (("condition", 6), ("severity", 3)):
+        probabilities = [float(row["probability"]) for row in classes if row["what"] == kind]
         assert len(probabilities) == count
         assert sum(probabilities) == pytest.approx(1, abs=1e-4)
 
@@ -185,7 +185,7 @@ def test_the_shipped_bundle_states_that_it_was_trained_on_phantoms(tmp_path, pha
         ({"LUMBAR_BUNDLE": "/nonexistent"}, "bundle"),
     ],
 )
-def test_a_wrong_setting_stops_the_start_and_names_itself(tmp_path, setting, reason):
+def test_a_wrong_setting_stops_the_start_and_is_named(tmp_path, setting, reason):
     wrong = System(tmp_path / "cli", setting, stubbed=False)
     command = (
         ("analyse", str(get_testdata_file("MR_small.dcm")))
@@ -198,11 +198,11 @@ def test_a_wrong_setting_stops_the_start_and_names_itself(tmp_path, setting, rea
 def test_a_port_in_use_is_named(stubbed, tmp_path):
     stubbed.start()
     other = System(tmp_path / "other", {"LUMBAR_PORT": str(stubbed.port)})
-    done = other.lumbar("up")
+    completed = other.lumbar("up")
     stubbed.kill()
-    assert done.returncode == 1
-    assert f"cannot listen on 127.0.0.1:{stubbed.port}" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert completed.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{stubbed.port}" in completed.stderr
+    assert "Traceback" not in completed.stderr
 
 
 def test_destinations_are_tested_and_the_unreachable_ones_named(stubbed, orthanc):
@@ -211,19 +211,19 @@ def test_destinations_are_tested_and_the_unreachable_ones_named(stubbed, orthanc
             {
                 "pacs": f"dicom://ORTHANC@127.0.0.1:{orthanc.dicom_port}",
                 "archive": f"http://127.0.0.1:{orthanc.http_port}/dicom-web",
-                "away": "dicom://NOBODY@127.0.0.1:1",
+                "unreachable": "dicom://NOBODY@127.0.0.1:1",
             }
         )
     )
-    done = stubbed.lumbar("destinations", "test")
-    assert done.returncode == 1
-    assert "pacs: answers" in done.stdout
-    assert "archive: answers" in done.stdout
-    assert "away: " in done.stdout
-    assert_one_line(done, 1, "1 of 3 destinations")
+    completed = stubbed.lumbar("destinations", "test")
+    assert completed.returncode == 1
+    assert "pacs: answers" in completed.stdout
+    assert "archive: answers" in completed.stdout
+    assert "unreachable: " in completed.stdout
+    assert_one_line(completed, 1, "1 of 3 destinations")
 
 
-def test_a_missing_database_is_reported_with_what_to_do(stubbed):
+def test_a_missing_database_is_reported_with_a_remedy(stubbed):
     assert_one_line(stubbed.lumbar("worklist"), 1, "run `lumbar db upgrade`")
 
 
@@ -234,29 +234,32 @@ def test_an_unknown_study_is_reported(stubbed):
 
 
 def test_the_demo_succeeds(tmp_path):
-    done = System(tmp_path / "cli", {}, stubbed=False).lumbar("demo", "--exit")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 of 6 reports arrived in the PACS and 6 of 6 studies have 25 findings" in done.stdout
-    shown = " ".join(done.stdout.split())
-    assert re.match(r"The page: http://127\.0\.0\.1:\d+ – sign in as demo with \S{16}", shown)
+    completed = System(tmp_path / "cli", {}, stubbed=False).lumbar("demo", "--exit")
+    assert completed.returncode == 0, completed.stdout + completed.stderr
     assert (
-        "Every study with a severe finding ranks above every study without a moderate one." in shown
+        "6 of 6 reports arrived in the PACS and 6 of 6 studies have 25 findings" in completed.stdout
+    )
+    output = " ".join(completed.stdout.split())
+    assert re.match(r"The page: http://127\.0\.0\.1:\d+ – sign in as demo with \S{16}", output)
+    assert (
+        "Every study with a severe finding ranks above every study without a moderate one."
+        in output
     )
 
 
 @pytest.mark.parametrize(
     "name", ["hitachi-0.3T-parasagittal-t2.dcm", "siemens-1.5T-axial-t2-jpeg-lossless.dcm"]
 )
-def test_a_real_lumbar_slice_is_read_as_far_as_one_slice_allows(shipped, real_files, name):
+def test_a_real_lumbar_slice_is_read_as_far_as_a_single_slice_allows(shipped, real_files, name):
     rows = rows_of(shipped("analyse", str(real_files / "lumbar" / name), "--format", "csv"))
     assert len(rows) == 25
     assert all(row["assessed"] == "true" or row["reason"] for row in rows)
-    shown = shipped("analyse", str(real_files / "lumbar" / name)).stdout
+    output = shipped("analyse", str(real_files / "lumbar" / name)).stdout
     if "axial" in name:
-        assert shown.count("Without a level: ") == 2
+        assert output.count("Without a level: ") == 2
     else:
-        assert "counted upwards from L5/S1" in shown
-        assert "the dural sac is not seen" in shown
+        assert "counted upwards from L5/S1" in output
+        assert "the dural sac is not seen" in output
 
 
 @pytest.mark.parametrize(

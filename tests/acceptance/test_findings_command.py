@@ -1,4 +1,4 @@
-"""`lumbar findings` as a person and a program meet it."""
+"""`lumbar findings` as text for users and as JSON or CSV for programs."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -36,12 +36,12 @@ def hospital(tmp_path_factory):
     return system
 
 
-def listed(hospital, *options):
+def findings_of(hospital, *options):
     return rows_of(hospital.lumbar("findings", "--format", "csv", *options))
 
 
-def test_all_findings_are_listed_newest_first_each_study_in_the_order_of_the_rsna_rows(hospital):
-    rows = listed(hospital)
+def test_all_findings_are_listed_newest_first_and_per_study_in_the_order_of_the_rsna_rows(hospital):
+    rows = findings_of(hospital)
     assert list(rows[0]) == list(FINDING_COLUMNS)
     assert [row["row_id"] for row in rows] == [
         key.row_id(f"{ROOT}.{number}") for number in (3, 2, 1) for key in ALL_FINDINGS
@@ -60,38 +60,38 @@ def test_all_findings_are_listed_newest_first_each_study_in_the_order_of_the_rsn
 
 
 def test_each_filter_narrows(hospital):
-    (severe,) = listed(hospital, "--severity", "severe")
+    (severe,) = findings_of(hospital, "--severity", "severe")
     assert severe["row_id"] == CANAL.row_id(f"{ROOT}.1")
     assert (severe["reviewed_severity"], severe["reviewer"]) == ("moderate", "anna")
     assert (severe["patient_name"], severe["caveats"]) == (
         "Test^1",
         "the border looks transitional",
     )
-    assert len(listed(hospital, "--level", "l4_l5")) == 15
-    assert len(listed(hospital, "--limit", "7")) == 7
-    assert listed(hospital, "--scanner", "another one") == []
-    assert listed(hospital, "--until", "1h") == []
-    assert len(listed(hospital, "--since", "1h")) == 75
+    assert len(findings_of(hospital, "--level", "l4_l5")) == 15
+    assert len(findings_of(hospital, "--limit", "7")) == 7
+    assert findings_of(hospital, "--scanner", "another one") == []
+    assert findings_of(hospital, "--until", "1h") == []
+    assert len(findings_of(hospital, "--since", "1h")) == 75
 
 
-def test_a_time_without_an_offset_is_the_site_s(hospital):
+def test_a_time_without_an_offset_is_in_the_sites_zone(hospital):
     in_tokyo = datetime.now(UTC) + timedelta(hours=9)
     before = (in_tokyo - timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M")
     after = (in_tokyo + timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M")
-    assert len(listed(hospital, "--since", before, "--until", after)) == 75
-    assert listed(hospital, "--since", after) == listed(hospital, "--until", before) == []
+    assert len(findings_of(hospital, "--since", before, "--until", after)) == 75
+    assert findings_of(hospital, "--since", after) == findings_of(hospital, "--until", before) == []
 
 
 @pytest.mark.parametrize("option", ["--since", "--until"])
-@pytest.mark.parametrize("written", ["yesterday", "2026-13-01", "-5h"])
-def test_a_time_that_is_none_is_refused_in_one_line(hospital, option, written):
-    done = hospital.lumbar("findings", f"{option}={written}")
-    assert_one_line(done, 2, f"{option} is {written!r}; write a date (2026-11-16)")
+@pytest.mark.parametrize("text", ["yesterday", "2026-13-01", "-5h"])
+def test_an_invalid_time_is_refused_in_one_line(hospital, option, text):
+    completed = hospital.lumbar("findings", f"{option}={text}")
+    assert_one_line(completed, 2, f"{option} is {text!r}; write a date (2026-11-16)")
 
 
-def test_people_get_a_table_for_each_study_with_the_weights_and_notices(hospital):
-    shown = hospital.lumbar("findings", "--level", "l4_l5").stdout
-    assert [shown.count(f"Study {ROOT}.{number}") for number in (1, 2, 3)] == [1, 1, 1]
-    assert shown.count("not analysable: no lumbar spine was found") == 5
-    assert "Weights: b-clinical 1 (clinical), sha256 abab" in shown
-    assert "Research use only" in shown
+def test_the_text_output_has_a_table_per_study_with_the_weights_and_notices(hospital):
+    output = hospital.lumbar("findings", "--level", "l4_l5").stdout
+    assert [output.count(f"Study {ROOT}.{number}") for number in (1, 2, 3)] == [1, 1, 1]
+    assert output.count("not analysable: no lumbar spine was found") == 5
+    assert "Weights: b-clinical 1 (clinical), sha256 abab" in output
+    assert "Research use only" in output

@@ -1,4 +1,4 @@
-"""`lumbar jobs`, `lumbar status` and quarantined images as a user sees them."""
+"""`lumbar jobs`, `lumbar status` and quarantined images on the command line."""
 
 import json
 
@@ -35,7 +35,7 @@ def waiting(tmp_path):
     return system
 
 
-def test_jobs_are_listed_in_their_order_without_patient_data(waiting):
+def test_jobs_are_listed_in_claiming_order_without_patient_data(waiting):
     rows = rows_of(waiting.lumbar("jobs", "list", "--format", "csv"))
     assert [(row["job"], row["study_instance_uid"]) for row in rows] == [
         ("2", f"{ROOT}.2"),
@@ -44,17 +44,17 @@ def test_jobs_are_listed_in_their_order_without_patient_data(waiting):
     assert {(row["kind"], row["state"], row["attempts"]) for row in rows} == {
         ("analyse", "pending", "0")
     }
-    listed = waiting.lumbar(
+    output = waiting.lumbar(
         "jobs", "list", "--state", "pending", "--kind", "analyse", "--format", "json"
     ).stdout
-    assert [record["job"] for record in json.loads(listed)] == [2, 1]
+    assert [record["job"] for record in json.loads(output)] == [2, 1]
     assert (
         json.loads(waiting.lumbar("jobs", "list", "--kind", "deliver", "--format", "json").stdout)
         == []
     )
     table = waiting.lumbar("jobs", "list").stdout
     assert f"{ROOT}.1" in table
-    assert "Test" not in listed + table
+    assert "Test" not in output + table
 
 
 def test_a_job_is_cancelled_and_retried_by_its_number(waiting):
@@ -69,23 +69,23 @@ def test_a_job_is_cancelled_and_retried_by_its_number(waiting):
 
 
 def test_a_study_shows_how_many_images_were_quarantined_and_why(waiting):
-    shown = waiting.lumbar("study", f"{ROOT}.1").stdout
-    assert "2 images quarantined: other content under the same SOP Instance UID" in shown
+    output = waiting.lumbar("study", f"{ROOT}.1").stdout
+    assert "2 images quarantined: other content under the same SOP Instance UID" in output
     assert "quarantined" not in waiting.lumbar("study", f"{ROOT}.2").stdout
 
 
 def test_the_status_shows_backlog_and_configuration_on_one_screen(waiting):
     waiting.set(destinations=json.dumps({"archive": "https://anna:secret@pacs/dicom-web"}))
     rows = rows_of(waiting.lumbar("status", "--format", "csv"))
-    shown = {(row["topic"], row["what"]): row["value"] for row in rows}
-    assert shown["studies", "queued"] == "2"
-    assert shown["jobs", "analyse, pending"] == "2"
-    assert int(shown["jobs", "analyse, oldest due"]) < 600
-    assert shown["jobs", "leases expired"] == "0"
-    assert (shown["worklist", "unread"], shown["worklist", "unread, severe"]) == ("2", "0")
-    assert 0 < float(shown["disk", "fill, 0-1"]) < 1
-    assert shown["destinations", "archive"] == "https://pacs/dicom-web"
-    assert shown["system", "weights"].startswith("phantom 1 (synthetic)")
+    values = {(row["topic"], row["what"]): row["value"] for row in rows}
+    assert values["studies", "queued"] == "2"
+    assert values["jobs", "analyse, pending"] == "2"
+    assert int(values["jobs", "analyse, oldest due"]) < 600
+    assert values["jobs", "leases expired"] == "0"
+    assert (values["worklist", "unread"], values["worklist", "unread, severe"]) == ("2", "0")
+    assert 0 < float(values["disk", "fill, 0-1"]) < 1
+    assert values["destinations", "archive"] == "https://pacs/dicom-web"
+    assert values["system", "weights"].startswith("phantom 1 (synthetic)")
     records = json.loads(waiting.lumbar("status", "--format", "json").stdout)
     assert [record["what"] for record in records] == [row["what"] for row in rows]
     table = waiting.lumbar("status").stdout
@@ -94,5 +94,5 @@ def test_the_status_shows_backlog_and_configuration_on_one_screen(waiting):
 
 
 def test_the_status_of_a_missing_database_is_one_line(tmp_path):
-    done = System(tmp_path / "cli", {}).lumbar("status")
-    assert_one_line(done, 1, "run `lumbar db upgrade`")
+    completed = System(tmp_path / "cli", {}).lumbar("status")
+    assert_one_line(completed, 1, "run `lumbar db upgrade`")

@@ -37,7 +37,9 @@ class Scanner(threading.Thread):
         while self.unacknowledged:
             batch = self.unacknowledged[:20]
             try:
-                failed = {one.path for one in send_files(self.receiver, batch, timeout_s=10)}
+                failed = {
+                    instance.path for instance in send_files(self.receiver, batch, timeout_s=10)
+                }
             except LumbarError:
                 failed = set(batch)
                 threading.Event().wait(0.2)  # as long as a queue would pause
@@ -52,7 +54,7 @@ def test_every_acknowledged_study_ends_analysed_whenever_the_system_is_killed(
     sent = dict(phantom(seed) for seed in (1, 2))
     files = [file for folder in sent for file in sorted(folder.rglob("*.dcm"))]
     uids = {dcmread(file, stop_before_pixels=True).SOPInstanceUID for file in files}
-    wanted = {truth.study_instance_uid: "analysed" for truth in sent.values()}
+    states = {truth.study_instance_uid: "analysed" for truth in sent.values()}
     moments = random.Random(SEED)
     with DemoPacs(tmp_path / "pacs", "PACS") as pacs:
         system.set(destinations=f'{{"pacs": "dicom://PACS@127.0.0.1:{pacs.port}"}}')
@@ -67,12 +69,12 @@ def test_every_acknowledged_study_ends_analysed_whenever_the_system_is_killed(
             system.start()
         scanner.join(60)
         assert not scanner.unacknowledged
-        system.wait_for_states(wanted)
-        for study in wanted:
-            pacs.wait_for(lambda one, study=study: one.study_instance_uid == study, 30)
-    assert len(system.findings()) == 25 * len(wanted)
-    assert registered(system, wanted) == uids
-    assert len({one.sop_instance_uid for one in pacs.received}) == len(
+        system.wait_for_states(states)
+        for study in states:
+            pacs.wait_for(lambda instance, study=study: instance.study_instance_uid == study, 30)
+    assert len(system.findings()) == 25 * len(states)
+    assert registered(system, states) == uids
+    assert len({instance.sop_instance_uid for instance in pacs.received}) == len(
         list(pacs.folder.glob("*.dcm"))
     )
 
@@ -136,7 +138,7 @@ def test_a_broker_flushed_before_a_worker_was_notified_loses_nothing(
         client.close()
 
 
-def test_it_stops_when_asked_although_a_sender_keeps_its_association_open(system):
+def test_it_stops_on_request_although_a_sender_keeps_its_association_open(system):
     system.start()
     ae = AE()
     ae.add_requested_context(Verification)
@@ -146,10 +148,10 @@ def test_it_stops_when_asked_although_a_sender_keeps_its_association_open(system
     association.abort()
 
 
-def registered(system, wanted):
+def registered(system, states):
     """The SOP instances that the analyses read."""
     with closing_database(system.database_url) as database, database.reading() as session:
-        found = [
-            studies.instances_in_use(session, studies.find(session, study).id) for study in wanted
+        instances = [
+            studies.instances_in_use(session, studies.find(session, study).id) for study in states
         ]
-    return {instance.sop_instance_uid for of_study in found for instance in of_study}
+    return {instance.sop_instance_uid for of_study in instances for instance in of_study}

@@ -62,9 +62,9 @@ def test_a_study_sent_by_a_scanner_ends_as_a_report_in_the_pacs_and_25_rows(
     }
 
     wait_until(lambda: delivered(delivering, study) == 2, 30, delivering.tail)
-    shown = delivering.lumbar("study", study).stdout
-    assert "report to pacs: done (0000)" in shown
-    assert "report to archive: done (200)" in shown
+    output = delivering.lumbar("study", study).stdout
+    assert "report to pacs: done (0000)" in output
+    assert "report to archive: done (200)" in output
     (report,) = pacs.rest("/instances")
     file = tmp_path / "report.dcm"
     file.write_bytes(pacs.download(f"/instances/{report}/file"))
@@ -101,15 +101,15 @@ def test_a_late_series_makes_a_new_revision_whose_report_replaces_the_first(
 ):
     folder, truth = phantom(2)
     study = truth.study_instance_uid
-    early, late = [sorted(folder.glob(f"{number}/*.dcm")) for number in (1, 3)]
-    assert delivering.dcmsend(*early).returncode == 0
+    first_files, late_files = [sorted(folder.glob(f"{number}/*.dcm")) for number in (1, 3)]
+    assert delivering.dcmsend(*first_files).returncode == 0
     assert delivering.lumbar("complete", study).returncode == 0
     delivering.wait_for_states({study: "analysed"})
     reasons = {row["reason"] for row in delivering.findings() if row["assessed"] == "false"}
     assert reasons == {"no Sagittal T1 series was received", "no Axial T2 series was received"}
     wait_until(lambda: len(pacs.rest("/instances")) == 1, 30, delivering.tail)
 
-    assert delivering.dcmsend(*late).returncode == 0
+    assert delivering.dcmsend(*late_files).returncode == 0
     wait_until(lambda: delivering.states() == {study: "receiving"}, 10, delivering.tail)
     assert delivering.lumbar("complete", study).returncode == 0
     delivering.wait_for_states({study: "analysed"})
@@ -119,21 +119,25 @@ def test_a_late_series_makes_a_new_revision_whose_report_replaces_the_first(
         "no Sagittal T1 series was received"
     }
     wait_until(lambda: len(pacs.rest("/instances")) == 2, 30, delivering.tail)
-    tags = [pacs.rest(f"/instances/{one}/tags?simplify") for one in pacs.rest("/instances")]
+    tags = [
+        pacs.rest(f"/instances/{instance}/tags?simplify") for instance in pacs.rest("/instances")
+    ]
     (predecessor,) = [
-        one["PredecessorDocumentsSequence"]
-        for one in tags
-        if one.get("PredecessorDocumentsSequence")
+        report["PredecessorDocumentsSequence"]
+        for report in tags
+        if report.get("PredecessorDocumentsSequence")
     ]
     replaced = predecessor[0]["ReferencedSeriesSequence"][0]["ReferencedSOPSequence"][0][
         "ReferencedSOPInstanceUID"
     ]
     assert replaced in {
-        one["SOPInstanceUID"] for one in tags if not one.get("PredecessorDocumentsSequence")
+        report["SOPInstanceUID"]
+        for report in tags
+        if not report.get("PredecessorDocumentsSequence")
     }
 
 
-def test_its_own_report_coming_back_starts_nothing(delivering, pacs, phantom, tmp_path):
+def test_its_own_report_sent_back_starts_nothing(delivering, pacs, phantom, tmp_path):
     folder, truth = phantom(1)
     assert delivering.dcmsend(folder).returncode == 0
     delivering.wait_for_states({truth.study_instance_uid: "analysed"})
@@ -159,7 +163,7 @@ def test_a_study_analysed_again_sends_the_stored_report_again(delivering, pacs, 
 
 
 def found_values(row):
-    """A finding without what tells one revision's rows from another's."""
+    """A finding without the fields that differ between revisions."""
     return {name: value for name, value in row.items() if name not in ("finding_id", "found_at")}
 
 

@@ -1,4 +1,4 @@
-"""`lumbar up` serves the page, from a scanner to the worklist; and where it refuses to listen."""
+"""`lumbar up` serves the page, from a scanner to the worklist; and when it refuses to start."""
 
 import re
 import socket
@@ -26,14 +26,14 @@ class Browser:
         self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
 
     def get(self, path):
-        with self._opener.open(self.root + path, timeout=10) as answer:
-            return answer.read().decode()
+        with self._opener.open(self.root + path, timeout=10) as response:
+            return response.read().decode()
 
     def post(self, path, **form):
         with self._opener.open(
             self.root + path, urllib.parse.urlencode(form).encode(), timeout=10
-        ) as answer:
-            return answer.read().decode()
+        ) as response:
+            return response.read().decode()
 
     def answers(self):
         try:
@@ -66,22 +66,24 @@ def test_a_study_sent_by_a_scanner_is_on_the_page(system, phantom):
 
 
 @pytest.mark.parametrize(
-    ("settings", "why"),
+    ("settings", "reason"),
     [
         ({"web_host": "0.0.0.0"}, "passwords would cross the network in the clear"),
         ({"web_host": "0.0.0.0", "web_proxy": "127.0.0.1"}, "no user is set yet"),
     ],
 )
-def test_the_page_listens_beyond_this_machine_only_with_a_user_and_https(tmp_path, settings, why):
+def test_the_page_listens_beyond_this_machine_only_with_a_user_and_https(
+    tmp_path, settings, reason
+):
     system = System(tmp_path / "cli", {})
     assert system.lumbar("db", "upgrade").returncode == 0
     system.set(web_port="0", **settings)
-    assert_one_line(system.lumbar("web"), 2, why)
+    assert_one_line(system.lumbar("web"), 2, reason)
 
 
 def test_a_port_in_use_is_named(tmp_path):
     system = System(tmp_path / "cli", {})
     assert system.lumbar("db", "upgrade").returncode == 0
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        system.set(web_port=str(taken.getsockname()[1]))
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        system.set(web_port=str(occupied.getsockname()[1]))
         assert_one_line(system.lumbar("web"), 2, "set LUMBAR_WEB_PORT")

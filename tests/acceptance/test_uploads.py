@@ -13,7 +13,7 @@ from tests.system import wait_until
 pytestmark = pytest.mark.slow
 
 
-def test_an_upload_gets_its_result_though_everything_is_killed_while_it_is_analysed(system):
+def test_an_upload_gets_its_result_although_everything_is_killed_during_its_analysis(system):
     system.start()
     site = SiteContext.open(Settings(home=system.home, database_url=system.database_url))
     try:

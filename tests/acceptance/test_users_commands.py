@@ -84,10 +84,10 @@ def test_the_worklist_is_paged_and_a_read_study_leaves_it(hospital):
 
 
 def test_the_audit_trail_is_printed_as_dicom_messages(hospital):
-    shown = hospital.lumbar("audit", "--xml").stdout.splitlines()
-    assert len(shown) == 1
-    assert 'csd-code="finding.reviewed"' in shown[0]
-    assert f'ParticipantObjectID="{ROOT}.2"' in shown[0]
+    lines = hospital.lumbar("audit", "--xml").stdout.splitlines()
+    assert len(lines) == 1
+    assert 'csd-code="finding.reviewed"' in lines[0]
+    assert f'ParticipantObjectID="{ROOT}.2"' in lines[0]
 
 
 def test_reviewed_findings_are_written_as_labels(hospital, tmp_path):

@@ -1,4 +1,4 @@
-"""Workers that are killed, hang or are asked to stop: no study is lost or held up."""
+"""Workers that are killed, hang or are stopped: no study is lost or delayed."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from tests.system import System, closing_database, wait_until
 
 pytestmark = pytest.mark.slow
 
-REQUIRED_S = 30  # from a worker's death to the next attempt, with the settings as they come
+REQUIRED_S = 30  # from a worker's death to the next attempt, with the default settings
 
 
 @pytest.fixture
@@ -64,12 +64,12 @@ def test_a_study_whose_inference_hangs_fails_with_that_reason_and_the_others_con
     system.wait_for_states(
         {hangs.study_instance_uid: "failed", other.study_instance_uid: "analysed"}, 180
     )
-    shown = system.lumbar("study", hangs.study_instance_uid).stdout
-    assert "failed: it did not end within 15 s" in shown
+    output = system.lumbar("study", hangs.study_instance_uid).stdout
+    assert "failed: it did not end within 15 s" in output
     assert system.log.read_text().count("event=job.stuck") == 2
 
 
-def test_a_worker_asked_to_stop_finishes_its_study_and_claims_no_other(distributed, phantom):
+def test_a_stopping_worker_finishes_its_study_and_claims_no_other(distributed, phantom):
     (first, in_hands), (second, waits) = phantom(1), phantom(2)
     distributed.hold(in_hands.study_instance_uid)
     *_, worker = distributed.start("scp", "sweep", "worker")
@@ -97,7 +97,7 @@ def test_a_worker_asked_to_stop_finishes_its_study_and_claims_no_other(distribut
     )
 
 
-def test_an_urgent_study_overtakes_those_notified_before_it(distributed, phantom, tmp_path):
+def test_an_urgent_study_is_analysed_before_those_notified_earlier(distributed, phantom, tmp_path):
     (routine, first), (folder, second) = phantom(1), phantom(2)
     stat = tmp_path / "stat"
     stat.mkdir()
@@ -106,10 +106,10 @@ def test_an_urgent_study_overtakes_those_notified_before_it(distributed, phantom
         ds.RequestedProcedurePriority = "STAT"
         ds.save_as(stat / f"{number}.dcm")
     distributed.start("scp", "sweep")
-    for one in (routine, stat):
-        send(distributed, one)
+    for study in (routine, stat):
+        send(distributed, study)
         wait_until(lambda: set(distributed.states().values()) == {"queued"}, 30, distributed.tail)
     distributed.start("worker")
-    distributed.wait_for_states({one.study_instance_uid: "analysed" for one in (first, second)})
+    distributed.wait_for_states({study.study_instance_uid: "analysed" for study in (first, second)})
     started = [line for line in distributed.log.read_text().splitlines() if "job.started" in line]
     assert ["study=2" in line for line in started if "kind=analyse" in line] == [True, False]

@@ -60,14 +60,14 @@ def test_findings_are_filtered_and_saved_as_csv(page, served):
         page.get_by_role("link", name="Save as CSV").click()
     assert saving.value.suggested_filename == "findings.csv"
     with saving.value.path().open(newline="", encoding="utf-8-sig") as file:
-        found = list(csv.DictReader(file))
-    assert [(row["severity"], row["level"]) for row in found] == [
+        rows = list(csv.DictReader(file))
+    assert [(row["severity"], row["level"]) for row in rows] == [
         ("moderate", "l3_l4"),  # as the RSNA rows are ordered
         ("severe", "l4_l5"),
     ]
-    assert {row["study_instance_uid"] for row in found} == {served.severe}
-    assert "Research use only" in found[0]["notice"]
-    assert found[0]["row_id"].startswith(served.severe)
+    assert {row["study_instance_uid"] for row in rows} == {served.severe}
+    assert "Research use only" in rows[0]["notice"]
+    assert rows[0]["row_id"].startswith(served.severe)
     page.get_by_role("row", name="L4/L5").get_by_role("link").click()
     expect(page.get_by_role("heading", name="L4/L5 Spinal canal stenosis")).to_be_visible()
 

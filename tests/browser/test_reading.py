@@ -50,14 +50,17 @@ def shown_slice(page: Page) -> str:
 
 def slices_by_series(page: Page, served) -> dict[str, list[str]]:
     """The slices of each series, in the order that the page gets them."""
-    listed = page.request.get(f"/studies/{served.severe}/series").json()
-    return {one["uid"]: [f"{s['instance']}.{s['frame']}" for s in one["slices"]] for one in listed}
+    series_slices = page.request.get(f"/studies/{served.severe}/series").json()
+    return {
+        series["uid"]: [f"{s['instance']}.{s['frame']}" for s in series["slices"]]
+        for series in series_slices
+    }
 
 
 def shown_series(page: Page, served) -> list[str]:
     """The slices of the series that is shown."""
-    listed = slices_by_series(page, served).values()
-    return next(slices for slices in listed if shown_slice(page) in slices)
+    series_slices = slices_by_series(page, served).values()
+    return next(slices for slices in series_slices if shown_slice(page) in slices)
 
 
 @pytest.fixture
@@ -124,7 +127,9 @@ def test_the_image_on_the_screen_is_the_stored_one(viewer, served):
     expect(viewer.locator("#image")).to_have_attribute("data-shown", slices[0])
     with served.site.database.reading() as session:
         instances = instances_in_use(session, find(session, served.severe).id)
-    (file,) = [one.file for one in instances if f"{one.sop_instance_uid}.0" == slices[0]]
+    (file,) = [
+        instance.file for instance in instances if f"{instance.sop_instance_uid}.0" == slices[0]
+    ]
     stored = read_slice(served.site.store.path(file), None)
     dark, bright = np.percentile(stored, (1, 99.5))
     expected = cv2.resize(
@@ -163,10 +168,10 @@ def test_wheel_and_arrow_keys_move_through_the_slices_and_stop_at_the_ends(viewe
 
 def test_every_series_can_be_chosen_and_has_all_its_images(viewer, served):
     image = viewer.locator("#image")
-    listed = slices_by_series(viewer, served)
-    assert sum(map(len, listed.values())) == 60
-    expect(viewer.locator("#series option")).to_have_count(len(listed))
-    for number, slices in enumerate(listed.values()):
+    series_slices = slices_by_series(viewer, served)
+    assert sum(map(len, series_slices.values())) == 60
+    expect(viewer.locator("#series option")).to_have_count(len(series_slices))
+    for number, slices in enumerate(series_slices.values()):
         viewer.get_by_label("Series").select_option(index=number)
         expect(image).to_have_attribute("data-shown", slices[len(slices) // 2])
 

@@ -36,7 +36,7 @@ def analysed(
     """A study whose 25 findings are normal but for the exceptions."""
     ingest(site.database, site.store, arrival(make_slice(study=number)))
     exceptions = exceptions or {}
-    found = [
+    findings = [
         Finding(*key.parts, reason="no axial T2")
         if key in unassessed
         else Finding(
@@ -47,7 +47,7 @@ def analysed(
         )
         for key in ALL_FINDINGS
     ]
-    end(site, number, StudyEvent.ANALYSED, findings=found, bundle=bundle(trained_on), **words)
+    end(site, number, StudyEvent.ANALYSED, findings=findings, bundle=bundle(trained_on), **words)
 
 
 def end(site, number, event, **outcome):

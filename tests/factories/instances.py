@@ -1,4 +1,4 @@
-"""Instances small enough to be made by the dozen for each test."""
+"""Instances small enough to create dozens of them per test."""
 
 from io import BytesIO
 
@@ -17,7 +17,7 @@ ORIENTATIONS = {"sagittal": [0, 1, 0, 0, 0, -1], "axial": [1, 0, 0, 0, 1, 0]}
 
 
 def make_slice(study: int = 1, series: int = 1, number: int = 1, **elements) -> Dataset:
-    """An MR slice of 8 × 8 pixels; ``plane`` and ``weighting`` say what it would be read for."""
+    """An MR slice of 8 × 8 pixels; ``plane`` and ``weighting`` determine its role."""
     plane, weighting = elements.pop("plane", "sagittal"), elements.pop("weighting", "T2")
     ds = Dataset()
     ds.SOPClassUID = MRImageStorage

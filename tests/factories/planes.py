@@ -1,4 +1,4 @@
-"""Slices in any plane, as Hypothesis draws them."""
+"""Hypothesis strategies for slices in any plane."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ def oblique(draw: st.DrawFn, most: float = 20.0) -> SliceHeader:
 
 def _about(axis: int, angle: float) -> Vector:
     turn = np.eye(3)
-    one, two = (axis + 1) % 3, (axis + 2) % 3
-    turn[one, one] = turn[two, two] = np.cos(angle)
-    turn[one, two], turn[two, one] = -np.sin(angle), np.sin(angle)
+    first_axis, second_axis = (axis + 1) % 3, (axis + 2) % 3
+    turn[first_axis, first_axis] = turn[second_axis, second_axis] = np.cos(angle)
+    turn[first_axis, second_axis], turn[second_axis, first_axis] = -np.sin(angle), np.sin(angle)
     return turn

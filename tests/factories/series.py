@@ -1,4 +1,4 @@
-"""Series as a scanner makes them, whose slices stand for a lumbar study."""
+"""Series as a scanner makes them; their slices form a lumbar study."""
 
 import math
 from dataclasses import replace

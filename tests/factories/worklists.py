@@ -13,7 +13,7 @@ NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 
 
 def fill(database, seed, count=60):
-    """Studies of every kind, some of the same second, without going through an analysis."""
+    """Studies of every kind, some received in the same second, written without an analysis."""
     rng = random.Random(seed)
     with database.transaction() as session:
         bundles = {

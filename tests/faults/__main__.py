@@ -17,7 +17,8 @@ from tests.faults.scenarios import SCENARIOS
 
 def main() -> int:
     faults = "\n".join(
-        f"  {name:<17}{one.FULL_ROUNDS:>4} rounds  {one.__doc__}" for name, one in SCENARIOS.items()
+        f"  {name:<17}{scenario.FULL_ROUNDS:>4} rounds  {scenario.__doc__}"
+        for name, scenario in SCENARIOS.items()
     )
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults",
@@ -87,17 +88,17 @@ def table_of(outcomes: list[Outcome], title: str) -> Table:
     ):
         table.add_column(heading, justify="left" if heading == "fault" else "right")
     table.add_column("note")
-    for one in outcomes:
-        recovery = "" if one.recovery_s is None else f"{one.recovery_s:.1f} s"
+    for outcome in outcomes:
+        recovery = "" if outcome.recovery_s is None else f"{outcome.recovery_s:.1f} s"
         counts = (
-            one.rounds,
-            one.acknowledged,
-            len(one.lost),
-            len(one.duplicated),
-            len(one.partial),
+            outcome.rounds,
+            outcome.acknowledged,
+            len(outcome.lost),
+            len(outcome.duplicated),
+            len(outcome.partial),
         )
-        cells = [""] * 5 if one.not_run else [f"{count:,}" for count in counts]
-        table.add_row(one.fault, *cells, recovery, one.note)
+        cells = [""] * 5 if outcome.not_run else [f"{count:,}" for count in counts]
+        table.add_row(outcome.fault, *cells, recovery, outcome.note)
     return table
 
 

@@ -221,7 +221,7 @@ def check_pacs(
     with closing_database(system.database_url) as database:
         now = snapshot(database)
         with database.reading() as session:
-            known = set(session.scalars(select(ReportRow.sop_instance_uid)))
+            known_reports = set(session.scalars(select(ReportRow.sop_instance_uid)))
             delivered = set(
                 session.scalars(
                     select(ReportRow.sop_instance_uid).join(
@@ -236,7 +236,7 @@ def check_pacs(
     outcome.lost |= {
         f"{uid}, recorded as delivered" for uid in delivered - {uid for _, uid in in_pacs}
     }
-    outcome.duplicated |= {uid for _, uid in of_studies if uid not in known}
+    outcome.duplicated |= {uid for _, uid in of_studies if uid not in known_reports}
     outcome.duplicated |= {uid for (_, uid), count in Counter(of_studies).items() if count > 1}
     reports = Counter(study for study, _ in set(of_studies))
     outcome.duplicated |= {

@@ -30,7 +30,7 @@ def run(environment: Environment, rounds: int) -> Outcome:
             home=str(folder / "home"), database_url=f"sqlite:///{system.folder / 'lumbar.sqlite'}"
         )
         system.start()
-        acknowledged, full = [], 0
+        acknowledged, refused = [], 0
         with PartialResultWatch(system) as watch:
             for number in range(rounds):
                 first = 800_000 + STUDIES * number
@@ -41,7 +41,7 @@ def run(environment: Environment, rounds: int) -> Outcome:
                 _fill(folder, _free(folder) - ROOM_KIB * 1024)
                 with Senders(system.port, distribute(queue, 2)) as senders:
                     wait_until(lambda: senders.refused > 3, 60, system.tail)
-                    full += senders.refused
+                    refused += senders.refused
                     before = Outcome(FAULT, 0)
                     check_outcome(system, acknowledged, before)
                     outcome.lost |= before.lost
@@ -56,7 +56,7 @@ def run(environment: Environment, rounds: int) -> Outcome:
             outcome.lost.add("the answer 0xA700")
         check_outcome(system, acknowledged, outcome)
         outcome.partial |= watch.partial
-        outcome.note = f"{full} associations refused while full"
+        outcome.note = f"{refused} associations refused while full"
         system.kill()
     return outcome
 

@@ -24,22 +24,22 @@ def run(environment: Environment, rounds: int, studies: int = STUDIES) -> Outcom
         sent: dict[str, SentInstance] = {}
         with PartialResultWatch(system) as watch:
             for number in range(rounds):
-                first, late = [], []
-                for one in range(studies):
+                on_time, delayed = [], []
+                for index in range(studies):
                     patient = 100 * number + rng.randrange(PATIENTS)
-                    name = 700_000 + studies * number + one
+                    name = 700_000 + studies * number + index
                     instances = make_study(
                         system.folder / "sent", name, slices=SLICES, patient=patient
                     )
-                    first += instances
+                    on_time += instances
                     if rng.random() < LATE:
-                        late.append(first.pop())
-                again = rng.sample(first, int(AGAIN * len(first)))
-                _send(system, shuffled(rng, first + again))
-                wait_until_settled(system, first, 600)
-                _send(system, shuffled(rng, late + rng.sample(first, len(late))))
-                wait_until_settled(system, late, 600)
-                sent |= {instance.uid: instance for instance in first + late}
+                        delayed.append(on_time.pop())
+                repeated = rng.sample(on_time, int(AGAIN * len(on_time)))
+                _send(system, shuffled(rng, on_time + repeated))
+                wait_until_settled(system, on_time, 600)
+                _send(system, shuffled(rng, delayed + rng.sample(on_time, len(delayed))))
+                wait_until_settled(system, delayed, 600)
+                sent |= {instance.uid: instance for instance in on_time + delayed}
                 environment.progress(
                     f"{FAULT} {number + 1}/{rounds}: "
                     f"{len(sent)} instances of {studies * (number + 1)} studies"

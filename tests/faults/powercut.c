@@ -1,6 +1,6 @@
 /* A power cut for the files under one folder: LD_PRELOAD this, kill -9 the programs, then let powercut.py restore.
 
-   What a disk may forget is kept on a side folder of the same file system, as the way back:
+   What a disk may lose is kept on a side folder of the same file system, as the way back:
      <inode>.bytes   for every write, truncation and growth of a file: the old size and the old bytes there.
                      fsync or fdatasync of the file empties it.
      <inode>.names   for every create, rename, link, unlink, mkdir and rmdir in a folder: the name, and what it was
@@ -16,7 +16,7 @@
    POWERCUT_ROOT, POWERCUT_SIDE: the two folders, without symbolic links. POWERCUT_IGNORE_FSYNC: "folders" or "all" are
    never made safe, as on a disk that lies: with it a test of durability must fail.
 
-   System calls are made directly, for their names are taken by the functions here. x86-64 and AArch64 Linux. */
+   System calls are made directly, because the functions here have their names. x86-64 and AArch64 Linux. */
 
 #include "powercut.h"
 

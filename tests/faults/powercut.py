@@ -53,15 +53,15 @@ class PowerCut:
             path.stat(follow_symlinks=False).st_ino: path
             for path in [self.root, *self.root.rglob("*")]
         }
-        kept = {path.stat().st_ino: path for path in self._side.glob("kept-*")}
+        kept_files = {path.stat().st_ino: path for path in self._side.glob("kept-*")}
         for log in self._side.glob("*.bytes"):
-            if path := (paths | kept).get(int(log.stem)):
+            if path := (paths | kept_files).get(int(log.stem)):
                 _undo_bytes(path, log)
         for log in self._side.glob("*.names"):
             folder = paths.get(int(log.stem))
             if folder and folder.is_dir():  # else a parent folder was not durable itself
-                for name, was in reversed(list(_names(log))):
-                    _undo_name(folder / name, was, self._side)
+                for name, previous in reversed(list(_names(log))):
+                    _undo_name(folder / name, previous, self._side)
         for shared_memory in self.root.rglob("*-shm"):
             shared_memory.unlink()
         for file in self._side.iterdir():
@@ -90,18 +90,18 @@ def _undo_bytes(path: Path, log: Path) -> None:
 
 
 def _names(log: Path) -> Iterator[tuple[str, str]]:
-    for name, was in _NAME.iter_unpack(_complete(log)):
-        yield os.fsdecode(name.rstrip(b"\0")), os.fsdecode(was.rstrip(b"\0"))
+    for name, previous in _NAME.iter_unpack(_complete(log)):
+        yield os.fsdecode(name.rstrip(b"\0")), os.fsdecode(previous.rstrip(b"\0"))
 
 
-def _undo_name(path: Path, was: str, side: Path) -> None:
+def _undo_name(path: Path, previous: str, side: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        if was == "/":
+        if previous == "/":
             return
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-    if was == "/":
+    if previous == "/":
         path.mkdir()
-    elif was:
-        os.link(side / was, path)
+    elif previous:
+        os.link(side / previous, path)

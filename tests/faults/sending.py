@@ -16,7 +16,7 @@ _ROLES = (("sagittal", "T1"), ("sagittal", "T2"), ("axial", "T2"))
 
 @dataclass(frozen=True)
 class SentInstance:
-    """An instance as its sender knows it."""
+    """An instance as known to its sender."""
 
     uid: str
     study: str
@@ -58,7 +58,7 @@ def make_studies(folder: Path, numbers: Iterable[int], **details: int) -> list[l
 
 
 def dataset_of(file: Path) -> bytes:
-    """What follows the file meta information (PS3.10 7.1), whose length stands at byte 140."""
+    """What follows the file meta information (PS3.10 7.1), whose length is at byte 140."""
     content = file.read_bytes()
     return content[144 + int.from_bytes(content[140:144], "little") :]
 
@@ -83,14 +83,14 @@ def store(port: int, batch: Sequence[SentInstance], calling: str) -> list[SentIn
         "-td",
         "60",
     ]
-    done = subprocess.run(
+    completed = subprocess.run(
         [*command, "127.0.0.1", str(port), *(str(sent.file) for sent in batch)],
         capture_output=True,
         text=True,
         env=os.environ | {"TCP_NODELAY": "1"},
         timeout=600,
     )
-    lines = done.stdout.splitlines() + done.stderr.splitlines()
+    lines = completed.stdout.splitlines() + completed.stderr.splitlines()
     return list(batch[: sum("Received Store Response (Success)" in line for line in lines)])
 
 

@@ -35,7 +35,7 @@ def by_headers(instances: Sequence[MRInstance], *_: object) -> Analysis:
     """25 findings derived from the set of SOP Instance UIDs; those of L4/L5 are assessed."""
     time.sleep(float(os.environ.get("TESTS_READING_S", "0")))
     headers = sorted(
-        (found.slices[0] for found in instances), key=lambda header: header.sop_instance_uid
+        (instance.slices[0] for instance in instances), key=lambda header: header.sop_instance_uid
     )
     seed = sha256("\n".join(header.sop_instance_uid for header in headers).encode()).digest()
     findings = []

@@ -20,7 +20,7 @@ NO_SLICES = "the input holds no MR slice that can be read: .*"
 class HostileInput:
     name: str
     make: Callable[[Path], Path] = field(repr=False)  # in an empty folder; returns what is analysed
-    why: str | None  # None: it is read, and nothing outside it is
+    reason: str | None  # None: it is read, and nothing outside it is
 
 
 def _zip(
@@ -151,9 +151,9 @@ INPUTS = [
     ),
     HostileInput("64 MiB of zeros", _file(bytes(2**26), "zeros.dcm"), NO_FILES),
     HostileInput("8 GiB of zeros, sparse", _sparse, NO_FILES),
-    HostileInput("a pipe that nobody writes to, in a folder", _fifo, NO_FILES),
+    HostileInput("a pipe without a writer, in a folder", _fifo, NO_FILES),
     HostileInput(
-        "a pipe that nobody writes to", _fifo_itself, "the input is neither a file nor a folder"
+        "a pipe without a writer", _fifo_itself, "the input is neither a file nor a folder"
     ),
     HostileInput(
         "a device without end",

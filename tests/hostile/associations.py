@@ -41,8 +41,8 @@ class Peer:
         int | str, ...
     ]  # allowed: a status, "aborted", "rejected result.source.reason", "closed" …
     event: str | None = None  # which is logged; None: none is required
-    why: str = ".*"
-    then: Sequence[bytes] | None = field(default=None, repr=False)
+    reason: str = ".*"
+    after_acceptance: Sequence[bytes] | None = field(default=None, repr=False)
     hangs_up: bool = False  # it closes its side afterwards
 
 
@@ -89,11 +89,11 @@ def without_request() -> list[Peer]:
         Peer("half a request, and hangs up", associate_rq()[:100], ("aborted", "closed"), "connection.refused", NO_REQUEST, hangs_up=True),
     ]  # fmt: skip
     for length in (262145, 2**31, 2**32 - 1):
-        long = pdu(1, bytes(1000), length)
+        overlong = pdu(1, bytes(1000), length)
         peers.append(
             Peer(
                 f"a request of {length} bytes",
-                long,
+                overlong,
                 ("aborted", "closed"),
                 "connection.refused",
                 TOO_LONG,
@@ -136,14 +136,14 @@ def requests() -> list[Peer]:
     huge = item(
         0x50, item(0x51, pack(">L", 16384)) + item(0x52, b"1.2.3") + item(0x55, b"v" * 60000)
     )
-    many = tuple((n, wire.CT, (IMPLICIT,)) for n in range(1, 256, 2))
+    contexts = tuple((n, wire.CT, (IMPLICIT,)) for n in range(1, 256, 2))
     even = associate_rq(((2, wire.VERIFICATION, (IMPLICIT,)), (4, wire.MR, (EXPLICIT,))))
     twice = associate_rq(((1, wire.VERIFICATION, (IMPLICIT,)), (1, wire.MR, (EXPLICIT,))))
     either = ("accepted", "aborted", "rejected 1.1.1")
     peers += [
-        Peer("128 contexts", associate_rq(many), either),
-        Peer("200 contexts", associate_rq((*many, *many[:72])), either),
-        Peer("1,000 contexts", associate_rq(many * 8), either),
+        Peer("128 contexts", associate_rq(contexts), either),
+        Peer("200 contexts", associate_rq((*contexts, *contexts[:72])), either),
+        Peer("1,000 contexts", associate_rq(contexts * 8), either),
         Peer("even context ids", even, either),
         Peer("one context id twice", twice, either),
         Peer("60 KB of user information", associate_rq(user=huge), either),
@@ -205,38 +205,46 @@ def ae_titles() -> list[Peer]:
 def messages() -> list[Peer]:
     """Malformed or unexpected messages in an established association."""
 
-    def of(
-        name: str, then: Sequence[bytes], ends: Sequence[int | str], why: str = ENDED, **more: bool
+    def established(
+        name: str,
+        after_acceptance: Sequence[bytes],
+        ends: Sequence[int | str],
+        reason: str = ENDED,
+        **more: bool,
     ) -> Peer:
-        logged = None if why == "" else "association.aborted"
-        return Peer(name, associate_rq(), tuple(ends), logged, why or ".*", then, **more)
+        logged = None if reason == "" else "association.aborted"
+        return Peer(
+            name, associate_rq(), tuple(ends), logged, reason or ".*", after_acceptance, **more
+        )
 
     echo = command_set(wire.C_ECHO_RQ, wire.VERIFICATION)
     uid = uid_of("a peer's")
     store = wire.store_command(uid)
     aborted = ("aborted", "closed")
     peers = [
-        of(f"a {name} on the storage context", [p_data(IMAGE, command_set(kind, dataset=wire.DATASET, e1000=b"1.2"), command=True), p_data(IMAGE, b"\0" * 8, command=False)], aborted, f"{NOT_SUPPORTED}|{UNDECODED}")
+        established(f"a {name} on the storage context", [p_data(IMAGE, command_set(kind, dataset=wire.DATASET, e1000=b"1.2"), command=True), p_data(IMAGE, b"\0" * 8, command=False)], aborted, f"{NOT_SUPPORTED}|{UNDECODED}")
         for name, kind in {"C-FIND": wire.C_FIND_RQ, "C-GET": wire.C_GET_RQ, "C-MOVE": wire.C_MOVE_RQ, "N-ACTION": wire.N_ACTION_RQ, "N-CREATE": wire.N_CREATE_RQ, "N-SET": wire.N_SET_RQ, "N-GET": wire.N_GET_RQ, "N-DELETE": wire.N_DELETE_RQ, "N-EVENT-REPORT": wire.N_EVENT_RQ}.items()
     ]  # fmt: skip
     peers += [
-        of(f"a response {kind:04X} to no request", [p_data(ECHO, command_set(kind, wire.VERIFICATION, e0120=b"\1\0", e0900=b"\0\0"), command=True)], aborted, f"{NOT_SUPPORTED}|{UNDECODED}")
+        established(f"a response {kind:04X} to no request", [p_data(ECHO, command_set(kind, wire.VERIFICATION, e0120=b"\1\0", e0900=b"\0\0"), command=True)], aborted, f"{NOT_SUPPORTED}|{UNDECODED}")
         for kind in (0x8001, 0x8020, 0x8030, 0x8130)
     ]  # fmt: skip
     peers += [
-        of(f"command field {kind:04X}", [p_data(ECHO, command_set(kind, wire.VERIFICATION), command=True)], aborted, f"{NOT_SUPPORTED}|{UNDECODED}")
+        established(f"command field {kind:04X}", [p_data(ECHO, command_set(kind, wire.VERIFICATION), command=True)], aborted, f"{NOT_SUPPORTED}|{UNDECODED}")
         for kind in (0x0000, 0x0002, 0xBEEF, 0xFFFF)
     ]  # fmt: skip
     peers += [
-        of(f"a PDV on context {number}", [p_data(number, echo, command=True)], aborted, ".*")
+        established(
+            f"a PDV on context {number}", [p_data(number, echo, command=True)], aborted, ".*"
+        )
         for number in (0, 2, 5, 255)
     ]
     peers += [
-        of(f"a PDV that claims {length} bytes", [pdu(wire.P_DATA, pdv(ECHO, echo, command=True, length=length))], aborted, ".*")
+        established(f"a PDV that claims {length} bytes", [pdu(wire.P_DATA, pdv(ECHO, echo, command=True, length=length))], aborted, ".*")
         for length in (0, 1, 2, 5, len(echo) + 200, 2**31, 2**32 - 1)
     ]  # fmt: skip
     peers += [
-        of(
+        established(
             f"PDU type {kind} in an association",
             [pdu(kind, bytes(4))],
             aborted,
@@ -245,38 +253,38 @@ def messages() -> list[Peer]:
         for kind in (0, 1, 2, 3, 6, 8, 42, 255)
     ]
     peers += [
-        of("a PDV with every control bit", [pdu(wire.P_DATA, pack(">LBB", len(echo) + 2, ECHO, 0xFF) + echo)], (0x0000, *aborted), ""),
-        of("a P-DATA of nothing", [pdu(wire.P_DATA, b"")], aborted, ".*", hangs_up=True),
-        of("a dataset before its command", [p_data(IMAGE, encoded(uid), command=False)], aborted, UNDECODED, hangs_up=True),
-        of("two PDVs cut in one", [pdu(wire.P_DATA, pdv(ECHO, echo, command=True) + b"\0\0\0")], (0x0000, *aborted), ""),
-        of("a command of random bytes", [p_data(ECHO, _random(512), command=True)], aborted, f"{UNDECODED}|.*"),
-        of("a command of nothing", [p_data(ECHO, b"", command=True)], aborted, ".*"),
-        of("a command of one element", [p_data(ECHO, wire.group_0000({0x0100: pack("<H", wire.C_ECHO_RQ)}), command=True)], aborted, ".*"),
-        of("a command in explicit VR", [p_data(ECHO, wire.element(0x100, b"US", pack("<H", 0x30)), command=True)], aborted, ".*"),
-        of("a command whose UID claims 4 GiB", [p_data(ECHO, pack("<HHL", 0, 2, 2**32 - 1) + b"1.2", command=True)], aborted, ".*"),
-        of("a message id missing", [p_data(ECHO, wire.group_0000({2: wire.padded(wire.VERIFICATION.encode()), 0x100: b"\x30\0", 0x800: b"\1\1"}), command=True)], aborted, UNDECODED),
-        of("command fragments without end", [p_data(ECHO, bytes(65536), command=True, last=False)] * 40, aborted, TOO_LARGE),
-        of("a C-ECHO with 2 MiB of dataset", [p_data(ECHO, command_set(wire.C_ECHO_RQ, wire.VERIFICATION, wire.DATASET), command=True), *[p_data(ECHO, bytes(65536), command=False, last=False)] * 40], aborted, TOO_LARGE),
-        of("a C-STORE without dataset", [p_data(IMAGE, command_set(wire.C_STORE_RQ, e0700=b"\0\0", e1000=uid), command=True)], (0xC000, *aborted), ""),
-        of("a C-STORE on Verification's context", [p_data(ECHO, store, command=True), p_data(ECHO, encoded(uid), command=False)], (0x0000, 0x0122, *aborted), ""),
-        of("a C-ECHO on the storage context", [p_data(IMAGE, echo, command=True)], (0x0000, 0x0122, *aborted), ""),
-        of("a dataset on another context", [p_data(IMAGE, store, command=True), p_data(ECHO, encoded(uid), command=False)], (0xA900, 0xC000, 0x0000, *aborted), ""),
-        of("a command within a command", [p_data(IMAGE, store, command=True, last=False), p_data(ECHO, echo, command=True)], (0x0000, *aborted), ""),
-        of("a command within a dataset", [p_data(IMAGE, store, command=True), p_data(IMAGE, encoded(uid)[:50], command=False, last=False), wire.echo_rq()], aborted, ".*", hangs_up=True),
-        of("half a dataset, and hangs up", [p_data(IMAGE, store, command=True), p_data(IMAGE, bytes(500_00), command=False, last=False)], ("closed", "aborted"), "", hangs_up=True),
-        of("half a PDU, and hangs up", [wire.echo_rq()[:20]], ("closed", "aborted"), "", hangs_up=True),
-        of("5,000 C-ECHOs without reading", [wire.echo_rq() * 5000], (0x0000, *aborted), "did not wait for answers"),
-        of("1,000 C-CANCELs", [p_data(IMAGE, command_set(wire.C_CANCEL_RQ, e0120=b"\1\0"), command=True) * 1000], (0x0000, *aborted), "", hangs_up=True),
-        of("a second association request", [associate_rq()], aborted),
-        of("an acceptance", [pdu(wire.ASSOCIATE_AC, associate_rq()[6:])], aborted),
-        of("a release, and goes on", [pdu(wire.RELEASE_RQ, bytes(4)), wire.echo_rq()], ("released", "closed", "aborted"), ""),
-        of("a release of no length", [pdu(wire.RELEASE_RQ, b"")], ("released", "closed", "aborted"), "", hangs_up=True),
-        of("an answer to a release", [pdu(wire.RELEASE_RP, bytes(4))], aborted),
-        of("an abort for no known reason", [pdu(wire.ABORT, b"\0\0\xff\xff")], aborted, "PDU cannot be decoded"),
-        of("a PDU of 262,145 bytes", [pdu(wire.P_DATA, b"", 262145)], aborted, TOO_LONG),
-        of("a PDU of 4 GiB", [pdu(wire.P_DATA, b"", 2**32 - 1)], aborted, TOO_LONG),
-        of("10,000 PDVs of one byte", [pdu(wire.P_DATA, pdv(IMAGE, b"\0", command=True, last=False) * 10_000)], ("closed", "aborted"), "", hangs_up=True),
-        of("a malformed move originator", [p_data(IMAGE, wire.store_command(uid) + pack("<HHL", 0, 0x1030, 4) + b"\n\n\n\n", command=True), p_data(IMAGE, encoded(uid), command=False)], (0x0000, 0xC000, *aborted), ""),
+        established("a PDV with every control bit", [pdu(wire.P_DATA, pack(">LBB", len(echo) + 2, ECHO, 0xFF) + echo)], (0x0000, *aborted), ""),
+        established("a P-DATA of nothing", [pdu(wire.P_DATA, b"")], aborted, ".*", hangs_up=True),
+        established("a dataset before its command", [p_data(IMAGE, encoded(uid), command=False)], aborted, UNDECODED, hangs_up=True),
+        established("two PDVs cut in one", [pdu(wire.P_DATA, pdv(ECHO, echo, command=True) + b"\0\0\0")], (0x0000, *aborted), ""),
+        established("a command of random bytes", [p_data(ECHO, _random(512), command=True)], aborted, f"{UNDECODED}|.*"),
+        established("a command of nothing", [p_data(ECHO, b"", command=True)], aborted, ".*"),
+        established("a command of one element", [p_data(ECHO, wire.group_0000({0x0100: pack("<H", wire.C_ECHO_RQ)}), command=True)], aborted, ".*"),
+        established("a command in explicit VR", [p_data(ECHO, wire.element(0x100, b"US", pack("<H", 0x30)), command=True)], aborted, ".*"),
+        established("a command whose UID claims 4 GiB", [p_data(ECHO, pack("<HHL", 0, 2, 2**32 - 1) + b"1.2", command=True)], aborted, ".*"),
+        established("a message id missing", [p_data(ECHO, wire.group_0000({2: wire.padded(wire.VERIFICATION.encode()), 0x100: b"\x30\0", 0x800: b"\1\1"}), command=True)], aborted, UNDECODED),
+        established("command fragments without end", [p_data(ECHO, bytes(65536), command=True, last=False)] * 40, aborted, TOO_LARGE),
+        established("a C-ECHO with 2 MiB of dataset", [p_data(ECHO, command_set(wire.C_ECHO_RQ, wire.VERIFICATION, wire.DATASET), command=True), *[p_data(ECHO, bytes(65536), command=False, last=False)] * 40], aborted, TOO_LARGE),
+        established("a C-STORE without dataset", [p_data(IMAGE, command_set(wire.C_STORE_RQ, e0700=b"\0\0", e1000=uid), command=True)], (0xC000, *aborted), ""),
+        established("a C-STORE on Verification's context", [p_data(ECHO, store, command=True), p_data(ECHO, encoded(uid), command=False)], (0x0000, 0x0122, *aborted), ""),
+        established("a C-ECHO on the storage context", [p_data(IMAGE, echo, command=True)], (0x0000, 0x0122, *aborted), ""),
+        established("a dataset on another context", [p_data(IMAGE, store, command=True), p_data(ECHO, encoded(uid), command=False)], (0xA900, 0xC000, 0x0000, *aborted), ""),
+        established("a command within a command", [p_data(IMAGE, store, command=True, last=False), p_data(ECHO, echo, command=True)], (0x0000, *aborted), ""),
+        established("a command within a dataset", [p_data(IMAGE, store, command=True), p_data(IMAGE, encoded(uid)[:50], command=False, last=False), wire.echo_rq()], aborted, ".*", hangs_up=True),
+        established("half a dataset, and hangs up", [p_data(IMAGE, store, command=True), p_data(IMAGE, bytes(500_00), command=False, last=False)], ("closed", "aborted"), "", hangs_up=True),
+        established("half a PDU, and hangs up", [wire.echo_rq()[:20]], ("closed", "aborted"), "", hangs_up=True),
+        established("5,000 C-ECHOs without reading", [wire.echo_rq() * 5000], (0x0000, *aborted), "did not wait for answers"),
+        established("1,000 C-CANCELs", [p_data(IMAGE, command_set(wire.C_CANCEL_RQ, e0120=b"\1\0"), command=True) * 1000], (0x0000, *aborted), "", hangs_up=True),
+        established("a second association request", [associate_rq()], aborted),
+        established("an acceptance", [pdu(wire.ASSOCIATE_AC, associate_rq()[6:])], aborted),
+        established("a release, and goes on", [pdu(wire.RELEASE_RQ, bytes(4)), wire.echo_rq()], ("released", "closed", "aborted"), ""),
+        established("a release of no length", [pdu(wire.RELEASE_RQ, b"")], ("released", "closed", "aborted"), "", hangs_up=True),
+        established("an answer to a release", [pdu(wire.RELEASE_RP, bytes(4))], aborted),
+        established("an abort for no known reason", [pdu(wire.ABORT, b"\0\0\xff\xff")], aborted, "PDU cannot be decoded"),
+        established("a PDU of 262,145 bytes", [pdu(wire.P_DATA, b"", 262145)], aborted, TOO_LONG),
+        established("a PDU of 4 GiB", [pdu(wire.P_DATA, b"", 2**32 - 1)], aborted, TOO_LONG),
+        established("10,000 PDVs of one byte", [pdu(wire.P_DATA, pdv(IMAGE, b"\0", command=True, last=False) * 10_000)], ("closed", "aborted"), "", hangs_up=True),
+        established("a malformed move originator", [p_data(IMAGE, wire.store_command(uid) + pack("<HHL", 0, 0x1030, 4) + b"\n\n\n\n", command=True), p_data(IMAGE, encoded(uid), command=False)], (0x0000, 0xC000, *aborted), ""),
     ]  # fmt: skip
     return peers
 

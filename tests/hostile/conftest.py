@@ -1,4 +1,4 @@
-"""One running system per module, which is monitored."""
+"""One running, monitored system per module."""
 
 from collections.abc import Iterator
 

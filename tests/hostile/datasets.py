@@ -76,8 +76,8 @@ Changes = Mapping[int, bytes | None]
 
 def encoded(uid: bytes, changes: Changes | None = None) -> bytes:
     """The slice, in its own study, in Explicit VR Little Endian. ``changes`` replaces elements; None drops one."""
-    whole: dict[int, bytes | None] = {**elements(uid, uid + b".9"), **(changes or {})}
-    return b"".join(content for _, content in sorted(whole.items()) if content is not None)
+    values: dict[int, bytes | None] = {**elements(uid, uid + b".9"), **(changes or {})}
+    return b"".join(content for _, content in sorted(values.items()) if content is not None)
 
 
 @dataclass(frozen=True)
@@ -87,25 +87,29 @@ class Hostile:
     name: str
     make: Callable[[bytes], bytes] = field(repr=False)  # from its SOP Instance UID
     status: int | str  # as ``MonitoredSystem.store`` returns it
-    why: str = (
+    reason: str = (
         ""  # pattern of the logged reason; if stored, of the reason why the study is not analysable
     )
     event: str = "instance.refused"
     syntax: str = wire.EXPLICIT
     abstract: str | bytes = wire.MR
-    announced: bytes | None = None  # if it is not the UID that the dataset was made with
+    announced_uid: bytes | None = None  # if it is not the UID that the dataset was made with
 
     @property
     def uid(self) -> bytes:
         return uid_of(self.name)
 
 
-def _with(name: str, changes: Changes, status: int, why: str, **how: str | bytes | None) -> Hostile:
-    return Hostile(name, lambda uid: encoded(uid, changes), status, why, **how)  # type: ignore[arg-type]
+def _with(
+    name: str, changes: Changes, status: int, reason: str, **fields: str | bytes | None
+) -> Hostile:
+    return Hostile(name, lambda uid: encoded(uid, changes), status, reason, **fields)  # type: ignore[arg-type]
 
 
-def _bytes(name: str, content: bytes, status: int, why: str, **how: str | bytes | None) -> Hostile:
-    return Hostile(name, lambda uid: content, status, why, **how)  # type: ignore[arg-type]
+def _bytes(
+    name: str, content: bytes, status: int, reason: str, **fields: str | bytes | None
+) -> Hostile:
+    return Hostile(name, lambda uid: content, status, reason, **fields)  # type: ignore[arg-type]
 
 
 BAD_UIDS = {
@@ -138,7 +142,7 @@ IDENTIFYING = {
 
 
 def bad_uids() -> list[Hostile]:
-    found = [
+    cases = [
         _with(
             f"{keyword} is {kind}",
             {tag: element(tag, b"UI", value)},
@@ -148,12 +152,12 @@ def bad_uids() -> list[Hostile]:
         for keyword, tag in IDENTIFYING.items()
         for kind, value in BAD_UIDS.items()
     ]
-    found += [
+    cases += [
         _with(f"{keyword} is missing", {tag: None}, 0xC000, f"{keyword} is missing or not a UID")
         for keyword, tag in IDENTIFYING.items()
     ]
-    found.append(_with("SOPClassUID is missing", {SOP_CLASS: None}, 0xA900, OTHER))
-    return found
+    cases.append(_with("SOPClassUID is missing", {SOP_CLASS: None}, 0xA900, OTHER))
+    return cases
 
 
 def announced_uids() -> list[Hostile]:
@@ -165,16 +169,16 @@ def announced_uids() -> list[Hostile]:
                 uid, {SOP_INSTANCE: element(SOP_INSTANCE, b"UI", value)}
             ),  # type: ignore[misc]
             *_outcome_for(value),
-            announced=value,
+            announced_uid=value,
         )
         for kind, value in BAD_UIDS.items()
     ]
 
 
-def _outcome_for(announced: bytes) -> tuple[int | str, str, str]:
-    if not announced.strip():
+def _outcome_for(announced_uid: bytes) -> tuple[int | str, str, str]:
+    if not announced_uid.strip():
         return "aborted", "request lacks a command element", "association.aborted"
-    if len(announced) > 64:
+    if len(announced_uid) > 64:
         return "aborted", "by the peer, or because of a protocol error", "association.aborted"
     return (
         0xC000,
@@ -185,8 +189,8 @@ def _outcome_for(announced: bytes) -> tuple[int | str, str, str]:
 
 def truncated() -> list[Hostile]:
     """Cut at offsets all over the header: the UIDs are missing, or an element is cut in two."""
-    whole = encoded(uid_of("truncated"))
-    series = whole.index(pack("<HH", SERIES >> 16, SERIES & 0xFFFF))
+    content = encoded(uid_of("truncated"))
+    series = content.index(pack("<HH", SERIES >> 16, SERIES & 0xFFFF))
     offsets = sorted({1, 2, 3, 4, 7, 8, 9, 33, *range(40, series, (series - 40) // 14)})
     missing = f"(SOPInstanceUID|StudyInstanceUID|SeriesInstanceUID) is missing or not a UID|{DAMAGED}|{OTHER}"
     return (
@@ -205,12 +209,12 @@ def truncated() -> list[Hostile]:
         ]
         + [
             Hostile(
-                f"cut {left} bytes into the pixels",
-                lambda uid, left=left: encoded(uid)[: left - 128],  # type: ignore[misc]
+                f"cut {remaining} bytes into the pixels",
+                lambda uid, remaining=remaining: encoded(uid)[: remaining - 128],  # type: ignore[misc]
                 0x0000,
                 f"{CUT}|.*no Sagittal.*",
             )
-            for left in (0, 1, 127)
+            for remaining in (0, 1, 127)
         ]
     )
 
@@ -230,7 +234,7 @@ def wrong_elements() -> list[Hostile]:
     unread = (
         f"{DAMAGED}|(SOPInstance|StudyInstance|SeriesInstance)UID is missing or not a UID|{OTHER}"
     )
-    found = [
+    cases = [
         _with(
             f"StudyInstanceUID as {name}",
             {study: element(study, vr, b"1.2.3.4.5.6")},
@@ -240,7 +244,7 @@ def wrong_elements() -> list[Hostile]:
         for name, vr in bad_vrs.items()
         if name != "UN"
     ]
-    found += [
+    cases += [
         _with(
             "SOPInstanceUID claims 4 GiB",
             {sop: element(sop, b"UN", b"1.2", UNDEFINED - 1)},
@@ -283,7 +287,7 @@ def wrong_elements() -> list[Hostile]:
             abstract=wire.CT.encode(),
         ),
     ]
-    return found
+    return cases
 
 
 def unreadable() -> list[Hostile]:
@@ -367,7 +371,7 @@ def broken_images() -> list[Hostile]:
     def frames(value: bytes) -> dict[int, bytes | None]:
         return {FRAMES: element(FRAMES, b"IS", value)}
 
-    def of(tag: int, vr: bytes, value: bytes) -> dict[int, bytes | None]:
+    def replaced(tag: int, vr: bytes, value: bytes) -> dict[int, bytes | None]:
         return {tag: element(tag, vr, value)}
 
     mismatch = {**enhanced, **two_frames, FRAME_GROUPS: element(FRAME_GROUPS, b"SQ", group)}
@@ -377,36 +381,36 @@ def broken_images() -> list[Hostile]:
         ("10³⁰⁰ frames", frames(b"1e300"), f"NumberOfFrames is not within 1 to .*|{DAMAGED}"),
         ("two frames without groups", {**two_frames}, "a multi-frame image without functional groups"),
         ("frames that are text", frames(b"many"), DAMAGED),
-        ("65,535 rows", of(ROWS, b"US", b"\xff\xff"), "Rows is missing or not within .*"),
-        ("no rows", of(ROWS, b"US", b"\0\0"), "Rows is missing or not within .*"),
-        ("rows of three bytes", of(ROWS, b"US", b"\1\2\3\4"), f"{DAMAGED}|.*Rows.*|no .* series.*"),
-        ("rows as text", of(ROWS, b"LO", b"lots"), f"{DAMAGED}|Rows is missing .*"),
+        ("65,535 rows", replaced(ROWS, b"US", b"\xff\xff"), "Rows is missing or not within .*"),
+        ("no rows", replaced(ROWS, b"US", b"\0\0"), "Rows is missing or not within .*"),
+        ("rows of three bytes", replaced(ROWS, b"US", b"\1\2\3\4"), f"{DAMAGED}|.*Rows.*|no .* series.*"),
+        ("rows as text", replaced(ROWS, b"LO", b"lots"), f"{DAMAGED}|Rows is missing .*"),
         ("columns missing", {COLUMNS: None}, "Columns is missing .*"),
-        ("a position of NaN", of(POSITION, b"DS", b"nan\\0\\0"), "ImagePositionPatient does not hold 3 numbers"),
-        ("an endless position", of(POSITION, b"DS", b"1e999\\0\\0"), "ImagePositionPatient does not hold 3 numbers"),
-        ("a position of two numbers", of(POSITION, b"DS", b"1\\2"), "ImagePositionPatient does not hold 3 numbers"),
-        ("a position of 10,000 numbers", of(POSITION, b"DS", b"1\\" * 9999 + b"1"), "ImagePositionPatient does not .*"),
-        ("a position of text", of(POSITION, b"DS", b"a\\b\\c"), "ImagePositionPatient does not hold 3 numbers"),
-        ("an orientation of zeros", of(ORIENTATION, b"DS", b"0\\0\\0\\0\\0\\0"), "ImageOrientationPatient is not two .*"),
-        ("an orientation that is skew", of(ORIENTATION, b"DS", b"1\\0\\0\\1\\0\\0"), "ImageOrientationPatient is not two .*"),
+        ("a position of NaN", replaced(POSITION, b"DS", b"nan\\0\\0"), "ImagePositionPatient does not hold 3 numbers"),
+        ("an endless position", replaced(POSITION, b"DS", b"1e999\\0\\0"), "ImagePositionPatient does not hold 3 numbers"),
+        ("a position of two numbers", replaced(POSITION, b"DS", b"1\\2"), "ImagePositionPatient does not hold 3 numbers"),
+        ("a position of 10,000 numbers", replaced(POSITION, b"DS", b"1\\" * 9999 + b"1"), "ImagePositionPatient does not .*"),
+        ("a position of text", replaced(POSITION, b"DS", b"a\\b\\c"), "ImagePositionPatient does not hold 3 numbers"),
+        ("an orientation of zeros", replaced(ORIENTATION, b"DS", b"0\\0\\0\\0\\0\\0"), "ImageOrientationPatient is not two .*"),
+        ("an orientation that is skew", replaced(ORIENTATION, b"DS", b"1\\0\\0\\1\\0\\0"), "ImageOrientationPatient is not two .*"),
         ("an orientation missing", {ORIENTATION: None}, "ImageOrientationPatient is missing"),
-        ("a spacing of zero", of(SPACING, b"DS", b"0\\0"), "PixelSpacing is not positive"),
-        ("a negative spacing", of(SPACING, b"DS", b"-1\\1"), "PixelSpacing is not positive"),
-        ("a spacing of 10³⁰⁸", of(SPACING, b"DS", b"1e308\\1e308"), ".*"),
-        ("an instance number of 10³⁰", of(NUMBER, b"IS", b"1" + b"0" * 30), ".*"),
-        ("a modality of CT", of(MODALITY, b"CS", b"CT"), "not an MR image"),
-        ("an unknown character set", of(CHARSET, b"CS", b"HOSTILE_2026"), ".*"),
-        ("200 character sets", of(CHARSET, b"CS", b"ISO 2022 IR 87\\" * 200), ".*"),
+        ("a spacing of zero", replaced(SPACING, b"DS", b"0\\0"), "PixelSpacing is not positive"),
+        ("a negative spacing", replaced(SPACING, b"DS", b"-1\\1"), "PixelSpacing is not positive"),
+        ("a spacing of 10³⁰⁸", replaced(SPACING, b"DS", b"1e308\\1e308"), ".*"),
+        ("an instance number of 10³⁰", replaced(NUMBER, b"IS", b"1" + b"0" * 30), ".*"),
+        ("a modality of CT", replaced(MODALITY, b"CS", b"CT"), "not an MR image"),
+        ("an unknown character set", replaced(CHARSET, b"CS", b"HOSTILE_2026"), ".*"),
+        ("200 character sets", replaced(CHARSET, b"CS", b"ISO 2022 IR 87\\" * 200), ".*"),
     ]  # fmt: skip
-    found = [_with(name, changes, 0x0000, f".*({why}).*") for name, changes, why in plain]
-    found += [
+    cases = [_with(name, changes, 0x0000, f".*({reason}).*") for name, changes, reason in plain]
+    cases += [
         _with("groups that do not fit the frames", mismatch, 0x0000, ".*does not match NumberOfFrames.*", abstract=wire.ENHANCED_MR),
         _with("Enhanced MR without groups", enhanced, 0x0000, ".*does not match NumberOfFrames.*", abstract=wire.ENHANCED_MR),
         _with("groups of 10,001 frames", {**enhanced, **frames(b"10001"), FRAME_GROUPS: element(FRAME_GROUPS, b"SQ", group * 10001)}, 0x0000, ".*NumberOfFrames is not within.*", abstract=wire.ENHANCED_MR),
         _with("groups that are text", {**enhanced, **two_frames, FRAME_GROUPS: element(FRAME_GROUPS, b"LO", b"groups")}, 0x0000, ".*", abstract=wire.ENHANCED_MR),
         _with("empty groups", {**enhanced, **two_frames, FRAME_GROUPS: element(FRAME_GROUPS, b"SQ", group * 2)}, 0x0000, ".*cut short.*", abstract=wire.ENHANCED_MR),
     ]  # fmt: skip
-    return found
+    return cases
 
 
 DATASETS = [

@@ -112,8 +112,8 @@ def echo_repeatedly(address: tuple[str, int], tally: Tally, stop: threading.Even
             address[0],
             str(address[1]),
         ]
-        answered = subprocess.run(command, capture_output=True).returncode == 0
-        tally.echoes.append(time.monotonic() - started_at if answered else float("inf"))
+        succeeded = subprocess.run(command, capture_output=True).returncode == 0
+        tally.echoes.append(time.monotonic() - started_at if succeeded else float("inf"))
         if stop.wait(ECHO_EVERY_S):
             return
 
@@ -144,7 +144,7 @@ def run(
             thread.join(10)
             if console:
                 sent, elapsed_s = (
-                    sum(one.messages for one in tallies),
+                    sum(part.messages for part in tallies),
                     time.monotonic() - started_at,
                 )
                 console.print(
@@ -152,8 +152,8 @@ def run(
                 )
     stop.set()
     echoing.join()
-    for one in tallies:
-        tally.add(one)
+    for part in tallies:
+        tally.add(part)
     assert max(tally.echoes) <= ECHO_WITHIN_S, f"a C-ECHO took {max(tally.echoes):.1f} s"
     assert tally.hung == 0, f"{tally.hung} connections did not end"
     return tally

@@ -1,4 +1,4 @@
-"""A running system, and the checks of what must still be true of it whatever was sent."""
+"""A running system, and the checks that must hold whatever was sent to it."""
 
 import re
 import subprocess
@@ -97,16 +97,16 @@ class MonitoredSystem:
             assert status == 0x0000, status
         connection.close()
 
-    def wait_for_event(self, start: int, event: str, why: str) -> None:
-        """Waits until the log, from ``start`` on, has an event whose name and ``why`` match in full."""
+    def wait_for_event(self, start: int, event: str, reason: str) -> None:
+        """Waits until the log, from ``start`` on, has an event whose name and ``why`` field match in full."""
 
         def logged() -> bool:
             return any(
-                re.fullmatch(event, e.get("event", "")) and re.fullmatch(why, e.get("why", ""))
+                re.fullmatch(event, e.get("event", "")) and re.fullmatch(reason, e.get("why", ""))
                 for e in self.events(start)
             )
 
-        wait_until(logged, 10, lambda: f"no {event} with {why!r} in:\n{self._text(start)}")
+        wait_until(logged, 10, lambda: f"no {event} with {reason!r} in:\n{self._text(start)}")
 
     def events(self, start: int = 0) -> list[dict[str, str]]:
         """The events logged from the byte ``start`` on, as their fields."""
@@ -135,11 +135,11 @@ class MonitoredSystem:
 
     def require_nothing_outside_the_store(self) -> None:
         store = self.system.folder / "home" / "store"
-        known = {self.system.log, *(self.system.folder / "home").glob("lumbar.sqlite*")}
+        expected_files = {self.system.log, *(self.system.folder / "home").glob("lumbar.sqlite*")}
         outside = [
             p
             for p in self.folder.rglob("*")
-            if p.is_file() and p not in known and store not in p.parents
+            if p.is_file() and p not in expected_files and store not in p.parents
         ]
         assert outside == []
 

@@ -33,7 +33,7 @@ INFLATED = "the compressed pixels are larger than the image they encode"
 class HostileFile:
     name: str
     content: Callable[[], bytes] = field(repr=False)
-    why: (
+    reason: (
         str | None
     )  # pattern of the reason; None: it is decoded to what the header states, although damaged
 
@@ -66,9 +66,9 @@ def codestream(source: Path) -> bytes:
 
 
 def _start(content: bytes) -> int:
-    found = PIXEL_DATA_START.search(content)
-    assert found
-    return found.end()
+    match = PIXEL_DATA_START.search(content)
+    assert match
+    return match.end()
 
 
 def fragments(
@@ -119,13 +119,13 @@ def headers() -> list[HostileFile]:
             "the file holds no pixels, or is cut short before them|the pixels are not in PixelData",
         ),
     }
-    found = [
-        HostileFile(name, lambda values=values: changed(**values), why)
-        for name, (values, why) in plain.items()
+    cases = [
+        HostileFile(name, lambda values=values: changed(**values), reason)
+        for name, (values, reason) in plain.items()
     ]  # type: ignore[misc]
     native = NATIVE.read_bytes()
     at = native.index(b"\xe0\x7f\x10\x00OW")
-    found += [
+    cases += [
         HostileFile(
             "float pixels",
             lambda: replaced(b"\xe0\x7f\x10\x00OW", b"\xe0\x7f\x08\x00OF"),
@@ -166,34 +166,36 @@ def headers() -> list[HostileFile]:
             "the compressed pixels are not in fragments",
         ),
     ]
-    found += [
+    cases += [
         HostileFile(
-            f"native pixels cut after {left} bytes", lambda left=left: native[: at + 12 + left], CUT
+            f"native pixels cut after {remaining} bytes",
+            lambda remaining=remaining: native[: at + 12 + remaining],
+            CUT,
         )  # type: ignore[misc]
-        for left in (0, 1, 4096, 8191)
+        for remaining in (0, 1, 4096, 8191)
     ]
-    return found
+    return cases
 
 
 def streams() -> list[HostileFile]:
     """Compressed pixels that are damaged, or far larger than they appear."""
-    found = []
+    cases = []
     for name, source in {"RLE": RLE, "JPEG 2000": JPEG_2000, "JPEG-LS": JPEG_LS}.items():
-        whole = codestream(source)
-        found += [
+        frame = codestream(source)
+        cases += [
             HostileFile(
                 f"{name} cut by its file", lambda source=source: source.read_bytes()[:-1000], CUT
             ),  # type: ignore[misc]
             HostileFile(
                 f"{name} cut to a third",
-                lambda source=source, whole=whole: fragments(
-                    source, b"", whole[: len(whole) // 6 * 2]
+                lambda source=source, frame=frame: fragments(
+                    source, b"", frame[: len(frame) // 6 * 2]
                 ),
                 f"{UNDECODED}|{OTHER_SIZE}",
             ),  # type: ignore[misc]
             HostileFile(
                 f"{name} cut to 20 bytes",
-                lambda source=source, whole=whole: fragments(source, b"", whole[:20]),
+                lambda source=source, frame=frame: fragments(source, b"", frame[:20]),
                 f"{UNDECODED}|{OTHER_SIZE}",
             ),  # type: ignore[misc]
             HostileFile(
@@ -211,13 +213,13 @@ def streams() -> list[HostileFile]:
             ),  # type: ignore[misc]
             HostileFile(
                 f"{name} without an offset table",
-                lambda source=source, whole=whole: fragments(source, whole),
+                lambda source=source, frame=frame: fragments(source, frame),
                 CUT,
             ),  # type: ignore[misc]
             HostileFile(
                 f"a fragment of {name} that claims 4 GiB",
-                lambda source=source, whole=whole: fragments(
-                    source, b"", whole, lengths=(0, 2**32 - 2)
+                lambda source=source, frame=frame: fragments(
+                    source, b"", frame, lengths=(0, 2**32 - 2)
                 ),
                 CUT,
             ),  # type: ignore[misc]
@@ -228,7 +230,7 @@ def streams() -> list[HostileFile]:
             ),  # type: ignore[misc]
             HostileFile(
                 f"1 MiB after {name}",
-                lambda source=source, whole=whole: fragments(source, b"", whole, bytes(2**20)),
+                lambda source=source, frame=frame: fragments(source, b"", frame, bytes(2**20)),
                 INFLATED,
             ),  # type: ignore[misc]
         ]
@@ -237,7 +239,7 @@ def streams() -> list[HostileFile]:
     claims = jp2[:size] + pack(">LL", 60000, 60000) + jp2[size + 8 :]
     tiles = jp2[: size + 16] + pack(">LL", 1, 1) + jp2[size + 24 :]
     components = jp2[: size + 32] + pack(">H", 16384) + jp2[size + 34 :]
-    found += [
+    cases += [
         HostileFile(
             "JPEG 2000 of 60,000 × 60,000", lambda: fragments(JPEG_2000, b"", claims), OTHER_SIZE
         ),
@@ -282,7 +284,7 @@ def streams() -> list[HostileFile]:
             UNDECODED,
         ),
     ]
-    return found
+    return cases
 
 
 FILES = [*headers(), *streams()]

@@ -208,7 +208,7 @@ def test_a_client_of_the_ca_is_served(mutual, certificates, version):
 
 
 @pytest.mark.parametrize("receiver", ["restricted", "mutual"])
-def test_after_all_of_them_the_receiver_is_unharmed(request, receiver):
+def test_after_all_clients_the_receiver_is_unharmed(request, receiver):
     monitored = request.getfixturevalue(receiver)
     assert monitored.system.answers()
     monitored.require_a_clean_log()

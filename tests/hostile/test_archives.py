@@ -27,19 +27,19 @@ def no_hang():
     signal.signal(signal.SIGALRM, before)
 
 
-@pytest.mark.parametrize("hostile", INPUTS, ids=lambda one: one.name)
+@pytest.mark.parametrize("hostile", INPUTS, ids=lambda case: case.name)
 def test_a_hostile_input_is_refused_with_its_reason(tmp_path, hostile):
     folder, scratch = tmp_path / "deep" / "er", tmp_path / "also" / "deep"
     folder.mkdir(parents=True)
     scratch.mkdir(parents=True)
     path = hostile.make(folder)
     before, memory = set(tmp_path.rglob("*")), peak_memory()
-    if hostile.why is None:
+    if hostile.reason is None:
         instances, _ = find_instances(path, scratch)
         assert len(instances) == 1
     else:
         with pytest.raises(NotAnalysable) as refused:
             find_instances(path, scratch)
-        assert re.fullmatch(hostile.why, str(refused.value))
+        assert re.fullmatch(hostile.reason, str(refused.value))
     assert {path.parent for path in set(tmp_path.rglob("*")) - before} <= {scratch}
     assert peak_memory() - memory < MEMORY_ALLOWED

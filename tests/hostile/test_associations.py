@@ -10,23 +10,25 @@ from tests.hostile.associations import PEERS
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("peer", PEERS, ids=lambda one: one.name)
+@pytest.mark.parametrize("peer", PEERS, ids=lambda case: case.name)
 def test_a_hostile_peer_is_refused_with_its_reason(monitored, peer):
     before = monitored.system.log.stat().st_size
     connection = wire.RawConnection(monitored.port)
     try:
-        if peer.then is None:
+        if peer.after_acceptance is None:
             connection.send(peer.request)
         else:
             connection.associate(peer.request)
-            connection.send(*peer.then)
+            connection.send(*peer.after_acceptance)
         if peer.hangs_up:
             connection.stream.shutdown(socket.SHUT_WR)
         response = connection.status()
         assert response in peer.ends
         if peer.event:  # before closing, which could itself end the association
-            monitored.wait_for_event(before, peer.event, peer.why)
-        elif peer.then is None and (response == "aborted" or str(response).startswith("rejected")):
+            monitored.wait_for_event(before, peer.event, peer.reason)
+        elif peer.after_acceptance is None and (
+            response == "aborted" or str(response).startswith("rejected")
+        ):
             monitored.wait_for_event(
                 before, "(connection.refused|association.rejected|association.aborted)", ".+"
             )
@@ -34,5 +36,5 @@ def test_a_hostile_peer_is_refused_with_its_reason(monitored, peer):
         connection.close()
 
 
-def test_after_all_of_them_the_system_is_unharmed(monitored):
+def test_after_all_inputs_the_system_is_unharmed(monitored):
     monitored.require_unharmed()

@@ -10,10 +10,10 @@ from tests.hostile.texts import TEXTS
 
 def test_there_are_more_than_400_hostile_inputs_with_unique_names():
     kinds = {
-        "datasets": [one.name for one in DATASETS],
-        "associations": [one.name for one in PEERS],
-        "pixels": [one.name for one in FILES],
-        "folders and zips": [one.name for one in INPUTS],
+        "datasets": [case.name for case in DATASETS],
+        "associations": [case.name for case in PEERS],
+        "pixels": [case.name for case in FILES],
+        "folders and zips": [case.name for case in INPUTS],
         "texts": list(TEXTS),
     }
     report(", ".join(f"{len(names)} {kind}" for kind, names in kinds.items()))

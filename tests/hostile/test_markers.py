@@ -69,9 +69,12 @@ def evidence(tmp_path_factory, redis, phantom):
             "LUMBAR_FAULT_ATTEMPTS": "2",
         }
         monitored = MonitoredSystem(folder, settings)
-        with (folder / "monitor").open("wb") as heard, ArgumentsCollector(monitored) as arguments:
+        with (
+            (folder / "monitor").open("wb") as monitored_commands,
+            ArgumentsCollector(monitored) as arguments,
+        ):
             monitor = subprocess.Popen(
-                ["redis-cli", "-p", str(redis.port), "monitor"], stdout=heard
+                ["redis-cli", "-p", str(redis.port), "monitor"], stdout=monitored_commands
             )
             try:
                 monitored.system.start()
@@ -112,7 +115,7 @@ def run_scenario(monitored, postgres, phantom):
     for hostile in DATASETS:
         content = hostile.make(hostile.uid)
         if len(content) < 2**20:
-            uid = hostile.uid if hostile.announced is None else hostile.announced
+            uid = hostile.uid if hostile.announced_uid is None else hostile.announced_uid
             monitored.store(marked_bytes(content), uid, hostile.syntax, hostile.abstract)
     wait_until(lambda: system.states().get(good) == "analysed", 90, system.tail)
     wait_until(lambda: all(row.state == "dead" for row in system.deliveries(good)), 60, system.tail)
@@ -208,12 +211,12 @@ def collect_evidence(monitored, client, monitor, arguments):
 @pytest.mark.parametrize("kind", ["log", "broker", "arguments", "names"])
 def test_no_marker_is_where_patient_data_must_not_be(evidence, kind):
     content = getattr(evidence, kind)
-    found = {
+    places = {
         mark: content[max(0, content.index(mark) - 200) :][:400]
         for mark in MARKS
         if mark in content
     }
-    assert found == {}
+    assert places == {}
 
 
 def test_the_markers_are_where_patient_data_belongs(evidence):

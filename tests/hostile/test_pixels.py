@@ -15,16 +15,16 @@ from tests.system import wait_until
 SETTINGS = {"LUMBAR_QUIET_S": "1", "LUMBAR_QUIET_INCOMPLETE_S": "2"}
 
 
-@pytest.mark.parametrize("hostile", FILES, ids=lambda one: one.name)
+@pytest.mark.parametrize("hostile", FILES, ids=lambda file: file.name)
 def test_hostile_pixels_are_refused_with_their_reason(tmp_path, hostile):
     path = tmp_path / "hostile.dcm"
     path.write_bytes(hostile.content())
-    if hostile.why is None:
+    if hostile.reason is None:
         assert read_slice(path, None).shape == (64, 64)
         return
     with pytest.raises(NotDicom) as refused:
         read_slice(path, None)
-    assert re.fullmatch(hostile.why, str(refused.value))
+    assert re.fullmatch(hostile.reason, str(refused.value))
 
 
 def test_intact_pixels_are_read(tmp_path):
@@ -60,7 +60,7 @@ def test_a_study_with_one_undecodable_series_is_analysed_from_the_rest(monitored
 
 
 @pytest.mark.slow
-def test_after_all_of_them_the_system_is_unharmed(monitored):
+def test_after_all_inputs_the_system_is_unharmed(monitored):
     monitored.require_unharmed()
 
 

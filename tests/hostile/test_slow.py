@@ -102,11 +102,11 @@ class SlowPeer(threading.Thread):
 def test_a_legitimate_echo_is_answered_while_a_hundred_peers_are_slow(receiver):
     stop = threading.Event()
     kinds = ("silent", "dripping", "associated, silent", "associated, dripping")
-    slow = [
+    peers = [
         SlowPeer(receiver.port, kinds[n % 4], bool(receiver.echo_options), stop)
         for n in range(PEERS)
     ]
-    for peer in slow:
+    for peer in peers:
         peer.start()
     started_at, durations = monotonic(), []
     try:
@@ -116,7 +116,7 @@ def test_a_legitimate_echo_is_answered_while_a_hundred_peers_are_slow(receiver):
             durations.append(monotonic() - sent_at)
     finally:
         stop.set()
-        for peer in slow:
+        for peer in peers:
             peer.join(15)
     assert max(durations) <= WITHIN_S, (
         f"the slowest of {len(durations)} took {max(durations):.2f} s"

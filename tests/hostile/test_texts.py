@@ -52,13 +52,13 @@ def test_a_hostile_text_is_stored_and_shown_as_text(monitored, shown, name):
     ids=" ".join,
 )
 def test_no_output_contains_a_control_character(monitored, arguments):
-    done = monitored.system.lumbar(*arguments)
-    assert done.returncode == 0, done.stderr
-    assert not CONTROL.search(done.stdout)
-    assert not CONTROL.search(done.stderr)
+    completed = monitored.system.lumbar(*arguments)
+    assert completed.returncode == 0, completed.stderr
+    assert not CONTROL.search(completed.stdout)
+    assert not CONTROL.search(completed.stderr)
 
 
-def test_after_all_of_them_the_system_is_unharmed(monitored):
+def test_after_all_inputs_the_system_is_unharmed(monitored):
     monitored.require_unharmed()
 
 

@@ -3,7 +3,7 @@
 from db.models import Permission
 
 READ, REVIEW, OPERATE, ADMINISTER = Permission
-OPEN = None  # nothing of a patient is there
+OPEN = None  # no patient data is there
 
 NEEDS: dict[str, Permission | None] = {
     "GET /": READ,

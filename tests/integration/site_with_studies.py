@@ -49,7 +49,7 @@ def add_studies(site: SiteContext) -> None:
             if job.destination == "archive":
                 job_lifecycle.end_delivery(session, job, "200")
             else:
-                job_lifecycle.release(session, job, "the PACS is away", Backoff(2, 0, 0))
+                job_lifecycle.release(session, job, "the PACS is unavailable", Backoff(2, 0, 0))
     ingest(site.database, site.store, arrival(make_slice(study=2)))
     with site.database.transaction() as session:
         studies.complete(session, studies.find(session, FAILED_UID).id)

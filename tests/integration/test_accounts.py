@@ -1,4 +1,4 @@
-"""Who may sign in: passwords, sessions, tokens, and how often one may try."""
+"""Who may sign in: passwords, sessions, tokens, and the limit of attempts."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -37,30 +37,30 @@ def actor(database, cookie):
 
 
 def test_the_right_password_opens_a_session_with_what_the_role_may(database, anna):
-    found = actor(database, sign_in(database))
-    assert (found.name, found.permissions) == ("anna", {Permission.READ, Permission.REVIEW})
-    assert found.csrf_token
+    user = actor(database, sign_in(database))
+    assert (user.name, user.permissions) == ("anna", {Permission.READ, Permission.REVIEW})
+    assert user.csrf_token
 
 
 @pytest.mark.parametrize(
     ("name", "password"),
     [("anna", "wrong"), ("nobody", PASSWORD), ("anna", ""), ("anna", "x" * 5000)],
 )
-def test_anything_else_is_refused_in_the_same_words(database, anna, name, password):
+def test_any_other_credentials_are_refused_with_the_same_message(database, anna, name, password):
     with pytest.raises(SignInRefused, match="the name or the password is wrong"):
         sign_in(database, name, password)
 
 
-def test_passwords_and_cookies_are_not_kept(database, anna):
+def test_passwords_and_cookies_are_not_stored(database, anna):
     cookie = sign_in(database)
     with database.reading() as session:
-        kept = (
+        stored = (
             session.scalars(select(User.password_hash)).one(),
             session.scalars(select(WebSession.token_sha256)).one(),
         )
-    assert kept[0].startswith("$argon2id$")
-    assert PASSWORD not in kept[0]
-    assert cookie not in kept[1]
+    assert stored[0].startswith("$argon2id$")
+    assert PASSWORD not in stored[0]
+    assert cookie not in stored[1]
 
 
 def test_a_hash_costs_what_rfc_9106_recommends_where_memory_is_short(production_hasher):
@@ -69,7 +69,7 @@ def test_a_hash_costs_what_rfc_9106_recommends_where_memory_is_short(production_
     assert production_hasher.type is Type.ID
 
 
-def test_too_many_attempts_of_a_name_shut_even_the_right_password_out_until_they_are_old(
+def test_too_many_attempts_for_a_name_block_even_the_right_password_until_they_expire(
     database, anna
 ):
     for n in range(MAX_FAILURES):
@@ -83,7 +83,7 @@ def test_too_many_attempts_of_a_name_shut_even_the_right_password_out_until_they
     assert sign_in(database)
 
 
-def test_too_many_attempts_from_an_address_shut_it_out_and_no_other(database, anna):
+def test_too_many_attempts_from_an_address_block_it_and_no_other(database, anna):
     for n in range(MAX_FAILURES):
         with pytest.raises(SignInRefused):
             sign_in(database, f"guess {n}", "wrong")
@@ -95,7 +95,7 @@ def test_too_many_attempts_from_an_address_shut_it_out_and_no_other(database, an
 @pytest.mark.parametrize(
     ("column", "age"), [("last_used_at", IDLE_TIMEOUT), ("created_at", MAX_SESSION)]
 )
-def test_a_session_ends_when_it_is_idle_and_in_any_case(database, anna, column, age):
+def test_a_session_ends_when_idle_and_at_its_maximum_age(database, anna, column, age):
     cookie = sign_in(database)
     with database.transaction() as session:
         setattr(
@@ -148,7 +148,7 @@ def token(database, scopes, days=1.0):
         )
 
 
-def test_a_token_allows_what_it_was_made_for_and_no_more_than_its_user_may_now(database, anna):
+def test_a_token_allows_its_scopes_within_its_users_current_permissions(database, anna):
     secret = token(database, {Permission.READ, Permission.REVIEW})
     with database.transaction() as session:
         assert accounts.by_token(session, secret).permissions == {
@@ -179,14 +179,14 @@ def test_a_token_ends(database, anna, end):
         assert accounts.by_token(session, secret + ("x" if end == "guess" else "")) is None
 
 
-def test_somebody_elses_token_cannot_be_revoked(database, anna):
+def test_another_users_token_cannot_be_revoked(database, anna):
     token(database, {Permission.READ})
     with database.transaction() as session, pytest.raises(Permanent, match="there is no token 1"):
         accounts.revoke_token(session, 1, "eve", user_id=anna.id + 1)
 
 
 @pytest.mark.parametrize(
-    ("name", "password", "why"),
+    ("name", "password", "reason"),
     [
         ("anna", PASSWORD, "already"),
         ("ben", "short", "12 to 1024 characters"),
@@ -196,12 +196,12 @@ def test_somebody_elses_token_cannot_be_revoked(database, anna):
         ("a" * 65, PASSWORD, "1 to 64"),
     ],
 )
-def test_a_user_that_cannot_be_is_refused_in_words(database, anna, name, password, why):
-    with database.transaction() as session, pytest.raises(Permanent, match=why):
+def test_an_invalid_user_is_refused_with_a_message(database, anna, name, password, reason):
+    with database.transaction() as session, pytest.raises(Permanent, match=reason):
         accounts.add_user(session, name, password, UserRole.VIEWER, "test")
 
 
-def test_every_act_is_in_the_audit_trail_without_a_secret(database, anna):
+def test_every_action_is_in_the_audit_trail_without_a_secret(database, anna):
     cookie = sign_in(database)
     secret = token(database, {Permission.READ})
     with pytest.raises(SignInRefused):
@@ -215,5 +215,5 @@ def test_every_act_is_in_the_audit_trail_without_a_secret(database, anna):
         "token.made",
         "sign_in.refused",
     ]
-    written = "".join(f"{event.actor} {event.detail}" for event in events)
-    assert not any(hidden in written for hidden in (cookie, secret, PASSWORD, "hunter2"))
+    text = "".join(f"{event.actor} {event.detail}" for event in events)
+    assert not any(secret_value in text for secret_value in (cookie, secret, PASSWORD, "hunter2"))

@@ -31,7 +31,7 @@ WHEN = datetime(2026, 11, 27, 12, tzinfo=UTC)
         ("finding.reviewed", "110103", "U", "0"),
     ],
 )
-def test_an_event_is_coded_as_dicom_says(event, code, action, outcome):
+def test_an_event_is_coded_as_dicom_requires(event, code, action, outcome):
     root = ElementTree.fromstring(audit_message(AuditLine(WHEN, event, 'an"<na', "1.2.3"), "here"))
     identification = root.find("EventIdentification")
     assert (
@@ -75,8 +75,8 @@ class Listener:
 
 
 def _digits(stream):
-    while (one := stream.read(1)) not in (b" ", b""):
-        yield one
+    while (byte := stream.read(1)) not in (b" ", b""):
+        yield byte
 
 
 def fill(database, count, age=timedelta(minutes=5)):
@@ -123,7 +123,7 @@ def test_lines_that_an_unavailable_server_did_not_receive_are_sent_later(databas
     listener.close()
 
 
-def test_a_datagram_holds_one_message():
+def test_a_datagram_contains_one_message():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
         server.settimeout(5)

@@ -16,14 +16,14 @@ from tests.factories.instances import ROOT, arrival, make_slice
 def queue(site):
     """Makes studies, each with its ANALYSE job; those named STAT are urgent."""
 
-    def of(*names):
+    def create_studies(*names):
         for number, name in enumerate(names, 1):
             urgent = {"RequestedProcedurePriority": "STAT"} if name == "STAT" else {}
             ingest(site.database, site.store, arrival(make_slice(study=number, **urgent)))
             with site.database.transaction() as session:
                 studies.complete(session, study_id(session, number))
 
-    return of
+    return create_studies
 
 
 def study_id(session, number):
@@ -46,7 +46,9 @@ def change(site, number, **values):
         )
 
 
-def test_the_urgent_job_goes_first_then_who_has_waited_longest_and_a_later_one_waits(site, queue):
+def test_the_urgent_job_is_claimed_first_then_the_longest_waiting_and_one_due_later_waits(
+    site, queue
+):
     queue("routine", "routine", "STAT", "STAT", "STAT")
     change(site, 2, run_after=jobs.db_now(-60))
     change(site, 4, run_after=jobs.db_now(-60))
@@ -54,7 +56,7 @@ def test_the_urgent_job_goes_first_then_who_has_waited_longest_and_a_later_one_w
     assert [claim(site) for _ in range(5)] == [4, 3, 2, 1, None]
 
 
-def test_workers_that_claim_at_once_get_a_job_each(site, queue):
+def test_workers_that_claim_concurrently_get_one_job_each(site, queue):
     queue(*["routine"] * 6)
     together = Barrier(6)
 
@@ -62,7 +64,7 @@ def test_workers_that_claim_at_once_get_a_job_each(site, queue):
         together.wait(10)
         while (
             claimed := claim(site)
-        ) is None:  # all it looked at were in other hands: the next ring comes
+        ) is None:  # all jobs it looked at were claimed by others: the next notification follows
             pass
         return claimed
 
@@ -70,13 +72,13 @@ def test_workers_that_claim_at_once_get_a_job_each(site, queue):
         assert sorted(workers.map(work, range(6))) == [1, 2, 3, 4, 5, 6]
 
 
-def test_of_two_that_saw_the_same_job_the_second_gets_none_and_spoils_nothing(
+def test_of_two_workers_that_saw_the_same_job_the_second_gets_none_and_changes_nothing(
     site, queue, monkeypatch
 ):
     queue("routine")
     with site.database.reading() as session:
-        seen = jobs.due(session, JobKind.ANALYSE, 1)
-    monkeypatch.setattr(jobs, "due", lambda *_: seen)
+        due = jobs.due(session, JobKind.ANALYSE, 1)
+    monkeypatch.setattr(jobs, "due", lambda *_: due)
     assert [claim(site), claim(site)] == [1, None]
     with site.database.reading() as session:
         job = session.scalars(select(Job)).one()
@@ -86,19 +88,19 @@ def test_of_two_that_saw_the_same_job_the_second_gets_none_and_spoils_nothing(
 @pytest.mark.parametrize(
     "database", ["postgresql"], indirect=True
 )  # SQLite has one write lock for all
-def test_a_study_that_a_receiver_holds_is_passed_over_and_not_waited_for(site, queue):
+def test_a_study_locked_by_a_receiver_is_skipped_without_waiting(site, queue):
     queue("STAT", "routine")
-    held, released = Event(), Event()
+    locked, released = Event(), Event()
 
     def receive():
         with site.database.transaction() as session:
             studies.lock(session, study_id(session, 1))
-            held.set()
+            locked.set()
             assert released.wait(30)
 
     with ThreadPoolExecutor(1) as receiver:
         receiving = receiver.submit(receive)
-        assert held.wait(10)
+        assert locked.wait(10)
         try:
             assert claim(site) == 2
             assert claim(site) is None
@@ -108,7 +110,7 @@ def test_a_study_that_a_receiver_holds_is_passed_over_and_not_waited_for(site, q
     assert claim(site) == 1
 
 
-def test_a_job_whose_study_has_gone_on_is_cancelled_and_the_next_one_taken(site, queue):
+def test_a_job_whose_study_is_receiving_again_is_cancelled_and_the_next_one_claimed(site, queue):
     queue("STAT", "routine")
     with site.database.transaction() as session:
         session.execute(
@@ -116,22 +118,22 @@ def test_a_job_whose_study_has_gone_on_is_cancelled_and_the_next_one_taken(site,
         )
     assert claim(site) == 2
     with site.database.reading() as session:
-        overtaken = select(Job.state).where(Job.study_id == study_id(session, 1))
-        assert session.scalars(overtaken).one() is JobState.CANCELLED
+        states = select(Job.state).where(Job.study_id == study_id(session, 1))
+        assert session.scalars(states).one() is JobState.CANCELLED
 
 
-def test_two_sweeps_give_a_lost_job_back_once(site, queue):
+def test_two_sweeps_release_a_lost_job_once(site, queue):
     queue("routine")
     claim(site)
     change(site, 1, lease_expires_at=jobs.db_now(-1))
     with site.database.reading() as session:
-        (lost,) = job_lifecycle.expired(session)
+        (expired,) = job_lifecycle.expired(session)
     together = Barrier(2)
 
     def sweep(_):
         together.wait(10)
         with site.database.transaction() as session:
-            return job_lifecycle.recover(session, lost, max_losses=10) is not None
+            return job_lifecycle.recover(session, expired, max_losses=10) is not None
 
     with ThreadPoolExecutor(2) as sweeps:
         assert sorted(sweeps.map(sweep, range(2))) == [False, True]
@@ -139,29 +141,29 @@ def test_two_sweeps_give_a_lost_job_back_once(site, queue):
         assert session.scalars(select(Job.losses)).one() == 1
 
 
-def test_a_worker_that_lost_its_lease_takes_nothing_from_the_one_that_has_it(site, queue):
+def test_a_worker_that_lost_its_lease_does_not_affect_the_one_that_holds_it(site, queue):
     queue("routine")
     with site.database.transaction() as session:
-        late = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
+        claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
     change(site, 1, lease_expires_at=jobs.db_now(-1))
     with site.database.transaction() as session:
-        assert job_lifecycle.recover(session, late, max_losses=10)
+        assert job_lifecycle.recover(session, claimed, max_losses=10)
     assert claim(site) == 1
     with site.database.transaction() as session:
         job_lifecycle.release(
-            session, late, "the disk is away", site.retry_policy(late.kind).temporary
+            session, claimed, "the disk is unavailable", site.retry_policy(claimed.kind).temporary
         )
     with site.database.reading() as session:
         assert session.scalars(select(Study.state)).one() is StudyState.ANALYSING
 
 
 def test_looking_for_work_writes_nothing_when_there_is_none(site):
-    written = []
+    statements = []
 
     def note(connection, cursor, statement, *_):
         if statement.split()[0] in ("INSERT", "UPDATE", "DELETE"):
-            written.append(statement)
+            statements.append(statement)
 
     event.listen(site.database.engine, "before_cursor_execute", note)
     assert claim(site) is None
-    assert written == []
+    assert statements == []

@@ -36,7 +36,7 @@ def stored(site):
     return list((site.store.root / "instances").rglob("*.dcm"))
 
 
-def test_nothing_of_a_deleted_study_stays_but_a_tombstone_that_the_audit_trail_can_name(site):
+def test_a_deleted_study_leaves_only_a_tombstone_that_the_audit_trail_can_name(site):
     analysed(site, 1)
     analysed(site, 2)
     deletion.delete_study(site, UID, "sent by mistake", "admin")
@@ -45,7 +45,7 @@ def test_nothing_of_a_deleted_study_stays_but_a_tombstone_that_the_audit_trail_c
     assert len(stored(site)) == 1
     with site.database.reading() as session:
         (tombstone,) = session.scalars(select(Tombstone))
-        told = [
+        events = [
             (line.event, line.study_instance_uid) for _, line in audit.lines_after(session, 0, 10)
         ]
     assert (tombstone.study_instance_uid, tombstone.reason, tombstone.actor) == (
@@ -53,7 +53,7 @@ def test_nothing_of_a_deleted_study_stays_but_a_tombstone_that_the_audit_trail_c
         "sent by mistake",
         "admin",
     )
-    assert told == [("study.deletion_begun", UID), ("study.deleted", UID)]
+    assert events == [("study.deletion_begun", UID), ("study.deleted", UID)]
 
 
 def test_a_deleted_study_that_is_sent_again_is_a_new_one(site):
@@ -63,7 +63,7 @@ def test_a_deleted_study_that_is_sent_again_is_a_new_one(site):
     assert len(stored(site)) == 1
 
 
-def test_a_deletion_that_was_killed_half_way_can_be_done_again_or_taken_back(site, monkeypatch):
+def test_a_deletion_killed_half_way_can_be_repeated_or_undone(site, monkeypatch):
     analysed(site, 1)
     with monkeypatch.context() as patched:
         patched.setattr(
@@ -82,10 +82,10 @@ def test_a_deletion_that_was_killed_half_way_can_be_done_again_or_taken_back(sit
     assert rows(site, Study) == 0
 
 
-def test_an_image_that_comes_while_its_study_is_deleted_is_asked_for_again(site, monkeypatch):
-    """The file is found, then the deletion ends, then the rows are written.
+def test_an_image_received_while_its_study_is_deleted_must_be_sent_again(site, monkeypatch):
+    """The deletion ends after the file was stored and before its rows are written.
 
-    It must not be acknowledged.
+    The image must not be acknowledged.
     """
     analysed(site, 1)
     commit = StagingFile.commit
@@ -111,12 +111,12 @@ def test_a_deletion_without_a_reason_is_refused(site, reason):
     assert rows(site, FindingRow) == 25
 
 
-def test_what_is_not_there_cannot_be_deleted(site):
+def test_a_study_that_does_not_exist_cannot_be_deleted(site):
     with pytest.raises(NotFound):
         deletion.delete_study(site, UID, "why not", "admin")
 
 
-def test_a_report_that_a_later_one_has_replaced_is_not_sent_again(site):
+def test_a_superseded_report_is_not_sent_again(site):
     analysed(site, 1)
     with site.database.transaction() as session:
         study = studies.find(session, UID)

@@ -45,7 +45,7 @@ def filled(database):
 
 
 def expected(session, only):
-    """What the list holds, ordered by moment, kind (finding or study), id and ordinal."""
+    """The rows expected in the list, ordered by moment, kind (finding or study), id and ordinal."""
     places = [
         (
             (row.found_at, 1, row.id, 0),
@@ -60,7 +60,7 @@ def expected(session, only):
         for study in session.scalars(select(Study).where(Study.state == StudyState.FAILED))
         for ordinal, key in enumerate(ALL_FINDINGS)
     ]
-    listed = [
+    matching = [
         (place, study.study_instance_uid, key)
         for place, study, key, severity in places
         if (not only.severities or severity in only.severities)
@@ -70,7 +70,7 @@ def expected(session, only):
         and (only.since is None or study.last_received_at >= only.since)
         and (only.until is None or study.last_received_at < only.until)
     ]
-    return [(study, key) for _, study, key in sorted(listed, reverse=True)]
+    return [(study, key) for _, study, key in sorted(matching, reverse=True)]
 
 
 def moments(hours):
@@ -92,7 +92,7 @@ FILTERS = st.builds(
 @given(only=FILTERS, size=st.sampled_from([1, 7, 500]))
 @example(only=FindingFilter(), size=7)
 @example(only=FindingFilter(until=NOW - timedelta(hours=5)), size=1000)
-def test_pages_of_any_size_hold_just_what_was_asked_for_newest_first(filled, only, size):
+def test_pages_of_any_size_contain_exactly_the_matching_rows_newest_first(filled, only, size):
     with filled.reading() as session:
         rows = paged(session, only, size)
         assert [(row.study.study_instance_uid, row.finding.key) for row in rows] == expected(
@@ -101,7 +101,7 @@ def test_pages_of_any_size_hold_just_what_was_asked_for_newest_first(filled, onl
         assert all(row.finding.assessed == (row.finding_id is not None) for row in rows)
 
 
-def test_a_stream_holds_what_the_pages_hold_each_study_in_the_order_of_the_rsna_rows(
+def test_a_stream_has_the_rows_of_the_pages_and_per_study_the_order_of_the_rsna_rows(
     filled, monkeypatch
 ):
     monkeypatch.setattr(findings, "STREAMED_ROWS", 30)
@@ -120,7 +120,9 @@ def test_a_stream_holds_no_more_than_a_page_in_memory(filled, monkeypatch):
     read = []
     page = findings.page
     monkeypatch.setattr(
-        findings, "page", lambda *given, **options: read.append(1) or page(*given, **options)
+        findings,
+        "page",
+        lambda *arguments, **options: read.append(1) or page(*arguments, **options),
     )
     rows = findings.stream(filled, FindingFilter())
     for _ in range(10):
@@ -143,7 +145,7 @@ def test_a_finding_carries_its_last_review(site):
     assert (row.review.reviewer, row.review.comment) == ("ben", "on second thoughts")
 
 
-def test_a_page_may_begin_after_the_bare_id_of_a_finding_as_older_links_do(filled):
+def test_a_cursor_may_be_the_bare_id_of_a_finding_as_in_older_links(filled):
     with filled.reading() as session:
         rows = [row for row in paged(session, FindingFilter(), 500) if row.finding_id]
         third = findings.page(
@@ -152,7 +154,7 @@ def test_a_page_may_begin_after_the_bare_id_of_a_finding_as_older_links_do(fille
     assert third.rows == (rows[2],)
 
 
-def test_findings_of_a_study_that_is_read_again_are_not_final(site):
+def test_findings_of_a_study_that_is_being_analysed_again_are_not_final(site):
     analysed(site, 1)
     analysed(site, 2)
     ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))
@@ -162,7 +164,7 @@ def test_findings_of_a_study_that_is_read_again_are_not_final(site):
 
 
 @pytest.mark.parametrize("after", ["7", "9999999999", "1.2.3", "5-2-3-4", "1-0-9999999999-3", "-"])
-def test_a_page_that_begins_nowhere_is_refused(database, after):
+def test_a_page_with_an_unknown_cursor_is_refused(database, after):
     with (
         database.reading() as session,
         pytest.raises(NotFound, match="no page of findings ended with"),
@@ -170,7 +172,7 @@ def test_a_page_that_begins_nowhere_is_refused(database, after):
         findings.page(session, FindingFilter(), limit=1, after=after)
 
 
-def test_a_study_tells_what_changed_what_was_said_and_where_its_report_went(site):
+def test_a_study_shows_its_changes_its_reviews_and_the_deliveries_of_its_report(site):
     analysed(site, 1, {CANAL: SEVERE}, destinations=())
     ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))
     analysed_again(site, {RECESS: MODERATE})
@@ -180,15 +182,15 @@ def test_a_study_tells_what_changed_what_was_said_and_where_its_report_went(site
         reviews.add_review(session, number, Severity.SEVERE, "plainly", "anna")
         reviews.add_review(session, number, Severity.MODERATE, "on second thoughts", "ben")
     with site.database.reading() as session:
-        told = study_detail(session, f"{ROOT}.1", Ranking())
-    assert set(told.changes) == {
+        detail = study_detail(session, f"{ROOT}.1", Ranking())
+    assert set(detail.changes) == {
         Change(2, CANAL, Severity.SEVERE, Severity.NORMAL_MILD),
         Change(2, RECESS, Severity.NORMAL_MILD, Severity.MODERATE),
     }
-    (row,) = [row for row in told.findings if row.review]
+    (row,) = [row for row in detail.findings if row.review]
     assert (row.finding.key, row.review.reviewer, row.review.agrees) == (RECESS, "ben", True)
-    assert len(told.findings) == 25
-    assert (told.study.revision, told.study.images) == (2, 2)
+    assert len(detail.findings) == 25
+    assert (detail.study.revision, detail.study.images) == (2, 2)
 
 
 def analysed_again(site, exceptions):
@@ -216,32 +218,32 @@ def test_a_superseded_finding_cannot_be_reviewed(site):
         reviews.add_review(session, number, Severity.SEVERE, "", "anna")
 
 
-def test_figures_count_what_waits_and_how_old_it_is(site):
+def test_figures_count_the_jobs_in_flight_and_the_age_of_the_queue(site):
     analysed(site, 1)
     ingest(site.database, site.store, arrival(make_slice(study=2)))
     with site.database.transaction() as session:
         studies.complete(session, studies.find(session, f"{ROOT}.2").id)
     ingest(site.database, site.store, arrival(make_slice(study=3)))
     with site.database.reading() as session:
-        told = metrics.figures(session)
-    assert {state: count for state, count in told.studies.items() if count} == {
+        figures = metrics.figures(session)
+    assert {state: count for state, count in figures.studies.items() if count} == {
         "receiving": 1,
         "queued": 1,
     }
-    assert told.jobs == {(JobKind.ANALYSE, "pending"): 1}
-    assert 0 <= told.queue_age_s[JobKind.ANALYSE] < 60
-    assert told.queue_age_s[JobKind.DELIVER] == 0
-    assert told.last_hour["instances_received"] == 3
-    assert told.last_hour["studies_analysed"] == 1
+    assert figures.jobs == {(JobKind.ANALYSE, "pending"): 1}
+    assert 0 <= figures.queue_age_s[JobKind.ANALYSE] < 60
+    assert figures.queue_age_s[JobKind.DELIVER] == 0
+    assert figures.last_hour["instances_received"] == 3
+    assert figures.last_hour["studies_analysed"] == 1
 
 
-def test_scanners_are_named_once_each(database):
+def test_each_scanner_is_named_once(database):
     fill(database, 4)
     with database.reading() as session:
         assert statistics.scanners(session) == ["one", "two"]
 
 
-def test_a_week_counts_severities_and_the_last_words(site):
+def test_a_week_counts_severities_and_the_last_reviews(site):
     analysed(site, 1, {CANAL: SEVERE, RECESS: MODERATE})
     with site.database.transaction() as session:
         numbers = reviews.finding_ids(session, studies.find(session, f"{ROOT}.1").id)
@@ -258,12 +260,12 @@ def test_a_week_counts_severities_and_the_last_words(site):
     assert sum(week.assessed for week in weeks[:-1]) == 0
 
 
-def test_weeks_are_told_of_one_bundle_alone(site):
+def test_weekly_figures_cover_one_bundle_only(site):
     analysed(site, 1, {CANAL: SEVERE})
     with site.database.reading() as session:
         (bundle,) = statistics.bundles(session)
-        own, other = (
+        known, unknown = (
             statistics.by_week(session, bundle_id=number)[-1]
             for number in (bundle.id, bundle.id + 1)
         )
-    assert (own.assessed, own.studies, other.assessed) == (25, 1, 0)
+    assert (known.assessed, known.studies, unknown.assessed) == (25, 1, 0)

@@ -1,4 +1,4 @@
-"""What is told "success" is safe and registered; what contradicts it is kept quarantined."""
+"""An instance acknowledged is durable and registered; a contradicting one is quarantined."""
 
 import os
 import stat
@@ -53,7 +53,7 @@ def test_the_same_bytes_again_change_nothing(site):
     assert count(site, Instance) == 1
 
 
-def test_other_bytes_under_the_same_uid_are_kept_aside_and_audited(site):
+def test_other_bytes_under_the_same_uid_are_quarantined_and_audited(site):
     ingest(site.database, site.store, arrival(make_slice()))
     assert (
         ingest(site.database, site.store, arrival(make_slice(EchoTime=99)))
@@ -85,7 +85,7 @@ def test_one_patient_number_from_two_sites_is_two_patients(site):
     assert count(site, Patient) == 2
 
 
-def test_patients_without_a_number_are_never_taken_for_one_another(site):
+def test_patients_without_a_number_are_never_treated_as_one(site):
     for study, name in ((1, "First"), (2, "Second")):
         ingest(
             site.database,
@@ -97,7 +97,7 @@ def test_patients_without_a_number_are_never_taken_for_one_another(site):
     assert ingest(site.database, site.store, arrival(other)) is IngestResult.QUARANTINED
 
 
-def test_a_stat_order_that_comes_with_a_later_image_counts(site):
+def test_a_stat_order_that_arrives_with_a_later_image_counts(site):
     ingest(site.database, site.store, arrival(make_slice(number=1)))
     ingest(
         site.database, site.store, arrival(make_slice(number=2, RequestedProcedurePriority="STAT"))
@@ -106,36 +106,38 @@ def test_a_stat_order_that_comes_with_a_later_image_counts(site):
     assert study_of(site).stat
 
 
-def test_a_number_too_long_for_its_column_keeps_no_image_out(site):
+def test_an_image_whose_number_is_too_long_for_its_column_is_ingested(site):
     assert (
         ingest(site.database, site.store, arrival(make_slice(SeriesNumber="99999999999")))
         is IngestResult.NEW
     )
 
 
-def test_one_uid_in_two_studies_at_once_is_used_once_and_the_other_kept_aside(site, monkeypatch):
+def test_of_one_uid_in_two_studies_at_once_one_is_used_and_the_other_quarantined(site, monkeypatch):
     both_have_looked, look = Barrier(2), ingest_module._contradiction
 
     def look_together(*arguments):
-        found = look(*arguments)
+        contradiction = look(*arguments)
         with suppress(
             BrokenBarrierError
-        ):  # where one writer waits for the other, as on SQLite, nobody comes
+        ):  # where one writer waits for the other, as on SQLite, the barrier is never reached
             both_have_looked.wait(0.5)
-        return found
+        return contradiction
 
     monkeypatch.setattr(ingest_module, "_contradiction", look_together)
-    one, other = (
+    first, second = (
         make_slice(study=1),
         make_slice(study=2, SOPInstanceUID=make_slice(study=1).SOPInstanceUID),
     )
-    sent = [arrival(one), arrival(other)]
+    sent = [arrival(first), arrival(second)]
     with ThreadPoolExecutor(2) as senders:
-        taken = sorted(senders.map(lambda each: ingest(site.database, site.store, each), sent))
-    assert taken == [IngestResult.NEW, IngestResult.QUARANTINED]
+        results = sorted(
+            senders.map(lambda dataset: ingest(site.database, site.store, dataset), sent)
+        )
+    assert results == [IngestResult.NEW, IngestResult.QUARANTINED]
 
 
-def test_one_study_from_two_senders_stays_one(site):
+def test_a_study_from_two_senders_stays_one_study(site):
     ingest(site.database, site.store, arrival(make_slice(number=1), source="MR1"))
     assert (
         ingest(site.database, site.store, arrival(make_slice(number=2), source="PACS"))
@@ -144,7 +146,7 @@ def test_one_study_from_two_senders_stays_one(site):
     assert (count(site, Study), count(site, Patient)) == (1, 1)
 
 
-def test_a_late_instance_opens_the_next_revision_and_overtakes_the_job(site):
+def test_a_late_instance_opens_the_next_revision_and_supersedes_the_job(site):
     ingest(site.database, site.store, arrival(make_slice()))
     with site.database.transaction() as session:
         assert studies.complete(session, study_of(site).id)
@@ -158,7 +160,7 @@ def test_a_late_instance_opens_the_next_revision_and_overtakes_the_job(site):
 
 
 @pytest.mark.parametrize("uid", ["", "../../etc/passwd", "1.2\n3", "1." + "2" * 64, "abc", "1..2"])
-def test_a_uid_that_is_none_is_refused_and_nothing_is_kept(site, uid):
+def test_an_invalid_uid_is_refused_and_nothing_is_stored(site, uid):
     for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
         ds = make_slice()
         ds[keyword]._value = uid  # past pydicom's own checks, as a hostile sender would
@@ -175,27 +177,29 @@ def test_a_dataset_that_is_not_the_one_announced_is_refused(site):
         ingest(site.database, site.store, replace(sent, sop_instance_uid=f"{ROOT}.5"))
 
 
-def test_bytes_that_are_no_dataset_are_refused(site):
+def test_bytes_that_are_not_a_dataset_are_refused(site):
     junk = replace(arrival(make_slice()), dataset=BytesIO(b"\xff" * 400))
     with pytest.raises(NotDicom):
         ingest(site.database, site.store, junk)
 
 
-def test_many_associations_at_once_lose_and_double_nothing(site):
+def test_many_concurrent_associations_lose_and_duplicate_nothing(site):
     sent = [arrival(make_slice(study=1 + n % 2, number=n % 40)) for n in range(80)]
     with ThreadPoolExecutor(8) as senders:
-        taken = list(senders.map(lambda one: ingest(site.database, site.store, one), sent))
-    assert taken.count(IngestResult.NEW) == 40
-    assert taken.count(IngestResult.DUPLICATE) == 40
+        results = list(
+            senders.map(lambda dataset: ingest(site.database, site.store, dataset), sent)
+        )
+    assert results.count(IngestResult.NEW) == 40
+    assert results.count(IngestResult.DUPLICATE) == 40
     assert (count(site, Instance), count(site, Study), count(site, Patient)) == (40, 2, 2)
 
 
-def test_a_full_disk_is_said_as_such_and_leaves_no_half_file(site, tmp_path, monkeypatch):
-    def full(descriptor):
+def test_a_full_disk_is_reported_and_leaves_no_partial_file(site, tmp_path, monkeypatch):
+    def no_space(descriptor):
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lumbar.store.files.os.fsync", full)
+    monkeypatch.setattr("lumbar.store.files.os.fsync", no_space)
     with pytest.raises(StoreFull, match="No space left"):
         Store(tmp_path / "full").put("instances", "ab" * 32, b"content")
     assert {path.name for path in (tmp_path / "full").rglob("*") if path.is_file()} == {"lock"}

@@ -1,4 +1,4 @@
-"""What readers said, as labels: in the very layout that `lumbar train` reads."""
+"""Reviews by readers as labels, in the layout that `lumbar train` reads."""
 
 from db import reviews, studies
 from db.ingest import ingest
@@ -30,35 +30,35 @@ def reviewed(site, key, severity):
 def study_with_points(site):
     for number in (10, 9):
         ingest(site.database, site.store, arrival(make_slice(number=number)))
-    found = [
+    findings = [
         Finding(*key.parts, probabilities=SEVERE, point=point(9), shows=0.9) for key in ALL_FINDINGS
     ]
-    end(site, 1, StudyEvent.ANALYSED, findings=found, bundle=bundle(TrainedOn.CLINICAL))
+    end(site, 1, StudyEvent.ANALYSED, findings=findings, bundle=bundle(TrainedOn.CLINICAL))
 
 
-def test_only_what_was_reviewed_is_a_label_and_the_last_word_counts(site, tmp_path):
+def test_only_reviewed_findings_are_labels_and_the_last_review_counts(site, tmp_path):
     study_with_points(site)
     reviewed(site, CANAL, Severity.SEVERE)
     reviewed(site, CANAL, Severity.MODERATE)
     reviewed(site, UPPER, Severity.NORMAL_MILD)
     with site.database.reading() as session:
-        told = reviewed_labels.labels(session)
-    for name, text in told.tables.items():
+        labels = reviewed_labels.labels(session)
+    for name, text in labels.tables.items():
         (tmp_path / name).write_text(text)
-    for layout, file in told.images.items():
+    for layout, file in labels.images.items():
         (tmp_path / layout).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / layout).write_bytes(site.store.path(file).read_bytes())
     (study,) = read_data_set(tmp_path).studies
     assert study.severities == {CANAL: Severity.MODERATE, UPPER: Severity.NORMAL_MILD}
     assert study.series == {f"{ROOT}.1.1": Role.SAGITTAL_T2}
-    mark = study.marks[CANAL]
-    assert (mark.x, mark.y) == (3.25, 4.5)
-    image = study.folder / mark.series / f"{mark.instance}.dcm"
+    annotation = study.annotations[CANAL]
+    assert (annotation.x, annotation.y) == (3.25, 4.5)
+    image = study.folder / annotation.series / f"{annotation.instance}.dcm"
     assert f"{ROOT}.1.1.9".encode() in image.read_bytes()
-    assert (told.studies, told.findings, len(told.images)) == (1, 2, 2)
+    assert (labels.studies, labels.findings, len(labels.images)) == (1, 2, 2)
 
 
-def test_a_word_on_an_earlier_revision_stays_a_label(site):
+def test_a_review_of_an_earlier_revision_stays_a_label(site):
     study_with_points(site)
     reviewed(site, CANAL, Severity.MODERATE)
     ingest(site.database, site.store, arrival(make_slice(number=11)))

@@ -21,7 +21,7 @@ marker = "{MARKER}"
 """
 
 OF_AN_EXCEPTION = {
-    "ours, told with its text": (
+    "an error of this project, logged with its text": (
         "raise Permanent('no destination is called pacs')",
         "why",
         "no destination is called",
@@ -37,7 +37,7 @@ OF_AN_EXCEPTION = {
     try:
         raise KeyError(marker)
     except KeyError as cause:
-        raise Transient('the disk is away') from cause
+        raise Transient('the disk is unavailable') from cause
 """,
         "error",
         "lumbar.errors.Transient < builtins.KeyError",
@@ -95,7 +95,7 @@ twice = text(
     "INSERT INTO patient (issuer, patient_identifier, name, birth_date, sex) "
     "VALUES ('A', :p, 'x', '', '')"
 )
-for tell in (
+for log_error in (
     lambda: log.exception("db.fault"),
     lambda: logging.getLogger("sqlalchemy").exception("failed for %s", marker),
 ):
@@ -105,36 +105,36 @@ for tell in (
             connection.execute(twice, {"p": marker})
     except Exception as error:
         assert marker in str(error)
-        tell()
+        log_error()
     try:
         with database.transaction() as session:
             session.execute(twice, {"p": marker})
             session.execute(twice, {"p": marker})
     except Transient:
-        tell()
+        log_error()
 database.close()
 """
 
 
 def lines_of(code, form="console", **environment):
-    """What a process that runs this code says, each line without the marker."""
+    """The lines that a process running this code logs, none with the marker."""
     command = [sys.executable, "-W", "default", "-c", BEFORE + code, form]
-    done = subprocess.run(
+    completed = subprocess.run(
         command,
         capture_output=True,
         text=True,
         cwd=ROOT,
         env={"PYTHONPATH": str(ROOT), **environment},
     )
-    assert MARKER not in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr.split("\n")[:-1]
+    assert MARKER not in completed.stdout + completed.stderr
+    assert "Traceback" not in completed.stderr
+    return completed.stderr.split("\n")[:-1]
 
 
 @pytest.mark.parametrize("form", ["console", "json"])
 @pytest.mark.parametrize("name", OF_AN_EXCEPTION)
-def test_an_exception_is_told_by_its_type_and_places(name, form):
-    code, field, said = OF_AN_EXCEPTION[name]
+def test_an_exception_is_logged_by_its_type_and_locations(name, form):
+    code, field, text = OF_AN_EXCEPTION[name]
     (line,) = lines_of(
         f"def fail():\n    {code}\n"
         "try:\n    fail()\nexcept Exception:\n    log.exception('x.fault')",
@@ -143,23 +143,23 @@ def test_an_exception_is_told_by_its_type_and_places(name, form):
     if form == "json":
         event = json.loads(line)
         assert (event["event"], event["level"]) == ("x.fault", "error")
-        assert event[field].startswith(said)
+        assert event[field].startswith(text)
         assert event["at"].startswith("<string>:")
         assert event["at"].endswith(" fail")
     else:
         assert "event=x.fault" in line
-        assert said in line
+        assert text in line
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
-def test_whoever_speaks_says_one_line_without_values(name):
-    code, said = ELSEWHERE[name]
+def test_every_logger_writes_one_line_without_values(name):
+    code, text = ELSEWHERE[name]
     (line,) = lines_of(code)
-    assert said in line
+    assert text in line
     assert line.isprintable()
 
 
-def test_a_celery_task_that_fails_says_one_line_without_values():
+def test_a_failed_celery_task_is_logged_in_one_line_without_values():
     lines = lines_of(IN_A_TASK)
     speakers = [line.split("library=")[-1].split()[0] for line in lines[:3]]
     assert speakers == ["celery.app.trace", "celery.worker", "celery.task"]
@@ -168,7 +168,7 @@ def test_a_celery_task_that_fails_says_one_line_without_values():
     assert len(lines) == 4
 
 
-def test_a_database_error_that_quotes_a_value_says_one_line_without_it(postgres):
+def test_a_database_error_that_quotes_a_value_is_logged_in_one_line_without_it(postgres):
     lines = lines_of(DATABASE, URL=postgres.migrated_database())
     assert len(lines) == 4
     assert all("psycopg.errors.UniqueViolation" in line for line in lines)

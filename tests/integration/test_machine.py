@@ -1,6 +1,6 @@
-"""A state machine of studies and jobs: whatever happens to them, in whatever order.
+"""A state machine of studies and jobs: any events in any order.
 
-No study is forgotten, and none is shown as analysed that is not.
+No study is left without a job or an end, and none is shown as analysed that is not.
 """
 
 import shutil
@@ -48,10 +48,10 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp(prefix="lumbar-machine-"))
         self.acknowledged: dict[str, int] = {}  # SOP Instance UID → number of its study
-        self.patients: dict[int, str] = {}  # number of a study → whose it is
+        self.patients: dict[int, str] = {}  # number of a study → its patient
         self.workers: list[
             tuple[ClaimedJob, frozenset[str]]
-        ] = []  # what each holds, and the images it read
+        ] = []  # the claim of each, and the images it read
         self.read: dict[int, frozenset[str]] = {}  # study → the images its last good analysis read
 
     @initialize()
@@ -77,8 +77,8 @@ class Machine(RuleBasedStateMachine):
         if other_patient:
             elements["PatientID"] = "ANOTHER"
         ds = make_slice(study=study, number=number, **elements)
-        taken = ingest(self.site.database, self.site.store, arrival(ds))
-        if taken is IngestResult.NEW:
+        outcome = ingest(self.site.database, self.site.store, arrival(ds))
+        if outcome is IngestResult.NEW:
             assert self.patients.setdefault(study, ds.PatientID) == ds.PatientID
             assert ds.SOPInstanceUID not in self.acknowledged
             self.acknowledged[ds.SOPInstanceUID] = study
@@ -94,23 +94,23 @@ class Machine(RuleBasedStateMachine):
         with self.site.database.transaction() as session:
             claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=LEASE_S)
             if claimed is not None:
-                seen = {
+                images = {
                     row.sop_instance_uid
                     for row in studies.instances_in_use(session, claimed.study_id)
                 }
-                self.workers.append((claimed, frozenset(seen)))
+                self.workers.append((claimed, frozenset(images)))
 
     @rule(data=st.data(), event=st.sampled_from([StudyEvent.ANALYSED, StudyEvent.REFUSED]))
     def a_worker_ends(self, data: st.DataObject, event: StudyEvent) -> None:
         if not self.workers:
             return
-        claimed, seen = self.workers.pop(data.draw(st.integers(0, len(self.workers) - 1)))
-        found = NOT_ASSESSED if event is StudyEvent.ANALYSED else []
+        claimed, images = self.workers.pop(data.draw(st.integers(0, len(self.workers) - 1)))
+        findings = NOT_ASSESSED if event is StudyEvent.ANALYSED else []
         with suppress(LeaseLostError), self.site.database.transaction() as session:
             job_lifecycle.end_analysis(
-                session, claimed, event, reason="a stub", findings=found, bundle=BUNDLE
+                session, claimed, event, reason="a stub", findings=findings, bundle=BUNDLE
             )
-            self.read[claimed.study_id] = seen
+            self.read[claimed.study_id] = images
 
     @rule(data=st.data())
     def a_worker_fails(self, data: st.DataObject) -> None:
@@ -123,27 +123,27 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def every_lease_runs_out(self) -> None:
-        """The workers do not know it and will try to end."""
+        """The workers are not notified and will try to end their jobs."""
         with self.site.database.transaction() as session:
             session.execute(
                 update(Job)
                 .where(Job.state == JobState.RUNNING)
                 .values(lease_expires_at=jobs.db_now(-1))
             )
-            for lost in job_lifecycle.expired(session):
-                job_lifecycle.recover(session, lost, max_losses=3)
+            for expired in job_lifecycle.expired(session):
+                job_lifecycle.recover(session, expired, max_losses=3)
 
     @rule(study=study_numbers)
-    def somebody_requeues(self, study: int) -> None:
+    def an_operator_requeues(self, study: int) -> None:
         with suppress(Permanent), self.site.database.transaction() as session:
             if (study_id := self.id_of(session, study)) is not None:
                 studies.requeue(session, study_id)
 
-    @rule(data=st.data(), what=st.sampled_from([operator_actions.retry, operator_actions.cancel]))
-    def somebody_takes_a_job_in_hand(self, data: st.DataObject, what: object) -> None:
+    @rule(data=st.data(), action=st.sampled_from([operator_actions.retry, operator_actions.cancel]))
+    def an_operator_acts_on_a_job(self, data: st.DataObject, action: object) -> None:
         with suppress(Permanent), self.site.database.transaction() as session:
-            if known := session.scalars(select(Job.id).order_by(Job.id)).all():
-                what(session, data.draw(st.sampled_from(known[-2:])), "a test")  # type: ignore[operator]
+            if job_ids := session.scalars(select(Job.id).order_by(Job.id)).all():
+                action(session, data.draw(st.sampled_from(job_ids[-2:])), "a test")  # type: ignore[operator]
 
     @rule(study=study_numbers)
     def retention_comes_by(self, study: int) -> None:

@@ -1,4 +1,4 @@
-"""The notifier on a real Redis: as many messages wait as jobs are due, and they hold nothing."""
+"""The notifier on a real Redis: one message per due job, without patient data."""
 
 import json
 
@@ -28,14 +28,14 @@ def waiting(broker, kind=JobKind.ANALYSE):
     return broker.llen(f"lumbar.{kind}")
 
 
-def test_as_many_messages_wait_as_jobs_are_due_however_often_it_rings(notifier, broker):
+def test_as_many_messages_wait_as_jobs_are_due_however_often_it_notifies(notifier, broker):
     for due in (2, 2, 5, 5, 3, 0):
         notifier.notify(JobKind.ANALYSE, due)
     assert waiting(broker) == 5
     assert waiting(broker, JobKind.DELIVER) == 0
 
 
-def test_it_rings_again_for_what_workers_took_and_for_what_a_flush_took(notifier, broker):
+def test_it_notifies_again_after_workers_took_messages_and_after_a_flush(notifier, broker):
     notifier.notify(JobKind.DELIVER, 3)
     broker.rpop("lumbar.deliver")
     notifier.notify(JobKind.DELIVER, 3)
@@ -45,14 +45,14 @@ def test_it_rings_again_for_what_workers_took_and_for_what_a_flush_took(notifier
     assert waiting(broker, JobKind.DELIVER) == 3
 
 
-def test_a_message_names_the_task_and_holds_nothing_else(notifier, broker):
+def test_a_message_names_the_task_and_contains_nothing_else(notifier, broker):
     notifier.notify(JobKind.ANALYSE, 1)
     message = json.loads(broker.lindex("lumbar.analyse", 0))
     assert message["headers"]["task"] == "analyse_study"
     assert (message["headers"]["argsrepr"], message["headers"]["kwargsrepr"]) == ("()", "{}")
 
 
-def test_a_broker_that_is_away_is_said_so_at_once():
+def test_an_unavailable_broker_is_reported_at_once():
     notifier = CeleryNotifier(create_app(f"redis://127.0.0.1:{free_port()}/0"))
     notifier.notify(JobKind.ANALYSE, 0)
     with pytest.raises(BrokerUnavailable):

@@ -55,26 +55,26 @@ def claim(site, kind):
         return job_lifecycle.claim(session, kind, lease_s=10)
 
 
-def give_back(site, claimed, backoff):
+def release(site, claimed, backoff):
     with site.database.transaction() as session:
-        job_lifecycle.release(session, claimed, "the disk is away", backoff)
+        job_lifecycle.release(session, claimed, "the disk is unavailable", backoff)
 
 
-def by_a_person(site, act, job_id):
+def act_as_operator(site, act, job_id):
     with site.database.transaction() as session:
         act(session, job_id, "person")
 
 
-def refused(site, act, job_id, said):
-    with pytest.raises(Permanent, match=said):
-        by_a_person(site, act, job_id)
+def refused(site, act, job_id, text):
+    with pytest.raises(Permanent, match=text):
+        act_as_operator(site, act, job_id)
 
 
 def audited(site):
     with site.database.reading() as session:
         return [
-            (one.event, one.actor, one.study_id, one.detail)
-            for one in session.scalars(select(AuditEvent))
+            (event.event, event.actor, event.study_id, event.detail)
+            for event in session.scalars(select(AuditEvent))
         ]
 
 
@@ -83,43 +83,43 @@ def row(site, table, number=1):
         return session.get_one(table, number)
 
 
-def test_a_job_that_waits_for_its_next_try_is_due_now(site, analysis):
-    give_back(site, claim(site, JobKind.ANALYSE), LATER)
+def test_a_retried_job_that_was_waiting_is_due_now(site, analysis):
+    release(site, claim(site, JobKind.ANALYSE), LATER)
     assert claim(site, JobKind.ANALYSE) is None
-    by_a_person(site, operator_actions.retry, analysis)
+    act_as_operator(site, operator_actions.retry, analysis)
     assert claim(site, JobKind.ANALYSE).lease.row_id == analysis
     assert audited(site) == [("job.retried", "person", 1, {"job": analysis})]
 
 
-def test_a_dead_delivery_has_all_its_tries_again(site, delivery):
-    give_back(site, claim(site, JobKind.DELIVER), ONCE)
+def test_a_retried_dead_delivery_has_all_its_attempts_again(site, delivery):
+    release(site, claim(site, JobKind.DELIVER), ONCE)
     assert row(site, Job, delivery).state is JobState.DEAD
-    by_a_person(site, operator_actions.retry, delivery)
+    act_as_operator(site, operator_actions.retry, delivery)
     claimed = claim(site, JobKind.DELIVER)
     assert (claimed.lease.row_id, claimed.lease.attempts, claimed.lease.losses) == (delivery, 1, 0)
 
 
-def test_a_dead_analysis_is_made_again_as_the_studys_next_revision(site, analysis):
-    give_back(site, claim(site, JobKind.ANALYSE), ONCE)
+def test_a_retried_dead_analysis_is_the_studys_next_revision(site, analysis):
+    release(site, claim(site, JobKind.ANALYSE), ONCE)
     assert row(site, Study).state is StudyState.FAILED
-    by_a_person(site, operator_actions.retry, analysis)
+    act_as_operator(site, operator_actions.retry, analysis)
     assert (row(site, Study).state, row(site, Study).revision) == (StudyState.QUEUED, 2)
     assert claim(site, JobKind.ANALYSE).revision == 2
 
 
-def test_what_was_superseded_or_has_ended_is_not_tried_again(site, analysis):
+def test_a_superseded_or_ended_job_is_not_retried(site, analysis):
     refused(site, operator_actions.retry, 4711, "no job 4711")
-    give_back(site, claim(site, JobKind.ANALYSE), ONCE)
+    release(site, claim(site, JobKind.ANALYSE), ONCE)
     ingest(site.database, site.store, arrival(make_slice(number=2)))
     refused(site, operator_actions.retry, analysis, "superseded")
     next_analysis(site)
-    early = analysed(site, 2)
-    give_back(site, claim(site, JobKind.DELIVER), ONCE)
+    delivered_first = analysed(site, 2)
+    release(site, claim(site, JobKind.DELIVER), ONCE)
     ingest(site.database, site.store, arrival(make_slice(number=3)))
-    done = next_analysis(site)
+    finished_job = next_analysis(site)
     analysed(site, 3)
-    refused(site, operator_actions.retry, early, "a later one has replaced")
-    refused(site, operator_actions.retry, done, "is done")
+    refused(site, operator_actions.retry, delivered_first, "a later one has replaced")
+    refused(site, operator_actions.retry, finished_job, "is done")
     assert audited(site) == []
 
 
@@ -128,7 +128,7 @@ def test_a_cancelled_analysis_fails_its_study_with_the_reason_and_ends_its_worke
     site, analysis, running
 ):
     claimed = claim(site, JobKind.ANALYSE) if running else None
-    by_a_person(site, operator_actions.cancel, analysis)
+    act_as_operator(site, operator_actions.cancel, analysis)
     study = row(site, Study)
     assert (study.state, study.reason) == (StudyState.FAILED, f"its analysis was {CANCELLED}")
     assert study.ended_at is not None
@@ -139,7 +139,7 @@ def test_a_cancelled_analysis_fails_its_study_with_the_reason_and_ends_its_worke
     if running:
         with pytest.raises(LeaseLostError), site.database.transaction() as session:
             job_lifecycle.end_analysis(session, claimed, StudyEvent.ANALYSED)
-        give_back(site, claimed, LATER)
+        release(site, claimed, LATER)
     assert claim(site, JobKind.ANALYSE) is None
     assert audited(site) == [("job.cancelled", "person", 1, {"job": analysis})]
     with site.database.transaction() as session:
@@ -148,13 +148,13 @@ def test_a_cancelled_analysis_fails_its_study_with_the_reason_and_ends_its_worke
 
 
 def test_a_cancelled_delivery_is_not_sent_and_its_study_stays_analysed(site, delivery):
-    by_a_person(site, operator_actions.cancel, delivery)
+    act_as_operator(site, operator_actions.cancel, delivery)
     assert claim(site, JobKind.DELIVER) is None
     assert row(site, Study).state is StudyState.ANALYSED
     refused(site, operator_actions.cancel, delivery, "is cancelled")
 
 
-def test_jobs_are_listed_as_they_are_taken_and_by_state_and_kind(site, analysis):
+def test_jobs_are_listed_in_claiming_order_and_by_state_and_kind(site, analysis):
     for number, priority in ((2, "STAT"), (3, "LOW")):
         ingest(
             site.database,
@@ -165,14 +165,14 @@ def test_jobs_are_listed_as_they_are_taken_and_by_state_and_kind(site, analysis)
             studies.complete(session, studies.find(session, f"{ROOT}.{number}").id)
             session.execute(update(Job).where(Job.study_id == 3).values(run_after=jobs.db_now(-60)))
 
-    def listed(**filters):
+    def study_numbers(**filters):
         with site.database.reading() as session:
             return [
                 row.study_instance_uid[-1] for row in operator_actions.list_jobs(session, **filters)
             ]
 
-    assert listed() == ["2", "3", "1"]
+    assert study_numbers() == ["2", "3", "1"]
     claim(site, JobKind.ANALYSE)
-    assert listed(states=[JobState.PENDING]) == ["3", "1"]
-    assert listed(states=[JobState.RUNNING, JobState.DEAD]) == ["2"]
-    assert listed(kinds=[JobKind.DELIVER]) == []
+    assert study_numbers(states=[JobState.PENDING]) == ["3", "1"]
+    assert study_numbers(states=[JobState.RUNNING, JobState.DEAD]) == ["2"]
+    assert study_numbers(kinds=[JobKind.DELIVER]) == []

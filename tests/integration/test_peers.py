@@ -95,7 +95,7 @@ def test_orthanc_stores_the_report_as_it_was_built(
 
 
 @pytest.mark.parametrize("protocol", ["dimse", "dicomweb"])
-def test_sending_again_is_no_failure_and_no_second_report(
+def test_sending_again_causes_no_failure_and_no_second_report(
     orthanc: Orthanc, report: Report, protocol: str
 ) -> None:
     for _ in range(2):
@@ -195,17 +195,17 @@ def image(path: Path, syntax: UID = ImplicitVRLittleEndian) -> Path:
 def test_files_of_every_kind_arrive_unchanged_over_one_association(
     tmp_path: Path, report: Report
 ) -> None:
-    sr, broken = tmp_path / "sr.dcm", tmp_path / "broken.dcm"
+    sr, damaged = tmp_path / "sr.dcm", tmp_path / "broken.dcm"
     sr.write_bytes(report.content)
-    broken.write_bytes(b"no DICOM")
+    damaged.write_bytes(b"no DICOM")
     sent = [sr, image(tmp_path / "plain.dcm"), image(tmp_path / "j2k.dcm", JPEG2000Lossless)]
     steps: list[None] = []
 
     with Storescp(tmp_path) as peer:
-        failed = send_files(peer.dimse, [*sent, broken], lambda: steps.append(None))
+        failed = send_files(peer.dimse, [*sent, damaged], lambda: steps.append(None))
 
     assert [(file.path, file.reason) for file in failed] == [
-        (broken, "broken.dcm is not a readable DICOM file")
+        (damaged, "broken.dcm is not a readable DICOM file")
     ]
     assert len(steps) == 4
     stored = {data_set(path.read_bytes()) for path in peer.folder.iterdir()}

@@ -34,59 +34,59 @@ from worker.inline import InlineNotifier
 from worker.sweep import sweep
 
 
-def test_a_lost_workers_upload_is_read_by_another_and_after_three_by_nobody(site):
+def test_a_lost_workers_upload_is_retried_until_three_workers_were_lost(site):
     name = create_upload(site, [image()])
     for lost in (1, 2, 3):
         with site.database.transaction() as session:
             assert job_lifecycle.claim_preview(session, lease_s=10).lease.attempts == lost
-        assert not read(site)  # it is in its hands
+        assert not read(site)  # it is claimed by that worker
         expire(site, name)
         notifier = RecordingNotifier()
         assert sweep(site, notifier)["jobs_recovered"] == 1
         assert notifier.notified[JobKind.PREVIEW] == (lost < 3)
-    found = row(site, name)
-    assert found.state is JobState.DEAD
-    assert "lost 3 times" in found.failure
+    upload = row(site, name)
+    assert upload.state is JobState.DEAD
+    assert "lost 3 times" in upload.failure
     assert remaining_files(site, name) == []
     assert ("upload.failed", "reader", None) in audit_rows(site)
 
 
-def test_an_upload_of_a_lost_worker_is_answered_by_the_next(site):
+def test_an_upload_of_a_lost_worker_is_completed_by_the_next(site):
     name = create_upload(site, [image()])
     with site.database.transaction() as session:
-        lost = job_lifecycle.claim_preview(session, lease_s=10)
-    (previews.folder(site, name) / previews.SCRATCH / "1").mkdir()  # what it was about to do
+        lost_upload = job_lifecycle.claim_preview(session, lease_s=10)
+    (previews.folder(site, name) / previews.SCRATCH / "1").mkdir()  # the work it had begun
     expire(site, name)
     sweep(site, RecordingNotifier())
     assert read(site)
     assert row(site, name).state is JobState.DONE
     with pytest.raises(LeaseLostError), site.database.transaction() as session:
-        job_lifecycle.end_preview(session, lost, PreviewResult(caveats=("of the lost one",)))
+        job_lifecycle.end_preview(session, lost_upload, PreviewResult(caveats=("of the lost one",)))
     with pytest.raises(LeaseLostError), site.database.transaction() as session:
-        job_lifecycle.refuse_preview(session, lost, "of the lost one", ())
+        job_lifecycle.refuse_preview(session, lost_upload, "of the lost one", ())
     with site.database.transaction() as session:
-        assert not job_lifecycle.dead_letter(session, lost, "of the lost one")
-        assert not leases.extend(session, lost.lease, lease_s=10)
+        assert not job_lifecycle.dead_letter(session, lost_upload, "of the lost one")
+        assert not leases.extend(session, lost_upload.lease, lease_s=10)
     assert "of the lost one" not in result_of(site, name).caveats
 
 
-def test_an_overtaken_worker_leaves_the_files_to_who_has_them_now(site, monkeypatch):
+def test_a_superseded_worker_leaves_the_files_to_the_current_one(site, monkeypatch):
     name = create_upload(site, [image()])
 
-    def overtaken(*arguments):
+    def lose_lease(*arguments):
         expire(site, name)
         sweep(site, RecordingNotifier())
         with site.database.transaction() as session:
             job_lifecycle.claim_preview(session, lease_s=10)
         raise NotDicom("too late")
 
-    monkeypatch.setattr(preview, "analyse", overtaken)
+    monkeypatch.setattr(preview, "analyse", lose_lease)
     assert read(site)
     assert (row(site, name).state, row(site, name).attempts) == (JobState.RUNNING, 2)
     assert remaining_files(site, name) == ["upload/0001"]
 
 
-def test_what_is_forgotten_while_it_is_read_stays_forgotten(site, monkeypatch):
+def test_an_upload_deleted_while_it_is_read_stays_deleted(site, monkeypatch):
     name = create_upload(site, [image()])
     classify = preview.single_image.classify
 
@@ -101,15 +101,17 @@ def test_what_is_forgotten_while_it_is_read_stays_forgotten(site, monkeypatch):
     assert audit_rows(site) == []
 
 
-def test_a_fault_of_ours_is_tried_three_times_and_then_the_files_go(site, monkeypatch):
+def test_an_internal_fault_is_attempted_three_times_and_then_the_files_are_deleted(
+    site, monkeypatch
+):
     monkeypatch.setattr(context, "PREVIEW_WAIT_S", 0.0)
     name = create_upload(site, [image()])
 
-    def broken():
+    def failing_networks():
         raise RuntimeError("Doe^Jane")
 
     for attempt in (1, 2, 3):
-        assert read(site, broken)
+        assert read(site, failing_networks)
         assert row(site, name).attempts == attempt
         assert (remaining_files(site, name) == []) is (attempt == 3)
         sweep(site, RecordingNotifier())
@@ -117,39 +119,39 @@ def test_a_fault_of_ours_is_tried_three_times_and_then_the_files_go(site, monkey
     assert row(site, name).failure == "an internal fault (RuntimeError); see the log of job 1"
 
 
-def test_a_full_disk_is_tried_again_and_said_so(site, monkeypatch):
+def test_a_full_disk_is_retried_and_reported(site, monkeypatch):
     monkeypatch.setattr(context, "PREVIEW_WAIT_S", 0.0)
-    full = replace(site, settings=site.settings.model_copy(update={"disk_refuse_above": 0.0}))
+    full_site = replace(site, settings=site.settings.model_copy(update={"disk_refuse_above": 0.0}))
     name = create_upload(site, [image()])
     for _ in range(3):
-        assert read(full)
+        assert read(full_site)
         sweep(site, RecordingNotifier())
     assert "% full" in row(site, name).failure
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_a_long_reading_keeps_its_lease(site, monkeypatch):
-    quick = replace(site, settings=site.settings.model_copy(update={"lease_s": 1.0}))
+    short_lease = replace(site, settings=site.settings.model_copy(update={"lease_s": 1.0}))
     name = create_upload(site, [image()])
     swept = []
 
-    def slow():
+    def slow_networks():
         ends = row(site, name).lease_expires_at + timedelta(seconds=2)
 
-        def kept():
-            swept.append(sweep(quick, RecordingNotifier())["jobs_recovered"])
+        def lease_is_extended():
+            swept.append(sweep(short_lease, RecordingNotifier())["jobs_recovered"])
             return row(site, name).lease_expires_at > ends
 
-        wait_until(kept, 20, lambda: "the lease was not extended")
+        wait_until(lease_is_extended, 20, lambda: "the lease was not extended")
         return StubNetworks()
 
-    assert read(quick, slow)
+    assert read(short_lease, slow_networks)
     assert not any(swept)
     assert (row(site, name).state, row(site, name).attempts) == (JobState.DONE, 1)
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_a_reading_that_hangs_is_given_back_and_its_worker_ended(site, monkeypatch):
+def test_a_hanging_reading_is_released_and_its_worker_ended(site, monkeypatch):
     stuck = replace(site, settings=site.settings.model_copy(update={"job_limit_s": 0.2}))
     create_upload(site, [image()])
     ended = threading.Event()
@@ -158,21 +160,21 @@ def test_a_reading_that_hangs_is_given_back_and_its_worker_ended(site, monkeypat
     assert ended.is_set()
 
 
-def test_a_forgotten_ones_number_is_never_given_again(site):
+def test_the_number_of_a_deleted_upload_is_never_reused(site):
     first = create_upload(site, [image()])
     number = row(site, first).id
     previews.discard(site, first)
     assert row(site, create_upload(site, [image()])).id > number
 
 
-def test_workers_that_claim_at_once_get_one_each_the_oldest_first(site):
+def test_workers_that_claim_concurrently_get_one_upload_each_the_oldest_first(site):
     names = [create_upload(site, [b""]) for _ in range(3)]
     with site.database.transaction() as session:
         claimed = [job_lifecycle.claim_preview(session, lease_s=10) for _ in range(4)]
-    assert [one and one.name for one in claimed] == [*names, None]
+    assert [upload and upload.name for upload in claimed] == [*names, None]
 
 
-def test_what_is_still_arriving_is_nobodys_to_read(site):
+def test_an_upload_that_is_still_arriving_is_not_claimed(site):
     name = previews.create(site, user_id(site), keep=False)
     assert not read(site)
     with site.database.transaction() as session:
@@ -182,14 +184,14 @@ def test_what_is_still_arriving_is_nobodys_to_read(site):
     assert read(site)
 
 
-def test_uploads_are_counted_among_what_is_in_flight(site):
+def test_uploads_are_counted_among_the_jobs_in_flight(site):
     name = create_upload(site, [image()])
     change(site, name, uploaded_at=db_now(-60))
     with site.database.reading() as session:
-        told = metrics.figures(session)
+        figures = metrics.figures(session)
         assert study_queries.in_flight(session).jobs == {(JobKind.PREVIEW, JobState.PENDING): 1}
-    assert told.jobs == {(JobKind.PREVIEW, JobState.PENDING): 1}
-    assert 59 < told.queue_age_s[JobKind.PREVIEW] < 120
+    assert figures.jobs == {(JobKind.PREVIEW, JobState.PENDING): 1}
+    assert 59 < figures.queue_age_s[JobKind.PREVIEW] < 120
     with site.database.transaction() as session:
         job_lifecycle.claim_preview(session, lease_s=10)
     expire(site, name)
@@ -198,29 +200,29 @@ def test_uploads_are_counted_among_what_is_in_flight(site):
 
 
 def test_without_a_broker_uploads_and_studies_take_turns():
-    done, left = [], {JobKind.ANALYSE: 3, JobKind.PREVIEW: 2, JobKind.DELIVER: 1}
+    run_kinds, remaining = [], {JobKind.ANALYSE: 3, JobKind.PREVIEW: 2, JobKind.DELIVER: 1}
 
     def task(kind):
-        def one():
-            if not left[kind]:
+        def run_one():
+            if not remaining[kind]:
                 return False
-            left[kind] -= 1
-            done.append(kind)
+            remaining[kind] -= 1
+            run_kinds.append(kind)
             started.wait(10)
             return True
 
-        return one
+        return run_one
 
     started = threading.Event()
-    notifier = InlineNotifier({kind: task(kind) for kind in left})
-    for _ in range(3):  # rung again while they are busy
+    notifier = InlineNotifier({kind: task(kind) for kind in remaining})
+    for _ in range(3):  # notified again while they are busy
         notifier.notify(JobKind.ANALYSE, 3)
         notifier.notify(JobKind.PREVIEW, 2)
     started.set()
-    wait_until(lambda: sum(left.values()) <= 1, 10, lambda: f"left: {left}")
+    wait_until(lambda: sum(remaining.values()) <= 1, 10, lambda: f"left: {remaining}")
     notifier.close()
     analyse, upload = JobKind.ANALYSE, JobKind.PREVIEW
-    assert done == [analyse, upload, analyse, upload, analyse]
+    assert run_kinds == [analyse, upload, analyse, upload, analyse]
 
 
 @pytest.mark.parametrize(
@@ -232,11 +234,13 @@ def test_without_a_broker_uploads_and_studies_take_turns():
     ],
 )
 def test_the_worker_that_has_the_networks_reads_uploads_too(monkeypatch, tmp_path, only, kinds):
-    taken = []
+    worker_kinds = []
     monkeypatch.setenv("LUMBAR_BROKER_URL", "redis://127.0.0.1:1/0")
     monkeypatch.setattr(services, "load_networks", lambda settings: StubNetworks)
     monkeypatch.setattr(services, "_site", lambda *_: None)
     monkeypatch.setattr(services.logging, "configure", lambda *_: None)
-    monkeypatch.setattr("worker.celery_app.run_worker", lambda app, kinds: taken.extend(kinds))
+    monkeypatch.setattr(
+        "worker.celery_app.run_worker", lambda app, kinds: worker_kinds.extend(kinds)
+    )
     services.worker(only=only)
-    assert set(taken) == kinds
+    assert set(worker_kinds) == kinds

@@ -1,4 +1,4 @@
-"""What is kept of an upload, and what housekeeping removes."""
+"""Images kept from an upload, and files that maintenance removes."""
 
 from sqlalchemy import select
 
@@ -26,7 +26,7 @@ from worker import store_upload
 from worker.sweep import sweep
 
 
-def test_kept_images_are_those_that_a_scanner_would_have_sent(site):
+def test_kept_images_are_stored_as_if_a_scanner_had_sent_them(site):
     files = [image(number=n) for n in (1, 2)]
     name = create_upload(
         site,
@@ -34,29 +34,29 @@ def test_kept_images_are_those_that_a_scanner_would_have_sent(site):
         keep=True,
     )
     assert read(site)
-    answer = result_of(site, name)
-    assert answer.studies == [f"{ROOT}.1"]
-    assert "2 files: new" in answer.choices[0]
+    result = result_of(site, name)
+    assert result.studies == [f"{ROOT}.1"]
+    assert "2 files: new" in result.choices[0]
     assert remaining_files(site, name) == []
     sent = [ingest(site.database, site.store, arrival(make_slice(number=n))) for n in (1, 2)]
     assert sent == ["duplicate", "duplicate"]
     with site.database.reading() as session:
-        kept = session.scalars(select(Instance)).all()
-    assert {instance.source for instance in kept} == {"UPLOAD"}
-    assert len(kept) == 3  # a mistaken modality is no reason to lose an MR image
+        instances = session.scalars(select(Instance)).all()
+    assert {instance.source for instance in instances} == {"UPLOAD"}
+    assert len(instances) == 3  # a mistaken modality is no reason to lose an MR image
     assert audit_rows(site)[-1] == ("upload.kept", "reader", 1)
 
 
-def test_keeping_what_was_half_kept_before_a_kill_is_no_harm(site, monkeypatch):
+def test_an_upload_half_stored_before_a_kill_can_be_stored_again(site, monkeypatch):
     monkeypatch.setattr(context, "PREVIEW_WAIT_S", 0.0)
     name = create_upload(site, [image(number=1), image(number=2)], keep=True)
-    take, taken = store_upload.ingest, []
+    original_ingest, results = store_upload.ingest, []
 
     def dies(*arguments):
-        if taken:
+        if results:
             raise OSError(28, "No space left on device")
-        taken.append(take(*arguments))
-        return taken[-1]
+        results.append(original_ingest(*arguments))
+        return results[-1]
 
     monkeypatch.setattr(store_upload, "ingest", dies)
     read(site)
@@ -68,7 +68,7 @@ def test_keeping_what_was_half_kept_before_a_kill_is_no_harm(site, monkeypatch):
     assert result_of(site, name).choices[:2] == ["1 file: new", "1 file: received before"]
 
 
-def test_what_holds_no_mr_image_is_not_kept_and_says_why(site):
+def test_an_upload_without_an_mr_image_is_not_kept_and_has_a_reason(site):
     name = create_upload(site, [b"no image", large_header_image()], keep=True)
     read(site)
     assert row(site, name).failure == "there is no MR image that could be kept"
@@ -77,7 +77,7 @@ def test_what_holds_no_mr_image_is_not_kept_and_says_why(site):
         assert session.scalars(select(Instance)).all() == []
 
 
-def test_housekeeping_forgets_after_an_hour_and_removes_what_killed_processes_left(site):
+def test_maintenance_deletes_uploads_after_an_hour_and_leftovers_of_killed_processes(site):
     monday, tuesday = db_now(-3700), db_now(-3500)
     old, young, ended = (create_upload(site, [image()]) for _ in range(3))
     change(site, old, state=JobState.DONE, uploaded_at=monday, ended_at=monday)

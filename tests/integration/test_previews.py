@@ -1,4 +1,4 @@
-"""Uploads read once: what is answered, and that the files go whatever they hold."""
+"""Uploads read once: the result, and that the files are removed whatever they contain."""
 
 import re
 
@@ -21,35 +21,33 @@ from tests.integration.upload_factory import (
 from tests.integration.web_client import audit_rows
 from tests.memory import peak_memory
 
-HOSTILE_ZIPS = [one for one in INPUTS if "zip" in one.name and "a folder" not in one.name]
+HOSTILE_ZIPS = [case for case in INPUTS if "zip" in case.name and "a folder" not in case.name]
 
 
-def test_a_zip_of_a_study_is_answered_with_25_findings_and_a_picture_and_nothing_else_is_left(
-    site, phantom
-):
+def test_a_zip_of_a_study_yields_25_findings_and_a_picture_and_leaves_nothing_else(site, phantom):
     study, _ = phantom(3)
     name = create_upload(
         site, [zip_of({f"{n}.dcm": content for n, content in enumerate(study_files(study))})]
     )
     assert read(site)
-    found = row(site, name)
-    answer = result_of(site, name)
-    assert (found.state, found.failure) == (JobState.DONE, None)
-    assert found.images == len(study_files(study))
-    assert set(answer.cells) == set(ALL_FINDINGS)
-    graded = [grade for grade in answer.findings if grade.severity]
+    upload = row(site, name)
+    result = result_of(site, name)
+    assert (upload.state, upload.failure) == (JobState.DONE, None)
+    assert upload.images == len(study_files(study))
+    assert set(result.cells) == set(ALL_FINDINGS)
+    graded = [grade for grade in result.findings if grade.severity]
     assert len(graded) > 10
     assert all(
         sum(grade.probabilities) == pytest.approx(1) and 0 <= grade.shows <= 1 for grade in graded
     )
-    assert answer.notices[0].startswith("Research use only")
-    assert answer.choices
+    assert result.notices[0].startswith("Research use only")
+    assert result.choices
     assert remaining_files(site, name) == ["picture.png"]
     assert audit_rows(site) == [("upload.analysed", "reader", None)]
     assert not read(site)
 
 
-def test_many_files_are_read_and_those_that_are_none_are_told_of(site, phantom):
+def test_many_files_are_read_and_those_not_dicom_are_reported(site, phantom):
     name = create_upload(site, [*study_files(phantom(3)[0]), b"no image", b""])
     read(site)
     assert "2 files skipped: not a DICOM file" in result_of(site, name).choices
@@ -59,22 +57,22 @@ def test_many_files_are_read_and_those_that_are_none_are_told_of(site, phantom):
 def test_a_loose_axial_slice_gives_its_recesses_without_a_level(site):
     name = create_upload(site, [image(plane="axial")])
     read(site)
-    answer = result_of(site, name)
-    assert {grade.condition for grade in answer.readings} == {
+    result = result_of(site, name)
+    assert {grade.condition for grade in result.readings} == {
         Condition.LEFT_SUBARTICULAR_STENOSIS,
         Condition.RIGHT_SUBARTICULAR_STENOSIS,
     }
-    assert not answer.findings
+    assert not result.findings
     assert remaining_files(site, name) == ["picture.png"]
 
 
 def test_one_image_that_shows_no_spine_is_classified_as_a_whole(site):
     name = create_upload(site, [image()])  # of one grey
     read(site)
-    answer = result_of(site, name)
-    assert (len(answer.conditions), len(answer.severities)) == (6, 3)
-    assert not answer.findings
-    assert "the middle of the image" in answer.choices[0].lower()
+    result = result_of(site, name)
+    assert (len(result.conditions), len(result.severities)) == (6, 3)
+    assert not result.findings
+    assert "the middle of the image" in result.choices[0].lower()
     assert remaining_files(site, name) == ["picture.png"]
 
 
@@ -88,13 +86,13 @@ def test_one_image_that_shows_no_spine_is_classified_as_a_whole(site):
     ],
     ids=["no image", "two studies", "two odd slices", "no weighting"],
 )
-def test_what_cannot_be_read_gives_a_reason_in_words_and_goes_as_well(site, files, reason):
+def test_an_unreadable_upload_has_a_reason_and_is_removed_as_well(site, files, reason):
     name = create_upload(site, files)
     assert read(site)
-    found = row(site, name)
-    assert found.state is JobState.DONE
-    assert found.attempts == 1
-    assert re.fullmatch(reason, found.failure)
+    upload = row(site, name)
+    assert upload.state is JobState.DONE
+    assert upload.attempts == 1
+    assert re.fullmatch(reason, upload.failure)
     assert remaining_files(site, name) == []
     assert audit_rows(site)[-1] == ("upload.not_analysable", "reader", None)
 
@@ -105,24 +103,24 @@ def test_a_header_that_bloats_its_parser_costs_the_worker_nothing(site, keep):
     before = peak_memory()
     read(site)
     assert peak_memory() - before < 100 * 2**20
-    told = [line for line in result_of(site, name).choices if line.startswith("1 file ")]
-    assert len(told) == 1
+    notes = [line for line in result_of(site, name).choices if line.startswith("1 file ")]
+    assert len(notes) == 1
     assert row(site, name).state is JobState.DONE
     assert row(site, name).reason is None
 
 
-@pytest.mark.parametrize("hostile", HOSTILE_ZIPS, ids=lambda one: one.name)
+@pytest.mark.parametrize("hostile", HOSTILE_ZIPS, ids=lambda case: case.name)
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_a_hostile_zip_is_refused_in_words_and_writes_nowhere_else(site, tmp_path, hostile):
+def test_a_hostile_zip_is_refused_with_a_reason_and_writes_nowhere_else(site, tmp_path, hostile):
     place = tmp_path / "made"
     place.mkdir()
     name = create_upload(site, [hostile.make(place).read_bytes()])
     before = {path for path in tmp_path.rglob("*") if "previews" not in path.parts}
     read(site)
-    found = row(site, name)
-    assert found.state is JobState.DONE
-    if hostile.why:
-        assert re.fullmatch(hostile.why, found.failure)
+    upload = row(site, name)
+    assert upload.state is JobState.DONE
+    if hostile.reason:
+        assert re.fullmatch(hostile.reason, upload.failure)
     else:
         assert result_of(site, name).readings  # it is axial
     new = {path for path in tmp_path.rglob("*") if "previews" not in path.parts} - before

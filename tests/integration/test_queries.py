@@ -1,4 +1,4 @@
-"""The worklist's order and the findings' questions, over rows that a worker wrote."""
+"""The worklist's order and the queries for findings, over rows that a worker wrote."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -42,7 +42,7 @@ def order(site, now=None, **options):
     return [(int(row.study_instance_uid.split(".")[-1]), row.urgency, row.why) for row in rows]
 
 
-def test_severe_stands_above_moderate_and_uncertain_and_normal_stands_last(site):
+def test_severe_ranks_above_moderate_and_uncertain_and_normal_ranks_last(site):
     analysed(site, 1)
     analysed(site, 2, {RECESS: MODERATE})
     analysed(site, 3, {CANAL: SEVERE, RECESS: MODERATE})
@@ -57,7 +57,7 @@ def test_severe_stands_above_moderate_and_uncertain_and_normal_stands_last(site)
     ]
 
 
-def test_a_crop_that_hardly_shows_its_condition_makes_its_grade_uncertain(site):
+def test_a_crop_that_hardly_shows_its_condition_makes_its_severity_uncertain(site):
     analysed(site, 1)
     analysed(site, 2, poorly_shown=[CANAL, RECESS])
     assert order(site) == [
@@ -66,7 +66,7 @@ def test_a_crop_that_hardly_shows_its_condition_makes_its_grade_uncertain(site):
     ]
 
 
-def test_a_study_whose_numbering_is_in_doubt_is_read_soon(site):
+def test_a_study_with_uncertain_numbering_has_priority(site):
     analysed(site, 1)
     analysed(
         site, 2, caveats=["the numbering is uncertain: the border to the sacrum looks transitional"]
@@ -77,7 +77,7 @@ def test_a_study_whose_numbering_is_in_doubt_is_read_soon(site):
     ]
 
 
-def test_how_a_study_was_read_is_kept_for_each_revision_doubts_first(site):
+def test_how_a_study_was_read_is_stored_for_each_revision_caveats_first(site):
     analysed(site, 1, caveats=["a caveat"], notes=["series 1: Sagittal T1", "series 2: refused"])
     ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))
     end(
@@ -95,7 +95,7 @@ def test_how_a_study_was_read_is_kept_for_each_revision_doubts_first(site):
     ]
 
 
-def test_only_how_the_newest_revision_was_read_is_told(site):
+def test_only_how_the_newest_revision_was_read_is_shown(site):
     analysed(
         site,
         1,
@@ -103,25 +103,25 @@ def test_only_how_the_newest_revision_was_read_is_told(site):
         notes=["series 1: Sagittal T1", "series 2: refused"],
     )
     analysed(site, 2, caveats=["another's"])
-    assert told(site, 1) == (
+    assert notes_of(site, 1) == (
         ("a caveat", "and again"),
         ("series 1: Sagittal T1", "series 2: refused"),
     )
     ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))
-    assert told(site, 1) == ((), ())
+    assert notes_of(site, 1) == ((), ())
     end(
         site, 1, StudyEvent.REFUSED, reason="no lumbar spine was found", notes=["series 1: refused"]
     )
-    assert told(site, 1) == ((), ("series 1: refused",))
+    assert notes_of(site, 1) == ((), ("series 1: refused",))
 
 
-def told(site, number):
+def notes_of(site, number):
     with site.database.reading() as session:
         read = study_queries.how_read(session, studies.find(session, f"{ROOT}.{number}").id)
     return read.caveats, read.choices
 
 
-def test_every_finding_carries_the_doubts_of_its_revision(site):
+def test_every_finding_has_the_caveats_of_its_revision(site):
     analysed(site, 1, caveats=["a caveat"])
     ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))
     end(
@@ -144,32 +144,32 @@ def refuse(*_):
 @pytest.mark.parametrize(
     ("reading", "of_series"), [(by_headers, ()), (refuse, ("series 1: refused",))]
 )
-def test_images_left_out_are_told_by_their_reason_whether_the_study_is_read_or_refused(
+def test_excluded_images_are_counted_by_reason_whether_the_study_is_read_or_refused(
     site, monkeypatch, reading, of_series
 ):
     monkeypatch.setattr(analysis, "analyse", reading)
-    for number, lacking in enumerate(
+    for number, missing in enumerate(
         ("", "PixelSpacing", "PixelSpacing", "ImagePositionPatient"), 1
     ):
         ds = make_slice(number=number, PixelSpacing=[10, 10])
-        if lacking:
-            delattr(ds, lacking)
+        if missing:
+            delattr(ds, missing)
         ingest(site.database, site.store, arrival(ds))
     analyse(site)
-    assert told(site, 1)[1] == (
+    assert notes_of(site, 1)[1] == (
         *of_series,
         "1 image left out: ImagePositionPatient is missing",
         "2 images left out: PixelSpacing is missing",
     )
 
 
-def test_a_study_of_which_no_image_can_be_read_tells_of_each_reason(site):
-    for number, lacking in enumerate(("PixelSpacing", "ImagePositionPatient"), 1):
+def test_a_study_without_a_readable_image_shows_each_reason(site):
+    for number, missing in enumerate(("PixelSpacing", "ImagePositionPatient"), 1):
         ds = make_slice(number=number)
-        delattr(ds, lacking)
+        delattr(ds, missing)
         ingest(site.database, site.store, arrival(ds))
     analyse(site)
-    assert told(site, 1)[1] == (
+    assert notes_of(site, 1)[1] == (
         "1 image left out: ImagePositionPatient is missing",
         "1 image left out: PixelSpacing is missing",
     )
@@ -183,7 +183,7 @@ def analyse(site):
     analysis.analyse_study(site, StubNetworks(), claimed)
 
 
-def test_a_study_that_could_not_be_read_stands_above_a_normal_one(site):
+def test_a_study_that_could_not_be_read_ranks_above_a_normal_one(site):
     analysed(site, 1)
     ingest(site.database, site.store, arrival(make_slice(study=2)))
     end(site, 2, StudyEvent.REFUSED, reason="no lumbar spine was found")
@@ -196,7 +196,7 @@ def test_a_study_that_could_not_be_read_stands_above_a_normal_one(site):
 
 
 @pytest.mark.parametrize(
-    ("trained_on", "wanted", "ranked"),
+    ("trained_on", "rank_by_synthetic", "ranked"),
     [
         (TrainedOn.CLINICAL, False, True),
         (TrainedOn.SYNTHETIC, False, False),
@@ -204,15 +204,15 @@ def test_a_study_that_could_not_be_read_stands_above_a_normal_one(site):
         (TrainedOn.NOTHING, True, False),
     ],
 )
-def test_only_weights_that_may_rank_do(site, trained_on, wanted, ranked):
+def test_only_permitted_weights_rank_a_study(site, trained_on, rank_by_synthetic, ranked):
     analysed(site, 1, trained_on=trained_on)
-    ((_, place, why),) = order(site, rank_by_synthetic=wanted)
-    assert (place, why.startswith("not ranked")) == (
+    ((_, tier, reason),) = order(site, rank_by_synthetic=rank_by_synthetic)
+    assert (tier, reason.startswith("not ranked")) == (
         (Urgency.ROUTINE, False) if ranked else (Urgency.PRIORITY, True)
     )
 
 
-def test_a_severe_study_stays_on_top_while_a_late_image_has_it_read_again_but_is_not_final(site):
+def test_a_severe_study_stays_first_but_not_final_while_a_late_image_has_it_analysed_again(site):
     analysed(site, 1, {CANAL: SEVERE})
     analysed(site, 2)
     for number in (1, 2):
@@ -228,11 +228,11 @@ def test_a_severe_study_stays_on_top_while_a_late_image_has_it_read_again_but_is
 
 def test_waiting_raises_a_normal_study(site):
     analysed(site, 1)
-    ((_, place, why),) = order(site, now=datetime.now(UTC) + timedelta(hours=5))
-    assert (place, why) == (Urgency.PRIORITY, "waiting for 5 h; all normal or mild")
+    ((_, tier, reason),) = order(site, now=datetime.now(UTC) + timedelta(hours=5))
+    assert (tier, reason) == (Urgency.PRIORITY, "waiting for 5 h; all normal or mild")
 
 
-def test_findings_come_back_as_they_were_written_in_the_order_of_the_rsna_rows(site):
+def test_findings_are_returned_as_written_in_the_order_of_the_rsna_rows(site):
     analysed(site, 1, {CANAL: SEVERE}, unassessed=[RECESS])
     rows = of_study(site, 1)
     assert [row.finding.key for row in rows] == list(ALL_FINDINGS)
@@ -258,26 +258,26 @@ def test_findings_are_narrowed_by_every_filter(site):
     analysed(site, 1, {CANAL: SEVERE, RECESS: SEVERE})
     analysed(site, 2, {CANAL: MODERATE})
 
-    def ask(**filters):
+    def matching(**filters):
         return {
             (row.study.study_instance_uid[-1], row.finding.key)
             for row in everything(site, **filters)
         }
 
-    assert ask(severities=[Severity.SEVERE]) == {("1", CANAL), ("1", RECESS)}
-    assert ask(severities=[Severity.SEVERE], levels=[Level.L4_L5]) == {("1", CANAL)}
-    assert ask(conditions=[CANAL.condition], levels=[CANAL.level]) == {
+    assert matching(severities=[Severity.SEVERE]) == {("1", CANAL), ("1", RECESS)}
+    assert matching(severities=[Severity.SEVERE], levels=[Level.L4_L5]) == {("1", CANAL)}
+    assert matching(conditions=[CANAL.condition], levels=[CANAL.level]) == {
         ("1", CANAL),
         ("2", CANAL),
     }
     assert len(of_study(site, 2)) == 25
     soon, before = (datetime.now(UTC) + timedelta(minutes=n) for n in (1, -5))
-    assert ask(since=soon) == ask(until=before) == set()
-    assert len(ask(since=before)) == len(ask(until=soon)) == 50
+    assert matching(since=soon) == matching(until=before) == set()
+    assert len(matching(since=before)) == len(matching(until=soon)) == 50
 
 
 def everything(site, **filters):
-    """All findings in force, as a stream gives them."""
+    """All findings in force, as a stream returns them."""
     return list(findings.stream(site.database, FindingFilter(**filters)))
 
 
@@ -292,19 +292,23 @@ def test_a_requeued_studys_earlier_findings_are_superseded_and_kept(site):
         study = studies.find(session, f"{ROOT}.1")
         assert studies.requeue(session, study.id)
         claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
-        found = [
+        findings = [
             Finding(*key.parts, probabilities=NORMAL, point=POINT, shows=0.5)
             for key in ALL_FINDINGS
         ]
         job_lifecycle.end_analysis(
-            session, claimed, StudyEvent.ANALYSED, findings=found, bundle=bundle(TrainedOn.CLINICAL)
+            session,
+            claimed,
+            StudyEvent.ANALYSED,
+            findings=findings,
+            bundle=bundle(TrainedOn.CLINICAL),
         )
     assert {row.finding.severity for row in everything(site)} == {Severity.NORMAL_MILD}
     with site.database.reading() as session:
         assert session.query(FindingRow).count() == 50
 
 
-def test_a_report_that_waits_while_its_successor_is_made_is_not_sent_any_more(site):
+def test_a_report_still_waiting_when_its_successor_is_made_is_not_sent(site):
     def report(number):
         uids = {
             "sop_class_uid": "1.2",
@@ -327,7 +331,7 @@ def test_a_report_that_waits_while_its_successor_is_made_is_not_sent_any_more(si
     ]
 
 
-def test_images_set_aside_are_counted_by_their_reason(site):
+def test_quarantined_images_are_counted_by_their_reason(site):
     ingest(site.database, site.store, arrival(make_slice()))
     for columns in (4, 6):
         changed = make_slice(PixelData=bytes(8 * columns * 2), Columns=columns)
@@ -340,7 +344,7 @@ def test_images_set_aside_are_counted_by_their_reason(site):
         }
 
 
-def test_a_study_that_was_never_received_is_said_so(site):
+def test_a_study_that_was_never_received_is_reported(site):
     with (
         site.database.reading() as session,
         pytest.raises(Permanent, match=r"no study with UID '1\.2\.3'"),

@@ -1,4 +1,4 @@
-"""The receiver with real senders: who may send, what is kept, and the status of each failure."""
+"""The receiver with real senders: who may send, what is stored, and the status of each failure."""
 
 import subprocess
 from contextlib import contextmanager
@@ -94,13 +94,13 @@ def test_every_common_transfer_syntax_is_stored_as_it_was_sent(site, running, na
     destination = DimseDestination("receiver", "127.0.0.1", running.port, "LUMBAR")
     assert send_files(destination, [Path(file)]) == []
     (instance,) = stored(site, original.StudyInstanceUID)
-    kept = dcmread(site.store.path(instance.file))
+    stored_dataset = dcmread(site.store.path(instance.file))
     assert (
         instance.transfer_syntax_uid
         == original.file_meta.TransferSyntaxUID
-        == kept.file_meta.TransferSyntaxUID
+        == stored_dataset.file_meta.TransferSyntaxUID
     )
-    assert kept.PixelData == original.PixelData
+    assert stored_dataset.PixelData == original.PixelData
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_each_failure_is_answered_with_its_status(running, monkeypatch, failure,
         assert assoc.send_c_store(make_slice()).Status == status
 
 
-def test_a_header_that_disagrees_with_the_command_is_a900(site, running, monkeypatch):
+def test_a_header_that_contradicts_the_command_is_a900(site, running, monkeypatch):
     announced = make_slice()
     with association(running.port) as assoc:
         monkeypatch.setattr("pynetdicom.association.encode", _encoded_as(make_slice(number=2)))
@@ -146,4 +146,4 @@ def test_a_repeated_image_is_success_and_no_second_row(site, running):
 def _encoded_as(other):
     from pynetdicom.dsutils import encode
 
-    return lambda ds, *how, **options: encode(other, *how, **options)
+    return lambda ds, *arguments, **options: encode(other, *arguments, **options)

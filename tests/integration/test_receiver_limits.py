@@ -1,4 +1,4 @@
-"""What the receiver does about peers that are not allowed, too slow, too large or too many."""
+"""How the receiver treats peers that are not allowed, too slow, too large or too many."""
 
 import socket
 import ssl
@@ -43,7 +43,7 @@ def association(port, **options):
     yield assoc
     if assoc.is_established:
         assoc.abort()
-    if opened is not None:  # pynetdicom leaves it open where the peer hung up
+    if opened is not None:  # pynetdicom leaves it open where the peer closed the connection
         opened.close()
 
 
@@ -206,7 +206,7 @@ def test_a_pdu_longer_than_allowed_is_answered_by_an_abort(site):
     assert ("association.aborted", "PDU longer than allowed") in reasons(logged)
 
 
-def test_a_pdu_that_arrives_byte_by_byte_is_not_waited_for(site):
+def test_a_pdu_that_arrives_byte_by_byte_ends_the_connection(site):
     with listening(site, network_timeout_s=0.5) as running, capture_logs() as logged:
         with connection(running.port) as opened:
             opened.sendall(b"\x01\x00" + MAX_PDU_ACCEPTED.to_bytes(4, "big"))
@@ -225,7 +225,7 @@ def test_a_pdu_that_arrives_byte_by_byte_is_not_waited_for(site):
     }
 
 
-def test_an_association_lasts_only_so_long(site):
+def test_an_association_has_a_maximum_duration(site):
     with (
         listening(site, association_limit_s=1) as running,
         capture_logs() as logged,
@@ -235,7 +235,7 @@ def test_an_association_lasts_only_so_long(site):
     assert ("association.aborted", "association lasted too long") in reasons(logged)
 
 
-def test_an_image_larger_than_allowed_ends_the_association_and_nothing_is_kept(site):
+def test_an_image_larger_than_allowed_ends_the_association_and_nothing_is_stored(site):
     large = make_slice(Rows=1024, Columns=1024, PixelData=b"\1" * 2**21)
     with listening(site, maximum_instance_mib=1) as running, capture_logs() as logged:
         with association(running.port) as assoc:

@@ -21,7 +21,7 @@ DAY_S = 86400
 
 @pytest.fixture
 def finish(site):
-    """Takes in a study of two images that ended so many days ago."""
+    """Ingests a study of two images that ended so many days ago."""
 
     def finished(number, days, state=StudyState.ANALYSED):
         for image in (1, 2):
@@ -44,9 +44,9 @@ def images(site):
         )
         counted = {}
         for instance, study_id in rows:
-            there = site.store.path(instance.file).exists()
-            assert there == (instance.removed_at is None)
-            counted[study_id] = counted.get(study_id, 0) + there
+            exists = site.store.path(instance.file).exists()
+            assert exists == (instance.removed_at is None)
+            counted[study_id] = counted.get(study_id, 0) + exists
     return counted
 
 
@@ -60,18 +60,18 @@ def test_only_finished_studies_that_are_old_enough_lose_their_images(site, finis
         finish(2, days=29),
         finish(3, days=40, state=StudyState.FAILED),
     )
-    receiving, wanted = finish(4, days=50, state=StudyState.RECEIVING), finish(5, days=50)
+    receiving, pending = finish(4, days=50, state=StudyState.RECEIVING), finish(5, days=50)
     with site.database.transaction() as session:
-        jobs.create(session, JobKind.DELIVER, session.get_one(Study, wanted), destination="pacs")
+        jobs.create(session, JobKind.DELIVER, session.get_one(Study, pending), destination="pacs")
     assert retention.remove_images(site) == 2
-    assert images(site) == {old: 0, young: 2, failed: 0, receiving: 2, wanted: 2}
+    assert images(site) == {old: 0, young: 2, failed: 0, receiving: 2, pending: 2}
     with site.database.reading() as session:
         assert {event.study_id for event in session.scalars(select(AuditEvent))} == {old, failed}
         assert session.get_one(Study, old).state is StudyState.ANALYSED
     assert retention.remove_images(site) == 0
 
 
-def test_a_disk_that_fills_up_takes_the_oldest_first_and_only_as_many_as_needed(
+def test_when_the_disk_fills_up_images_are_removed_oldest_first_and_no_more_than_needed(
     site, finish, monkeypatch
 ):
     newest, oldest, middle = finish(1, days=1), finish(2, days=3), finish(3, days=2)
@@ -85,13 +85,13 @@ def test_a_disk_that_fills_up_takes_the_oldest_first_and_only_as_many_as_needed(
     assert retention.remove_images(with_settings(site, disk_remove_above=0.0)) == 2
 
 
-def test_keep_days_0_keeps_them_until_the_disk_fills_up(site, finish):
+def test_keep_days_0_keeps_images_until_the_disk_fills_up(site, finish):
     study = finish(1, days=4000)
     assert retention.remove_images(with_settings(site, keep_days=0)) == 0
     assert images(site) == {study: 2}
 
 
-def test_a_removed_image_that_is_sent_again_is_there_again(site, finish):
+def test_a_removed_image_that_is_sent_again_is_stored_again(site, finish):
     study = finish(1, days=31)
     retention.remove_images(site)
     assert (
@@ -100,8 +100,8 @@ def test_a_removed_image_that_is_sent_again_is_there_again(site, finish):
     )
     assert images(site) == {study: 1}
     with site.database.reading() as session:
-        found = session.get_one(Study, study)
-        assert (found.revision, found.state, found.images_removed_at) == (
+        row = session.get_one(Study, study)
+        assert (row.revision, row.state, row.images_removed_at) == (
             1,
             StudyState.ANALYSED,
             None,
@@ -112,19 +112,19 @@ def test_an_image_sent_again_while_it_is_being_removed_is_never_acknowledged_and
     site, finish, monkeypatch
 ):
     study = finish(1, days=31)
-    unlink, taken = retention.unlink_removed, []
+    unlink, results = retention.unlink_removed, []
 
     def sent_between(site, study_id):
-        taken.append(ingest(site.database, site.store, arrival(make_slice(study=1, number=1))))
+        results.append(ingest(site.database, site.store, arrival(make_slice(study=1, number=1))))
         unlink(site, study_id)
 
     monkeypatch.setattr(retention, "unlink_removed", sent_between)
     assert retention.remove_images(site) == 1
-    assert taken == [IngestResult.DUPLICATE]
+    assert results == [IngestResult.DUPLICATE]
     assert images(site) == {study: 1}
 
 
-def test_an_image_whose_file_goes_between_its_being_found_and_registered_is_asked_for_again(
+def test_an_image_whose_file_is_removed_before_it_is_registered_must_be_sent_again(
     site, finish, monkeypatch
 ):
     finish(1, days=31)
@@ -144,7 +144,7 @@ def test_an_image_whose_file_goes_between_its_being_found_and_registered_is_aske
     )
 
 
-def test_removing_and_sending_at_once_lose_nothing_that_was_acknowledged(site, finish):
+def test_concurrent_removal_and_sending_lose_nothing_that_was_acknowledged(site, finish):
     study = finish(1, days=31)
 
     def send(number):
@@ -170,25 +170,25 @@ def test_a_start_up_adopts_files_without_rows_and_reports_rows_without_files(sit
         patch.setattr("db.ingest.register", killed)
         ingest(site.database, site.store, arrival(make_slice(number=3), source="MR8"))
     with site.database.reading() as session:
-        lost = session.scalars(
+        missing = session.scalars(
             select(Instance).where(Instance.sop_instance_uid == f"{ROOT}.1.1.1")
         ).one()
-    site.store.path(lost.file).unlink()
+    site.store.path(missing.file).unlink()
     site.store.put("instances", "ab" * 32, b"no instance")
 
-    found = reconcile.reconcile(site)
-    assert found == reconcile.ReconcileCounts(adopted=1, unreadable=1, missing=1)
+    result = reconcile.reconcile(site)
+    assert result == reconcile.ReconcileCounts(adopted=1, unreadable=1, missing=1)
     with site.database.reading() as session:
         adopted = session.scalars(
             select(Instance).where(Instance.sop_instance_uid == f"{ROOT}.1.1.3")
         ).one()
         (event,) = session.scalars(select(AuditEvent))
     assert (adopted.source, site.store.path(adopted.file).stat().st_size) == ("MR8", adopted.size)
-    assert event.detail == {"kind": "instance", "count": 1, "ids": [lost.id]}
+    assert event.detail == {"kind": "instance", "count": 1, "ids": [missing.id]}
     assert reconcile.reconcile(site) == reconcile.ReconcileCounts(unreadable=1, missing=1)
 
 
-def test_a_start_up_ends_a_removal_that_was_cut_short(site, finish, monkeypatch):
+def test_a_start_up_completes_an_interrupted_removal(site, finish, monkeypatch):
     study = finish(1, days=31)
     with suppress(Killed), monkeypatch.context() as patch:
         patch.setattr(retention, "unlink_removed", killed)
@@ -198,7 +198,7 @@ def test_a_start_up_ends_a_removal_that_was_cut_short(site, finish, monkeypatch)
     assert images(site) == {study: 0}
 
 
-def test_a_study_whose_images_were_removed_is_not_analysed_again_and_keeps_what_was_found(
+def test_a_study_whose_images_were_removed_is_not_analysed_again_and_keeps_its_findings(
     site, finish
 ):
     study = finish(1, days=31)
@@ -216,7 +216,7 @@ def test_a_study_whose_images_were_removed_is_not_analysed_again_and_keeps_what_
         assert studies.requeue(session, study)
 
 
-def test_a_late_image_of_a_study_whose_images_were_removed_is_not_taken_for_the_whole_study(
+def test_a_late_image_of_a_study_whose_images_were_removed_is_not_analysed_as_the_whole_study(
     site, finish
 ):
     study = finish(1, days=31)
@@ -226,9 +226,9 @@ def test_a_late_image_of_a_study_whose_images_were_removed_is_not_taken_for_the_
         assert studies.complete(session, study)
     assert tasks(site, StubNetworks)[JobKind.ANALYSE]()
     with site.database.reading() as session:
-        found = session.get_one(Study, study)
-    assert found.state is StudyState.NOT_ANALYSABLE
-    assert found.reason == "2 of its 3 images were removed to make room; send the study again"
+        row = session.get_one(Study, study)
+    assert row.state is StudyState.NOT_ANALYSABLE
+    assert row.reason == "2 of its 3 images were removed to make room; send the study again"
 
 
 class Killed(BaseException):

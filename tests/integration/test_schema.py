@@ -66,32 +66,34 @@ def database(request, tmp_path):
         yield database
 
 
-def test_the_migrations_make_just_the_tables_of_the_code(database):
+def test_the_migrations_create_exactly_the_tables_of_the_code(database):
     assert schema.differences(database) == []
 
 
-def test_an_upgrade_twice_is_no_harm(database):
+def test_upgrading_twice_does_no_harm(database):
     assert schema.upgrade(database) == schema.newest()
 
 
-def test_an_empty_database_is_refused_with_what_to_do(tmp_path):
+def test_an_empty_database_is_refused_with_a_remedy(tmp_path):
     with pytest.raises(Permanent, match="run `lumbar db upgrade`"):
         SiteContext.open(Settings(home=tmp_path))
 
 
-def test_a_database_that_is_away_is_said_as_such():
-    away = Database.connect(f"postgresql+psycopg://lumbar:secret@127.0.0.1:{free_port()}/none")
+def test_an_unavailable_database_is_reported():
+    unavailable = Database.connect(
+        f"postgresql+psycopg://lumbar:secret@127.0.0.1:{free_port()}/none"
+    )
     with pytest.raises(DatabaseUnavailable, match="is it running") as error:
-        schema.upgrade(away)
+        schema.upgrade(unavailable)
     assert "secret" not in str(error.value)
 
 
-def test_a_url_that_is_none_names_its_setting():
+def test_an_invalid_url_is_reported_with_its_setting():
     with pytest.raises(WrongSetting, match="LUMBAR_DATABASE_URL"):
         Database.connect("somewhere")
 
 
-def test_a_job_of_the_first_schema_is_there_after_the_upgrade(database):
+def test_a_job_of_the_first_schema_survives_the_upgrade(database):
     with database.engine.connect() as connection:
         config = schema._config()
         config.attributes["connection"] = connection

@@ -1,4 +1,4 @@
-"""The study's life and the job's lease, on both databases."""
+"""The states of a study and the lease of a job, on both databases."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -41,8 +41,8 @@ def state(site, table=Study):
 def recover(session, site):
     """As the sweep does."""
     return [
-        job_lifecycle.recover(session, lost, max_losses=site.settings.worker_losses)
-        for lost in job_lifecycle.expired(session)
+        job_lifecycle.recover(session, expired, max_losses=site.settings.worker_losses)
+        for expired in job_lifecycle.expired(session)
     ]
 
 
@@ -56,7 +56,7 @@ def expire(site):
     ("before", "event"),
     [pair for pair in product(StudyState, StudyEvent) if pair[1] is not StudyEvent.ARRIVED],
 )
-def test_a_study_moves_only_as_the_table_of_transitions_says(site, study_id, before, event):
+def test_a_study_changes_state_only_by_the_table_of_transitions(site, study_id, before, event):
     with site.database.transaction() as session:
         session.execute(update(Study).values(state=before))
     with site.database.transaction() as session:
@@ -86,24 +86,24 @@ def test_a_job_is_claimed_once(site, job_id):
     assert state(site) is StudyState.ANALYSING
 
 
-def test_a_lost_workers_job_goes_to_another_and_its_late_result_is_not_written(site, job_id):
+def test_a_lost_workers_job_is_claimed_by_another_and_its_late_result_is_not_written(site, job_id):
     with site.database.transaction() as session:
-        lost = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
+        first_claim = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
     expire(site)
     with site.database.transaction() as session:
         assert recover(session, site) == [Recovery.REQUEUED]
     assert state(site) is StudyState.QUEUED
     with site.database.transaction() as session:
-        again = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
-    assert (again.lease.attempts, again.study_id) == (2, lost.study_id)
+        second_claim = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
+    assert (second_claim.lease.attempts, second_claim.study_id) == (2, first_claim.study_id)
     with pytest.raises(LeaseLostError), site.database.transaction() as session:
-        job_lifecycle.end_analysis(session, lost, StudyEvent.ANALYSED)
+        job_lifecycle.end_analysis(session, first_claim, StudyEvent.ANALYSED)
     with site.database.transaction() as session:
-        job_lifecycle.end_analysis(session, again, StudyEvent.ANALYSED)
+        job_lifecycle.end_analysis(session, second_claim, StudyEvent.ANALYSED)
     assert state(site) is StudyState.ANALYSED
 
 
-def test_a_heartbeat_keeps_the_lease_and_a_lost_lease_has_none(site, job_id):
+def test_a_heartbeat_extends_a_lease_but_not_a_lost_one(site, job_id):
     with site.database.transaction() as session:
         claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
     expire(site)
@@ -118,16 +118,16 @@ def test_a_heartbeat_keeps_the_lease_and_a_lost_lease_has_none(site, job_id):
         assert not leases.extend(session, claimed.lease, lease_s=10)
 
 
-def test_a_worker_heard_of_between_two_looks_keeps_its_job(site, job_id):
+def test_a_worker_whose_heartbeat_arrives_between_check_and_recovery_keeps_its_job(site, job_id):
     with site.database.transaction() as session:
         claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
     expire(site)
     with site.database.reading() as session:
-        (lost,) = job_lifecycle.expired(session)
+        (expired,) = job_lifecycle.expired(session)
     with site.database.transaction() as session:
         assert leases.extend(session, claimed.lease, lease_s=10)
     with site.database.transaction() as session:
-        assert not job_lifecycle.recover(session, lost, max_losses=10)
+        assert not job_lifecycle.recover(session, expired, max_losses=10)
         leases.finish(session, claimed.lease)
 
 
@@ -160,14 +160,14 @@ def test_a_job_that_fails_too_often_fails_its_study_and_lost_workers_do_not_coun
         with site.database.transaction() as session:
             claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
             job_lifecycle.release(
-                session, claimed, "the disk is away", site.retry_policy(claimed.kind).fault
+                session, claimed, "the disk is unavailable", site.retry_policy(claimed.kind).fault
             )
     with site.database.reading() as session:
         study = session.scalars(select(Study)).one()
-    assert (study.state, study.reason) == (StudyState.FAILED, "the disk is away")
+    assert (study.state, study.reason) == (StudyState.FAILED, "the disk is unavailable")
 
 
-def test_a_study_is_complete_when_all_roles_are_there_and_quiet(site):
+def test_a_study_is_complete_when_it_has_all_roles_and_is_quiet(site):
     roles = (("sagittal", "T1"), ("sagittal", "T2"), ("axial", "T2"))
     for series, (plane, weighting) in enumerate(roles, 1):
         with site.database.reading() as session:
@@ -181,13 +181,13 @@ def test_a_study_is_complete_when_all_roles_are_there_and_quiet(site):
         assert studies.quiet_studies(session, Quiet(1000, 1000)) == []
 
 
-def test_a_study_is_not_complete_when_an_image_came_since_it_was_found_quiet(site, study_id):
+def test_a_study_is_not_complete_when_an_image_arrived_since_the_quiet_check(site, study_id):
     with site.database.transaction() as session:
         assert not studies.complete(session, study_id, Quiet(1000, 1000))
         assert studies.complete(session, study_id, Quiet(1000, -1))
 
 
-def test_any_study_is_complete_when_it_was_quiet_for_long(site, study_id):
+def test_any_study_is_complete_after_a_long_quiet_period(site, study_id):
     with site.database.reading() as session:
         assert studies.quiet_studies(session, Quiet(1000, -1)) == [study_id]
 
@@ -199,7 +199,7 @@ def test_the_wait_before_a_retry_grows_with_jitter_up_to_its_limit():
         assert longest / 2 <= min(waits) < max(waits) <= longest
 
 
-def test_an_analysis_whose_stored_images_are_away_waits_for_them(site, job_id):
+def test_an_analysis_whose_stored_images_are_unavailable_waits_for_them(site, job_id):
     shutil.move(site.store.root, site.store.root.with_name("elsewhere"))
     tasks(site, StubNetworks)[JobKind.ANALYSE]()
     assert state(site) is StudyState.QUEUED
@@ -207,7 +207,7 @@ def test_an_analysis_whose_stored_images_are_away_waits_for_them(site, job_id):
         assert "is the store mounted?" in session.scalars(select(Job.last_error)).one()
 
 
-def test_a_late_image_while_results_are_written_deadlocks_nobody(site, job_id):
+def test_a_late_image_while_results_are_written_causes_no_deadlock(site, job_id):
     with site.database.transaction() as session:
         claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
 

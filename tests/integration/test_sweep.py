@@ -13,19 +13,19 @@ from worker import sweep
 
 
 class OneRound:
-    """A notifier that ends the sweep once it was rung for every kind."""
+    """A notifier that ends the sweep once it was notified of every kind."""
 
     def __init__(self):
         self.stop = Event()
-        self.rung = {}
+        self.notified = {}
 
     def notify(self, kind, due):
-        self.rung[kind] = due
-        if len(self.rung) == len(JobKind):
+        self.notified[kind] = due
+        if len(self.notified) == len(JobKind):
             self.stop.set()
 
 
-def test_a_start_says_what_it_found_in_flight_and_what_it_resumed(site, monkeypatch):
+def test_a_start_logs_what_was_in_flight_and_what_it_resumed(site, monkeypatch):
     monkeypatch.setattr(
         sweep.maintenance, "start", lambda *_: None
     )  # a thread beside the sweep, tested by itself
@@ -44,9 +44,9 @@ def test_a_start_says_what_it_found_in_flight_and_what_it_resumed(site, monkeypa
     notifier = OneRound()
     with capture_logs() as events:
         sweep.run(site, notifier, notifier.stop)
-    said = {event.pop("event"): event for event in events}
+    logged = {event.pop("event"): event for event in events}
     assert (
-        said["sweep.started"].items()
+        logged["sweep.started"].items()
         >= {
             "studies_receiving": 1,
             "studies_queued": 1,
@@ -56,9 +56,9 @@ def test_a_start_says_what_it_found_in_flight_and_what_it_resumed(site, monkeypa
             "leases_expired": 1,
         }.items()
     )
-    assert said["job.worker_lost"]["job"] == claimed.lease.row_id
+    assert logged["job.worker_lost"]["job"] == claimed.lease.row_id
     assert (
-        said["sweep.resumed"].items()
+        logged["sweep.resumed"].items()
         >= {"jobs_recovered": 1, "jobs_due_analyse": 2, "jobs_due_deliver": 0}.items()
     )
-    assert notifier.rung == {JobKind.ANALYSE: 2, JobKind.DELIVER: 0, JobKind.PREVIEW: 0}
+    assert notifier.notified == {JobKind.ANALYSE: 2, JobKind.DELIVER: 0, JobKind.PREVIEW: 0}

@@ -164,10 +164,10 @@ def test_a_forged_form_leaves_nothing(site, reader, case):
         "wrong in the header": {"X-CSRF-Token": "x"},
     }
     token = b'--B\r\nContent-Disposition: form-data; name="csrf_token"\r\n\r\n'
-    ours = token + reader.csrf.encode() + b"\r\n"
+    field = token + reader.csrf.encode() + b"\r\n"
     file = HEAD + b"image" + b"\r\n"
-    body = {"none": file, "wrong": token + b"x\r\n" + file, "after the files": file + ours}.get(
-        case, ours + file
+    body = {"none": file, "wrong": token + b"x\r\n" + file, "after the files": file + field}.get(
+        case, field + file
     )
     response = reader.post(
         "/upload", content=body + b"--B--\r\n", headers=FORM | headers.get(case, {})

@@ -96,7 +96,7 @@ def test_a_study_is_analysed_without_waiting_for_quiet(site, act):
     assert act(f"/studies/{ARRIVING_UID}/complete") == 409
 
 
-def test_a_dead_job_is_tried_again(site, act):
+def test_a_dead_job_is_retried(site, act):
     assert act(f"/jobs/{DEAD_JOB}/retry") == 200
     study = row(site, Study, FAILED_STUDY)
     assert (study.state, study.revision) == (StudyState.QUEUED, 2)
@@ -105,7 +105,7 @@ def test_a_dead_job_is_tried_again(site, act):
     assert act("/jobs/4711/retry") == 404
 
 
-def test_a_waiting_job_is_cancelled_and_sent_again_after_all(site, act):
+def test_a_waiting_job_is_cancelled_and_then_sent_again(site, act):
     assert act(f"/jobs/{WAITING_JOB}/resend") == 409
     assert act(f"/jobs/{WAITING_JOB}/cancel") == 200
     assert row(site, Job, WAITING_JOB).state is JobState.CANCELLED
@@ -115,7 +115,7 @@ def test_a_waiting_job_is_cancelled_and_sent_again_after_all(site, act):
     assert row(site, Job, WAITING_JOB).state is JobState.PENDING
 
 
-def test_a_report_that_arrived_is_sent_again_as_it_was(site, act):
+def test_a_delivered_report_is_sent_again_unchanged(site, act):
     report = row(site, Job, DELIVERED_JOB).report_id
     assert act(f"/jobs/{DELIVERED_JOB}/resend") == 200
     job = row(site, Job, DELIVERED_JOB)
@@ -153,7 +153,7 @@ def test_reviews_are_added_and_the_latest_is_shown(site, app):
     again = program.post("/api/v1/findings/1/reviews", json={"severity": first})
     assert again.status_code == 201
     latest = program.get(f"/api/v1/studies/{SEVERE_UID}").json()["reviews"]
-    assert [(one["finding_id"], one["severity"], one["agrees"]) for one in latest] == [
+    assert [(review["finding_id"], review["severity"], review["agrees"]) for review in latest] == [
         (1, first, True)
     ]
     assert "<i>agreed</i>" in reader.get(f"/studies/{SEVERE_UID}").text
@@ -164,9 +164,9 @@ def test_reviews_are_added_and_the_latest_is_shown(site, app):
     assert row(site, FindingRow).severity == first
     with site.database.reading() as session:
         details = [
-            one.detail
-            for one in session.scalars(select(AuditEvent))
-            if one.event == "finding.reviewed"
+            review.detail
+            for review in session.scalars(select(AuditEvent))
+            if review.event == "finding.reviewed"
         ]
     assert details == [{"finding": 1, "review": 1}, {"finding": 1, "review": 2}]
 
@@ -180,7 +180,7 @@ def test_a_review_counts_on_the_quality_page(admin):
     assert '<td class="number">1</td><td class="number">100 %</td>' in admin.get("/quality").text
 
 
-def test_a_finding_that_was_replaced_or_is_another_study_s_is_not_reviewed(site, app, admin):
+def test_a_superseded_finding_or_one_of_another_study_is_not_reviewed(site, app, admin):
     program = token_client(app, UserRole.ADMIN)
     for path in (
         f"/studies/{FAILED_UID}/findings/1/review",
@@ -217,7 +217,7 @@ def test_an_invalid_review_is_refused(site, admin, form):
 
 
 @pytest.mark.parametrize("way", ["page", "api"])
-def test_a_read_study_leaves_the_worklist_and_comes_back(site, app, way):
+def test_a_read_study_leaves_the_worklist_and_returns_to_it(site, app, way):
     browser, program = browser_client(app, UserRole.READER), token_client(app, UserRole.READER)
     path = f"/studies/{SEVERE_UID}/read"
 
@@ -229,9 +229,9 @@ def test_a_read_study_leaves_the_worklist_and_comes_back(site, app, way):
 
     def on_list() -> bool:
         rows = program.get("/api/v1/worklist").json()["rows"]
-        listed = SEVERE_UID in [study["study_instance_uid"] for study in rows]
-        assert listed == (f'data-study="{SEVERE_UID}"' in browser.get("/").text)
-        return listed
+        is_unread = SEVERE_UID in [study["study_instance_uid"] for study in rows]
+        assert is_unread == (f'data-study="{SEVERE_UID}"' in browser.get("/").text)
+        return is_unread
 
     assert on_list()
     mark(True)
@@ -299,7 +299,9 @@ def test_a_study_that_is_sent_again_after_its_deletion_is_a_new_one(site, admin)
     with site.database.reading() as session:
         study = studies.find(session, ARRIVING_UID)
     assert (study.id == ARRIVING_STUDY, study.images_removed_at) == (False, None)
-    assert [event for event, _, of in audit_rows(site) if of == study.id] == ["study.seen"]
+    assert [event for event, _, study_id in audit_rows(site) if study_id == study.id] == [
+        "study.seen"
+    ]
     page = admin.get("/audit", params={"uid": ARRIVING_UID}).text
     assert page.count("study.deleted") == 1
 

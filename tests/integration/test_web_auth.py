@@ -42,7 +42,7 @@ def routes(routes_of, prefix: str = "") -> Iterator[str]:
             yield from (f"{method} {path}" for method in context.methods - {"HEAD"})
 
 
-def test_every_route_has_its_permission_here(app):
+def test_every_route_has_a_permission_declared(app):
     assert sorted(routes(app.routes)) == sorted(NEEDS)
 
 

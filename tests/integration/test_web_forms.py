@@ -94,8 +94,8 @@ def test_without_the_sessions_token_nothing_changes(site, admin, case):
     other = browser_client(admin.app, UserRole.ADMIN)
     token = {"none": None, "a made-up one": "guessed", "another session's": other.csrf}[case]
     before = all_rows(site)
-    answers = {path: change(admin, path, token).status_code for path in [*FORMS, *BODIES]}
-    assert answers == dict.fromkeys(answers, 403)
+    statuses = {path: change(admin, path, token).status_code for path in [*FORMS, *BODIES]}
+    assert statuses == dict.fromkeys(statuses, 403)
     assert all_rows(site) == before
 
 
@@ -113,10 +113,10 @@ def test_without_the_sessions_token_nothing_changes(site, admin, case):
 )
 def test_from_another_sites_page_nothing_changes_and_sign_in_is_refused(site, admin, headers):
     before = all_rows(site)
-    answers = {
+    statuses = {
         path: change(admin, path, admin.csrf, **headers).status_code for path in [*FORMS, *BODIES]
     }
-    assert answers == dict.fromkeys(answers, 403)
+    assert statuses == dict.fromkeys(statuses, 403)
     assert (
         WebClient(admin.app).post("/sign-in", data={"name": "a"}, headers=headers).status_code
         == 403
@@ -124,7 +124,7 @@ def test_from_another_sites_page_nothing_changes_and_sign_in_is_refused(site, ad
     assert all_rows(site) == before
 
 
-def test_with_the_token_and_from_our_own_page_it_changes(site, admin):
+def test_with_the_token_and_from_our_own_page_the_change_is_made(site, admin):
     for path in (f"/studies/{SEVERE_UID}/read", f"/api/v1/studies/{REFUSED_UID}/requeue"):
         before = all_rows(site)
         assert (
@@ -142,8 +142,8 @@ def test_a_csrf_token_in_the_address_does_not_count(site, admin):
 
 def test_a_program_needs_no_csrf_token(site, admin):
     program = token_client(admin.app, UserRole.ADMIN)
-    answers = {path: change(program, path, None).status_code for path in BODIES}
-    assert set(answers.values()) == {200, 201}, answers
+    statuses = {path: change(program, path, None).status_code for path in BODIES}
+    assert set(statuses.values()) == {200, 201}, statuses
 
 
 def test_a_cookie_does_not_count_beside_an_invalid_token(site, admin):

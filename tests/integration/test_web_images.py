@@ -54,11 +54,11 @@ def test_a_slice_is_sent_with_its_stored_values(site, viewer, slope, intercept):
     ingest_slice(site, RescaleSlope=slope, RescaleIntercept=intercept)
     response = viewer.get(frame(1))
     assert response.headers["content-type"] == "application/octet-stream"
-    shown = values_of(response)
-    assert np.corrcoef(shown.ravel(), VALUES.ravel())[0, 1] > 0.999999
-    assert len(np.unique(shown)) == len(np.unique(VALUES))
+    values = values_of(response)
+    assert np.corrcoef(values.ravel(), VALUES.ravel())[0, 1] > 0.999999
+    assert len(np.unique(values)) == len(np.unique(VALUES))
     dark, bright = float(response.headers["X-Dark"]), float(response.headers["X-Bright"])
-    assert shown.min() <= dark < bright <= shown.max()
+    assert values.min() <= dark < bright <= values.max()
 
 
 def test_a_slice_with_a_single_value_can_be_shown(site, viewer):
@@ -72,13 +72,17 @@ def test_series_and_slices_are_listed_in_anatomical_order(site, viewer):
     for number in (3, 1, 2):
         ingest_slice(site, number, series=2, plane="axial", InstanceNumber=10 - number)
         ingest_slice(site, number, series=1, ImagePositionPatient=[-number * 4.0, 0, 0])
-    listed = viewer.get(f"{STUDY}/series").json()
-    assert [(one["number"], one["plane"]) for one in listed] == [(1, "sagittal"), (2, "axial")]
+    all_series = viewer.get(f"{STUDY}/series").json()
+    assert [(entry["number"], entry["plane"]) for entry in all_series] == [
+        (1, "sagittal"),
+        (2, "axial"),
+    ]
     numbers = [
-        [int(one["instance"].rpartition(".")[2]) for one in series["slices"]] for series in listed
+        [int(entry["instance"].rpartition(".")[2]) for entry in series["slices"]]
+        for series in all_series
     ]
     assert numbers == [[3, 2, 1], [3, 2, 1]]  # from the patient's right; from the head
-    assert listed[0]["slices"][0] | {"instance": 0} == {
+    assert all_series[0]["slices"][0] | {"instance": 0} == {
         "instance": 0, "frame": 0, "number": 3, "rows": 8, "columns": 6, "spacing": [30, 30],
     }  # fmt: skip
 
@@ -91,7 +95,7 @@ def test_a_quarantined_instance_is_not_shown(site, viewer):
 
 
 @pytest.mark.parametrize("case", ["removed", "lost", "damaged"])
-def test_an_image_that_cannot_be_shown_is_left_out_and_the_others_are_there(site, viewer, case):
+def test_an_image_that_cannot_be_shown_is_left_out_and_the_others_are_listed(site, viewer, case):
     for number in (1, 2):
         ingest_slice(site, number)
     with site.database.transaction() as session:
@@ -104,7 +108,7 @@ def test_an_image_that_cannot_be_shown_is_left_out_and_the_others_are_there(site
     else:
         file.unlink()
     (series,) = viewer.get(f"{STUDY}/series").json()
-    assert [one["number"] for one in series["slices"]] == [2]
+    assert [entry["number"] for entry in series["slices"]] == [2]
     response = viewer.get(frame(1))
     assert response.status_code == (422 if case == "damaged" else 404)
     assert 'role="alert"' in response.text

@@ -143,12 +143,12 @@ def test_signing_in_again_makes_another_cookie(app, anna):
 @sqlite_only
 def test_signing_out_ends_only_this_browsers_session(app, site):
     browser, other = browser_client(app, UserRole.READER), browser_client(app, UserRole.READER)
-    kept = browser.cookies[COOKIE]
+    old_cookie = browser.cookies[COOKIE]
     response = browser.submit("/sign-out")
     assert (response.status_code, response.headers["location"]) == (303, "/sign-in")
     assert response.headers["clear-site-data"] == '"cache", "storage"'
     assert f'{COOKIE}=""; ' in response.headers["set-cookie"]
-    browser.cookies.set(COOKIE, kept)
+    browser.cookies.set(COOKIE, old_cookie)
     assert browser.get("/").status_code == 303
     assert other.get("/").status_code == 200
 

@@ -1,4 +1,4 @@
-"""Texts of strangers on pages, in tables for spreadsheets, and nowhere that watches the system."""
+"""Untrusted texts on pages and in tables for spreadsheets, and never in monitoring output."""
 
 import csv
 import io
@@ -71,7 +71,7 @@ def admin(site) -> WebClient:
 
 
 def write(site, text: str) -> None:
-    """The text, wherever a stranger or a user may have put one."""
+    """Writes the text wherever a sender or a user may have put one."""
     with site.database.transaction() as session:
         for table, columns in {
             Patient: ["name", "birth_date", "sex"],
@@ -111,7 +111,7 @@ class Elements(HTMLParser):
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_hostile_text_adds_no_element_to_any_page_and_stands_there_as_it_is(site, admin, text):
+def test_a_hostile_text_adds_no_element_to_any_page_and_is_shown_unchanged(site, admin, text):
     write(site, PLAIN)
     reviewed, unassessed = (f"/studies/{SEVERE_UID}?at={name_of(key)}" for key in ALL_FINDINGS[:2])
     addresses = [*PAGES, reviewed, unassessed]
@@ -143,7 +143,7 @@ def test_a_hostile_text_adds_no_element_to_any_page_and_stands_there_as_it_is(si
         ("/quality", "scanner"),
     ],
 )
-def test_what_is_asked_for_comes_back_escaped(admin, path, name, text):
+def test_a_query_is_shown_escaped(admin, path, name, text):
     page = admin.get(path, params={name: f"{text} nobody"})
     assert page.status_code == (422 if name in ("since", "until") else 200)
     assert str(escape(text)) in page.text or name == "scanner"  # which is chosen from a list
@@ -154,7 +154,7 @@ def test_what_is_asked_for_comes_back_escaped(admin, path, name, text):
 
 
 @pytest.mark.parametrize("text", [text for text in HOSTILE if "/" not in text])
-def test_an_error_s_page_and_a_destination_s_quote_it_escaped(admin, text):
+def test_an_error_page_and_a_destinations_page_quote_it_escaped(admin, text):
     missing = admin.get(f"/studies/{text}")
     assert missing.status_code == 404
     assert Elements(missing.text).found == Elements(admin.get("/studies/1.2.3").text).found
@@ -187,10 +187,10 @@ def test_an_error_s_page_and_a_destination_s_quote_it_escaped(admin, text):
 def test_no_cell_of_a_table_is_run_by_a_spreadsheet(site, admin, text):
     write(site, text)
     for path in ("/findings.csv", "/jobs.csv"):
-        answer = admin.get(path)
-        assert answer.headers["content-type"] == "text/csv; charset=utf-8"
-        assert answer.headers["content-disposition"].startswith("attachment")
-        rows = list(csv.DictReader(io.StringIO(answer.text, newline="")))
+        response = admin.get(path)
+        assert response.headers["content-type"] == "text/csv; charset=utf-8"
+        assert response.headers["content-disposition"].startswith("attachment")
+        rows = list(csv.DictReader(io.StringIO(response.text, newline="")))
         assert rows
         cells = [value for row in rows for value in row.values()]
         assert any(value.startswith("'") for value in cells)
@@ -207,16 +207,16 @@ def test_a_cell_keeps_its_text_within_its_cell(site, admin):
 
 
 @pytest.mark.parametrize(
-    ("value", "written"), [(-1.5, -1.5), (None, None), ("Doe", "Doe"), ("", ""), ("=1", "'=1")]
+    ("value", "text"), [(-1.5, -1.5), (None, None), ("Doe", "Doe"), ("", ""), ("=1", "'=1")]
 )
-def test_numbers_and_usual_words_are_written_as_they_are(value, written):
-    assert cell(value) == written
+def test_numbers_and_usual_words_are_written_as_they_are(value, text):
+    assert cell(value) == text
 
 
-def test_nothing_of_a_patient_stands_where_the_system_is_watched(site, admin):
+def test_monitoring_pages_show_no_patient_data(site, admin):
     write(site, "MARKER")
     assert "MARKER" in admin.get("/").text
-    stranger = WebClient(admin.app)
+    client = WebClient(admin.app)
     watched = [
         "/metrics",
         "/healthz",
@@ -226,7 +226,7 @@ def test_nothing_of_a_patient_stands_where_the_system_is_watched(site, admin):
         "/static/study.js",
     ]
     for path in [*watched, *PAGES, "/findings.csv", "/nowhere"]:
-        answer = stranger.get(path)
-        assert "MARKER" not in answer.text + str(answer.headers), path
-        assert SEVERE_UID not in answer.text, path
-        assert (answer.status_code == 200) == (path in watched), path
+        response = client.get(path)
+        assert "MARKER" not in response.text + str(response.headers), path
+        assert SEVERE_UID not in response.text, path
+        assert (response.status_code == 200) == (path in watched), path

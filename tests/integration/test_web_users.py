@@ -53,7 +53,7 @@ def test_a_new_user_signs_in_with_the_permissions_of_the_role(app, site, admin):
 
 
 @pytest.mark.parametrize(
-    ("form", "status", "why"),
+    ("form", "status", "reason"),
     [
         ({"password": "short"}, 409, "12 to 1024 characters"),
         ({"name": "an\x00na"}, 422, "name"),
@@ -65,9 +65,9 @@ def test_a_new_user_signs_in_with_the_permissions_of_the_role(app, site, admin):
         ({"role": "king"}, 422, "role"),
     ],
 )
-def test_an_invalid_user_is_refused_with_a_reason(site, admin, form, status, why):
+def test_an_invalid_user_is_refused_with_a_reason(site, admin, form, status, reason):
     response = add(admin, **form)
-    assert (response.status_code, why in response.text) == (status, True)
+    assert (response.status_code, reason in response.text) == (status, True)
     assert count(site, User) == 1
 
 
@@ -85,7 +85,7 @@ def test_role_and_disabling_take_effect_at_once_whatever_the_name(app, admin, na
         == 401
     )
     assert change(admin, name, disabled="false").status_code == 303
-    assert anna.get("/").status_code == 303  # the old session is gone for good
+    assert anna.get("/").status_code == 303  # the old session has ended for good
     signed_in(app, name)
 
 

@@ -1,7 +1,4 @@
-"""The worklist by pages, of whatever size.
-
-Which studies leave it, and how studies are searched.
-"""
+"""The worklist in pages of any size, which studies leave it, and the search for studies."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -23,10 +20,10 @@ from tests.factories.instances import ROOT, arrival, make_slice
 from tests.factories.worklists import NOW, fill
 
 
-def paged(session, asked, size):
+def paged(session, query, size):
     rows, after = [], None
     while True:
-        page = asked(limit=size, after=after)
+        page = query(limit=size, after=after)
         assert len(page.rows) == size or page.next_after is None
         rows += page.rows
         if page.next_after is None:
@@ -36,7 +33,7 @@ def paged(session, asked, size):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("synthetic", [False, True])
-def test_pages_of_any_size_are_the_list_and_the_list_is_in_order(database, seed, synthetic):
+def test_pages_of_any_size_make_up_the_list_and_the_list_is_in_order(database, seed, synthetic):
     fill(database, seed)
     ranking = Ranking(rank_by_synthetic=synthetic, days=4)
     with database.reading() as session:
@@ -62,7 +59,7 @@ def test_pages_of_any_size_are_the_list_and_the_list_is_in_order(database, seed,
     )
 
 
-def test_all_studies_stand_newest_first_read_or_not(database):
+def test_all_studies_are_listed_newest_first_read_or_not(database):
     fill(database, 1)
     with database.reading() as session:
         rows = paged(session, lambda **page: all_studies(session, Ranking(), now=NOW, **page), 7)
@@ -72,23 +69,23 @@ def test_all_studies_stand_newest_first_read_or_not(database):
     )
 
 
-def test_filters_narrow_and_do_not_reorder(database):
+def test_filters_narrow_the_list_and_do_not_reorder_it(database):
     fill(database, 2)
     with database.reading() as session:
         rows = worklist(session, Ranking(), now=NOW).rows
         only = StudyFilter(
             states=[StudyState.FAILED], scanner="one", since=NOW - timedelta(hours=10)
         )
-        narrowed = worklist(session, Ranking(), only=only, now=NOW).rows
-    assert narrowed == tuple(
+        filtered = worklist(session, Ranking(), only=only, now=NOW).rows
+    assert filtered == tuple(
         row
         for row in rows
         if row.state is StudyState.FAILED and row.scanner == "one" and row.waiting_s <= 36000
     )
-    assert narrowed
+    assert filtered
 
 
-def test_a_severe_study_stands_above_one_that_has_waited_all_night(site):
+def test_a_severe_study_ranks_above_one_that_has_waited_all_night(site):
     analysed(site, 1)
     analysed(site, 2, {CANAL: SEVERE})
     with site.database.transaction() as session:
@@ -124,19 +121,19 @@ def listed(site):
         ]
 
 
-def test_who_left_the_list_unread_is_counted(database):
+def test_studies_that_left_the_list_unread_are_counted(database):
     fill(database, 3)
     with database.reading() as session:
-        everybody, within = waiting(session, Ranking(), NOW), waiting(session, Ranking(days=2), NOW)
+        overall, recent = waiting(session, Ranking(), NOW), waiting(session, Ranking(days=2), NOW)
         rows = worklist(session, Ranking(), now=NOW).rows
-    assert (everybody.unread, everybody.left_unread) == (len(rows), 0)
-    assert everybody.severe == sum(
+    assert (overall.unread, overall.left_unread) == (len(rows), 0)
+    assert overall.severe == sum(
         bool(r.severe) and r.bundle.trained_on is TrainedOn.CLINICAL for r in rows
     )
     assert (
-        within.left_unread
+        recent.left_unread
         == sum(row.waiting_s > 2 * 86400 for row in rows)
-        == len(rows) - within.unread
+        == len(rows) - recent.unread
         > 0
     )
 
@@ -177,10 +174,10 @@ def test_a_study_is_found_by_the_beginnings_of_its_words(site, text, found):
 @pytest.mark.parametrize(
     "after", ["1.2.3", "1.2.840.113619", "a-b-c-d", "1-0--5-2", "9" * 60, "0-0-1-9999999999"]
 )
-def test_a_page_that_begins_nowhere_is_refused_in_words(database, after):
-    for asked in (worklist, lambda *given, **more: all_studies(*given, **more, limit=1)):
+def test_a_page_with_an_unknown_cursor_is_refused_with_a_message(database, after):
+    for query in (worklist, lambda *arguments, **more: all_studies(*arguments, **more, limit=1)):
         with database.reading() as session, pytest.raises(NotFound, match="no page ended with"):
-            asked(session, Ranking(), after=after)
+            query(session, Ranking(), after=after)
 
 
 @pytest.mark.parametrize("move", ["late image", "read", "stat"])
@@ -214,14 +211,14 @@ def test_a_study_that_moves_between_two_pages_hides_no_other(database, move):
 def test_a_study_is_not_marked_as_read_with_images_that_its_reader_has_not_seen(site):
     analysed(site, 1)
     with site.database.reading() as session:
-        seen = studies.find(session, f"{ROOT}.1").last_received_at
+        last_received_at = studies.find(session, f"{ROOT}.1").last_received_at
     ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))
     with (
         site.database.transaction() as session,
         pytest.raises(Permanent, match="new images have arrived"),
     ):
         reviews.mark_read(
-            session, studies.find(session, f"{ROOT}.1"), "anna", last_received_at=seen
+            session, studies.find(session, f"{ROOT}.1"), "anna", last_received_at=last_received_at
         )
     assert listed(site) == [(f"{ROOT}.1", False)]
     with site.database.transaction() as session:

@@ -94,12 +94,12 @@ def remaining_files(site: SiteContext, name: str) -> list[str]:
 
 
 def result_of(site: SiteContext, name: str) -> PreviewResult:
-    """What the worker wrote of it."""
+    """The result that the worker wrote for it."""
     return PreviewResult.from_json(row(site, name).result)
 
 
 class RecordingNotifier:
-    """Keeps the kinds of job that it was notified of, each with when it is due."""
+    """Records the kinds of job that it was notified of, and when each is due."""
 
     def __init__(self) -> None:
         self.notified: dict[object, object] = {}

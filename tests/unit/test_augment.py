@@ -30,7 +30,7 @@ def middle_of(image):
     return np.array([(image * columns).sum(), (image * rows).sum()]) / image.sum()
 
 
-def test_a_stored_crop_without_margin_is_the_worker_s_crop():
+def test_a_stored_crop_without_margin_is_the_workers_crop():
     image = np.random.default_rng(0).random((HEADER.rows, HEADER.columns), dtype=np.float32) * 900
     stored = crop(image, HEADER, 120.3, 99.7, 60, MARGIN)
     assert stored.shape == (WHOLE, WHOLE)
@@ -62,7 +62,7 @@ def test_a_mirrored_axial_crop_is_of_the_other_side(condition, seed):
     assert label is ({LEFT: RIGHT, RIGHT: LEFT}[condition] if mirrored else condition)
 
 
-def test_half_of_axial_crops_are_mirrored_and_none_without_flip():
+def test_half_of_the_axial_crops_are_mirrored_and_none_without_flip():
     def mirrored(amounts):
         return [
             augmented(np.random.default_rng(n), spots((60, 0)), LEFT, amounts)[1] is RIGHT
@@ -74,7 +74,7 @@ def test_half_of_axial_crops_are_mirrored_and_none_without_flip():
 
 
 @pytest.mark.parametrize("condition", [LEFT, Condition.SPINAL_CANAL_STENOSIS])
-def test_points_are_shifted_by_as_much_as_the_locator_errs(condition):
+def test_points_are_shifted_by_as_much_as_the_locators_error(condition):
     size = CROP_MM[condition.role] / SIDE
     off = np.array(
         [
@@ -98,7 +98,7 @@ def test_crops_stay_within_their_range(seed):
 
 
 def test_the_same_random_numbers_give_the_same_crop():
-    one, other = (
+    first, second = (
         augmented(np.random.default_rng(9), spots((3, 5)), LEFT, Amounts())[0] for _ in range(2)
     )
-    assert (one == other).all()
+    assert (first == second).all()

@@ -96,28 +96,28 @@ def places(canal: Mapping[Level, Vector]) -> dict[FindingKey, Vector]:
 def test_points_lie_near_the_true_findings_of_phantoms(condition: Condition) -> None:
     """Within the slice: which slice it is depends on where the slices happen to lie."""
     in_plane = {Role.AXIAL_T2: [0, 1]}.get(condition.role, [1, 2])
-    away = []
+    distances = []
     for seed in range(20):
         truth = draw_plan(seed).truth
         canal = {
             v: np.array(truth.points[FindingKey(Condition.SPINAL_CANAL_STENOSIS, v)]) for v in Level
         }
-        away += [
+        distances += [
             np.linalg.norm((point - truth.points[key])[in_plane])
             for key, point in places(canal).items()
             if key.condition is condition
         ]
-    assert len(away) == 100
-    assert np.median(away) < 1.5
-    assert np.percentile(away, 95) < 3.5
+    assert len(distances) == 100
+    assert np.median(distances) < 1.5
+    assert np.percentile(distances, 95) < 3.5
 
 
 def test_each_finding_is_offered_the_slices_closest_to_it() -> None:
     offered, reasons = offered_at(ROLES, STRAIGHT)
     assert not reasons
     for key in ALL_FINDINGS:
-        own = [c for c in offered if c.key == key]
-        assert 1 <= len(own) <= PER_FINDING
+        of_finding = [c for c in offered if c.key == key]
+        assert 1 <= len(of_finding) <= PER_FINDING
         target = STRAIGHT[key.level].copy()
         if key.condition.role is Role.SAGITTAL_T1:
             target[0] += FORAMEN_LATERAL_MM[key.level] * (
@@ -125,7 +125,7 @@ def test_each_finding_is_offered_the_slices_closest_to_it() -> None:
             )
         slices = ROLES.stacks[key.condition.role][0].slices
         closest = np.argsort([abs(s.distance(target)) for s in slices])
-        assert [c.header for c in own] == [slices[i] for i in closest[: len(own)]]
+        assert [c.header for c in of_finding] == [slices[i] for i in closest[: len(of_finding)]]
 
 
 @pytest.mark.parametrize("condition", [c for c in Condition if c.side])
@@ -136,27 +136,27 @@ def test_the_patients_left_is_where_x_is_larger_than_the_canals(condition: Condi
             assert sign * (point[0] - STRAIGHT[key.level][0]) > 5
 
 
-def test_a_foramen_lies_farther_aside_at_l5_than_at_l1() -> None:
-    aside = {
+def test_a_foramen_lies_farther_lateral_at_l5_than_at_l1() -> None:
+    lateral = {
         v: places(STRAIGHT)[FindingKey(Condition.LEFT_NEURAL_FORAMINAL_NARROWING, v)][0]
         for v in (Level.L1_L2, Level.L5_S1)
     }
-    assert aside[Level.L5_S1] > aside[Level.L1_L2] + 2
+    assert lateral[Level.L5_S1] > lateral[Level.L1_L2] + 2
 
 
 @given(st.tuples(*[st.floats(-300, 300)] * 3))
 def test_moving_patient_and_slices_together_changes_no_pixel(
     shift: tuple[float, float, float],
 ) -> None:
-    here, _ = offered_at(ROLES, STRAIGHT)
-    there, _ = offered_at(
+    points, _ = offered_at(ROLES, STRAIGHT)
+    moved_points, _ = offered_at(
         moved(ROLES, np.array(shift)), {v: p + shift for v, p in STRAIGHT.items()}
     )
-    assert [(c.key, c.header.sop_instance_uid) for c in here] == [
-        (c.key, c.header.sop_instance_uid) for c in there
+    assert [(c.key, c.header.sop_instance_uid) for c in points] == [
+        (c.key, c.header.sop_instance_uid) for c in moved_points
     ]
     np.testing.assert_allclose(
-        [(c.column, c.row) for c in here], [(c.column, c.row) for c in there], atol=1e-6
+        [(c.column, c.row) for c in points], [(c.column, c.row) for c in moved_points], atol=1e-6
     )
 
 
@@ -203,11 +203,11 @@ TILTS = st.lists(st.floats(-35, 35), min_size=5, max_size=5)
 
 @given(TILTS, st.lists(st.floats(-20, 20), min_size=5, max_size=5))
 def test_each_level_is_read_on_the_closest_slice_with_its_sides_beside_its_own_canal(
-    tilts: list[float], aside: list[float]
+    tilts: list[float], offsets: list[float]
 ) -> None:
-    """A tilted block a disc, the spine crooked: every level has another x."""
+    """One tilted block per disc, the spine crooked: every level has another x."""
     canal = {
-        v: p + np.array([x, 0.0, 0.0]) for (v, p), x in zip(STRAIGHT.items(), aside, strict=True)
+        v: p + np.array([x, 0.0, 0.0]) for (v, p), x in zip(STRAIGHT.items(), offsets, strict=True)
     }
     stacks = tuple(
         tilted(canal[v], tilt, n) for n, (v, tilt) in enumerate(zip(Level, tilts, strict=True))
@@ -222,12 +222,12 @@ def test_each_level_is_read_on_the_closest_slice_with_its_sides_beside_its_own_c
         )
         sign = 1 if key.condition.side is Side.LEFT else -1
         target = canal[key.level] + np.array([sign * RECESS_LATERAL_MM, -RECESS_ANTERIOR_MM, 0.0])
-        everywhere = [
+        all_slices = [
             s for stack in stacks for s in stack.slices if s.contains(*s.to_pixel(target))
         ]
-        least = min(abs(s.distance(target)) for s in everywhere)
-        assert abs(candidate.header.distance(target)) == pytest.approx(least, abs=0.01)
-        assert np.linalg.norm(point - target) == pytest.approx(least, abs=0.01)
+        closest_distance = min(abs(s.distance(target)) for s in all_slices)
+        assert abs(candidate.header.distance(target)) == pytest.approx(closest_distance, abs=0.01)
+        assert np.linalg.norm(point - target) == pytest.approx(closest_distance, abs=0.01)
 
 
 def tilted(centre: Vector, tilt: float, block: int) -> Stack:
@@ -261,21 +261,21 @@ def test_a_slice_whose_image_ends_before_the_finding_does_not_displace_one_that_
         tilted(level + np.array([200.0, 0.0, 0.0]), 0.0, 1),
         tilted(level + np.array([200.0, 0.0, 1.0]), 0.0, 2),
     ]
-    shown = tilted(level + np.array([0.0, 0.0, 2.0]), 0.0, 3)
-    offered, _ = offered_at(replace(ROLES, stacks={Role.AXIAL_T2: (*beside, shown)}), STRAIGHT)
+    crossing = tilted(level + np.array([0.0, 0.0, 2.0]), 0.0, 3)
+    offered, _ = offered_at(replace(ROLES, stacks={Role.AXIAL_T2: (*beside, crossing)}), STRAIGHT)
     assert {c.header.sop_instance_uid for c in offered if c.key.level is Level.L3_L4} <= {
-        s.sop_instance_uid for s in shown.slices
+        s.sop_instance_uid for s in crossing.slices
     }
     assert {c.key.level for c in offered} == {Level.L3_L4}
 
 
 def test_every_finding_without_a_candidate_has_its_reason() -> None:
-    bare = Roles(
+    roles = Roles(
         {role: stacks for role, stacks in ROLES.stacks.items() if role is not Role.AXIAL_T2}, ()
     )
     canal = dict(STRAIGHT)
     del canal[Level.L1_L2]
-    offered, reasons = offered_at(bare, canal)
+    offered, reasons = offered_at(roles, canal)
     assert {c.key for c in offered} | set(reasons) == set(ALL_FINDINGS)
     for key in ALL_FINDINGS:
         if key.condition.role is Role.AXIAL_T2:

@@ -28,15 +28,15 @@ def imported_by(home, *arguments):
         "import commands\n"
         "commands.main()\n"
     )
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         env={"LUMBAR_HOME": str(home), "PYTHONPATH": ":".join(sys.path)},
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert done.returncode == 0, done.stderr
-    return set(done.stderr.split())
+    assert completed.returncode == 0, completed.stderr
+    return set(completed.stderr.split())
 
 
 @pytest.fixture(scope="module")
@@ -62,20 +62,20 @@ def test_the_version_is_shown_without_loading_a_network(home):
     assert imported_by(home, "--version").isdisjoint({*HEAVY, "sqlalchemy"})
 
 
-def test_the_overview_lists_just_the_commands_that_the_modules_have():
+def test_the_overview_lists_exactly_the_commands_of_the_modules():
     """Each name leads to its command, and no command of a module is missing from the overview."""
     names = {name for commands in Lumbar.sections.values() for name in commands}
     modules = {module for commands in Lumbar.sections.values() for module, _ in commands.values()}
     loaded = get_command(app).commands
     assert set(loaded) == names
     assert all(loaded[name].name == name for name in names)
-    whole = {
+    expected = {
         command.name or command.callback.__name__.replace("_", "-")
         for module in modules
         if not (group := sys.modules[f"commands.{module}"].app).registered_callback
         for command in group.registered_commands
     }
-    assert whole <= names
+    assert expected <= names
 
 
 def test_the_version_names_the_commit_and_the_weights():
@@ -85,7 +85,7 @@ def test_the_version_names_the_commit_and_the_weights():
     assert weights == f"weights: phantom 1 (synthetic), sha256 {identity.weights_sha256[:16]}"
 
 
-def test_the_commit_is_what_the_build_states_or_else_what_git_knows(monkeypatch, tmp_path):
+def test_the_commit_is_the_one_stated_by_the_build_or_else_by_git(monkeypatch, tmp_path):
     monkeypatch.setattr(version, "ROOT", tmp_path)
     monkeypatch.setattr(version, "BUILT_FROM", tmp_path / "COMMIT")
     monkeypatch.setattr(version, "_installed_from", lambda: None)
@@ -100,15 +100,15 @@ def test_the_commit_is_what_the_build_states_or_else_what_git_knows(monkeypatch,
 
 def test_a_bundle_that_cannot_be_read_does_not_hide_the_version(monkeypatch, tmp_path):
     monkeypatch.setenv("LUMBAR_BUNDLE", str(tmp_path))
-    shown = CliRunner().invoke(app, ["--version"])
-    assert shown.exit_code == 0
-    assert VERSION in shown.stdout
-    assert "bundle.json cannot be read" in shown.stdout
+    output = CliRunner().invoke(app, ["--version"])
+    assert output.exit_code == 0
+    assert VERSION in output.stdout
+    assert "bundle.json cannot be read" in output.stdout
 
 
 def test_a_shell_is_offered_the_names_of_the_commands(monkeypatch):
     monkeypatch.setenv("_LUMBAR_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "lumbar re")
     monkeypatch.setenv("COMP_CWORD", "1")
-    done = CliRunner().invoke(app, [], prog_name="lumbar")
-    assert done.stdout.split() == ["requeue"]
+    completed = CliRunner().invoke(app, [], prog_name="lumbar")
+    assert completed.stdout.split() == ["requeue"]

@@ -18,9 +18,9 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "check-commit-message"
         ("Say why\nat length", "followed by an empty line"),
     ],
 )
-def test_a_subject_is_there_short_and_stands_alone(tmp_path, message, problem):
+def test_a_subject_is_present_short_and_followed_by_an_empty_line(tmp_path, message, problem):
     file = tmp_path / "message"
     file.write_text(message)
-    done = subprocess.run([SCRIPT, file], capture_output=True, text=True)
-    assert done.returncode == (0 if problem is None else 1)
-    assert (problem or "") in done.stderr
+    completed = subprocess.run([SCRIPT, file], capture_output=True, text=True)
+    assert completed.returncode == (0 if problem is None else 1)
+    assert (problem or "") in completed.stderr

@@ -76,8 +76,8 @@ def test_a_spot_at_the_point_lands_in_the_centre(
     header = replace(hung(plane, tilt), spacing=spacing)
     point = header.to_patient(column, row)
     image, header = stored(bright_at(header, column, row, sigma_mm=6), header, storage)
-    seen = crop(image, header, *header.to_pixel(point), size_mm)
-    assert centre_of(seen) == pytest.approx(((SIDE - 1) / 2,) * 2, abs=1.0)
+    pixels = crop(image, header, *header.to_pixel(point), size_mm)
+    assert centre_of(pixels) == pytest.approx(((SIDE - 1) / 2,) * 2, abs=1.0)
 
 
 @settings(max_examples=40, deadline=None)
@@ -94,11 +94,11 @@ def test_the_crop_does_not_depend_on_how_the_slice_is_stored(
     header = hung(plane, tilt)
     expected = crop(anatomy(), header, column, row, 60)
     image, other = stored(anatomy(), header, storage)
-    seen = crop(image, other, *other.to_pixel(header.to_patient(column, row)), 60)
+    pixels = crop(image, other, *other.to_pixel(header.to_patient(column, row)), 60)
     np.testing.assert_allclose(
-        seen, expected, atol=0.03
+        pixels, expected, atol=0.03
     )  # OpenCV interpolates in steps of 1/32 pixel
-    assert np.abs(seen - expected).mean() < 0.003
+    assert np.abs(pixels - expected).mean() < 0.003
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_the_crop_hangs_as_radiologists_hang_it_and_20_mm_are_20_mm(
 @given(
     st.sampled_from(list(Plane)), st.floats(-35, 35), storages, st.floats(0, 223), st.floats(0, 223)
 )
-def test_a_crop_s_pixels_lie_where_their_millimetres_say(
+def test_a_crops_pixels_lie_at_their_positions_in_millimetres(
     plane: Plane, tilt: float, storage: Storage, u: float, v: float
 ) -> None:
     _, header = stored(anatomy(), hung(plane, tilt), storage)
@@ -154,32 +154,32 @@ def test_a_point_of_the_patient_has_one_position_in_the_crop_however_the_slice_i
     storage: Storage,
     spacing: tuple[float, float],
     centre: tuple[float, float],
-    away: tuple[float, float],
+    offset: tuple[float, float],
 ) -> None:
     """Double-oblique slices too; the position is computed by inverting the crop's map."""
     header = replace(header, spacing=spacing, rows=200, columns=240)
     middle = header.to_patient(*centre)
-    point = middle + away[0] * header.along_row + away[1] * header.down_column
+    point = middle + offset[0] * header.along_row + offset[1] * header.down_column
 
     def place(stored: SliceHeader) -> Vector:
         to_image = crop_to_image(stored, *stored.to_pixel(middle), 60.0)
         return np.linalg.solve(to_image[:, :2], np.array(stored.to_pixel(point)) - to_image[:, 2])
 
-    here = place(header)
-    np.testing.assert_allclose(place(kept_as(header, storage)), here, atol=1e-6)
-    assert np.linalg.norm(here - (SIDE - 1) / 2) * 60 / SIDE == pytest.approx(
-        np.hypot(*away), abs=0.01
+    expected = place(header)
+    np.testing.assert_allclose(place(kept_as(header, storage)), expected, atol=1e-6)
+    assert np.linalg.norm(expected - (SIDE - 1) / 2) * 60 / SIDE == pytest.approx(
+        np.hypot(*offset), abs=0.01
     )
 
 
-def test_beyond_the_image_is_black() -> None:
-    seen = crop(np.full((200, 240), 7, np.float32) + anatomy(), HEADER, 0, 100, 80)
-    assert seen[:, : SIDE // 2 - 8].max() == 0
-    assert seen[:, SIDE // 2 + 8 :].max() > 0.5
+def test_the_area_beyond_the_image_is_black() -> None:
+    pixels = crop(np.full((200, 240), 7, np.float32) + anatomy(), HEADER, 0, 100, 80)
+    assert pixels[:, : SIDE // 2 - 8].max() == 0
+    assert pixels[:, SIDE // 2 + 8 :].max() > 0.5
 
 
 @pytest.mark.parametrize("gain", [0.01, 1.0, 300.0])
-def test_the_scanner_s_gain_does_not_matter(gain: float) -> None:
+def test_the_scanners_gain_does_not_matter(gain: float) -> None:
     np.testing.assert_allclose(
         crop(anatomy() * np.float32(gain), HEADER, 120, 100, 60),
         crop(anatomy(), HEADER, 120, 100, 60),
@@ -188,11 +188,11 @@ def test_the_scanner_s_gain_does_not_matter(gain: float) -> None:
 
 
 def test_crops_are_float32_from_0_to_1() -> None:
-    seen = crop(anatomy(), HEADER, 120, 100, 60)
-    assert seen.shape == (SIDE, SIDE)
-    assert seen.dtype == np.float32
-    assert 0 <= seen.min() < 0.2
-    assert 0.8 < seen.max() <= 1
+    pixels = crop(anatomy(), HEADER, 120, 100, 60)
+    assert pixels.shape == (SIDE, SIDE)
+    assert pixels.dtype == np.float32
+    assert 0 <= pixels.min() < 0.2
+    assert 0.8 < pixels.max() <= 1
 
 
 def test_air_and_a_few_hot_pixels_do_not_set_the_scale() -> None:
@@ -209,9 +209,9 @@ def test_an_image_without_contrast_is_black(value: float) -> None:
 
 def test_noise_is_damped_and_the_image_kept() -> None:
     noise = np.random.default_rng(1).normal(500, 100, (200, 240)).astype(np.float32)
-    seen = crop(noise, replace(HEADER, spacing=(0.3, 0.3)), 120, 100, 60)
-    assert seen.std() < 0.4 * normalised(noise).std()
-    assert seen.mean() == pytest.approx(normalised(noise).mean(), abs=0.02)
+    pixels = crop(noise, replace(HEADER, spacing=(0.3, 0.3)), 120, 100, 60)
+    assert pixels.std() < 0.4 * normalised(noise).std()
+    assert pixels.mean() == pytest.approx(normalised(noise).mean(), abs=0.02)
 
 
 def test_every_role_has_its_crop() -> None:

@@ -14,19 +14,19 @@ from web.csv_export import as_csv
 
 @given(st.text())
 def test_no_text_can_begin_a_formula_or_break_a_line(text):
-    made = cell(text)
-    assert not made.lstrip(" ").startswith(("=", "+", "-", "@", "\t"))
-    assert not set(made) & set("\r\n\0\x1b")
+    text_in_cell = cell(text)
+    assert not text_in_cell.lstrip(" ").startswith(("=", "+", "-", "@", "\t"))
+    assert not set(text_in_cell) & set("\r\n\0\x1b")
 
 
 @pytest.mark.parametrize("sign", [*"=+-@", "\uff1d", "\uff0b", "\uff0d", "\uff20"])
 @pytest.mark.parametrize("before", ["", " ", "\xa0", "\u3000", "\t", " \t", "\x01"])
-def test_whatever_begins_a_formula_is_kept_text(sign, before):
+def test_text_that_begins_a_formula_stays_text(sign, before):
     assert cell(f"{before}{sign}1").startswith("'")
     assert cell(f"a{before}{sign}1").startswith("a")
 
 
-def test_numbers_and_nothing_stay_what_they_are():
+def test_numbers_and_empty_values_are_unchanged():
     assert [cell(value) for value in (-1.5, 0, None)] == [-1.5, 0, None]
     assert [cell(value) for value in (True, False)] == ["true", "false"]
 
@@ -53,15 +53,15 @@ def test_a_long_file_has_all_its_lines(count):
 
 @given(st.lists(st.text()), st.sampled_from(["\n", "\r\n"]))
 def test_every_text_stays_in_its_own_cell(texts, line_end):
-    written = "".join(csv_parts(["a", "b"], [{"a": t, "b": 1} for t in texts], line_end=line_end))
-    rows = list(csv.reader(io.StringIO(written, newline="")))
-    assert rows == [["a", "b"], *([cell(text), "1"] for text in texts)]
-    assert written.count(line_end) == len(texts) + 1
+    text = "".join(csv_parts(["a", "b"], [{"a": t, "b": 1} for t in texts], line_end=line_end))
+    rows = list(csv.reader(io.StringIO(text, newline="")))
+    assert rows == [["a", "b"], *([cell(t), "1"] for t in texts)]
+    assert text.count(line_end) == len(texts) + 1
 
 
 @given(st.text())
 def test_a_terminal_gets_no_control_character_but_the_line_feed(text):
-    shown = printable(text)
-    assert len(shown) == len(text)
-    assert not set(shown) & {"\x1b", "\r", "\t", "\x9b", "\u202e", "\u2028"}
-    assert [c for c in text if c == "\n"] == [c for c in shown if c == "\n"]
+    printed = printable(text)
+    assert len(printed) == len(text)
+    assert not set(printed) & {"\x1b", "\r", "\t", "\x9b", "\u202e", "\u2028"}
+    assert [c for c in text if c == "\n"] == [c for c in printed if c == "\n"]

@@ -1,4 +1,4 @@
-"""The documentation names what there is."""
+"""The documentation covers every command, setting, state and table."""
 
 import re
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def calls(code: str) -> list[list[str]]:
 
 
 def calls_in(page: str) -> list[list[str]]:
-    """Those in code, fenced, in a line or indented; prose calls nothing."""
+    """Calls in fenced, inline or indented code; prose contains no calls."""
     return [
         words for code in CODE.findall(page) for words in calls(" ".join("".join(code).split()))
     ]
@@ -44,8 +44,8 @@ def calls_in(page: str) -> list[list[str]]:
 
 def is_named(command: str, page: str) -> bool:
     """Whether a page calls the command by all its words, or has it in a list of commands."""
-    listed = [" ".join(one.split()) for found in LIST.findall(page) for one in found.split(",")]
-    return command in listed or any(begins(words, command) for words in calls_in(page))
+    commands = [" ".join(part.split()) for match in LIST.findall(page) for part in match.split(",")]
+    return command in commands or any(begins(words, command) for words in calls_in(page))
 
 
 def begins(words: list[str], command: str) -> bool:
@@ -53,7 +53,7 @@ def begins(words: list[str], command: str) -> bool:
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
-def test_every_setting_stands_in_operations_with_its_meaning(name):
+def test_every_setting_is_documented_in_operations_with_its_meaning(name):
     meaning = Settings.model_fields[name].description
     assert f"| `LUMBAR_{name.upper()}` |" in (DOCS / "operations.md").read_text()
     assert meaning
@@ -66,7 +66,7 @@ def test_every_command_is_named_in_the_changelog(command):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_command_that_a_page_calls_is_one(page):
+def test_every_command_that_a_page_calls_exists(page):
     unknown = [
         words
         for words in calls_in(page.read_text())
@@ -76,7 +76,7 @@ def test_every_command_that_a_page_calls_is_one(page):
 
 
 @pytest.mark.parametrize(
-    ("page", "named"),
+    ("page", "expected"),
     [
         ("Start it with `lumbar jobs list`.", True),
         ("    LUMBAR_WEB=false lumbar jobs list --state dead  # the dead ones", True),
@@ -90,27 +90,27 @@ def test_every_command_that_a_page_calls_is_one(page):
         ("the lumbar jobs list", False),
     ],
 )
-def test_a_command_is_named_by_all_its_words_or_not_at_all(page, named):
-    assert is_named("jobs list", page) is named
+def test_a_command_is_named_by_all_its_words_or_not_at_all(page, expected):
+    assert is_named("jobs list", page) is expected
 
 
 @pytest.mark.parametrize("state", StudyState)
-def test_every_state_of_a_study_stands_in_architecture(state):
+def test_every_state_of_a_study_is_documented_in_architecture(state):
     assert state.value in (DOCS / "architecture.md").read_text()
 
 
 @pytest.mark.parametrize("state", JobState)
-def test_every_state_of_a_job_stands_in_architecture(state):
+def test_every_state_of_a_job_is_documented_in_architecture(state):
     assert state.value in (DOCS / "architecture.md").read_text()
 
 
 @pytest.mark.parametrize("table", Table.metadata.tables)
-def test_every_table_stands_in_architecture(table):
+def test_every_table_is_documented_in_architecture(table):
     assert table in (DOCS / "architecture.md").read_text()
 
 
 @pytest.mark.parametrize(("name", "command"), COMMANDS.items())
-def test_every_command_helps_with_an_example(name, command):
+def test_the_help_of_every_command_has_an_example(name, command):
     assert command.help
     assert command.epilog.startswith("Example: ")
     assert any(begins(words, name) for words in calls(command.epilog))

@@ -130,7 +130,7 @@ def test_figures_are_broken_down_by_group_condition_level_sex_age_and_scanner(
     assert set(by["sex"]) == {"F", "M"}
     assert all(scanner.startswith("Phantom ") for scanner in by["scanner"])
     for section in by.values():
-        assert sum(own["findings"] for own in section.values()) == 25 * STUDIES
+        assert sum(group["findings"] for group in section.values()) == 25 * STUDIES
 
 
 def test_only_the_requested_part_is_evaluated(data, description):
@@ -139,7 +139,10 @@ def test_only_the_requested_part_is_evaluated(data, description):
         part: {j.study for j in evaluate_bundle(data, part, description, read, silent)}
         for part in (Part.TEST, Part.VALIDATION)
     }
-    assert {part: len(own) for part, own in studies.items()} == {Part.TEST: 1, Part.VALIDATION: 1}
+    assert {part: len(group) for part, group in studies.items()} == {
+        Part.TEST: 1,
+        Part.VALIDATION: 1,
+    }
     assert not studies[Part.TEST] & studies[Part.VALIDATION]
 
 
@@ -168,7 +171,7 @@ def test_the_table_gives_the_weighting_of_series_without_times(data):
     ]
 
     def roles(instances):
-        return set(assign_roles([s for found in instances for s in found.slices]).stacks)
+        return set(assign_roles([s for instance in instances for s in instance.slices]).stacks)
 
     series = series_by_study(data)[study.name]
     assert roles(with_default_times(untimed, series)) == set(Role)
@@ -185,12 +188,12 @@ def test_a_view_is_correct_if_most_probable_with_sagittal_sides_summed(
 ):
     severities = read_severities(data / "train.csv")
     wrong = {
-        "a recess taken for the other side's": lambda c: view_of(
+        "a recess classified as the other side's": lambda c: view_of(
             Condition.RIGHT_SUBARTICULAR_STENOSIS
             if c is Condition.LEFT_SUBARTICULAR_STENOSIS
             else c
         ),
-        "a canal taken for no condition": lambda c: (
+        "a canal classified as no condition": lambda c: (
             (0.02,) * 5 + (0.9,) if c is Condition.SPINAL_CANAL_STENOSIS else view_of(c)
         ),
     }
@@ -230,15 +233,13 @@ def test_findings_not_assessed_are_counted_and_listed_and_in_no_other_figure(
 def test_the_submission_has_the_competition_s_rows(data, as_labelled, tmp_path):
     write_submission(tmp_path / "submission.csv", as_labelled)
     with (
-        (tmp_path / "submission.csv").open() as own,
+        (tmp_path / "submission.csv").open() as file,
         (data / "sample_submission.csv").open() as sample,
     ):
-        written, expected = list(csv.DictReader(own)), list(csv.DictReader(sample))
-    assert list(written[0]) == list(expected[0])
-    assert [row["row_id"] for row in written] == [row["row_id"] for row in expected]
-    np.testing.assert_allclose(
-        [sum(float(row[s]) for s in Severity) for row in written], 1, atol=1e-5
-    )
+        rows, expected = list(csv.DictReader(file)), list(csv.DictReader(sample))
+    assert list(rows[0]) == list(expected[0])
+    assert [row["row_id"] for row in rows] == [row["row_id"] for row in expected]
+    np.testing.assert_allclose([sum(float(row[s]) for s in Severity) for row in rows], 1, atol=1e-5)
 
 
 def test_a_report_on_phantoms_states_that_it_is_not_clinical(as_true, true_figures, tmp_path):

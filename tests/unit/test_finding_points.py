@@ -63,9 +63,9 @@ class Seeing:
         )
         centre = np.mean(list(USUAL.values()), axis=0)
         for heat, header in zip(heats, self.read[-len(pictures) :], strict=True):
-            shown = picture(BLANK, header, centre, SAGITTAL)
+            view = picture(BLANK, header, centre, SAGITTAL)
             for key, point in self.truth.items():
-                x, y = shown.to_cell(point)
+                x, y = view.to_cell(point)
                 blob = seen_at([(x, y)], SAGITTAL, 1)[0, ..., 0]
                 faint = np.exp(-((header.distance(point) / FORAMEN_SD_MM) ** 2) / 2)
                 channel = SAGITTAL.points.index(f"foramen_{key.level}")
@@ -81,7 +81,7 @@ class Seeing:
 @pytest.mark.parametrize("lean", [0.0, 3.0, -8.0])
 @pytest.mark.parametrize("towards_right", [False, True])
 @pytest.mark.parametrize("off", [(0.0, 0.0, 0.0), (2.5, 1.0, -2.0), (-2.5, -1.5, 2.0)])
-def test_a_foramen_that_is_seen_is_found_where_it_is(
+def test_a_visible_foramen_is_located_at_its_true_position(
     lean: float, towards_right: bool, off: tuple[float, float, float]
 ) -> None:
     truth = {key: point + np.array(off) for key, point in USUAL.items()}
@@ -93,7 +93,7 @@ def test_a_foramen_that_is_seen_is_found_where_it_is(
         assert np.linalg.norm(points.positions[key] - point) < 1.2
 
 
-def test_slices_of_another_station_are_not_even_read() -> None:
+def test_slices_of_another_station_are_not_read() -> None:
     lumbar = stack(0.0, False)
     raised = []
     for i, header in enumerate(lumbar.slices):

@@ -23,7 +23,7 @@ def test_the_severity_is_the_most_probable_one():
     )
 
 
-def test_of_two_equally_probable_severities_the_graver_one_counts():
+def test_of_two_equally_probable_severities_the_more_severe_counts():
     assert (
         Finding(*CANAL, probabilities=(0.4, 0.2, 0.4), point=POINT, shows=1).severity
         is Severity.SEVERE
@@ -41,7 +41,7 @@ def test_of_two_equally_probable_severities_the_graver_one_counts():
         {"probabilities": (1.2, 0.0, -0.2), "point": POINT, "shows": 1},
     ],
 )
-def test_nothing_half_valid_can_be_made(half_made):
+def test_a_partly_valid_finding_cannot_be_created(half_made):
     with pytest.raises(ValueError, match=r"finding|probabilities"):
         Finding(*CANAL, **half_made)
 

@@ -24,23 +24,26 @@ def ds() -> Dataset:
 
 
 def enhanced(ds: Dataset, frames: int) -> Dataset:
-    """The same instance as Enhanced MR: orientation and timing shared, position a frame's own."""
+    """The same instance as Enhanced MR: orientation and timing shared, position per frame."""
 
-    def of(**values: object) -> Dataset:
+    def dataset_with(**values: object) -> Dataset:
         item = Dataset()
         for keyword, value in values.items():
             setattr(item, keyword, value)
         return item
 
-    shared = of(
-        PlaneOrientationSequence=[of(ImageOrientationPatient=[0, 1, 0, 0, 0, -1])],
-        PixelMeasuresSequence=[of(PixelSpacing=[0.5, 0.75], SliceThickness=4)],
-        MRTimingAndRelatedParametersSequence=[of(RepetitionTime=3500)],
-        MREchoSequence=[of(EffectiveEchoTime=101.5)],
-        MRModifierSequence=[of(InversionTimes=[160.0], SpectrallySelectedSuppression="FAT")],
+    shared_groups = dataset_with(
+        PlaneOrientationSequence=[dataset_with(ImageOrientationPatient=[0, 1, 0, 0, 0, -1])],
+        PixelMeasuresSequence=[dataset_with(PixelSpacing=[0.5, 0.75], SliceThickness=4)],
+        MRTimingAndRelatedParametersSequence=[dataset_with(RepetitionTime=3500)],
+        MREchoSequence=[dataset_with(EffectiveEchoTime=101.5)],
+        MRModifierSequence=[
+            dataset_with(InversionTimes=[160.0], SpectrallySelectedSuppression="FAT")
+        ],
     )
-    own = [
-        of(PlanePositionSequence=[of(ImagePositionPatient=[4 * n, 10, 20])]) for n in range(frames)
+    own_groups = [
+        dataset_with(PlanePositionSequence=[dataset_with(ImagePositionPatient=[4 * n, 10, 20])])
+        for n in range(frames)
     ]
     for keyword in (
         "ImageOrientationPatient",
@@ -54,8 +57,8 @@ def enhanced(ds: Dataset, frames: int) -> Dataset:
     ds.NumberOfFrames = frames
     ds.EchoPulseSequence = "SPIN"
     del ds.ScanningSequence
-    ds.SharedFunctionalGroupsSequence = Sequence([shared])
-    ds.PerFrameFunctionalGroupsSequence = Sequence(own)
+    ds.SharedFunctionalGroupsSequence = Sequence([shared_groups])
+    ds.PerFrameFunctionalGroupsSequence = Sequence(own_groups)
     return ds
 
 
@@ -74,7 +77,7 @@ def test_the_pixels_are_not_read(ds: Dataset) -> None:
     assert "PixelData" not in ds
 
 
-def test_enhanced_mr_gives_one_header_a_frame(ds: Dataset) -> None:
+def test_enhanced_mr_gives_one_header_per_frame(ds: Dataset) -> None:
     headers = slice_headers(enhanced(ds, 3))
     assert [h.frame for h in headers] == [1, 2, 3]
     assert [h.position[0] for h in headers] == [0, 4, 8]
@@ -86,7 +89,7 @@ def test_enhanced_mr_gives_one_header_a_frame(ds: Dataset) -> None:
     assert "FS" in last.scan_options
 
 
-def test_a_frame_s_own_group_precedes_the_shared_one(ds: Dataset) -> None:
+def test_a_frames_own_group_takes_precedence_over_the_shared_one(ds: Dataset) -> None:
     enhanced(ds, 2)
     measures = Dataset()
     measures.PixelSpacing = [1.5, 1.5]
@@ -123,7 +126,7 @@ def test_frames_without_their_groups_are_refused(ds: Dataset) -> None:
         ("NumberOfFrames", 12, "multi-frame"),
     ],
 )
-def test_what_has_no_sane_geometry_is_refused_by_name(
+def test_a_header_without_a_valid_geometry_is_refused_with_a_reason(
     ds: Dataset, keyword: str, value: object, reason: str
 ) -> None:
     setattr(ds, keyword, value)
@@ -131,7 +134,7 @@ def test_what_has_no_sane_geometry_is_refused_by_name(
         slice_headers(ds)
 
 
-def test_a_slightly_rough_orientation_is_made_exact(ds: Dataset) -> None:
+def test_a_slightly_imprecise_orientation_is_made_exact(ds: Dataset) -> None:
     ds.ImageOrientationPatient = [0.9995, 0, 0, 0.0005, 1.0005, 0]
     (header,) = slice_headers(ds)
     assert header.orientation == pytest.approx((1, 0, 0, 0, 1, 0), abs=1e-12)
@@ -149,7 +152,7 @@ def with_bytes(path: Path, element: bytes, value: bytes) -> Path:
 
 
 @pytest.mark.parametrize("value", [b"", b"fast", b"nan ", b"1e999 "])
-def test_a_time_that_is_no_number_is_not_known(tmp_path: Path, value: bytes) -> None:
+def test_a_time_that_is_not_a_number_is_unknown(tmp_path: Path, value: bytes) -> None:
     (header,) = slice_headers(
         read_header(with_bytes(tmp_path / "d.dcm", b"\x18\x00\x80\x00DS", value))
     )
@@ -166,7 +169,7 @@ def test_a_time_that_is_no_number_is_not_known(tmp_path: Path, value: bytes) -> 
         (b"", "is missing"),
     ],
 )
-def test_a_spacing_that_is_no_number_is_refused_by_name(
+def test_a_spacing_that_is_not_a_number_is_refused_by_name(
     tmp_path: Path, value: bytes, reason: str
 ) -> None:
     damaged = with_bytes(tmp_path / "d.dcm", b"\x28\x00\x30\x00DS", value)
@@ -193,7 +196,7 @@ def test_a_header_whose_types_are_all_unknown_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\0" * 128 + b"DICM", b"\0" * 200])
-def test_what_is_not_dicom_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_dicom_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
     with pytest.raises(NotDicom):
@@ -205,13 +208,13 @@ def test_a_deflated_file_is_refused_before_it_is_inflated() -> None:
         read_header(Path(str(get_testdata_file("image_dfl.dcm", download=False))))
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotDicom, match="No such file"):
         read_header(tmp_path / "nowhere.dcm")
 
 
 @given(st.data())
-def test_damaged_headers_are_read_or_refused_and_nothing_else(
+def test_damaged_headers_are_read_or_refused_without_any_other_error(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     content = bytearray(SMALL.read_bytes()[:1700])

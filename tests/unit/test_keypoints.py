@@ -35,43 +35,43 @@ def test_cells_and_millimetres_agree(
 ) -> None:
     header = replace(header, spacing=spacing)
     for framing in (SAGITTAL, AXIAL):
-        seen = picture(
+        view = picture(
             np.ones((header.rows, header.columns), np.float32), header, header.centre, framing
         )
-        point = seen.from_cell(np.array(place))
+        point = view.from_cell(np.array(place))
         assert abs(header.distance(point)) < 0.001
-        assert np.allclose(seen.to_cell(point), place, atol=1e-6)
-        right = seen.from_cell(np.array(place) + np.array([1.0, 0.0])) - point
+        assert np.allclose(view.to_cell(point), place, atol=1e-6)
+        right = view.from_cell(np.array(place) + np.array([1.0, 0.0])) - point
         assert np.linalg.norm(right) == pytest.approx(CELL_PIXELS * framing.mm, abs=0.001)
 
 
 @pytest.mark.parametrize("framing", [SAGITTAL, AXIAL])
 def test_the_middle_of_the_picture_is_the_requested_point(framing: Framing) -> None:
     point = SLICE.to_patient(100.0, 120.0)
-    seen = picture(np.ones((320, 320), np.float32), SLICE, point, framing)
+    view = picture(np.ones((320, 320), np.float32), SLICE, point, framing)
     middle = np.full(2, (framing.cells - 1) / 2)
-    assert np.linalg.norm(seen.from_cell(middle) - point) < 0.001
+    assert np.linalg.norm(view.from_cell(middle) - point) < 0.001
 
 
 def test_a_slice_stored_in_any_way_gives_the_same_picture() -> None:
     image = cv2.GaussianBlur(
         np.random.default_rng(1).random((320, 320), dtype=np.float32), (0, 0), 3
     )
-    usual = picture(image, SLICE, SLICE.centre, SAGITTAL)
+    expected = picture(image, SLICE, SLICE.centre, SAGITTAL)
     row, down = np.array(SLICE.orientation[:3]), np.array(SLICE.orientation[3:])
     corner = SLICE.to_patient(319, 0)
     mirrored = replace(SLICE, position=tuple(corner), orientation=(*-row, *down))
     transposed = replace(SLICE, orientation=(*down, *row))
     for header, stored in ((mirrored, image[:, ::-1]), (transposed, image.T)):
-        seen = picture(np.ascontiguousarray(stored), header, SLICE.centre, SAGITTAL)
-        assert np.abs(seen.pixels - usual.pixels).max() < 0.01
+        view = picture(np.ascontiguousarray(stored), header, SLICE.centre, SAGITTAL)
+        assert np.abs(view.pixels - expected.pixels).max() < 0.01
         assert np.allclose(
-            seen.from_cell(np.array([20, 30])), usual.from_cell(np.array([20, 30])), atol=1e-6
+            view.from_cell(np.array([20, 30])), expected.from_cell(np.array([20, 30])), atol=1e-6
         )
 
 
 @given(st.floats(0.01, 1000))
-def test_a_pictures_own_scale_does_not_matter(factor: float) -> None:
+def test_the_scale_of_a_pictures_values_does_not_matter(factor: float) -> None:
     image = np.random.default_rng(2).random((50, 50), dtype=np.float32)
     assert np.allclose(
         normalise_brightness(image), normalise_brightness(image * np.float32(factor)), atol=1e-3

@@ -27,11 +27,11 @@ def spine(
 def heat_of(
     places: NDArray[np.float64], shares: Mapping[int, Mapping[int, float]] | None = None
 ) -> Heat:
-    """A blob of .95 at each disc's own place, or shared out among the places of others."""
+    """A blob of .95 at each disc's position, or shared among the positions of other discs."""
     blobs = seen_at([(x, y) for x, y in places], SAGITTAL, 1)[0]
     mixes = [(shares or {}).get(k, {k: 1.0}) for k in range(len(DISCS))]
     return np.stack(
-        [sum(share * blobs[..., of] for of, share in mix.items()) for mix in mixes], axis=-1
+        [sum(share * blobs[..., disc] for disc, share in mix.items()) for mix in mixes], axis=-1
     )
 
 
@@ -42,7 +42,7 @@ def heat_of(
     size=st.floats(0.72, 1.1),
     lean=st.floats(-0.2, 0.3),
 )
-def test_a_clear_spine_is_found_where_it_is(
+def test_a_clear_spine_is_located_correctly(
     left: float, bottom: float, size: float, lean: float
 ) -> None:
     places = spine(left, bottom, size, lean)
@@ -64,13 +64,15 @@ def test_upper_maps_that_are_off_by_one_follow_the_lowest() -> None:
         assert np.linalg.norm(sequence.positions[k] - places[k]) < 1.5
 
 
-def test_two_numberings_that_fit_alike_leave_little_margin() -> None:
+def test_two_numberings_that_fit_equally_well_leave_little_margin() -> None:
     places = spine()
-    sure = best_sequence(heat_of(places))
-    torn = best_sequence(heat_of(places, {k: {k: 0.5, k - 1: 0.5} for k in range(1, len(DISCS))}))
-    assert sure is not None
-    assert torn is not None
-    assert torn.margin < 0.4 * sure.margin
+    clear = best_sequence(heat_of(places))
+    ambiguous = best_sequence(
+        heat_of(places, {k: {k: 0.5, k - 1: 0.5} for k in range(1, len(DISCS))})
+    )
+    assert clear is not None
+    assert ambiguous is not None
+    assert ambiguous.margin < 0.4 * clear.margin
 
 
 def test_a_spine_cut_at_the_top_ends_there() -> None:
@@ -85,11 +87,11 @@ def test_a_spine_cut_at_the_top_ends_there() -> None:
 @pytest.mark.parametrize(
     "heat", [np.zeros((96, 96, 8), np.float32), np.full((96, 96, 8), 1e-4, np.float32)]
 )
-def test_maps_without_a_place_give_no_sequence(heat: Heat) -> None:
+def test_maps_without_a_peak_give_no_sequence(heat: Heat) -> None:
     assert best_sequence(heat) is None
 
 
-def test_a_disc_alone_is_no_sequence() -> None:
+def test_a_single_disc_gives_no_sequence() -> None:
     heat = np.zeros((96, 96, 8), np.float32)
     heat[..., LOWEST] = heat_of(spine())[..., LOWEST]
     assert best_sequence(heat) is None

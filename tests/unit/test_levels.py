@@ -52,12 +52,12 @@ class Study:
 
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory: pytest.TempPathFactory) -> list[Study]:
-    made = []
+    studies = []
     for n, seed in enumerate(SEEDS):
         folder = tmp_path_factory.mktemp(f"phantom-{seed}")
         truth = write_study(folder, seed, kind=UNSEEN[n % 2])
-        made.append(Study(read_all(folder), truth))
-    return made
+        studies.append(Study(read_all(folder), truth))
+    return studies
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +84,7 @@ def changed(study: Study, change: Callable[[Picture], Picture]) -> Callable[[Sli
     return lambda header: np.ascontiguousarray(change(study.slices.read(header)))
 
 
-def test_every_level_is_named_right_and_found_within_five_millimetres(
+def test_every_level_is_named_correctly_and_located_within_five_millimetres(
     studies: list[Study], locate: Callable[..., Levels]
 ) -> None:
     for study in studies:
@@ -136,7 +136,7 @@ def test_the_source_is_a_slice_through_the_canal(
         )
 
 
-def test_a_damaged_slice_does_not_stop_it(
+def test_a_damaged_slice_does_not_stop_the_location(
     studies: list[Study], locate: Callable[..., Levels]
 ) -> None:
     study = studies[0]
@@ -194,7 +194,7 @@ def test_a_t2_series_damaged_throughout_leaves_the_t1(
 
 
 @pytest.mark.parametrize("region", [Region.NECK, Region.THORAX])
-def test_the_lumbar_station_of_a_whole_spine_is_found_among_the_others(
+def test_the_lumbar_station_of_a_whole_spine_is_selected(
     studies: list[Study], tmp_path: Path, region: Region, locate: Callable[..., Levels]
 ) -> None:
     write_study(tmp_path, 5, kind=Kind(HELD_OUT[0], region=region))
@@ -212,7 +212,7 @@ def test_the_lumbar_station_of_a_whole_spine_is_found_among_the_others(
     assert errors(levels, studies[0]).max() <= 5
 
 
-def test_without_sagittal_t2_it_says_so(
+def test_a_study_without_sagittal_t2_is_refused_with_the_reason(
     studies: list[Study], locate: Callable[..., Levels]
 ) -> None:
     with pytest.raises(NotAnalysable, match="no sagittal T1 or T2/STIR series was received"):
@@ -272,7 +272,7 @@ def ladder(image: Picture) -> Picture:
 
 
 def quilt(image: Picture) -> Picture:
-    """The picture's own patches in another order."""
+    """The patches of the picture in another order."""
     side = len(image) // 8
     patches = [
         image[y : y + side, x : x + side]
@@ -291,7 +291,7 @@ def nothing(image: Picture) -> Picture:
     "change",
     [mirrored, turned, np.flipud, np.transpose, upper_half, noise, clouds, ladder, quilt, nothing],
 )
-def test_what_is_no_upright_lumbar_spine_is_refused(
+def test_an_image_other_than_an_upright_lumbar_spine_is_refused(
     studies: list[Study], change: Callable[[Picture], Picture], locate: Callable[..., Levels]
 ) -> None:
     for study in studies:
@@ -299,7 +299,7 @@ def test_what_is_no_upright_lumbar_spine_is_refused(
             locate(study.roles, changed(study, change))
 
 
-def test_a_cervical_spine_that_says_it_is_lumbar_is_refused(
+def test_a_cervical_spine_described_as_lumbar_is_refused(
     real_files: Path, locate: Callable[..., Levels]
 ) -> None:
     slices = read_all(real_files / "not-lumbar" / "cervical-says-lspine.dcm")
@@ -312,7 +312,7 @@ def test_a_real_parasagittal_slice_gives_points_behind_its_discs(
 ) -> None:
     slices = read_all(real_files / "lumbar" / "hitachi-0.3T-parasagittal-t2.dcm")
     levels = locate(assign_roles(slices.headers), slices.read)
-    # The discs' back edges, read off the picture by eye: column and row.
+    # The discs' back edges, read from the picture by eye: column and row.
     edges = [(160, 71), (156, 99.5), (151, 127), (152, 155), (155, 179)]
     for point, edge in zip(levels.canal.values(), edges, strict=True):
         behind, below = np.subtract(slices.headers[0].to_pixel(point), edge) * 1.328
@@ -353,13 +353,13 @@ def test_a_transitional_vertebra_makes_the_numbering_uncertain(
     assert locate(assign_roles(slices.headers), slices.read).numbering_uncertain
 
 
-def test_without_t2_the_levels_are_found_on_t1(
+def test_without_t2_the_levels_are_located_on_t1(
     studies: list[Study], locate: Callable[..., Levels]
 ) -> None:
     for study in studies:
-        bare = assign_roles([s for s in study.slices.headers if s not in study.sagittal])
-        assert Role.SAGITTAL_T2 not in bare.stacks
-        levels = locate(bare, study.slices.read)
+        roles = assign_roles([s for s in study.slices.headers if s not in study.sagittal])
+        assert Role.SAGITTAL_T2 not in roles.stacks
+        levels = locate(roles, study.slices.read)
         assert errors(levels, study).max() <= 8
         assert "Sagittal T1" in levels.notes[0]
 

@@ -35,8 +35,8 @@ def one_hot(predictions):
     return np.eye(3)[predictions] * 0.98 + 0.01 * (1 - np.eye(3)[predictions])
 
 
-def test_correct_predictions_reach_every_figure_s_best():
-    found = figures(one_hot(LABELS), LABELS)
+def test_correct_predictions_reach_the_best_value_of_every_figure():
+    values = figures(one_hot(LABELS), LABELS)
     for name in (
         "accuracy",
         "balanced_accuracy",
@@ -46,27 +46,27 @@ def test_correct_predictions_reach_every_figure_s_best():
         "quadratic_kappa",
         "auc",
     ):
-        assert found[name] == pytest.approx(1)
-    assert found["log_loss"] == pytest.approx(-np.log(0.98))
-    assert found["majority_accuracy"] == pytest.approx((LABELS == 0).mean())
+        assert values[name] == pytest.approx(1)
+    assert values["log_loss"] == pytest.approx(-np.log(0.98))
+    assert values["majority_accuracy"] == pytest.approx((LABELS == 0).mean())
 
 
 def test_predicting_the_majority_is_the_majority_baseline():
-    found = figures(one_hot(np.zeros_like(LABELS)), LABELS)
-    assert found["accuracy"] == found["majority_accuracy"]
-    assert found["balanced_accuracy"] == pytest.approx(1 / 3)
-    assert found["quadratic_kappa"] == pytest.approx(0)
-    assert found["auc"] == pytest.approx(0.5)
+    values = figures(one_hot(np.zeros_like(LABELS)), LABELS)
+    assert values["accuracy"] == values["majority_accuracy"]
+    assert values["balanced_accuracy"] == pytest.approx(1 / 3)
+    assert values["quadratic_kappa"] == pytest.approx(0)
+    assert values["auc"] == pytest.approx(0.5)
 
 
-def test_a_grade_too_far_costs_more_kappa_than_the_next_one():
-    near, far = LABELS.copy(), LABELS.copy()
+def test_a_severity_two_grades_off_costs_more_kappa_than_one_grade():
+    one_off, two_off = LABELS.copy(), LABELS.copy()
     wrong = np.flatnonzero(LABELS == 0)[:60]
-    near[wrong], far[wrong] = 1, 2
-    assert agreement(near, LABELS)["accuracy"] == agreement(far, LABELS)["accuracy"]
+    one_off[wrong], two_off[wrong] = 1, 2
+    assert agreement(one_off, LABELS)["accuracy"] == agreement(two_off, LABELS)["accuracy"]
     assert (
-        agreement(near, LABELS)["quadratic_kappa"]
-        > agreement(far, LABELS)["quadratic_kappa"] + 0.05
+        agreement(one_off, LABELS)["quadratic_kappa"]
+        > agreement(two_off, LABELS)["quadratic_kappa"] + 0.05
     )
 
 
@@ -87,7 +87,7 @@ def scored(group, label, probabilities, study="1"):
     return ScoredFinding(study, group, probabilities, label)
 
 
-def test_the_competition_s_loss_weighs_severe_four_times_and_averages_its_groups():
+def test_the_competitions_loss_weighs_severe_four_times_and_averages_its_groups():
     canal = [scored("canal", 0, (0.8, 0.1, 0.1)), scored("canal", 2, (0.2, 0.3, 0.5))]
     recess = [scored("subarticular", 1, (0.2, 0.6, 0.2))]
     expected_canal = (-np.log(0.8) - 4 * np.log(0.5)) / 5
@@ -97,7 +97,7 @@ def test_the_competition_s_loss_weighs_severe_four_times_and_averages_its_groups
     )
 
 
-def test_any_severe_canal_is_a_study_s_worst_level_weighed_by_its_worst_label():
+def test_any_severe_canal_is_a_studys_worst_level_weighted_by_its_worst_label():
     rows = [
         scored("canal", 0, (0.9, 0.05, 0.05), "a"),
         scored("canal", 1, (0.3, 0.4, 0.3), "a"),
@@ -116,20 +116,20 @@ def test_intervals_resample_patients_and_contain_the_figure():
     ]
     assert low < right.mean() < high
     # Correct or wrong by whole patients: far less is known.
-    whole = np.repeat(RNG.random(24) < 0.8, 25)
+    correct = np.repeat(RNG.random(24) < 0.8, 25)
     wide_low, wide_high = bootstrap_intervals(
-        lambda drawn: {"share": float(whole[drawn].mean())}, patients
+        lambda drawn: {"share": float(correct[drawn].mean())}, patients
     )["share"]
     assert wide_high - wide_low > 2 * (high - low)
 
 
 def test_a_figure_that_some_samples_do_not_have_is_measured_on_the_others():
     patients = [str(i) for i in range(20)]
-    found = bootstrap_intervals(
+    values = bootstrap_intervals(
         lambda drawn: {"some": float("nan") if 0 in drawn else 1.0, "none": float("nan")}, patients
     )
-    assert found["some"] == (1.0, 1.0)
-    assert np.isnan(found["none"]).all()
+    assert values["some"] == (1.0, 1.0)
+    assert np.isnan(values["none"]).all()
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.lists(st.integers(1, 400), min_size=3, max_size=3))
@@ -194,7 +194,7 @@ def test_the_fitted_offsets_undo_a_bias_towards_a_class():
     )
 
 
-def test_a_class_with_next_to_no_samples_gets_a_small_offset():
+def test_a_class_with_hardly_any_samples_gets_a_small_offset():
     truth, _, labels = overconfident(60)
     correction, temperature = fit_calibration(truth[labels < 2], np.zeros(3), labels[labels < 2])
     assert np.isfinite(correction).all()
@@ -216,7 +216,7 @@ def test_a_calibrated_network_gives_the_calibrated_probabilities():
     )
 
 
-def test_quadratic_kappa_is_cohen_s():
+def test_quadratic_kappa_is_cohens_kappa():
     other = np.clip(LABELS + RNG.integers(-1, 2, len(LABELS)), 0, 2)
     expected = cohen_kappa_score(LABELS, other, weights="quadratic")
     assert agreement(other, LABELS)["quadratic_kappa"] == pytest.approx(expected)
@@ -269,7 +269,7 @@ def test_the_calibration_is_at_the_minimum_of_its_loss(temperature, bias):
     assert np.abs(gradient[free]).max() < 1e-6
 
 
-def test_the_calibration_s_gradient_is_its_loss_s_slope():
+def test_the_calibrations_gradient_is_the_slope_of_its_loss():
     _, sharp, labels = overconfident(50)
     logits, at = np.log(np.maximum(sharp, 1e-12)), np.array([0.7, 0.3, -0.2, 0.1])
     for n, slope in enumerate(calibration_loss(at, logits, labels)[1]):

@@ -39,7 +39,7 @@ SIDES = {"condition": 64, "severity": 96}
 
 
 @pytest.fixture(scope="module")
-def built() -> dict[str, keras.Model]:
+def networks() -> dict[str, keras.Model]:
     """Both networks as they start without any weights."""
     keras.utils.set_random_seed(1)
     return {
@@ -49,25 +49,25 @@ def built() -> dict[str, keras.Model]:
 
 
 @pytest.fixture(scope="module")
-def written(
-    built: dict[str, keras.Model], tmp_path_factory: pytest.TempPathFactory
+def bundle_folder(
+    networks: dict[str, keras.Model], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("bundles") / "phantom"
-    write_bundle(folder, "phantom", "3", TrainedOn.SYNTHETIC, built, SIDES)
+    write_bundle(folder, "phantom", "3", TrainedOn.SYNTHETIC, networks, SIDES)
     yield folder
     shutil.rmtree(folder)  # 77 MB
 
 
 @pytest.fixture(scope="module")
-def read(written: Path) -> Classifiers:
-    return load_bundle(written)
+def classifiers(bundle_folder: Path) -> Classifiers:
+    return load_bundle(bundle_folder)
 
 
 @pytest.fixture
-def copied(written: Path, tmp_path: Path) -> Path:
+def bundle_copy(bundle_folder: Path, tmp_path: Path) -> Path:
     """The same bundle with a copy of the description, to be damaged; its weights are links."""
-    (tmp_path / DESCRIPTION).write_text((written / DESCRIPTION).read_text())
-    for weights in written.glob("*.npz"):
+    (tmp_path / DESCRIPTION).write_text((bundle_folder / DESCRIPTION).read_text())
+    for weights in bundle_folder.glob("*.npz"):
         (tmp_path / weights.name).symlink_to(weights)
     return tmp_path
 
@@ -76,31 +76,35 @@ def test_classes_are_the_conditions_in_order_and_none() -> None:
     assert CLASSES["condition"] == (*Condition, "none")
 
 
-def test_every_row_is_a_probability_of_every_class(read: Classifiers) -> None:
-    reader: Networks = read
-    for rows, classes in ((reader.conditions(CROPS), 6), (reader.severities(CROPS), 3)):
+def test_every_row_is_a_probability_of_every_class(classifiers: Classifiers) -> None:
+    networks: Networks = classifiers
+    for rows, classes in ((networks.conditions(CROPS), 6), (networks.severities(CROPS), 3)):
         assert rows.shape == (5, classes)
         assert rows.dtype == np.float32
         assert rows.min() >= 0
         np.testing.assert_allclose(rows.sum(axis=1), 1, atol=1e-5)
 
 
-def test_no_crops_give_no_rows(read: Classifiers) -> None:
-    assert read.conditions(CROPS[:0]).shape == (0, 6)
-    assert read.severities(CROPS[:0]).shape == (0, 3)
+def test_no_crops_give_no_rows(classifiers: Classifiers) -> None:
+    assert classifiers.conditions(CROPS[:0]).shape == (0, 6)
+    assert classifiers.severities(CROPS[:0]).shape == (0, 3)
 
 
-def test_crops_of_another_shape_are_refused(read: Classifiers) -> None:
+def test_crops_of_another_shape_are_refused(classifiers: Classifiers) -> None:
     with pytest.raises(ValueError, match="224"):
-        read.conditions(CROPS[:, :100])
+        classifiers.conditions(CROPS[:, :100])
 
 
-def test_a_crop_s_answer_does_not_depend_on_its_neighbours(read: Classifiers) -> None:
-    together = read.severities(CROPS)
+def test_the_probabilities_of_a_crop_do_not_depend_on_its_neighbours(
+    classifiers: Classifiers,
+) -> None:
+    together = classifiers.severities(CROPS)
     assert np.ptp(together, axis=0).max() > 1e-4  # the crops do differ
     for n in range(len(CROPS)):
-        np.testing.assert_allclose(read.severities(CROPS[n : n + 1])[0], together[n], atol=1e-6)
-    np.testing.assert_allclose(read.severities(CROPS[::-1])[::-1], together, atol=1e-6)
+        np.testing.assert_allclose(
+            classifiers.severities(CROPS[n : n + 1])[0], together[n], atol=1e-6
+        )
+    np.testing.assert_allclose(classifiers.severities(CROPS[::-1])[::-1], together, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -121,12 +125,12 @@ def test_every_backbone_sees_grey_in_the_convention_of_its_imagenet_weights(
     scaled = next(layer for layer in network.layers if isinstance(layer, keras.layers.Rescaling))
     channels = keras.Model(network.input, scaled.output)
     for value, expected in ((1.0, white), (0.0, black)):
-        seen = channels.predict_on_batch(np.full((1, 224, 224), value, np.float32))
-        np.testing.assert_allclose(seen[0, 10, 10], expected, atol=2e-3)
+        prepared = channels.predict_on_batch(np.full((1, 224, 224), value, np.float32))
+        np.testing.assert_allclose(prepared[0, 10, 10], expected, atol=2e-3)
 
 
 @pytest.mark.parametrize("architecture", BACKBONES)
-def test_weights_do_not_depend_on_the_size_that_a_network_works_at(architecture: str) -> None:
+def test_weights_do_not_depend_on_the_input_size_of_a_network(architecture: str) -> None:
     small, large = (build_classifier("severity", architecture, side) for side in (32, 64))
     large.set_weights(small.get_weights())
     assert (
@@ -135,8 +139,10 @@ def test_weights_do_not_depend_on_the_size_that_a_network_works_at(architecture:
 
 
 @pytest.mark.parametrize("kind", ["condition", "severity"])
-def test_no_two_layers_begin_with_the_same_kernel(built: dict[str, keras.Model], kind: str) -> None:
-    layers = built[kind].get_layer("backbone").layers
+def test_no_two_layers_begin_with_the_same_kernel(
+    networks: dict[str, keras.Model], kind: str
+) -> None:
+    layers = networks[kind].get_layer("backbone").layers
     kernels = [
         layer.get_weights()[0].tobytes() for layer in layers if type(layer) is keras.layers.Conv2D
     ]
@@ -144,7 +150,7 @@ def test_no_two_layers_begin_with_the_same_kernel(built: dict[str, keras.Model],
     assert len(set(kernels)) == len(kernels)
 
 
-def test_what_is_no_number_is_null_in_the_description(tmp_path: Path) -> None:
+def test_a_value_that_is_not_a_number_is_null_in_the_description(tmp_path: Path) -> None:
     write_description(
         tmp_path, {"figures": {"kappa": float("nan"), "interval": (0.5, float("nan"))}}
     )
@@ -155,22 +161,25 @@ def test_what_is_no_number_is_null_in_the_description(tmp_path: Path) -> None:
 
 
 def test_random_weights_let_a_signal_through_a_network_without_normalisation(
-    built: dict[str, keras.Model],
+    networks: dict[str, keras.Model],
 ) -> None:
     """As glorot's do not: sixteen layers would leave little of it."""
-    backbone = built["condition"].get_layer("backbone")
+    backbone = networks["condition"].get_layer("backbone")
     noise = np.random.default_rng(3).normal(0, 64, (2, 64, 64, 3)).astype(np.float32)
     assert 0.1 < backbone.predict_on_batch(noise).std() < 10
 
 
-def test_a_bundle_read_back_answers_as_written_but_for_half_precision(
-    built: dict[str, keras.Model], written: Path, read: Classifiers
+def test_a_bundle_read_back_predicts_as_written_within_half_precision(
+    networks: dict[str, keras.Model], bundle_folder: Path, classifiers: Classifiers
 ) -> None:
-    assert str(read.identity) == "phantom 3 (synthetic)"
-    assert read.identity == read_identity(written)
-    for rows, kind in ((read.conditions(CROPS), "condition"), (read.severities(CROPS), "severity")):
-        np.testing.assert_allclose(rows, built[kind].predict_on_batch(CROPS), atol=5e-3)
-    assert sum(file.stat().st_size for file in written.iterdir()) < 95_000_000
+    assert str(classifiers.identity) == "phantom 3 (synthetic)"
+    assert classifiers.identity == read_identity(bundle_folder)
+    for rows, kind in (
+        (classifiers.conditions(CROPS), "condition"),
+        (classifiers.severities(CROPS), "severity"),
+    ):
+        np.testing.assert_allclose(rows, networks[kind].predict_on_batch(CROPS), atol=5e-3)
+    assert sum(file.stat().st_size for file in bundle_folder.iterdir()) < 95_000_000
 
 
 def test_the_shipped_bundle_is_complete_small_enough_and_trained_on_phantoms() -> None:
@@ -179,15 +188,15 @@ def test_the_shipped_bundle_is_complete_small_enough_and_trained_on_phantoms() -
     assert identity.preprocessing_version == PREPROCESSING_VERSION
     files = [*SHIPPED.iterdir(), *FOLDER.iterdir()]
     assert sum(file.stat().st_size for file in files if file.is_file()) <= 100_000_000
-    stated = json.loads((SHIPPED / DESCRIPTION).read_text())
-    assert {"command", "data", "recipe", "training", "figures"} <= stated.keys()
+    description = json.loads((SHIPPED / DESCRIPTION).read_text())
+    assert {"command", "data", "recipe", "training", "figures"} <= description.keys()
 
 
-def test_the_description_alone_names_the_same_weights(written: Path) -> None:
+def test_the_description_alone_names_the_same_weights(bundle_folder: Path) -> None:
     assert tuple(CLASSES) == identity.CLASSIFIERS
     assert tuple(FRAMINGS) == identity.LOCATORS
     assert identity.stated_identity(None) == read_identity(SHIPPED)
-    assert identity.stated_identity(written) == read_identity(written)
+    assert identity.stated_identity(bundle_folder) == read_identity(bundle_folder)
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "{", '{"name": "n", "networks": []}'])
@@ -203,26 +212,29 @@ NOTHING, SYNTHETIC, CLINICAL = TrainedOn
 
 
 def state_trained_on(
-    copied: Path, monkeypatch: pytest.MonkeyPatch, own: TrainedOn, border: dict[str, Any]
+    bundle_copy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    trained_on: TrainedOn,
+    border: dict[str, Any],
 ) -> None:
-    """States ``own`` as the bundle's training data, and clinical as the locator networks'.
+    """States ``trained_on`` as the bundle's training data, and clinical as the locator networks'.
 
     ``border`` replaces the entry of the border classifier.
     """
-    (copied / DESCRIPTION).write_text(
-        json.dumps(json.loads((copied / DESCRIPTION).read_text()) | {"trained_on": own})
+    (bundle_copy / DESCRIPTION).write_text(
+        json.dumps(json.loads((bundle_copy / DESCRIPTION).read_text()) | {"trained_on": trained_on})
     )
-    stated = {
+    locator_description = {
         kind: {"sha256": about["sha256"], "trained_on": CLINICAL}
         for kind, about in read_locator_description(FOLDER).items()
     }
-    stated["border"] = {"sha256": stated["border"]["sha256"], **border}
-    (copied / "locator.json").write_text(json.dumps(stated))
-    monkeypatch.setattr(identity, "FOLDER", copied)
+    locator_description["border"] = {"sha256": locator_description["border"]["sha256"], **border}
+    (bundle_copy / "locator.json").write_text(json.dumps(locator_description))
+    monkeypatch.setattr(identity, "FOLDER", bundle_copy)
 
 
 @pytest.mark.parametrize(
-    ("own", "locator", "all_in_all"),
+    ("trained_on", "locator", "expected"),
     [
         (CLINICAL, CLINICAL, CLINICAL),
         (CLINICAL, SYNTHETIC, SYNTHETIC),
@@ -232,39 +244,39 @@ def state_trained_on(
     ],
 )
 def test_a_bundle_is_trained_on_no_more_than_the_weakest_network_it_is_read_with(
-    copied: Path,
+    bundle_copy: Path,
     monkeypatch: pytest.MonkeyPatch,
-    own: TrainedOn,
+    trained_on: TrainedOn,
     locator: TrainedOn,
-    all_in_all: TrainedOn,
+    expected: TrainedOn,
 ) -> None:
-    state_trained_on(copied, monkeypatch, own, {"trained_on": locator})
-    assert read_identity(copied).trained_on is all_in_all
+    state_trained_on(bundle_copy, monkeypatch, trained_on, {"trained_on": locator})
+    assert read_identity(bundle_copy).trained_on is expected
 
 
 @pytest.mark.parametrize("border", [{}, {"trained_on": "hearsay"}])
 def test_a_locator_that_does_not_state_its_training_data_is_refused(
-    copied: Path, monkeypatch: pytest.MonkeyPatch, border: dict[str, str]
+    bundle_copy: Path, monkeypatch: pytest.MonkeyPatch, border: dict[str, str]
 ) -> None:
-    state_trained_on(copied, monkeypatch, CLINICAL, border)
+    state_trained_on(bundle_copy, monkeypatch, CLINICAL, border)
     with pytest.raises(WrongSetting, match="locator: its files are missing or damaged"):
-        read_identity(copied)
+        read_identity(bundle_copy)
 
 
 def test_a_clinical_bundle_counts_as_synthetic_while_the_locator_was_trained_on_phantoms(
-    copied: Path,
+    bundle_copy: Path,
 ) -> None:
-    (copied / DESCRIPTION).write_text(
-        (copied / DESCRIPTION).read_text().replace('"synthetic"', '"clinical"')
+    (bundle_copy / DESCRIPTION).write_text(
+        (bundle_copy / DESCRIPTION).read_text().replace('"synthetic"', '"clinical"')
     )
-    assert "Trained on synthetic data" in read_identity(copied).trained_on.notices
+    assert "Trained on synthetic data" in read_identity(bundle_copy).trained_on.notices
 
 
-def test_weights_that_are_not_the_bundle_s_are_refused(copied: Path) -> None:
-    (copied / "severity.npz").unlink()
-    (copied / "severity.npz").write_bytes(b"other weights")
+def test_weights_of_another_bundle_are_refused(bundle_copy: Path) -> None:
+    (bundle_copy / "severity.npz").unlink()
+    (bundle_copy / "severity.npz").write_bytes(b"other weights")
     with pytest.raises(WrongSetting, match=r"severity\.npz does not match"):
-        load_bundle(copied)
+        load_bundle(bundle_copy)
 
 
 def test_other_classes_or_another_order_are_refused(copied: Path) -> None:
@@ -272,7 +284,7 @@ def test_other_classes_or_another_order_are_refused(copied: Path) -> None:
     description["networks"]["condition"]["classes"].reverse()
     (copied / DESCRIPTION).write_text(json.dumps(description))
     with pytest.raises(WrongSetting, match="condition classes"):
-        load_bundle(copied)
+        load_bundle(bundle_copy)
 
 
 @pytest.mark.parametrize("change", [{"architecture": "vgg19"}, {"side": 225}, {"side": 0}])
@@ -281,7 +293,7 @@ def test_an_unknown_network_is_refused(copied: Path, change: dict[str, Any]) -> 
     description["networks"]["severity"] |= change
     (copied / DESCRIPTION).write_text(json.dumps(description))
     with pytest.raises(WrongSetting, match="severity network"):
-        load_bundle(copied)
+        load_bundle(bundle_copy)
 
 
 def test_weights_of_another_network_are_refused(copied: Path) -> None:
@@ -289,7 +301,7 @@ def test_weights_of_another_network_are_refused(copied: Path) -> None:
     description["networks"]["severity"]["architecture"] = "vgg16"
     (copied / DESCRIPTION).write_text(json.dumps(description))
     with pytest.raises(WrongSetting, match="severity weights do not fit"):
-        load_bundle(copied)
+        load_bundle(bundle_copy)
 
 
 def test_another_preprocessing_is_refused(copied: Path) -> None:
@@ -297,17 +309,17 @@ def test_another_preprocessing_is_refused(copied: Path) -> None:
     description["preprocessing_version"] = "0"
     (copied / DESCRIPTION).write_text(json.dumps(description))
     with pytest.raises(WrongSetting, match="preprocessing version 0"):
-        load_bundle(copied)
+        load_bundle(bundle_copy)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"networks": []}'])
-def test_a_damaged_description_is_refused(copied: Path, text: str) -> None:
-    (copied / DESCRIPTION).write_text(text)
+def test_a_damaged_description_is_refused(bundle_copy: Path, text: str) -> None:
+    (bundle_copy / DESCRIPTION).write_text(text)
     with pytest.raises(WrongSetting, match="damaged"):
-        load_bundle(copied)
+        load_bundle(bundle_copy)
 
 
-def test_a_bundle_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WrongSetting, match=r"bundle\.json cannot be read"):
         load_bundle(tmp_path / "nowhere")
 

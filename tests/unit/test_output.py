@@ -24,16 +24,16 @@ def test_json_is_a_list_without_control_characters_whatever_the_texts(records):
 
 
 @pytest.mark.parametrize("form", [Format.JSON, Format.CSV])
-def test_records_are_printed_as_they_come(form, monkeypatch):
-    printed, seen = [], []
+def test_records_are_printed_as_they_arrive(form, monkeypatch):
+    printed, lengths = [], []
     monkeypatch.setattr("typer.echo", lambda text, nl: printed.append(text))
 
     def records():
         for number in range(5000):
-            seen.append(len("".join(printed)))
+            lengths.append(len("".join(printed)))
             yield {"number": number}
 
     print_records(records(), ("number",), form)
-    assert seen[0] == 0
-    assert seen[2500] > 1000
+    assert lengths[0] == 0
+    assert lengths[2500] > 1000
     assert "4999" in printed[-1] + printed[-2]

@@ -135,7 +135,7 @@ def test_a_seed_that_does_not_fit_its_identifiers_is_refused() -> None:
         draw_plan(10**15)
 
 
-def test_files_are_complete_and_say_that_they_are_synthetic(normal: Study) -> None:
+def test_files_are_complete_and_state_that_they_are_synthetic(normal: Study) -> None:
     roles = [role for _, role in normal.truth.series]
     assert sorted(roles) == sorted(Role)
     instances = [d for series in normal.series.values() for d in series]
@@ -181,7 +181,7 @@ def test_a_normal_sac_is_bright_on_both_t2_series_and_dark_on_t1(
 
 
 @pytest.mark.parametrize("level", Level)
-def test_the_canal_holds_less_csf_the_more_severe_it_is(
+def test_the_canal_contains_less_csf_the_more_severe_it_is(
     graded: tuple[Study, ...], level: Level
 ) -> None:
     areas = []
@@ -194,7 +194,7 @@ def test_the_canal_holds_less_csf_the_more_severe_it_is(
 
 @pytest.mark.parametrize("side", Side)
 @pytest.mark.parametrize("level", Level)
-def test_a_foramen_holds_less_fat_the_more_severe_it_is(
+def test_a_foramen_contains_less_fat_the_more_severe_it_is(
     graded: tuple[Study, ...], level: Level, side: Side
 ) -> None:
     fat = []
@@ -219,12 +219,12 @@ def test_one_side_is_narrowed_on_that_side_only(one_sided: Study, normal: Study)
 def test_the_patients_left_has_the_larger_x_and_the_larger_axial_column(normal: Study) -> None:
     for level in Level:
         for conditions in (FORAMEN, RECESS):
-            left, right = (
+            left_point, right_point = (
                 normal.truth.points[FindingKey(conditions[side], level)] for side in Side
             )
-            assert left[0] > normal.truth.points[FindingKey(CANAL, level)][0] > right[0]
+            assert left_point[0] > normal.truth.points[FindingKey(CANAL, level)][0] > right_point[0]
             axial = normal.series[Role.AXIAL_T2][0]
-            assert in_pixels(axial, left)[0] > in_pixels(axial, right)[0]
+            assert in_pixels(axial, left_point)[0] > in_pixels(axial, right_point)[0]
 
 
 @settings(max_examples=60, deadline=None)
@@ -235,12 +235,12 @@ def test_any_patient_is_anatomically_ordered_and_inside_every_series(seed: int) 
     assert heights == sorted(heights, reverse=True)
     series = {role: s for s, (_, role) in zip(plan.series, plan.truth.series, strict=True)}
     for key, point in plan.truth.points.items():
-        away, stack = min(
+        distance, stack = min(
             ((s.nearest(point)[1], s) for s in series[key.condition.role].stacks),
             key=lambda f: f[0],
         )
         column, row = stack.to_pixel(point)
-        assert away <= 2.5
+        assert distance <= 2.5
         assert 0 < column < stack.size - 1
         assert 0 < row < stack.size - 1
         if key.condition is CANAL:
@@ -294,6 +294,6 @@ def test_drawn_grades_follow_the_shares_of_real_studies() -> None:
 
 
 @given(low=st.floats(0, 3), high=st.floats(0, 3))
-def test_a_measure_never_recovers_as_the_burden_grows(low: float, high: float) -> None:
+def test_no_measure_improves_as_the_burden_grows(low: float, high: float) -> None:
     low, high = sorted((low, high))
     assert measure(low, 10, 8, 4, 1) >= measure(high, 10, 8, 4, 1)

@@ -48,7 +48,7 @@ def test_more_processes_write_the_same_bytes(
     assert digest(tmp_path) == digest(data_set[0])
 
 
-def test_labels_are_a_reader_s_and_beside_them_stands_what_is_true(
+def test_labels_are_a_readers_and_the_truth_is_written_beside_them(
     data_set: tuple[Path, list[None]],
 ) -> None:
     labels, truths = (table(data_set[0], name) for name in ("train.csv", "phantom_truth.csv"))
@@ -130,7 +130,7 @@ def test_coordinates_hit_the_finding_on_the_series_where_it_is_read(
         assert np.linalg.norm(hit - truth) < 2.6
 
 
-def test_the_sample_submission_asks_for_every_finding_of_every_study(
+def test_the_sample_submission_has_a_row_for_every_finding_of_every_study(
     data_set: tuple[Path, list[None]],
 ) -> None:
     rows = table(data_set[0], "sample_submission.csv")

@@ -69,11 +69,11 @@ def cell_of(pixels: np.ndarray, key: FindingKey) -> np.ndarray:
     return pixels[y : y + picture.CELL_HEIGHT, x : x + picture.CELL_WIDTH]
 
 
-def has(pixels: np.ndarray, colour: tuple[int, int, int], tolerance: int = 12) -> bool:
+def has_colour(pixels: np.ndarray, colour: tuple[int, int, int], tolerance: int = 12) -> bool:
     return bool((abs(pixels - np.array(colour)).max(axis=-1) <= tolerance).any())
 
 
-def test_it_is_a_png_of_one_screen_without_metadata():
+def test_the_picture_is_a_png_of_one_screen_without_metadata():
     image = Image.open(
         BytesIO(draw(sagittal(), [graded(key) for key in ALL_FINDINGS], ["a line"], NOTICES))
     )
@@ -90,7 +90,7 @@ def test_every_level_is_marked_at_its_point_true_to_scale():
     for point in CANAL.values():
         x = picture.MARGIN + (picture.SLICE_WIDTH - 1) / 2 + (point[1] - middle) / to_mm
         y = picture.TOP - 0.5 + (140.5 - point[2]) / to_mm
-        assert has(
+        assert has_colour(
             pixels[
                 round(y) - 2 : round(y) + 3, round(x) - RING_RADIUS - 1 : round(x) - RING_RADIUS + 2
             ],
@@ -101,18 +101,18 @@ def test_every_level_is_marked_at_its_point_true_to_scale():
 
 @pytest.mark.parametrize("storage", list(product((False, True), repeat=3)))
 def test_the_panel_is_the_same_however_the_slice_is_stored(storage):
-    usual = sagittal()
-    image, header = stored(usual.image, usual.header, storage)
-    once = decoded(draw(usual, [], [], NOTICES))
+    original = sagittal()
+    image, header = stored(original.image, original.header, storage)
+    expected = decoded(draw(original, [], [], NOTICES))
     again = decoded(draw(AnnotatedSlice(TITLE, image, header, CANAL), [], [], NOTICES))
-    assert abs(once - again).mean() < 0.1
-    assert np.quantile(abs(once - again), 0.9999) <= 8
+    assert abs(expected - again).mean() < 0.1
+    assert np.quantile(abs(expected - again), 0.9999) <= 8
 
 
 def test_a_slice_without_points_is_drawn_without_markers():
-    bare = draw(replace(sagittal(), points={}), [], [], NOTICES)
-    panel = decoded(bare)[picture.TOP :, picture.MARGIN : picture.MARGIN + picture.SLICE_WIDTH]
-    assert not has(panel, MARKER)
+    plain = draw(replace(sagittal(), points={}), [], [], NOTICES)
+    panel = decoded(plain)[picture.TOP :, picture.MARGIN : picture.MARGIN + picture.SLICE_WIDTH]
+    assert not has_colour(panel, MARKER)
 
 
 def test_an_axial_slice_has_its_own_directions_and_long_names_inside_the_panel():
@@ -124,26 +124,26 @@ def test_an_axial_slice_has_its_own_directions_and_long_names_inside_the_panel()
         "Right subarticular stenosis": np.zeros(3),
     }
     image = np.full((header.rows, header.columns), 0.5, np.float32)
-    bare, marked = (
+    plain, marked = (
         decoded(draw(AnnotatedSlice(TITLE, image, header, m), [], [], NOTICES))
         for m in ({}, points)
     )
     beside = slice(picture.MARGIN + picture.SLICE_WIDTH, picture.GRID_LEFT)
-    assert has(marked, MARKER)
-    assert (bare[:, beside] == marked[:, beside]).all()
+    assert has_colour(marked, MARKER)
+    assert (plain[:, beside] == marked[:, beside]).all()
     sagittal_letters = decoded(draw(AnnotatedSlice(TITLE, image, SLICE, {}), [], [], NOTICES))
-    assert not (bare == sagittal_letters).all()
+    assert not (plain == sagittal_letters).all()
 
 
 def test_nothing_of_the_header_but_its_geometry_is_drawn():
-    usual = sagittal()
+    original = sagittal()
     other = replace(
-        usual.header,
+        original.header,
         study_instance_uid="1.9",
         series_instance_uid="1.9.1",
         sop_instance_uid="1.9.1.1",
     )
-    assert draw(usual, [], [], NOTICES) == draw(replace(usual, header=other), [], [], NOTICES)
+    assert draw(original, [], [], NOTICES) == draw(replace(original, header=other), [], [], NOTICES)
 
 
 @pytest.mark.parametrize("severity", Severity)
@@ -152,7 +152,9 @@ def test_a_cell_is_framed_in_its_severitys_colour_and_in_no_other(severity):
     assert tuple(cell[1, 1]) == SEVERITY_COLOURS[severity]
     assert tuple(cell[-2, -2]) == SEVERITY_COLOURS[severity]
     assert not any(
-        has(cell, colour) for other, colour in SEVERITY_COLOURS.items() if other is not severity
+        has_colour(cell, colour)
+        for other, colour in SEVERITY_COLOURS.items()
+        if other is not severity
     )
 
 
@@ -182,8 +184,8 @@ def test_the_crop_lies_in_its_cell_with_its_centre_marked():
 def test_an_uncertain_view_is_written_in_the_warning_colour():
     certain = cell_of(decoded(draw(None, [graded(FIRST, shows=0.5)], [], NOTICES)), FIRST)
     uncertain = cell_of(decoded(draw(None, [graded(FIRST, shows=0.49)], [], NOTICES)), FIRST)
-    assert not has(certain, WARNING)
-    assert has(uncertain, WARNING)
+    assert not has_colour(certain, WARNING)
+    assert has_colour(uncertain, WARNING)
 
 
 @pytest.mark.parametrize("condition", Condition)
@@ -193,8 +195,8 @@ def test_axial_crops_are_labelled_right_and_left_and_others_are_not(condition):
         :, picture.CELL_BORDER + 3 :
     ]
     axial = condition.role is Role.AXIAL_T2
-    assert has(crop[:, :20], LIGHT) is axial
-    assert has(crop[:, picture.CROP - 20 : picture.CROP], LIGHT) is axial
+    assert has_colour(crop[:, :20], LIGHT) is axial
+    assert has_colour(crop[:, picture.CROP - 20 : picture.CROP], LIGHT) is axial
 
 
 def test_a_finding_not_assessed_shows_its_reason_and_no_crop():
@@ -202,12 +204,12 @@ def test_a_finding_not_assessed_shows_its_reason_and_no_crop():
         Cell(Finding(*FIRST.parts, reason=reason), GREY_CROP)
         for reason in ("no slice", "no level " * 60)
     ]
-    short, long = (cell_of(decoded(draw(None, [cell], [], NOTICES)), FIRST) for cell in cells)
-    assert (short != long).any()
-    for cell in (short, long):
-        assert has(cell, GREY)
+    first, second = (cell_of(decoded(draw(None, [cell], [], NOTICES)), FIRST) for cell in cells)
+    assert (first != second).any()
+    for cell in (first, second):
+        assert has_colour(cell, GREY)
         assert not (cell == 128).all(axis=-1).any()
-        assert not any(has(cell, colour) for colour in SEVERITY_COLOURS.values())
+        assert not any(has_colour(cell, colour) for colour in SEVERITY_COLOURS.values())
         assert (cell[-8:-1, 1:-1] == BACKGROUND).all()  # the longest reason ends above the edge
 
 
@@ -217,7 +219,7 @@ def test_equal_arguments_give_equal_bytes():
     )
 
 
-def test_without_a_slice_or_any_finding_it_still_draws():
+def test_a_picture_is_drawn_without_a_slice_or_any_finding():
     assert Image.open(BytesIO(draw(None, [], [], NOTICES))).width == picture.WIDTH
 
 
@@ -227,15 +229,15 @@ def test_notices_are_drawn_below_and_nowhere_else():
     )
     rows = np.nonzero((with_one != with_other).any(axis=(1, 2)))[0]
     assert rows.min() >= picture.TEXT_TOP
-    assert has(with_one[picture.TEXT_TOP :], WARNING)
+    assert has_colour(with_one[picture.TEXT_TOP :], WARNING)
 
 
 def test_lines_are_drawn_and_their_number_is_bounded():
-    bare, with_line, with_many = (
+    plain, with_line, with_many = (
         decoded(draw(None, [], lines, NOTICES))
         for lines in ([], ["series 1"], [f"series {n}" for n in range(9999)])
     )
-    assert (bare != with_line)[picture.TEXT_TOP :, : picture.NOTICES_LEFT].any()
+    assert (plain != with_line)[picture.TEXT_TOP :, : picture.NOTICES_LEFT].any()
     assert len(with_many) < 2000
 
 
@@ -251,7 +253,7 @@ def test_the_en_dash_is_drawn_as_one():
 def test_the_font_has_every_other_character_in_use():
     font = ImageFont.load_default(20)
     missing = bytes(font.getmask("\uffff"))
-    written = "".join(
+    characters = "".join(
         [
             *NOTICES,
             picture.LEGEND,
@@ -260,10 +262,10 @@ def test_the_font_has_every_other_character_in_use():
             *picture.HEADINGS.values(),
         ]
     )
-    lacking = {
-        letter for letter in written if letter != " " and bytes(font.getmask(letter)) == missing
+    missing_letters = {
+        letter for letter in characters if letter != " " and bytes(font.getmask(letter)) == missing
     }
-    assert lacking == {text_drawing.DASH}
+    assert missing_letters == {text_drawing.DASH}
 
 
 @pytest.mark.parametrize("colour", [LIGHT, GREY, MARKER, WARNING, *SEVERITY_COLOURS.values()])

@@ -1,4 +1,4 @@
-"""The analysis of one study: whatever happens to it on its way, the findings are the same."""
+"""The analysis of one study: the findings are the same however the study was sent."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -46,11 +46,11 @@ def clean(phantom: Callable[[int], tuple[Path, PhantomTruth]]) -> list[MRInstanc
 
 
 @pytest.fixture(scope="module")
-def whole(clean: list[MRInstance]) -> dict[object, Dataset]:
-    """The instances with their pixels, by where and how they were taken."""
-    made = {_taken(found.slices[0]): dcmread(found.path) for found in clean}
-    assert len(made) == len(clean)
-    return made
+def datasets(clean: list[MRInstance]) -> dict[object, Dataset]:
+    """The instances with their pixels, by position and timing of acquisition."""
+    by_position = {_taken(instance.slices[0]): dcmread(instance.path) for instance in clean}
+    assert len(by_position) == len(clean)
+    return by_position
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def networks(keypoints: KeypointDetector) -> Reading:
 
 
 @pytest.fixture(scope="module")
-def usual(clean: list[MRInstance], networks: Reading) -> Analysis:
+def reference(clean: list[MRInstance], networks: Reading) -> Analysis:
     return analyse(clean, networks)
 
 
@@ -69,7 +69,7 @@ def _taken(header: SliceHeader) -> object:
 
 @contextmanager
 def sent(
-    whole: dict[object, Dataset], slices: Sequence[SliceHeader], random: Random
+    datasets: dict[object, Dataset], slices: Sequence[SliceHeader], random: Random
 ) -> Iterator[list[MRInstance]]:
     """The files as they would arrive with these headers.
 
@@ -77,7 +77,7 @@ def sent(
     """
     with TemporaryDirectory() as folder:
         for n, header in enumerate(random.sample(list(slices), len(slices))):
-            ds = deepcopy(whole[_taken(header)])
+            ds = deepcopy(datasets[_taken(header)])
             pixels = ds.pixel_array
             stored = np.array(ds.ImageOrientationPatient).reshape(2, 3)
             right, down = header.along_row, header.down_column
@@ -110,45 +110,51 @@ def sent(
 )
 def test_a_study_in_disorder_is_read_like_the_clean_one(
     clean: list[MRInstance],
-    whole: dict[object, Dataset],
-    usual: Analysis,
+    datasets: dict[object, Dataset],
+    reference: Analysis,
     networks: Reading,
     seed: int,
     changes: list[Callable[..., list[SliceHeader]]],
 ) -> None:
     random = Random(seed)
-    slices: list[SliceHeader] = [found.slices[0] for found in clean]
+    slices: list[SliceHeader] = [instance.slices[0] for instance in clean]
     for change in changes:
         slices = change(slices, random)
-    with sent(whole, slices, random) as arrived:
+    with sent(datasets, slices, random) as arrived:
         analysis = analyse(arrived, networks)
-    assert analysis.caveats == usual.caveats
-    for here, there in zip(analysis.findings, usual.findings, strict=True):
-        assert (here.key, here.severity, here.reason) == (there.key, there.severity, there.reason)
-        if here.point and there.point:
-            assert np.allclose(here.probabilities, there.probabilities, atol=1e-5)
-            here_at, there_at = ((p.x, p.y, p.z) for p in (here.point, there.point))
+    assert analysis.caveats == reference.caveats
+    for finding, expected in zip(analysis.findings, reference.findings, strict=True):
+        assert (finding.key, finding.severity, finding.reason) == (
+            expected.key,
+            expected.severity,
+            expected.reason,
+        )
+        if finding.point and expected.point:
+            assert np.allclose(finding.probabilities, expected.probabilities, atol=1e-5)
+            here_at, there_at = ((p.x, p.y, p.z) for p in (finding.point, expected.point))
             assert np.allclose(here_at, there_at, atol=0.01)
 
 
-def test_the_same_holds_for_the_real_networks(
-    clean: list[MRInstance], whole: dict[object, Dataset]
+def test_a_study_in_disorder_is_read_alike_by_the_real_networks(
+    clean: list[MRInstance], datasets: dict[object, Dataset]
 ) -> None:
     networks: Networks = load(None)
     random = Random(5)
-    slices = [found.slices[0] for found in clean]
-    there = analyse(clean, networks)
-    with sent(whole, turned(duplicated(split(slices, random), random), random), random) as arrived:
-        here = analyse(arrived, networks)
-    for one, other in zip(here.findings, there.findings, strict=True):
-        assert one.severity is other.severity
-        assert np.allclose(one.probabilities or 0, other.probabilities or 0, atol=1e-5)
+    slices = [instance.slices[0] for instance in clean]
+    clean_analysis = analyse(clean, networks)
+    with sent(
+        datasets, turned(duplicated(split(slices, random), random), random), random
+    ) as arrived:
+        analysis = analyse(arrived, networks)
+    for finding, expected in zip(analysis.findings, clean_analysis.findings, strict=True):
+        assert finding.severity is expected.severity
+        assert np.allclose(finding.probabilities or 0, expected.probabilities or 0, atol=1e-5)
 
 
-def test_every_finding_of_a_usual_study_is_assessed(usual: Analysis) -> None:
-    assert all(finding.assessed for finding in usual.findings)
-    assert usual.levels is not None
-    assert len(usual.views) == 25
+def test_every_finding_of_a_usual_study_is_assessed(reference: Analysis) -> None:
+    assert all(finding.assessed for finding in reference.findings)
+    assert reference.levels is not None
+    assert len(reference.views) == 25
 
 
 def test_only_slices_that_are_used_are_decoded(
@@ -165,10 +171,12 @@ def test_only_slices_that_are_used_are_decoded(
     assert len(decoded) == len(set(decoded)) < 0.6 * len(clean)
 
 
-def test_a_picture_can_be_drawn_of_it(clean: list[MRInstance], usual: Analysis) -> None:
-    png = picture_of(usual, clean, ["Research use only"])
+def test_a_picture_of_the_analysis_can_be_drawn(
+    clean: list[MRInstance], reference: Analysis
+) -> None:
+    png = picture_of(reference, clean, ["Research use only"])
     assert png.startswith(b"\x89PNG")
-    assert png != picture_of(replace(usual, levels=None), clean, ["Research use only"])
+    assert png != picture_of(replace(reference, levels=None), clean, ["Research use only"])
 
 
 class Chest(StubKeypoints):
@@ -179,14 +187,14 @@ class Chest(StubKeypoints):
 
 
 def loose_axial(clean: list[MRInstance]) -> MRInstance:
-    return next(found for found in clean if found.slices[0].plane is Plane.AXIAL)
+    return next(instance for instance in clean if instance.slices[0].plane is Plane.AXIAL)
 
 
-def test_a_loose_axial_slice_is_read_without_its_level_however_often_it_came(
+def test_a_loose_axial_slice_is_read_without_its_level_however_often_it_arrived(
     clean: list[MRInstance],
 ) -> None:
-    found = loose_axial(clean)
-    for instances in ([found], [found] * 3):
+    instance = loose_axial(clean)
+    for instances in ([instance], [instance] * 3):
         analysis = analyse(instances, StubNetworks())
         assert not any(finding.assessed for finding in analysis.findings)
         assert [r.condition.side for r in analysis.readings] == list(Side)
@@ -195,7 +203,7 @@ def test_a_loose_axial_slice_is_read_without_its_level_however_often_it_came(
 def test_the_second_loose_slice_is_read_where_the_first_is_damaged(
     clean: list[MRInstance], tmp_path: Path
 ) -> None:
-    axials = [found for found in clean if found.slices[0].plane is Plane.AXIAL][:2]
+    axials = [instance for instance in clean if instance.slices[0].plane is Plane.AXIAL][:2]
     for damaged in axials:
         content = damaged.path.read_bytes()
         (tmp_path / "cut.dcm").write_bytes(content[: len(content) // 2])

@@ -72,10 +72,10 @@ def test_monochrome1_is_turned_so_that_bright_is_bright(tmp_path: Path) -> None:
     )
 
 
-def test_the_frame_asked_for_is_read(tmp_path: Path) -> None:
-    one = pydicom.dcmread(SMALL).PixelData
-    two = (np.frombuffer(one, "<i2") + 1).astype("<i2").tobytes()
-    path = changed(tmp_path / "f.dcm", NumberOfFrames=2, PixelData=one + two)
+def test_the_requested_frame_is_read(tmp_path: Path) -> None:
+    first_frame = pydicom.dcmread(SMALL).PixelData
+    second_frame = (np.frombuffer(first_frame, "<i2") + 1).astype("<i2").tobytes()
+    path = changed(tmp_path / "f.dcm", NumberOfFrames=2, PixelData=first_frame + second_frame)
     ds = pydicom.dcmread(path)
     ds.PerFrameFunctionalGroupsSequence = [pydicom.Dataset(), pydicom.Dataset()]
     ds.save_as(path)
@@ -98,7 +98,7 @@ def test_the_frame_asked_for_is_read(tmp_path: Path) -> None:
         ({"BitsStored": 209}, "BitsStored"),
     ],
 )
-def test_what_the_header_promises_is_checked_before_decoding(
+def test_what_the_header_states_is_checked_before_decoding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: dict[str, object], reason: str
 ) -> None:
     monkeypatch.setattr(pixels, "pixel_array", lambda *_, **__: pytest.fail("it was decoded"))
@@ -106,13 +106,13 @@ def test_what_the_header_promises_is_checked_before_decoding(
         read_slice(changed(tmp_path / "c.dcm", **values), None)
 
 
-def test_truncated_pixels_say_so() -> None:
+def test_truncated_pixels_are_refused_as_such() -> None:
     with pytest.raises(NotDicom, match="the pixels are cut short: 8130 of 8192 bytes"):
         read_slice(shipped("MR_truncated.dcm"), None)
 
 
 @pytest.mark.parametrize("name", COMPRESSED)
-def test_a_fragment_cut_short_says_so(tmp_path: Path, name: str) -> None:
+def test_a_truncated_fragment_is_refused_as_such(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(shipped(name).read_bytes()[:-1000])
     with pytest.raises(NotDicom, match="cut short"):
@@ -120,7 +120,7 @@ def test_a_fragment_cut_short_says_so(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMPRESSED)
-def test_a_missing_closing_delimiter_is_forgiven(tmp_path: Path, name: str) -> None:
+def test_a_missing_closing_delimiter_is_tolerated(tmp_path: Path, name: str) -> None:
     content = shipped(name).read_bytes()
     end = content.rindex(b"\xfe\xff\xdd\xe0")
     path = tmp_path / name
@@ -128,7 +128,7 @@ def test_a_missing_closing_delimiter_is_forgiven(tmp_path: Path, name: str) -> N
     np.testing.assert_array_equal(read_slice(path, None), read_slice(SMALL, None))
 
 
-def test_a_file_without_pixels_says_so(tmp_path: Path) -> None:
+def test_a_file_without_pixels_is_refused_as_such(tmp_path: Path) -> None:
     content = SMALL.read_bytes()
     path = tmp_path / "none.dcm"
     path.write_bytes(content[: content.index(b"\xe0\x7f\x10\x00OW")])
@@ -159,7 +159,7 @@ def test_declared_sizes_are_rows_then_columns() -> None:
     assert declared_size(b"\x00\x00\x00\x02RLE") is None
 
 
-def test_a_decoder_that_dies_is_a_reason_and_the_next_slice_is_read() -> None:
+def test_a_crashed_decoder_gives_a_reason_and_the_next_slice_is_read() -> None:
     path = shipped("MR_small_jp2klossless.dcm")
     expected = read_slice(path, None)
     assert decoder.child.pid is not None
@@ -170,19 +170,21 @@ def test_a_decoder_that_dies_is_a_reason_and_the_next_slice_is_read() -> None:
 
 def test_compressed_frames_are_read_by_their_number(tmp_path: Path) -> None:
     ds = pydicom.dcmread(SMALL)
-    two = np.stack([ds.pixel_array, ds.pixel_array[::-1]])
+    second_frame = np.stack([ds.pixel_array, ds.pixel_array[::-1]])
     ds.NumberOfFrames = 2
     ds.PerFrameFunctionalGroupsSequence = [pydicom.Dataset(), pydicom.Dataset()]
-    ds.PixelData = two.tobytes()
+    ds.PixelData = second_frame.tobytes()
     ds.compress(pydicom.uid.RLELossless)
     ds.save_as(tmp_path / "two.dcm")
     for frame in (1, 2):
-        np.testing.assert_array_equal(read_slice(tmp_path / "two.dcm", frame), two[frame - 1])
+        np.testing.assert_array_equal(
+            read_slice(tmp_path / "two.dcm", frame), second_frame[frame - 1]
+        )
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_damaged_files_are_read_or_refused_and_nothing_else(
+def test_damaged_files_are_read_or_refused_without_any_other_error(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     name = data.draw(st.sampled_from(["MR_small.dcm", "MR_small_implicit.dcm", *COMPRESSED]))
@@ -210,7 +212,7 @@ def test_a_real_jpeg_lossless_slice_without_its_closing_delimiter_is_read(real_f
     assert (image.min(), image.max()) == (0, 819)
 
 
-def test_real_frames_differ_and_each_is_read_alone(real_files: Path) -> None:
+def test_real_frames_differ_and_each_is_read_separately(real_files: Path) -> None:
     path = real_files / "not-lumbar/enhanced-mr-brain-multiframe.dcm"
     first, last = read_slice(path, 1), read_slice(path, 15)
     assert first.shape == last.shape == (256, 256)
@@ -228,9 +230,9 @@ def folder_of_files(folder: Path) -> Path:
 
 
 def test_a_folder_gives_its_mr_instances_and_a_reason_for_every_other_file(tmp_path: Path) -> None:
-    found, refused = find_instances(folder_of_files(tmp_path / "in"), tmp_path)
-    assert [f.path.name for f in found] == ["a.dcm", "b.dcm"]
-    assert [len(f.slices) for f in found] == [1, 1]
+    instances, refused = find_instances(folder_of_files(tmp_path / "in"), tmp_path)
+    assert [f.path.name for f in instances] == ["a.dcm", "b.dcm"]
+    assert [len(f.slices) for f in instances] == [1, 1]
     assert {r.path.name: r.reason for r in refused} == {
         "ct.dcm": "not an MR image",
         "notes.txt": "not a DICOM file",
@@ -243,12 +245,12 @@ def test_a_zip_is_read_within_the_scratch_folder_whatever_its_names(tmp_path: Pa
     with zipfile.ZipFile(tmp_path / "study", "w") as archive:
         archive.write(SMALL, "../../../escaped.dcm")
         archive.write(SMALL, "/absolute.dcm")
-    found, refused = find_instances(tmp_path / "study", scratch)
-    assert len(found) == 2
+    instances, refused = find_instances(tmp_path / "study", scratch)
+    assert len(instances) == 2
     assert not refused
-    assert {f.path.parent for f in found} == {scratch}
+    assert {f.path.parent for f in instances} == {scratch}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["deep", "study"]
-    assert read_slice(found[0].path, None).shape == (64, 64)
+    assert read_slice(instances[0].path, None).shape == (64, 64)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +277,7 @@ def test_a_damaged_zip_is_refused(tmp_path: Path) -> None:
         find_instances(tmp_path / "z.zip", tmp_path)
 
 
-def test_an_input_with_nothing_to_read_says_so(tmp_path: Path) -> None:
+def test_an_input_without_anything_to_read_is_refused_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(NotAnalysable, match="holds no DICOM files"):
         find_instances(tmp_path / "empty", tmp_path)

@@ -26,7 +26,7 @@ def test_every_shipped_recipe_can_be_read_and_names_known_networks(name):
         assert sum(phase.epochs for phase in network.phases) <= 20
 
 
-def test_the_default_is_the_seed_report_s_recipe():
+def test_the_default_is_the_recipe_of_the_seed_report():
     recipe = read_recipe("imagenet")
     assert (recipe.condition.architecture, recipe.severity.architecture) == ("vgg16", "resnet50")
     for network in (recipe.condition, recipe.severity):
@@ -36,7 +36,7 @@ def test_the_default_is_the_seed_report_s_recipe():
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("change", "fault"),
     [
         ("batch = 0", "batch"),
         ("bacth = 16", "bacth"),
@@ -44,10 +44,10 @@ def test_the_default_is_the_seed_report_s_recipe():
         ("x", "wrong"),
     ],
 )
-def test_a_wrong_recipe_names_what_is_wrong(tmp_path, change, named):
+def test_an_invalid_recipe_is_refused_naming_the_fault(tmp_path, change, fault):
     text = (FOLDER / "cores.toml").read_text().replace("validation = 1200", change)
     (tmp_path / "own.toml").write_text(text)
-    with pytest.raises(WrongSetting, match=named):
+    with pytest.raises(WrongSetting, match=fault):
         read_recipe(str(tmp_path / "own.toml"))
 
 
@@ -56,7 +56,7 @@ def test_an_unknown_recipe_is_refused_with_a_list_of_the_known_ones():
         read_recipe("cors")
 
 
-def test_a_recipe_of_one_s_own_is_read_from_its_file(tmp_path):
+def test_a_custom_recipe_is_read_from_its_file(tmp_path):
     (tmp_path / "own.toml").write_bytes((FOLDER / "cores.toml").read_bytes())
     assert read_recipe(str(tmp_path / "own.toml")) == read_recipe("cores")
     assert tomllib.loads((FOLDER / "cores.toml").read_text())["about"] == read_recipe("cores").about
@@ -93,7 +93,7 @@ def test_weights_that_cannot_be_fetched_are_noted_and_training_continues_without
     assert [phase.frozen for phase in effective_phases(recipe.severity, None)] == [False]
 
 
-def test_weights_in_a_file_are_what_the_backbone_starts_from(recipe, tmp_path):
+def test_the_backbone_starts_from_weights_in_a_file(recipe, tmp_path):
     file = tmp_path / "tiny.weights.h5"
     saved = tiny_network.build(input_shape=(224, 224, 3))
     saved.save_weights(file)

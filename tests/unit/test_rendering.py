@@ -1,4 +1,4 @@
-"""How values stand on a page."""
+"""How values are written on a page."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from web.rendering import day, person, span
 
 
 @pytest.mark.parametrize(
-    ("name", "shown"),
+    ("name", "expected"),
     [
         ("Doe^Jane", "Doe, Jane"),
         ("Doe^Jane^Mary^^Dr", "Doe, Jane Mary Dr"),
@@ -15,21 +15,21 @@ from web.rendering import day, person, span
         ("", ""),
     ],
 )
-def test_a_persons_name_is_written_as_people_do(name, shown):
-    assert person(name) == shown
+def test_a_persons_name_is_written_in_the_usual_form(name, expected):
+    assert person(name) == expected
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "expected"),
     [("20261127", "2026-11-27"), ("", ""), ("2026", "2026"), ("20269999", "20269999")],
 )
-def test_a_date_that_is_none_stays_as_it_is(text, shown):
-    assert day(text) == shown
+def test_an_invalid_date_is_shown_unchanged(text, expected):
+    assert day(text) == expected
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"),
+    ("seconds", "expected"),
     [(59, "0 min"), (3599, "59 min"), (3660, "1 h 01 min"), (172_800, "2 days")],
 )
-def test_a_span_is_told_in_the_unit_that_matters(seconds, shown):
-    assert span(seconds) == shown
+def test_a_duration_is_shown_in_a_suitable_unit(seconds, expected):
+    assert span(seconds) == expected

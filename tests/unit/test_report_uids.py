@@ -48,7 +48,7 @@ def test_the_uid_stays_the_same_from_release_to_release() -> None:
     assert report_uid("1.2", PROVENANCE, "sr") == "2.25.181829491069277643102408114166437800841"
 
 
-def test_a_series_holds_the_reports_of_one_bundle_for_one_study() -> None:
+def test_a_series_contains_the_reports_of_one_bundle_for_one_study() -> None:
     same = {series_uid("1.2", OTHERS[changed], "sr") for changed in ("code", "settings", "inputs")}
 
     assert same == {series_uid("1.2", PROVENANCE, "sr")}

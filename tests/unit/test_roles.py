@@ -102,7 +102,7 @@ def test_a_steep_l5_s1_block_is_still_axial() -> None:
         ({"spacing": (0.6, 0.6)}, {**T2}),
     ],
 )
-def test_the_better_sagittal_series_is_chosen_wherever_it_stands(
+def test_the_better_sagittal_series_is_chosen_in_any_order(
     better: dict[str, object], worse: dict[str, object]
 ) -> None:
     for first, second in ((better, worse), (worse, better)):
@@ -111,7 +111,7 @@ def test_the_better_sagittal_series_is_chosen_wherever_it_stands(
         assert series_of(stack.slices) == {"1.2.5" if first is better else "1.2.6"}
 
 
-def test_stir_serves_where_there_is_no_t2() -> None:
+def test_stir_is_used_where_there_is_no_t2() -> None:
     (stack,) = assign_roles(sagittal(5, **STIR)).stacks[Role.SAGITTAL_T2]
     assert stack.weighting == Weighting.STIR
     assert stack.fat_suppressed
@@ -135,7 +135,7 @@ def test_stir_serves_where_there_is_no_t2() -> None:
         ({"orientation": (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)}, "in this plane"),
     ],
 )
-def test_what_is_not_an_original_spine_series_is_refused_with_a_reason(
+def test_a_series_that_is_not_an_original_of_the_spine_is_refused_with_a_reason(
     values: dict[str, object], reason: str
 ) -> None:
     roles = assign_roles([*sagittal(2, **T1), *sagittal(3, **values)])  # type: ignore[arg-type]
@@ -144,7 +144,7 @@ def test_what_is_not_an_original_spine_series_is_refused_with_a_reason(
     assert reason in roles.choices[1]
 
 
-def test_choices_speak_of_every_series_in_words_without_uids() -> None:
+def test_choices_describe_every_series_without_uids() -> None:
     choices = assign_roles([*STUDY, *sagittal(12, **STIR)]).choices
     assert choices == (
         "series 1 (3 axial slices, TR 8 TE 4 and 3 sagittal slices, TR 8 TE 4): "
@@ -158,8 +158,10 @@ def test_choices_speak_of_every_series_in_words_without_uids() -> None:
 
 
 def test_a_dual_echo_series_is_read_for_its_t2_half() -> None:
-    late = [replace(s, sop_instance_uid=s.sop_instance_uid + ".2") for s in sagittal(4, **T2)]
-    roles = assign_roles([*sagittal(4, echo_time=20.0), *late])
+    second_echo = [
+        replace(s, sop_instance_uid=s.sop_instance_uid + ".2") for s in sagittal(4, **T2)
+    ]
+    roles = assign_roles([*sagittal(4, echo_time=20.0), *second_echo])
     (stack,) = roles.stacks[Role.SAGITTAL_T2]
     assert {s.echo_time for s in stack.slices} == {100.0}
 
@@ -187,7 +189,7 @@ def test_three_slices_are_a_study_and_too_few() -> None:
     assert assign_roles(sagittal(3, 3)).stacks == {}
 
 
-def test_no_slices_fill_no_role() -> None:
+def test_without_slices_no_role_is_filled() -> None:
     assert assign_roles([]).missing == tuple(Role)
 
 
@@ -196,7 +198,7 @@ def test_two_studies_are_never_read_as_one() -> None:
         assign_roles([SLICE, replace(SLICE, study_instance_uid="1.3")])
 
 
-def test_the_nearest_slice_comes_with_its_distance() -> None:
+def test_the_nearest_slice_is_returned_with_its_distance() -> None:
     (stack,) = assign_roles(axial(3)).stacks[Role.AXIAL_T2]
     closest, distance = stack.nearest(np.array([0.0, 0.0, -80.0 + 4.4 * 7 + 1.5]))
     assert closest.instance_number == 7
@@ -264,7 +266,7 @@ def anything(draw: st.DrawFn) -> SliceHeader:
 
 
 @given(st.lists(anything(), max_size=25))
-def test_whatever_a_study_holds_every_series_is_named_once(slices: list[SliceHeader]) -> None:
+def test_every_series_of_any_study_is_named_once(slices: list[SliceHeader]) -> None:
     with np.errstate(all="ignore"):
         roles = assign_roles(slices)
     assert_each_series_is_named_once(roles, slices)

@@ -60,7 +60,7 @@ def test_a_missing_training_dependency_is_named(monkeypatch, capsys):
         commands.main()
 
 
-def test_the_competition_s_own_files_are_read_as_they_are(tmp_path):
+def test_the_competitions_own_files_are_read_unchanged(tmp_path):
     """Byte-order mark, Windows line ends, quotes and many decimals make no difference."""
     (tmp_path / "train_images" / "4003253" / "702807833").mkdir(parents=True)
     columns = ["study_id", *(key.row_id("")[1:] for key in sorted(ALL_FINDINGS))]

@@ -45,7 +45,7 @@ def test_an_unknown_setting_in_the_file_is_named(tmp_path):
         Settings.load()
 
 
-def test_the_environment_goes_before_the_file(monkeypatch, tmp_path):
+def test_the_environment_takes_precedence_over_the_file(monkeypatch, tmp_path):
     (tmp_path / "lumbar.toml").write_text('port = 104\nae_title = "FILE"\n')
     monkeypatch.setenv("LUMBAR_PORT", "105")
     settings = Settings.load()
@@ -70,7 +70,7 @@ def test_an_unset_destination_is_named_with_those_that_are_known(monkeypatch):
         Settings.load().destination("archive")
 
 
-def test_the_site_s_time_zone_is_the_machine_s_until_it_is_set(monkeypatch):
+def test_the_sites_time_zone_is_the_machines_until_it_is_set(monkeypatch):
     assert Settings.load().zone is None
     monkeypatch.setenv("LUMBAR_TIME_ZONE", "Europe/Berlin")
     assert Settings.load().zone == ZoneInfo("Europe/Berlin")

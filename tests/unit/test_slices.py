@@ -42,7 +42,7 @@ def headers(draw: st.DrawFn) -> SliceHeader:
 
 
 @given(headers(), st.floats(-50, 700), st.floats(-50, 700))
-def test_a_pixel_goes_to_the_patient_and_back(
+def test_a_pixel_maps_to_the_patient_and_back(
     header: SliceHeader, column: float, row: float
 ) -> None:
     point = header.to_patient(column, row)
@@ -62,19 +62,19 @@ def test_a_point_projects_to_the_slice_along_its_normal(
 
 
 @given(headers(), st.tuples(*[st.booleans()] * 3), st.tuples(finite, finite, finite))
-def test_a_point_projects_to_one_place_however_the_slice_is_stored(
+def test_a_point_projects_to_one_position_however_the_slice_is_stored(
     header: SliceHeader, storage: Storage, point: tuple[float, float, float]
 ) -> None:
     other = kept_as(header, storage)
-    there, here = other.to_pixel(np.array(point)), header.to_pixel(np.array(point))
-    assert math.dist(other.to_patient(*there), header.to_patient(*here)) <= 0.01
+    other_pixel, pixel = other.to_pixel(np.array(point)), header.to_pixel(np.array(point))
+    assert math.dist(other.to_patient(*other_pixel), header.to_patient(*pixel)) <= 0.01
     assert abs(abs(other.distance(np.array(point))) - abs(header.distance(np.array(point)))) <= 0.01
     assert math.dist(other.centre, header.centre) <= 0.01
     assert other.plane == header.plane or max(abs(header.normal)) < 0.71
 
 
 @given(headers())
-def test_the_centre_is_as_far_from_all_four_corners(header: SliceHeader) -> None:
+def test_the_centre_is_equally_far_from_all_four_corners(header: SliceHeader) -> None:
     corners = [
         header.to_patient(c, r) for c in (0, header.columns - 1) for r in (0, header.rows - 1)
     ]

@@ -25,7 +25,7 @@ from tests.factories.series import (
 from tests.study_factory import shuffled
 
 
-def test_a_missing_slice_splits_no_stack_and_a_large_gap_parts_axial_blocks() -> None:
+def test_a_missing_slice_splits_no_stack_and_a_large_gap_separates_axial_blocks() -> None:
     gappy = [s for s in axial(3, 20) if s.instance_number not in (5, 10, 11, 12)]
     stacks = assign_roles(
         [*gappy, *(s for s in sagittal(4) if s.instance_number not in (3, 4, 5, 9))]
@@ -37,7 +37,7 @@ def test_a_missing_slice_splits_no_stack_and_a_large_gap_parts_axial_blocks() ->
     assert [len(stack.slices) for stack in stacks[Role.SAGITTAL_T2]] == [11]
 
 
-def test_slices_of_another_matrix_fill_a_stack_but_never_double_it() -> None:
+def test_slices_of_another_matrix_fill_a_stack_but_never_duplicate_it() -> None:
     fine = sagittal(3)
     coarse = [
         replace(
@@ -77,10 +77,10 @@ def test_of_a_whole_spine_the_best_of_each_station_is_read_the_lowest_first(
         moved(sagittal(10 + order[3], **STIR), z=30.0),
         moved(sagittal(10 + order[4], **STIR), z=371.2),
     ]
-    roles = assign_roles(shuffled([s for own in offered for s in own], random))
+    roles = assign_roles(shuffled([s for slices in offered for s in slices], random))
     stacks = roles.stacks[Role.SAGITTAL_T2]
     assert [series_of(stack.slices) for stack in stacks] == [
-        series_of(tuple(own)) for own in offered[:3]
+        series_of(tuple(slices)) for slices in offered[:3]
     ]
     assert [roles.choices[n].split(": ")[1] for n in order] == [
         *(f"Sagittal T2/STIR, station {n} of 3 from below" for n in (1, 2, 3)),
@@ -88,15 +88,15 @@ def test_of_a_whole_spine_the_best_of_each_station_is_read_the_lowest_first(
     ]
 
 
-@pytest.mark.parametrize(("away", "stations"), [(0.0, 1), (143.0, 1), (145.0, 2), (-145.0, 2)])
+@pytest.mark.parametrize(("offset_mm", "stations"), [(0.0, 1), (143.0, 1), (145.0, 2), (-145.0, 2)])
 def test_sagittal_images_half_their_height_apart_show_another_station(
-    away: float, stations: int
+    offset_mm: float, stations: int
 ) -> None:
-    roles = assign_roles([*sagittal(3), *anew(moved(sagittal(3, **STIR), z=away), 4)])
+    roles = assign_roles([*sagittal(3), *anew(moved(sagittal(3, **STIR), z=offset_mm), 4)])
     assert len(roles.stacks[Role.SAGITTAL_T2]) == stations
 
 
-def test_stations_in_frames_of_their_own_are_no_reason_for_a_note() -> None:
+def test_stations_in_separate_frames_of_reference_cause_no_note() -> None:
     upper = {"frame_of_reference_uid": "1.2.8"}
     lumbar = [*sagittal(2, **T1), *sagittal(3)]
     above = [
@@ -108,7 +108,9 @@ def test_stations_in_frames_of_their_own_are_no_reason_for_a_note() -> None:
 
 
 @pytest.mark.parametrize("stray", [axial(3, 1), axial(3, 7), [*axial(3, 1), *axial(3, 1, tilt=50)]])
-def test_a_few_stray_slices_make_no_localizer_of_a_whole_series(stray: list[SliceHeader]) -> None:
+def test_a_few_stray_slices_do_not_make_a_whole_series_a_localizer(
+    stray: list[SliceHeader],
+) -> None:
     roles = assign_roles([*sagittal(3), *stray])
     (stack,) = roles.stacks[Role.SAGITTAL_T2]
     assert len(stack.slices) == 15
@@ -120,7 +122,7 @@ def test_a_study_merged_into_one_series_is_read() -> None:
     assert places(assign_roles(anew(STUDY, 5))) == places(assign_roles(STUDY))
 
 
-def test_copies_make_no_series_of_a_localizer() -> None:
+def test_copies_do_not_turn_a_localizer_into_a_series() -> None:
     localizer = [*sagittal(3, 3), *axial(3, 3)]
     copies = [
         replace(s, sop_instance_uid=f"{s.sop_instance_uid}.{n}")
@@ -131,13 +133,13 @@ def test_copies_make_no_series_of_a_localizer() -> None:
     assert "refused, a localizer" in assign_roles(copies).choices[0]
 
 
-def test_an_axial_block_steeper_than_45_degrees_makes_no_localizer_of_its_series() -> None:
+def test_an_axial_block_steeper_than_45_degrees_does_not_make_its_series_a_localizer() -> None:
     roles = assign_roles([*axial(3, 20), *axial(3, 4, tilt=50, z=-100)])
     assert [len(s.slices) for s in roles.stacks[Role.AXIAL_T2]] == [20]
     assert "T2 in this plane is not read" in roles.choices[0]
 
 
-def test_one_multi_frame_instance_may_hold_several_stacks_and_echoes() -> None:
+def test_one_multi_frame_instance_may_contain_several_stacks_and_echoes() -> None:
     frames = [*axial(3, 12), *axial(3, 12, echo_time=20.0), *axial(3, 5, tilt=30, z=-100)]
     frames = [
         replace(s, sop_instance_uid="1.2.3.1", instance_number=1, frame=n)
@@ -156,7 +158,7 @@ def test_one_multi_frame_instance_may_hold_several_stacks_and_echoes() -> None:
     assert "(17 axial slices, TR 3500 TE 100): Axial T2" in roles.choices[0]
 
 
-def test_two_t2_echoes_at_the_same_places_are_not_mixed() -> None:
+def test_two_t2_echoes_at_the_same_positions_are_not_mixed() -> None:
     for first, second in ((80.0, 120.0), (120.0, 80.0)):
         both = [*sagittal(3, echo_time=first), *anew(sagittal(3, echo_time=second), 3)]
         (stack,) = assign_roles(both).stacks[Role.SAGITTAL_T2]
@@ -174,8 +176,8 @@ def test_another_frame_of_reference_is_noted_and_read_where_the_images_overlap()
     assert assign_roles([*sagittal(3), *axial(4)]).notes == ()
 
 
-def test_axial_slices_that_pass_the_sagittal_images_by_are_told() -> None:
-    far = anew(moved(axial(4, 10), z=700.0), 5, frame_of_reference_uid="1.2.8")
-    roles = assign_roles([*sagittal(3), *axial(4), *far])
+def test_axial_slices_wholly_outside_the_sagittal_images_are_noted() -> None:
+    outside = anew(moved(axial(4, 10), z=700.0), 5, frame_of_reference_uid="1.2.8")
+    roles = assign_roles([*sagittal(3), *axial(4), *outside])
     assert len(roles.stacks[Role.AXIAL_T2]) == 2
     assert roles.notes == ("10 Axial T2 slices lie entirely outside the Sagittal T2/STIR images",)

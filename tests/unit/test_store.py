@@ -46,7 +46,7 @@ def test_a_committed_staging_file_is_stored_and_another_leaves_nothing(tmp_path:
     assert store.files("instances/zz") == set()
 
 
-def test_the_same_content_again_leaves_the_file_as_it_is(tmp_path: Path) -> None:
+def test_storing_the_same_content_again_leaves_the_file_unchanged(tmp_path: Path) -> None:
     store = Store(tmp_path)
     first = store.path(store.put("instances", DIGEST, b"content")).stat().st_ino
     assert store.path(store.put("instances", DIGEST, b"content")).stat().st_ino == first
@@ -59,13 +59,13 @@ def test_only_the_staging_files_of_dead_processes_are_removed(tmp_path: Path) ->
     )
     assert writer.stdout is not None
     assert writer.stdout.readline() == b"writing\n"
-    with store.staging_file() as own:
+    with store.staging_file() as staging:
         assert store.remove_orphans() == 0
         os.kill(writer.pid, signal.SIGKILL)
         writer.communicate()
         assert len(files(store)) == 2
         assert store.remove_orphans() == 1
-        assert files(store) == {own.path.relative_to(tmp_path).as_posix()}
+        assert files(store) == {staging.path.relative_to(tmp_path).as_posix()}
 
 
 def test_a_staging_folder_removed_by_an_operator_is_created_again(tmp_path: Path) -> None:

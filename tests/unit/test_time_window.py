@@ -1,4 +1,4 @@
-"""What `since` and `until` mean, however they are written."""
+"""The meaning of `since` and `until` in every notation."""
 
 import time
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -40,12 +40,12 @@ def at(*when):
         ("1.5d", BERLIN, NOW - timedelta(hours=36), NOW - timedelta(hours=36)),
     ],
 )
-def test_a_time_means_the_same_whoever_asks(text, zone, since, until):
+def test_a_written_time_means_the_same_moments_in_its_zone(text, zone, since, until):
     assert (parse_since(text, zone, NOW), parse_until(text, zone, NOW)) == (since, until)
 
 
 @given(MOMENTS, ZONES)
-def test_a_moment_with_its_offset_comes_back_whatever_the_zone(moment, zone):
+def test_a_moment_with_its_offset_is_parsed_unchanged_in_any_zone(moment, zone):
     moment = moment.astimezone(timezone(timedelta(hours=-5)))
     assert parse_since(moment.isoformat(), zone) == moment == parse_until(moment.isoformat(), zone)
 
@@ -61,33 +61,37 @@ def test_a_date_is_the_whole_day_of_the_site(moment, zone):
 
 
 @given(st.text(max_size=30) | st.from_regex(r"-?[0-9]{0,12}\.?[0-9]{0,3}[hdm]?", fullmatch=True))
-def test_any_text_is_a_time_or_refused_in_words_that_do_not_repeat_it(text):
+def test_any_text_is_a_time_or_refused_with_a_message_that_does_not_repeat_it(text):
     for parse in (parse_since, parse_until):
         try:
-            made = parse(text, BERLIN, NOW)
+            moment_or_error = parse(text, BERLIN, NOW)
         except ValueError as error:
-            made = error
-        assert str(made) == EXPECTED if isinstance(made, ValueError) else made.tzinfo is UTC
+            moment_or_error = error
+        assert (
+            str(moment_or_error) == EXPECTED
+            if isinstance(moment_or_error, ValueError)
+            else moment_or_error.tzinfo is UTC
+        )
 
 
 @pytest.mark.parametrize(
     "text",
     ["", "yesterday", "-5h", "1_0h", "infd", "nand", "1700000000", "9999999d", "2026-13-01", "7w"],
 )
-def test_what_is_no_time_is_refused(text):
+def test_text_that_is_not_a_time_is_refused(text):
     with pytest.raises(ValueError, match="write a date"):
         parse_since(text, UTC, NOW)
 
 
 @pytest.mark.parametrize("text", [date.min.isoformat(), f"{date.min}T00:00"])
-def test_a_moment_before_all_time_is_refused(text):
+def test_a_moment_outside_the_calendar_is_refused(text):
     with pytest.raises(ValueError, match="write a date"):
         parse_since(text, TOKYO)
     with pytest.raises(ValueError, match="write a date"):
         parse_until(date.max.isoformat(), UTC)
 
 
-def test_without_a_zone_it_is_the_machine_s(monkeypatch):
+def test_without_a_zone_the_machines_zone_is_used(monkeypatch):
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     try:

@@ -47,7 +47,7 @@ STUDIES = len(PITFALLS) + 4
 
 
 def silent(name, length):
-    return lambda done: None
+    return lambda count: None
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +86,11 @@ def trained_findings(prepared, irregular, pitfall):
     return Counter(crop.key for crop in crops if crop.study == study and crop.on_target)
 
 
-def of(*roles):
+def findings_of(*roles):
     return {FindingKey(c, level) for c in Condition if c.role in roles for level in Level}
 
 
-EVERYTHING = of(*Role)
+EVERYTHING = findings_of(*Role)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ EVERYTHING = of(*Role)
         ("no images", {("", "it has no images")}),
     ],
 )
-def test_what_cannot_be_used_is_excluded_with_its_reason(
+def test_unusable_findings_are_excluded_with_their_reason(
     excluded, prepared, irregular, pitfall, expected
 ):
     assert excluded[pitfall] == expected
@@ -159,7 +159,7 @@ def test_an_unusual_but_usable_study_loses_nothing(excluded, prepared, irregular
 )
 def test_a_missing_series_loses_only_its_findings(excluded, prepared, irregular, pitfall, role):
     assert {reason for _, reason in excluded[pitfall]} == {"a severity without coordinates"}
-    assert set(trained_findings(prepared, irregular, pitfall)) == EVERYTHING - of(role)
+    assert set(trained_findings(prepared, irregular, pitfall)) == EVERYTHING - findings_of(role)
 
 
 def test_an_unreadable_image_loses_only_the_findings_annotated_on_it(excluded, prepared, irregular):
@@ -202,11 +202,13 @@ def test_crops_show_the_annotated_point_however_the_slices_are_numbered(irregula
 
 def test_off_target_crops_do_not_show_a_finding(prepared, work):
     crops, _, _ = prepared
-    on = {(crop.study, crop.key): crop for crop in crops if crop.on_target and crop.rank == 0}
+    on_target = {
+        (crop.study, crop.key): crop for crop in crops if crop.on_target and crop.rank == 0
+    }
     off = [crop for crop in crops if not crop.on_target]
-    assert len(off) > 0.8 * len(on)
+    assert len(off) > 0.8 * len(on_target)
     for crop in off:
-        beside = read_crop(work, on[crop.study, crop.key]).astype(int)
+        beside = read_crop(work, on_target[crop.study, crop.key]).astype(int)
         assert np.abs(read_crop(work, crop).astype(int) - beside).mean() > 5
 
 
@@ -226,29 +228,29 @@ def test_crops_are_stored_and_made_again_when_labels_or_images_change(irregular,
     studies = read_data_set(irregular[0]).studies[:1]
     folder = (work / FOLDER / prepared[0][0].file).parent
     stamps = {file: file.stat().st_mtime_ns for file in folder.iterdir()}
-    stored, _ = extract_crops(studies, work, lambda done: None)
-    assert stored == [crop for crop in prepared[0] if crop.study == studies[0].name]
+    first_crops, _ = extract_crops(studies, work, lambda done: None)
+    assert first_crops == [crop for crop in prepared[0] if crop.study == studies[0].name]
     assert {file: file.stat().st_mtime_ns for file in folder.iterdir()} == stamps
-    key = stored[0].key
+    key = first_crops[0].key
     moved = {
         **studies[0].annotations,
         key: replace(studies[0].annotations[key], x=studies[0].annotations[key].x + 15),
     }
     changed, _ = extract_crops([replace(studies[0], annotations=moved)], work, lambda done: None)
     first, second = (
-        next(c for c in crops if c.key == key and c.on_target) for crops in (stored, changed)
+        next(c for c in crops if c.key == key and c.on_target) for crops in (first_crops, changed)
     )
     assert np.abs(read_crop(work, first).astype(int) - read_crop(work, second)).mean() > 5
     image = next(studies[0].folder.rglob("*.dcm"))
     before = image.stat()
     os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     try:
-        again, _ = extract_crops(studies, work, lambda done: None)
+        remade, _ = extract_crops(studies, work, lambda done: None)
     finally:
         os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert {crop.file for crop in again}.isdisjoint(crop.file for crop in stored)
-    for one, other in zip(stored, again, strict=True):
-        assert (read_crop(work, one) == read_crop(work, other)).all()
+    assert {crop.file for crop in remade}.isdisjoint(crop.file for crop in first_crops)
+    for original, copy in zip(first_crops, remade, strict=True):
+        assert (read_crop(work, original) == read_crop(work, copy)).all()
 
 
 def test_the_identity_of_stored_crops_does_not_depend_on_names_in_the_code(tmp_path):
@@ -282,11 +284,11 @@ def bundle(irregular, work, tmp_path_factory):
 def test_a_bundle_is_trained_from_an_irregular_data_set(bundle, work):
     out, identity = bundle
     assert str(identity) == "tiny 7 (synthetic)"
-    stated = read_description(out)
-    assert stated["data"]["patients"] == {"train": 16, "validation": 2, "test": 1}
-    assert stated["data"]["dropped"] > 10
-    assert stated["training"]["severity"]["epochs"] == 4
-    assert stated["networks"]["severity"]["side"] == 48
+    description = read_description(out)
+    assert description["data"]["patients"] == {"train": 16, "validation": 2, "test": 1}
+    assert description["data"]["dropped"] > 10
+    assert description["training"]["severity"]["epochs"] == 4
+    assert description["networks"]["severity"]["side"] == 48
     for kind in CLASSES:
         assert (work / f"{kind}.png").stat().st_size > 1000
         assert list((work / kind / "logs").iterdir())
@@ -341,7 +343,7 @@ def test_a_training_is_not_resumed_with_another_recipe(bundle, irregular, work, 
         )
 
 
-def test_every_exported_file_gives_the_bundle_s_probabilities(bundle, work, tmp_path):
+def test_every_exported_file_gives_the_bundles_probabilities(bundle, work, tmp_path):
     crops = stored_crops(work, Part.TEST, 12)
     rows = export_bundle(bundle[0], tmp_path, list(FORMATS), crops)
     assert [row["file"] for row in rows] == [
@@ -368,10 +370,10 @@ def test_candidates_are_compared_on_the_same_crops_in_one_table(bundle, prepared
 def test_batches_are_the_same_every_time_and_balanced(prepared, work):
     recipe = tiny_network.recipe(batch=32)
     samples = Samples("severity", prepared[0], work, recipe)
-    one, other = (Epoch(samples, 3, 64)[1] for _ in range(2))
-    for first, second in zip(one, other, strict=True):
+    first_epoch, second_epoch = (Epoch(samples, 3, 64)[1] for _ in range(2))
+    for first, second in zip(first_epoch, second_epoch, strict=True):
         assert (first == second).all()
-    assert not (Epoch(samples, 4, 64)[1][0] == one[0]).all()
+    assert not (Epoch(samples, 4, 64)[1][0] == first_epoch[0]).all()
     shares = np.mean([Epoch(samples, n, 64)[0][1].mean(axis=0) for n in range(6)], axis=0)
     assert shares[2] > 1.5 * samples.balance.natural[2]
 
@@ -415,16 +417,16 @@ def test_a_training_that_is_killed_and_started_again_ends_with_the_same_weights(
     irregular, prepared, work, tmp_path
 ):
     """Killed in the second and in the third of four epochs; the third begins another phase."""
-    whole = train_in_child(irregular[0], work, tmp_path / "whole")
-    assert whole.returncode == 0, whole.stderr
-    for moment, done in ((6, 1), (9, 2)):
+    uninterrupted = train_in_child(irregular[0], work, tmp_path / "whole")
+    assert uninterrupted.returncode == 0, uninterrupted.stderr
+    for moment, epochs in ((6, 1), (9, 2)):
         killed = train_in_child(irregular[0], work, tmp_path / "killed", moment)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         (state,) = (tmp_path / "killed").glob("epoch-*")
-        assert len(json.loads((state / "history.json").read_text())) == done
+        assert len(json.loads((state / "history.json").read_text())) == epochs
     again = train_in_child(irregular[0], work, tmp_path / "killed")
     assert again.returncode == 0, again.stderr
-    assert again.stdout == whole.stdout
+    assert again.stdout == uninterrupted.stdout
 
 
 def test_the_command_line_trains_measures_compares_and_exports(

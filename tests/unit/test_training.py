@@ -44,7 +44,7 @@ POINT = DISCS.index(Level.L3_L4)
 
 
 def silent(name: str, length: int) -> Callable[[float], None]:
-    return lambda done: None
+    return lambda count: None
 
 
 def dataset(
@@ -122,16 +122,16 @@ def test_the_loss_is_lowest_with_the_heat_at_the_point() -> None:
     loss = heat_loss(AXIAL)
     truth = np.array([[(20.0, 30.0, 1, 1), (40, 30, 1, 1), (5, 5, 1, 0)]], np.float32)
 
-    def of(*cells: tuple[int, int] | None) -> float:
+    def loss_of(*cells: tuple[int, int] | None) -> float:
         logits = np.zeros((1, AXIAL.cells**2 + 1, 3), np.float32)
         for k, cell in enumerate(cells):
             logits[0, -1 if cell is None else cell[1] * AXIAL.cells + cell[0], k] = 12
         return float(np.asarray(loss(truth, logits))[0])
 
-    right = of((20, 30), (40, 30), None)
-    assert right < of((22, 30), (40, 30), None)
-    assert right < of((20, 30), None, None)
-    assert right == pytest.approx(of((20, 30), (40, 30), (50, 50)), abs=1e-4)  # of no weight
+    right = loss_of((20, 30), (40, 30), None)
+    assert right < loss_of((22, 30), (40, 30), None)
+    assert right < loss_of((20, 30), None, None)
+    assert right == pytest.approx(loss_of((20, 30), (40, 30), (50, 50)), abs=1e-4)  # of no weight
 
 
 @pytest.fixture(scope="module")
@@ -159,9 +159,10 @@ def test_labels_are_where_the_phantom_has_its_findings(data: Path) -> None:
 
 def test_an_annotation_on_a_missing_slice_is_left_out(data: Path) -> None:
     (study, _), rows = study_folders(data), rows_by_study(data / COORDINATES)
-    torn = [{**rows[study.name][0], "instance_number": "5046"}, *rows[study.name][1:]]
+    incomplete = [{**rows[study.name][0], "instance_number": "5046"}, *rows[study.name][1:]]
     assert (
-        len(annotated_points(study, find_instances(study, study)[0], torn)) == len(ALL_FINDINGS) - 1
+        len(annotated_points(study, find_instances(study, study)[0], incomplete))
+        == len(ALL_FINDINGS) - 1
     )
 
 
@@ -171,17 +172,17 @@ def test_annotated_slices_become_views_with_only_their_points_known(
     (study, _), rows = study_folders(data), rows_by_study(data / COORDINATES)
     views = annotated_views(study, rows[study.name], {})
     assert [len(views[kind]) for kind in ("sagittal", "axial")] == [2, 5]
-    known = [
+    known_points = [
         set(np.flatnonzero(np.isfinite(view.points).all(axis=1)).tolist())
         for view in views["sagittal"]
     ]
     canal, foramina = set(range(2, 7)), set(range(8, 18))
-    assert sorted(known, key=len) == [canal, foramina]
+    assert sorted(known_points, key=len) == [canal, foramina]
     for view in views["sagittal"]:
-        (of,) = [
+        (indices,) = [
             points for points in (canal, foramina) if np.isfinite(view.points[[*points]]).all()
         ]
-        x, y, across = view.points[[*of]].T
+        x, y, across = view.points[[*indices]].T
         assert np.all((x > 20) & (x < locator_views.SAGITTAL_SIDE - 20))
         assert np.all(np.diff(y.reshape(-1, 5)) > 10)  # downwards from level to level
         assert np.all((across >= view.positions.min() - 3) & (across <= view.positions.max() + 3))
@@ -214,10 +215,10 @@ def test_one_network_can_be_trained_again_and_the_others_stay(data: Path, tmp_pa
     shutil.copytree(FOLDER, out)
     shipped = read_locator_description(out)
     train_locator(out, tmp_path / "views", silent, kinds=["border"], share=0.0005, seed=2)
-    made = read_locator_description(out)
-    assert {kind for kind in FRAMINGS if made[kind] != shipped[kind]} == {"border"}
-    assert made["border"]["recipe"] == {"patients": 2, "steps": 2, "batch": 64, "seed": 2}
-    assert made["border"]["trained_on"] == "synthetic"
+    description = read_locator_description(out)
+    assert {kind for kind in FRAMINGS if description[kind] != shipped[kind]} == {"border"}
+    assert description["border"]["recipe"] == {"patients": 2, "steps": 2, "batch": 64, "seed": 2}
+    assert description["border"]["trained_on"] == "synthetic"
     locator = load_locator(out)
     assert locator.sha256 != load_locator(FOLDER).sha256
     assert locator.border(np.zeros((2, BORDER.side, BORDER.side), np.float32)).shape == (2,)
@@ -225,7 +226,8 @@ def test_one_network_can_be_trained_again_and_the_others_stay(data: Path, tmp_pa
 
 def test_the_shipped_networks_were_made_by_the_recipes_of_this_code() -> None:
     assert {
-        kind: stated["recipe"] for kind, stated in read_locator_description(FOLDER).items()
+        kind: description["recipe"]
+        for kind, description in read_locator_description(FOLDER).items()
     } == {kind: asdict(plan.recipe) for kind, plan in TRAINING_PLANS.items()}
 
 
@@ -265,8 +267,8 @@ def outcome(
 
 def test_each_study_counts_in_the_right_figures() -> None:
     figures = {
-        name: (value, of)
-        for name, value, of in summary(
+        name: (value, count)
+        for name, value, count in summary(
             [
                 *(outcome(1.0) for _ in range(6)),
                 outcome(1.0, caveat=True),

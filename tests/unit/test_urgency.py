@@ -27,7 +27,7 @@ any_factors = st.builds(
 )
 
 
-def test_severe_comes_first_and_names_the_canal():
+def test_severe_is_urgent_and_names_the_canal():
     assert urgency(TriageFactors(severe=(RECESS, CANAL))) == (
         Urgency.URGENT,
         "severe L4/L5 spinal canal stenosis and 1 more",
@@ -51,7 +51,7 @@ def test_severe_comes_first_and_names_the_canal():
         ),
     ],
 )
-def test_a_result_in_doubt_ranks_with_the_moderate(factors, reason):
+def test_an_uncertain_result_ranks_with_the_moderate(factors, reason):
     assert urgency(factors) == (Urgency.PRIORITY, reason)
 
 

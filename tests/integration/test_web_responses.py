@@ -1,4 +1,4 @@
-"""What every response has: headers, a form for errors, bounds, and an audit row beforehand."""
+"""What every response has: headers, a format for errors, limits, and an audit row written first."""
 
 import csv
 import io
@@ -60,14 +60,16 @@ def program(app) -> WebClient:
     return token_client(app, UserRole.ADMIN)
 
 
-def test_every_answer_tells_the_browser_how_to_treat_it(admin, monkeypatch):
+def test_every_response_has_the_security_headers(admin, monkeypatch):
     def fault(session):
         raise RuntimeError("Doe^Jane")
 
     monkeypatch.setattr(pages.statistics, "in_flight", fault)
-    broken = WebClient(admin.app, Cookie=f"lumbar_session={admin.cookies['lumbar_session']}")
-    broken._transport.raise_server_exceptions = False
-    answers = {
+    failing_client = WebClient(
+        admin.app, Cookie=f"lumbar_session={admin.cookies['lumbar_session']}"
+    )
+    failing_client._transport.raise_server_exceptions = False
+    responses = {
         200: [
             admin.get(path)
             for path in ("/", "/static/page.css", "/metrics", "/findings.csv", f"{SLICE}/0")
@@ -85,12 +87,12 @@ def test_every_answer_tells_the_browser_how_to_treat_it(admin, monkeypatch):
         411: [admin.post("/sign-in", content=iter([b"name=a"]))],
         413: [admin.post("/sign-in", content=bytes(MAX_BODY + 1))],
         422: [admin.get("/api/v1/worklist?limit=0"), admin.get("/?state=lost")],
-        500: [broken.get("/system")],
+        500: [failing_client.get("/system")],
     }
-    for status, of_status in answers.items():
-        for answer in of_status:
-            assert answer.status_code == status, answer.url
-            headers = answer.headers
+    for status, group in responses.items():
+        for response in group:
+            assert response.status_code == status, response.url
+            headers = response.headers
             policy = dict(
                 part.split(" ", 1) for part in headers["content-security-policy"].split("; ")
             )
@@ -106,10 +108,10 @@ def test_every_answer_tells_the_browser_how_to_treat_it(admin, monkeypatch):
             )
             shared = headers["cache-control"]
             assert shared == (
-                "private, max-age=3600" if answer.url.path.startswith("/studies/") else "no-store"
+                "private, max-age=3600" if response.url.path.startswith("/studies/") else "no-store"
             )
             assert "access-control-allow-origin" not in headers
-            assert "Doe" not in answer.text
+            assert "Doe" not in response.text
 
 
 @pytest.mark.parametrize(
@@ -173,18 +175,18 @@ def test_every_answer_tells_the_browser_how_to_treat_it(admin, monkeypatch):
         ("GET", "/studies/SECRET%00", {}, 400),
     ],
 )
-def test_an_error_of_the_api_is_a_problem_in_words_that_repeats_nothing(
+def test_an_api_error_is_a_problem_document_that_repeats_no_input(
     program, method, path, options, status
 ):
-    answer = program.request(method, f"/api/v1{path}", **options)
-    assert answer.status_code == status
-    assert answer.headers["content-type"] == "application/problem+json"
-    told = answer.json()
-    assert told["status"] == status
-    assert told["title"]
-    assert told["detail"]
-    assert set(told) == {"type", "title", "status", "detail"}
-    assert "SECRET" not in answer.text
+    response = program.request(method, f"/api/v1{path}", **options)
+    assert response.status_code == status
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["status"] == status
+    assert problem["title"]
+    assert problem["detail"]
+    assert set(problem) == {"type", "title", "status", "detail"}
+    assert "SECRET" not in response.text
 
 
 @pytest.fixture
@@ -200,30 +202,30 @@ TOKYO = timezone(timedelta(hours=9))
 LISTS = ["/api/v1/worklist", "/api/v1/studies", "/api/v1/findings", "/", "/studies", "/findings"]
 
 
-def is_listed(answer) -> bool:
-    """Whether an answer of a list, a page or the API's, has a row."""
-    assert answer.status_code == 200
-    if answer.headers["content-type"] == "application/json":
-        return bool(answer.json()["rows"])
-    return "Test" in answer.text
+def is_listed(response) -> bool:
+    """Whether the response for a list, from a page or the API, has a row."""
+    assert response.status_code == 200
+    if response.headers["content-type"] == "application/json":
+        return bool(response.json()["rows"])
+    return "Test" in response.text
 
 
 @pytest.mark.parametrize("path", LISTS)
-def test_a_time_without_an_offset_is_the_machine_s_where_no_zone_is_set(admin, in_tokyo, path):
-    for minutes, listed in ((-60, True), (60, False)):
+def test_a_time_without_an_offset_is_in_the_machines_zone_unless_one_is_set(admin, in_tokyo, path):
+    for minutes, expected in ((-60, True), (60, False)):
         since = datetime.now(TOKYO).replace(tzinfo=None) + timedelta(minutes=minutes)
-        assert is_listed(admin.get(path, params={"since": since.isoformat()})) == listed
+        assert is_listed(admin.get(path, params={"since": since.isoformat()})) == expected
 
 
 @pytest.mark.parametrize("path", LISTS)
-def test_a_time_without_an_offset_is_the_site_s_wherever_the_machine_is(site, admin, path):
+def test_a_time_without_an_offset_is_in_the_sites_zone_wherever_the_machine_is(site, admin, path):
     settings = Settings(home=site.settings.home, time_zone="Asia/Tokyo")
     admin.app.state.site = replace(site, settings=settings)
     now = datetime.now(TOKYO)
-    for hours, listed in ((-1, True), (1, False)):
-        then = now + timedelta(hours=hours)
-        for since in (then.replace(tzinfo=None), then, then.astimezone(UTC)):
-            assert is_listed(admin.get(path, params={"since": since.isoformat()})) == listed
+    for hours, expected in ((-1, True), (1, False)):
+        moment = now + timedelta(hours=hours)
+        for since in (moment.replace(tzinfo=None), moment, moment.astimezone(UTC)):
+            assert is_listed(admin.get(path, params={"since": since.isoformat()})) == expected
     yesterday, tomorrow = ((now + timedelta(days=n)).date().isoformat() for n in (-1, 1))
     assert is_listed(admin.get(path, params={"since": yesterday}))
     assert not is_listed(admin.get(path, params={"since": tomorrow}))
@@ -232,28 +234,28 @@ def test_a_time_without_an_offset_is_the_site_s_wherever_the_machine_is(site, ad
 @pytest.mark.parametrize("path", ["/api/v1/findings", "/findings"])
 def test_until_is_included_to_the_end_of_its_day(admin, path):
     today = datetime.now(UTC).astimezone().date()
-    asked = {"since": "2h", "until": today.isoformat()}
-    assert is_listed(admin.get(path, params=asked))
+    filters = {"since": "2h", "until": today.isoformat()}
+    assert is_listed(admin.get(path, params=filters))
     before = today - timedelta(days=1)
     assert not is_listed(admin.get(path, params={"until": before.isoformat()}))
     assert not is_listed(admin.get(path, params={"until": "2h"}))
 
 
 @pytest.mark.parametrize("path", [*LISTS, "/findings.csv"])
-@pytest.mark.parametrize("written", ["yesterday", "2026-13-01", "-5h", "1700000000"])
-def test_a_time_that_is_none_is_refused_in_words_everywhere(admin, path, written):
+@pytest.mark.parametrize("text", ["yesterday", "2026-13-01", "-5h", "1700000000"])
+def test_an_invalid_time_is_refused_with_a_message_everywhere(admin, path, text):
     for name in ("since", "until") if "findings" in path else ("since",):
-        answer = admin.get(path, params={name: written})
-        assert answer.status_code == 422
-        assert "write a date (2026-11-16)" in answer.text
-        assert name in answer.text.lower()
+        response = admin.get(path, params={name: text})
+        assert response.status_code == 422
+        assert "write a date (2026-11-16)" in response.text
+        assert name in response.text.lower()
         if path.startswith("/api/"):
-            assert answer.headers["content-type"] == "application/problem+json"
+            assert response.headers["content-type"] == "application/problem+json"
         else:
-            assert 'role="alert"' in answer.text
+            assert 'role="alert"' in response.text
 
 
-def test_the_page_of_findings_keeps_a_wrong_time_to_be_corrected(admin):
+def test_the_page_of_findings_keeps_an_invalid_time_for_correction(admin):
     page = admin.get("/findings?since=yesterday&severity=severe").text
     assert re.search('name="since" value="yesterday"[^>]*aria-invalid="true"', page)
     assert 'value="severe" checked' in page
@@ -274,26 +276,26 @@ API_ROUTES = [
 @pytest.mark.parametrize(("method", "path"), API_ROUTES)
 def test_a_parameter_that_the_api_does_not_have_is_refused_by_its_name(site, program, method, path):
     before = all_rows(site)
-    answer = program.request(method, f"/api/v1{path}?severty=severe")
-    assert answer.status_code == 422
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json()["detail"] == "severty: there is no such parameter"
+    response = program.request(method, f"/api/v1{path}?severty=severe")
+    assert response.status_code == 422
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["detail"] == "severty: there is no such parameter"
     assert all_rows(site) == before
 
 
-def test_no_route_of_the_api_is_left_out_above(app):
+def test_every_api_route_is_covered_above(app):
     described = app.openapi()["paths"]
     assert len(API_ROUTES) == sum(map(len, described.values()))
 
 
 @pytest.mark.parametrize("path", ["/findings", "/findings.csv"])
 def test_a_parameter_that_the_findings_do_not_have_is_refused_by_its_name(admin, path):
-    answer = admin.get(f"{path}?severty=severe")
-    assert answer.status_code == 422
-    assert "Severty: there is no such parameter" in answer.text
+    response = admin.get(f"{path}?severty=severe")
+    assert response.status_code == 422
+    assert "Severty: there is no such parameter" in response.text
 
 
-def test_a_renamed_field_is_answered_under_both_names_and_the_old_one_is_deprecated(app, program):
+def test_a_renamed_field_is_returned_under_both_names_and_the_old_one_is_deprecated(app, program):
     detail = program.get(f"/api/v1/studies/{SEVERE_UID}").json()
     assert detail["caveats"] == detail["doubts"] != []
     assert detail["quarantined"] == detail["set_aside"]
@@ -315,16 +317,16 @@ def test_the_page_its_csv_and_the_api_list_the_same_findings(admin, site):
     with site.database.transaction() as session:
         number = reviews.finding_ids(session, studies.find(session, SEVERE_UID).id)[CANAL]
         reviews.add_review(session, number, Severity.MODERATE, "", "anna")
-    for asked in ("", "?severity=severe", "?level=l4_l5&since=1d", "?until=1d"):
-        text = admin.get(f"/findings.csv{asked}").content.decode("utf-8-sig")
+    for query in ("", "?severity=severe", "?level=l4_l5&since=1d", "?until=1d"):
+        text = admin.get(f"/findings.csv{query}").content.decode("utf-8-sig")
         table = list(csv.DictReader(io.StringIO(text, newline="")))
-        page = admin.get(f"/api/v1/findings{asked or '?'}&limit=500").json()
+        page = admin.get(f"/api/v1/findings{query or '?'}&limit=500").json()
         rows = page["rows"]
         assert page["next_after"] is None
         assert {key_of(row) for row in rows} == {key_of(row) for row in table}
         assert len(rows) == len(table)
-        shown = admin.get(f"/findings{asked}").text
-        assert shown.count('<tr><th scope="row">') == min(len(rows), 50)
+        page_text = admin.get(f"/findings{query}").text
+        assert page_text.count('<tr><th scope="row">') == min(len(rows), 50)
     text = admin.get("/findings.csv").content
     assert text.startswith(b"\xef\xbb\xbfrow_id,finding_id,received_at,")
     table = list(csv.DictReader(io.StringIO(text.decode("utf-8-sig"), newline="")))
@@ -376,14 +378,14 @@ def key_of(row):
         ("/?q=" + "a" * 201, 422),
     ],
 )
-def test_what_is_not_there_is_said_so_on_a_page(admin, path, status):
-    answer = admin.get(path)
-    assert answer.status_code == status
-    assert 'role="alert"' in answer.text
-    assert "root:" not in answer.text
+def test_a_missing_resource_is_reported_on_a_page(admin, path, status):
+    response = admin.get(path)
+    assert response.status_code == status
+    assert 'role="alert"' in response.text
+    assert "root:" not in response.text
 
 
-def test_a_search_form_s_empty_choices_narrow_nothing(admin):
+def test_empty_choices_of_a_search_form_filter_nothing(admin):
     for path in ("/", "/studies"):
         assert admin.get(f"{path}?q=&state=&scanner=").text.count("data-study") == 4
         assert admin.get(f"{path}?q=&state=failed&scanner=").text.count("data-study") == 1
@@ -407,7 +409,7 @@ SEEN = {
 
 
 @pytest.mark.parametrize("path", SEEN)
-def test_a_look_is_in_the_trail_once_in_a_while_and_by_ids_only(site, admin, path):
+def test_a_view_is_audited_once_per_period_and_by_ids_only(site, admin, path):
     event, study = SEEN[path]
     before = len(audit_rows(site))
     for _ in range(3):
@@ -418,27 +420,27 @@ def test_a_look_is_in_the_trail_once_in_a_while_and_by_ids_only(site, admin, pat
 
 
 @pytest.mark.parametrize("path", SEEN)
-def test_what_cannot_be_noted_is_not_shown(site, admin, monkeypatch, path):
-    def away(*args, **more):
+def test_a_view_that_cannot_be_audited_is_refused(site, admin, monkeypatch, path):
+    def unavailable(*args, **more):
         raise DatabaseUnavailable("the database does not answer (OperationalError)")
 
-    monkeypatch.setattr(audit, "note", away)
-    answer = admin.get(path)
-    assert answer.status_code == 503
-    assert answer.headers["retry-after"] == "5"
-    assert "the database does not answer" in answer.text.lower()
-    assert "Test" not in answer.text
-    assert SEVERE_UID not in answer.text
+    monkeypatch.setattr(audit, "note", unavailable)
+    response = admin.get(path)
+    assert response.status_code == 503
+    assert response.headers["retry-after"] == "5"
+    assert "the database does not answer" in response.text.lower()
+    assert "Test" not in response.text
+    assert SEVERE_UID not in response.text
     monkeypatch.undo()
     assert admin.get(path).status_code == 200
 
 
-def test_what_cannot_be_noted_is_not_done(site, admin, program, monkeypatch):
-    def away(*args, **more):
+def test_an_action_that_cannot_be_audited_is_refused(site, admin, program, monkeypatch):
+    def unavailable(*args, **more):
         raise DatabaseUnavailable("the database does not answer (OperationalError)")
 
     before = all_rows(site)
-    monkeypatch.setattr(audit, "note", away)
+    monkeypatch.setattr(audit, "note", unavailable)
     for path in (
         f"/studies/{SEVERE_UID}/read",
         f"/studies/{SEVERE_UID}/requeue",
@@ -454,37 +456,37 @@ def test_what_cannot_be_noted_is_not_done(site, admin, program, monkeypatch):
     assert all_rows(site) == before
 
 
-def test_metrics_are_read_by_prometheus_and_tell_how_it_stands(site, app):
-    answer = WebClient(app).get("/metrics")
-    assert answer.headers["content-type"].startswith("text/plain; version=")
-    families = list(text_string_to_metric_families(answer.text))
+def test_prometheus_metrics_show_the_state_of_the_system(site, app):
+    response = WebClient(app).get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain; version=")
+    families = list(text_string_to_metric_families(response.text))
     assert all(family.documentation for family in families)
-    told = {
+    metrics = {
         (s.name, *sorted(s.labels.values())): s.value for family in families for s in family.samples
     }
-    assert told["lumbar_studies", "receiving"] == 1
-    assert told["lumbar_studies", "queued"] == 0
-    assert told["lumbar_jobs", "analyse", "dead"] == 1
-    assert told["lumbar_jobs", "deliver", "pending"] == 1
-    assert told["lumbar_queue_age_seconds", "deliver"] >= 0
-    assert told["lumbar_last_hour", "instances_received"] == 4
-    assert told["lumbar_last_hour", "reports_delivered"] == 1
-    assert told["lumbar_last_hour", "studies_failed"] == 1
-    assert told["lumbar_stage_seconds", "0.95", "last_image_to_delivery"] >= 0
-    assert 0 < told["lumbar_disk_fill_ratio",] < 1
+    assert metrics["lumbar_studies", "receiving"] == 1
+    assert metrics["lumbar_studies", "queued"] == 0
+    assert metrics["lumbar_jobs", "analyse", "dead"] == 1
+    assert metrics["lumbar_jobs", "deliver", "pending"] == 1
+    assert metrics["lumbar_queue_age_seconds", "deliver"] >= 0
+    assert metrics["lumbar_last_hour", "instances_received"] == 4
+    assert metrics["lumbar_last_hour", "reports_delivered"] == 1
+    assert metrics["lumbar_last_hour", "studies_failed"] == 1
+    assert metrics["lumbar_stage_seconds", "0.95", "last_image_to_delivery"] >= 0
+    assert 0 < metrics["lumbar_disk_fill_ratio",] < 1
 
 
-def test_readiness_is_of_the_database_and_the_disk(site, app, monkeypatch):
-    stranger = WebClient(app)
-    assert stranger.get("/readyz").text == "ready\n"
+def test_readiness_depends_on_the_database_and_the_disk(site, app, monkeypatch):
+    client = WebClient(app)
+    assert client.get("/readyz").text == "ready\n"
     monkeypatch.setattr("lumbar.store.files.Store.fill_ratio", lambda self: 0.99)
-    assert (stranger.get("/readyz").status_code, stranger.get("/healthz").status_code) == (503, 200)
+    assert (client.get("/readyz").status_code, client.get("/healthz").status_code) == (503, 200)
     monkeypatch.undo()
 
-    def away(session):
+    def unavailable(session):
         raise DatabaseUnavailable("the database does not answer (OperationalError)")
 
-    monkeypatch.setattr("db.read_models.metrics.ping", away)
-    assert (stranger.get("/readyz").status_code, stranger.get("/healthz").status_code) == (503, 200)
-    monkeypatch.setattr("db.read_models.metrics.figures", away)
-    assert stranger.get("/metrics").status_code == 503
+    monkeypatch.setattr("db.read_models.metrics.ping", unavailable)
+    assert (client.get("/readyz").status_code, client.get("/healthz").status_code) == (503, 200)
+    monkeypatch.setattr("db.read_models.metrics.figures", unavailable)
+    assert client.get("/metrics").status_code == 503
