@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from lumbar.errors import Permanent, WrongSetting
+from lumbar.errors import WrongSetting
 
 app = typer.Typer()
 
@@ -38,9 +38,15 @@ def phantom(
     from lumbar.phantoms.pitfalls import PITFALLS, plant_pitfalls
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise Permanent(f"{out} is not an empty folder; name a new one")
+        raise WrongSetting(f"{out} is not an empty folder; name a new one")
     if pitfalls and studies < len(PITFALLS):
         raise WrongSetting(f"--pitfalls needs at least {len(PITFALLS)} studies")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WrongSetting(
+            f"{out} cannot be made ({error.strerror}); name another folder"
+        ) from error
     with Progress(transient=True) as progress:
         bar = progress.add_task("Phantom studies", total=studies)
         write_data_set(

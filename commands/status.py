@@ -32,7 +32,12 @@ def status(form: AsFormat = Format.TABLE) -> None:
 def _version() -> Iterator[Line]:
     code, weights = version_lines()
     yield "system", "version", code, ""
-    yield "system", "weights", weights.removeprefix("weights: "), ""
+    yield (
+        "system",
+        "weights",
+        weights.removeprefix("weights: "),
+        "as its description states; checked when loaded",
+    )
 
 
 def _database(site: SiteContext) -> Iterator[Line]:

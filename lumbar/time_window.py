@@ -16,6 +16,14 @@ MAX_LENGTH = 40  # characters
 
 _AGE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)([hd])")
 _HOURS = {"h": 1, "d": 24}
+# Of ISO 8601 only what is announced: Python also takes week dates, and any character as separator,
+# with which "2026-11-16+01:00" would be one o'clock.
+_DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}")
+_DATE_AND_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]{1,6})?)?"
+    r"(Z|[+-][0-9]{2}:?[0-9]{2}(:[0-9]{2})?)?",
+    re.IGNORECASE,
+)
 
 
 def parse_since(text: str, zone: tzinfo | None, now: datetime | None = None) -> datetime:
@@ -52,18 +60,14 @@ def _parse(text: str, zone: tzinfo | None, now: datetime | None, to_edge: timede
         if age := _AGE.fullmatch(text):
             reference = now or datetime.now(UTC)
             return (reference - timedelta(hours=float(age[1]) * _HOURS[age[2]])).astimezone(UTC)
-        if day := _bare_date(text):
+        if _DATE.fullmatch(text):
+            day = date.fromisoformat(text)
             return _in_utc(datetime.combine(day + to_edge, time()), zone)
-        return _in_utc(datetime.fromisoformat(text), zone)
+        if _DATE_AND_TIME.fullmatch(text):
+            return _in_utc(datetime.fromisoformat(text.upper()), zone)
     except (ValueError, OverflowError, OSError):
         raise ValueError(EXPECTED) from None
-
-
-def _bare_date(text: str) -> date | None:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        return None
+    raise ValueError(EXPECTED)
 
 
 def _in_utc(moment: datetime, zone: tzinfo | None) -> datetime:

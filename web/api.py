@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Security
 from fastapi.security import HTTPBearer
+from pydantic import Field
 
 from db import operator_actions, reviews, studies
 from db.models import OPEN_JOB_STATES, JobKind, JobState
@@ -11,7 +12,14 @@ from db.read_models import findings, statistics, study_queries, worklist
 from db.read_models.findings import CURSOR_PATTERN
 from db.read_models.study_detail import study_detail
 from web.auth import Operator, Reviewer, TheAuditTrail, TheSite, Viewer
-from web.params import KnownParametersOnly, Number, RequestedFindings, RequestedStudies
+from web.params import (
+    Chosen,
+    KnownParametersOnly,
+    NoneIfEmpty,
+    Number,
+    RequestedFindings,
+    RequestedStudies,
+)
 from web.schemas import (
     BundleModel,
     DeliveryModel,
@@ -69,7 +77,9 @@ router = APIRouter(
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Rows on a page")]
 After = Annotated[str | None, Query(max_length=64, description="`next_after` of the page before")]
 AfterFinding = Annotated[
-    str | None, Query(pattern=CURSOR_PATTERN, description="`next_after` of the page before")
+    Annotated[str, Field(pattern=CURSOR_PATTERN)] | None,
+    NoneIfEmpty,
+    Query(description="`next_after` of the page before"),
 ]
 Uid = Annotated[str, Path(max_length=64, description="Study Instance UID")]
 
@@ -195,8 +205,8 @@ def post_review(site: TheSite, actor: Reviewer, finding_id: Number, body: Review
 def get_jobs(
     site: TheSite,
     actor: Operator,
-    state: Annotated[list[JobState] | None, Query()] = None,
-    kind: Annotated[list[JobKind] | None, Query()] = None,
+    state: Annotated[list[JobState] | None, Chosen, Query()] = None,
+    kind: Annotated[list[JobKind] | None, Chosen, Query()] = None,
     limit: Limit = 50,
 ) -> list[JobModel]:
     with site.database.reading() as session:

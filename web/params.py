@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 from fastapi import Depends, Form, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,7 +14,7 @@ from db.read_models.findings import FindingFilter
 from db.read_models.worklist import StudyFilter
 from lumbar.spine.anatomy import Condition, Level, Severity
 from lumbar.time_window import parse_since, parse_until
-from web.auth import TheSite
+from web.auth import TheSite, signed_in, site_of
 
 LARGEST = 2**31 - 1  # id of a row
 WITHOUT_NUL = r"^[^\x00]*$"  # PostgreSQL cannot store NUL in a text
@@ -57,11 +57,10 @@ Done = Annotated[str, Query(max_length=20)]
 Words = Annotated[str, Form(max_length=2000, pattern=WITHOUT_NUL)]
 Number = Annotated[int, Path(ge=1, le=LARGEST)]
 Chosen, Moment = BeforeValidator(_without_empty), BeforeValidator(_moment)
+NoneIfEmpty = BeforeValidator(_none_if_empty)
 # The last image's time, as a page showed it
 LastReceived = Annotated[Annotated[datetime, Moment] | None, Form()]
-ChosenNumber = Annotated[
-    Annotated[int, Field(ge=1, le=LARGEST)] | None, BeforeValidator(_none_if_empty), Query()
-]
+ChosenNumber = Annotated[Annotated[int, Field(ge=1, le=LARGEST)] | None, NoneIfEmpty, Query()]
 Scanner = Annotated[str, Query(max_length=64, description="As the worklist names it")]
 Since = Annotated[
     str, Query(max_length=200, description=f"Received at this time or later. {TIME_FORMATS}")
@@ -86,16 +85,24 @@ class FindingQuery:
 
 
 def known_parameters(request: Request) -> None:
-    """Refuses an address with a query parameter that its route does not have.
+    """Refuses a query parameter that the route does not have, and one value too many.
+
+    Both would silently drop a filter. Whoever is not signed in is told that first.
 
     Raises:
-        RequestValidationError: there is one; the message names the first.
+        RequestValidationError: there is such a parameter; the message names the first.
+        NotSignedIn: and nobody is signed in.
     """
-    known = set(_query_names(request.scope["route"].dependant))
+    known = dict(_query_parameters(request.scope["route"].dependant))
     for name in request.query_params:
         if name not in known:
-            errors = {name[:MAX_NAME]: "there is no such parameter"}
-            raise RequestValidationError(_described(errors))
+            problem = "there is no such parameter"
+        elif len(request.query_params.getlist(name)) > 1 and not known[name]:
+            problem = "it can have one value only"
+        else:
+            continue
+        signed_in(request, site_of(request))
+        raise RequestValidationError(_described({name[:MAX_NAME]: problem}))
 
 
 def study_filter(
@@ -162,11 +169,16 @@ RequestedFindings = Annotated[FindingFilter, Depends(finding_filter)]
 FindingsQuery = Annotated[FindingQuery, Depends(finding_query)]
 
 
-def _query_names(dependant: Any) -> Iterator[str]:
-    """The names of the query parameters of a route and of everything it depends on."""
-    yield from (parameter.alias for parameter in dependant.query_params)
+def _query_parameters(dependant: Any) -> Iterator[tuple[str, bool]]:
+    """The query parameters of a route and of its dependencies: the name, and whether it repeats."""
+    for parameter in dependant.query_params:
+        yield parameter.alias, _is_list(parameter.field_info.annotation)
     for dependency in dependant.dependencies:
-        yield from _query_names(dependency)
+        yield from _query_parameters(dependency)
+
+
+def _is_list(annotation: object) -> bool:
+    return get_origin(annotation) is list or any(map(_is_list, get_args(annotation)))
 
 
 def _time(

@@ -70,7 +70,6 @@ def train_bundle(
     Raises:
         WrongSetting: the data are not in the RSNA 2024 layout, or have too few labelled patients.
     """
-    work.mkdir(parents=True, exist_ok=True)
     crops, exclusions, parts = prepare(data, work, recipe.seed, stage)
     train = [crop for crop in crops if parts[crop.study] is Part.TRAIN]
     validation = [crop for crop in crops if parts[crop.study] is Part.VALIDATION]
@@ -121,6 +120,7 @@ def prepare(
     """
     data_set = read_data_set(data)
     studies = data_set.studies
+    work.mkdir(parents=True, exist_ok=True)
     crops, excluded = extract_crops(studies, work, stage("Cutting crops", len(studies)))
     exclusions = [*data_set.exclusions, *excluded]
     if not crops:

@@ -295,6 +295,28 @@ def test_a_parameter_that_the_findings_do_not_have_is_refused_by_its_name(admin,
     assert "Severty: there is no such parameter" in response.text
 
 
+def test_parameters_are_judged_after_the_sign_in(app):
+    nobody = WebClient(app)
+    assert nobody.get("/api/v1/findings?severty=severe").status_code == 401
+    page = nobody.get("/findings?severty=severe")
+    assert (page.status_code, page.headers["location"].partition("?")[0]) == (303, "/sign-in")
+
+
+@pytest.mark.parametrize("query", ["since=bad&since=2026-11-16", "limit=1&limit=2"])
+def test_a_second_value_of_a_parameter_with_one_is_refused(program, query):
+    response = program.get(f"/api/v1/findings?{query}")
+    assert response.status_code == 422
+    assert response.json()["detail"].endswith("it can have one value only")
+    assert program.get("/api/v1/findings?severity=severe&severity=moderate").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/findings?severity=&after=&since=", "/jobs?state=&kind=", "/studies?state=&after="]
+)
+def test_an_empty_parameter_is_none(program, path):
+    assert program.get(f"/api/v1{path}").status_code == 200
+
+
 def test_a_renamed_field_is_returned_under_both_names_and_the_old_one_is_deprecated(app, program):
     detail = program.get(f"/api/v1/studies/{SEVERE_UID}").json()
     assert detail["caveats"] == detail["doubts"] != []

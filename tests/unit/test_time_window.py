@@ -60,6 +60,19 @@ def test_a_date_is_the_whole_day_of_the_site(moment, zone):
     assert since.tzinfo is until.tzinfo is UTC
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("2026-11-16+01:00", "2026-11-16-05:00"),  # dates with an offset, as XML Schema has them
+        *("2026-11-16x12:00", "2026-11-16é12:00", "2026-11-16T12", "2026-W47", "2026-W47-1"),
+    ],
+)
+def test_a_notation_that_is_not_announced_is_refused(text):
+    for parse in (parse_since, parse_until):
+        with pytest.raises(ValueError, match="write a date"):
+            parse(text, BERLIN, NOW)
+
+
 @given(st.text(max_size=30) | st.from_regex(r"-?[0-9]{0,12}\.?[0-9]{0,3}[hdm]?", fullmatch=True))
 def test_any_text_is_a_time_or_refused_with_a_message_that_does_not_repeat_it(text):
     for parse in (parse_since, parse_until):
