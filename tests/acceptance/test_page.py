@@ -69,7 +69,7 @@ def test_a_study_sent_by_a_scanner_is_on_the_page(system, phantom):
     ("settings", "reason"),
     [
         ({"web_host": "0.0.0.0"}, "passwords would cross the network in the clear"),
-        ({"web_host": "0.0.0.0", "web_proxy": "127.0.0.1"}, "no user is set yet"),
+        ({"web_host": "0.0.0.0", "web_proxy": "127.0.0.1"}, "there are no users yet"),
     ],
 )
 def test_the_page_listens_beyond_this_machine_only_with_a_user_and_https(

@@ -84,7 +84,7 @@ def without_request() -> list[Peer]:
     ]
     peers += [
         Peer("P-DATA before any association", wire.echo_rq(), ("aborted", "closed"), "connection.refused", NO_REQUEST),
-        Peer("nothing, and hangs up", b"", ("closed", "aborted"), "connection.refused", "ended before .*", hangs_up=True),
+        Peer("nothing, and hangs up", b"", ("closed", "aborted"), "connection.refused", "closed before .*", hangs_up=True),
         Peer("half a head, and hangs up", b"\1\0\0", ("aborted", "closed"), "connection.refused", NO_REQUEST, hangs_up=True),
         Peer("half a request, and hangs up", associate_rq()[:100], ("aborted", "closed"), "connection.refused", NO_REQUEST, hangs_up=True),
     ]  # fmt: skip

@@ -11,7 +11,7 @@ from db import context, job_lifecycle, leases, previews
 from db.leases import LeaseLostError
 from db.models import JobKind, JobState
 from db.preview_results import PreviewResult
-from db.read_models import metrics, study_queries
+from db.read_models import metrics, statistics
 from db.types import db_now
 from lumbar.errors import NotDicom, NotFound
 from tests.integration.upload_factory import (
@@ -189,14 +189,14 @@ def test_uploads_are_counted_among_the_jobs_in_flight(site):
     change(site, name, uploaded_at=db_now(-60))
     with site.database.reading() as session:
         figures = metrics.figures(session)
-        assert study_queries.in_flight(session).jobs == {(JobKind.PREVIEW, JobState.PENDING): 1}
+        assert statistics.in_flight(session).jobs == {(JobKind.PREVIEW, JobState.PENDING): 1}
     assert figures.jobs == {(JobKind.PREVIEW, JobState.PENDING): 1}
     assert 59 < figures.queue_age_s[JobKind.PREVIEW] < 120
     with site.database.transaction() as session:
         job_lifecycle.claim_preview(session, lease_s=10)
     expire(site, name)
     with site.database.reading() as session:
-        assert study_queries.in_flight(session).leases_expired == 1
+        assert statistics.in_flight(session).leases_expired == 1
 
 
 def test_without_a_broker_uploads_and_studies_take_turns():

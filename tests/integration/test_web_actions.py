@@ -316,7 +316,7 @@ def test_an_image_that_arrives_while_its_study_is_deleted_is_kept(site, admin, m
     monkeypatch.setattr(deletion.retention, "unlink_removed", meanwhile)
     response = admin.submit(f"/studies/{SEVERE_UID}/delete", reason="a phantom")
     assert response.status_code == 409
-    assert "arrived while it was deleted" in response.text
+    assert "arrived during its deletion" in response.text
     assert len(stored_files(site)) == 5  # the others' images, the one that arrived, and the report
     monkeypatch.undo()
     assert admin.submit(f"/studies/{SEVERE_UID}/delete", reason="a phantom").status_code == 303

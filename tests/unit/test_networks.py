@@ -279,35 +279,35 @@ def test_weights_of_another_bundle_are_refused(bundle_copy: Path) -> None:
         load_bundle(bundle_copy)
 
 
-def test_other_classes_or_another_order_are_refused(copied: Path) -> None:
-    description = json.loads((copied / DESCRIPTION).read_text())
+def test_other_classes_or_another_order_are_refused(bundle_copy: Path) -> None:
+    description = json.loads((bundle_copy / DESCRIPTION).read_text())
     description["networks"]["condition"]["classes"].reverse()
-    (copied / DESCRIPTION).write_text(json.dumps(description))
+    (bundle_copy / DESCRIPTION).write_text(json.dumps(description))
     with pytest.raises(WrongSetting, match="condition classes"):
         load_bundle(bundle_copy)
 
 
 @pytest.mark.parametrize("change", [{"architecture": "vgg19"}, {"side": 225}, {"side": 0}])
-def test_an_unknown_network_is_refused(copied: Path, change: dict[str, Any]) -> None:
-    description = json.loads((copied / DESCRIPTION).read_text())
+def test_an_unknown_network_is_refused(bundle_copy: Path, change: dict[str, Any]) -> None:
+    description = json.loads((bundle_copy / DESCRIPTION).read_text())
     description["networks"]["severity"] |= change
-    (copied / DESCRIPTION).write_text(json.dumps(description))
+    (bundle_copy / DESCRIPTION).write_text(json.dumps(description))
     with pytest.raises(WrongSetting, match="severity network"):
         load_bundle(bundle_copy)
 
 
-def test_weights_of_another_network_are_refused(copied: Path) -> None:
-    description = json.loads((copied / DESCRIPTION).read_text())
+def test_weights_of_another_network_are_refused(bundle_copy: Path) -> None:
+    description = json.loads((bundle_copy / DESCRIPTION).read_text())
     description["networks"]["severity"]["architecture"] = "vgg16"
-    (copied / DESCRIPTION).write_text(json.dumps(description))
+    (bundle_copy / DESCRIPTION).write_text(json.dumps(description))
     with pytest.raises(WrongSetting, match="severity weights do not fit"):
         load_bundle(bundle_copy)
 
 
-def test_another_preprocessing_is_refused(copied: Path) -> None:
-    description = json.loads((copied / DESCRIPTION).read_text())
+def test_another_preprocessing_is_refused(bundle_copy: Path) -> None:
+    description = json.loads((bundle_copy / DESCRIPTION).read_text())
     description["preprocessing_version"] = "0"
-    (copied / DESCRIPTION).write_text(json.dumps(description))
+    (bundle_copy / DESCRIPTION).write_text(json.dumps(description))
     with pytest.raises(WrongSetting, match="preprocessing version 0"):
         load_bundle(bundle_copy)
 

@@ -41,7 +41,7 @@ def test_the_default_is_the_recipe_of_the_seed_report():
         ("batch = 0", "batch"),
         ("bacth = 16", "bacth"),
         ("off_target = -1", "off_target"),
-        ("x", "wrong"),
+        ("x", "is invalid"),
     ],
 )
 def test_an_invalid_recipe_is_refused_naming_the_fault(tmp_path, change, fault):
