@@ -137,7 +137,9 @@ class StudyFindingModel(FindingModel):
     scanner: str
     received_at: datetime | None = Field(description="The study's last image")
     found_at: datetime | None
-    caveats: list[str] = Field(description="Why the numbering of the study's levels is uncertain")
+    caveats: list[str] = Field(
+        description="Why its levels may be misnamed, or the wrong images read"
+    )
     review: ReviewModel | None
     bundle: BundleModel | None
     notice: str
@@ -171,7 +173,9 @@ class StudyDetailModel(_Model):
     reason: str | None
     findings: list[FindingModel]
     reviews: list[ReviewModel]
-    caveats: list[str] = Field(description="Why the numbering of the levels is uncertain")
+    caveats: list[str] = Field(
+        description="Why the levels may be misnamed, or the wrong images read"
+    )
     doubts: list[str] = _renamed("caveats")
     choices: list[str] = Field(description="How the study was read")
     quarantined: dict[str, int] = Field(description="Images kept but not read, by the reason")

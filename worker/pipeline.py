@@ -27,7 +27,8 @@ class Analysis:
     """The outcome for a study: always 25 findings, with notes on how it was read.
 
     ``choices`` say which series were read for what and how the levels were found. ``caveats`` say
-    why the naming of the levels may be wrong. ``views`` are the crops that were graded.
+    why the wrong images may have been read, or the levels misnamed. ``views`` are the crops that
+    were graded.
     """
 
     study_instance_uid: str
@@ -81,7 +82,7 @@ def analyse(instances: Sequence[MRInstance], networks: Networks) -> Analysis:
         if is_loose_axial(slices, roles):
             readings = read_loose_axial(slices, roles, networks)
             uid = slices.headers[0].study_instance_uid
-            return Analysis(uid, not_assessed(), roles.choices, readings=readings)
+            return Analysis(uid, not_assessed(), roles.choices, roles.caveats, readings=readings)
         located = locate(slices, roles, networks.keypoints)
     except NotAnalysable as error:
         raise NotAnalysable(str(error), notes) from error
@@ -94,7 +95,7 @@ def analyse(instances: Sequence[MRInstance], networks: Networks) -> Analysis:
         slices.headers[0].study_instance_uid,
         findings,
         notes + located.levels.notes + _poorly_shown(findings),
-        located.levels.caveats + located.points.caveats,
+        roles.caveats + located.levels.caveats + located.points.caveats,
         located.levels,
         tuple(best),
     )

@@ -107,7 +107,7 @@ class SearchKey(Table):
 class Explanation(Table):
     """A note on how a revision was read: series chosen and refused, how the levels were located.
 
-    ``caveat`` marks the reasons why the numbering of the levels may be wrong.
+    ``caveat`` marks the reasons why the levels may be misnamed, or the wrong images read.
     """
 
     __tablename__ = "explanation"

@@ -38,7 +38,7 @@ ListedFinding = tuple[Study, FindingKey, FindingRow | None]
 class HowRead:
     """The notes on how a study's newest revision was read."""
 
-    caveats: tuple[str, ...]  # why the numbering of the levels is uncertain
+    caveats: tuple[str, ...]  # why the levels may be misnamed, or the wrong images read
     choices: tuple[str, ...]  # what was chosen and refused, and why
 
 

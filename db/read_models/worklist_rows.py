@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from db.models import Bundle, FindingRow, Instance, Series, Study, StudyState
 from db.read_models.study_queries import batches, caveats_of, identity_of
 from lumbar.spine.anatomy import FindingKey, Severity
-from lumbar.spine.findings import MIN_VIEW_PROBABILITY
+from lumbar.spine.findings import MIN_VIEW_PROBABILITY, NUMBERING_UNCERTAIN
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.spine.urgency import TriageFactors, Urgency, urgency
 
@@ -136,17 +136,19 @@ def assess(
     """How urgent each study is, by its id; ``severe``: the studies' severe findings, by study."""
     ids = [study.id for study in studies]
     counts = _counts(session, ids, ranking.uncertain_below)
-    with_caveats = caveats_of(session, ids)
+    caveats = caveats_of(session, ids)
     assessments = {}
     for study in studies:
         counted = counts.get(study.id, _Counts())
         reanalysis_pending = counted.bundle is not None and study.ended_at is None
+        on_numbering = [c.startswith(NUMBERING_UNCERTAIN) for c in caveats.get(study.id, ())]
         factors = TriageFactors(
             severe=severe.get(study.id, ()),
             moderate=counted.moderate,
             uncertain=counted.uncertain,
             not_assessed=counted.not_assessed,
-            numbering_uncertain=study.id in with_caveats,
+            numbering_uncertain=any(on_numbering),
+            images_uncertain=not all(on_numbering),
             no_findings_reason=None if reanalysis_pending else _no_findings_reason(study),
             reanalysis_pending=reanalysis_pending,
             weights_may_rank=counted.bundle is None or ranking.ranks(counted.bundle.trained_on),

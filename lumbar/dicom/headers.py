@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from pydicom import dcmread
@@ -19,6 +19,13 @@ from pydicom.uid import (
     MRImageStorage,
 )
 
+from lumbar.dicom.content_elements import (
+    content,
+    has_contrast_agent,
+    image_type,
+    stating_content,
+)
+from lumbar.dicom.elements import as_list, words
 from lumbar.errors import NotDicom
 from lumbar.spine.slices import SliceHeader
 
@@ -125,7 +132,7 @@ def first_number(datasets: Sequence[Dataset], *keywords: str) -> float | None:
 def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
     """The element's values; empty if absent or empty, or if any is not a finite number."""
     try:
-        values = tuple(float(v) for v in _as_list(dataset.get(keyword)))
+        values = tuple(float(v) for v in as_list(dataset.get(keyword)))
     except (TypeError, ValueError, OverflowError, ArithmeticError):
         return ()
     return values if all(map(math.isfinite, values)) else ()
@@ -162,7 +169,7 @@ def raising_not_dicom(reason: str) -> Iterator[None]:
 
 
 def _slice_header(datasets: list[Dataset], sop_class: str, frame: int | None) -> SliceHeader:
-    root = datasets[-1]
+    root, stating = datasets[-1], stating_content(datasets)
     along_row, down_column = _orientation(_geometry(datasets, "ImageOrientationPatient", 6))
     x, y, z = _geometry(datasets, "ImagePositionPatient", 3)
     between_rows, between_columns = _geometry(datasets, "PixelSpacing", 2)
@@ -193,11 +200,12 @@ def _slice_header(datasets: list[Dataset], sop_class: str, frame: int | None) ->
         echo_time=first_number(datasets, "EffectiveEchoTime", "EchoTime"),
         inversion_time=first_number(datasets, "InversionTimes", "InversionTime"),
         scanning_sequence=_scanning_sequence(datasets),
-        image_type=_words(datasets, "FrameType", "ImageType"),
+        image_type=image_type(stating),
         scan_options=_scan_options(datasets),
-        contrast_agent=bool(
-            text(root, "ContrastBolusAgent") or root.get("ContrastBolusAgentSequence")
-        ),
+        contrast_agent=has_contrast_agent(stating),
+        content=content(stating, first_number(stating, "DiffusionBValue")),
+        echo_number=_ordinal(stating, "EchoNumbers"),
+        temporal_position=_ordinal(stating, "TemporalPositionIndex", "TemporalPositionIdentifier"),
     )
 
 
@@ -240,33 +248,30 @@ def _required(root: Dataset, keyword: str) -> str:
     raise NotDicom(f"{keyword} is missing")
 
 
-def _words(datasets: Sequence[Dataset], *keywords: str) -> tuple[str, ...]:
-    for keyword in keywords:
-        for dataset in datasets:
-            if words := tuple(str(v).strip().upper() for v in _as_list(dataset.get(keyword))):
-                return words
-    return ()
-
-
 def _scanning_sequence(datasets: Sequence[Dataset]) -> tuple[str, ...]:
     """ScanningSequence, or its equivalent from the Enhanced MR attributes (PS3.3 C.8.13.4)."""
-    if words := _words(datasets, "ScanningSequence"):
-        return words
+    if stated := words(datasets, "ScanningSequence"):
+        return stated
     echo = {"SPIN": ("SE",), "GRADIENT": ("GR",), "BOTH": ("SE", "GR")}
-    pulse = "".join(_words(datasets, "EchoPulseSequence"))
-    planar = ("EP",) if _words(datasets, "EchoPlanarPulseSequence") == ("YES",) else ()
-    inverted = ("IR",) if _words(datasets, "InversionRecovery") == ("YES",) else ()
+    pulse = "".join(words(datasets, "EchoPulseSequence"))
+    planar = ("EP",) if words(datasets, "EchoPlanarPulseSequence") == ("YES",) else ()
+    inverted = ("IR",) if words(datasets, "InversionRecovery") == ("YES",) else ()
     return (*echo.get(pulse, ()), *planar, *inverted)
 
 
 def _scan_options(datasets: Sequence[Dataset]) -> tuple[str, ...]:
-    suppressed = _words(datasets, "SpectrallySelectedSuppression")
-    return (*_words(datasets, "ScanOptions"), *(("FS",) if "FAT" in suppressed else ()))
+    """ScanOptions, with FS and WS also from the Enhanced MR attributes (PS3.3 C.8.13.5)."""
+    suppressed = words(datasets, "SpectrallySelectedSuppression")
+    excited = words(datasets, "SpectrallySelectedExcitation")
+    without_fat = {"FAT", "FAT_AND_WATER"} & set(suppressed) or "WATER" in excited
+    without_water = {"WATER", "FAT_AND_WATER"} & set(suppressed) or "FAT" in excited
+    return (
+        *words(datasets, "ScanOptions"),
+        *(("FS",) if without_fat else ()),
+        *(("WS",) if without_water else ()),
+    )
 
 
-def _as_list(value: Any) -> list[Any]:
-    if value is None or value == "":
-        return []
-    if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
-        return [value]
-    return list(value)
+def _ordinal(datasets: Sequence[Dataset], *keywords: str) -> int:
+    """A number that counts from 1; 1 if absent or 0, as Siemens writes it for the only echo."""
+    return max(1, int(first_number(datasets, *keywords) or 1))

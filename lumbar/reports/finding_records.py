@@ -79,7 +79,7 @@ class StudyFinding:
 
     ``bundle``, ``finding_id`` and ``found_at`` are None where the study ended without findings: the
     finding is then not assessed, and its reason is the study's. ``caveats`` are the study's: why
-    the numbering of its levels is uncertain.
+    its levels may be misnamed, or the wrong images read.
     """
 
     study: StudyReference

@@ -164,15 +164,33 @@ def _join_split_series(slices: Sequence[SliceHeader]) -> list[list[SliceHeader]]
 
 
 def _parts(slices: Sequence[SliceHeader]) -> list[_Part]:
-    """One part per series and protocol, the largest first."""
+    """One part per series and protocol, or of these per echo and time; the largest first."""
     by_series: defaultdict[tuple[str, AcquisitionProtocol], list[SliceHeader]] = defaultdict(list)
     for header in slices:
         by_series[header.series_instance_uid, protocol_of(header)].append(header)
     parts = []
     for (series_uid, protocol), members in by_series.items():
-        acquisition = Acquisition.from_slices(members)
-        parts.append(_Part(series_uid, protocol, acquisition.distinct, acquisition.spacing))
-    return sorted(parts, key=lambda part: (-len(part), position_key(part.slices[0])))
+        for acquisition in _by_echo_and_time(members):
+            parts.append(_Part(series_uid, protocol, acquisition.distinct, acquisition.spacing))
+    return sorted(parts, key=lambda part: (-len(part), _first_echo(part.slices[0])))
+
+
+def _by_echo_and_time(members: list[SliceHeader]) -> list[Acquisition]:
+    """The slices of one series and protocol: divided only if there are several at one place.
+
+    Scanners may also count echoes or times where each place has a single image.
+    """
+    together = Acquisition.from_slices(members)
+    if len(together) == len(members):
+        return [together]
+    divided: defaultdict[tuple[int, int], list[SliceHeader]] = defaultdict(list)
+    for header in members:
+        divided[header.echo_number, header.temporal_position].append(header)
+    return [Acquisition.from_slices(divided[key]) for key in sorted(divided)]
+
+
+def _first_echo(header: SliceHeader) -> tuple[object, ...]:
+    return header.echo_number, header.temporal_position, position_key(header)
 
 
 class _Grouping:

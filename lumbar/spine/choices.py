@@ -32,8 +32,13 @@ def verdicts_of(
     verdicts |= dict.fromkeys(selection.incomplete, f"refused, fewer than {MIN_SLICES} slices")
     for acquisition in (*selection.not_read, *selection.incomplete):
         original = next((other for other in read if acquisition.repeats(other)), None)
-        if original is not None:
-            verdicts[acquisition] = f"not read, it repeats {_series_label(original, numbers)}"
+        if original is None:
+            continue
+        label = _series_label(original, numbers)
+        if label == _series_label(acquisition, numbers):
+            verdicts[acquisition] = f"not read, an earlier echo or time of {label} is read"
+        else:
+            verdicts[acquisition] = f"not read, it repeats {label}"
     for acquisition, verdict in verdicts.items():
         label = _series_label(acquisition, numbers)
         if " and " in label:

@@ -13,6 +13,7 @@ import numpy as np
 
 from lumbar.errors import NotDicom
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Role, Side
+from lumbar.spine.findings import NUMBERING_UNCERTAIN
 from lumbar.spine.keypoint_input import (
     AXIAL,
     CELL_PIXELS,
@@ -24,7 +25,7 @@ from lumbar.spine.keypoint_input import (
     ReadSlice,
     picture,
 )
-from lumbar.spine.levels import MIN_PRESENCE, UNCERTAIN, Levels
+from lumbar.spine.levels import MIN_PRESENCE, Levels
 from lumbar.spine.roles import Roles
 from lumbar.spine.sagittal_maps import fit_centre, leftwards
 from lumbar.spine.slices import SliceHeader, Vector
@@ -80,7 +81,7 @@ def find_points(
     recesses, detected = _detect_recesses(expected, levels, roles, read, keypoints)
     caveats: tuple[str, ...] = ()
     if votes >= MIN_VOTES:
-        caveats = (f"{UNCERTAIN}: the foramina on Sagittal T1 suggest another numbering",)
+        caveats = (f"{NUMBERING_UNCERTAIN}: the foramina on Sagittal T1 suggest another numbering",)
     return Points(expected | foramina | recesses, frozenset((*foramina, *detected)), caveats)
 
 

@@ -9,6 +9,8 @@ Probabilities = tuple[float, float, float]
 # Threshold of ``Finding.shows``: below it, the crop more likely shows something else, and its
 # severity is less reliable.
 MIN_VIEW_PROBABILITY = 0.5
+# How a caveat about the naming of the levels begins; others concern the choice of the images.
+NUMBERING_UNCERTAIN = "the numbering is uncertain"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 
 from lumbar.errors import NotAnalysable
 from lumbar.spine.anatomy import Level, Role
+from lumbar.spine.findings import NUMBERING_UNCERTAIN
 from lumbar.spine.keypoint_input import (
     BORDER,
     BORDER_ANTERIOR_MM,
@@ -38,7 +39,6 @@ SACRUM_MM = 32.0  # image height needed below L5/S1 to see that it is the lowest
 SAME_STATION_MM = 100.0  # maximum distance of the middles of two stacks of one body part
 MIN_LEVELS = 3  # levels visible in a study of the lumbar spine
 NOT_FOUND = "no lumbar spine was found on the {} images"
-UNCERTAIN = "the numbering is uncertain"
 L5_S1 = DISCS.index(Level.L5_S1)
 
 
@@ -199,7 +199,7 @@ def _caveats(transitional: float, below: float, sequence: DiscSequence, loose: b
         reasons.append("another numbering fits almost as well")
     if loose:
         reasons.append("it rests on too few slices")
-    return [f"{UNCERTAIN}: {reason}" for reason in reasons]
+    return [f"{NUMBERING_UNCERTAIN}: {reason}" for reason in reasons]
 
 
 def _notes(

@@ -18,9 +18,12 @@ from lumbar.spine.acquisitions import (
 )
 from lumbar.spine.anatomy import Plane, Role
 from lumbar.spine.choices import Selection, choices_of, verdicts_of
+from lumbar.spine.image_content import REFORMAT, kinds_of
+from lumbar.spine.image_content import objection as content_objection
+from lumbar.spine.same_place import ambiguities
 from lumbar.spine.slices import SliceHeader
 from lumbar.spine.stacks import Stack, identity_key, position_key
-from lumbar.spine.weighting import Weighting, dixon, fat_suppressed, role_of, weighting
+from lumbar.spine.weighting import Weighting, fat_suppressed, role_of, weighting
 
 __all__ = [
     "MAX_LOOSE_SLICES",
@@ -45,12 +48,14 @@ class Roles:
     A sagittal role has the best stack of each station (part of the body), the lowest first, so
     usually one; the axial role has all blocks, the largest first. ``choices`` state how each
     series was used, one line per series, numbered from 1 in the order of their UIDs. ``notes``
-    state what is unusual about the relative position of the chosen stacks.
+    state what is unusual about the relative position of the chosen stacks, and ``caveats`` why the
+    wrong images may have been chosen.
     """
 
     stacks: Mapping[Role, tuple[Stack, ...]]
     choices: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = ()
 
     @property
     def missing(self) -> tuple[Role, ...]:
@@ -62,9 +67,9 @@ class Roles:
 def assign_roles(slices: Sequence[SliceHeader]) -> Roles:
     """Assigns the series of one study; slices in any order, duplicates included.
 
-    A study of at most ``MAX_LOOSE_SLICES`` slices gets its roles by plane and weighting alone. A
-    larger one must also have complete acquisitions of at least ``MIN_SLICES`` slices with a field
-    of view that suits the spine.
+    A study of at most ``MAX_LOOSE_SLICES`` slices gets its roles by ``role_of`` alone. A larger one
+    must also have complete acquisitions of at least ``MIN_SLICES`` slices with a field of view that
+    suits the spine.
 
     Raises:
         NotAnalysable: the slices belong to several studies.
@@ -75,20 +80,24 @@ def assign_roles(slices: Sequence[SliceHeader]) -> Roles:
     loose = len(distinct) <= MAX_LOOSE_SLICES
     verdicts: dict[Acquisition, str] = {}
     by_role: defaultdict[Role, list[Acquisition]] = defaultdict(list)
+    suited: defaultdict[Role, list[SliceHeader]] = defaultdict(list)
     for (objection, _), family in _families(distinct, loose).items():
         role = role_of(family[0])
         if objection is not None or role is None:
             verdicts |= dict.fromkeys(acquisition_per_series(family), f"refused, {objection}")
         else:
             by_role[role] += find_acquisitions(family)
+            suited[role] += family
     numbers = series_numbers(distinct)
     stacks: dict[Role, tuple[Stack, ...]] = {}
+    caveats: list[str] = []
     for role in Role:
         selection = _select(role, by_role[role], loose)
         verdicts |= verdicts_of(role, selection, numbers)
+        caveats += ambiguities(selection.read, suited[role], numbers)
         if selection.read:
             stacks[role] = _stacks_of(role, selection.read)
-    return Roles(stacks, choices_of(verdicts, numbers), tuple(_notes(stacks)))
+    return Roles(stacks, choices_of(verdicts, numbers), tuple(_notes(stacks)), tuple(caveats))
 
 
 def series_numbers(slices: Sequence[SliceHeader]) -> dict[str, int]:
@@ -108,7 +117,8 @@ def _families(
     families: defaultdict[tuple[str | None, tuple[object, ...]], list[SliceHeader]]
     families = defaultdict(list)
     for header in slices:
-        contrast = weighting(header), fat_suppressed(header), header.contrast_agent, dixon(header)
+        kinds = kinds_of(header) - {"magnitude"}
+        contrast = weighting(header), fat_suppressed(header), header.contrast_agent, kinds
         localizer = (header.series_instance_uid, header.plane) in localizers
         objection = _objection(header, localizer, loose)
         families[objection, (header.frame_of_reference_uid, header.plane, *contrast)].append(header)
@@ -132,21 +142,21 @@ def _localizers(slices: Sequence[SliceHeader]) -> set[tuple[str, Plane]]:
 
 
 def _objection(header: SliceHeader, localizer: bool, loose: bool) -> str | None:
-    """Why a slice cannot be read, or None; if ``loose``, it needs only a suitable weighting."""
-    unsuitable = (
+    """Why a slice cannot be read, or None; if ``loose``, it needs only a role."""
+    content = content_objection(header)
+    unsuitable = content or (
         f"{weighting(header)} in this plane is not read" if role_of(header) is None else None
     )
     if loose:
         return unsuitable
-    image_type = header.image_type
     longer_side = max(header.rows * header.spacing[0], header.columns * header.spacing[1])
     low, high = FIELD_OF_VIEW.get(header.plane, (0.0, np.inf))
-    derived = {"DERIVED", "SECONDARY"} & set(image_type[:2])
-    reformatted = {"MPR", "PROJECTION", "PROJECTION IMAGE"} & set(image_type)
     objections = [
-        (localizer or "LOCALIZER" in image_type, "a localizer"),
-        (bool(derived or reformatted), "not an original acquisition"),
-        (bool(dixon(header) & {"FAT", "OUT_PHASE"}), "a Dixon fat or opposed-phase image"),
+        (localizer or "LOCALIZER" in header.image_type, "a localizer"),
+        (content is not None, content),
+        # PS3.3 C.7.6.1.1.2: not from the examination itself. DERIVED\PRIMARY is read: filters,
+        # distortion correction and lossy compression are derivations, too.
+        ("SECONDARY" in header.image_type[:2], REFORMAT),
         (unsuitable is not None, unsuitable),
         (
             not low <= longer_side <= high,
@@ -203,7 +213,7 @@ def _stacks_of(role: Role, acquisitions: list[Acquisition]) -> tuple[Stack, ...]
 def _preference(acquisition: Acquisition) -> tuple[object, ...]:
     """Preferred: no fat suppression, no contrast agent, most slices, smallest pixels.
 
-    Then the lower one, and the one with the shorter echo time.
+    Then the lower one, the one with the shorter echo time, and the first echo or time.
     """
     first = acquisition.first
     return (
@@ -213,6 +223,8 @@ def _preference(acquisition: Acquisition) -> tuple[object, ...]:
         round(first.spacing[0] * first.spacing[1], 4),
         round(float(first.centre[2]), 1),
         first.echo_time or 0.0,
+        first.echo_number,
+        first.temporal_position,
         position_key(first),
     )
 

@@ -11,12 +11,31 @@ Vector = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Content:
+    """The elements besides ImageType that state what the pixels mean; empty if they do not.
+
+    ``component`` is ComplexImageComponent or its GE equivalent, ``contrast`` AcquisitionContrast,
+    ``calculation`` VolumeBasedCalculationTechnique, all in upper case. ``derivations`` are DCM
+    codes, ``units`` is a UCUM code, and ``b_value`` is in s/mm².
+    """
+
+    component: str = ""
+    contrast: str = ""
+    calculation: str = ""
+    derivations: tuple[str, ...] = ()
+    units: str = ""
+    b_value: float | None = None
+
+
+@dataclass(frozen=True)
 class SliceHeader:
     """A single-frame instance, or one frame of a multi-frame one.
 
     ``position`` (mm, LPS) is the centre of the first pixel; ``orientation`` holds the direction
     cosines along a row, then down a column; ``spacing`` is in mm between rows, then between columns
     (PS3.3 C.7.6.2, C.7.6.16.2). ``thickness`` is in mm, times are in ms; None if not in the header.
+    ``scan_options`` has FS where fat is suppressed, and WS where water is. ``echo_number`` and
+    ``temporal_position`` count from 1.
     """
 
     study_instance_uid: str
@@ -39,6 +58,9 @@ class SliceHeader:
     image_type: tuple[str, ...]
     scan_options: tuple[str, ...]
     contrast_agent: bool
+    content: Content = Content()
+    echo_number: int = 1
+    temporal_position: int = 1
 
     @property
     def along_row(self) -> Vector:

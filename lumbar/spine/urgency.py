@@ -36,6 +36,7 @@ class TriageFactors:
     uncertain: int = 0
     not_assessed: int = 0
     numbering_uncertain: bool = False  # which disc is L5/S1
+    images_uncertain: bool = False  # which of several images is the right one
     # Why there are no findings: not yet analysed, not analysable, or failed. None if there are.
     no_findings_reason: str | None = None
     # The findings belong to an earlier revision, and a later one is waiting for analysis.
@@ -73,6 +74,8 @@ def _by_findings(factors: TriageFactors) -> tuple[Urgency, str]:
     reasons += [f"{count} {word}" for word, count in counts.items() if count]
     if factors.numbering_uncertain:
         reasons.append("numbering uncertain")
+    if factors.images_uncertain:
+        reasons.append("images uncertain")
     if factors.severe:
         return Urgency.URGENT, ", ".join(reasons)
     if reasons:

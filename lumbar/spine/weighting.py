@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 from lumbar.spine.anatomy import Plane, Role
+from lumbar.spine.image_content import kinds_of, objection
 from lumbar.spine.slices import SliceHeader
 
 
@@ -14,7 +15,7 @@ class Weighting(StrEnum):
     STIR = "STIR"
     FLAIR = "FLAIR"
     PROTON_DENSITY = "proton density"
-    GRADIENT_ECHO = "gradient echo"
+    GRADIENT_ECHO = "gradient echo or echo planar"
     UNKNOWN = "unknown weighting"
 
 
@@ -25,62 +26,97 @@ ROLES = {
     (Plane.AXIAL, Weighting.T2): Role.AXIAL_T2,
 }
 
-# By value of ImageType.
-DIXON_IMAGES = {
-    "W": "WATER",
-    "WATER": "WATER",
-    "F": "FAT",
-    "FAT": "FAT",
-    "IP": "IN_PHASE",
-    "IN": "IN_PHASE",
-    "IN_PHASE": "IN_PHASE",
-    "OP": "OUT_PHASE",
-    "OPP": "OUT_PHASE",
-    "OPP_PHASE": "OUT_PHASE",
-    "OUT_PHASE": "OUT_PHASE",
+# A spin echo's TR is longer: with ScanningSequence RM, GE marks its gradient-echo localizers.
+MIN_TR = 200.0
+# An inversion time below this nulls fat (STIR), from 0.2 T to 3 T.
+STIR_TI = (80.0, 300.0)
+# In ScanOptions: FS PS3.3 C.8.3.1; SFS spectral. SAT_GEMS and the like are bands: no suppression.
+FAT_SUPPRESSION = {"FS", "SFS", "FATSAT", "FAT_SAT", "FAT SAT", "SPIR", "SPAIR", "WE"}
+# What names the weighting of an inversion recovery without TI: AcquisitionContrast and value 3 of
+# ImageType (PS3.3 C.8.13.3, C.8.13.1), and GE's ScanOptions.
+NAMED = {
+    "STIR": Weighting.STIR,
+    "T1": Weighting.T1,
+    "T1FLAIR_GEMS": Weighting.T1,
+    "FLUID_ATTENUATED": Weighting.FLAIR,
+    "T2FLAIR_GEMS": Weighting.FLAIR,
 }
 
 
 def weighting(header: SliceHeader) -> Weighting:
     """The weighting, by ScanningSequence, TI, TE and TR (ms).
 
-    An inversion time of 0 means no inversion: GE and Hitachi write it that way.
+    An inversion time of 0 means that none is stated: GE and Hitachi write it that way. RM (research
+    mode) says nothing: Siemens writes it for turbo spin echoes, Philips for Dixon images.
     """
-    if {"GR", "EP", "RM"} & set(header.scanning_sequence):
-        return Weighting.GRADIENT_ECHO
+    sequence = set(header.scanning_sequence)
     repetition, echo = header.repetition_time, header.echo_time
-    inversion = header.inversion_time or 0.0
-    if repetition is None or echo is None:
+    if {"GR", "EP"} & sequence:
+        return Weighting.GRADIENT_ECHO
+    if repetition is None or echo is None or repetition < MIN_TR:
         return Weighting.UNKNOWN
+    if header.inversion_time:
+        return _inversion_recovery(header.inversion_time, repetition, echo)
+    if "IR" in sequence:
+        return _without_inversion_time(header, repetition, echo)
+    return _spin_echo(repetition, echo, short_repetition="SE" in sequence or "RM" in sequence)
+
+
+def only_contrast_tells(header: SliceHeader) -> bool:
+    """Whether the header leaves the weighting open, though it may be one that is read.
+
+    The times are missing, or it is an inversion recovery that may be STIR, FLAIR or T1.
+    """
+    missing = header.repetition_time is None or header.echo_time is None
+    inverted = "IR" in header.scanning_sequence and not header.inversion_time
+    return (missing or inverted) and weighting(header) is Weighting.UNKNOWN
+
+
+def _inversion_recovery(inversion: float, repetition: float, echo: float) -> Weighting:
     if inversion > 1300:
         return Weighting.FLAIR
-    if inversion >= 300 and echo < 40:
-        return Weighting.T1
-    if 80 <= inversion < 300 and repetition > 1500:
+    if inversion >= STIR_TI[1]:
+        # With a longer TE it is no T1; fluid may be nulled, if TR is short, even at such a TI.
+        return Weighting.T1 if echo < 40 else Weighting.UNKNOWN
+    if inversion >= STIR_TI[0]:
         return Weighting.STIR
+    return _spin_echo(repetition, echo, short_repetition=False)
+
+
+def _without_inversion_time(header: SliceHeader, repetition: float, echo: float) -> Weighting:
+    """An inversion recovery: T1 ("T1 FLAIR") by its times, or what an element names."""
+    for term in (header.content.contrast, *header.image_type[2:3], *header.scan_options):
+        if term in NAMED:
+            return NAMED[term]
+    return Weighting.T1 if echo < 30 and repetition <= 3000 else Weighting.UNKNOWN
+
+
+def _spin_echo(repetition: float, echo: float, *, short_repetition: bool) -> Weighting:
+    """``short_repetition``: a T2 may be a 3-D turbo spin echo (SPACE, CUBE, VISTA).
+
+    Its TR is 1000–1500 ms and its TE 100–250 ms, because the refocusing angles vary.
+    """
     if echo <= 35 and repetition <= 1200:
         return Weighting.T1
     if echo >= 60 and repetition >= 1400:
+        return Weighting.T2
+    if short_repetition and echo >= 80 and repetition >= 1000:
         return Weighting.T2
     return Weighting.PROTON_DENSITY if echo < 60 and repetition >= 1400 else Weighting.UNKNOWN
 
 
 def role_of(header: SliceHeader) -> Role | None:
-    """The role of a series of such slices, by plane and weighting alone; None if it has none."""
-    return ROLES.get((header.plane, weighting(header)))
+    """The role of a series of such slices; None if it has none.
 
-
-def dixon(header: SliceHeader) -> frozenset[str]:
-    """The kinds of Dixon image that ImageType states; empty if it states none."""
-    return frozenset(
-        DIXON_IMAGES[value] for value in header.image_type[2:] if value in DIXON_IMAGES
-    )
+    It depends on what the pixels mean, the plane and the weighting.
+    """
+    return None if objection(header) else ROLES.get((header.plane, weighting(header)))
 
 
 def fat_suppressed(header: SliceHeader) -> bool:
     """Whether it is STIR, spectrally fat-saturated or a Dixon water image."""
     return (
         weighting(header) is Weighting.STIR
-        or "FS" in header.scan_options
-        or "WATER" in dixon(header)
+        or bool(FAT_SUPPRESSION & set(header.scan_options))
+        or "water" in kinds_of(header)
     )

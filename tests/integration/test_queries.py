@@ -77,6 +77,15 @@ def test_a_study_with_uncertain_numbering_has_priority(site):
     ]
 
 
+def test_a_study_whose_images_may_be_the_wrong_ones_has_priority(site):
+    analysed(site, 1)
+    analysed(site, 2, caveats=["series 3 has several images at the same place"])
+    assert order(site) == [
+        (2, Urgency.PRIORITY, "images uncertain"),
+        (1, Urgency.ROUTINE, "all normal or mild"),
+    ]
+
+
 def test_how_a_study_was_read_is_stored_for_each_revision_caveats_first(site):
     analysed(site, 1, caveats=["a caveat"], notes=["series 1: Sagittal T1", "series 2: refused"])
     ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))

@@ -225,7 +225,7 @@ def test_weighting_follows_the_times(
 ) -> None:
     times = replace(SLICE, repetition_time=repetition, echo_time=echo, inversion_time=inversion)
     assert weighting(times) == expected
-    assert weighting(replace(times, scanning_sequence=("RM",))) == Weighting.GRADIENT_ECHO
+    assert weighting(replace(times, scanning_sequence=("GR",))) == Weighting.GRADIENT_ECHO
 
 
 @given(st.permutations(CHANGES), st.integers(1, len(CHANGES)), st.randoms(use_true_random=True))

@@ -19,6 +19,7 @@ any_factors = st.builds(
     uncertain=st.integers(0, 25),
     not_assessed=st.integers(0, 25),
     numbering_uncertain=st.booleans(),
+    images_uncertain=st.booleans(),
     no_findings_reason=st.none() | st.just("failed: the worker was lost"),
     weights_may_rank=st.booleans(),
     reanalysis_pending=st.booleans(),
@@ -41,6 +42,7 @@ def test_severe_is_urgent_and_names_the_canal():
         (TriageFactors(uncertain=1), "1 uncertain"),
         (TriageFactors(not_assessed=10), "10 not assessed"),
         (TriageFactors(numbering_uncertain=True), "numbering uncertain"),
+        (TriageFactors(images_uncertain=True), "images uncertain"),
         (
             TriageFactors(no_findings_reason="not analysable: no axial T2"),
             "not analysable: no axial T2",
@@ -83,6 +85,7 @@ def test_only_a_study_assessed_fully_and_confidently_as_normal_is_last(factors):
         assert factors.weights_may_rank
         assert not factors.reanalysis_pending
         assert not factors.numbering_uncertain
+        assert not factors.images_uncertain
         assert (factors.severe, factors.moderate, factors.uncertain, factors.not_assessed) == (
             (),
             0,
