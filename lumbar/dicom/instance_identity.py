@@ -110,12 +110,15 @@ def _scanner(header: Dataset) -> str:
 
 
 def _slices(header: Dataset) -> tuple[int, Role | None]:
-    """The number of slices and their role. The analysis reports invalid geometry."""
+    """The number of slices, and the role of the first that has one.
+
+    The frames of one instance may be magnitude and phase. The analysis reports invalid geometry.
+    """
     try:
         slices = slice_headers(header)
     except NotDicom:
         return 1, None
-    return len(slices), role_of(slices[0])
+    return len(slices), next(filter(None, map(role_of, slices)), None)
 
 
 def _text(header: Dataset, keyword: str, max_length: int) -> str:

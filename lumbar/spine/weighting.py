@@ -86,8 +86,10 @@ def _inversion_recovery(inversion: float, repetition: float, echo: float) -> Wei
 def _without_inversion_time(header: SliceHeader, repetition: float, echo: float) -> Weighting:
     """An inversion recovery: T1 ("T1 FLAIR") by its times, or what an element names."""
     for term in (header.content.contrast, *header.image_type[2:3], *header.scan_options):
-        if term in NAMED:
-            return NAMED[term]
+        named = NAMED.get(term)
+        # Philips writes T1 of whole multi-frame files, whatever they hold (dcm2niix issue 345).
+        if named and not (named is Weighting.T1 and echo >= 40):
+            return named
     return Weighting.T1 if echo < 30 and repetition <= 3000 else Weighting.UNKNOWN
 
 
