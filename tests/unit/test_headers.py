@@ -134,6 +134,59 @@ def test_a_header_without_a_valid_geometry_is_refused_with_a_reason(
         slice_headers(ds)
 
 
+@pytest.mark.parametrize(
+    ("agent", "given"),
+    [
+        *((agent, True) for agent in ("11 ml Omniscan", "GADOVIST", "YES", "1", "NON-IONIC", "iv")),
+        *(
+            (agent, False)
+            for agent in ("", "NONE", "None given", "no", "NO CONTRAST", "N/A", "n.a.")
+        ),
+        *(
+            (agent, False)
+            for agent in ("-", "--", "0", "0.0 ml", "without", "w/o contrast", "ohne KM")
+        ),
+        *((agent, False) for agent in ("NON CONTRAST", "noncontrast", "unenhanced", "nil", "?")),
+    ],
+)
+def test_a_contrast_agent_that_was_not_given_is_none(ds: Dataset, agent: str, given: bool) -> None:
+    ds.ContrastBolusAgent = agent
+    (header,) = slice_headers(ds)
+    assert header.contrast_agent is given
+
+
+@pytest.mark.parametrize(
+    ("codes", "given"),
+    [
+        ([("C-17800", "Gadolinium")], True),
+        ([("R-40775", "")], False),
+        ([("260413007", "None")], False),
+        ([("X1", "no contrast")], False),
+        ([("X1", "no contrast"), ("C-17800", "Gadolinium")], True),
+        ([], False),
+    ],
+)
+def test_the_code_for_no_contrast_agent_is_none(
+    ds: Dataset, codes: list[tuple[str, str]], given: bool
+) -> None:
+    ds.ContrastBolusAgent = ""
+    ds.ContrastBolusAgentSequence = [Dataset() for _ in codes]
+    for item, (code, meaning) in zip(ds.ContrastBolusAgentSequence, codes, strict=True):
+        item.CodeValue, item.CodeMeaning = code, meaning
+    (header,) = slice_headers(ds)
+    assert header.contrast_agent is given
+
+
+@pytest.mark.parametrize("administered", ["YES", "NO"])
+def test_a_frame_states_whether_the_agent_was_given(ds: Dataset, administered: str) -> None:
+    enhanced(ds, 1).ContrastBolusAgent = "GADOVIST"
+    usage = Dataset()
+    usage.ContrastBolusAgentAdministered = administered
+    ds.PerFrameFunctionalGroupsSequence[0].ContrastBolusUsageSequence = [usage]
+    (header,) = slice_headers(ds)
+    assert header.contrast_agent is (administered == "YES")
+
+
 def test_a_slightly_imprecise_orientation_is_made_exact(ds: Dataset) -> None:
     ds.ImageOrientationPatient = [0.9995, 0, 0, 0.0005, 1.0005, 0]
     (header,) = slice_headers(ds)

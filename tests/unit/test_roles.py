@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from lumbar.errors import NotAnalysable
 from lumbar.spine.anatomy import Role
 from lumbar.spine.roles import Weighting, assign_roles, weighting
-from lumbar.spine.slices import SliceHeader
+from lumbar.spine.slices import Content, SliceHeader
+from lumbar.spine.weighting import fat_suppressed, only_contrast_tells
 from tests.factories.series import (
     MANY,
     SLICE,
@@ -124,6 +125,8 @@ def test_stir_is_used_where_there_is_no_t2() -> None:
         ({"image_type": ("DERIVED", "SECONDARY", "MPR")}, "not an original acquisition"),
         ({"image_type": ("DERIVED", "PRIMARY", "PROJECTION IMAGE")}, "not an original acquisition"),
         ({"image_type": ("ORIGINAL", "PRIMARY", "M", "FAT")}, "Dixon"),
+        ({"image_type": ("DERIVED", "SECONDARY", "OTHER")}, "not an original acquisition"),
+        ({"image_type": ("ORIGINAL", "SECONDARY", "GSP")}, "not an original acquisition"),
         ({"scanning_sequence": ("GR",)}, "gradient echo"),
         ({"scanning_sequence": ("SE", "EP")}, "gradient echo"),
         ({"inversion_time": 2200.0}, "FLAIR"),
@@ -142,6 +145,16 @@ def test_a_series_that_is_not_an_original_of_the_spine_is_refused_with_a_reason(
     assert Role.SAGITTAL_T2 in roles.missing
     assert len(roles.choices) == 2
     assert reason in roles.choices[1]
+
+
+@pytest.mark.parametrize(
+    "image_type",
+    [("DERIVED", "PRIMARY"), ("DERIVED", "PRIMARY", "OTHER"), ("DERIVED", "PRIMARY", "M", "DIS2D")],
+)
+def test_a_series_derived_from_an_acquisition_is_read(image_type: tuple[str, ...]) -> None:
+    """By lossy compression, a filter, distortion correction or a Dixon calculation."""
+    roles = assign_roles(sagittal(3, image_type=image_type))
+    assert list(roles.stacks) == [Role.SAGITTAL_T2]
 
 
 def test_choices_describe_every_series_without_uids() -> None:
@@ -218,6 +231,16 @@ def test_the_nearest_slice_is_returned_with_its_distance() -> None:
         (2500, 20, None, Weighting.PROTON_DENSITY),
         (1300, 50, None, Weighting.UNKNOWN),
         (None, 50, None, Weighting.UNKNOWN),
+        (400, 9, None, Weighting.T1),
+        (1200, 35, None, Weighting.T1),
+        (1200, 130, None, Weighting.T2),  # SPACE, CUBE, VISTA
+        (1000, 250, None, Weighting.T2),
+        (1200, 60, None, Weighting.UNKNOWN),
+        (900, 130, None, Weighting.UNKNOWN),
+        (4.7, 1.2, None, Weighting.UNKNOWN),  # a localizer of GE, whatever ScanningSequence says
+        (1200, 15, 120, Weighting.STIR),
+        (5000, 110, 220, Weighting.STIR),
+        (2500, 90, 1100, Weighting.UNKNOWN),  # at such a TR, fluid is nulled
     ],
 )
 def test_weighting_follows_the_times(
@@ -225,7 +248,79 @@ def test_weighting_follows_the_times(
 ) -> None:
     times = replace(SLICE, repetition_time=repetition, echo_time=echo, inversion_time=inversion)
     assert weighting(times) == expected
-    assert weighting(replace(times, scanning_sequence=("GR",))) == Weighting.GRADIENT_ECHO
+    assert weighting(replace(times, scanning_sequence=("RM",))) == expected
+    assert weighting(replace(times, scanning_sequence=("SE", "RM"))) == expected
+    for planar in (("GR",), ("GR", "RM"), ("SE", "EP"), ("EP", "RM")):
+        assert weighting(replace(times, scanning_sequence=planar)) == Weighting.GRADIENT_ECHO
+
+
+def test_a_short_tr_and_a_long_te_are_t2_only_of_a_spin_echo() -> None:
+    unnamed = replace(SLICE, repetition_time=1200.0, echo_time=130.0, scanning_sequence=())
+    assert weighting(unnamed) == Weighting.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("repetition", "echo", "values", "expected"),
+    [
+        (2000, 12, {}, Weighting.T1),  # T1 FLAIR
+        (3000, 29, {}, Weighting.T1),
+        (3500, 12, {}, Weighting.UNKNOWN),
+        (2500, 30, {}, Weighting.UNKNOWN),
+        (4000, 60, {}, Weighting.UNKNOWN),  # STIR or FLAIR
+        (9000, 120, {}, Weighting.UNKNOWN),
+        (4000, 60, {"inversion_time": 0.0}, Weighting.UNKNOWN),
+        (4000, 60, {"content": Content(contrast="STIR")}, Weighting.STIR),
+        (9000, 120, {"content": Content(contrast="FLUID_ATTENUATED")}, Weighting.FLAIR),
+        (4000, 60, {"image_type": ("ORIGINAL", "PRIMARY", "STIR", "NONE")}, Weighting.STIR),
+        (4000, 25, {"scan_options": ("FAST_GEMS", "T1FLAIR_GEMS")}, Weighting.T1),
+        (9000, 120, {"scan_options": ("FAST_GEMS", "T2FLAIR_GEMS")}, Weighting.FLAIR),
+        # Philips writes T1 of any multi-frame file
+        (4000, 60, {"image_type": ("ORIGINAL", "PRIMARY", "T1", "MIXED")}, Weighting.UNKNOWN),
+        (4000, 60, {"inversion_time": 150.0}, Weighting.STIR),
+    ],
+)
+@pytest.mark.parametrize("sequence", [("IR",), ("SE", "IR"), ("IR", "RM")])
+def test_an_inversion_recovery_without_ti_is_what_its_times_or_an_element_prove(
+    repetition: float,
+    echo: float,
+    values: dict[str, object],
+    expected: Weighting,
+    sequence: tuple[str, ...],
+) -> None:
+    header = replace(
+        SLICE,
+        repetition_time=repetition,
+        echo_time=echo,
+        scanning_sequence=sequence,
+        **values,  # type: ignore[arg-type]
+    )
+    assert weighting(header) == expected
+    assert only_contrast_tells(header) is (expected is Weighting.UNKNOWN)
+
+
+def test_only_the_contrast_tells_where_the_times_are_missing() -> None:
+    assert only_contrast_tells(replace(SLICE, echo_time=None))
+    assert not only_contrast_tells(replace(SLICE, echo_time=None, scanning_sequence=("GR",)))
+    assert not only_contrast_tells(replace(SLICE, repetition_time=1300.0, echo_time=50.0))
+
+
+@pytest.mark.parametrize(
+    ("options", "suppressed"),
+    [
+        (("FS",), True),
+        (("SAT2", "FS"), True),
+        (("SFS",), True),
+        (("FATSAT",), True),
+        (("FAT_SAT",), True),
+        (("FAST_GEMS", "SAT_GEMS", "FSA_GEMS"), False),
+        (("SAT1",), False),
+        (("SP", "CG", "RG", "PER"), False),
+    ],
+)
+def test_fat_suppression_is_not_taken_for_saturation_bands(
+    options: tuple[str, ...], suppressed: bool
+) -> None:
+    assert fat_suppressed(replace(SLICE, scan_options=options)) is suppressed
 
 
 @given(st.permutations(CHANGES), st.integers(1, len(CHANGES)), st.randoms(use_true_random=True))
