@@ -12,7 +12,8 @@ from lumbar.spine.candidates import candidates
 from lumbar.spine.finding_points import Points, find_points
 from lumbar.spine.findings import MIN_VIEW_PROBABILITY, Finding
 from lumbar.spine.keypoint_input import KeypointDetector
-from lumbar.spine.levels import Levels, locate_levels
+from lumbar.spine.levels import Levels
+from lumbar.spine.locate_levels import locate_levels
 from lumbar.spine.roles import MAX_LOOSE_SLICES, Roles, assign_roles
 from worker.loose_slice import Reading, is_loose_axial, not_assessed, read_loose_axial
 from worker.views import View, best_views, cut_views, grade

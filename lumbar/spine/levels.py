@@ -1,4 +1,4 @@
-"""Locates the five lumbar disc levels, and states how certain their numbering is.
+"""Locates the five lumbar disc levels on one stack, and states how certain their numbering is.
 
 The keypoint network examines the middle slices of a sagittal stack of any weighting. Its maps of
 all slices are combined into one sequence of discs (``lumbar.spine.label_discs``), numbered upwards
@@ -23,8 +23,8 @@ from lumbar.spine.keypoint_input import (
     picture,
 )
 from lumbar.spine.label_discs import DiscSequence, best_sequence
-from lumbar.spine.roles import MAX_LOOSE_SLICES, Roles
-from lumbar.spine.sagittal_maps import SagittalMaps, SliceMaps, examine, fit_centre, leftwards
+from lumbar.spine.roles import MAX_LOOSE_SLICES
+from lumbar.spine.sagittal_maps import SagittalMaps, SliceMaps, fit_centre, leftwards
 from lumbar.spine.slices import SliceHeader, Vector
 
 BORDER_SLICES = 5  # on which the lumbosacral border is classified
@@ -36,7 +36,6 @@ CERTAIN_MARGIN = 1.0  # minimum lead of the sequence's score over every other nu
 TRANSITIONAL = 0.72
 CANAL_SD_MM = 6.0  # standard deviation of the canal's presence across slices, as in training
 SACRUM_MM = 32.0  # image height needed below L5/S1 to see that it is the lowest disc
-SAME_STATION_MM = 100.0  # maximum distance of the middles of two stacks of one body part
 MIN_LEVELS = 3  # levels visible in a study of the lumbar spine
 NOT_FOUND = "no lumbar spine was found on the {} images"
 L5_S1 = DISCS.index(Level.L5_S1)
@@ -57,50 +56,21 @@ class Levels:
     caveats: tuple[str, ...]
     confidence: float
     midline_known: bool = True
+    role: Role = Role.SAGITTAL_T2  # of the series that they were located on
 
     @property
     def numbering_uncertain(self) -> bool:
         return bool(self.caveats)
 
 
-def locate_levels(roles: Roles, read: ReadSlice, keypoints: KeypointDetector) -> Levels:
-    """The levels of a study.
-
-    Every sagittal stack that may show the lumbar spine is tried: T2/STIR before T1, and the lowest
-    stack first.
-
-    Raises:
-        NotAnalysable: there is no sagittal series, none shows a lumbar spine, or none of the slices
-            can be read.
-    """
-    errors: list[NotAnalysable] = []
-    examined: list[Vector] = []  # the middles of the stacks that could be read
-    for role in (Role.SAGITTAL_T2, Role.SAGITTAL_T1):
-        for stack in roles.stacks.get(role, ()):
-            middle = stack.slices[len(stack.slices) // 2].centre
-            if role is Role.SAGITTAL_T1 and _any_near(middle, examined):
-                # Another contrast of a station that shows no lumbar spine.
-                continue
-            try:
-                maps = examine(stack, read, keypoints)
-                examined.append(middle)
-                return _levels_on(role, maps, read, keypoints)
-            except NotAnalysable as error:
-                errors.append(error)
-    if not errors:
-        raise NotAnalysable(
-            "no sagittal T1 or T2/STIR series was received; the disc levels are located on these"
-        )
-    raise errors[0]
-
-
-def _any_near(point: Vector, others: list[Vector]) -> bool:
-    return any(np.linalg.norm(point - other) < SAME_STATION_MM for other in others)
-
-
-def _levels_on(
+def levels_on(
     role: Role, maps: SagittalMaps, read: ReadSlice, keypoints: KeypointDetector
 ) -> Levels:
+    """The levels on one stack, whose ``maps`` ``examine`` has made.
+
+    Raises:
+        NotAnalysable: it shows no lumbar spine.
+    """
     sequence = best_sequence(maps.combined())
     if sequence is None:
         raise NotAnalysable(NOT_FOUND.format(role.label))
@@ -128,6 +98,7 @@ def _levels_on(
         caveats=tuple(_caveats(transitional, below, sequence, loose)),
         confidence=_confidence([presence[k] for k in discs.values()], sequence.margin),
         midline_known=midline_known,
+        role=role,
     )
 
 

@@ -5,7 +5,7 @@ Series descriptions, body parts, UIDs and numbers are unreliable.
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -49,13 +49,15 @@ class Roles:
     usually one; the axial role has all blocks, the largest first. ``choices`` state how each
     series was used, one line per series, numbered from 1 in the order of their UIDs. ``notes``
     state what is unusual about the relative position of the chosen stacks, and ``caveats`` why the
-    wrong images may have been chosen.
+    wrong images may have been chosen. ``alternatives`` are the complete sagittal stacks that others
+    of their role were preferred to, the best first.
     """
 
     stacks: Mapping[Role, tuple[Stack, ...]]
     choices: tuple[str, ...]
     notes: tuple[str, ...] = ()
     caveats: tuple[str, ...] = ()
+    alternatives: Mapping[Role, tuple[Stack, ...]] = field(default_factory=dict)
 
     @property
     def missing(self) -> tuple[Role, ...]:
@@ -90,6 +92,7 @@ def assign_roles(slices: Sequence[SliceHeader]) -> Roles:
             suited[role] += family
     numbers = series_numbers(distinct)
     stacks: dict[Role, tuple[Stack, ...]] = {}
+    alternatives: dict[Role, tuple[Stack, ...]] = {}
     caveats: list[str] = []
     for role in Role:
         selection = _select(role, by_role[role], loose)
@@ -97,7 +100,11 @@ def assign_roles(slices: Sequence[SliceHeader]) -> Roles:
         caveats += ambiguities(selection.read, suited[role], numbers)
         if selection.read:
             stacks[role] = _stacks_of(role, selection.read)
-    return Roles(stacks, choices_of(verdicts, numbers), tuple(_notes(stacks)), tuple(caveats))
+        if role is not Role.AXIAL_T2:
+            others = sorted(selection.not_read, key=_preference)
+            alternatives[role] = _stacks_of(role, others)
+    choices = choices_of(verdicts, numbers)
+    return Roles(stacks, choices, tuple(_notes(stacks)), tuple(caveats), alternatives)
 
 
 def series_numbers(slices: Sequence[SliceHeader]) -> dict[str, int]:

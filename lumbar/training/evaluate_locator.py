@@ -15,7 +15,7 @@ from lumbar.phantoms.dataset import PHANTOM_POINTS, PHANTOMS
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Role
 from lumbar.spine.finding_points import find_points
 from lumbar.spine.keypoint_input import KeypointDetector
-from lumbar.spine.levels import locate_levels
+from lumbar.spine.locate_levels import locate_levels
 from lumbar.spine.roles import assign_roles
 from lumbar.spine.slices import SliceHeader, Vector
 from lumbar.training.default_timing import with_default_times

@@ -20,7 +20,8 @@ from lumbar.phantoms.scanner import HELD_OUT
 from lumbar.phantoms.study import Kind
 from lumbar.spine.anatomy import Condition, FindingKey, Level, Role
 from lumbar.spine.keypoint_input import KeypointDetector
-from lumbar.spine.levels import Levels, locate_levels
+from lumbar.spine.levels import Levels
+from lumbar.spine.locate_levels import locate_levels
 from lumbar.spine.roles import Roles, assign_roles
 from lumbar.spine.slices import SliceHeader, Vector
 
