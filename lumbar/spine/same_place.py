@@ -41,10 +41,15 @@ def _others_at_the_same_place(
     images = Counter(map(_number, kept))
     if others and max(images.values()) == 1:  # otherwise the numbers identify nothing
         others = [header for header in others if _number(header) not in images]
-    if not others:
-        return []
-    positions = SlicePositions(kept)
-    return [header for header in others if positions.same_position(header, spacing=0.0).any()]
+    by_series = {
+        uid: SlicePositions([s for s in kept if s.series_instance_uid == uid])
+        for uid in {header.series_instance_uid for header in others}
+    }
+    return [
+        header
+        for header in others
+        if by_series[header.series_instance_uid].same_position(header, spacing=0.0).any()
+    ]
 
 
 def _origin(header: SliceHeader) -> tuple[object, ...]:
