@@ -1,6 +1,6 @@
 """Finds images that no element of their headers tells apart from those that were read."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from lumbar.spine.acquisitions import Acquisition, protocol_of
@@ -41,10 +41,15 @@ def _others_at_the_same_place(
     images = Counter(map(_number, kept))
     if others and max(images.values()) == 1:  # otherwise the numbers identify nothing
         others = [header for header in others if _number(header) not in images]
-    if not others:
-        return []
-    positions = SlicePositions(kept)
-    return [header for header in others if positions.same_position(header, spacing=0.0).any()]
+    kept_by_series: defaultdict[str, list[SliceHeader]] = defaultdict(list)
+    for header in kept:
+        kept_by_series[header.series_instance_uid].append(header)
+    positions = {uid: SlicePositions(slices) for uid, slices in kept_by_series.items()}
+    return [
+        header
+        for header in others
+        if positions[header.series_instance_uid].same_position(header, spacing=0.0).any()
+    ]
 
 
 def _origin(header: SliceHeader) -> tuple[object, ...]:

@@ -245,6 +245,12 @@ def test_images_that_arrived_again_are_no_caveat() -> None:
     assert assign_roles([*sagittal(3), *sagittal(3), *copies]).caveats == ()
 
 
+def test_a_copy_that_was_split_off_into_another_series_is_no_caveat() -> None:
+    copy = replace(sagittal(3)[6], sop_instance_uid="1.2.3.6.1")
+    slices = [*sagittal(3)[:7], copy, *sagittal(3)[7:]]
+    assert assign_roles([*slices[0::2], *anew(slices[1::2], 4)]).caveats == ()
+
+
 def test_a_repeat_in_a_series_of_its_own_is_no_caveat() -> None:
     assert assign_roles([*sagittal(3), *anew(sagittal(3), 4)]).caveats == ()
 
