@@ -22,6 +22,7 @@ from lumbar.errors import NotDicom
 
 PREAMBLE = 128
 COMMAND, META = 0x0000, 0x0002  # groups
+TRANSFER_SYNTAX = 0x00020010
 GROUP_LENGTH = 12  # bytes of the element (0002,0000)
 LONG_VRS = (
     b"OB",
@@ -46,7 +47,8 @@ DEFAULT_REPERTOIRE = ("", "ISO_IR 6", "ISO 2022 IR 6")  # ASCII (PS3.3 C.12.1.1.
 def read_file_meta(stream: BinaryIO) -> FileMetaDataset:
     """The file meta information; leaves the stream where the data set begins.
 
-    It ends where it says, or, if that is not where an element ends, where its tags cease to ascend.
+    It ends where it says, unless that is before the transfer syntax or within an element; then it
+    ends where its tags cease to ascend.
 
     Raises:
         InvalidDicomError: the file is not DICOM.
@@ -58,7 +60,7 @@ def read_file_meta(stream: BinaryIO) -> FileMetaDataset:
     stated = _stated_end(stream)
     tag = -1
     while (following := _next_tag(stream)) is not None and following >> 16 == META:
-        if following <= tag or stream.tell() == stated:
+        if following <= tag or (stream.tell() == stated and tag >= TRANSFER_SYNTAX):
             break
         tag = following
         _skip_element(stream)
