@@ -25,11 +25,12 @@ _MR_IMAGES = frozenset(
     )
 )
 
-_DESCRIPTIONS = {"StudyDescription": 64}  # characters: of SH and LO (PS3.5 6.2)
+# Characters (PS3.5 6.2): of LO and of each group of a PN; and of the identifiers, LO and SH.
+_LENGTH = 64
 _IDENTIFIERS = {"IssuerOfPatientID": 64, "StudyID": 16, "AccessionNumber": 16}
 _NAMES = ("PatientName", "ReferringPhysicianName")
 _OPTIONAL = ("IssuerOfPatientID", "StudyDescription")
-_GROUPS, _COMPONENTS, _GROUP_LENGTH = 3, 5, 64  # of a name
+_GROUPS, _COMPONENTS = 3, 5  # of a name
 _ILLEGAL = re.compile(r"[\x00-\x1f\x7f-\x9f\\]+")  # in a single text or name
 _GEOMETRY = {
     "PixelSpacing": 2,
@@ -75,8 +76,7 @@ def copy_patient_and_study(document: Dataset, source: Dataset) -> None:
     for keyword, length in _IDENTIFIERS.items():
         value = text(source, keyword)
         values[keyword] = "" if len(value) > length or _ILLEGAL.search(value) else value
-    for keyword, length in _DESCRIPTIONS.items():
-        values[keyword] = _ILLEGAL.sub(" ", text(source, keyword))[:length].strip()
+    values["StudyDescription"] = _cut(_ILLEGAL.sub(" ", text(source, "StudyDescription")))
     sex = text(source, "PatientSex").upper()
     values["PatientSex"] = sex if sex in ("M", "F", "O") else ""
     for keyword, value in values.items():
@@ -91,7 +91,14 @@ def _legal_name(name: str) -> str:
     """A name with as many and as long parts as PS3.5 6.2 allows."""
     groups = _ILLEGAL.sub(" ", name).split("=")[:_GROUPS]
     components = ("^".join(group.split("^")[:_COMPONENTS]) for group in groups)
-    return "=".join(group[:_GROUP_LENGTH].strip() for group in components)
+    return "=".join(map(_cut, components))
+
+
+def _cut(value: str) -> str:
+    """At most ``_LENGTH`` characters; a longer one is cut to as many bytes, which some count."""
+    if len(value) > _LENGTH:
+        value = value.encode(errors="replace")[:_LENGTH].decode(errors="ignore")
+    return value.strip()
 
 
 def library_entries(sources: Sequence[Dataset]) -> list[Dataset]:
