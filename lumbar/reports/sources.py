@@ -1,6 +1,7 @@
 """What a report copies from the images: patient, study and the geometry of each image."""
 
 import re
+import warnings
 from collections.abc import Sequence
 
 from pydicom import DataElement, Dataset
@@ -68,23 +69,33 @@ def copy_patient_and_study(document: Dataset, source: Dataset) -> None:
     legal in the report: dates are normalised, descriptions and names are cut. Identifiers that do
     not fit stay empty, as a part could identify another one, and so do unreadable values.
     """
-    document["PatientID"] = DataElement(
-        "PatientID", "LO", stored_text(source, "PatientID"), validation_mode=IGNORE
-    )
-    values = {keyword: date(source, keyword) for keyword in ("PatientBirthDate", "StudyDate")}
-    values["StudyTime"] = time(source, "StudyTime")
-    for keyword, length in _IDENTIFIERS.items():
-        value = text(source, keyword)
-        values[keyword] = "" if len(value) > length or _ILLEGAL.search(value) else value
-    values["StudyDescription"] = _cut(_ILLEGAL.sub(" ", text(source, "StudyDescription")))
-    sex = text(source, "PatientSex").upper()
-    values["PatientSex"] = sex if sex in ("M", "F", "O") else ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's quote the values
+        values = _patient_and_study(source)
+        identifier = stored_text(source, "PatientID")
+    document["PatientID"] = DataElement("PatientID", "LO", identifier, validation_mode=IGNORE)
     for keyword, value in values.items():
         if value or keyword not in _OPTIONAL:
             setattr(document, keyword, value)
+
+
+def _patient_and_study(source: Dataset) -> dict[str, str | PersonName]:
+    """What the report states of them beside the identifier, by keyword."""
+    values: dict[str, str | PersonName] = {
+        "PatientBirthDate": date(source, "PatientBirthDate"),
+        "StudyDate": date(source, "StudyDate"),
+        "StudyTime": time(source, "StudyTime"),
+        "StudyDescription": _cut(_ILLEGAL.sub(" ", text(source, "StudyDescription"))),
+    }
+    for keyword, length in _IDENTIFIERS.items():
+        value = text(source, keyword)
+        values[keyword] = "" if len(value) > length or _ILLEGAL.search(value) else value
+    sex = text(source, "PatientSex").upper()
+    values["PatientSex"] = sex if sex in ("M", "F", "O") else ""
     # From str, which does not depend on the source's character set.
     for keyword in _NAMES:
-        setattr(document, keyword, PersonName(_legal_name(text(source, keyword))))
+        values[keyword] = PersonName(_legal_name(text(source, keyword)))
+    return values
 
 
 def _legal_name(name: str) -> str:

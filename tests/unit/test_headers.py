@@ -210,7 +210,7 @@ def test_any_orientation_rounded_to_two_decimals_or_more_is_read(
     angles: list[float], decimals: int
 ) -> None:
     exact = np.eye(3)
-    for axis, angle in enumerate(angles):
+    for angle in angles:
         exact = np.roll(exact, 1, axis=0) @ rotation(angle)
     ds = deepcopy(read_header(SMALL))
     ds.ImageOrientationPatient = [f"{v:.{decimals}f}" for v in exact[:2].ravel()]

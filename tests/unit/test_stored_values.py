@@ -1,4 +1,4 @@
-"""What the bits of a pixel mean: padding, unused bits, sign, slope; whatever the transfer syntax."""
+"""What the bits of a pixel mean: padding, unused bits, sign and slope, in every transfer syntax."""
 
 from pathlib import Path
 
