@@ -24,21 +24,7 @@ PREAMBLE = 128
 COMMAND, META = 0x0000, 0x0002  # groups
 TRANSFER_SYNTAX = 0x00020010
 GROUP_LENGTH = 12  # bytes of the element (0002,0000)
-LONG_VRS = (
-    b"OB",
-    b"OW",
-    b"OF",
-    b"OD",
-    b"OL",
-    b"OV",
-    b"SQ",
-    b"SV",
-    b"UC",
-    b"UN",
-    b"UR",
-    b"UT",
-    b"UV",
-)
+LONG_VRS = b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()  # PS3.5 7.1.2
 TEXT_VRS = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")  # in the data set's character set (PS3.5 6.1)
 PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 DEFAULT_REPERTOIRE = ("", "ISO_IR 6", "ISO 2022 IR 6")  # ASCII (PS3.3 C.12.1.1.2)
@@ -57,14 +43,7 @@ def read_file_meta(stream: BinaryIO) -> FileMetaDataset:
     if stream.read(4) != b"DICM":
         raise InvalidDicomError
     start = stream.tell()
-    stated = _stated_end(stream)
-    tag = -1
-    while (following := _next_tag(stream)) is not None and following >> 16 == META:
-        if following <= tag or (stream.tell() == stated and tag >= TRANSFER_SYNTAX):
-            break
-        tag = following
-        _skip_element(stream)
-    end = stream.tell()
+    end = _meta_end(stream)
     stream.seek(start)
     meta = FileMetaDataset(
         read_dataset(BytesIO(stream.read(end - start)), is_implicit_VR=False, is_little_endian=True)
@@ -87,7 +66,7 @@ def read_up_to_pixels(stream: BinaryIO) -> Dataset:
     if syntax == DeflatedExplicitVRLittleEndian:
         raise NotDicom("the file is deflated, which is not supported; send it uncompressed")
     little_endian = syntax != ExplicitVRBigEndian
-    # Neither group belongs into a data set (PS3.7 6.3, PS3.10 7.1); both are little endian.
+    # Neither group belongs in a data set (PS3.7 6.3, PS3.10 7.1); both are little endian.
     while (tag := _next_tag(stream)) is not None and tag >> 16 in (COMMAND, META):
         _skip_element(stream)
     _require_byte_order(stream, little_endian)
@@ -100,6 +79,22 @@ def read_up_to_pixels(stream: BinaryIO) -> Dataset:
     _decode_undeclared_utf8(ds)
     ds.file_meta = meta
     return ds
+
+
+def _meta_end(stream: BinaryIO) -> int:
+    """Where the file meta information ends that begins at the stream's position."""
+    stated = _stated_end(stream)
+    descent = None  # where a tag first fails to ascend
+    tag, seen = -1, set[int]()
+    while (following := _next_tag(stream)) is not None and following >> 16 == META:
+        if following <= tag and descent is None:
+            descent = stream.tell()
+        tag = following
+        seen.add(tag)
+        _skip_element(stream)
+        if stream.tell() == stated and TRANSFER_SYNTAX in seen:
+            return stated
+    return stream.tell() if descent is None else descent
 
 
 def _stated_end(stream: BinaryIO) -> int | None:

@@ -130,6 +130,16 @@ def test_a_wrong_length_of_the_file_meta_information_is_tolerated(
     assert_read_like_the_original(path)
 
 
+def test_file_meta_information_in_any_order_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "file.dcm"
+    version = pack("<HH2s2xL", 2, 1, b"OB", 2) + b"\0\1"
+    source = element(2, 0x0016, b"AE", b"US")
+    path.write_bytes(file_meta(LITTLE, source, version) + dataset(LITTLE))
+    assert_read_like_the_original(path)
+    with path.open("rb") as stream:
+        assert len(read_file_meta(stream)) == 4
+
+
 def test_file_meta_information_without_its_length_is_read(tmp_path: Path) -> None:
     content = file_meta(LITTLE) + dataset(LITTLE)
     path = tmp_path / "file.dcm"
