@@ -39,7 +39,7 @@ def stored_text(dataset: Dataset, keyword: str) -> str:
     value = dataset.get(keyword)
     if isinstance(value, bytes | DatasetSequence):
         return ""
-    return "\\".join("" if v is None else str(v) for v in as_list(value)).rstrip(" \0")
+    return "\\".join(str(v) for v in as_list(value) if v is not None).rstrip(" \0")
 
 
 def date(dataset: Dataset, keyword: str) -> str:
@@ -58,7 +58,7 @@ def date(dataset: Dataset, keyword: str) -> str:
 def time(dataset: Dataset, keyword: str) -> str:
     """The element's value as HHMMSS.FFFFFF, as far as it goes; empty if it is no time of day."""
     match = _TIME.fullmatch(text(dataset, keyword))
-    return "".join(part or "" for part in match.groups()) if match else ""
+    return "".join(match.groups("")) if match else ""
 
 
 def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:

@@ -81,14 +81,15 @@ def _padding(
     The whole words are compared, too, because padding may not fit the stored bits. Some scanners
     state it with the other VR, as 32768 for -32768 (GE); its 16 bits are the same.
     """
-    first, second = "PixelPaddingValue", "PixelPaddingRangeLimit"
-    limits = [v for v in (first_number(datasets, k) for k in (first, second)) if v is not None]
     padding = np.zeros(stored.shape, bool)
-    if first_number(datasets, first) is None:
+    first = first_number(datasets, "PixelPaddingValue")
+    if first is None:
         return padding
+    last = first_number(datasets, "PixelPaddingRangeLimit")
     header = datasets[-1]
     signed = header.PixelRepresentation
-    low, *_, high = sorted(int(_as_number(int(v) & 0xFFFF, 16, signed)) for v in limits * 2)
+    limits = (first, first if last is None else last)
+    low, high = sorted(_as_number(int(limit), 16, signed) for limit in limits)
     for values in (stored, _as_number(words.astype(np.int32), header.BitsAllocated, signed)):
         padding |= (low <= values) & (values <= high)
     return padding
