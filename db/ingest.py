@@ -15,7 +15,12 @@ import structlog
 from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import UID, EnhancedMRImageStorage, MRImageStorage
+from pydicom.uid import (
+    UID,
+    EnhancedMRImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+    MRImageStorage,
+)
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
@@ -29,7 +34,7 @@ from lumbar.store.files import StagingFile, Store
 
 log = structlog.get_logger()
 
-IMAGE_CLASSES = (MRImageStorage, EnhancedMRImageStorage)
+IMAGE_CLASSES = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 
 CHUNK = 2**20  # bytes copied at a time
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")

@@ -9,15 +9,16 @@
 from dataclasses import dataclass
 
 import structlog
-from pydicom.filereader import read_file_meta_info
 from sqlalchemy import select
 
 from db import retention
 from db.context import SiteContext
 from db.ingest import IngestResult, StoredInstance, register, require_uids
 from db.models import AuditEvent, Instance, ReportRow
-from lumbar.dicom.headers import raising_not_dicom, text
+from lumbar.dicom.headers import raising_not_dicom
 from lumbar.dicom.instance_identity import identify
+from lumbar.dicom.part10 import read_file_meta
+from lumbar.elements import text
 from lumbar.errors import NotDicom
 
 log = structlog.get_logger()
@@ -91,8 +92,11 @@ def _adopt(site: SiteContext, file: str, counts: ReconcileCounts) -> None:
     try:
         identity = identify(path)
         require_uids(identity)
-        with raising_not_dicom("the file meta information cannot be read"):
-            meta = read_file_meta_info(path)
+        with (
+            raising_not_dicom("the file meta information cannot be read"),
+            path.open("rb") as stream,
+        ):
+            meta = read_file_meta(stream)
             syntax, source = (
                 text(meta, "TransferSyntaxUID"),
                 text(meta, "SourceApplicationEntityTitle"),

@@ -66,7 +66,7 @@ def pixels(
 
     ``frame`` is 1-based, and 0 in a single-frame instance. Headers: ``X-Rows``, ``X-Columns``;
     ``X-Low`` and ``X-High``, the pixel values that 0 and 65535 stand for; ``X-Dark`` and
-    ``X-Bright``, the limits of the initial window.
+    ``X-Bright``, the limits of the initial window. Padding is 0, and counts for none of them.
 
     Raises:
         NotFound: the study has no such instance or frame, or its file was removed.
@@ -84,9 +84,12 @@ def pixels(
 
 
 def _pixel_response(image: NDArray[np.float32]) -> Response:
-    low, high = float(image.min()), float(image.max())
+    padding = np.isnan(image)
+    shown = image[~padding] if not padding.all() else np.zeros(1, np.float32)
+    low, high = float(shown.min()), float(shown.max())
     scaled = np.rint((image - low) * (65535 / (high - low))) if high > low else np.zeros_like(image)
-    dark, bright = (float(value) for value in np.percentile(image, (DARK, BRIGHT)))
+    scaled[padding] = 0
+    dark, bright = (float(value) for value in np.percentile(shown, (DARK, BRIGHT)))
     return Response(
         scaled.astype("<u2").tobytes(),
         media_type="application/octet-stream",

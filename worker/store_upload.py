@@ -4,15 +4,15 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from pydicom.filereader import read_partial
-
 from db.context import SiteContext
 from db.ingest import Arrival, IngestResult, ingest
 from db.preview_results import PreviewResult
 from lumbar.dicom.discover import files_in
-from lumbar.dicom.headers import raising_not_dicom, text
+from lumbar.dicom.headers import raising_not_dicom
 from lumbar.dicom.instance_identity import Identity
+from lumbar.dicom.part10 import read_file_meta
 from lumbar.dicom.pixels import TRANSFER_SYNTAXES
+from lumbar.elements import text
 from lumbar.errors import NotAnalysable, NotDicom
 
 SOURCE = "UPLOAD"
@@ -53,9 +53,7 @@ def ingest_files(
 def _ingest(site: SiteContext, file: Path, identity: Identity) -> IngestResult:
     with file.open("rb") as stream:
         with raising_not_dicom("the file meta information cannot be read"):
-            # leaves the stream where the dataset begins
-            head = read_partial(stream, stop_when=lambda *_: True)
-            syntax = text(head.file_meta, "TransferSyntaxUID")
+            syntax = text(read_file_meta(stream), "TransferSyntaxUID")
         if syntax not in TRANSFER_SYNTAXES:
             raise NotDicom("a transfer syntax that is not supported")
         arrival = Arrival(stream, syntax, identity.sop_class_uid, identity.sop_instance_uid, SOURCE)

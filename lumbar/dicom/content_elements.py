@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as DatasetSequence
 
-from lumbar.dicom.elements import as_list, words
+from lumbar.elements import words
 from lumbar.spine.slices import Content
 
 # GE (0043,xx2F), its "image type" of the raw data: GE's conformance statements; dcm2niix pull 826.
@@ -28,6 +29,7 @@ READ_PER_FRAME = frozenset(
         *("VolumeBasedCalculationTechnique", "DerivationCodeSequence"),
         *("MeasurementUnitsCodeSequence", "ContrastBolusAgentAdministered"),
         *("DiffusionBValue", "EchoNumbers", "TemporalPositionIndex"),
+        *("ContrastBolusAgent", "ContrastBolusAgentSequence"),
     )
 )
 
@@ -53,15 +55,16 @@ def content(datasets: Sequence[Dataset], b_value: float | None) -> Content:
     )
 
 
-def image_type(datasets: Sequence[Dataset]) -> tuple[str, ...]:
+def image_type(datasets: Sequence[Dataset], private: Sequence[Dataset]) -> tuple[str, ...]:
     """FrameType or ImageType.
 
     Philips names the kind of a frame in the ImageType of a private item alone, (2005,140F); its
-    values are put before those of FrameType (dcm2niix issues 345 and 1022).
+    values are put before those of FrameType (dcm2niix issues 345 and 1022). ``private``: the items
+    of a frame's private sequences.
     """
     stated = words(datasets, "FrameType", "ImageType")
-    private = words(datasets[:-1], "ImageType")
-    return (*stated[:2], *private[2:], *stated[2:]) if private and private != stated else stated
+    named = words(private, "ImageType")
+    return (*stated[:2], *named[2:], *stated[2:]) if named and named != stated else stated
 
 
 def has_contrast_agent(datasets: Sequence[Dataset]) -> bool:
@@ -71,9 +74,8 @@ def has_contrast_agent(datasets: Sequence[Dataset]) -> bool:
     """
     if administered := _word(datasets, "ContrastBolusAgentAdministered"):
         return administered != "NO"
-    root = datasets[-1]
-    agents = [" ".join(words([root], "ContrastBolusAgent"))]
-    for item in _items(root, "ContrastBolusAgentSequence"):
+    agents = [" ".join(words([dataset], "ContrastBolusAgent")) for dataset in datasets]
+    for item in (i for d in datasets for i in _items(d, "ContrastBolusAgentSequence")):
         code, meaning = (str(item.get(k) or "").strip() for k in ("CodeValue", "CodeMeaning"))
         agents.append("none" if code in NO_AGENT_CODES else meaning or code or "unnamed")
     return any(not _means_none(agent) for agent in agents)
@@ -106,7 +108,8 @@ def _codes(datasets: Sequence[Dataset], keyword: str) -> Iterator[str]:
 
 
 def _items(dataset: Dataset, keyword: str) -> list[Dataset]:
-    return [item for item in as_list(dataset.get(keyword)) if isinstance(item, Dataset)]
+    value = dataset.get(keyword)
+    return list(value) if isinstance(value, DatasetSequence) else []
 
 
 def _units(datasets: Sequence[Dataset]) -> Iterator[str]:

@@ -4,11 +4,13 @@
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.pixels.utils import pixel_array
+from pydicom.dataset import Dataset
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import as_pixel_options
 from pydicom.uid import (
     JPEG2000,
     UID,
@@ -23,6 +25,8 @@ from pydicom.uid import (
 )
 
 from lumbar.dicom.headers import raising_not_dicom
+from lumbar.dicom.part10 import read_up_to_pixels
+from lumbar.dicom.pixel_element import PixelElement, find_pixels
 from lumbar.dicom.sandbox import ChildProcess, ChildProcessDied, Response, serve
 from lumbar.errors import NotDicom
 
@@ -45,14 +49,14 @@ child = ChildProcess("lumbar.dicom.decoder")
 
 
 def decode(path: Path, index: int, syntax: UID) -> NDArray[Any]:
-    """One frame as stored, (rows, columns). ``index`` is 0-based.
+    """One compressed frame, as ``pixel_array`` returns it, decoded in the child process.
 
     The caller has checked the file's sizes (see ``lumbar.dicom.pixels``).
 
     Raises:
         NotDicom: the frame cannot be decoded.
     """
-    request = {"path": str(path.resolve()), "index": index, "plugin": DECODERS[syntax]}
+    request = {"path": str(path.resolve()), "index": index, "syntax": syntax}
     try:
         response, pixels = child.request(request)
         if pixels:
@@ -62,12 +66,31 @@ def decode(path: Path, index: int, syntax: UID) -> NDArray[Any]:
     raise NotDicom(f"the pixels cannot be decoded ({syntax.name})")
 
 
+def pixel_array(
+    stream: BinaryIO, header: Dataset, pixels: PixelElement, index: int, syntax: UID
+) -> NDArray[Any]:
+    """One frame, (rows, columns), with all allocated bits. ``index`` is 0-based.
+
+    JPEG 2000 and JPEG-LS codestreams state their own number of bits; their values are extended to
+    the allocated bits. Raises pydicom's own exceptions.
+    """
+    stream.seek(pixels.start)
+    options: dict[str, Any] = as_pixel_options(
+        header, pixel_keyword="PixelData", pixel_vr=pixels.vr, correct_unused_bits=False
+    )
+    plugin = DECODERS.get(syntax, "")
+    array, _ = get_decoder(syntax).as_array(
+        stream, index=index, raw=True, decoding_plugin=plugin, **options
+    )
+    return array
+
+
 def _respond(request: dict[str, Any]) -> Response:
     try:
-        with raising_not_dicom("it cannot be decoded"):
-            frame = pixel_array(
-                request["path"], index=request["index"], raw=True, decoding_plugin=request["plugin"]
-            )
+        with raising_not_dicom("it cannot be decoded"), Path(request["path"]).open("rb") as stream:
+            header = read_up_to_pixels(stream)
+            pixels = find_pixels(stream, header)
+            frame = pixel_array(stream, header, pixels, request["index"], UID(request["syntax"]))
     except NotDicom:
         return {}, b""
     return {"dtype": frame.dtype.str, "shape": frame.shape}, frame.tobytes()

@@ -1,19 +1,14 @@
 """Headers of untrusted MR files, read into the values that the spine geometry works on."""
 
-import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
 from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
     EnhancedMRImageStorage,
     LegacyConvertedEnhancedMRImageStorage,
     MRImageStorage,
@@ -25,40 +20,36 @@ from lumbar.dicom.content_elements import (
     image_type,
     stating_content,
 )
-from lumbar.dicom.elements import as_list, words
+from lumbar.dicom.functional_groups import frame_count, frame_datasets, private_items
+from lumbar.dicom.part10 import read_up_to_pixels
+from lumbar.elements import first_number, first_positive, numbers, text, words
 from lumbar.errors import NotDicom
 from lumbar.spine.slices import SliceHeader
 
 MAX_SIDE = 4096  # rows or columns
-MAX_FRAMES = 10_000
 # Wider than any scanner's values, but narrow enough that the arithmetic cannot overflow.
 SPACING_MM, MAX_COORDINATE_MM = (0.02, 50.0), 10_000.0
-TOLERANCE = 1e-3  # of the direction cosines' lengths and of their dot product
+# Of the direction cosines' lengths and of their dot product, if they have four or more decimals.
+TOLERANCE = 1e-3
 
 Triple = tuple[float, float, float]
 
+INVERSION = ("InversionTimes", "InversionTime")  # 0 where there is none
 MULTI_FRAME = (EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 
 
 def read_header(path: Path) -> Dataset:
-    """All elements before the pixels, which are not read.
+    """All elements before the pixels, which are not read. See ``read_up_to_pixels``.
 
     Raises:
-        NotDicom: the file is not DICOM, is damaged or deflated, or cannot be opened.
+        NotDicom: the file is not DICOM, is damaged or deflated, has another byte order than it
+            states, or cannot be opened.
     """
-    with raising_not_dicom("the file cannot be read as DICOM; it may be damaged"):
-        if read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-            raise NotDicom("the file is deflated, which is not supported; send it uncompressed")
-        with path.open("rb") as stream:
-            return read_up_to_pixels(stream)
-
-
-def read_up_to_pixels(stream: BinaryIO) -> Dataset:
-    """As ``read_header``, but raises pydicom's own exceptions.
-
-    Leaves the stream at the pixel element, or at its end if there is none.
-    """
-    return dcmread(stream, stop_before_pixels=True)
+    with (
+        raising_not_dicom("the file cannot be read as DICOM; it may be damaged"),
+        path.open("rb") as stream,
+    ):
+        return read_up_to_pixels(stream)
 
 
 def slice_headers(ds: Dataset) -> list[SliceHeader]:
@@ -68,8 +59,8 @@ def slice_headers(ds: Dataset) -> list[SliceHeader]:
 
     Raises:
         NotDicom: the instance is not an MR image, or its geometry is missing or implausible:
-            direction cosines not orthonormal within ``TOLERANCE``, spacing or position outside what
-            scanners produce, or a value that is not finite.
+            direction cosines farther from orthonormal than their rounding explains, spacing or
+            position outside what scanners produce, or a value that is not finite.
     """
     with raising_not_dicom("the header cannot be read; it may be damaged"):
         sop_class = text(ds, "SOPClassUID") or text(
@@ -89,58 +80,6 @@ def slice_headers(ds: Dataset) -> list[SliceHeader]:
         return [
             _slice_header(frame_datasets(ds, n), sop_class, frame=n) for n in range(1, frames + 1)
         ]
-
-
-def frame_count(ds: Dataset) -> int:
-    """NumberOfFrames; 1 if absent or empty.
-
-    Raises:
-        NotDicom: it is outside 1 to ``MAX_FRAMES``.
-    """
-    frames = 1 if ds.get("NumberOfFrames") is None else int(ds.NumberOfFrames)
-    if not 1 <= frames <= MAX_FRAMES:
-        raise NotDicom(f"NumberOfFrames is not within 1 to {MAX_FRAMES}")
-    return frames
-
-
-def frame_datasets(ds: Dataset, frame: int | None) -> list[Dataset]:
-    """The data sets that hold a frame's attributes, in order of precedence.
-
-    These are the items of its per-frame functional groups, those of the shared ones, and the root.
-    ``frame`` is 1-based; None in a single-frame instance, which has only its root.
-    """
-    if frame is None:
-        return [ds]
-    per_frame = ds.PerFrameFunctionalGroupsSequence[frame - 1]
-    shared = ds.get("SharedFunctionalGroupsSequence") or [Dataset()]
-    macros = (
-        element.value for group in (per_frame, shared[0]) for element in group if element.VR == "SQ"
-    )
-    return [*(macro[0] for macro in macros if macro), ds]
-
-
-def first_number(datasets: Sequence[Dataset], *keywords: str) -> float | None:
-    """The first finite value under any of the keywords, tried in order; None if there is none."""
-    for keyword in keywords:
-        for dataset in datasets:
-            values = numbers(dataset, keyword)
-            if values:
-                return values[0]
-    return None
-
-
-def numbers(dataset: Dataset, keyword: str) -> tuple[float, ...]:
-    """The element's values; empty if absent or empty, or if any is not a finite number."""
-    try:
-        values = tuple(float(v) for v in as_list(dataset.get(keyword)))
-    except (TypeError, ValueError, OverflowError, ArithmeticError):
-        return ()
-    return values if all(map(math.isfinite, values)) else ()
-
-
-def text(dataset: Dataset, keyword: str) -> str:
-    """The element's value without its padding; empty if absent."""
-    return str(dataset.get(keyword) or "").strip(" \0")
 
 
 @contextmanager
@@ -170,9 +109,10 @@ def raising_not_dicom(reason: str) -> Iterator[None]:
 
 def _slice_header(datasets: list[Dataset], sop_class: str, frame: int | None) -> SliceHeader:
     root, stating = datasets[-1], stating_content(datasets)
-    along_row, down_column = _orientation(_geometry(datasets, "ImageOrientationPatient", 6))
+    along_row, down_column = _orientation(_geometry(datasets, "ImageOrientationPatient", 6, any))
     x, y, z = _geometry(datasets, "ImagePositionPatient", 3)
-    between_rows, between_columns = _geometry(datasets, "PixelSpacing", 2)
+    # Neither ImagerPixelSpacing nor NominalScannedPixelSpacing is in the patient's plane.
+    between_rows, between_columns = _geometry(datasets, "PixelSpacing", 2, _positive)
     if min(between_rows, between_columns) <= 0:
         raise NotDicom("PixelSpacing is not positive")
     low, high = SPACING_MM
@@ -195,12 +135,12 @@ def _slice_header(datasets: list[Dataset], sop_class: str, frame: int | None) ->
         position=(x, y, z),
         orientation=(*along_row, *down_column),
         spacing=(between_rows, between_columns),
-        thickness=first_number(datasets, "SliceThickness"),
-        repetition_time=first_number(datasets, "RepetitionTime"),
-        echo_time=first_number(datasets, "EffectiveEchoTime", "EchoTime"),
-        inversion_time=first_number(datasets, "InversionTimes", "InversionTime"),
+        thickness=first_positive(datasets, "SliceThickness"),
+        repetition_time=first_positive(datasets, "RepetitionTime"),
+        echo_time=first_positive(datasets, "EffectiveEchoTime", "EchoTime"),
+        inversion_time=first_positive(datasets, *INVERSION) or first_number(datasets, *INVERSION),
         scanning_sequence=_scanning_sequence(datasets),
-        image_type=image_type(stating),
+        image_type=image_type(stating, private_items(root, frame)),
         scan_options=_scan_options(datasets),
         contrast_agent=has_contrast_agent(stating),
         content=content(stating, first_number(stating, "DiffusionBValue")),
@@ -209,11 +149,21 @@ def _slice_header(datasets: list[Dataset], sop_class: str, frame: int | None) ->
     )
 
 
-def _geometry(datasets: list[Dataset], keyword: str, count: int) -> tuple[float, ...]:
-    source = next((dataset for dataset in datasets if _has_value(dataset, keyword)), None)
-    if source is None:
+def _geometry(
+    datasets: list[Dataset],
+    keyword: str,
+    count: int,
+    usable: Callable[[tuple[float, ...]], bool] = lambda values: True,
+) -> tuple[float, ...]:
+    """The numbers of the first data set that has usable ones, or else of the first with any value.
+
+    Raises:
+        NotDicom: there is no value, or it is not ``count`` numbers.
+    """
+    sources = [dataset for dataset in datasets if _has_value(dataset, keyword)]
+    if not sources:
         raise NotDicom(f"{keyword} is missing")
-    values = numbers(source, keyword)
+    values = numbers(next((d for d in sources if usable(numbers(d, keyword))), sources[0]), keyword)
     if len(values) != count:
         raise NotDicom(f"{keyword} does not hold {count} numbers")
     return values
@@ -223,16 +173,29 @@ def _has_value(dataset: Dataset, keyword: str) -> bool:
     return keyword in dataset and dataset.get_item(keyword).value not in (None, "", b"")
 
 
+def _positive(values: tuple[float, ...]) -> bool:
+    return min(values, default=0) > 0
+
+
 def _orientation(cosines: tuple[float, ...]) -> tuple[Triple, Triple]:
     row, column = np.array(cosines[:3]), np.array(cosines[3:])
-    lengths = np.linalg.norm(row), np.linalg.norm(column)
-    if max(abs(lengths[0] - 1), abs(lengths[1] - 1), abs(row @ column)) > TOLERANCE:
+    lengths = np.linalg.norm([row, column], axis=1)
+    # An error in each cosine changes a length by up to √3 times as much, and the dot product by
+    # twice that. PS3.3 C.7.6.2.1.1 wants them orthonormal, but states no precision.
+    rounding = np.sqrt(3.1) * 0.5 * 10.0 ** -_decimals(cosines)
+    wrong_lengths = np.abs(lengths - 1).max() > max(TOLERANCE, rounding)
+    if wrong_lengths or abs(row @ column) > max(TOLERANCE, 2 * rounding):
         raise NotDicom("ImageOrientationPatient is not two unit vectors at a right angle")
     row = row / lengths[0]
     column = column - (column @ row) * row
     column = column / np.linalg.norm(column)
     (a, b, c), (d, e, f) = row.tolist(), column.tolist()
     return (a, b, c), (d, e, f)
+
+
+def _decimals(values: tuple[float, ...]) -> int:
+    """How many decimals the values have: 2, 3, or 4 for more."""
+    return next((n for n in (2, 3) if np.allclose(values, np.round(values, n), 0, 1e-9)), 4)
 
 
 def _side(root: Dataset, keyword: str) -> int:
@@ -243,9 +206,12 @@ def _side(root: Dataset, keyword: str) -> int:
 
 
 def _required(root: Dataset, keyword: str) -> str:
-    if value := text(root, keyword):
-        return value
-    raise NotDicom(f"{keyword} is missing")
+    value = text(root, keyword)
+    if not value:
+        raise NotDicom(f"{keyword} is missing")
+    if "\\" in value:
+        raise NotDicom(f"{keyword} holds several values")
+    return value
 
 
 def _scanning_sequence(datasets: Sequence[Dataset]) -> tuple[str, ...]:

@@ -10,8 +10,9 @@ from typing import Any
 
 from pydicom import Dataset
 
-from lumbar.dicom.headers import raising_not_dicom, read_header, slice_headers, text
+from lumbar.dicom.headers import raising_not_dicom, read_header, slice_headers
 from lumbar.dicom.sandbox import ChildProcess, ChildProcessDied, Response, serve
+from lumbar.elements import date, text, time
 from lumbar.errors import NotDicom
 from lumbar.spine.anatomy import Role
 from lumbar.spine.roles import role_of
@@ -28,7 +29,8 @@ child = ChildProcess("lumbar.dicom.instance_identity")
 class Identity:
     """Values of one header.
 
-    Texts are cut to the number of characters stated below; empty where the header has none.
+    Texts have at most the number of characters stated below. Longer ones are cut, but identifiers
+    are left empty: one that was cut could be another's. Empty where the header has none.
     """
 
     sop_class_uid: str  # 128, like all UIDs; as in the header, not validated
@@ -39,11 +41,11 @@ class Identity:
     patient_identifier: str
     issuer: str  # 64; of the patient identifier
     patient_name: str  # 320
-    birth_date: str  # 8
+    birth_date: str  # YYYYMMDD
     sex: str  # 16
     accession_number: str  # 64
-    study_date: str  # 8
-    study_time: str  # 16
+    study_date: str  # YYYYMMDD
+    study_time: str  # HHMMSS.FFFFFF, as far as it goes
     study_description: str  # 64
     scanner: str  # 64; manufacturer, model, station
     stat: bool  # requested with STAT or HIGH priority
@@ -83,14 +85,14 @@ def identity_of(header: Dataset) -> Identity:
             sop_instance_uid=text(header, "SOPInstanceUID")[:128],
             series_instance_uid=text(header, "SeriesInstanceUID")[:128],
             study_instance_uid=text(header, "StudyInstanceUID")[:128],
-            patient_identifier=_text(header, "PatientID", 64),
-            issuer=_text(header, "IssuerOfPatientID", 64),
+            patient_identifier=_identifier(header, "PatientID", 64),
+            issuer=_identifier(header, "IssuerOfPatientID", 64),
             patient_name=_text(header, "PatientName", 320),
-            birth_date=_text(header, "PatientBirthDate", 8),
+            birth_date=date(header, "PatientBirthDate"),
             sex=_text(header, "PatientSex", 16),
-            accession_number=_text(header, "AccessionNumber", 64),
-            study_date=_text(header, "StudyDate", 8),
-            study_time=_text(header, "StudyTime", 16),
+            accession_number=_identifier(header, "AccessionNumber", 64),
+            study_date=date(header, "StudyDate"),
+            study_time=time(header, "StudyTime"),
             study_description=_text(header, "StudyDescription", 64),
             scanner=_scanner(header),
             stat=_text(header, "RequestedProcedurePriority", 16).upper() in ("STAT", "HIGH"),
@@ -123,10 +125,16 @@ def _slices(header: Dataset) -> tuple[int, Role | None]:
 
 def _text(header: Dataset, keyword: str, max_length: int) -> str:
     """The element's text as a database can store it: no NUL, no invalid characters."""
-    value = header.get(keyword)
-    if value is None:
-        return ""
-    return str(value).replace("\0", "").encode("utf-8", "replace").decode().strip(" ")[:max_length]
+    return _storable(text(header, keyword))[:max_length]
+
+
+def _identifier(header: Dataset, keyword: str, max_length: int) -> str:
+    value = _storable(text(header, keyword))
+    return value if len(value) <= max_length else ""
+
+
+def _storable(value: str) -> str:
+    return value.replace("\0", "").encode("utf-8", "replace").decode().strip(" ")
 
 
 def _integer(header: Dataset, keyword: str) -> int | None:

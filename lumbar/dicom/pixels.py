@@ -1,77 +1,121 @@
 """Pixels of untrusted files: checked against the header first, then decoded frame by frame."""
 
 from pathlib import Path
-from struct import Struct
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
-from lumbar.dicom.codestreams import declared_size
-from lumbar.dicom.decoder import DECODERS, decode
-from lumbar.dicom.headers import (
-    first_number,
-    frame_count,
-    frame_datasets,
-    raising_not_dicom,
-    read_header,
-    read_up_to_pixels,
-    text,
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
 )
+
+from lumbar.dicom.decoder import DECODERS, decode, pixel_array
+from lumbar.dicom.functional_groups import frame_count, frame_datasets
+from lumbar.dicom.headers import raising_not_dicom
+from lumbar.dicom.part10 import read_up_to_pixels
+from lumbar.dicom.pixel_element import check_bytes, find_pixels
+from lumbar.elements import first_number, numbers, text
 from lumbar.errors import NotDicom
 
 MAX_PIXELS = 2048 * 2048  # per slice; MR matrices reach 1024
 UNCOMPRESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
 TRANSFER_SYNTAXES = (*UNCOMPRESSED, *DECODERS)  # all that can be read, so all that is accepted
-
-UNDEFINED = 0xFFFFFFFF
-ITEM, SEQUENCE_DELIMITER = 0xFFFEE000, 0xFFFEE0DD
-FRAGMENT_HEAD = 65536  # bytes within which a codestream states its size
+# Others are codestreams, whose values begin at bit 0 (PS3.5 8.2).
+WORDS = (*UNCOMPRESSED, RLELossless)
 
 
 def read_slice(path: Path, frame: int | None) -> NDArray[np.float32]:
     """One slice's pixels, (rows, columns), rescaled by the header's slope and intercept.
 
-    Bright tissue has high values, in MONOCHROME1 images too. ``frame`` is 1-based; None in a
-    single-frame instance. Only that frame is decoded.
+    Bright tissue has high values, in MONOCHROME1 images too. Padding, which shows nothing of the
+    patient, is NaN. ``frame`` is 1-based; None in a single-frame instance. Only that frame is
+    decoded.
 
     Raises:
         NotDicom: the pixels are missing, cut short, too large, of an unsupported kind, or cannot be
             decoded.
     """
-    header = read_header(path)
-    with raising_not_dicom("the header cannot be read; it may be damaged"):
+    damaged = "the header cannot be read; it may be damaged"
+    with raising_not_dicom(damaged), path.open("rb") as stream:
+        header = read_up_to_pixels(stream)
         syntax = UID(text(header.file_meta, "TransferSyntaxUID"))
         _check_kind(header, syntax, frame)
         datasets = frame_datasets(header, frame)
-    with (
-        raising_not_dicom(f"the pixels cannot be decoded ({syntax.name})"),
-        path.open("rb") as stream,
-    ):
-        _check_bytes(stream, header, syntax)
-        index = (frame or 1) - 1
-        stored = (
-            decode(path, index, syntax)
-            if syntax in DECODERS
-            else pixel_array(stream, index=index, raw=True)
-        )
-        if stored.shape != (header.Rows, header.Columns):
-            raise NotDicom("the decoded pixels do not have the header's rows and columns")
-        return _rescaled(stored, datasets)
+        pixels = find_pixels(stream, header)
+        with raising_not_dicom(f"the pixels cannot be decoded ({syntax.name})"):
+            compressed = syntax in DECODERS
+            check_bytes(stream, header, pixels, compressed=compressed)
+            index = (frame or 1) - 1
+            words = (
+                decode(path, index, syntax)
+                if compressed
+                else pixel_array(stream, header, pixels, index, syntax)
+            )
+            if words.shape != (header.Rows, header.Columns):
+                raise NotDicom("the decoded pixels do not have the header's rows and columns")
+            stored = _stored_values(words, header, shifted=syntax in WORDS)
+            return _rescaled(stored, _padding(words, stored, datasets), datasets)
 
 
-def _rescaled(stored: NDArray[Any], datasets: list[Dataset]) -> NDArray[np.float32]:
+def _stored_values(words: NDArray[Any], header: Dataset, *, shifted: bool) -> NDArray[np.int32]:
+    """The stored bits of each word as a number.
+
+    The other bits may hold anything, once also overlays (PS3.5 8.1.1).
+    """
+    shift = _high_bit(header) + 1 - header.BitsStored if shifted else 0
+    bits, signed = header.BitsStored, header.PixelRepresentation
+    stored: NDArray[np.int32] = _as_number(words.astype(np.int32) >> shift, bits, signed)
+    return stored
+
+
+def _padding(
+    words: NDArray[Any], stored: NDArray[np.int32], datasets: list[Dataset]
+) -> NDArray[np.bool_]:
+    """Which pixels are padding (PS3.3 C.7.5.1.1.2).
+
+    The whole words are compared, too, because padding may not fit the stored bits. Some scanners
+    state it with the other VR, as 32768 for -32768 (GE); its 16 bits are the same.
+    """
+    padding = np.zeros(stored.shape, bool)
+    first = first_number(datasets, "PixelPaddingValue")
+    if first is None:
+        return padding
+    last = first_number(datasets, "PixelPaddingRangeLimit")
+    header = datasets[-1]
+    signed = header.PixelRepresentation
+    limits = (first, first if last is None else last)
+    low, high = sorted(_as_number(int(limit), 16, signed) for limit in limits)
+    for values in (stored, _as_number(words.astype(np.int32), header.BitsAllocated, signed)):
+        padding |= (low <= values) & (values <= high)
+    return padding
+
+
+def _as_number(bits: Any, count: int, signed: int) -> Any:
+    """The lowest bits as a number, in two's complement if signed."""
+    unsigned = bits & ((1 << count) - 1)
+    return unsigned - ((unsigned & (signed << count - 1)) << 1)
+
+
+def _rescaled(
+    stored: NDArray[np.int32], padding: NDArray[np.bool_], datasets: list[Dataset]
+) -> NDArray[np.float32]:
+    # Slope and intercept belong together; a slope of zero is none.
+    source = next((d for d in datasets if any(numbers(d, "RescaleSlope"))), datasets[-1])
     image = stored.astype(np.float32)
     with np.errstate(all="ignore"):
-        image *= first_number(datasets, "RescaleSlope") or 1
-        image += first_number(datasets, "RescaleIntercept") or 0
+        image *= first_number([source], "RescaleSlope") or 1
+        image += first_number([source], "RescaleIntercept") or 0
     if not np.isfinite(image).all():
         raise NotDicom("RescaleSlope and RescaleIntercept overflow the pixels")
-    if text(datasets[-1], "PhotometricInterpretation") == "MONOCHROME1":
-        image = image.max() + image.min() - image
+    shown = image[~padding]
+    if shown.size and text(datasets[-1], "PhotometricInterpretation") == "MONOCHROME1":
+        image = shown.max() + shown.min() - image
+    image[padding] = np.nan
     return image
 
 
@@ -85,6 +129,8 @@ def _check_kind(header: Dataset, syntax: UID, frame: int | None) -> None:
     allocated = header.get("BitsAllocated")
     if allocated not in (8, 16) or not 1 <= header.BitsStored <= allocated:
         raise NotDicom("BitsAllocated is not 8 or 16, or BitsStored does not fit it")
+    if not header.BitsStored - 1 <= _high_bit(header) < allocated:
+        raise NotDicom("HighBit does not fit BitsStored and BitsAllocated")
     if not 1 <= header.Rows * header.Columns <= MAX_PIXELS:
         raise NotDicom(f"the image is empty or larger than {MAX_PIXELS} pixels")
     frames = frame_count(header)
@@ -94,69 +140,6 @@ def _check_kind(header: Dataset, syntax: UID, frame: int | None) -> None:
         raise NotDicom(f"there is no frame {frame}; the image has {frames}")
 
 
-def _check_bytes(stream: BinaryIO, header: Dataset, syntax: UID) -> None:
-    """Checks the size that the header declares against the bytes present, before any decoding.
-
-    Raises:
-        NotDicom: the bytes are too few or implausibly many, or a fragment declares another size.
-    """
-    expected = header.Rows * header.Columns * header.BitsAllocated // 8 * frame_count(header)
-    length, start, end = _pixel_element(stream, syntax)
-    if syntax in UNCOMPRESSED:
-        present = min(length, end - start)
-        if length == UNDEFINED or present < expected:
-            raise NotDicom(f"the pixels are cut short: {present} of {expected} bytes")
-        return
-    if length != UNDEFINED:
-        raise NotDicom("the compressed pixels are not in fragments")
-    fragments = _fragments(stream, start, end)[1:]  # the first is the offset table
-    if not fragments:
-        raise NotDicom("the pixels are cut short: there are no fragments")
-    if sum(size for _, size in fragments) > 2 * expected + FRAGMENT_HEAD:
-        raise NotDicom("the compressed pixels are larger than the image they encode")
-    for offset, size in fragments:
-        stream.seek(offset)
-        declared = declared_size(stream.read(min(size, FRAGMENT_HEAD)))
-        if declared not in (None, (header.Rows, header.Columns)):
-            raise NotDicom("the compressed pixels do not have the header's rows and columns")
-
-
-def _pixel_element(stream: BinaryIO, syntax: UID) -> tuple[int, int, int]:
-    """The pixel element's declared length, the offset of its value, and the end of the file.
-
-    Raises:
-        NotDicom: the file ends before it, or its pixels are in an element other than PixelData.
-    """
-    read_up_to_pixels(stream)
-    byte_order = "<" if syntax.is_little_endian else ">"
-    layout = Struct(byte_order + ("HHL" if syntax.is_implicit_VR else "HH4xL"))
-    head = stream.read(layout.size)
-    start = stream.tell()
-    end = stream.seek(0, 2)
-    if len(head) < layout.size:
-        raise NotDicom("the file holds no pixels, or is cut short before them")
-    group, element, length = layout.unpack(head)
-    if (group, element) != (0x7FE0, 0x0010):
-        raise NotDicom("the pixels are not in PixelData")
-    return length, start, end
-
-
-def _fragments(stream: BinaryIO, start: int, end: int) -> list[tuple[int, int]]:
-    """(offset, size) of every item. A missing closing delimiter is tolerated.
-
-    Raises:
-        NotDicom: a fragment is cut short.
-    """
-    layout = Struct("<HHL")
-    fragments: list[tuple[int, int]] = []
-    while start + layout.size <= end:
-        stream.seek(start)
-        group, element, size = layout.unpack(stream.read(layout.size))
-        tag = group << 16 | element
-        if tag == SEQUENCE_DELIMITER:
-            break
-        start += layout.size + size
-        if tag != ITEM or start > end:
-            raise NotDicom("the pixels are cut short: a fragment runs past the end of the file")
-        fragments.append((start - size, size))
-    return fragments
+def _high_bit(header: Dataset) -> int:
+    high_bit = header.get("HighBit")
+    return int(header.BitsStored - 1 if high_bit is None else high_bit)

@@ -38,7 +38,7 @@ class SliceReader:
         return self._decoded
 
     def read(self, header: SliceHeader) -> NDArray[np.float32]:
-        """A slice's pixels, (rows, columns), rescaled by the header's slope and intercept.
+        """A slice's pixels as ``read_slice`` returns them, with NaN for padding.
 
         Raises:
             NotDicom: the pixels are damaged.

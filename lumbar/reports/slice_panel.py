@@ -32,8 +32,8 @@ Position = tuple[float, float]  # x, y on the panel, in pixels
 class AnnotatedSlice:
     """A slice and the points to label on it, under a ``title``.
 
-    ``image`` is (rows, columns), in any range. ``points`` are in mm (LPS), by label, from top to
-    bottom.
+    ``image`` is (rows, columns), in any range, NaN where it shows nothing. ``points`` are in mm
+    (LPS), by label, from top to bottom.
     """
 
     title: str

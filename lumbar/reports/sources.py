@@ -1,16 +1,21 @@
 """What a report copies from the images: patient, study and the geometry of each image."""
 
+import re
+import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 
-from pydicom import Dataset
+from pydicom import DataElement, Dataset
+from pydicom.config import IGNORE
 from pydicom.uid import (
+    UID,
     EnhancedMRColorImageStorage,
     EnhancedMRImageStorage,
     LegacyConvertedEnhancedMRImageStorage,
     MRImageStorage,
 )
-from pydicom.valuerep import DA, TM, PersonName
+from pydicom.valuerep import PersonName
+
+from lumbar.elements import date, first_positive, numbers, stored_text, text, time
 
 _MR_IMAGES = frozenset(
     (
@@ -21,22 +26,20 @@ _MR_IMAGES = frozenset(
     )
 )
 
-_TEXTS = (
-    "PatientID",
-    "IssuerOfPatientID",
-    "StudyID",
-    "AccessionNumber",
-    "StudyDescription",
-)
+# Characters (PS3.5 6.2): of LO and of each group of a PN; and of the identifiers, LO and SH.
+_LENGTH = 64
+_IDENTIFIERS = {"IssuerOfPatientID": 64, "StudyID": 16, "AccessionNumber": 16}
 _NAMES = ("PatientName", "ReferringPhysicianName")
-_DATES_AND_TIMES = {"PatientBirthDate": DA, "StudyDate": DA, "StudyTime": TM}
 _OPTIONAL = ("IssuerOfPatientID", "StudyDescription")
+_GROUPS, _COMPONENTS = 3, 5  # of a name
+_ILLEGAL = re.compile(r"[\x00-\x1f\x7f-\x9f\\]+")  # in a single text or name
 _GEOMETRY = {
     "PixelSpacing": 2,
     "ImagePositionPatient": 3,
     "ImageOrientationPatient": 6,
     "SliceThickness": 1,
 }
+_POSITIVE = ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices")
 
 
 def is_mr_image(source: Dataset) -> bool:
@@ -60,21 +63,53 @@ def evidence_of(source: Dataset) -> Dataset:
 
 
 def copy_patient_and_study(document: Dataset, source: Dataset) -> None:
-    """Copies patient and study of a source; missing or unreadable values stay empty."""
-    for keyword in _TEXTS:
-        if source.get(keyword) or keyword not in _OPTIONAL:
-            setattr(document, keyword, str(source.get(keyword) or ""))
-    # As str, which does not depend on the source's character set.
+    """Copies patient and study of a source, so that the report belongs to both.
+
+    A PACS matches PatientID, which is copied as it is, even if it is illegal. Other values are
+    legal in the report: dates are normalised, descriptions and names are cut. Identifiers that do
+    not fit stay empty, as a part could identify another one, and so do unreadable values.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's quote the values
+        values = _patient_and_study(source)
+        identifier = stored_text(source, "PatientID")
+    document["PatientID"] = DataElement("PatientID", "LO", identifier, validation_mode=IGNORE)
+    for keyword, value in values.items():
+        if value or keyword not in _OPTIONAL:
+            setattr(document, keyword, value)
+
+
+def _patient_and_study(source: Dataset) -> dict[str, str | PersonName]:
+    """What the report states of them beside the identifier, by keyword."""
+    values: dict[str, str | PersonName] = {
+        "PatientBirthDate": date(source, "PatientBirthDate"),
+        "StudyDate": date(source, "StudyDate"),
+        "StudyTime": time(source, "StudyTime"),
+        "StudyDescription": _cut(_ILLEGAL.sub(" ", text(source, "StudyDescription"))),
+    }
+    for keyword, length in _IDENTIFIERS.items():
+        value = text(source, keyword)
+        values[keyword] = "" if len(value) > length or _ILLEGAL.search(value) else value
+    sex = text(source, "PatientSex").upper()
+    values["PatientSex"] = sex if sex in ("M", "F", "O") else ""
+    # From str, which does not depend on the source's character set.
     for keyword in _NAMES:
-        setattr(document, keyword, PersonName(str(source.get(keyword) or "")))
-    for keyword, parse in _DATES_AND_TIMES.items():
-        text = str(source.get(keyword) or "")
-        setattr(document, keyword, "")
-        with suppress(ValueError):
-            parse(text)
-            setattr(document, keyword, text)
-    sex = source.get("PatientSex")
-    document.PatientSex = sex if sex in ("M", "F", "O") else ""
+        values[keyword] = PersonName(_legal_name(text(source, keyword)))
+    return values
+
+
+def _legal_name(name: str) -> str:
+    """A name with as many and as long parts as PS3.5 6.2 allows."""
+    groups = _ILLEGAL.sub(" ", name).split("=")[:_GROUPS]
+    components = ("^".join(group.split("^")[:_COMPONENTS]) for group in groups)
+    return "=".join(map(_cut, components))
+
+
+def _cut(value: str) -> str:
+    """At most ``_LENGTH`` characters; a longer one is cut to as many bytes, which some count."""
+    if len(value) > _LENGTH:
+        value = value.encode(errors="replace")[:_LENGTH].decode(errors="ignore")
+    return value.strip()
 
 
 def library_entries(sources: Sequence[Dataset]) -> list[Dataset]:
@@ -86,20 +121,23 @@ def library_entries(sources: Sequence[Dataset]) -> list[Dataset]:
     return [
         _library_entry(source)
         for source in sources
-        if is_mr_image(source) and source.get("Rows") and source.get("Columns")
+        if is_mr_image(source)
+        and first_positive([source], "Rows")
+        and first_positive([source], "Columns")
     ]
 
 
 def _library_entry(source: Dataset) -> Dataset:
     entry = evidence_of(source)
     entry.Rows, entry.Columns = source.Rows, source.Columns
-    if source.get("FrameOfReferenceUID"):
-        entry.FrameOfReferenceUID = source.FrameOfReferenceUID
-    if all(_has_values(source, keyword, count) for keyword, count in _GEOMETRY.items()):
+    frame = text(source, "FrameOfReferenceUID")
+    if UID(frame).is_valid:
+        entry.FrameOfReferenceUID = frame
+    if all(_are_known(source, keyword, count) for keyword, count in _GEOMETRY.items()):
         entry.Modality = "MR"
         for keyword in _GEOMETRY:
             setattr(entry, keyword, source[keyword].value)
-        if _has_values(source, "SpacingBetweenSlices", 1):
+        if _are_known(source, "SpacingBetweenSlices", 1):
             entry.SpacingBetweenSlices = source.SpacingBetweenSlices
     else:
         # For Modality MR, highdicom describes the geometry, and fails if it is missing.
@@ -107,5 +145,6 @@ def _library_entry(source: Dataset) -> Dataset:
     return entry
 
 
-def _has_values(source: Dataset, keyword: str, count: int) -> bool:
-    return keyword in source and not source[keyword].is_empty and count == source[keyword].VM
+def _are_known(source: Dataset, keyword: str, count: int) -> bool:
+    values = numbers(source, keyword)
+    return len(values) == count and (keyword not in _POSITIVE or min(values) > 0)

@@ -49,10 +49,10 @@ def crop(
 ) -> NDArray[np.float32]:
     """The square of ``size_mm`` centred on a pixel: (224, 224), 0–1, black outside the image.
 
-    ``image`` is (rows, columns), any range; ``column`` and ``row`` are 0-based with integers at
-    pixel centres. The image is only flipped and transposed to hang upright, never rotated by
-    another angle. ``margin`` adds pixels on each side, from which training cuts rotated and shifted
-    crops.
+    ``image`` is (rows, columns), any range, NaN where it shows nothing; ``column`` and ``row`` are
+    0-based with integers at pixel centres. The image is only flipped and transposed to hang
+    upright, never rotated by another angle. ``margin`` adds pixels on each side, from which
+    training cuts rotated and shifted crops.
     """
     upright_image, upright_header = upright(normalised(image), header)
     centre = upright_header.to_pixel(header.to_patient(column, row))
@@ -116,17 +116,20 @@ def crop_to_image(
 
 
 def normalised(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The whole slice scaled to 0–1 between ``PERCENTILES`` of its non-zero pixels.
+    """The whole slice scaled to 0–1 between ``PERCENTILES`` of its non-zero pixels; NaN is black.
 
     All zeros if it has no contrast.
     """
-    anatomy = image[image != 0]
+    padding = np.isnan(image)
+    anatomy = image[(image != 0) & ~padding]
     if not anatomy.size:
         return np.zeros_like(image)
     low, high = np.percentile(anatomy, PERCENTILES)
     if high <= low:
         return np.zeros_like(image)
-    return np.asarray((image - low) / (high - low), dtype=np.float32).clip(0, 1)
+    scaled = np.asarray((image - low) / (high - low), dtype=np.float32).clip(0, 1)
+    scaled[padding] = 0
+    return scaled
 
 
 def _hanging_axes(header: SliceHeader) -> tuple[Vector, Vector]:

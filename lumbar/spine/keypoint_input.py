@@ -18,7 +18,8 @@ from lumbar.spine.slices import SliceHeader, Vector
 
 Image = NDArray[np.float32]
 Heat = NDArray[np.float32]  # (…, cells, cells, points): heat maps
-ReadSlice = Callable[[SliceHeader], Image]  # a slice's pixels, (rows, columns), any range
+# A slice's pixels, (rows, columns), any range; NaN where it shows nothing.
+ReadSlice = Callable[[SliceHeader], Image]
 
 CELL_PIXELS = 2  # width of a heat map's cell in pixels of the picture
 # The percentile of the non-zero pixels that is mapped to ``1 / CLIP`` before the square root.
@@ -107,10 +108,10 @@ class Picture:
 def picture(image: Image, header: SliceHeader, centre: Vector, framing: Framing) -> Picture:
     """The network's picture of a slice, centred on a point in mm (LPS).
 
-    ``image`` is (rows, columns), any range.
+    ``image`` is (rows, columns), any range; NaN, where it shows nothing, becomes black.
     """
     side, mm = framing.side, framing.mm
-    image, upright_header = upright(image, header)
+    image, upright_header = upright(np.where(np.isnan(image), np.float32(0), image), header)
     to_image = _to_image(upright_header, centre, framing)
     spacing = min(header.spacing)
     # Against aliasing of details finer than the picture's pixels.

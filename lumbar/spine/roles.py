@@ -38,7 +38,7 @@ __all__ = [
 
 MAX_LOOSE_SLICES = 2  # studies of at most these get roles by plane and weighting alone
 # Limits of the longer side, mm; axial series are often zoomed.
-FIELD_OF_VIEW = {Plane.SAGITTAL: (180.0, 400.0), Plane.AXIAL: (120.0, 400.0)}
+FIELD_OF_VIEW = {Plane.SAGITTAL: (180.0, 480.0), Plane.AXIAL: (120.0, 480.0)}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pydicom.dataset import Dataset
 
 from lumbar.dicom.headers import read_header
+from lumbar.elements import date, first_positive, text
 from lumbar.errors import NotDicom
 from lumbar.spine.anatomy import Severity
 from lumbar.training.rsna_dataset import Study
@@ -63,13 +64,16 @@ def split_sha256(parts: Mapping[str, Part]) -> str:
 
 def demographics_of(header: Dataset, study: str) -> Demographics:
     """From any header of a study; a study without a PatientID counts as a separate patient."""
-    scanner = f"{header.get('Manufacturer') or ''} {header.get('MagneticFieldStrength') or ''}"
+    known = first_positive([header], "MagneticFieldStrength") is not None
+    tesla = text(header, "MagneticFieldStrength") if known else ""
+    scanner = f"{text(header, 'Manufacturer')} {tesla}"
+    patient = text(header, "PatientID") or study
     return Demographics(
-        patient=hashlib.sha256(f"{header.get('PatientID') or study}".encode()).hexdigest()[:16],
-        sex=str(header.get("PatientSex") or ""),
-        age=_age(header.get("PatientAge"), header.get("PatientBirthDate"), header.get("StudyDate")),
+        patient=hashlib.sha256(patient.encode("utf-8", "replace")).hexdigest()[:16],
+        sex=text(header, "PatientSex"),
+        age=_age(header),
         scanner=scanner.strip(),
-        synthetic=str(header.get("InstitutionName") or "") == PHANTOM,
+        synthetic=text(header, "InstitutionName") == PHANTOM,
     )
 
 
@@ -83,12 +87,12 @@ def _first_header(study: Study) -> Dataset | None:
     return None
 
 
-def _age(age: object, birth_date: object, study_date: object) -> str:
+def _age(header: Dataset) -> str:
     """In years, from PatientAge (``063Y``) or the two dates; empty if neither is usable."""
-    text = str(age or "")
-    if text.endswith("Y") and text[:-1].isdigit():
-        return str(int(text[:-1]))
-    first, last = str(birth_date or ""), str(study_date or "")
-    if len(first) == len(last) == 8 and (first + last).isdigit():
+    age = text(header, "PatientAge")
+    if age.endswith("Y") and age[:-1].isdigit() and int(age[:-1]):
+        return str(int(age[:-1]))
+    first, last = date(header, "PatientBirthDate"), date(header, "StudyDate")
+    if first and last:
         return str(int(last[:4]) - int(first[:4]) - (last[4:] < first[4:]))
     return ""

@@ -104,7 +104,7 @@ def headers() -> list[HostileFile]:
         "more bits stored than allocated": ({"BitsStored": 17}, BITS),
         "bits missing": ({"BitsAllocated": None}, BITS),
         "2,147,483,647 frames": ({"NumberOfFrames": 2147483647}, "NumberOfFrames is not within .*"),
-        "no frames": ({"NumberOfFrames": 0}, "NumberOfFrames is not within .*"),
+        "minus one frame": ({"NumberOfFrames": -1}, "NumberOfFrames is not within .*"),
         "a hundred frames": ({"NumberOfFrames": 100}, "the image has 100 frames; state which one"),
         "a slope of 10³⁰⁰": (
             {"RescaleSlope": "1e300"},

@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
-from pydicom.uid import CTImageStorage, EnhancedMRImageStorage, MRImageStorage
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedMRImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+    MRImageStorage,
+)
 from pynetdicom import AE
 
 from db import studies
@@ -69,11 +74,9 @@ def test_with_known_ae_titles_no_other_may_send(site):
 
 
 def test_only_mr_images_are_accepted(running):
-    with association(running.port, MRImageStorage, EnhancedMRImageStorage, CTImageStorage) as assoc:
-        assert {context.abstract_syntax for context in assoc.accepted_contexts} == {
-            MRImageStorage,
-            EnhancedMRImageStorage,
-        }
+    images = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
+    with association(running.port, *images, CTImageStorage) as assoc:
+        assert {context.abstract_syntax for context in assoc.accepted_contexts} == set(images)
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,25 @@ def test_a_slice_with_a_single_value_can_be_shown(site, viewer):
     assert float(response.headers["X-Dark"]) < float(response.headers["X-Bright"])
 
 
+@pytest.mark.parametrize("all_of_it", [False, True])
+def test_padding_is_black_and_does_not_widen_the_window(site, viewer, all_of_it):
+    values = VALUES.astype(np.int16)
+    values[0, :3] = -32768
+    if all_of_it:
+        values[:] = -32768
+    elements = {"Columns": 6, "PixelRepresentation": 1, "PixelData": values.tobytes()}
+    ds = make_slice(**elements)
+    ds.add_new("PixelPaddingValue", "SS", -32768)
+    ingest(site.database, site.store, arrival(ds))
+    response = viewer.get(frame(1))
+    stored = np.frombuffer(response.content, "<u2").reshape(8, 6)
+    assert not stored[values == -32768].any()
+    low, high, dark = (float(response.headers[f"X-{name}"]) for name in ("Low", "High", "Dark"))
+    shown = values[values != -32768] if not all_of_it else np.zeros(1)
+    assert (low, high) == (shown.min(), shown.max())
+    assert low <= dark <= high
+
+
 def test_series_and_slices_are_listed_in_anatomical_order(site, viewer):
     for number in (3, 1, 2):
         ingest_slice(site, number, series=2, plane="axial", InstanceNumber=10 - number)

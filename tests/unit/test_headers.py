@@ -1,11 +1,15 @@
 """Headers of untrusted files: what is read, and what is refused for which reason."""
 
+import math
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
@@ -97,6 +101,62 @@ def test_a_frames_own_group_takes_precedence_over_the_shared_one(ds: Dataset) ->
     assert [h.spacing for h in slice_headers(ds)] == [(0.5, 0.75), (1.5, 1.5)]
 
 
+@pytest.mark.parametrize("zero", [0, -1])
+def test_a_zero_or_negative_value_is_none_and_the_next_one_counts(ds: Dataset, zero: int) -> None:
+    enhanced(ds, 2)
+    (shared,) = ds.SharedFunctionalGroupsSequence
+    ds.EchoTime = 114
+    shared.MREchoSequence[0].EffectiveEchoTime = zero
+    own = ds.PerFrameFunctionalGroupsSequence[0]
+    own.PixelMeasuresSequence = [Dataset()]
+    own.PixelMeasuresSequence[0].PixelSpacing = [zero, zero]
+    own.PixelMeasuresSequence[0].SliceThickness = zero
+    own.PlaneOrientationSequence = [Dataset()]
+    own.PlaneOrientationSequence[0].ImageOrientationPatient = [0] * 6
+    own.MRTimingAndRelatedParametersSequence = [Dataset()]
+    own.MRTimingAndRelatedParametersSequence[0].RepetitionTime = zero
+    own.MRModifierSequence = [Dataset()]
+    own.MRModifierSequence[0].InversionTimes = zero
+    first, second = slice_headers(ds)
+    assert replace(first, frame=2, position=second.position) == second
+    assert (first.spacing, first.thickness) == ((0.5, 0.75), 4)
+    assert (first.repetition_time, first.echo_time, first.inversion_time) == (3500, 114, 160)
+
+
+def test_times_and_thickness_of_zero_are_unknown(ds: Dataset) -> None:
+    ds.RepetitionTime = ds.EchoTime = ds.SliceThickness = ds.InversionTime = 0
+    (header,) = slice_headers(ds)
+    assert (header.repetition_time, header.echo_time, header.thickness) == (None, None, None)
+    assert header.inversion_time == 0
+
+
+@pytest.mark.parametrize("number", [0, None])
+def test_a_single_frame_image_may_state_no_frames(ds: Dataset, number: int | None) -> None:
+    ds.NumberOfFrames = number
+    assert len(slice_headers(ds)) == 1
+
+
+def test_other_spacings_do_not_stand_in_for_the_pixel_spacing(ds: Dataset) -> None:
+    ds.PixelSpacing = [0, 0]
+    ds.ImagerPixelSpacing = ds.NominalScannedPixelSpacing = [0.5, 0.5]
+    with pytest.raises(NotDicom, match="PixelSpacing is not positive"):
+        slice_headers(ds)
+
+
+@pytest.mark.parametrize("tag", [0x2005140F, 0x00089215])
+def test_only_the_standards_macros_are_functional_groups(ds: Dataset, tag: int) -> None:
+    """Philips puts the attributes of a single-frame image into (2005,140F) of each frame."""
+    expected = slice_headers(enhanced(ds, 2))
+    other = Dataset()
+    other.EchoTime = other.EffectiveEchoTime = 8
+    other.RepetitionTime, other.InversionTimes, other.SliceThickness = 450, 99.0, 9
+    other.PixelSpacing, other.ImageOrientationPatient = [9, 9], [1, 0, 0, 0, 1, 0]
+    for group in (*ds.PerFrameFunctionalGroupsSequence, *ds.SharedFunctionalGroupsSequence):
+        group.add_new(0x20050014, "LO", "Philips MR Imaging DD 005")
+        group.add_new(tag, "SQ", [other])
+    assert slice_headers(ds) == expected
+
+
 def test_frames_without_their_groups_are_refused(ds: Dataset) -> None:
     enhanced(ds, 2).NumberOfFrames = 3
     with pytest.raises(NotDicom, match="NumberOfFrames"):
@@ -124,6 +184,9 @@ def test_frames_without_their_groups_are_refused(ds: Dataset) -> None:
         ("SOPClassUID", SecondaryCaptureImageStorage, "not an MR image"),
         ("SOPInstanceUID", "", "SOPInstanceUID is missing"),
         ("NumberOfFrames", 12, "multi-frame"),
+        ("StudyInstanceUID", ["1.2", "1.3"], "StudyInstanceUID holds several values"),
+        ("ImageOrientationPatient", [1, 0, 0, 0, 0.98, 0], "right angle"),
+        ("ImageOrientationPatient", [0.9, 0, 0.43, 0, 1, 0.05], "right angle"),
     ],
 )
 def test_a_header_without_a_valid_geometry_is_refused_with_a_reason(
@@ -191,6 +254,27 @@ def test_a_slightly_imprecise_orientation_is_made_exact(ds: Dataset) -> None:
     ds.ImageOrientationPatient = [0.9995, 0, 0, 0.0005, 1.0005, 0]
     (header,) = slice_headers(ds)
     assert header.orientation == pytest.approx((1, 0, 0, 0, 1, 0), abs=1e-12)
+
+
+@given(
+    st.lists(st.floats(-math.pi, math.pi), min_size=3, max_size=3), st.sampled_from((2, 3, 4, 6))
+)
+def test_any_orientation_rounded_to_two_decimals_or_more_is_read(
+    angles: list[float], decimals: int
+) -> None:
+    exact = np.eye(3)
+    for angle in angles:
+        exact = np.roll(exact, 1, axis=0) @ rotation(angle)
+    ds = deepcopy(read_header(SMALL))
+    ds.ImageOrientationPatient = [f"{v:.{decimals}f}" for v in exact[:2].ravel()]
+    (header,) = slice_headers(ds)
+    np.testing.assert_allclose(header.orientation, exact[:2].ravel(), atol=3 * 10**-decimals)
+    assert abs(header.along_row @ header.down_column) < 1e-9
+
+
+def rotation(angle: float) -> NDArray[np.float64]:
+    cos, sin = math.cos(angle), math.sin(angle)
+    return np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
 
 
 def with_bytes(path: Path, element: bytes, value: bytes) -> Path:

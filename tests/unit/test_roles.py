@@ -133,7 +133,7 @@ def test_stir_is_used_where_there_is_no_t2() -> None:
         ({"echo_time": 30.0}, "proton density"),
         ({"echo_time": None}, "unknown weighting"),
         ({"spacing": (0.3, 0.3)}, "field of view"),
-        ({"spacing": (1.2, 1.2)}, "field of view"),
+        ({"spacing": (1.3, 1.3)}, "field of view"),
         ({"count": 7}, "fewer than 8"),
         ({"orientation": (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)}, "in this plane"),
     ],
