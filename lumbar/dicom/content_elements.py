@@ -48,7 +48,7 @@ def content(datasets: Sequence[Dataset], b_value: float | None) -> Content:
     return Content(
         component=_word(datasets, "ComplexImageComponent") or _ge_component(datasets[-1]),
         contrast=_word(datasets, "AcquisitionContrast"),
-        calculation=_word(datasets, "VolumeBasedCalculationTechnique"),
+        calculation=_word(datasets, "VolumeBasedCalculationTechnique").removeprefix("NONE"),
         derivations=tuple(_codes(datasets, "DerivationCodeSequence")),
         units=next(_units(datasets), ""),
         b_value=b_value,
