@@ -8,7 +8,6 @@
 
 from dataclasses import dataclass
 
-import structlog
 from pydicom.filereader import read_file_meta_info
 from sqlalchemy import select
 
@@ -19,8 +18,9 @@ from db.models import AuditEvent, Instance, ReportRow
 from lumbar.dicom.headers import raising_not_dicom, text
 from lumbar.dicom.instance_identity import identify
 from lumbar.errors import NotDicom
+from lumbar.log import get_logger
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 @dataclass
