@@ -63,7 +63,7 @@ class System:
         self._environment |= {f"LUMBAR_{name.upper()}": value for name, value in settings.items()}
 
     def read_headers_only(self) -> None:
-        """Stubs the whole reading (``tests.faults.stub_reading``), for tests of what surrounds it."""
+        """Stubs the whole reading (``tests.faults.stub_reading``), where the rest is tested."""
         self._environment["TESTS_READING"] = "headers"
 
     def hold(self, study: str) -> None:
