@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import track
 
 from commands.output import (
     MAX_NUMBER,
@@ -193,6 +191,9 @@ def export_labels(
     ],
 ) -> None:
     """Writes the reviewed labels with their images (which name patients) for `lumbar train`."""
+    from rich.console import Console
+    from rich.progress import track
+
     site = SiteContext.open(Settings.load())
     with site.database.transaction() as session:
         reviewed = labels(session)

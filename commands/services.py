@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 from typing import Annotated
 
-import structlog
 import typer
 
 from db import schema
@@ -16,11 +15,12 @@ from db.context import SiteContext
 from db.database import Database, DatabaseUnavailable
 from lumbar import log as logging
 from lumbar.errors import Permanent, WrongSetting
+from lumbar.log import get_logger
 from lumbar.networks import Networks, load
 from lumbar.settings import Settings
 
 app = typer.Typer()
-log = structlog.get_logger()
+log = get_logger()
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "commands")  # how `lumbar up` starts a service
 RECONNECT_S = 1.0  # between two attempts to reach an unavailable database

@@ -2,20 +2,23 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import structlog
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db.database import Database
 from db.models import AuditEvent, AuditForward, Study, Tombstone
 from db.types import db_now
-from lumbar.audit_messages import AuditLine, Syslog
+from lumbar.audit_messages import AuditLine
 from lumbar.errors import NotFound, Transient
+from lumbar.log import get_logger
 from lumbar.throttle import Throttle
 
-log = structlog.get_logger()
+if TYPE_CHECKING:
+    from lumbar.syslog import Syslog
+
+log = get_logger()
 
 REFUSAL_PERIOD_S = 60.0  # one row per event, peer and reason
 MAX_REFUSALS = 1000
@@ -112,7 +115,7 @@ def _study_ids(session: Session, study_instance_uid: str) -> list[int]:
     return ids
 
 
-def forward(database: Database, syslog: Syslog) -> int:
+def forward(database: Database, syslog: "Syslog") -> int:
     """Forwards the events not yet forwarded, each at least once; returns how many.
 
     An event is forwarded once it is a minute old: no transaction lasts longer, so no event with a

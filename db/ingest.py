@@ -11,7 +11,6 @@ from enum import StrEnum
 from hashlib import sha256
 from typing import IO, Any
 
-import structlog
 from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
@@ -30,9 +29,10 @@ from db.models import AuditEvent, Instance, Patient, Series, Study, Table, Tombs
 from db.read_models import study_search
 from lumbar.dicom.instance_identity import Identity, identify
 from lumbar.errors import NotDicom, Transient
+from lumbar.log import get_logger
 from lumbar.store.files import StagingFile, Store
 
-log = structlog.get_logger()
+log = get_logger()
 
 IMAGE_CLASSES = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 

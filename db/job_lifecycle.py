@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
 from typing import TypeVar
 
-import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -20,11 +19,12 @@ from db.models import Bundle, Delivery, Explanation, FindingRow, JobKind, Previe
 from db.preview_results import PreviewResult
 from db.previews import ClaimedPreview
 from db.studies import StudyEvent
+from lumbar.log import get_logger
 from lumbar.spine.anatomy import Severity
 from lumbar.spine.findings import Finding
 from lumbar.spine.provenance import BundleIdentity
 
-log = structlog.get_logger()
+log = get_logger()
 
 Claimed = ClaimedJob | ClaimedPreview
 C = TypeVar("C", ClaimedJob, ClaimedPreview)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
@@ -17,9 +16,10 @@ from db.leases import Lease
 from db.models import JobKind, JobState, Permission, Preview, User
 from db.types import db_now
 from lumbar.errors import NotFound, Permanent
+from lumbar.log import get_logger
 from lumbar.store.files import StoreFull
 
-log = structlog.get_logger()
+log = get_logger()
 
 MAX_WAITING = 3  # per user
 RETENTION_S = 3600.0  # after the last change

@@ -8,7 +8,6 @@
 
 from dataclasses import dataclass
 
-import structlog
 from sqlalchemy import select
 
 from db import retention
@@ -20,8 +19,9 @@ from lumbar.dicom.instance_identity import identify
 from lumbar.dicom.part10 import read_file_meta
 from lumbar.elements import text
 from lumbar.errors import NotDicom
+from lumbar.log import get_logger
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 @dataclass

@@ -9,15 +9,15 @@ that is sent again while its file is being deleted is refused, so that its sende
 
 from typing import Any
 
-import structlog
 from sqlalchemy import Select, exists, select, update
 
 from db import studies
 from db.context import SiteContext
 from db.models import UNFINISHED_JOB_STATES, AuditEvent, Instance, Job, Series, Study
 from db.types import db_now
+from lumbar.log import get_logger
 
-log = structlog.get_logger()
+log = get_logger()
 
 BATCH = 100  # studies per round; the next round continues
 DAY_S = 86400.0

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-import structlog
 from sqlalchemy import Integer, case, func, literal, or_, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
@@ -12,10 +11,11 @@ from db import jobs
 from db.models import FindingRow, Instance, JobKind, Series, Study, StudyState
 from db.types import db_now
 from lumbar.errors import NotFound, Permanent
+from lumbar.log import get_logger
 from lumbar.spine.anatomy import Role
 from lumbar.spine.provenance import TrainedOn
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 class StudyEvent(StrEnum):

@@ -13,14 +13,31 @@ import warnings
 from collections.abc import MutableMapping
 from pathlib import PurePath
 from traceback import extract_tb
-from typing import Any
-
-import structlog
+from typing import TYPE_CHECKING, Any
 
 from lumbar.errors import LumbarError
 
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
 MAX_TRACE_FRAMES = 12  # innermost frames of an exception's traceback that are logged
-log = structlog.get_logger()
+
+
+class _Logger:
+    """structlog's logger, imported when the first event is logged: most commands log nothing."""
+
+    def __getattr__(self, name: str) -> Any:
+        import structlog
+
+        return getattr(structlog.get_logger(), name)
+
+
+def get_logger() -> "FilteringBoundLogger":
+    """The logger of a module's events."""
+    return _Logger()
+
+
+log = get_logger()
 
 
 def configure(log_format: str = "console", level: int = logging.INFO) -> None:
@@ -28,6 +45,8 @@ def configure(log_format: str = "console", level: int = logging.INFO) -> None:
 
     ``log_format``: ``console`` or ``json``.
     """
+    import structlog
+
     render = (
         structlog.processors.JSONRenderer()
         if log_format == "json"

@@ -26,7 +26,6 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from lumbar.audit_messages import Syslog
 from lumbar.errors import WrongSetting
 from lumbar.peers.destinations import Destination, parse_destination
 
@@ -259,6 +258,8 @@ class Settings(BaseSettings):
     @classmethod
     def _check_syslog(cls, value: str | None) -> str | None:
         if value is not None:
+            from lumbar.syslog import Syslog  # imports ssl, which commands without it can spare
+
             try:
                 Syslog(value)
             except WrongSetting as error:

@@ -8,9 +8,9 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from threading import Lock
 from time import monotonic
 
-import structlog
+from lumbar.log import get_logger
 
-log = structlog.get_logger()
+log = get_logger()
 
 MAX_PENDING = 64  # connections without an association yet
 IDLE_S = 1.0  # after this silence an association may be closed to admit another

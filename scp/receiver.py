@@ -14,7 +14,6 @@ from threading import Thread
 from types import TracebackType
 from typing import Any, Self, cast
 
-import structlog
 from pynetdicom import AE, _config, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 
@@ -23,6 +22,7 @@ from db.database import Database
 from db.ingest import IMAGE_CLASSES, Arrival, HeaderDisagrees, ingest
 from lumbar.dicom.pixels import TRANSFER_SYNTAXES
 from lumbar.errors import NotDicom, Transient, WrongSetting
+from lumbar.log import get_logger
 from lumbar.settings import Settings
 from lumbar.store.files import Store, StoreFull
 from scp.admission import Admission, Connection
@@ -31,7 +31,7 @@ from scp.pynetdicom_types import Association, AssociationEvent, StoreEvent
 from scp.server import Server
 from scp.tls import server_context
 
-log = structlog.get_logger()
+log = get_logger()
 
 # Statuses of a C-STORE response (PS3.4 table B.2-1, PS3.7 annex C).
 STORED = 0x0000

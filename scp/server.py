@@ -13,16 +13,16 @@ from threading import Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from lumbar.log import get_logger
 from scp.admission import Admission, Connection
 from scp.limits import ABORT, Limits, apply_limits, read_request
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
 
-log = structlog.get_logger()
+log = get_logger()
 
 HANDSHAKE_S = 10.0
 

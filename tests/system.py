@@ -18,8 +18,10 @@ from db.database import Database
 from db.models import Study
 from db.read_models import study_queries
 from db.read_models.study_queries import DeliveryRow
+from tests import command_line
 from tests.peers import free_port
 
+SERVICES = ("up", "scp", "sweep", "web", "worker", "demo")
 QUICK = {
     "LUMBAR_QUIET_S": "0.5",
     "LUMBAR_SWEEP_EVERY_S": "0.1",
@@ -39,6 +41,7 @@ class System:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.port = free_port()
+        self._stubbed = stubbed
         self._program = [sys.executable, "-m", "tests.stub_program" if stubbed else "commands"]
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith("LUMBAR_")
@@ -58,6 +61,10 @@ class System:
     def set(self, **settings: str) -> None:
         """Changes settings for the next start and command."""
         self._environment |= {f"LUMBAR_{name.upper()}": value for name, value in settings.items()}
+
+    def read_headers_only(self) -> None:
+        """Stubs the whole reading (``tests.faults.stub_reading``), where the rest is tested."""
+        self._environment["TESTS_READING"] = "headers"
 
     def hold(self, study: str) -> None:
         """Lets the (stubbed) analysis of a study hang, until it is let go."""
@@ -148,14 +155,21 @@ class System:
         return self.log.read_text(errors="replace")[-4000:] if self.log.exists() else ""
 
     def lumbar(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """The command line with the system's settings."""
+        """The command line with the system's settings; in this process where it runs no service."""
+        if arguments[0] not in SERVICES:
+            return command_line.run(
+                arguments, self._environment, self.folder, stdin=stdin, stubbed=self._stubbed
+            )
+        return self.lumbar_process(*arguments)
+
+    def lumbar_process(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The command line with the system's settings as a process of its own."""
         return subprocess.run(
             [*self._program, *arguments],
             env=self._environment,
             cwd=self.folder,
             capture_output=True,
             text=True,
-            input=stdin,
             timeout=240,
         )
 

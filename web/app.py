@@ -6,7 +6,6 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
@@ -19,6 +18,7 @@ from db.database import DatabaseUnavailable
 from db.previews import TooManyWaiting
 from lumbar import VERSION
 from lumbar.errors import LumbarError, NotAnalysable, NotDicom, NotFound, Permanent, Transient
+from lumbar.log import get_logger
 from lumbar.spine.provenance import RESEARCH_USE_ONLY
 from lumbar.throttle import Throttle
 from web import actions, admin, api, images, login, monitoring, operations, pages, upload
@@ -32,7 +32,7 @@ from web.auth import (
 from web.multipart import NotAForm, TooLarge
 from web.rendering import page
 
-log = structlog.get_logger()
+log = get_logger()
 
 STATIC = Path(__file__).parent / "static"
 API = "/api/"

@@ -6,15 +6,15 @@ import threading
 from contextlib import suppress
 from ipaddress import ip_address
 
-import structlog
 import uvicorn
 
 from db import accounts
 from db.context import SiteContext
 from lumbar.errors import WrongSetting
+from lumbar.log import get_logger
 from web.app import create_app
 
-log = structlog.get_logger()
+log = get_logger()
 
 MAX_HEADER = 16 * 2**10  # bytes
 STOP_WITHIN_S = 5

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import structlog
-
 from db import job_lifecycle, studies
 from db.context import SiteContext
 from db.jobs import ClaimedJob
@@ -16,6 +14,7 @@ from lumbar import VERSION
 from lumbar.dicom.discover import MRInstance
 from lumbar.dicom.headers import read_header, slice_headers
 from lumbar.errors import NotAnalysable, NotDicom, Transient
+from lumbar.log import get_logger
 from lumbar.networks import Networks
 from lumbar.reports.report import Predecessor, Report
 from lumbar.reports.report_uids import report_uid
@@ -23,7 +22,7 @@ from lumbar.reports.sr import OUTPUT, build_sr
 from lumbar.spine.provenance import Provenance
 from worker.pipeline import Analysis, analyse
 
-log = structlog.get_logger()
+log = get_logger()
 
 
 class StoreUnavailable(Transient):

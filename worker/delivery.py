@@ -1,14 +1,13 @@
 """The DELIVER job: sends a stored report's bytes to one destination until the peer confirms."""
 
-import structlog
-
 from db import job_lifecycle
 from db.context import SiteContext
 from db.jobs import ClaimedJob
 from lumbar import peers
+from lumbar.log import get_logger
 from lumbar.peers.outcomes import NotAuthorised, ProcessingFailed, Refused
 
-log = structlog.get_logger()
+log = get_logger()
 
 PROCESSING_ATTEMPTS = 5  # 0110 is rarely temporary
 

@@ -4,11 +4,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
-import structlog
-
 from db.models import JobKind
+from lumbar.log import get_logger
 
-log = structlog.get_logger()
+log = get_logger()
 
 Task = Callable[[], bool]  # does one due job; False when there was none
 

@@ -3,17 +3,16 @@
 from collections.abc import Callable
 from threading import Event, Thread
 
-import structlog
-
 from db import previews
 from db.audit import forward
 from db.context import SiteContext
 from db.reconcile import reconcile
 from db.retention import remove_images
-from lumbar.audit_messages import Syslog
 from lumbar.errors import Transient
+from lumbar.log import get_logger
+from lumbar.syslog import Syslog
 
-log = structlog.get_logger()
+log = get_logger()
 
 INTERVAL_S = 60.0
 

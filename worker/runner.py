@@ -7,15 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 
-import structlog
-
 from db import job_lifecycle, leases
 from db.context import SiteContext
 from db.job_lifecycle import C, Claim, Claimed
 from db.leases import LeaseLostError
 from lumbar.errors import Permanent, Transient
+from lumbar.log import get_logger
 
-log = structlog.get_logger()
+log = get_logger()
 
 HEARTBEATS_PER_LEASE = 4
 

@@ -8,8 +8,6 @@ from collections import Counter
 from threading import Event
 from typing import Protocol
 
-import structlog
-
 from db import job_lifecycle, previews, studies
 from db.context import SiteContext
 from db.job_lifecycle import Claimed
@@ -17,9 +15,10 @@ from db.models import JobKind
 from db.previews import ClaimedPreview
 from db.read_models import statistics
 from lumbar.errors import Transient
+from lumbar.log import get_logger
 from worker import maintenance
 
-log = structlog.get_logger()
+log = get_logger()
 
 # per kind that wait in the broker; more than workers can do until the next sweep
 MAX_NOTIFICATIONS = 100

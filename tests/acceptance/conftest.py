@@ -1,30 +1,23 @@
 """The command line with the shipped networks, without a process for each command."""
 
-import sys
+import os
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
 
-import commands
+from tests import command_line
 
 
 @pytest.fixture
-def shipped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., CompletedProcess[str]]:
+def shipped(tmp_path: Path) -> Callable[..., CompletedProcess[str]]:
     """Runs a command in this process, where the networks are loaded once for all tests."""
-    monkeypatch.setenv("LUMBAR_HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("LUMBAR_")
+    } | {"LUMBAR_HOME": str(tmp_path / "home")}
 
     def run(*arguments: str) -> CompletedProcess[str]:
-        monkeypatch.setattr(sys, "argv", ["lumbar", *arguments])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            commands.main()
-        status = ended.value.code or 0
-        assert isinstance(status, int)
-        return CompletedProcess(arguments, status, *capsys.readouterr())
+        return command_line.run(arguments, environment, tmp_path, stubbed=False)
 
     return run

@@ -1,6 +1,7 @@
 """The command line as a user sees it: results, and one clear line for every error."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -163,14 +164,13 @@ def test_input_without_a_study_is_refused_with_a_reason(stubbed, tmp_path):
     assert_one_line(stubbed.lumbar("analyse", str(ct)), 3, "not an MR image")
 
 
-def test_the_shipped_bundle_states_that_it_was_trained_on_phantoms(tmp_path, phantom):
+def test_the_shipped_bundle_states_that_it_was_trained_on_phantoms(shipped, phantom):
     folder, _ = phantom(1)
-    real = System(tmp_path / "cli", {}, stubbed=False)
-    rows = rows_of(real.lumbar("analyse", str(folder), "--format", "csv"))
+    rows = rows_of(shipped("analyse", str(folder), "--format", "csv"))
     assert {row["bundle"] for row in rows} == {"phantom 1 (synthetic)"}
     assert all("Trained on synthetic data" in row["notice"] for row in rows)
     slice_file = str(sorted(folder.glob("1/*.dcm"))[8])
-    classes = rows_of(real.lumbar("classify", slice_file, "--format", "csv"))
+    classes = rows_of(shipped("classify", slice_file, "--format", "csv"))
     for kind, count in (("condition", 6), ("severity", 3)):
         probabilities = [float(row["probability"]) for row in classes if row["what"] == kind]
         assert len(probabilities) == count
@@ -224,7 +224,7 @@ def test_destinations_are_tested_and_the_unreachable_ones_named(stubbed, orthanc
 
 
 def test_a_missing_database_is_reported_with_a_remedy(stubbed):
-    assert_one_line(stubbed.lumbar("worklist"), 1, "run `lumbar db upgrade`")
+    assert_one_line(stubbed.lumbar_process("worklist"), 1, "run `lumbar db upgrade`")
 
 
 def test_an_unknown_study_is_reported(stubbed):
@@ -234,10 +234,12 @@ def test_an_unknown_study_is_reported(stubbed):
 
 
 def test_the_demo_succeeds(tmp_path):
-    completed = System(tmp_path / "cli", {}, stubbed=False).lumbar("demo", "--exit")
+    completed = System(tmp_path / "cli", {}, stubbed=False).lumbar(
+        "demo", "--exit", "--studies", "3"
+    )
     assert completed.returncode == 0, completed.stdout + completed.stderr
     assert (
-        "6 of 6 reports arrived in the PACS and 6 of 6 studies have 25 findings" in completed.stdout
+        "3 of 3 reports arrived in the PACS and 3 of 3 studies have 25 findings" in completed.stdout
     )
     output = " ".join(completed.stdout.split())
     assert re.match(r"The page: http://127\.0\.0\.1:\d+ – sign in as demo with \S{16}", output)
@@ -292,7 +294,8 @@ def test_dcmtk_and_lumbar_send_reach_the_receiver_alike(stubbed, phantom):
         str(stubbed.port),
         str(other),
     ]
-    assert subprocess.run(storescu, capture_output=True).returncode == 0
+    environment = os.environ | {"TCP_NODELAY": "1"}
+    assert subprocess.run(storescu, capture_output=True, env=environment).returncode == 0
     stubbed.wait_for_states(
         dict.fromkeys((truth.study_instance_uid, other_truth.study_instance_uid), "analysed")
     )
@@ -332,6 +335,6 @@ def test_a_database_of_another_kind_is_a_wrong_setting(stubbed):
 def test_a_terminal_that_lacks_a_character_shows_the_rest(stubbed, monkeypatch, encoding):
     stubbed.lumbar("db", "upgrade")
     monkeypatch.setitem(stubbed._environment, "PYTHONIOENCODING", encoding)
-    done = stubbed.lumbar("worklist")
+    done = stubbed.lumbar_process("worklist")
     assert done.returncode == 0, done.stderr
     assert "Research use only ? not for diagnostic use" in done.stdout

@@ -9,8 +9,9 @@ import pytest
 
 from db import audit
 from db.models import AuditEvent
-from lumbar.audit_messages import AuditLine, Syslog, audit_message
+from lumbar.audit_messages import AuditLine, audit_message
 from lumbar.errors import Transient, WrongSetting
+from lumbar.syslog import Syslog
 from tests.peers import free_port
 from tests.system import wait_until
 

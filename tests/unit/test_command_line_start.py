@@ -15,7 +15,7 @@ from lumbar.networks.bundle import SHIPPED, read_identity
 NETWORKS = ("keras", "tensorflow", "numpy")
 PEERS = ("pynetdicom", "highdicom", "pydicom", "requests", "dicomweb_client")
 SERVICES = ("fastapi", "celery", "redis", "argon2")
-HEAVY = (*NETWORKS, *PEERS, *SERVICES, "alembic")
+HEAVY = (*NETWORKS, *PEERS, *SERVICES, "alembic", "structlog")
 DATABASE = ("sqlalchemy", "pydantic_settings", "rich")
 
 

@@ -34,6 +34,7 @@ from lumbar.training.train_bundle import prepare, train_bundle
 from tests import tiny_network
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings(
         "ignore:__array__ implementation:DeprecationWarning"
     ),  # Keras, saving weights
