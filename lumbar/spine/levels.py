@@ -6,7 +6,7 @@ from the sacrum.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -48,7 +48,8 @@ class Levels:
 
     ``source`` is the slice nearest to it. ``notes`` state how the levels were found, ``caveats``
     what makes the numbering uncertain. ``confidence`` (0–1) is not a probability. If no slice shows
-    the canal itself, ``midline_known`` is False, and nothing may be graded.
+    the canal itself, ``midline_known`` is False, and nothing may be graded. ``presence`` (0–1) is
+    how clearly each disc is seen on the slice that shows it best.
     """
 
     canal: Mapping[Level, Vector]
@@ -57,6 +58,7 @@ class Levels:
     caveats: tuple[str, ...]
     confidence: float
     midline_known: bool = True
+    presence: Mapping[Level, float] = field(default_factory=dict)
 
     @property
     def numbering_uncertain(self) -> bool:
@@ -128,6 +130,7 @@ def _levels_on(
         caveats=tuple(_caveats(transitional, below, sequence, loose)),
         confidence=_confidence([presence[k] for k in discs.values()], sequence.margin),
         midline_known=midline_known,
+        presence={level: float(presence[k].max()) for level, k in sorted(discs.items())},
     )
 
 

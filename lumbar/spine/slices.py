@@ -1,11 +1,15 @@
 """One slice as its header describes it: the input of every geometric rule."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lumbar.spine.anatomy import Plane
+
+if TYPE_CHECKING:
+    from lumbar.spine.weighting import Weighting
 
 Vector = NDArray[np.float64]
 
@@ -17,6 +21,8 @@ class SliceHeader:
     ``position`` (mm, LPS) is the centre of the first pixel; ``orientation`` holds the direction
     cosines along a row, then down a column; ``spacing`` is in mm between rows, then between columns
     (PS3.3 C.7.6.2, C.7.6.16.2). ``thickness`` is in mm, times are in ms; None if not in the header.
+    ``weighting_by`` is a weighting that the times do not show, and what showed it ("contrast",
+    "description"). ``file`` is the path the header was read from: UIDs may be missing or repeated.
     """
 
     study_instance_uid: str
@@ -39,6 +45,8 @@ class SliceHeader:
     image_type: tuple[str, ...]
     scan_options: tuple[str, ...]
     contrast_agent: bool
+    weighting_by: "tuple[Weighting, str] | None" = None
+    file: str = field(default="", compare=False)
 
     @property
     def along_row(self) -> Vector:

@@ -46,6 +46,8 @@ def weighting(header: SliceHeader) -> Weighting:
 
     An inversion time of 0 means no inversion: GE and Hitachi write it that way.
     """
+    if header.weighting_by is not None:
+        return header.weighting_by[0]
     if {"GR", "EP", "RM"} & set(header.scanning_sequence):
         return Weighting.GRADIENT_ECHO
     repetition, echo = header.repetition_time, header.echo_time
