@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
+from commands.requirements import require_folder
 from lumbar.errors import WrongSetting
 
 app = typer.Typer()
@@ -48,12 +49,7 @@ def phantom(
         raise WrongSetting(f"{out} is not an empty folder; name a new one")
     if pitfalls and studies < len(PITFALLS):
         raise WrongSetting(f"--pitfalls needs at least {len(PITFALLS)} studies")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WrongSetting(
-            f"{out} cannot be made ({error.strerror}); name another folder"
-        ) from error
+    require_folder(out)
     with Progress(transient=True) as progress:
         bar = progress.add_task("Phantom studies", total=studies)
         write_data_set(

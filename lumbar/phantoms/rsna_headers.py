@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.dataset import FileDataset
-from pydicom.uid import EnhancedMRImageStorage, RLELossless
+from pydicom.uid import UID, EnhancedMRImageStorage, RLELossless
 
 KEPT = {
     "SpecificCharacterSet",
@@ -53,7 +53,8 @@ def _strip(ds: FileDataset, study: str, series: str) -> None:
             del ds[element.tag]
     ds.PatientID = ds.StudyInstanceUID = study
     ds.SeriesInstanceUID = f"{study}.{series}"
-    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"{study}.1.{ds.InstanceNumber}"
+    uid = UID(f"{study}.1.{ds.InstanceNumber}")
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = uid
     ds.SeriesDescription = weighting
     ds.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
     if ds.file_meta.TransferSyntaxUID != RLELossless:

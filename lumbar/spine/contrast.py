@@ -42,9 +42,9 @@ class Limits(NamedTuple):
 # CSF relative to marrow, by the signal equation: 0.2–0.4 on T1, 0.8–1.0 on proton density, 1.5–2.7
 # on T2. On axial slices discs lie in front, too: 0.5, 1.0 and 2.5–7. Fat near the sac raises T1.
 LIMITS = {Plane.SAGITTAL: Limits(0.85, 1.2), Plane.AXIAL: Limits(0.85, 1.8)}
-# Fat relative to CSF: from 2.6 on T1, 1.3–2.1 on proton density, 0.5–2 on T2, 0.2–0.4 on STIR;
+# Fat relative to CSF: from 2.3 on T1, 1.3–2.0 on proton density, 0.5–2 on T2, 0.2–0.4 on STIR;
 # STIR's fat is not brighter than marrow either.
-BRIGHT_FAT, DARK_FAT, DARK_FAT_TO_MARROW = 2.3, 0.45, 1.2
+BRIGHT_FAT, DARK_FAT, DARK_FAT_TO_MARROW = 2.1, 0.45, 1.2
 # Distances from the middle of the canal, mm: CSF is sought within the first, as the middle is often
 # located 2 mm too far back. Marrow lies in front of it, fat behind.
 SAC_MM = {Plane.SAGITTAL: range(-4, 7, 2), Plane.AXIAL: range(-2, 3, 2)}
