@@ -90,7 +90,7 @@ def train(
     """Trains both classifiers and writes a bundle, or trains the level locator; resumable."""
     work = work or _work_of(out)
     if levels:
-        require_training("matplotlib", "scipy", "sklearn")
+        require_tensorflow()
         require_folder(out)
         from lumbar.training.train_locator import train_locator
 
@@ -356,7 +356,7 @@ def _require_none_unread(unread: Mapping[str, str]) -> None:
         (reason, count), *others = Counter(unread.values()).most_common()
         studies = "1 study" if len(unread) == 1 else f"{len(unread)} studies"
         more = f" ({count}), and {len(others)} other reasons" if others else ""
-        raise Permanent(f"{studies} could not be read and are in no result: {reason}{more}")
+        raise Permanent(f"{studies} could not be read: {reason}{more}")
 
 
 def _work_of(bundle: Path) -> Path:

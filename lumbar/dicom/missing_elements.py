@@ -6,6 +6,7 @@ they are single-frame. At the receiver nothing is inferred: there the sender sta
 """
 
 import uuid
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -71,6 +72,14 @@ def infer_uids(headers: Mapping[Path, Dataset]) -> frozenset[Path]:
         for file, header in headers.items()
         if text(header, "SOPClassUID") in MR_CLASSES[1:]
     }
+    with warnings.catch_warnings():  # of UIDs that are none, quoting them
+        warnings.simplefilter("ignore")
+        made_up = _infer_identifiers(images)
+        _infer_frames_of_reference(images.values())
+    return made_up
+
+
+def _infer_identifiers(images: Mapping[Path, Dataset]) -> frozenset[Path]:
     made_up: set[Path] = set()
     studies = {text(header, "StudyInstanceUID") for header in images.values()} - {""}
     study = _only(studies)
@@ -91,7 +100,6 @@ def infer_uids(headers: Mapping[Path, Dataset]) -> frozenset[Path]:
             if not text(header, "SOPInstanceUID"):
                 header.SOPInstanceUID = _uid("image", number, ordinal, *stated)
                 made_up.add(file)
-    _infer_frames_of_reference(images.values())
     return frozenset(made_up)
 
 
