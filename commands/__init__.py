@@ -10,9 +10,6 @@ from lumbar.errors import LumbarError, NotAnalysable, WrongSetting
 
 STATUS = {NotAnalysable: 3, WrongSetting: 2}
 
-# Packages of the extra `train`, by the names they are imported under.
-TRAINING = ("markdown", "matplotlib", "onnx", "onnxruntime", "sklearn", "tensorboard", "tf2onnx")
-
 
 def main() -> None:
     """Runs the command line.
@@ -32,12 +29,11 @@ def main() -> None:
         sys.stderr.writelines(f"{line}\n" for line in (*notes, f"lumbar: {error}"))
         sys.exit(next((status for kind, status in STATUS.items() if isinstance(error, kind)), 1))
     except ModuleNotFoundError as error:
+        from commands.requirements import INSTALL_TRAINING, TRAINING
+
         if (error.name or "").split(".")[0] not in TRAINING:
             raise
-        sys.stderr.write(
-            f"lumbar: {error.name} is not installed; "
-            "training needs `pip install 'lumbar-triage[train]'`\n"
-        )
+        sys.stderr.write(f"lumbar: {error.name} is not installed; {INSTALL_TRAINING}\n")
         sys.exit(2)
     except UnicodeEncodeError:  # a database takes no surrogates, which stand for undecodable bytes
         sys.stderr.write("lumbar: an argument is not valid text; write it in UTF-8\n")

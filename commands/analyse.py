@@ -4,24 +4,32 @@ Nothing is stored in the database.
 """
 
 import tempfile
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from commands.output import (
     AsFormat,
     Format,
-    console,
     print_findings,
     print_how_read,
+    print_object,
     print_records,
 )
 from commands.services import load_networks
-from lumbar.errors import WrongSetting
+from lumbar.errors import NotAnalysable, Permanent, WrongSetting
+from lumbar.networks import require_tensorflow
 from lumbar.reports.finding_records import StudyFinding, StudyReference, notice
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import Condition, Severity
+from lumbar.spine.provenance import BundleIdentity
+
+if TYPE_CHECKING:
+    from lumbar.dicom.discover import MRInstance
+    from worker.pipeline import Analysis
 
 app = typer.Typer()
 
@@ -40,40 +48,60 @@ def analyse(
 ) -> None:
     """Analyses one study and prints its 25 findings, each graded or with the reason why not."""
     from lumbar.dicom.discover import find_instances
-    from worker.analysis import provenance_of, report_of
+    from worker.analysis import provenance_of, report_of, why_no_report
     from worker.analysis_picture import picture_of
-    from worker.pipeline import analyse as analyse_instances
+    from worker.pipeline import examine
 
+    require_tensorflow()
     settings = Settings.load()
     with tempfile.TemporaryDirectory() as scratch:
         instances, refused = find_instances(path, Path(scratch))
         networks = load_networks(settings)()
-        analysis = analyse_instances(instances, networks)
-        report = picture = None
-        if png is not None:
+        analysis = examine(instances, networks)
+        report = picture = unreported = None
+        if analysis.refusal is None and png is not None:
             picture = picture_of(analysis, instances, networks.identity.trained_on.notices)
-        if sr is not None:
-            report = report_of(
-                analysis, instances, provenance_of(settings.results_sha256, networks, instances)
-            )
-    if form is Format.TABLE:
-        print_how_read(analysis.caveats, analysis.choices)
-        for reason in sorted({file.reason for file in refused}):
-            count = sum(file.reason == reason for file in refused)
-            console().print(f"{count} files skipped: {reason}")
-    study, caveats = StudyReference(analysis.study_instance_uid), analysis.caveats
-    print_findings(
-        [StudyFinding(study, finding, networks.identity, caveats) for finding in analysis.findings],
-        form,
-    )
-    for reading in analysis.readings:
-        typer.echo(str(reading), err=form is not Format.TABLE)  # programs read findings only
+        if analysis.refusal is None and sr is not None:
+            unreported = why_no_report(instances)
+        if analysis.refusal is None and sr is not None and unreported is None:
+            provenance = provenance_of(settings.results_sha256, networks, instances)
+            report = report_of(analysis, instances, provenance)
+    reasons = Counter(file.reason for file in refused)
+    skipped = [f"{count} files skipped: {reason}" for reason, count in sorted(reasons.items())]
+    _print_analysis(analysis, instances, networks.identity, skipped, form)
+    if analysis.refusal is not None:
+        raise NotAnalysable(analysis.refusal, analysis.choices)
     if sr is not None and report is not None:
         sr.write_bytes(report.content)
         typer.echo(f"Report written to {sr}", err=True)
     if png is not None and picture is not None:
         png.write_bytes(picture)
         typer.echo(f"Picture written to {png}", err=True)
+    if unreported is not None:
+        raise Permanent(f"no report was written: {unreported}")
+
+
+def _print_analysis(
+    analysis: "Analysis",
+    instances: "Sequence[MRInstance]",
+    bundle: BundleIdentity,
+    skipped: Sequence[str],
+    form: Format,
+) -> None:
+    """Prints the findings; of a study that cannot be analysed, only the JSON object."""
+    if form is Format.JSON:
+        from worker.analysis_record import analysis_record
+
+        print_object(analysis_record(analysis, instances, bundle, skipped))
+    elif analysis.refusal is None:
+        if form is Format.TABLE:
+            print_how_read(analysis.caveats, (*analysis.choices, *skipped))
+        study, caveats = StudyReference(analysis.study_instance_uid), analysis.caveats
+        print_findings(
+            [StudyFinding(study, finding, bundle, caveats) for finding in analysis.findings], form
+        )
+    for reading in analysis.readings:
+        typer.echo(str(reading), err=form is not Format.TABLE)  # programs read findings only
 
 
 @app.command(epilog="Example: lumbar classify slice.dcm --at 160,142 --format json")
@@ -91,6 +119,7 @@ def classify(
     from lumbar.dicom.discover import find_instances
     from worker.single_image import classify as classify_image
 
+    require_tensorflow()
     point = _point(at)
     with tempfile.TemporaryDirectory() as scratch:
         instances, _ = find_instances(file, Path(scratch))

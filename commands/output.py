@@ -153,6 +153,12 @@ def print_records(
         console().print(table)
 
 
+def print_object(record: Mapping[str, Any]) -> None:
+    """Prints one JSON object; control characters are escaped."""
+    text = json.dumps(record, indent=1, ensure_ascii=False)
+    typer.echo("\n".join(CONTROL.sub(_escaped, line) for line in text.split("\n")))
+
+
 def _json_parts(records: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[str]:
     """A list, record by record; control characters are escaped."""
     before = "[\n"

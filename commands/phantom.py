@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
+from commands.requirements import require_folder
 from lumbar.errors import WrongSetting
 
 app = typer.Typer()
@@ -31,6 +32,13 @@ def phantom(
         bool,
         typer.Option(help="Plant each irregularity of the real data in one of the first studies"),
     ] = False,
+    as_rsna: Annotated[
+        bool,
+        typer.Option(
+            "--as-rsna",
+            help="Headers as in the RSNA 2024 files: no class or times, repeated UIDs, RLE",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes")] = 1,
 ) -> None:
     """Writes a synthetic data set in the RSNA 2024 layout, including its CSV files."""
@@ -41,16 +49,17 @@ def phantom(
         raise WrongSetting(f"{out} is not an empty folder; name a new one")
     if pitfalls and studies < len(PITFALLS):
         raise WrongSetting(f"--pitfalls needs at least {len(PITFALLS)} studies")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise WrongSetting(
-            f"{out} cannot be made ({error.strerror}); name another folder"
-        ) from error
+    require_folder(out)
     with Progress(transient=True) as progress:
         bar = progress.add_task("Phantom studies", total=studies)
         write_data_set(
-            out, studies, seed, held_out=held_out, odd=odd, advance=lambda: progress.advance(bar)
+            out,
+            studies,
+            seed,
+            held_out=held_out,
+            odd=odd,
+            as_rsna=as_rsna,
+            advance=lambda: progress.advance(bar),
         )
     for pitfall, study in plant_pitfalls(out).items() if pitfalls else ():
         typer.echo(f"{study}: {pitfall}")

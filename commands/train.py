@@ -20,10 +20,13 @@ from rich.progress import (
 )
 
 from commands.output import AsFormat, Format, print_records
-from lumbar.errors import WrongSetting
+from commands.requirements import require_folder, require_training
+from lumbar.errors import Permanent, WrongSetting
+from lumbar.networks import require_tensorflow
 
 if TYPE_CHECKING:
     from lumbar.training.recipes import Recipe
+    from lumbar.training.rsna_dataset import Exclusion
 
 app = typer.Typer()
 
@@ -87,17 +90,23 @@ def train(
     """Trains both classifiers and writes a bundle, or trains the level locator; resumable."""
     work = work or _work_of(out)
     if levels:
+        require_tensorflow()
+        require_folder(out)
         from lumbar.training.train_locator import train_locator
 
         with _stages() as stage:
-            train_locator(
+            excluded = train_locator(
                 out, work, stage, kinds=[*(only or Kind)], data=data, share=share, seed=seed
             )
         typer.echo(f"Weights in {out}")
+        _require_readable(excluded)
         return
     if data is None:
         raise WrongSetting("name a data set to train on, or use --levels")
+    require_training("matplotlib", "scipy", "sklearn", "tensorboard")
+    require_folder(out)
     from lumbar.training.imagenet import imagenet_weights
+    from lumbar.training.rsna_dataset import Exclusion
     from lumbar.training.train_bundle import DROPPED, train_bundle
 
     chosen = _recipe(recipe)
@@ -109,9 +118,11 @@ def train(
             data, out, work, chosen, stage, name=name, version=version, imagenet=weights
         )
     with (work / DROPPED).open(encoding="utf-8") as table:
-        for reason, count in Counter(row["why"] for row in csv.DictReader(table)).most_common():
-            typer.echo(f"Excluded, {count}: {reason}")
+        exclusions = [Exclusion(*row.values()) for row in csv.DictReader(table)]
+    for reason, count in Counter(e.reason for e in exclusions).most_common():
+        typer.echo(f"Excluded, {count}: {reason}")
     typer.echo(f"Bundle {identity} in {out}; plots, logs and {DROPPED} in {work}")
+    _require_readable(exclusions)
 
 
 @app.command(epilog="Example: lumbar evaluate rsna/ --bundle my-bundle/ --out report/")
@@ -152,6 +163,7 @@ def evaluate(
     if levels:
         _evaluate_levels(data, locator, studies, form)
         return
+    require_training("markdown", "matplotlib", "scipy", "sklearn")
     from commands.services import load_networks
     from lumbar.networks.bundle import SHIPPED, read_description, write_description
     from lumbar.settings import Settings
@@ -162,6 +174,8 @@ def evaluate(
 
     if part not in (*Part, "all"):
         raise WrongSetting(f"--part is {part!r}; it can be {', '.join(Part)} or all")
+    if out is not None:
+        require_folder(out)
     settings = Settings.load(**({"bundle": bundle} if bundle else {}))
     networks = load_networks(settings)()
     folder = settings.bundle or SHIPPED
@@ -175,15 +189,16 @@ def evaluate(
             stage,
         )
     figures = compute_figures(findings)
+    rows = {"all": figures["overall"], **figures["by"]["group"], **figures["by"]["condition"]}
+    _print_figures([_measured_row(name, row) for name, row in rows.items()], form, 4)
+    if any(finding.person.synthetic for finding in findings):
+        typer.echo(PHANTOMS, err=True)
     if out is not None:
         write_report(out, findings, figures, networks.identity, data.name)
     if record is not None:
         described["figures"] = {**described.get("figures", {}), record: {"part": part, **figures}}
         write_description(folder, described)
-    rows = {"all": figures["overall"], **figures["by"]["group"], **figures["by"]["condition"]}
-    _print_figures([_measured_row(name, row) for name, row in rows.items()], form, 4)
-    if any(finding.person.synthetic for finding in findings):
-        typer.echo(PHANTOMS, err=True)
+    _require_none_unread({f.study: f.reason or "" for f in findings if f.unreadable})
 
 
 @app.command(epilog="Example: lumbar compare phantoms/ --work compare/ --format csv")
@@ -205,6 +220,7 @@ def compare(
     form: AsFormat = Format.TABLE,
 ) -> None:
     """Trains six candidates for the severity network alike and prints one table."""
+    require_training("matplotlib", "scipy", "sklearn", "tensorboard")
     from lumbar.training.compare import CANDIDATES
     from lumbar.training.compare import compare as compare_candidates
     from lumbar.training.train_bundle import prepare
@@ -213,11 +229,12 @@ def compare(
         raise WrongSetting(f"--only is {min(unknown)!r}; it can be {', '.join(CANDIDATES)}")
     chosen = _recipe(recipe)
     with _stages() as stage:
-        crops, _, parts = prepare(data, work, chosen.seed, stage)
+        crops, exclusions, parts = prepare(data, work, chosen.seed, stage)
         rows = compare_candidates(crops, parts, work, chosen, stage, only or CANDIDATES)
     _print_figures([_rounded(row) for row in rows], form, len(rows))
     if any(crop.synthetic for crop in crops):
         typer.echo(PHANTOMS, err=True)
+    _require_readable(exclusions)
 
 
 @app.command(epilog="Example: lumbar export bundles/phantom --out exported/ --work bundle.work/")
@@ -237,12 +254,15 @@ def export(
     form: AsFormat = Format.TABLE,
 ) -> None:
     """Exports both networks for other software; a file whose results differ is refused."""
+    require_tensorflow()
     from lumbar.training.crop_files import noise_crops, stored_crops
     from lumbar.training.export import FORMATS, export_bundle
     from lumbar.training.split import Part
 
     if unknown := set(formats or ()) - set(FORMATS):
         raise WrongSetting(f"--as is {min(unknown)!r}; it can be {', '.join(FORMATS)}")
+    if "onnx" in (formats or FORMATS):
+        require_training("onnx", "onnxruntime", "tf2onnx")
     folder = work or _work_of(bundle)
     stored = bool(work) or folder.exists()
     images = stored_crops(folder, Part.TEST, crops) if stored else noise_crops(crops)
@@ -323,6 +343,20 @@ def _evaluate_levels(data: Path, locator: Path | None, studies: Path | None, for
     )
     if studies is not None:
         write_outcomes(studies, outcomes)
+    _require_none_unread({o.study: o.refused or "" for o in outcomes if o.unreadable})
+
+
+def _require_readable(exclusions: "Sequence[Exclusion]") -> None:
+    _require_none_unread({e.study: e.reason for e in exclusions if e.unreadable})
+
+
+def _require_none_unread(unread: Mapping[str, str]) -> None:
+    """Ends with an error, after the results, if studies could not be read; ``unread``: why each."""
+    if unread:
+        (reason, count), *others = Counter(unread.values()).most_common()
+        studies = "1 study" if len(unread) == 1 else f"{len(unread)} studies"
+        more = f" ({count}), and {len(others)} other reasons" if others else ""
+        raise Permanent(f"{studies} could not be read: {reason}{more}")
 
 
 def _work_of(bundle: Path) -> Path:

@@ -1,5 +1,6 @@
 """The ANALYSE job: reads a stored study, writes findings, a stored report and its deliveries."""
 
+import filecmp
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -74,7 +75,7 @@ def provenance_of(
         bundle=networks.identity,
         code_version=VERSION,
         settings_sha256=settings_sha256,
-        input_sop_instance_uids=tuple(sorted(str(i.header.SOPInstanceUID) for i in instances)),
+        input_sop_instance_uids=tuple(sorted({i.slices[0].sop_instance_uid for i in instances})),
     )
 
 
@@ -85,9 +86,8 @@ def report_of(
     predecessor: Predecessor | None = None,
 ) -> Report:
     """The Structured Report of an analysis, dated now."""
-    used = {finding.point.sop_instance_uid for finding in analysis.findings if finding.point}
-    headers = [instance.header for instance in instances]
-    sources = [header for header in headers if header.SOPInstanceUID in used] or headers[:1]
+    used = {view.candidate.header.file for view in analysis.views}
+    sources = [i.header for i in instances if str(i.path) in used] or [instances[0].header]
     return build_sr(
         sources,
         analysis.findings,
@@ -96,6 +96,21 @@ def report_of(
         created=datetime.now(UTC).astimezone(),
         predecessor=predecessor,
     )
+
+
+def why_no_report(instances: Sequence[MRInstance]) -> str | None:
+    """Why no report can refer to images given by hand; None if one can.
+
+    Stored instances have unique UIDs. A file that is there twice is one instance.
+    """
+    if any(instance.made_up for instance in instances):
+        return "images without UIDs cannot be referred to"
+    first: dict[str, MRInstance] = {}
+    for instance in instances:
+        other = first.setdefault(instance.slices[0].sop_instance_uid, instance)
+        if other is not instance and not filecmp.cmp(other.path, instance.path, shallow=False):
+            return "SOP Instance UIDs repeat, so its references would be ambiguous"
+    return None
 
 
 def _instances(site: SiteContext, claimed: ClaimedJob) -> tuple[list[MRInstance], tuple[str, ...]]:

@@ -45,9 +45,7 @@ def _annotated_slice(analysis: Analysis, slices: SliceReader) -> AnnotatedSlice 
         return AnnotatedSlice("Disc levels as they were named", slices.read(header), header, marks)
     if not analysis.readings:
         return None
-    point = analysis.readings[0].point
-    image = (point.sop_instance_uid, point.frame)
-    header = next(s for s in slices.headers if (s.sop_instance_uid, s.frame) == image)
+    header = analysis.readings[0].header
     marks = {
         str(r.condition.side).capitalize(): np.array([r.point.x, r.point.y, r.point.z])
         for r in analysis.readings

@@ -29,8 +29,9 @@ NOT_ASSESSED = {
 
 @dataclass(frozen=True)
 class Reading:
-    """A condition graded where no level is known; values as in ``Finding``."""
+    """A condition graded on a slice where no level is known; values as in ``Finding``."""
 
+    header: SliceHeader
     condition: Condition
     probabilities: Probabilities
     shows: float
@@ -57,7 +58,7 @@ def read_loose_axial(slices: SliceReader, roles: Roles, networks: Networks) -> t
     candidates = [Candidate(key, header, *header.to_pixel(point)) for key, point in points.items()]
     views, _ = cut_views(candidates, slices)
     return tuple(
-        Reading(finding.condition, finding.probabilities, finding.shows, finding.point)
+        Reading(header, finding.condition, finding.probabilities, finding.shows, finding.point)
         for finding in grade(best_views(views, networks), networks).values()
         if finding.probabilities and finding.point and finding.shows is not None
     )

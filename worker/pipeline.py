@@ -16,6 +16,7 @@ from lumbar.spine.levels import Levels
 from lumbar.spine.locate_levels import locate_levels
 from lumbar.spine.roles import MAX_LOOSE_SLICES, Roles, assign_roles
 from worker.loose_slice import Reading, is_loose_axial, not_assessed, read_loose_axial
+from worker.series_weighting import with_weighting
 from worker.views import View, best_views, cut_views, grade
 
 Conditions = Mapping[FindingKey, tuple[float, ...]]
@@ -27,18 +28,21 @@ OFF_MIDLINE = "the dural sac is not seen on the sagittal images, which lie besid
 class Analysis:
     """The outcome for a study: always 25 findings, with notes on how it was read.
 
-    ``choices`` say which series were read for what and how the levels were found. ``caveats`` say
-    why the wrong images may have been read, or the levels misnamed. ``views`` are the crops that
-    were graded.
+    ``choices`` say which series were read for what and how the levels were found; those of
+    ``roles`` come first. ``caveats`` say why the wrong images may have been read, or the levels
+    misnamed. ``views`` are the crops that were graded. ``refusal`` says why the study cannot be
+    analysed.
     """
 
     study_instance_uid: str
     findings: tuple[Finding, ...]
     choices: tuple[str, ...]
+    roles: Roles
     caveats: tuple[str, ...] = ()
     levels: Levels | None = None
     views: tuple[View, ...] = ()
     readings: tuple[Reading, ...] = ()  # of an axial slice whose level is not known
+    refusal: str | None = None
 
     def require_assessed(self, *, readings_suffice: bool = False) -> None:
         """Refuses a result in which nothing is assessed: the reason is more use to a reader.
@@ -49,10 +53,8 @@ class Analysis:
         """
         if readings_suffice and self.readings:
             return
-        if not any(finding.assessed for finding in self.findings):
-            raise NotAnalysable(
-                f"nothing could be assessed: {self.findings[0].reason}", self.choices
-            )
+        if (refusal := _nothing_assessed(self.findings)) is not None:
+            raise NotAnalysable(refusal, self.choices)
 
 
 @dataclass(frozen=True)
@@ -76,33 +78,48 @@ def analyse(instances: Sequence[MRInstance], networks: Networks) -> Analysis:
     Raises:
         NotAnalysable: nothing can be assessed; the message gives the reason.
     """
+    analysis = examine(instances, networks)
+    if analysis.refusal is not None:
+        raise NotAnalysable(analysis.refusal, analysis.choices)
+    return analysis
+
+
+def examine(instances: Sequence[MRInstance], networks: Networks) -> Analysis:
+    """As ``analyse``, but a study that cannot be analysed has a ``refusal`` and what was found.
+
+    Raises:
+        NotAnalysable: the instances belong to several studies.
+    """
     slices = SliceReader(instances)
-    roles = assign_roles(slices.headers)
+    uid = slices.headers[0].study_instance_uid
+    roles = assign_roles(with_weighting(slices, instances, networks.keypoints))
     notes = roles.choices + roles.notes
     try:
         if is_loose_axial(slices, roles):
             readings = read_loose_axial(slices, roles, networks)
-            uid = slices.headers[0].study_instance_uid
-            return Analysis(uid, not_assessed(), roles.choices, roles.caveats, readings=readings)
+            choices, caveats = roles.choices, roles.caveats
+            return Analysis(uid, not_assessed(), choices, roles, caveats, readings=readings)
         located = locate(slices, roles, networks.keypoints)
     except NotAnalysable as error:
-        raise NotAnalysable(str(error), notes) from error
+        refusal = str(error)
+        refused = tuple(Finding(*key.parts, reason=refusal) for key in ALL_FINDINGS)
+        return Analysis(uid, refused, notes, roles, refusal=refusal)
     best = best_views(located.views, networks)
     graded = grade(best, networks)
     findings = tuple(
         graded.get(key) or Finding(*key.parts, reason=located.reasons[key]) for key in ALL_FINDINGS
     )
-    analysis = Analysis(
-        slices.headers[0].study_instance_uid,
+    loose = len(set(slices.headers)) <= MAX_LOOSE_SLICES
+    return Analysis(
+        uid,
         findings,
         notes + located.levels.notes + _poorly_shown(findings),
+        roles,
         roles.caveats + located.levels.caveats + located.points.caveats,
         located.levels,
         tuple(best),
+        refusal=None if loose else _nothing_assessed(findings),
     )
-    if len(set(slices.headers)) > MAX_LOOSE_SLICES:
-        analysis.require_assessed()
-    return analysis
 
 
 def locate(slices: SliceReader, roles: Roles, keypoints: KeypointDetector) -> LocatedStudy:
@@ -132,6 +149,13 @@ def read_with(
         return analysis.findings, {view.candidate.key: view.conditions for view in analysis.views}
 
     return read
+
+
+def _nothing_assessed(findings: Sequence[Finding]) -> str | None:
+    """Why a study of which no finding is assessed is refused; None if any is assessed."""
+    if any(finding.assessed for finding in findings):
+        return None
+    return f"nothing could be assessed: {findings[0].reason}"
 
 
 def _poorly_shown(findings: Sequence[Finding]) -> tuple[str, ...]:

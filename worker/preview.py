@@ -19,6 +19,7 @@ from lumbar.networks import Networks
 from lumbar.spine.findings import Finding
 from lumbar.store.files import StoreFull
 from worker import single_image, store_upload
+from worker.analysis import why_no_report
 from worker.analysis_picture import picture_of
 from worker.pipeline import Analysis, analyse
 
@@ -69,7 +70,9 @@ def _read(
             raise LeaseLostError
     result, picture = _analysed(instances, networks())
     (folder / previews.PICTURE).write_bytes(picture)
-    return replace(result, choices=(*result.choices, *_skipped(refused)))
+    unreported = why_no_report(instances)
+    note = (f"no report could be written: {unreported}",) if unreported else ()
+    return replace(result, choices=(*result.choices, *_skipped(refused), *note))
 
 
 def _skipped(refused: Sequence[RejectedFile]) -> tuple[str, ...]:

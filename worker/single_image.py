@@ -14,6 +14,7 @@ from lumbar.spine.crops import CROP_MM, crop
 from lumbar.spine.findings import Probabilities
 from lumbar.spine.roles import assign_roles, role_of
 from lumbar.spine.slices import SliceHeader
+from worker.series_weighting import with_weighting
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,10 @@ def classify(
         raise NotAnalysable(
             f"it holds {len(slices.headers)} slices, not one image; use `lumbar analyse`"
         )
-    header = slices.headers[0]
+    (header,) = with_weighting(slices, instances, networks.keypoints)
     role = role_of(header)
     if role is None:
-        raise NotAnalysable(f"{assign_roles(slices.headers).choices[0]}")
+        raise NotAnalysable(f"{assign_roles([header]).choices[0]}")
     column, row = point or ((header.columns - 1) / 2, (header.rows - 1) / 2)
     if not header.contains(column, row):
         raise NotAnalysable(

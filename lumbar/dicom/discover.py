@@ -3,12 +3,13 @@
 import zipfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom.dataset import Dataset
 
 from lumbar.dicom.headers import read_header, slice_headers
+from lumbar.dicom.missing_elements import infer_class, infer_uids
 from lumbar.errors import NotAnalysable, NotDicom
 from lumbar.spine.slices import SliceHeader
 
@@ -21,11 +22,20 @@ CHUNK = 2**20
 
 @dataclass(frozen=True)
 class MRInstance:
-    """An MR instance: its file, its header without pixels, and one slice header per frame."""
+    """An MR instance: its file, its header without pixels, and one slice header per frame.
+
+    ``made_up``: the file lacks a UID, and the one in ``header`` exists nowhere else.
+    """
 
     path: Path
     header: Dataset
     slices: tuple[SliceHeader, ...]
+    made_up: bool = False
+
+    def __post_init__(self) -> None:
+        """Names the file in the slice headers, whoever read them."""
+        slices = tuple(replace(header, file=str(self.path)) for header in self.slices)
+        object.__setattr__(self, "slices", slices)
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,9 @@ def find_instances(
 ) -> tuple[list[MRInstance], list[RejectedFile]]:
     """Every MR instance in a file, a folder with its sub-folders, or a zip, by file name.
 
+    What headers lack is inferred from the rest of the input where that is possible
+    (``lumbar.dicom.missing_elements``).
+
     ``scratch``: an empty folder to unpack a zip into; the caller removes it once the pixels have
     been read. The files of a zip are numbered, never named after its members. ``check`` is called
     with each file first, and raises NotDicom for one that must not even be opened in this process.
@@ -49,13 +62,22 @@ def find_instances(
     Raises:
         NotAnalysable: there is no MR instance that can be read.
     """
+    headers: dict[Path, Dataset] = {}
     instances: list[MRInstance] = []
     rejected: list[RejectedFile] = []
     for file in files_in(path, scratch):
         try:
             check(file)
             header = read_header(file)
-            instances.append(MRInstance(file, header, tuple(slice_headers(header))))
+            infer_class(header)
+            headers[file] = header
+        except NotDicom as error:
+            rejected.append(RejectedFile(file, str(error)))
+    made_up = infer_uids(headers)
+    for file, header in headers.items():
+        try:
+            slices = tuple(slice_headers(header))
+            instances.append(MRInstance(file, header, slices, file in made_up))
         except NotDicom as error:
             rejected.append(RejectedFile(file, str(error)))
     if not instances:

@@ -1,6 +1,7 @@
 """The pixels of a study's slices, decoded when they are read."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from cachetools import LRUCache
@@ -14,7 +15,7 @@ MAX_PIXEL_BYTES = 128 * 2**20  # of decoded pixels in memory; 128 slices of 512 
 
 
 class SliceReader:
-    """All slices of the given instances.
+    """All slices of the given instances, told apart by file and frame: UIDs may be repeated.
 
     A slice is decoded only when it is read; those read most recently stay in memory, up to
     ``max_bytes`` of pixels.
@@ -26,7 +27,6 @@ class SliceReader:
         self.headers: tuple[SliceHeader, ...] = tuple(
             header for instance in instances for header in instance.slices
         )
-        self._paths = {instance.header.SOPInstanceUID: instance.path for instance in instances}
         self._pixels: LRUCache[tuple[str, int | None], NDArray[np.float32]] = LRUCache(
             max_bytes, getsizeof=lambda image: image.nbytes
         )
@@ -43,11 +43,11 @@ class SliceReader:
         Raises:
             NotDicom: the pixels are damaged.
         """
-        key = (header.sop_instance_uid, header.frame)
+        key = (header.file, header.frame)
         image = self._pixels.get(key)
         if image is None:
             self._decoded += 1
-            image = read_slice(self._paths[header.sop_instance_uid], header.frame)
+            image = read_slice(Path(header.file), header.frame)
             if image.nbytes <= self._pixels.maxsize:
                 self._pixels[key] = image
         return image

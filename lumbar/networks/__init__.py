@@ -6,9 +6,11 @@ Importing this package alone does not import Keras, which takes seconds.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from lumbar.errors import WrongSetting
 from lumbar.spine.provenance import BundleIdentity
 
 if TYPE_CHECKING:
@@ -48,14 +50,37 @@ class Networks(Protocol):
         ...
 
 
+def installed(module: str) -> bool:
+    """Whether a module can be imported; it is not imported."""
+    try:
+        return find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def require_tensorflow() -> None:
+    """Requires TensorFlow, which is an extra, before any work is done.
+
+    Raises:
+        WrongSetting: it is not installed.
+    """
+    if not installed("tensorflow"):
+        raise WrongSetting(
+            "TensorFlow is not installed; the networks need `pip install 'lumbar-triage[cpu]'`, "
+            "or [gpu]"
+        )
+
+
 def load(folder: Path | None) -> Networks:
     """The networks of a bundle's folder; None: of the shipped bundle.
 
     They are loaded on the first call and stay in memory.
 
     Raises:
-        WrongSetting: the bundle is missing, damaged, or made for another version.
+        WrongSetting: the bundle is missing, damaged, or made for another version; or TensorFlow is
+            not installed.
     """
+    require_tensorflow()
     with _native_output_suppressed():
         from lumbar.networks.bundle import cached_bundle
 
@@ -66,8 +91,10 @@ def load_keypoints(folder: Path | None = None) -> "KeypointDetector":
     """The level locator of a folder; None: the shipped one.
 
     Raises:
-        WrongSetting: its files are missing, damaged, or made for another version.
+        WrongSetting: its files are missing, damaged, or made for another version; or TensorFlow is
+            not installed.
     """
+    require_tensorflow()
     with _native_output_suppressed():
         from lumbar.networks.identity import FOLDER
         from lumbar.networks.locator import load_locator

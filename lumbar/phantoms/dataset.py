@@ -18,6 +18,7 @@ from lumbar.errors import WrongSetting
 from lumbar.phantoms.chain import Build, Numbering
 from lumbar.phantoms.dicom_files import Series
 from lumbar.phantoms.planes import Region
+from lumbar.phantoms.rsna_headers import rewrite_as_rsna
 from lumbar.phantoms.scanner import HELD_OUT
 from lumbar.phantoms.simulated_readers import simulate_reading
 from lumbar.phantoms.study import Kind, Plan, draw_plan, write_plan
@@ -52,6 +53,7 @@ def write_data_set(
     *,
     held_out: bool = False,
     odd: bool = False,
+    as_rsna: bool = False,
     processes: int | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> None:
@@ -66,7 +68,8 @@ def write_data_set(
 
     With ``held_out``, scanners are of families never used for training, and half of the spines are
     outside the range of the training data. With ``odd``, some studies have transitional vertebrae;
-    some show no lumbar spine, or not its lower end, and have no labels. A study's id is also its
+    some show no lumbar spine, or not its lower end, and have no labels. With ``as_rsna``, the
+    headers are like those files' too (``lumbar.phantoms.rsna_headers``). A study's id is also its
     seed for :func:`~lumbar.phantoms.study.write_study`. The same seed gives the same
     bytes with any number of ``processes`` (None: all cores). ``advance`` is called after every
     study.
@@ -86,7 +89,7 @@ def write_data_set(
     workers = min(processes or os.cpu_count() or 1, studies)
     rows = []
     for row in _write_all(
-        partial(_write_one, out / "train_images", held_out, odd), study_ids, workers
+        partial(_write_one, out / "train_images", held_out, odd, as_rsna), study_ids, workers
     ):
         rows.append(row)
         advance()
@@ -123,6 +126,7 @@ def write_data_set(
         "studies": studies,
         "held_out": held_out,
         "odd": odd,
+        "as_rsna": as_rsna,
         "code_version": VERSION,
     }
     (out / ORIGIN).write_text(json.dumps(origin) + "\n", encoding="utf-8")
@@ -165,11 +169,13 @@ def draw_kind(study_id: int, held_out: bool, odd: bool) -> Kind:
     return Kind(scanner, numbering=numbering) if chance < 0.8 else Kind(scanner, region=region)
 
 
-def _write_one(images: Path, held_out: bool, odd: bool, study_id: int) -> _Rows:
+def _write_one(images: Path, held_out: bool, odd: bool, as_rsna: bool, study_id: int) -> _Rows:
     kind = draw_kind(study_id, held_out, odd)
     plan = draw_plan(study_id, kind=kind)
     labelled = kind.region is Region.LUMBAR
     write_plan(plan, images / str(study_id), lambda number: str(_series_id(study_id, number)))
+    if as_rsna:
+        rewrite_as_rsna(images / str(study_id))
     roles = [role for _, role in plan.truth.series]
     reading = simulate_reading(np.random.default_rng((study_id, 4)), plan.patient.burdens)
     labelled_keys = _COLUMNS if labelled else []

@@ -3,7 +3,7 @@
 In the competition's own files there are: missing labels, labels without coordinates and vice versa,
 several axial or T1 series or none, instance numbers with gaps and in either direction, mixed matrix
 sizes, interchanged levels. In any collection of files there are: unreadable images, damaged pixels,
-headers without TR and TE, studies without images.
+headers without TR and TE, studies without images. The competition's headers lack more than that.
 """
 
 import csv
@@ -16,6 +16,7 @@ from pydicom import dcmread
 from pydicom.dataset import FileDataset
 
 from lumbar.phantoms.dicom_files import derive_uid
+from lumbar.phantoms.rsna_headers import rewrite_as_rsna
 from lumbar.spine.anatomy import Role
 
 LABELS, DESCRIPTIONS, COORDINATES = (
@@ -130,6 +131,8 @@ def _mixed_matrix_sizes(folder: Path, study: str, tables: Tables) -> None:
     series = _series(tables, study, Role.AXIAL_T2)
     for file in _files(folder / series)[::2]:
         ds = dcmread(file)
+        if ds.file_meta.TransferSyntaxUID.is_encapsulated:
+            ds.decompress(generate_instance_uid=False)
         pixels = np.ascontiguousarray(ds.pixel_array[16:-16, 16:-16])
         axes, spacing = (
             np.array(ds.ImageOrientationPatient, float).reshape(2, 3),
@@ -193,6 +196,11 @@ def _without_times(folder: Path, study: str, tables: Tables) -> None:
         ds.save_as(file)
 
 
+def _rsna_headers(folder: Path, study: str, tables: Tables) -> None:
+    """No class, no times, and the same SOP Instance UIDs in every series."""
+    rewrite_as_rsna(folder)
+
+
 def _no_images(folder: Path, study: str, tables: Tables) -> None:
     shutil.rmtree(folder)
 
@@ -214,6 +222,7 @@ PITFALLS: Mapping[str, Callable[[Path, str, Tables], None]] = {
     "damaged pixels": _damaged_pixels,
     "no TR and TE in the headers": _without_times,
     "no images": _no_images,
+    "headers as in the RSNA 2024 files": _rsna_headers,
 }
 
 

@@ -76,7 +76,7 @@ def _choice(number: int, contents: Mapping[str, list[str]]) -> str:
 
 
 def _description(acquisition: Acquisition) -> str:
-    """``15 sagittal slices, TR 3500 TE 100``."""
+    """``15 sagittal slices, TR 3500 TE 100``; ``15 sagittal slices, T2 by its contrast``."""
     first, count = acquisition.first, len(acquisition)
     times = {
         "TR": first.repetition_time,
@@ -84,5 +84,7 @@ def _description(acquisition: Acquisition) -> str:
         "TI": first.inversion_time or None,
     }
     timing = "".join(f" {name} {ms:.0f}" for name, ms in times.items() if ms is not None)
+    if first.weighting_by is not None:
+        timing += "{} {} by its {}".format("," if timing else "", *first.weighting_by)
     noun = "slice" if count == 1 else "slices"
     return f"{count} {first.plane} {noun}{',' if timing else ''}{timing}"

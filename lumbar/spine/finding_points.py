@@ -207,7 +207,7 @@ def _detect_recesses(
     A recess that was not detected is positioned relative to the detected sac.
     """
     pictures = {
-        (level, header.sop_instance_uid, header.frame): view
+        (level, header): view
         for level, header in _recess_slices(levels, roles)
         for view in _pictures([(header, levels.canal[level])], read, AXIAL)
     }
@@ -215,7 +215,7 @@ def _detect_recesses(
         return {}, set()
     heats = keypoints.axial(np.stack([p.pixels for p in pictures.values()]))
     best: dict[FindingKey, tuple[float, Vector]] = {}
-    for ((level, _, _), view), heat in zip(pictures.items(), heats, strict=True):
+    for ((level, _), view), heat in zip(pictures.items(), heats, strict=True):
         shift = _sac_shift(view, heat, levels.canal[level])
         shifted = {key: point + shift for key, point in expected.items()}
         for key, mass, point in locate_recesses(view, heat, level, shifted):

@@ -6,7 +6,7 @@ from the sacrum.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -47,7 +47,8 @@ class Levels:
 
     ``source`` is the slice nearest to it. ``notes`` state how the levels were found, ``caveats``
     what makes the numbering uncertain. ``confidence`` (0–1) is not a probability. If no slice shows
-    the canal itself, ``midline_known`` is False, and nothing may be graded.
+    the canal itself, ``midline_known`` is False, and nothing may be graded. ``presence`` (0–1) is
+    how clearly each disc is seen on the slice that shows it best.
     """
 
     canal: Mapping[Level, Vector]
@@ -57,6 +58,7 @@ class Levels:
     confidence: float
     midline_known: bool = True
     role: Role = Role.SAGITTAL_T2  # of the series that they were located on
+    presence: Mapping[Level, float] = field(default_factory=dict)
 
     @property
     def numbering_uncertain(self) -> bool:
@@ -99,6 +101,7 @@ def levels_on(
         confidence=_confidence([presence[k] for k in discs.values()], sequence.margin),
         midline_known=midline_known,
         role=role,
+        presence={level: float(presence[k].max()) for level, k in sorted(discs.items())},
     )
 
 

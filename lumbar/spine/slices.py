@@ -1,11 +1,15 @@
 """One slice as its header describes it: the input of every geometric rule."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lumbar.spine.anatomy import Plane
+
+if TYPE_CHECKING:
+    from lumbar.spine.weighting import Weighting
 
 Vector = NDArray[np.float64]
 
@@ -35,7 +39,9 @@ class SliceHeader:
     cosines along a row, then down a column; ``spacing`` is in mm between rows, then between columns
     (PS3.3 C.7.6.2, C.7.6.16.2). ``thickness`` is in mm, times are in ms; None if not in the header.
     ``scan_options`` has FS where fat is suppressed, and WS where water is. ``echo_number`` and
-    ``temporal_position`` count from 1.
+    ``temporal_position`` count from 1. ``weighting_by`` is a weighting that the times do not show,
+    and what showed it ("contrast", "description"). ``file`` is the path the header was read from:
+    UIDs may be missing or repeated.
     """
 
     study_instance_uid: str
@@ -61,6 +67,8 @@ class SliceHeader:
     content: Content = Content()
     echo_number: int = 1
     temporal_position: int = 1
+    weighting_by: "tuple[Weighting, str] | None" = None
+    file: str = field(default="", compare=False)
 
     @property
     def along_row(self) -> Vector:

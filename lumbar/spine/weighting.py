@@ -49,6 +49,8 @@ def weighting(header: SliceHeader) -> Weighting:
     An inversion time of 0 means that none is stated: GE and Hitachi write it that way. RM (research
     mode) says nothing: Siemens writes it for turbo spin echoes, Philips for Dixon images.
     """
+    if header.weighting_by is not None:
+        return header.weighting_by[0]
     sequence = set(header.scanning_sequence)
     repetition, echo = header.repetition_time, header.echo_time
     if {"GR", "EP"} & sequence:

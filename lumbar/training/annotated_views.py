@@ -21,7 +21,13 @@ from lumbar.spine.keypoint_input import DISCS, Framing, picture
 from lumbar.spine.roles import assign_roles
 from lumbar.spine.slices import SliceHeader
 from lumbar.training.default_timing import with_default_times
-from lumbar.training.rsna_dataset import COORDINATES, rows_by_study, series_by_study
+from lumbar.training.rsna_dataset import (
+    COORDINATES,
+    UNREADABLE,
+    Exclusion,
+    rows_by_study,
+    series_by_study,
+)
 from lumbar.training.rsna_tables import AnnotatedPoint, annotated_points, study_folders
 from lumbar.training.view_files import write_file
 
@@ -32,9 +38,14 @@ SAGITTAL_SLICES, AXIAL_SLICES = 7, 4
 
 
 def write_annotated_views(
-    folder: Path, data: Path, stage: Callable[[str, int], Callable[[float], None]]
+    folder: Path,
+    data: Path,
+    stage: Callable[[str, int], Callable[[float], None]],
+    exclusions: list[Exclusion] | None = None,
 ) -> dict[str, list[Path]]:
     """Writes one file per study and network; returns the files by network.
+
+    Studies of which no image can be read are added to ``exclusions``.
 
     Raises:
         WrongSetting: the folder is not in the RSNA 2024 layout.
@@ -45,7 +56,7 @@ def write_annotated_views(
     files: dict[str, list[Path]] = {}
     for study in studies:
         for kind, views in annotated_views(
-            study, rows.get(study.name, []), series.get(study.name, {})
+            study, rows.get(study.name, []), series.get(study.name, {}), exclusions
         ).items():
             file = folder / kind / f"{study.name}.npz"
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -56,14 +67,24 @@ def write_annotated_views(
 
 
 def annotated_views(
-    study: Path, rows: Sequence[dict[str, str]], series: Mapping[str, Role]
+    study: Path,
+    rows: Sequence[dict[str, str]],
+    series: Mapping[str, Role],
+    exclusions: list[Exclusion] | None = None,
 ) -> dict[str, list[Views]]:
     """The views of one study by network; a view with an unreadable slice is omitted.
+
+    A study of which no image can be read is added to ``exclusions``.
 
     ``series``: roles from the table of descriptions, for headers without TR and TE.
     """
     try:
         instances = with_default_times(find_instances(study, study)[0], series)
+    except NotAnalysable as error:
+        if exclusions is not None:
+            exclusions.append(Exclusion(study.name, "", f"{UNREADABLE}: {error}"))
+        return {}
+    try:
         slices = SliceReader(instances)
         roles = assign_roles(slices.headers)
     except NotAnalysable:

@@ -12,7 +12,7 @@ from lumbar.errors import NotAnalysable
 from lumbar.spine.anatomy import FindingKey, Level, Role, Severity
 from lumbar.spine.candidates import REACH_MM
 from lumbar.spine.slices import SliceHeader, Vector
-from lumbar.training.rsna_dataset import Exclusion, Study
+from lumbar.training.rsna_dataset import UNREADABLE, Exclusion, Study
 
 # Maximum number of slices, within reach of the point, that are used besides the annotated one.
 NEIGHBOURS = 2
@@ -51,7 +51,7 @@ def locate_annotations(study: Study) -> AnnotatedStudy | Exclusion:
     try:
         instances, refused = find_instances(study.folder, study.folder)
     except NotAnalysable as error:
-        return Exclusion(study.name, "", str(error))
+        return Exclusion(study.name, "", f"{UNREADABLE}: {error}")
     files = {f"{i.path.parent.name}/{i.path.stem}": i.slices[0] for i in instances}
     exclusions = [Exclusion(study.name, "", f"an image: {file.reason}") for file in refused]
     by_role = {role: _slices(instances, study.series, role) for role in Role}

@@ -31,4 +31,4 @@ def _timed(instance: MRInstance, role: Role | None) -> MRInstance:
         return instance
     repetition, echo = TIMES[role]
     slices = tuple(replace(s, repetition_time=repetition, echo_time=echo) for s in instance.slices)
-    return MRInstance(instance.path, instance.header, slices)
+    return replace(instance, slices=slices)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 
 from lumbar.dicom.discover import MRInstance, find_instances
 from lumbar.errors import NotAnalysable, WrongSetting
@@ -18,6 +19,7 @@ from lumbar.training.default_timing import with_default_times
 from lumbar.training.demographics import (
     Demographics,
     demographics_by_study,
+    demographics_of,
     parts_by_study,
     split_sha256,
 )
@@ -44,6 +46,7 @@ class EvaluatedFinding:
 
     ``label`` is the reader's severity, ``truth`` a phantom's true severity; both are 0 to 2.
     ``probabilities`` (severities) and ``conditions`` (views) are None if it was not assessed.
+    ``unreadable``: none of its study's images can be read.
     """
 
     study: str
@@ -54,6 +57,7 @@ class EvaluatedFinding:
     probabilities: tuple[float, float, float] | None
     conditions: tuple[float, ...] | None
     reason: str | None
+    unreadable: bool = False
 
     @property
     def group(self) -> str:
@@ -77,7 +81,8 @@ def evaluate_bundle(
 ) -> list[EvaluatedFinding]:
     """Every labelled finding of the part's studies; of all studies if ``part`` is None.
 
-    ``training_data``: the entry ``data`` of the bundle's description, which identifies its split.
+    A study of which no header can be read belongs to no part. ``training_data``: the entry ``data``
+    of the bundle's description, which identifies its split.
 
     Raises:
         WrongSetting: the data are not in the RSNA 2024 layout, the part has no study, or a part is
@@ -86,7 +91,7 @@ def evaluate_bundle(
     data_set = read_data_set(data)
     truths = read_severities(data / PHANTOM_TRUTH) if (data / PHANTOM_TRUTH).is_file() else {}
     people = demographics_by_study(data_set.studies)
-    studies = [study for study in data_set.studies if study.name in people]
+    studies = list(data_set.studies)
     if part is not None:
         parts = parts_by_study(data_set.studies, people, int(training_data.get("split_seed", 0)))
         if split_sha256(parts) != training_data.get("split_sha256"):
@@ -102,7 +107,8 @@ def evaluate_bundle(
     advance = stage("Reading studies", len(studies))
     findings: list[EvaluatedFinding] = []
     for study in studies:
-        findings += _evaluate(study, people[study.name], truths.get(study.name, {}), analyse)
+        person = people.get(study.name) or demographics_of(Dataset(), study.name)
+        findings += _evaluate(study, person, truths.get(study.name, {}), analyse)
         advance(1)
     return findings
 
@@ -111,10 +117,12 @@ def _evaluate(
     study: Study, person: Demographics, truth: Mapping[FindingKey, Severity], analyse: Analyse
 ) -> list[EvaluatedFinding]:
     refusal: str | None = None
+    unreadable = True
     findings: dict[FindingKey, Finding] = {}
     conditions: Mapping[FindingKey, Sequence[float]] = {}
     try:
         instances, _ = find_instances(study.folder, study.folder)
+        unreadable = False
         graded, conditions = analyse(with_default_times(instances, study.series))
         findings = {finding.key: finding for finding in graded}
     except NotAnalysable as error:
@@ -135,6 +143,7 @@ def _evaluate(
                 probabilities=finding.probabilities if finding else None,
                 conditions=tuple(conditions[key]) if key in conditions else None,
                 reason=refusal or (finding.reason if finding else None),
+                unreadable=unreadable,
             )
         )
     return rows

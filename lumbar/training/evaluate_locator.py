@@ -53,6 +53,7 @@ class Outcome:
     errors: Mapping[FindingKey, float] | None = None
     named: Mapping[Level, bool] | None = None
     sides: Mapping[FindingKey, bool] | None = None
+    unreadable: bool = False  # none of its images can be read
 
     @property
     def flagged(self) -> bool:
@@ -176,6 +177,10 @@ def _outcome(
     }
     try:
         instances = with_default_times(find_instances(folder, folder)[0], series)
+    except NotAnalysable as error:
+        truth = Truth(*_points([], exact), **about)
+        return Outcome(folder.name, truth, refused=str(error), unreadable=True)
+    try:
         slices = SliceReader(instances)
         truth = Truth(*_points(annotated_points(folder, instances, labels), exact), **about)
         roles = assign_roles(slices.headers)

@@ -19,6 +19,7 @@ LABELS, DESCRIPTIONS, COORDINATES = (
     "train_label_coordinates.csv",
 )
 IMAGES = "train_images"
+UNREADABLE = "the study cannot be read"  # begins the reason if none of a study's images can be
 COORDINATE_COLUMNS = ("series_id", "instance_number", "condition", "level", "x", "y")
 DESCRIPTION_COLUMNS = ("series_id", "series_description")
 SEVERITIES = {severity.label.lower(): severity for severity in Severity}
@@ -34,6 +35,11 @@ class Exclusion:
     study: str
     finding: str
     reason: str
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether the study has images of which none can be read."""
+        return self.reason.startswith(UNREADABLE)
 
 
 @dataclass(frozen=True)

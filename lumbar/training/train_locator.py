@@ -18,6 +18,7 @@ from lumbar.training.keypoint_dataset import (
     sagittal_example,
 )
 from lumbar.training.locator_trainer import train_network
+from lumbar.training.rsna_dataset import Exclusion
 from lumbar.training.view_files import write_views
 
 Stage = Callable[[str, int], Callable[[float], None]]
@@ -67,14 +68,18 @@ def train_locator(
     data: Path | None = None,
     share: float = 1.0,
     seed: int = 1,
-) -> None:
+) -> list[Exclusion]:
     """Trains the networks of these ``kinds`` and writes them to ``out``; other networks there stay.
 
     The views (4 GB by default) are stored in ``views`` and reused. ``data``, in the RSNA 2024
     layout, adds real slices with annotated points to the keypoint networks' training data.
     ``stage`` receives each stage's name and length, and returns a callback for steps done.
+    Returns the studies of the data that cannot be read.
     """
-    annotated = write_annotated_views(views / "labelled", data, stage) if data is not None else {}
+    annotated: dict[str, list[Path]] = {}
+    exclusions: list[Exclusion] = []
+    if data is not None:
+        annotated = write_annotated_views(views / "labelled", data, stage, exclusions)
     for kind in kinds:
         plan = TRAINING_PLANS[kind]
         recipe = plan.recipe.scaled(share, seed)
@@ -92,6 +97,7 @@ def train_locator(
         )
         trained_on = TrainedOn.CLINICAL if kind in annotated else TrainedOn.SYNTHETIC
         write_network(out, kind, network, {"trained_on": trained_on, "recipe": asdict(recipe)})
+    return exclusions
 
 
 def _advance(advance: Callable[[float], None], _loss: float) -> None:

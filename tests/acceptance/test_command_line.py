@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import zipfile
 
+import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
-from lumbar.spine.anatomy import ALL_FINDINGS
+from lumbar.dicom.headers import read_header, slice_headers
+from lumbar.spine.anatomy import ALL_FINDINGS, Level, Role
 from lumbar.spine.provenance import RESEARCH_USE_ONLY
 from tests.acceptance.checks import assert_last_line, assert_one_line, rows_of, validation_errors
 from tests.system import System
@@ -41,10 +43,43 @@ def test_a_folder_and_a_zip_of_a_phantom_give_the_same_findings(stubbed, phantom
 def test_json_and_csv_contain_the_same_findings(stubbed, phantom):
     folder, _ = phantom(1)
     rows = rows_of(stubbed.lumbar("analyse", str(folder), "--format", "csv"))
-    records = json.loads(stubbed.lumbar("analyse", str(folder), "--format", "json").stdout)
+    analysed = json.loads(stubbed.lumbar("analyse", str(folder), "--format", "json").stdout)
+    records = analysed["findings"]
     assert [record["row_id"] for record in records] == [row["row_id"] for row in rows]
     assert [record["severe"] for record in records] == [float(row["severe"]) for row in rows]
     assert all(RESEARCH_USE_ONLY in record["notice"] for record in records)
+
+
+def test_json_has_the_series_and_the_levels_too(stubbed, phantom):
+    folder, truth = phantom(1)
+    analysed = json.loads(stubbed.lumbar("analyse", str(folder), "--format", "json").stdout)
+    assert analysed["study_instance_uid"] == truth.study_instance_uid
+    assert analysed["refusal"] is None
+    roles = {series["series_instance_uid"]: series["role"] for series in analysed["series"]}
+    assert roles == dict(truth.series)
+    assert [series["number"] for series in analysed["series"]] == [1, 2, 3]
+    assert all(f": {Role(s['role']).label}" in s["reason"] for s in analysed["series"])
+    assert [level["level"] for level in analysed["levels"]] == list(Level)
+    (sagittal,) = (uid for uid, role in roles.items() if role == Role.SAGITTAL_T2)
+    for level in analysed["levels"]:
+        assert level["series_instance_uid"] == sagittal
+        file = folder / "1" / f"{level['instance_number']}.dcm"
+        (header,) = slice_headers(read_header(file))
+        point = np.array([level["x"], level["y"], level["z"]])
+        assert header.to_pixel(point) == pytest.approx((level["column"], level["row"]), abs=0.05)
+        assert 0 < level["presence"] <= 1
+    assert "counted upwards from L5/S1" in analysed["notes"][0]
+
+
+def test_json_is_printed_where_nothing_is_graded(stubbed, phantom):
+    folder, _ = phantom(1)
+    done = stubbed.lumbar("analyse", str(folder / "3"), "--format", "json")
+    assert_last_line(done, 3, "no sagittal T1 or T2/STIR series was received")
+    analysed = json.loads(done.stdout)
+    assert "no sagittal T1 or T2/STIR series was received" in analysed["refusal"]
+    assert [series["role"] for series in analysed["series"]] == ["axial_t2"]
+    assert analysed["levels"] == []
+    assert {finding["reason"] for finding in analysed["findings"]} == {analysed["refusal"]}
 
 
 def test_a_study_with_one_series_is_read_as_far_as_possible(stubbed, phantom):
@@ -68,12 +103,14 @@ def test_a_single_slice_is_read_with_its_caveats_in_every_format(stubbed, phanto
         if line.startswith("Caution: ")
     ]
     rows = rows_of(stubbed.lumbar("analyse", middle, "--format", "csv"))
-    records = json.loads(stubbed.lumbar("analyse", middle, "--format", "json").stdout)
+    analysed = json.loads(stubbed.lumbar("analyse", middle, "--format", "json").stdout)
+    records = analysed["findings"]
     assert (
         [row["caveats"] for row in rows]
         == [record["caveats"] for record in records]
         == [caveat] * 25
     )
+    assert analysed["caveats"] == [caveat]
 
 
 def test_the_readings_of_a_loose_axial_slice_are_not_mixed_with_machine_readable_output(
@@ -89,7 +126,13 @@ def test_the_readings_of_a_loose_axial_slice_are_not_mixed_with_machine_readable
     for form in ("csv", "json"):
         completed = stubbed.lumbar("analyse", loose, "--format", form)
         assert completed.stderr.splitlines() == output
-        assert len(rows_of(completed) if form == "csv" else json.loads(completed.stdout)) == 25
+    assert len(rows_of(stubbed.lumbar("analyse", loose, "--format", "csv"))) == 25
+    analysed = json.loads(completed.stdout)
+    assert len(analysed["findings"]) == 25
+    assert [reading["condition"] for reading in analysed["readings"]] == [
+        "left_subarticular_stenosis",
+        "right_subarticular_stenosis",
+    ]
 
 
 def test_how_a_stored_study_was_read_is_in_every_format_caveats_first(stubbed, phantom):

@@ -3,8 +3,10 @@
 import threading
 from dataclasses import replace
 from datetime import timedelta
+from io import BytesIO
 
 import pytest
+from pydicom import dcmread
 
 from commands import services
 from db import context, job_lifecycle, leases, previews
@@ -24,6 +26,7 @@ from tests.integration.upload_factory import (
     remaining_files,
     result_of,
     row,
+    study_files,
     user_id,
 )
 from tests.integration.web_client import audit_rows
@@ -244,3 +247,26 @@ def test_the_worker_that_has_the_networks_reads_uploads_too(monkeypatch, tmp_pat
     )
     services.worker(only=only)
     assert set(worker_kinds) == kinds
+
+
+def test_repeated_uids_are_read_apart_and_the_result_says_that_no_report_can_refer_to_them(
+    site, phantom
+):
+    repeated = []
+    for path in sorted(phantom(1)[0].rglob("*.dcm")):
+        ds = dcmread(path)
+        ds.SOPInstanceUID = f"1.2.3.{ds.InstanceNumber}"  # as in every other series
+        file = BytesIO()
+        ds.save_as(file)
+        repeated.append(file.getvalue())
+    results = []
+    for files in (study_files(phantom(1)[0]), repeated):
+        name = create_upload(site, files)
+        assert read(site)
+        results.append(result_of(site, name))
+    unique, ambiguous = results
+    assert ambiguous.findings == unique.findings
+    note = (
+        "no report could be written: SOP Instance UIDs repeat, so its references would be ambiguous"
+    )
+    assert ambiguous.choices == (*unique.choices, note)
