@@ -66,10 +66,8 @@ def analyse(
         if analysis.refusal is None and sr is not None and unreported is None:
             provenance = provenance_of(settings.results_sha256, networks, instances)
             report = report_of(analysis, instances, provenance)
-    skipped = [
-        f"{count} files skipped: {reason}"
-        for reason, count in sorted(Counter(file.reason for file in refused).items())
-    ]
+    reasons = Counter(file.reason for file in refused)
+    skipped = [f"{count} files skipped: {reason}" for reason, count in sorted(reasons.items())]
     _print_analysis(analysis, instances, networks.identity, skipped, form)
     if analysis.refusal is not None:
         raise NotAnalysable(analysis.refusal, analysis.choices)

@@ -1,5 +1,6 @@
 """An analysis as one JSON object, for programs: series, levels, findings, and why not."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,17 +48,17 @@ def _series(roles: Roles, headers: Sequence[SliceHeader]) -> list[dict[str, Any]
         for stack in stacks
         for header in stack.slices
     }
+    slices = Counter(header.series_instance_uid for header in set(headers))
+    numbered = zip(series_numbers(headers).items(), roles.choices, strict=True)
     return [
         {
             "number": number,
             "series_instance_uid": uid,
-            "slices": sum(header.series_instance_uid == uid for header in set(headers)),
+            "slices": slices[uid],
             "role": role_of.get(uid),
             "reason": choice.removeprefix(f"series {number} "),
         }
-        for (uid, number), choice in zip(
-            series_numbers(headers).items(), roles.choices, strict=True
-        )
+        for (uid, number), choice in numbered
     ]
 
 
