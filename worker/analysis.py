@@ -85,9 +85,10 @@ def report_of(
     provenance: Provenance,
     predecessor: Predecessor | None = None,
 ) -> Report:
-    """The Structured Report of an analysis, dated now."""
-    used = {view.candidate.header.file for view in analysis.views}
-    sources = [i.header for i in instances if str(i.path) in used] or [instances[0].header]
+    """The Structured Report of an analysis, dated now; ``why_no_report`` has found no obstacle."""
+    used = {finding.point.sop_instance_uid for finding in analysis.findings if finding.point}
+    by_uid = {i.slices[0].sop_instance_uid: i.header for i in instances}  # a copied file once
+    sources = [by_uid[uid] for uid in sorted(used)] or [instances[0].header]
     return build_sr(
         sources,
         analysis.findings,

@@ -49,6 +49,7 @@ def _series(roles: Roles, headers: Sequence[SliceHeader]) -> list[dict[str, Any]
         for header in stack.slices
     }
     slices = Counter(header.series_instance_uid for header in set(headers))
+    numbered = zip(series_numbers(headers).items(), roles.choices, strict=True)
     return [
         {
             "number": number,
@@ -57,9 +58,7 @@ def _series(roles: Roles, headers: Sequence[SliceHeader]) -> list[dict[str, Any]
             "role": role_of.get(uid),
             "reason": choice.removeprefix(f"series {number} "),
         }
-        for (uid, number), choice in zip(
-            series_numbers(headers).items(), roles.choices, strict=True
-        )
+        for (uid, number), choice in numbered
     ]
 
 

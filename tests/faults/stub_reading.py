@@ -14,6 +14,7 @@ from lumbar import peers
 from lumbar.dicom.discover import MRInstance
 from lumbar.spine.anatomy import ALL_FINDINGS, Level
 from lumbar.spine.findings import Finding, ImagePoint
+from lumbar.spine.roles import Roles
 from worker import analysis
 from worker.pipeline import Analysis
 
@@ -51,4 +52,4 @@ def by_headers(instances: Sequence[MRInstance], *_: object) -> Analysis:
         findings.append(
             Finding(*key.parts, probabilities=(1 - severe, 0.0, severe), point=point, shows=0.5)
         )
-    return Analysis(headers[0].study_instance_uid, tuple(findings), ())
+    return Analysis(headers[0].study_instance_uid, tuple(findings), (), Roles({}, ()))

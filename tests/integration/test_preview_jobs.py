@@ -269,4 +269,4 @@ def test_repeated_uids_are_read_apart_and_the_result_says_that_no_report_can_ref
     note = (
         "no report could be written: SOP Instance UIDs repeat, so its references would be ambiguous"
     )
-    assert ambiguous.choices == (*unique.choices, note)
+    assert ambiguous.choices == [*unique.choices, note]

@@ -1,6 +1,7 @@
 """What headers of files given by hand lack is inferred from the rest; at the receiver it is not."""
 
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,13 @@ from lumbar.dicom.headers import read_header
 from lumbar.dicom.instance_identity import identity_of
 from lumbar.dicom.missing_elements import IDENTIFIERS, infer_uids
 from lumbar.errors import NotAnalysable
+from lumbar.spine.anatomy import ALL_FINDINGS
+from lumbar.spine.findings import Finding, ImagePoint
+from lumbar.spine.roles import Roles
 from tests.factories.instances import ROOT, make_slice
-from worker.analysis import why_no_report
+from tests.stub_networks import StubNetworks
+from worker.analysis import provenance_of, report_of, why_no_report
+from worker.pipeline import Analysis
 
 Change = Callable[[Dataset], object]
 
@@ -211,7 +217,18 @@ def test_nothing_is_inferred_at_the_receiver(tmp_path: Path) -> None:
 def test_a_report_needs_unique_uids_but_a_copied_file_is_one_instance(tmp_path: Path) -> None:
     first = write(tmp_path, 1)
     (tmp_path / "copy.dcm").write_bytes(first.read_bytes())
-    assert why_no_report(read(tmp_path)) is None
+    instances = read(tmp_path)
+    assert why_no_report(instances) is None
+    header = instances[0].slices[0]
+    uids = (header.series_instance_uid, header.sop_class_uid, header.sop_instance_uid)
+    point = ImagePoint(*uids, None, 1.0, 1.0, 0.0, 0.0, 0.0)
+    graded = Finding(*ALL_FINDINGS[0].parts, probabilities=(1, 0, 0), point=point, shows=1)
+    analysis = Analysis(header.study_instance_uid, (graded,), (), Roles({}, ()))
+    report = report_of(analysis, instances, provenance_of("0" * 64, StubNetworks(), instances))
+    (evidence,) = dcmread(BytesIO(report.content)).CurrentRequestedProcedureEvidenceSequence
+    (series,) = evidence.ReferencedSeriesSequence
+    (reference,) = series.ReferencedSOPSequence
+    assert reference.ReferencedSOPInstanceUID == header.sop_instance_uid
     other = dcmread(write(tmp_path, 2))
     other.SOPInstanceUID = f"{ROOT}.1.1.1"
     other.save_as(tmp_path / "2" / "1.dcm")
