@@ -4,15 +4,21 @@ A new section with such a table needs its entry in ``OUTCOMES``.
 """
 
 import re
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
 from lumbar.dicom.headers import slice_headers
+from lumbar.dicom.instance_identity import identity_of
+from lumbar.dicom.pixels import read_slice
+from lumbar.errors import NotDicom
 from lumbar.spine.anatomy import Plane
 from lumbar.spine.image_content import REASONS
 from lumbar.spine.roles import MIN_SLICES, assign_roles
@@ -57,7 +63,7 @@ def headers(elements: Elements) -> list[SliceHeader]:
     return [header for ds in series for header in slice_headers(ds)]
 
 
-def set_element(ds: Dataset, name: str, value: str) -> None:
+def set_element(ds: Dataset, name: str, value: str | int) -> None:
     if name == "(0043,102F)":
         ds.private_block(0x0043, "GEMS_PARM_01", create=True).add_new(0x2F, "SS", int(value))
         return
@@ -70,7 +76,8 @@ def set_element(ds: Dataset, name: str, value: str) -> None:
     elif dictionary_VR(tag) == "FD":
         setattr(ds, name, float(value))
     else:
-        setattr(ds, name, value.split("\\") if "\\" in value else value)
+        several = isinstance(value, str) and "\\" in value
+        setattr(ds, name, str(value).split("\\") if several else value)
 
 
 def verdict(series: list[SliceHeader]) -> str:
@@ -79,17 +86,57 @@ def verdict(series: list[SliceHeader]) -> str:
     return choice.split("): ", 1)[1]
 
 
+def verdict_of(elements: Elements) -> str:
+    try:
+        return verdict(headers(elements))
+    except NotDicom as error:
+        return f"refused, {error}"
+
+
+def fat_suppression(elements: Elements) -> str:
+    return "fat-suppressed" if fat_suppressed(headers(elements)[0]) else "not fat-suppressed"
+
+
+def contrast_agent(elements: Elements) -> str:
+    given = headers(elements)[0].contrast_agent
+    return "a contrast agent was given" if given else "none was given"
+
+
+def value_read(elements: Elements) -> str:
+    """What the first pixel of an image becomes; ``stored`` is its value, and 1 that of others."""
+    elements = dict(elements)
+    ds = make_slice(BitsAllocated=16, BitsStored=16, HighBit=15, PixelRepresentation=0)
+    pixels = np.ones((ds.Rows, ds.Columns), "<u2")
+    pixels[0, 0] = int(elements.pop("stored"))
+    ds.PixelData = pixels.tobytes()
+    for name, value in elements.items():
+        set_element(ds, name, int(value))
+    with tempfile.TemporaryDirectory() as folder:
+        ds.save_as(Path(folder) / "slice.dcm", enforce_file_format=True)
+        value = read_slice(Path(folder) / "slice.dcm", None)[0, 0]
+    return "left out" if np.isnan(value) else f"{value:g}"
+
+
+def text_read(elements: Elements) -> str:
+    ds = make_slice()
+    ((name, value),) = elements.items()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about illegal values
+        set_element(ds, name, value)
+    field = {"PatientID": "patient_identifier", "StudyDate": "study_date"}.get(name, "study_time")
+    return str(getattr(identity_of(ds), field)) or "empty"
+
+
 # What the lines of each section are held against.
-OUTCOMES: dict[str, Callable[[list[SliceHeader]], str]] = {
-    "What the pixels mean": verdict,
-    "Whether it was acquired": verdict,
-    "Which weighting it has": verdict,
-    "Fat suppression": lambda series: (
-        "fat-suppressed" if fat_suppressed(series[0]) else "not fat-suppressed"
-    ),
-    "Contrast agent": lambda series: (
-        "a contrast agent was given" if series[0].contrast_agent else "none was given"
-    ),
+OUTCOMES: dict[str, Callable[[Elements], str]] = {
+    "What the pixels mean": verdict_of,
+    "Whether it was acquired": verdict_of,
+    "Which weighting it has": verdict_of,
+    "Fat suppression": fat_suppression,
+    "Contrast agent": contrast_agent,
+    "Values that say nothing": verdict_of,
+    "What a stored value becomes": value_read,
+    "Texts": text_read,
 }
 
 
@@ -98,7 +145,7 @@ OUTCOMES: dict[str, Callable[[list[SliceHeader]], str]] = {
 )
 def test_each_line_of_the_tables_is_what_the_code_does(row: Row) -> None:
     assert row.elements, "a line names elements and values, each as `Keyword = value`"
-    assert OUTCOMES[row.section](headers(row.elements)) == row.outcome
+    assert OUTCOMES[row.section](row.elements) == row.outcome
 
 
 def test_every_section_with_such_a_table_has_lines() -> None:
