@@ -24,7 +24,7 @@ from tests.peers import free_port
 SERVICES = ("up", "scp", "sweep", "web", "worker", "demo")
 QUICK = {
     "LUMBAR_QUIET_S": "0.5",
-    "LUMBAR_SWEEP_EVERY_S": "0.1",
+    "LUMBAR_SWEEP_EVERY_S": "0.2",
     "LUMBAR_LEASE_S": "2",
     "LUMBAR_RETRY_BASE_S": "0.2",
 }
@@ -221,9 +221,18 @@ class System:
         )
 
     def answers(self) -> bool:
-        """Whether the receiver answers a C-ECHO."""
+        """Whether the receiver answers a C-ECHO; none is sent before it listens."""
+        if not _listens(self.port):
+            return False
         echo = ["echoscu", "-aec", "LUMBAR", *self.echo_options, "127.0.0.1", str(self.port)]
         return subprocess.run(echo, capture_output=True).returncode == 0
+
+
+def _listens(port: int) -> bool:
+    """Whether a process listens on a TCP port (IPv4), without connecting to it: proc(5)."""
+    listening = (f":{port:04X}", "0A")
+    sockets = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return any((line.split()[1][-5:], line.split()[3]) == listening for line in sockets)
 
 
 def _alive(group: int) -> bool:
@@ -248,8 +257,9 @@ def closing_database(url: str) -> Iterator[Database]:
 def wait_until(
     condition: Callable[[], bool], timeout_s: float, otherwise: Callable[[], str]
 ) -> None:
-    """Polls a condition; fails with ``otherwise`` when time is up."""
-    ends = time.monotonic() + timeout_s
+    """Polls a condition, less and less often; fails with ``otherwise`` when time is up."""
+    ends, pause_s = time.monotonic() + timeout_s, 0.02
     while not condition():
         assert time.monotonic() < ends, otherwise()
-        time.sleep(0.05)
+        time.sleep(pause_s)
+        pause_s = min(1.3 * pause_s, 0.3)
