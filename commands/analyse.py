@@ -3,6 +3,7 @@
 Nothing is stored in the database.
 """
 
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -53,6 +54,8 @@ def analyse(
     from worker.pipeline import examine
 
     require_tensorflow()
+    for option, file in (("--sr", sr), ("--png", png)):
+        _require_writable(option, file)
     settings = Settings.load()
     with tempfile.TemporaryDirectory() as scratch:
         instances, refused = find_instances(path, Path(scratch))
@@ -79,6 +82,22 @@ def analyse(
         typer.echo(f"Picture written to {png}", err=True)
     if unreported is not None:
         raise Permanent(f"no report was written: {unreported}")
+
+
+def _require_writable(option: str, file: Path | None) -> None:
+    """Refuses an output file before the work is done.
+
+    Raises:
+        WrongSetting: it names a folder, or a file in a folder that does not exist or is read-only.
+    """
+    if file is None:
+        return
+    if file.is_dir():
+        raise WrongSetting(f"{option} is {file}, a folder; name a file")
+    if not file.parent.is_dir():
+        raise WrongSetting(f"{option} is {file}; create the folder {file.parent} first")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise WrongSetting(f"{option} is {file}, which cannot be written")
 
 
 def _print_analysis(

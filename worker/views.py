@@ -14,6 +14,8 @@ from lumbar.spine.candidates import Candidate
 from lumbar.spine.crops import CROP_MM, crop
 from lumbar.spine.findings import Finding, ImagePoint, Probabilities
 
+BLANK = "the image is blank there"
+
 
 @dataclass(frozen=True)
 class View:
@@ -32,7 +34,7 @@ class View:
 def cut_views(
     candidates: Sequence[Candidate], slices: SliceReader
 ) -> tuple[list[View], dict[FindingKey, str]]:
-    """The candidates' views, and the reason for each finding whose slice is damaged."""
+    """The candidates' views, and the reason for each finding whose slice is damaged or blank."""
     views, unreadable = [], {}
     for candidate in candidates:
         header = candidate.header
@@ -43,6 +45,9 @@ def cut_views(
             continue
         size_mm = CROP_MM[candidate.key.condition.role]
         pixels = crop(image, header, candidate.column, candidate.row, size_mm)
+        if np.ptp(pixels) == 0:
+            unreadable[candidate.key] = BLANK
+            continue
         views.append(View(candidate, pixels))
     return views, unreadable
 

@@ -15,7 +15,8 @@ GE_CREATOR = "GEMS_PARM_01"
 GE_COMPONENTS = ("MAGNITUDE", "PHASE", "REAL", "IMAGINARY")
 # The words for "no contrast agent" that technicians and scanners write into ContrastBolusAgent.
 NO_AGENT = re.compile(
-    r"(0[0 ]*( ?ml| ?cc)?|n|na|n a|nan|nil|null|unknown|undefined|unenhanced|native?|nein"
+    r"(0[0 ]*( ?ml| ?cc)?|n|na|nc|n a|nan|nil|null|unknown|undefined"
+    r"|unenhanced|uncontrasted|false|plain|native?|nein"
     r"|(none|no|not|without|w o|wo|kein|keine|ohne|sans|sin|aucun|ninguno)( .*)?"
     r"|(non ?|pre ?)(contrast|enhanced).*)?"
 )

@@ -16,7 +16,6 @@ from pydicom.uid import (
     UID,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
-    JPEGExtended12Bit,
     JPEGLossless,
     JPEGLosslessSV1,
     JPEGLSLossless,
@@ -31,6 +30,7 @@ from lumbar.dicom.sandbox import ChildProcess, ChildProcessDied, Response, serve
 from lumbar.errors import NotDicom
 
 # One decoder per transfer syntax: a second would only receive bytes that the first has rejected.
+# JPEG Extended is missing, as none of them decodes its 12 bits: it is refused at the door.
 DECODERS = {
     RLELossless: "pydicom",
     JPEG2000Lossless: "gdcm",
@@ -40,7 +40,6 @@ DECODERS = {
     JPEGLosslessSV1: "gdcm",
     JPEGLossless: "gdcm",
     JPEGBaseline8Bit: "gdcm",
-    JPEGExtended12Bit: "gdcm",
 }
 SECONDS = 20  # per slice
 MEMORY = 384 * 2**20  # bytes, per slice of at most 2048 × 2048

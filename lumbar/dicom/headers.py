@@ -138,7 +138,7 @@ def _slice_header(datasets: list[Dataset], sop_class: str, frame: int | None) ->
         thickness=first_positive(datasets, "SliceThickness"),
         repetition_time=first_positive(datasets, "RepetitionTime"),
         echo_time=first_positive(datasets, "EffectiveEchoTime", "EchoTime"),
-        inversion_time=first_positive(datasets, *INVERSION) or first_number(datasets, *INVERSION),
+        inversion_time=_inversion_time(datasets),
         scanning_sequence=_scanning_sequence(datasets),
         image_type=image_type(stating, private_items(root, frame)),
         scan_options=_scan_options(datasets),
@@ -223,6 +223,12 @@ def _scanning_sequence(datasets: Sequence[Dataset]) -> tuple[str, ...]:
     planar = ("EP",) if words(datasets, "EchoPlanarPulseSequence") == ("YES",) else ()
     inverted = ("IR",) if words(datasets, "InversionRecovery") == ("YES",) else ()
     return (*echo.get(pulse, ()), *planar, *inverted)
+
+
+def _inversion_time(datasets: Sequence[Dataset]) -> float | None:
+    """In ms; 0 if what is stated is not positive, None if nothing is."""
+    stated = first_number(datasets, *INVERSION) is not None
+    return first_positive(datasets, *INVERSION) or (0.0 if stated else None)
 
 
 def _scan_options(datasets: Sequence[Dataset]) -> tuple[str, ...]:

@@ -79,15 +79,16 @@ def _padding(
     """Which pixels are padding (PS3.3 C.7.5.1.1.2).
 
     The whole words are compared, too, because padding may not fit the stored bits. Some scanners
-    state it with the other VR, as 32768 for -32768 (GE); its 16 bits are the same.
+    state it with the other VR, as 32768 for -32768 (GE); its 16 bits are the same. The lowest
+    number of 16 signed bits is padding without being stated: no signal has it.
     """
-    padding = np.zeros(stored.shape, bool)
+    header = datasets[-1]
+    signed = header.PixelRepresentation
+    padding: NDArray[np.bool_] = stored == np.iinfo(np.int16).min
     first = first_number(datasets, "PixelPaddingValue")
     if first is None:
         return padding
     last = first_number(datasets, "PixelPaddingRangeLimit")
-    header = datasets[-1]
-    signed = header.PixelRepresentation
     limits = (first, first if last is None else last)
     low, high = sorted(_as_number(int(limit), 16, signed) for limit in limits)
     for values in (stored, _as_number(words.astype(np.int32), header.BitsAllocated, signed)):
@@ -114,7 +115,7 @@ def _rescaled(
         raise NotDicom("RescaleSlope and RescaleIntercept overflow the pixels")
     shown = image[~padding]
     if shown.size and text(datasets[-1], "PhotometricInterpretation") == "MONOCHROME1":
-        image = shown.max() + shown.min() - image
+        image = shown.max() - image  # 0 is the darkest, as in a magnitude image
     image[padding] = np.nan
     return image
 

@@ -65,14 +65,16 @@ def evidence_of(source: Dataset) -> Dataset:
 def copy_patient_and_study(document: Dataset, source: Dataset) -> None:
     """Copies patient and study of a source, so that the report belongs to both.
 
-    A PACS matches PatientID, which is copied as it is, even if it is illegal. Other values are
-    legal in the report: dates are normalised, descriptions and names are cut. Identifiers that do
-    not fit stay empty, as a part could identify another one, and so do unreadable values.
+    A PACS matches PatientID, which is copied as it is, even with an illegal backslash. Other values
+    are legal in the report: dates are normalised, descriptions and names are cut. Identifiers that
+    do not fit stay empty, as a part could identify another one, and so do unreadable values.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom's quote the values
         values = _patient_and_study(source)
         identifier = stored_text(source, "PatientID")
+        if len(identifier) > _LENGTH:
+            identifier = ""
     document["PatientID"] = DataElement("PatientID", "LO", identifier, validation_mode=IGNORE)
     for keyword, value in values.items():
         if value or keyword not in _OPTIONAL:

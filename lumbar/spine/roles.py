@@ -121,6 +121,7 @@ def _families(
     These constants are the frame of reference, the plane and the contrast.
     """
     localizers = _localizers(slices)
+    frames = _frames_of_reference(slices)
     families: defaultdict[tuple[str | None, tuple[object, ...]], list[SliceHeader]]
     families = defaultdict(list)
     for header in slices:
@@ -128,8 +129,22 @@ def _families(
         contrast = weighting(header), fat_suppressed(header), header.contrast_agent, kinds
         localizer = (header.series_instance_uid, header.plane) in localizers
         objection = _objection(header, localizer, loose)
-        families[objection, (header.frame_of_reference_uid, header.plane, *contrast)].append(header)
+        families[objection, (frames[header.series_instance_uid], header.plane, *contrast)].append(
+            header
+        )
     return families
+
+
+def _frames_of_reference(slices: Sequence[SliceHeader]) -> Mapping[str, str]:
+    """By series: its frame of reference; empty if it states none, or several.
+
+    It is an attribute of the series (PS3.3 C.7.4.1); one that differs from file to file says
+    nothing.
+    """
+    stated: defaultdict[str, set[str]] = defaultdict(set)
+    for header in slices:
+        stated[header.series_instance_uid].add(header.frame_of_reference_uid)
+    return {series: uids.pop() if len(uids) == 1 else "" for series, uids in stated.items()}
 
 
 def _localizers(slices: Sequence[SliceHeader]) -> set[tuple[str, Plane]]:

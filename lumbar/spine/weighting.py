@@ -32,6 +32,10 @@ MIN_TR = 200.0
 STIR_TI = (80.0, 300.0)
 # In ScanOptions: FS PS3.3 C.8.3.1; SFS spectral. SAT_GEMS and the like are bands: no suppression.
 FAT_SUPPRESSION = {"FS", "SFS", "FATSAT", "FAT_SAT", "FAT SAT", "SPIR", "SPAIR", "WE"}
+# PS3.3 C.8.3.1 knows GR and EP; the others are written by scanners and converters.
+GRADIENT_ECHO = {"GR", "EP", "GE", "GRE", "FE", "FE3D", "FFE", "TFE", "SSFP"}
+# In ScanOptions, of an inversion recovery whose ScanningSequence is SE (GE).
+INVERSION_OPTIONS = {"IR", "IR_GEMS", "T1FLAIR_GEMS", "T2FLAIR_GEMS"}
 # What names the weighting of an inversion recovery without TI: AcquisitionContrast and value 3 of
 # ImageType (PS3.3 C.8.13.3, C.8.13.1), and GE's ScanOptions.
 NAMED = {
@@ -53,13 +57,13 @@ def weighting(header: SliceHeader) -> Weighting:
         return header.weighting_by[0]
     sequence = set(header.scanning_sequence)
     repetition, echo = header.repetition_time, header.echo_time
-    if {"GR", "EP"} & sequence:
+    if GRADIENT_ECHO & sequence:
         return Weighting.GRADIENT_ECHO
     if repetition is None or echo is None or repetition < MIN_TR:
         return Weighting.UNKNOWN
-    if header.inversion_time:
+    if header.inversion_time and not _only_fat_is_inverted(header, repetition):
         return _inversion_recovery(header.inversion_time, repetition, echo)
-    if "IR" in sequence:
+    if _is_inversion_recovery(header) and not header.inversion_time:
         return _without_inversion_time(header, repetition, echo)
     return _spin_echo(repetition, echo, short_repetition="SE" in sequence or "RM" in sequence)
 
@@ -70,8 +74,20 @@ def only_contrast_tells(header: SliceHeader) -> bool:
     The times are missing, or it is an inversion recovery that may be STIR, FLAIR or T1.
     """
     missing = header.repetition_time is None or header.echo_time is None
-    inverted = "IR" in header.scanning_sequence and not header.inversion_time
+    inverted = _is_inversion_recovery(header) and not header.inversion_time
     return (missing or inverted) and weighting(header) is Weighting.UNKNOWN
+
+
+def _is_inversion_recovery(header: SliceHeader) -> bool:
+    return any(word.startswith("IR") for word in header.scanning_sequence) or bool(
+        INVERSION_OPTIONS & set(header.scan_options)
+    )
+
+
+def _only_fat_is_inverted(header: SliceHeader, repetition: float) -> bool:
+    """Whether TI is that of a spectral inversion of fat (SPAIR), which is no STIR."""
+    suppressed = bool(FAT_SUPPRESSION & set(header.scan_options))
+    return suppressed and repetition < 1000 and not _is_inversion_recovery(header)
 
 
 def _inversion_recovery(inversion: float, repetition: float, echo: float) -> Weighting:

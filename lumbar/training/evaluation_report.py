@@ -148,7 +148,8 @@ def _draw_confusions(findings: Sequence[EvaluatedFinding], path: Path) -> None:
     matrices = {}
     for group in sorted({f.group for f in findings}):
         probabilities, labels = assessed_arrays([f for f in findings if f.group == group])
-        matrices[group] = confusion(probabilities.argmax(axis=1), labels)
+        if len(labels):
+            matrices[group] = confusion(probabilities.argmax(axis=1), labels)
     draw_confusions(matrices, path)
 
 

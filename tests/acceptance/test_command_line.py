@@ -162,6 +162,13 @@ def test_a_study_without_the_series_that_shows_the_levels_has_a_reason(stubbed, 
     assert "): Axial T2\n" in completed.stderr
 
 
+@pytest.mark.parametrize("option", ["--sr", "--png"])
+def test_an_output_that_cannot_be_written_is_named_before_the_work(stubbed, tmp_path, option):
+    for path, reason in ((tmp_path, "a folder"), (tmp_path / "none" / "out", "create the folder")):
+        done = stubbed.lumbar("analyse", str(tmp_path / "no study"), option, str(path))
+        assert_one_line(done, 2, reason)
+
+
 def test_a_damaged_file_is_skipped_and_the_others_are_read(stubbed, phantom, tmp_path):
     folder, _ = phantom(1)
     damaged = shutil.copytree(folder, tmp_path / "damaged")

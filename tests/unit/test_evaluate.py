@@ -257,6 +257,20 @@ def test_a_report_on_phantoms_states_that_it_is_not_clinical(as_true, true_figur
     )
 
 
+def test_a_report_is_written_although_a_group_of_conditions_was_not_assessed(
+    as_true, few_samples, tmp_path
+):
+    findings = [
+        replace(f, probabilities=None, conditions=None, reason="no Axial T2 series was received")
+        if f.group == "subarticular"
+        else f
+        for f in as_true
+    ]
+    write_report(tmp_path, findings, compute_figures(findings), BUNDLE, "data")
+    assert "no Axial T2 series was received" in (tmp_path / "report.md").read_text()
+    assert (tmp_path / "confusion.png").stat().st_size > 2000
+
+
 def test_a_part_without_studies_is_refused(data, tmp_path):
     few = tmp_path / "few"
     shutil.copytree(data, few, ignore=shutil.ignore_patterns("train_images"))

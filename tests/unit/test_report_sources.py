@@ -80,12 +80,19 @@ def test_a_legal_text_is_not_cut_although_it_has_more_bytes_than_characters() ->
     assert (document.StudyDescription, str(document.PatientName)) == (description, description)
 
 
-@pytest.mark.parametrize("identifier", ["12\\345", "  0042", "Ž-7", LONG, "a\tb", "0042\\"])
+@pytest.mark.parametrize("identifier", ["12\\345", "  0042", "Ž-7", "a\tb", "0042\\"])
 def test_the_patients_identifier_is_the_images(identifier: str) -> None:
     """A PACS compares it, so that any change would make another patient."""
     report = build([headers_with(PatientID=identifier)])
     raw = dcmread(BytesIO(report.content)).get_item("PatientID")
     assert raw.value.decode().rstrip(" ") == identifier
+
+
+def test_an_identifier_that_is_too_long_is_left_out(tmp_path: Path) -> None:
+    report = build([headers_with(PatientID=LONG)])
+    (tmp_path / "sr.dcm").write_bytes(report.content)
+    assert dcmread(tmp_path / "sr.dcm").PatientID == ""
+    assert validation_errors(tmp_path / "sr.dcm") == []
 
 
 def test_a_geometry_that_is_not_one_is_not_described(tmp_path: Path) -> None:

@@ -365,3 +365,11 @@ def test_every_series_of_any_study_is_named_once(slices: list[SliceHeader]) -> N
     with np.errstate(all="ignore"):
         roles = assign_roles(slices)
     assert_each_series_is_named_once(roles, slices)
+
+
+def test_frames_of_reference_that_differ_from_file_to_file_say_nothing() -> None:
+    series = [
+        replace(header, frame_of_reference_uid=f"1.2.{n}") for n, header in enumerate(sagittal(1))
+    ]
+    roles = assign_roles(series)
+    assert len(roles.stacks[Role.SAGITTAL_T2][0].slices) == len(series)

@@ -110,7 +110,7 @@ def value_read(elements: Elements) -> str:
     pixels[0, 0] = int(elements.pop("stored"))
     ds.PixelData = pixels.tobytes()
     for name, value in elements.items():
-        set_element(ds, name, int(value))
+        set_element(ds, name, int(value) if value.isdigit() else value)
     with tempfile.TemporaryDirectory() as folder:
         ds.save_as(Path(folder) / "slice.dcm", enforce_file_format=True)
         value = read_slice(Path(folder) / "slice.dcm", None)[0, 0]
