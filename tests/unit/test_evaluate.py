@@ -3,7 +3,6 @@
 import csv
 import shutil
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -17,13 +16,13 @@ from lumbar.spine.anatomy import ALL_FINDINGS, Condition, Role, Severity
 from lumbar.spine.findings import Finding, ImagePoint
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.spine.roles import assign_roles
-from lumbar.training import evaluation_report, metrics
 from lumbar.training.default_timing import with_default_times
 from lumbar.training.demographics import demographics_by_study, parts_by_study, split_sha256
 from lumbar.training.evaluate_bundle import evaluate_bundle, write_submission
 from lumbar.training.evaluation_report import compute_figures, write_report
 from lumbar.training.rsna_dataset import read_data_set, read_severities, series_by_study
 from lumbar.training.split import Part
+from tests import tiny_network
 
 STUDIES = 10
 BUNDLE = BundleIdentity("test", "1", "a" * 64, TrainedOn.SYNTHETIC, "2")
@@ -99,9 +98,7 @@ def true_figures(as_true):
 
 @pytest.fixture
 def few_samples(monkeypatch):
-    """Intervals from ten samples, where a test looks at none: 500 take twenty seconds."""
-    quick = partial(metrics.bootstrap_intervals, rounds=10)
-    monkeypatch.setattr(evaluation_report, "bootstrap_intervals", quick)
+    tiny_network.few_samples(monkeypatch)
 
 
 def test_the_readers_labels_score_above_the_ceiling(as_labelled, few_samples):

@@ -141,6 +141,7 @@ def test_training_and_evaluation_read_the_layout_and_end_with_an_error_for_an_un
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny_network.register(monkeypatch)
+    tiny_network.few_samples(monkeypatch)
     monkeypatch.setattr("commands.train._recipe", lambda name: tiny_network.recipe(), raising=True)
     out = tmp_path / "bundle"
     status, printed, error = run("train", str(data), "--out", str(out))

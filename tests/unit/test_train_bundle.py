@@ -435,6 +435,7 @@ def test_the_command_line_trains_measures_compares_and_exports(
     irregular, prepared, work, tmp_path, monkeypatch
 ):
     tiny_network.register(monkeypatch)
+    tiny_network.few_samples(monkeypatch)
     monkeypatch.setattr("commands.train._recipe", lambda name: tiny_network.recipe(), raising=True)
     data, out = str(irregular[0]), str(tmp_path / "bundle")
 
