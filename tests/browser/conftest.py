@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
 from db import accounts
 from db.models import UserRole
@@ -15,6 +15,8 @@ from tests.integration.site_with_studies import open_site
 from tests.peers import free_port
 from tests.system import wait_until
 from web.server import serve
+
+expect.set_options(timeout=30_000)  # ms; how long a page takes depends on what else runs
 
 
 @pytest.fixture(scope="package")

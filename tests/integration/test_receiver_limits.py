@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from db.models import AuditEvent
 from lumbar.errors import WrongSetting
 from lumbar.settings import Settings
+from scp import admission
 from scp.admission import IDLE_S, MAX_PENDING
 from scp.limits import MAX_PDU_ACCEPTED
 from scp.receiver import Receiver
@@ -263,7 +264,10 @@ def test_a_disk_that_is_nearly_full_is_a700_before_it_is_full(site):
     assert not list(site.store.root.rglob("*.dcm"))
 
 
-def test_an_idle_association_is_closed_to_admit_a_new_one_and_an_active_one_is_not(site):
+def test_an_idle_association_is_closed_to_admit_a_new_one_and_an_active_one_is_not(
+    site, monkeypatch
+):
+    monkeypatch.setattr(admission, "IDLE_S", 60)  # none is idle, however slow this machine is
     with (
         listening(site, maximum_associations=2) as running,
         capture_logs() as logged,
@@ -272,6 +276,7 @@ def test_an_idle_association_is_closed_to_admit_a_new_one_and_an_active_one_is_n
         idle, active = [stack.enter_context(association(running.port)) for _ in range(2)]
         with association(running.port) as third:  # both have just sent something
             assert third.is_rejected
+        monkeypatch.setattr(admission, "IDLE_S", IDLE_S)
         began = monotonic()
         wait_until(
             lambda: active.send_c_echo().Status == 0 and monotonic() - began > IDLE_S + 0.1, 20, str
