@@ -51,7 +51,7 @@ def demo(
     end: Annotated[
         bool, typer.Option("--exit", help="Exit when done; status 0 only if everything arrived")
     ] = False,
-    studies: Annotated[int, typer.Option(min=3, help="Number of phantom studies")] = 6,
+    studies: Annotated[int, typer.Option(min=6, help="Number of phantom studies")] = 6,
 ) -> None:
     """Sends phantoms through the whole system and shows the worklist, on the web page too.
 

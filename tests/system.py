@@ -62,10 +62,6 @@ class System:
         """Changes settings for the next start and command."""
         self._environment |= {f"LUMBAR_{name.upper()}": value for name, value in settings.items()}
 
-    def read_headers_only(self) -> None:
-        """Stubs the whole reading (``tests.faults.stub_reading``), where the rest is tested."""
-        self._environment["TESTS_READING"] = "headers"
-
     def hold(self, study: str) -> None:
         """Lets the (stubbed) analysis of a study hang, until it is let go."""
         (self.folder / "held").mkdir(exist_ok=True)

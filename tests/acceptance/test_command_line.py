@@ -284,12 +284,10 @@ def test_an_unknown_study_is_reported(stubbed):
 
 
 def test_the_demo_succeeds(tmp_path):
-    completed = System(tmp_path / "cli", {}, stubbed=False).lumbar(
-        "demo", "--exit", "--studies", "3"
-    )
+    completed = System(tmp_path / "cli", {}, stubbed=False).lumbar("demo", "--exit")
     assert completed.returncode == 0, completed.stdout + completed.stderr
     assert (
-        "3 of 3 reports arrived in the PACS and 3 of 3 studies have 25 findings" in completed.stdout
+        "6 of 6 reports arrived in the PACS and 6 of 6 studies have 25 findings" in completed.stdout
     )
     output = " ".join(completed.stdout.split())
     assert re.match(r"The page: http://127\.0\.0\.1:\d+ – sign in as demo with \S{16}", output)

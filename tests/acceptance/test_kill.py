@@ -56,7 +56,6 @@ def test_every_acknowledged_study_ends_analysed_whenever_the_system_is_killed(
     uids = {dcmread(file, stop_before_pixels=True).SOPInstanceUID for file in files}
     states = {truth.study_instance_uid: "analysed" for truth in sent.values()}
     moments = random.Random(SEED)
-    system.read_headers_only()
     with DemoPacs(tmp_path / "pacs", "PACS") as pacs:
         system.set(destinations=f'{{"pacs": "dicom://PACS@127.0.0.1:{pacs.port}"}}')
         system.start()
@@ -82,7 +81,6 @@ def test_every_acknowledged_study_ends_analysed_whenever_the_system_is_killed(
 
 def test_a_killed_service_is_restarted_and_the_study_continues(system, phantom):
     folder, truth = phantom(1)
-    system.read_headers_only()
     system.start()
     wait_until(lambda: "sweep.started" in system.tail(), 30, system.tail)
     before = system.parts()
@@ -102,7 +100,6 @@ def test_services_that_start_while_the_database_is_unavailable_wait_for_it(
     with Postgres(tmp_path / "postgres") as database:
         servers = {"LUMBAR_DATABASE_URL": database.new_database(), "LUMBAR_BROKER_URL": redis.url}
         system = System(tmp_path / "system", servers)
-        system.read_headers_only()
         system.start()
         wait_until(lambda: set(system.parts()) == {"scp", "sweep", "worker"}, 30, system.tail)
         database.stop_at_once()
@@ -127,7 +124,6 @@ def test_a_broker_flushed_before_a_worker_was_notified_loses_nothing(
     folder, truth = phantom(1)
     broker = {"LUMBAR_DATABASE_URL": postgres.new_database(), "LUMBAR_BROKER_URL": redis.url}
     system = System(tmp_path / "system", broker)
-    system.read_headers_only()
     assert system.lumbar("db", "upgrade").returncode == 0
     client = Redis.from_url(redis.url)
     try:

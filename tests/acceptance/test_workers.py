@@ -21,7 +21,6 @@ def distributed(redis, postgres, tmp_path):
     """Services to be started one by one."""
     broker = {"LUMBAR_DATABASE_URL": postgres.new_database(), "LUMBAR_BROKER_URL": redis.url}
     system = System(tmp_path / "system", broker)
-    system.read_headers_only()
     assert system.lumbar("db", "upgrade").returncode == 0
     yield system
     system.kill()
@@ -36,7 +35,6 @@ def send(system, folder):
 def test_a_killed_workers_study_is_claimed_by_another_within_30_s(system, phantom):
     folder, truth = phantom(1)
     study = truth.study_instance_uid
-    system.read_headers_only()
     system.set(lease_s="25", sweep_every_s="0.5")
     system.hold(study)
     system.start()
@@ -57,7 +55,6 @@ def test_a_study_whose_inference_hangs_fails_with_that_reason_and_the_others_con
     system, phantom
 ):
     (hanging, hangs), (folder, other) = phantom(1), phantom(2)
-    system.read_headers_only()
     system.set(job_limit_s="15", fault_attempts="2")
     system.hold(hangs.study_instance_uid)
     system.start()
