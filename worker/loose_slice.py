@@ -52,11 +52,13 @@ def read_loose_axial(slices: SliceReader, roles: Roles, networks: Networks) -> t
     """Grades both recesses on the slice, whichever level it shows.
 
     Raises:
-        NotAnalysable: no lumbar dural sac with its recesses is seen.
+        NotAnalysable: no lumbar dural sac with its recesses is seen, or neither recess can be read.
     """
     header, points = _recesses(slices, roles, networks.keypoints)
     candidates = [Candidate(key, header, *header.to_pixel(point)) for key, point in points.items()]
-    views, _ = cut_views(candidates, slices)
+    views, unreadable = cut_views(candidates, slices)
+    if not views:
+        raise NotAnalysable(next(iter(unreadable.values())))
     return tuple(
         Reading(header, finding.condition, finding.probabilities, finding.shows, finding.point)
         for finding in grade(best_views(views, networks), networks).values()

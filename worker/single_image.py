@@ -10,7 +10,7 @@ from lumbar.dicom.slice_reader import SliceReader
 from lumbar.errors import NotAnalysable, NotDicom
 from lumbar.networks import Networks
 from lumbar.reports.picture import AnnotatedSlice, draw_slice
-from lumbar.spine.crops import CROP_MM, crop
+from lumbar.spine.crops import CROP_MM, crop, is_blank
 from lumbar.spine.findings import Probabilities
 from lumbar.spine.roles import assign_roles, role_of
 from lumbar.spine.slices import SliceHeader
@@ -40,7 +40,7 @@ def classify(
 
     Raises:
         NotAnalysable: there is not exactly one slice, its plane and weighting fit no role, the
-            point lies outside the image, or the image cannot be read.
+            point lies outside the image, the crop is blank, or the image cannot be read.
     """
     slices = SliceReader(instances)
     if len(slices.headers) != 1:
@@ -60,6 +60,8 @@ def classify(
         pixels = crop(slices.read(header), header, column, row, CROP_MM[role])[np.newaxis]
     except NotDicom as error:
         raise NotAnalysable(f"the image cannot be read: {error}") from error
+    if is_blank(pixels):
+        raise NotAnalysable(f"the image is blank around {column:g}, {row:g}")
     (conditions,), (severities,) = (
         networks.conditions(pixels).tolist(),
         networks.severities(pixels).tolist(),

@@ -11,7 +11,7 @@ from lumbar.errors import NotDicom
 from lumbar.networks import Networks
 from lumbar.spine.anatomy import Condition, FindingKey, Role
 from lumbar.spine.candidates import Candidate
-from lumbar.spine.crops import CROP_MM, crop
+from lumbar.spine.crops import CROP_MM, crop, is_blank
 from lumbar.spine.findings import Finding, ImagePoint, Probabilities
 
 BLANK = "the image is blank there"
@@ -45,7 +45,7 @@ def cut_views(
             continue
         size_mm = CROP_MM[candidate.key.condition.role]
         pixels = crop(image, header, candidate.column, candidate.row, size_mm)
-        if np.ptp(pixels) == 0:
+        if is_blank(pixels):
             unreadable[candidate.key] = BLANK
             continue
         views.append(View(candidate, pixels))

@@ -67,6 +67,11 @@ def crop(
     return np.ascontiguousarray(denoised[RIM:-RIM, RIM:-RIM], dtype=np.float32).clip(0, 1)
 
 
+def is_blank(pixels: NDArray[np.float32]) -> bool:
+    """Whether the crop is of one grey: the networks would grade it all the same."""
+    return bool(np.ptp(pixels) == 0)
+
+
 def upright(
     image: NDArray[np.float32], header: SliceHeader
 ) -> tuple[NDArray[np.float32], SliceHeader]:

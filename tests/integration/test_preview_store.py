@@ -6,7 +6,7 @@ from db import context, previews
 from db.ingest import ingest
 from db.models import Instance, JobState
 from db.types import db_now
-from tests.factories.instances import ROOT, arrival, make_slice
+from tests.factories.instances import ROOT, arrival
 from tests.integration.upload_factory import (
     RecordingNotifier,
     change,
@@ -18,6 +18,7 @@ from tests.integration.upload_factory import (
     remaining_files,
     result_of,
     row,
+    shaded_slice,
     user_id,
     zip_of,
 )
@@ -38,7 +39,7 @@ def test_kept_images_are_stored_as_if_a_scanner_had_sent_them(site):
     assert result.studies == [f"{ROOT}.1"]
     assert "2 files: new" in result.choices[0]
     assert remaining_files(site, name) == []
-    sent = [ingest(site.database, site.store, arrival(make_slice(number=n))) for n in (1, 2)]
+    sent = [ingest(site.database, site.store, arrival(shaded_slice(number=n))) for n in (1, 2)]
     assert sent == ["duplicate", "duplicate"]
     with site.database.reading() as session:
         instances = session.scalars(select(Instance)).all()

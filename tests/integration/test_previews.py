@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from db.models import JobState
@@ -21,6 +22,7 @@ from tests.integration.upload_factory import (
 from tests.integration.web_client import audit_rows
 from tests.memory import peak_memory
 
+ONE_GREY = np.full(64, 7, np.uint16).tobytes()
 HOSTILE_ZIPS = [case for case in INPUTS if "zip" in case.name and "a folder" not in case.name]
 
 
@@ -67,7 +69,7 @@ def test_a_loose_axial_slice_gives_its_recesses_without_a_level(site):
 
 
 def test_one_image_that_shows_no_spine_is_classified_as_a_whole(site):
-    name = create_upload(site, [image()])  # of one grey
+    name = create_upload(site, [image()])
     read(site)
     result = result_of(site, name)
     assert (len(result.conditions), len(result.severities)) == (6, 3)
@@ -83,8 +85,10 @@ def test_one_image_that_shows_no_spine_is_classified_as_a_whole(site):
         ([image(), image(study=2)], "the slices belong to several studies; analyse one at a time"),
         ([image(number=1), image(number=2)], "no lumbar spine was found .*"),
         ([image(RepetitionTime=None, EchoTime=None)], ".*"),
+        ([image(PixelData=ONE_GREY)], "the image is blank around 3.5, 3.5"),
+        ([image(PixelData=ONE_GREY, plane="axial")], "the image is blank .*"),
     ],
-    ids=["no image", "two studies", "two odd slices", "no weighting"],
+    ids=["no image", "two studies", "two odd slices", "no weighting", "blank", "blank axial"],
 )
 def test_an_unreadable_upload_has_a_reason_and_is_removed_as_well(site, files, reason):
     name = create_upload(site, files)

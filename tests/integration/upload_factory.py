@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
+from pydicom import Dataset
 from sqlalchemy import select, update
 
 from db import previews
@@ -17,10 +19,15 @@ from tests.stub_networks import StubNetworks
 from worker.tasks import tasks
 
 
+def shaded_slice(**elements) -> Dataset:
+    """A small slice that is not of one grey."""
+    return make_slice(**{"PixelData": np.arange(64, dtype=np.uint16).tobytes()} | elements)
+
+
 def image(**elements) -> bytes:
     """A DICOM file of one small slice."""
     file = BytesIO()
-    make_slice(**elements).save_as(file, enforce_file_format=True)
+    shaded_slice(**elements).save_as(file, enforce_file_format=True)
     return file.getvalue()
 
 
