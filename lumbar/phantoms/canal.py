@@ -174,7 +174,10 @@ def _paint(
     blend(values, cover(sac - 0.4, pixel), ligament)
     inside = cover(sac, pixel)
     blend(values, inside, csf)
-    blend(values, inside * _rootlets(u, v, index, profile, patient, pixel), root)
+    seen = np.flatnonzero(inside)
+    strands = np.zeros_like(inside)
+    strands[seen] = _rootlets(u[seen], v[seen], index[seen], profile, patient, pixel)
+    blend(values, inside * strands, root)
     cord = profile.cord[index] + np.float32(0.01)
     blend(
         values, inside * cover(ellipse(u, v - 0.5, cord * 1.15, cord), pixel), signals[Tissue.CORD]

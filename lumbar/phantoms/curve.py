@@ -61,8 +61,9 @@ class Curve:
             for low, high in zip(corner, path.max(axis=0) + _MARGIN, strict=True)
         )
         coarse = path[::4]
-        squared = (y[:, None, None] - coarse[:, 0]) ** 2 + (z[:, None] - coarse[:, 1]) ** 2
-        nearest = 4 * np.argmin(squared, axis=2)
+        in_y, in_z = (y[:, None] - coarse[:, 0]) ** 2, (z[:, None] - coarse[:, 1]) ** 2
+        # Row by row, as squared distances of the whole grid do not fit a processor's cache.
+        nearest = 4 * np.stack([np.argmin(row + in_z, axis=1) for row in in_y])
         offset = np.stack(np.broadcast_arrays(y[:, None], z), axis=-1) - path[nearest]
         back = self.posterior[nearest, 1:]
         along = nearest * STEP + offset[..., 1] * back[..., 0] - offset[..., 0] * back[..., 1]

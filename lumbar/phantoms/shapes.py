@@ -83,6 +83,11 @@ class Lattice:
         """Distance between neighbouring columns, mm."""
         return float(np.linalg.norm(self.steps[2]))
 
+    @cached_property
+    def _to_index(self) -> NDArray[np.float64]:
+        """From mm to numbers of planes, rows and columns."""
+        return np.linalg.inv(self.steps)
+
     @property
     def everywhere(self) -> Box:
         """The box of all points."""
@@ -94,7 +99,7 @@ class Lattice:
         corners = np.array(list(product(*zip(low, high, strict=True)))) @ frame.axes + np.array(
             frame.origin
         )
-        index = (corners - self.origin) @ np.linalg.inv(self.steps)
+        index = (corners - self.origin) @ self._to_index
         first = np.maximum(np.floor(index.min(axis=0)).astype(int), 0)
         last = np.minimum(np.ceil(index.max(axis=0)).astype(int) + 1, self.shape)
         if (first >= last).any():
