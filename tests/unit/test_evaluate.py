@@ -93,7 +93,9 @@ def as_true(data):
 
 @pytest.fixture(scope="module")
 def true_figures(as_true):
-    return compute_figures(as_true)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        tiny_network.few_samples(monkeypatch)
+        return compute_figures(as_true)
 
 
 @pytest.fixture

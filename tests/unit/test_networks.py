@@ -4,7 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,12 @@ def networks() -> dict[str, keras.Model]:
         "condition": build_classifier("condition", "vgg16", SIDES["condition"]),
         "severity": build_classifier("severity", "resnet50", SIDES["severity"]),
     }
+
+
+@pytest.fixture(scope="module")
+def small() -> Callable[[str], keras.Model]:
+    """The severity network of an architecture, for small images; built once."""
+    return cache(lambda architecture: build_classifier("severity", architecture, 32))
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +125,13 @@ def test_the_probabilities_of_a_crop_do_not_depend_on_its_neighbours(
     ],
 )
 def test_every_backbone_sees_grey_in_the_convention_of_its_imagenet_weights(
-    architecture: str, white: tuple[float, ...], black: tuple[float, ...]
+    small: Callable[[str], keras.Model],
+    architecture: str,
+    white: tuple[float, ...],
+    black: tuple[float, ...],
 ) -> None:
     """As ``keras.applications`` prepares images for it."""
-    network = build_classifier("severity", architecture, 32)
+    network = small(architecture)
     scaled = next(layer for layer in network.layers if isinstance(layer, keras.layers.Rescaling))
     channels = keras.Model(network.input, scaled.output)
     for value, expected in ((1.0, white), (0.0, black)):
@@ -130,12 +140,12 @@ def test_every_backbone_sees_grey_in_the_convention_of_its_imagenet_weights(
 
 
 @pytest.mark.parametrize("architecture", BACKBONES)
-def test_weights_do_not_depend_on_the_input_size_of_a_network(architecture: str) -> None:
-    small, large = (build_classifier("severity", architecture, side) for side in (32, 64))
-    large.set_weights(small.get_weights())
-    assert (
-        small.predict_on_batch(CROPS[:1]).shape == large.predict_on_batch(CROPS[:1]).shape == (1, 3)
-    )
+def test_weights_do_not_depend_on_the_input_size_of_a_network(
+    small: Callable[[str], keras.Model], architecture: str
+) -> None:
+    network, larger = small(architecture), build_classifier("severity", architecture, 64)
+    larger.set_weights(network.get_weights())
+    assert network(CROPS[:1]).shape == larger(CROPS[:1]).shape == (1, 3)
 
 
 @pytest.mark.parametrize("kind", ["condition", "severity"])
