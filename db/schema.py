@@ -37,6 +37,15 @@ def upgrade(database: Database) -> str:
             raise WrongSetting(
                 f"LUMBAR_HOME: cannot make {Path(folder).parent} ({error.strerror})"
             ) from error
+    head = newest()
+    with _connection(database) as connection:
+        current = _current(connection)
+    if current != head:
+        _migrate(database)
+    return head
+
+
+def _migrate(database: Database) -> None:
     from alembic import command
 
     config = _config()
@@ -44,7 +53,6 @@ def upgrade(database: Database) -> str:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         connection.commit()
-    return newest()
 
 
 def newest() -> str:

@@ -58,6 +58,10 @@ def test_a_list_imports_the_database_and_nothing_heavier(home, command):
     assert imported >= set(DATABASE)
 
 
+def test_an_upgrade_with_nothing_to_do_is_as_quick_as_a_list(home):
+    assert imported_by(home, "db", "upgrade").isdisjoint(HEAVY)
+
+
 def test_the_version_is_shown_without_loading_a_network(home):
     assert imported_by(home, "--version").isdisjoint({*HEAVY, "sqlalchemy"})
 
