@@ -1,6 +1,7 @@
 """One slice as its header describes it: the input of every geometric rule."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,28 +71,28 @@ class SliceHeader:
     weighting_by: "tuple[Weighting, str] | None" = None
     file: str = field(default="", compare=False)
 
-    @property
+    @cached_property
     def along_row(self) -> Vector:
         """Unit vector in the direction of increasing column index."""
         return np.array(self.orientation[:3])
 
-    @property
+    @cached_property
     def down_column(self) -> Vector:
         """Unit vector in the direction of increasing row index."""
         return np.array(self.orientation[3:])
 
-    @property
+    @cached_property
     def normal(self) -> Vector:
         """Unit vector perpendicular to the slice: row × column."""
         (a, b, c), (d, e, f) = self.orientation[:3], self.orientation[3:]
         return np.array([b * f - c * e, c * d - a * f, a * e - b * d])
 
-    @property
+    @cached_property
     def plane(self) -> Plane:
         """By the normal's largest component: an oblique axial L5/S1 slice still counts as axial."""
         return (Plane.SAGITTAL, Plane.CORONAL, Plane.AXIAL)[int(np.argmax(np.abs(self.normal)))]
 
-    @property
+    @cached_property
     def centre(self) -> Vector:
         """The point in mm (LPS) in the middle of the image, however it is stored."""
         return self.to_patient((self.columns - 1) / 2, (self.rows - 1) / 2)
