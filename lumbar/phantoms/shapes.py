@@ -84,7 +84,7 @@ class Lattice:
         return float(np.linalg.norm(self.steps[2]))
 
     @cached_property
-    def _to_index(self) -> NDArray[np.float64]:
+    def _to_index(self) -> Array:
         """From mm to numbers of planes, rows and columns."""
         return np.linalg.inv(self.steps)
 
