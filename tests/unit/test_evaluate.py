@@ -33,10 +33,17 @@ def silent(name, length):
     return lambda done: None
 
 
+def blank(rng, scanner, sequence, patient, stacks):
+    return [np.zeros((s.size, s.size), np.uint16) for s in stacks for _ in range(s.count)]
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
+    """Phantoms without an image, as no test here reads the pixels."""
     out = tmp_path_factory.mktemp("rsna")
-    write_data_set(out, STUDIES, 9)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("lumbar.phantoms.study.acquire", blank)
+        write_data_set(out, STUDIES, 9, processes=1)
     return out
 
 

@@ -9,8 +9,10 @@ import pytest
 from pydicom import Dataset, config, dcmread
 from pydicom.filewriter import write_dataset
 
+from lumbar.reports.report import Report
+from lumbar.spine.anatomy import ALL_FINDINGS
 from tests.acceptance.checks import validation_errors
-from tests.factories.reports import build, read, source
+from tests.factories.reports import assessed, build, point, read, source
 
 LONG = "0123456789" * 10
 
@@ -53,6 +55,11 @@ def headers_with(**values: str) -> Dataset:
     return dcmread(BytesIO(buffer.getvalue()), force=True)
 
 
+def report_with(**values: str) -> Report:
+    """A report of one finding in an image with such a header."""
+    return build([headers_with(**values)], [assessed(ALL_FINDINGS[-1], point())])
+
+
 @pytest.fixture(autouse=True)
 def strict(monkeypatch: pytest.MonkeyPatch) -> None:
     """pydicom refuses to write what is not legal, and reads anything."""
@@ -64,7 +71,7 @@ def strict(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.filterwarnings("ignore:Found unknown escape sequence")
 def test_malformed_values_are_normalised_cut_or_left_out(tmp_path: Path, nth: int) -> None:
     pairs = {k: list(values.items())[nth % len(values)] for k, values in MALFORMED.items()}
-    report = build([headers_with(**{keyword: value for keyword, (value, _) in pairs.items()})])
+    report = report_with(**{keyword: value for keyword, (value, _) in pairs.items()})
     document = read(report)
     assert document.PatientID == "P1"
     assert {
@@ -76,20 +83,20 @@ def test_malformed_values_are_normalised_cut_or_left_out(tmp_path: Path, nth: in
 
 def test_a_legal_text_is_not_cut_although_it_has_more_bytes_than_characters() -> None:
     description = "Ü" * 64
-    document = read(build([headers_with(StudyDescription=description, PatientName=description)]))
+    document = read(report_with(StudyDescription=description, PatientName=description))
     assert (document.StudyDescription, str(document.PatientName)) == (description, description)
 
 
 @pytest.mark.parametrize("identifier", ["12\\345", "  0042", "Ž-7", "a\tb", "0042\\"])
 def test_the_patients_identifier_is_the_images(identifier: str) -> None:
     """A PACS compares it, so that any change would make another patient."""
-    report = build([headers_with(PatientID=identifier)])
+    report = report_with(PatientID=identifier)
     raw = dcmread(BytesIO(report.content)).get_item("PatientID")
     assert raw.value.decode().rstrip(" ") == identifier
 
 
 def test_an_identifier_that_is_too_long_is_left_out(tmp_path: Path) -> None:
-    report = build([headers_with(PatientID=LONG)])
+    report = report_with(PatientID=LONG)
     (tmp_path / "sr.dcm").write_bytes(report.content)
     assert dcmread(tmp_path / "sr.dcm").PatientID == ""
     assert validation_errors(tmp_path / "sr.dcm") == []
@@ -102,7 +109,7 @@ def test_a_geometry_that_is_not_one_is_not_described(tmp_path: Path) -> None:
         {"SpacingBetweenSlices": "0"},
         {"ImagePositionPatient": "nan\\0\\0"},
     ):
-        report = build([headers_with(**values)])
+        report = report_with(**values)
         (tmp_path / "sr.dcm").write_bytes(report.content)
         assert validation_errors(tmp_path / "sr.dcm") == []
         shown = subprocess.run(
