@@ -73,6 +73,7 @@ def with_existing_ids(parameters):
     return parameters
 
 
+@pytest.mark.slow
 @schema.parametrize()
 @settings(
     max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)

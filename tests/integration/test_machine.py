@@ -8,6 +8,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -213,7 +214,7 @@ class Machine(RuleBasedStateMachine):
         return session.scalar(select(Study.id).where(Study.study_instance_uid == uid))  # type: ignore[attr-defined,no-any-return]
 
 
-TestMachine = Machine.TestCase
+TestMachine = pytest.mark.slow(Machine.TestCase)
 TestMachine.settings = (
     settings(  # a walk that fails is shown as it was: to shorten one takes minutes
         max_examples=40, stateful_step_count=40, deadline=None, phases=[Phase.reuse, Phase.generate]

@@ -249,6 +249,7 @@ def test_the_worker_that_has_the_networks_reads_uploads_too(monkeypatch, tmp_pat
     assert set(worker_kinds) == kinds
 
 
+@pytest.mark.slow
 def test_repeated_uids_are_read_apart_and_the_result_says_that_no_report_can_refer_to_them(
     site, phantom
 ):

@@ -26,6 +26,7 @@ ONE_GREY = np.full(64, 7, np.uint16).tobytes()
 HOSTILE_ZIPS = [case for case in INPUTS if "zip" in case.name and "a folder" not in case.name]
 
 
+@pytest.mark.slow
 def test_a_zip_of_a_study_yields_25_findings_and_a_picture_and_leaves_nothing_else(site, phantom):
     study, _ = phantom(3)
     name = create_upload(

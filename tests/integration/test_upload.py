@@ -96,6 +96,7 @@ def test_a_reader_uploads_an_image_and_sees_its_result(site, reader):
     ]
 
 
+@pytest.mark.slow
 def test_a_study_is_shown_as_a_grid_of_25(site, reader, phantom):
     study, _ = phantom(3)
     files = {str(n): path.read_bytes() for n, path in enumerate(study.rglob("*.dcm"))}

@@ -160,6 +160,7 @@ def test_moving_patient_and_slices_together_changes_no_pixel(
     )
 
 
+@pytest.mark.slow
 @given(st.permutations(CHANGES), st.integers(1, len(CHANGES)), st.randoms(use_true_random=True))
 def test_a_study_shuffled_split_duplicated_or_turned_gives_the_same_candidates(
     changes: list[Callable[[Slices, Random], Slices]], count: int, random: Random

@@ -115,6 +115,7 @@ def digest(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes(normal: Study, tmp_path: Path) -> None:
     again = write_study(tmp_path, SEED, severities=NORMAL)
     assert again == normal.truth

@@ -41,6 +41,7 @@ def test_every_finished_study_is_reported(data_set: tuple[Path, list[None]]) -> 
     assert len(data_set[1]) == STUDIES
 
 
+@pytest.mark.slow
 def test_more_processes_write_the_same_bytes(
     data_set: tuple[Path, list[None]], tmp_path: Path
 ) -> None:

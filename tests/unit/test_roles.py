@@ -42,6 +42,7 @@ def test_a_whole_study_gets_its_three_roles() -> None:
     assert roles.missing == ()
 
 
+@pytest.mark.slow
 @given(st.randoms(use_true_random=False), st.integers(0, 20))
 def test_order_and_duplicates_change_nothing(random: Random, twice: int) -> None:
     several = [*STUDY, *axial(11, 6, tilt=15), *axial(11, 6, tilt=25), *sagittal(12, **STIR)]
@@ -323,6 +324,7 @@ def test_fat_suppression_is_not_taken_for_saturation_bands(
     assert fat_suppressed(replace(SLICE, scan_options=options)) is suppressed
 
 
+@pytest.mark.slow
 @given(st.permutations(CHANGES), st.integers(1, len(CHANGES)), st.randoms(use_true_random=True))
 def test_shuffled_renamed_split_duplicated_or_turned_a_study_gives_the_same_stacks(
     changes: list[Callable[[Slices, Random], Slices]], count: int, random: Random

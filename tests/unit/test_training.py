@@ -210,6 +210,7 @@ def test_a_folder_without_labels_is_named(tmp_path: Path) -> None:
         write_annotated_views(tmp_path, tmp_path, silent)
 
 
+@pytest.mark.slow
 def test_one_network_can_be_trained_again_and_the_others_stay(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "locator"
     shutil.copytree(FOLDER, out)
@@ -231,6 +232,7 @@ def test_the_shipped_networks_were_made_by_the_recipes_of_this_code() -> None:
     } == {kind: asdict(plan.recipe) for kind, plan in TRAINING_PLANS.items()}
 
 
+@pytest.mark.slow
 def test_annotated_studies_are_trained_on_besides_phantoms(data: Path, tmp_path: Path) -> None:
     train_locator(tmp_path, tmp_path / "views", silent, kinds=["axial"], data=data, share=0.0005)
     assert read_locator_description(tmp_path)["axial"]["trained_on"] == "clinical"
