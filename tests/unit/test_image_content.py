@@ -23,7 +23,7 @@ from lumbar.spine.slices import Content, SliceHeader
 from tests.factories.headers import SLICE
 from tests.factories.instances import make_slice
 from tests.factories.series import anew, axial, places, sagittal, series_of
-from worker.pipeline import analyse
+from worker.pipeline import Analysis, analyse
 
 
 def typed(image_type: str) -> SliceHeader:
@@ -427,6 +427,13 @@ def networks() -> Networks:
     return load(None)
 
 
+@pytest.fixture(scope="module")
+def plain(phantom: Callable[[int], tuple[Path, PhantomTruth]], networks: Networks) -> Analysis:
+    """The analysis of the study as it is."""
+    folder, _ = phantom(21)
+    return analyse(find_instances(folder, folder)[0], networks)
+
+
 def copied(folder: Path, out: Path, change: Callable[[Dataset], list[Dataset]]) -> Path:
     for number, path in enumerate(sorted(folder.rglob("*.dcm"))):
         for n, ds in enumerate(change(dcmread(path))):
@@ -441,6 +448,7 @@ def copied(folder: Path, out: Path, change: Callable[[Dataset], list[Dataset]]) 
 def test_a_study_is_read_alike_beside_images_of_another_meaning(
     phantom: Callable[[int], tuple[Path, PhantomTruth]],
     networks: Networks,
+    plain: Analysis,
     tmp_path: Path,
     wanted: str,
     other: str,
@@ -458,7 +466,6 @@ def test_a_study_is_read_alike_beside_images_of_another_meaning(
         ds.InstanceNumber = ds.InstanceNumber + 100
         return [wrong, ds]
 
-    plain = analyse(find_instances(folder, folder)[0], networks)
     both = analyse(find_instances(copied(folder, tmp_path, with_others), tmp_path)[0], networks)
     assert np.allclose(
         [f.probabilities for f in both.findings], [f.probabilities for f in plain.findings]
