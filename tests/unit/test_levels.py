@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import cv2
@@ -40,11 +40,11 @@ class Study:
     slices: SliceReader
     truth: PhantomTruth
 
-    @property
+    @cached_property
     def roles(self) -> Roles:
         return assign_roles(self.slices.headers)
 
-    @property
+    @cached_property
     def sagittal(self) -> tuple[SliceHeader, ...]:
         return self.roles.stacks[Role.SAGITTAL_T2][0].slices
 
@@ -60,6 +60,19 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> list[Study]:
         truth = write_study(folder, seed, kind=UNSEEN[n % 2])
         studies.append(Study(read_all(folder), truth))
     return studies
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Region], SliceReader]:
+    """A phantom of another region, made once."""
+
+    @cache
+    def of(region: Region) -> SliceReader:
+        folder = tmp_path_factory.mktemp(f"phantom-{region}")
+        write_study(folder, 5, kind=Kind(HELD_OUT[0], region=region))
+        return read_all(folder)
+
+    return of
 
 
 @pytest.fixture(scope="session")
@@ -197,10 +210,12 @@ def test_a_t2_series_damaged_throughout_leaves_the_t1(
 
 @pytest.mark.parametrize("region", [Region.NECK, Region.THORAX])
 def test_the_lumbar_station_of_a_whole_spine_is_selected(
-    studies: list[Study], tmp_path: Path, region: Region, locate: Callable[..., Levels]
+    studies: list[Study],
+    elsewhere: Callable[[Region], SliceReader],
+    region: Region,
+    locate: Callable[..., Levels],
 ) -> None:
-    write_study(tmp_path, 5, kind=Kind(HELD_OUT[0], region=region))
-    other = read_all(tmp_path)
+    other = elsewhere(region)
     stacks = {
         role: (*assign_roles(other.headers).stacks[role], *studies[0].roles.stacks[role])
         for role in (Role.SAGITTAL_T2, Role.SAGITTAL_T1)
@@ -325,10 +340,9 @@ def test_a_real_parasagittal_slice_gives_points_behind_its_discs(
 
 @pytest.mark.parametrize("region", [Region.THORAX, Region.NECK, Region.PELVIS])
 def test_a_phantom_of_another_region_is_refused(
-    tmp_path: Path, region: Region, locate: Callable[..., Levels]
+    elsewhere: Callable[[Region], SliceReader], region: Region, locate: Callable[..., Levels]
 ) -> None:
-    write_study(tmp_path, 5, kind=Kind(HELD_OUT[0], region=region))
-    slices = read_all(tmp_path)
+    slices = elsewhere(region)
     with pytest.raises(NotAnalysable, match="no lumbar spine was found"):
         locate(assign_roles(slices.headers), slices.read)
 
