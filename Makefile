@@ -24,7 +24,8 @@ test: .venv/dev ## All tests, with the servers they need, and coverage (ARGS goe
 
 test-fast: .venv/dev ## The quick tests only, on SQLite (ARGS goes to pytest)
 	scripts/install-test-servers
-	$(BIN)/python -m pytest -m "not slow and not serial and not postgresql" -n auto --dist loadfile $(ARGS)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest \
+		-m "not slow and not serial and not postgresql" -n auto --dist loadfile $(ARGS)
 
 faults: .venv/dev ## Every fault injection in full, an hour or two (ROUNDS=n of each, SEED=s, ARGS="--only receiver-kill")
 	scripts/install-test-servers
