@@ -1,7 +1,9 @@
 """What many tests need: databases of both kinds, servers, phantoms and real files."""
 
+import fcntl
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from db import accounts
 from db.database import Database
 from lumbar.networks import load_keypoints
 from lumbar.phantoms import PhantomTruth, write_study
+from lumbar.phantoms.study import draw_plan
 from lumbar.spine.keypoint_input import KeypointDetector
 from tests.databases import sqlite_database
 from tests.peers import Orthanc
@@ -104,14 +107,19 @@ def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System]:
 
 @pytest.fixture(scope="session")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], tuple[Path, PhantomTruth]]:
-    """A phantom study of a seed, made once."""
-    made: dict[int, tuple[Path, PhantomTruth]] = {}
+    """A phantom study of a seed, made once for all processes of a run."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
+    @cache
     def of(seed: int) -> tuple[Path, PhantomTruth]:
-        if seed not in made:
-            folder = tmp_path_factory.mktemp(f"phantom-{seed}")
-            made[seed] = folder, write_study(folder, seed)
-        return made[seed]
+        folder = shared / f"phantom-{seed}"
+        with folder.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                write_study(folder.with_suffix(".part"), seed)
+                folder.with_suffix(".part").rename(folder)
+        return folder, draw_plan(seed).truth
 
     return of
 
