@@ -95,12 +95,17 @@ def _closing(url: str) -> Iterator[Database]:
 
 @pytest.fixture(params=["embedded", pytest.param("distributed", marks=pytest.mark.postgresql)])
 def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System]:
-    """The whole system, not yet started: on SQLite without a broker; on PostgreSQL with Celery."""
+    """The whole system, not yet started: on SQLite without a broker; on PostgreSQL with Celery.
+
+    Its database is at the newest schema.
+    """
     settings = {}
     if request.param == "distributed":
-        settings["LUMBAR_DATABASE_URL"] = request.getfixturevalue("postgres").new_database()
+        settings["LUMBAR_DATABASE_URL"] = request.getfixturevalue("postgres").migrated_database()
         settings["LUMBAR_BROKER_URL"] = request.getfixturevalue("redis").url
     system = System(tmp_path / "system", settings)
+    if request.param == "embedded":
+        sqlite_database(system.home / "lumbar.sqlite")
     yield system
     system.kill()
 
