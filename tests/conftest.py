@@ -16,7 +16,7 @@ from lumbar.networks import load_keypoints
 from lumbar.phantoms import PhantomTruth, write_study
 from lumbar.phantoms.study import draw_plan
 from lumbar.spine.keypoint_input import KeypointDetector
-from tests.databases import sqlite_database
+from tests.databases import sqlite_database, statements_compiled_once
 from tests.peers import Orthanc
 from tests.servers import Postgres, Redis
 from tests.system import System
@@ -73,6 +73,12 @@ def production_hasher() -> Iterator[PasswordHasher]:
     accounts._hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
     yield shipped
     accounts._hasher = shipped
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once() -> Iterator[None]:
+    with statements_compiled_once():
+        yield
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])

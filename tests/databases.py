@@ -1,9 +1,16 @@
 """Databases at the newest schema, as copies of a template that is migrated once per process."""
 
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+from unittest.mock import patch
 
+from sqlalchemy import Dialect, Engine, create_engine
+
+from db import database as databases
 from db import schema
 from db.database import Database
 
@@ -31,3 +38,27 @@ def _sqlite_template() -> bytes:
         file = Path(folder) / "template.sqlite"
         migrate(f"sqlite:///{file}")
         return file.read_bytes()
+
+
+@contextmanager
+def statements_compiled_once() -> Iterator[None]:
+    """Engines share their compiled statements: a program has one engine, the tests thousands."""
+    with patch.object(databases, "create_engine", _create_sharing({}, {})):
+        yield
+
+
+def _create_sharing(
+    dialects: dict[str, Dialect], statements: MutableMapping[Any, Any]
+) -> Callable[..., Engine]:
+    """Creates engines of one dialect per kind, as a statement is compiled for a dialect."""
+
+    def create(*arguments: Any, **options: Any) -> Engine:
+        engine = create_engine(*arguments, **options)
+        dialect = dialects.get(engine.name, engine.dialect)
+        if dialect.server_version_info is None:  # none of its connections has initialised it
+            dialects[engine.name] = engine.dialect
+            return engine
+        engine.dialect = dialect
+        return engine.execution_options(compiled_cache=statements)
+
+    return create
