@@ -1,6 +1,7 @@
 """What many tests need: databases of both kinds, servers, phantoms and real files."""
 
 import fcntl
+import gc
 import os
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -33,6 +34,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=["only", "never"],
         help="only the tests marked as serial, or none of them",
     )
+
+
+def pytest_configure() -> None:
+    gc.set_threshold(50_000)  # looking for garbage as often as usual takes a tenth of the time
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files without a serial test are not imported where only those are wanted."""
+    if config.getoption("--serial") != "only" or collection_path.suffix != ".py":
+        return None
+    return "mark.serial" not in collection_path.read_text(encoding="utf-8") or None
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # modules and tests are never garbage
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
