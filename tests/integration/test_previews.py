@@ -50,6 +50,7 @@ def test_a_zip_of_a_study_yields_25_findings_and_a_picture_and_leaves_nothing_el
     assert not read(site)
 
 
+@pytest.mark.slow
 def test_many_files_are_read_and_those_not_dicom_are_reported(site, phantom):
     name = create_upload(site, [*study_files(phantom(3)[0]), b"no image", b""])
     read(site)

@@ -152,6 +152,7 @@ def untimed(instances: list[MRInstance], description: str) -> list[MRInstance]:
     return changed
 
 
+@pytest.mark.slow
 def test_the_description_decides_where_the_images_do_not_and_both_are_named(
     phantom: Callable[[int], tuple[Path, PhantomTruth]], keypoints: KeypointDetector
 ) -> None:

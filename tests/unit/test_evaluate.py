@@ -189,6 +189,7 @@ def test_the_table_gives_the_weighting_of_series_without_times(data):
     )
 
 
+@pytest.mark.slow
 def test_a_view_is_correct_if_most_probable_with_sagittal_sides_summed(
     data, description, few_samples
 ):
@@ -213,6 +214,7 @@ def test_a_view_is_correct_if_most_probable_with_sagittal_sides_summed(
     assert all(j.view_correct for j in foramina)
 
 
+@pytest.mark.slow
 def test_findings_not_assessed_are_counted_and_listed_and_in_no_other_figure(
     data, few_samples, tmp_path
 ):
