@@ -10,9 +10,8 @@ from pydicom import Dataset, config, dcmread
 from pydicom.filewriter import write_dataset
 
 from lumbar.reports.report import Report
-from lumbar.spine.anatomy import ALL_FINDINGS
 from tests.acceptance.checks import validation_errors
-from tests.factories.reports import assessed, build, point, read, source
+from tests.factories.reports import build, one, read, source
 
 LONG = "0123456789" * 10
 
@@ -57,7 +56,7 @@ def headers_with(**values: str) -> Dataset:
 
 def report_with(**values: str) -> Report:
     """A report of one finding in an image with such a header."""
-    return build([headers_with(**values)], [assessed(ALL_FINDINGS[-1], point())])
+    return build([headers_with(**values)], one())
 
 
 @pytest.fixture(autouse=True)

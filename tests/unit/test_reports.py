@@ -29,6 +29,7 @@ from tests.factories.reports import (
     minimal_header,
     mixed,
     nothing_assessed,
+    one,
     point,
     read,
     source,
@@ -164,7 +165,7 @@ def test_retraining_makes_another_device() -> None:
     )
 
     before, after = (
-        read(build(provenance=p)).ContributingEquipmentSequence[0].DeviceUID
+        read(build(findings=one(), provenance=p)).ContributingEquipmentSequence[0].DeviceUID
         for p in (PROVENANCE, retrained)
     )
 
@@ -219,7 +220,7 @@ def test_a_name_is_converted_from_its_character_set(name: str) -> None:
     file = BytesIO()
     header.save_as(file, implicit_vr=False, little_endian=True)
 
-    document = read(build([dcmread(BytesIO(file.getvalue()), force=True)]))
+    document = read(build([dcmread(BytesIO(file.getvalue()), force=True)], one()))
 
     assert document.SpecificCharacterSet == "ISO_IR 192"
     assert str(document.PatientName) == name
@@ -245,7 +246,7 @@ def test_unreadable_dates_and_an_unknown_sex_are_left_empty() -> None:
         file.getvalue().replace(b"19700102", b"1970XX02").replace(b"CS\x02\x00F ", b"CS\x02\x00X ")
     )
 
-    document = read(build([dcmread(BytesIO(damaged), force=True)]))
+    document = read(build([dcmread(BytesIO(damaged), force=True)], one()))
 
     assert (document.PatientBirthDate, document.PatientSex) == ("", "")
     assert document.StudyDate == "20260304"
@@ -255,7 +256,7 @@ def test_the_image_library_describes_only_a_complete_geometry() -> None:
     no_thickness = source(2)
     no_thickness.SliceThickness = None
 
-    library = items(read(build([source(1), no_thickness])), "CONTAINER")[1]
+    library = items(read(build([source(1), no_thickness], one())), "CONTAINER")[1]
 
     assert [spacings_in(image) for image in items(library, "IMAGE")] == [2, 0]
 
@@ -269,7 +270,7 @@ def spacings_in(image: Dataset) -> int:
 def test_a_new_report_references_its_predecessor() -> None:
     old = Predecessor(STUDY, "1.2.3.4", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.3.4.5")
 
-    (study,) = read(build(predecessor=old)).PredecessorDocumentsSequence
+    (study,) = read(build(findings=one(), predecessor=old)).PredecessorDocumentsSequence
 
     assert study.StudyInstanceUID == STUDY
     (series,) = study.ReferencedSeriesSequence
