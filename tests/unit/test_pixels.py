@@ -202,7 +202,7 @@ def test_damaged_files_are_read_or_refused_without_any_other_error(
     except LumbarError as error:
         reason = str(error)
     else:
-        assert np.isfinite(image).all()
+        assert not np.isinf(image).any()  # padding is NaN
         return
     assert "\n" not in reason
 
