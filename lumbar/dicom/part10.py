@@ -5,7 +5,7 @@ have elements of the meta information's group again. pydicom would add those to 
 """
 
 from io import BytesIO
-from struct import unpack
+from struct import pack, unpack
 from typing import BinaryIO
 
 from pydicom.charset import python_encoding
@@ -15,7 +15,12 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    PYDICOM_IMPLEMENTATION_UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+)
 
 from lumbar.elements import as_list, text
 from lumbar.errors import NotDicom
@@ -28,6 +33,31 @@ LONG_VRS = b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()  # PS3.5 7.1.2
 TEXT_VRS = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")  # in the data set's character set (PS3.5 6.1)
 PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 DEFAULT_REPERTOIRE = ("", "ISO_IR 6", "ISO 2022 IR 6")  # ASCII (PS3.3 C.12.1.1.2)
+
+
+def file_head(sop_class: str, sop_instance: str, transfer_syntax: str, source: str) -> bytes:
+    """A new file up to its data set: preamble, prefix and file meta information (PS3.10 7.1).
+
+    ``source`` is the sender's AE title, of which the first 16 characters are kept.
+    """
+    elements = b"".join(
+        (
+            pack("<HH2sHL2s", META, 0x0001, b"OB", 0, 2, b"\0\1"),
+            _meta_element(0x0002, b"UI", sop_class),
+            _meta_element(0x0003, b"UI", sop_instance),
+            _meta_element(0x0010, b"UI", transfer_syntax),
+            _meta_element(0x0012, b"UI", PYDICOM_IMPLEMENTATION_UID),
+            _meta_element(0x0016, b"AE", source[:16]),
+        )
+    )
+    group_length = pack("<HH2sHL", META, 0x0000, b"UL", 4, len(elements))
+    return b"\0" * PREAMBLE + b"DICM" + group_length + elements
+
+
+def _meta_element(element: int, vr: bytes, value: str) -> bytes:
+    content = value.encode("ascii", "replace")
+    content += (b"\0" if vr == b"UI" else b" ") * (len(content) % 2)
+    return pack("<HH2sH", META, element, vr, len(content)) + content
 
 
 def read_file_meta(stream: BinaryIO) -> FileMetaDataset:
@@ -69,7 +99,7 @@ def read_up_to_pixels(stream: BinaryIO) -> Dataset:
     # Neither group belongs in a data set (PS3.7 6.3, PS3.10 7.1); both are little endian.
     while (tag := _next_tag(stream)) is not None and tag >> 16 in (COMMAND, META):
         _skip_element(stream)
-    _require_byte_order(stream, little_endian)
+    require_byte_order(_peek(stream, 2), little_endian)
     ds = read_dataset(
         stream,
         is_implicit_VR=syntax == ImplicitVRLittleEndian,
@@ -135,13 +165,13 @@ def _peek(stream: BinaryIO, size: int) -> bytes:
     return content
 
 
-def _require_byte_order(stream: BinaryIO, little_endian: bool) -> None:
-    """Requires that the first group, always a low one, is read as such.
+def require_byte_order(start: bytes, little_endian: bool) -> None:
+    """Requires that the first group of a data set, always a low one, is read as such.
 
     Raises:
         NotDicom: its bytes are in the other order.
     """
-    first, second = _peek(stream, 2).ljust(2, b"\0")
+    first, second = start[:2].ljust(2, b"\0")
     high, low = (second, first) if little_endian else (first, second)
     if high and not low:
         raise NotDicom(
