@@ -24,6 +24,7 @@ class Lumbar(LazyGroup):
         "Running the system": {
             "up": ("services", "Runs the whole system."),
             "scp": ("services", "Runs the DICOM receiver."),
+            "register": ("services", "Writes the rows of received images; `scp` runs it."),
             "sweep": ("services", "Runs the sweep; without a broker it also does the jobs."),
             "web": ("services", "Runs the web page and the REST API."),
             "worker": ("services", "Runs one Celery worker."),

@@ -167,8 +167,9 @@ def mark_read(
 def complete(uid: StudyUid) -> None:
     """Analyses a study now, without waiting until it is quiet."""
     site = SiteContext.open(Settings.load())
+    arriving = site.store.arriving()
     with site.database.transaction() as session:
-        operator_actions.complete(session, uid, by_command_line())
+        operator_actions.complete(session, uid, by_command_line(), arriving)
     typer.echo("The study is queued.")
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,16 +15,19 @@ from db import schema
 from db.context import SiteContext
 from db.database import Database, DatabaseUnavailable
 from lumbar import log as logging
-from lumbar.errors import Permanent, WrongSetting
+from lumbar.errors import Permanent, Transient, WrongSetting
 from lumbar.log import get_logger
 from lumbar.networks import Networks, load
 from lumbar.settings import Settings
+from lumbar.store.folders import looser_than_private
 
 app = typer.Typer()
 log = get_logger()
 
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "commands")  # how `lumbar up` starts a service
 RECONNECT_S = 1.0  # between two attempts to reach an unavailable database
+REGISTER_NICE = 10  # an image's rows may wait; the answer to its sender may not
+PRIVATE = 0o077  # the umask: images, database and their folders are their owner's alone
 STOP_WITHIN_S = 60.0  # for the job under way; a kill after that loses nothing acknowledged
 
 UntilEof = Annotated[
@@ -103,14 +107,33 @@ class _Service:
 
 @app.command(epilog="Example: LUMBAR_HOST=0.0.0.0 LUMBAR_KNOWN_AES=MR1,MR2 lumbar scp")
 def scp(until_eof: UntilEof = False) -> None:
-    """Runs the DICOM receiver (C-ECHO, C-STORE)."""
+    """Runs the DICOM receiver (C-ECHO, C-STORE), and `lumbar register` beside it."""
     from scp.receiver import Receiver
 
     settings = _start()
     stop = _on_signal(until_eof)
-    site = _site(settings, stop)
+    site = SiteContext.unchecked(settings)
+    _prepare_store(site, stop)
+    _report_loose_permissions(settings.home)
+    registrar = _Service("register")
     with Receiver(settings, site.database, site.store):
-        stop.wait()
+        try:
+            while not stop.wait(0.5):
+                registrar.keep_running()
+        finally:
+            registrar.process.terminate()
+            registrar.end()
+
+
+@app.command(epilog="Example: lumbar register")
+def register(until_eof: UntilEof = False) -> None:
+    """Writes the rows of the images that have arrived; `lumbar scp` runs it."""
+    from db import registrar
+
+    settings = _start()
+    stop = _on_signal(until_eof)
+    os.nice(REGISTER_NICE)
+    registrar.run(_site(settings, stop), stop)
 
 
 @app.command(epilog="Example: LUMBAR_BROKER_URL=redis://localhost:6379/0 lumbar sweep")
@@ -186,6 +209,7 @@ def load_networks(settings: Settings) -> Callable[[], Networks]:
 
 
 def _start() -> Settings:
+    os.umask(PRIVATE)
     settings = Settings.load()
     logging.configure(settings.log_format)
     return settings
@@ -200,11 +224,35 @@ def _site(settings: Settings, stop: threading.Event) -> SiteContext:
     """
     while True:
         try:
-            return SiteContext.open(settings)
+            site = SiteContext.open(settings)
         except DatabaseUnavailable as error:
             log.warning("database.awaited", why=str(error))
             if stop.wait(RECONNECT_S):
                 raise
+        else:
+            _prepare_store(site, stop)
+            return site
+
+
+def _prepare_store(site: SiteContext, stop: threading.Event) -> None:
+    """Waits until the store is there: its disk may be mounted later than the service starts.
+
+    Raises:
+        Transient: the service was stopped while waiting.
+    """
+    while True:
+        try:
+            return site.prepare_store()
+        except Transient as error:
+            log.warning("store.awaited", why=str(error))
+            if stop.wait(RECONNECT_S):
+                raise
+
+
+def _report_loose_permissions(home: Path) -> None:
+    """Logs what others may read or write: it was made by hand, or by an earlier version."""
+    for loose in looser_than_private([home, *home.glob("*"), *home.glob("store/*")]):
+        log.warning("permissions.loose", path=loose, remedy="chmod go= it, or chmod -R go= home")
 
 
 def _on_signal(until_eof: bool = False) -> threading.Event:

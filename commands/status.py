@@ -14,6 +14,7 @@ from db.read_models.statistics import in_flight
 from db.read_models.worklist import waiting
 from lumbar.peers.destinations import Destination, DimseDestination
 from lumbar.settings import Settings
+from lumbar.store.files import QUARANTINED
 
 app = typer.Typer()
 
@@ -67,6 +68,9 @@ def _disk(site: SiteContext) -> Iterator[Line]:
         f"refused above {settings.disk_refuse_above:g}"
     )
     yield "disk", "fill, 0-1", round(site.store.fill_ratio(), 3), limits
+    yield "images", "not registered yet", site.store.unregistered(), ""
+    quarantined = f"in {site.store.path(QUARANTINED)}"
+    yield "images", "that cannot be registered", site.store.quarantined(), quarantined
 
 
 def _destinations(settings: Settings) -> Iterator[Line]:

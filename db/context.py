@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import Self
 
+from sqlalchemy import select
+
 from db import schema
 from db.database import Database
 from db.leases import Backoff, RetryPolicy
-from db.models import JobKind
+from db.models import Instance, JobKind
 from db.read_models.worklist_rows import Ranking
 from db.studies import Quiet
 from lumbar.settings import Settings
@@ -32,9 +34,34 @@ class SiteContext:
             DatabaseUnavailable: the database cannot be reached.
             WrongSetting: a bad URL.
         """
+        site = cls.unchecked(settings)
+        schema.check(site.database)
+        return site
+
+    @classmethod
+    def unchecked(cls, settings: Settings) -> Self:
+        """As ``open``, without asking the database, which may be away.
+
+        Raises:
+            WrongSetting: a bad URL.
+        """
         database = Database.connect(settings.effective_database_url)
-        schema.check(database)
         return cls(settings, database, Store(settings.home / "store"))
+
+    def prepare_store(self) -> None:
+        """Makes the store of a new site; the store of any other must be there.
+
+        Raises:
+            DatabaseUnavailable: whether the site is new could not be found out.
+            StoreFull: the disk that holds the store is not mounted, or cannot be written.
+        """
+        if self.store.mounted:
+            return
+        if not self.store.holds_files():
+            with self.database.reading() as session:
+                if session.scalar(select(Instance.id).limit(1)) is not None:
+                    self.store.require_mounted()
+        self.store.create()
 
     def retry_policy(self, kind: JobKind) -> RetryPolicy:
         """When a job of this kind is attempted again.

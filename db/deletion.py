@@ -2,7 +2,7 @@
 
 It takes three steps, so that a process killed in between leaves a study that can be deleted again,
 and no file without a row: the next start would register that file as an acknowledged image
-(``db.reconcile``).
+(``db.reconcile``). While an image of the study waits in ``arrived``, it is not deleted.
 """
 
 from sqlalchemy import delete, select, update
@@ -41,6 +41,8 @@ def delete_study(site: SiteContext, study_instance_uid: str, reason: str, actor:
     """
     if not 1 <= len(reason.strip()) <= MAX_REASON:
         raise Permanent(f"give a reason of at most {MAX_REASON} characters; the tombstone keeps it")
+    if study_instance_uid in site.store.arriving():
+        raise Permanent("an image of the study has just arrived; delete it once none arrives")
     with site.database.transaction() as session:
         study_id = studies.find(session, study_instance_uid).id
         studies.lock(session, study_id)

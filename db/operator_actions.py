@@ -11,7 +11,7 @@ from db import audit, leases, studies
 from db.models import UNFINISHED_JOB_STATES, Job, JobKind, JobState, Study
 from db.studies import StudyEvent
 from db.types import db_now
-from lumbar.errors import NotFound, Permanent
+from lumbar.errors import NotFound, Permanent, Transient
 
 CANCELLED = "cancelled by an operator"
 RESTARTED = {"state": JobState.PENDING, "attempts": 0, "losses": 0, "ended_at": None}
@@ -139,13 +139,20 @@ def requeue(session: Session, study_instance_uid: str, actor: str) -> None:
     audit.note(session, "study.requeued", actor, study_id=study.id)
 
 
-def complete(session: Session, study_instance_uid: str, actor: str) -> None:
+def complete(
+    session: Session, study_instance_uid: str, actor: str, arriving: Collection[str]
+) -> None:
     """Analyses a study now, without waiting for it to become quiet.
 
+    ``arriving`` has the studies of which images wait for their rows (``Store.arriving``).
+
     Raises:
+        Transient: it is among them.
         NotFound: there is no such study.
         Permanent: it is not receiving.
     """
+    if study_instance_uid in arriving:
+        raise Transient("images of the study have just arrived; complete it again in a moment")
     study = studies.find(session, study_instance_uid)
     if not studies.complete(session, study.id):
         raise Permanent(

@@ -1,27 +1,30 @@
 """Reconciles files and rows at start-up, after a kill or a power cut.
 
-- A file without a row was durable when its receiver died. Its sender was not acknowledged and may
-  never send it again, so it is registered now.
+- A file without a row was acknowledged, and its row lost: the database is an older copy than the
+  store. It is put among the arrived files, and registered like them.
 - A row without its file cannot be repaired here; it is reported by id.
 - The file of an image that is marked as removed by retention is deleted.
 """
 
+import os
+import shutil
 from dataclasses import dataclass
 
 from sqlalchemy import select
 
 from db import retention
 from db.context import SiteContext
-from db.ingest import IngestResult, StoredInstance, register, require_uids
 from db.models import AuditEvent, Instance, ReportRow
-from lumbar.dicom.headers import raising_not_dicom
 from lumbar.dicom.instance_identity import identify
-from lumbar.dicom.part10 import read_file_meta
-from lumbar.elements import text
 from lumbar.errors import NotDicom
 from lumbar.log import get_logger
+from lumbar.store.arrivals import require_uid
+from lumbar.store.files import raising_store_full
+from lumbar.store.shares import arrived_name
 
 log = get_logger()
+
+LEGACY_STAGING = "incoming"  # where earlier versions kept their staging files
 
 
 @dataclass
@@ -29,7 +32,7 @@ class ReconcileCounts:
     """Counts of what was reconciled."""
 
     abandoned: int = 0  # half-written files of processes that have ended; removed
-    adopted: int = 0  # files without a row, registered
+    adopted: int = 0  # files without a row, put among the arrived ones
     unreadable: int = 0  # files without a row that are not an instance; left where they are
     removed: int = 0  # files that retention was about to remove
     missing: int = 0  # rows whose file is gone
@@ -41,7 +44,9 @@ def reconcile(site: SiteContext) -> ReconcileCounts:
     Raises:
         Transient: the disk or the database failed; the caller tries again later.
     """
-    counts = ReconcileCounts(abandoned=site.store.remove_orphans())
+    site.store.require_mounted()
+    shutil.rmtree(site.store.root / LEGACY_STAGING, ignore_errors=True)
+    counts = ReconcileCounts(abandoned=sum(share.remove_if_dead() for share in site.store.shares()))
     _instances(site, counts)
     _reports(site, counts)
     log.info("store.reconciled", **vars(counts))
@@ -88,28 +93,21 @@ def _reports(site: SiteContext, counts: ReconcileCounts) -> None:
 
 
 def _adopt(site: SiteContext, file: str, counts: ReconcileCounts) -> None:
+    """Puts a stored file among the arrived ones, where the registrar finds it."""
     path = site.store.path(file)
     try:
-        identity = identify(path)
-        require_uids(identity)
-        with (
-            raising_not_dicom("the file meta information cannot be read"),
-            path.open("rb") as stream,
-        ):
-            meta = read_file_meta(stream)
-            syntax, source = (
-                text(meta, "TransferSyntaxUID"),
-                text(meta, "SourceApplicationEntityTitle"),
-            )
+        study = identify(path).study_instance_uid
+        require_uid(study, "StudyInstanceUID")
     except NotDicom as error:
         log.warning("store.unreadable", file=file, why=str(error))
         counts.unreadable += 1
         return
-    digest = path.name.removesuffix(".dcm")
-    stored = StoredInstance(identity, syntax, digest, file, path.stat().st_size, source)
-    if register(site.database, site.store, stored) is not IngestResult.DUPLICATE:
-        log.info("store.adopted", file=file)
-        counts.adopted += 1
+    with raising_store_full(site.store.root):
+        share = site.store.share()
+        os.link(path, share.folder / arrived_name(study))
+        share.fsync()
+    log.info("store.adopted", file=file)
+    counts.adopted += 1
 
 
 def _report_missing(site: SiteContext, kind: str, ids: list[int], counts: ReconcileCounts) -> None:

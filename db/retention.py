@@ -2,11 +2,12 @@
 
 A study is finished when it has ended and none of its jobs is pending or running. Findings and
 reports remain. Removal takes two steps, each under the study's lock: the rows are marked, then the
-files are deleted. An image that is sent again between the two is unmarked and keeps its file. One
-that is sent again while its file is being deleted is refused, so that its sender sends it once more
-(``db.ingest``). A process killed between the two leaves files that ``db.reconcile`` removes.
+files are deleted. An image that is sent again lies in ``arrived`` until its registration, under the
+same lock, unmarks its row and puts its file back (``db.registration``). A process killed between
+the two leaves files that ``db.reconcile`` removes.
 """
 
+from contextlib import suppress
 from typing import Any
 
 from sqlalchemy import Select, exists, select, update
@@ -75,12 +76,15 @@ def unlink_removed(site: SiteContext, study_id: int) -> None:
     """Deletes the files of images that are marked as removed."""
     with site.database.transaction() as session:
         studies.lock(session, study_id)
-        for file in session.scalars(
+        files = session.scalars(
             select(Instance.file)
             .join(Series)
             .where(Series.study_id == study_id, Instance.removed_at.is_not(None))
-        ):
+        ).all()
+        for file in files:
             site.store.remove(file)
+        with suppress(FileNotFoundError):
+            site.store.sync(set(files))
 
 
 def _finished(site: SiteContext, older_than_s: float = 0) -> list[int]:

@@ -13,6 +13,7 @@ import migrations
 from db.database import Database, DatabaseUnavailable
 from db.models import Table
 from lumbar.errors import Permanent, WrongSetting
+from lumbar.store.folders import FILE_MODE, make_private_folder
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -29,14 +30,13 @@ def upgrade(database: Database) -> str:
         DatabaseUnavailable: it cannot be reached.
         WrongSetting: its folder cannot be made.
     """
-    folder = database.engine.url.database if database.engine.dialect.name == "sqlite" else None
-    if folder:
+    file = database.engine.url.database if database.engine.dialect.name == "sqlite" else None
+    if file:
         try:
-            Path(folder).parent.mkdir(parents=True, exist_ok=True)
+            make_private_folder(Path(file).parent)
+            Path(file).touch(FILE_MODE)  # SQLite gives its other files the same mode
         except OSError as error:
-            raise WrongSetting(
-                f"LUMBAR_HOME: cannot make {Path(folder).parent} ({error.strerror})"
-            ) from error
+            raise WrongSetting(f"LUMBAR_HOME: cannot make {file} ({error.strerror})") from error
     head = newest()
     with _connection(database) as connection:
         current = _current(connection)

@@ -1,5 +1,6 @@
 """The states of a study: one table of transitions, and the only functions that apply it."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -177,13 +178,22 @@ def _roles_present() -> ColumnElement[int]:
     return select(func.count()).select_from(enough).scalar_subquery()
 
 
-def complete(session: Session, study_id: int, quiet: Quiet | None = None) -> bool:
+def complete(
+    session: Session,
+    study_id: int,
+    quiet: Quiet | None = None,
+    arriving: Collection[str] = (),
+) -> bool:
     """Closes a study's revision and creates its ANALYSE job; False if it was not receiving.
 
-    With ``quiet``, also False if an image has arrived since the study was found quiet.
+    Also False if the study is among those ``arriving``, of which images wait for their rows
+    (``Store.arriving``, listed just before); and, with ``quiet``, if an image has arrived since the
+    study was found quiet.
     """
     lock(session, study_id)
     if quiet is not None and not session.scalar(select(quiet.holds()).where(Study.id == study_id)):
+        return False
+    if arriving and session.get_one(Study, study_id).study_instance_uid in arriving:
         return False
     if not advance(session, study_id, _E.COMPLETED):
         return False

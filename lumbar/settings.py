@@ -114,6 +114,12 @@ class Settings(BaseSettings):
         description="PEM file of the CA that must have issued senders' certificates; unset: no "
         "certificate is required",
     )
+    maximum_unregistered: int = Field(
+        20_000,
+        ge=1,
+        description="Received images that may wait for the database; beyond it images are refused "
+        "with status 0xA700",
+    )
     keep_days: float = Field(
         30,
         ge=0,

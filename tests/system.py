@@ -18,10 +18,11 @@ from db.database import Database
 from db.models import Study
 from db.read_models import study_queries
 from db.read_models.study_queries import DeliveryRow
+from lumbar.store.files import Store
 from tests import command_line
 from tests.peers import free_port
 
-SERVICES = ("up", "scp", "sweep", "web", "worker", "demo")
+SERVICES = ("up", "scp", "register", "sweep", "web", "worker", "demo")
 QUICK = {
     "LUMBAR_QUIET_S": "0.5",
     "LUMBAR_SWEEP_EVERY_S": "0.2",
@@ -168,6 +169,13 @@ class System:
             text=True,
             timeout=240,
         )
+
+    def complete(self, study: str) -> None:
+        """`lumbar complete`, once all images received so far are registered."""
+        store = Store(self.home / "store")
+        wait_until(lambda: study in self.states() and study not in store.arriving(), 30, self.tail)
+        completed = self.lumbar("complete", study)
+        assert completed.returncode == 0, completed.stderr
 
     def findings(self) -> list[dict[str, str]]:
         """The rows of ``lumbar findings --format csv``."""

@@ -63,8 +63,9 @@ def requeue(site: TheSite, actor: Operator, uid: str) -> Response:
 
 @router.post("/studies/{uid}/complete")
 def complete(site: TheSite, actor: Operator, uid: str) -> Response:
+    arriving = site.store.arriving()
     with site.database.transaction() as session:
-        operator_actions.complete(session, uid, actor.name)
+        operator_actions.complete(session, uid, actor.name, arriving)
     return _redirect(f"/studies/{uid}", "completed")
 
 

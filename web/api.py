@@ -165,8 +165,9 @@ def post_requeue(site: TheSite, actor: Operator, uid: Uid) -> Done:
     summary="Analyse a study now, without waiting until it is quiet",
 )
 def post_complete(site: TheSite, actor: Operator, uid: Uid) -> Done:
+    arriving = site.store.arriving()
     with site.database.transaction() as session:
-        operator_actions.complete(session, uid, actor.name)
+        operator_actions.complete(session, uid, actor.name, arriving)
     return Done()
 
 

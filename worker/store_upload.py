@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from db.context import SiteContext
-from db.ingest import Arrival, IngestResult, ingest
+from db.ingest import Arrival, ingest
+from db.instance_rows import IngestResult
 from db.preview_results import PreviewResult
 from lumbar.dicom.discover import files_in
 from lumbar.dicom.headers import raising_not_dicom
@@ -14,6 +15,7 @@ from lumbar.dicom.part10 import read_file_meta
 from lumbar.dicom.pixels import TRANSFER_SYNTAXES
 from lumbar.elements import text
 from lumbar.errors import NotAnalysable, NotDicom
+from lumbar.store.arrivals import IMAGE_CLASSES, Announcement
 
 SOURCE = "UPLOAD"
 
@@ -56,8 +58,10 @@ def _ingest(site: SiteContext, file: Path, identity: Identity) -> IngestResult:
             syntax = text(read_file_meta(stream), "TransferSyntaxUID")
         if syntax not in TRANSFER_SYNTAXES:
             raise NotDicom("a transfer syntax that is not supported")
-        arrival = Arrival(stream, syntax, identity.sop_class_uid, identity.sop_instance_uid, SOURCE)
-        return ingest(site.database, site.store, arrival)
+        if identity.sop_class_uid not in IMAGE_CLASSES:
+            raise NotDicom("not an MR image")
+        announced = Announcement(syntax, identity.sop_class_uid, identity.sop_instance_uid, SOURCE)
+        return ingest(site.database, site.store, Arrival(stream, announced))
 
 
 def _files(count: int) -> str:

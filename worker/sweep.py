@@ -1,14 +1,14 @@
 """The one loop: completes studies, recovers lost workers' jobs, notifies workers of due ones.
 
-Receivers only write rows. Whatever is lost later, be it a message, a worker or this process, the
-next sweep finds the row.
+It also registers what no registrar has registered for a while. Whatever is lost later, be it a
+message, a worker or this process, the next sweep finds the row.
 """
 
 from collections import Counter
 from threading import Event
 from typing import Protocol
 
-from db import job_lifecycle, previews, studies
+from db import job_lifecycle, previews, registrar, studies
 from db.context import SiteContext
 from db.job_lifecycle import Claimed
 from db.models import JobKind
@@ -22,6 +22,7 @@ log = get_logger()
 
 # per kind that wait in the broker; more than workers can do until the next sweep
 MAX_NOTIFICATIONS = 100
+UNREGISTERED_S = 10.0  # after that, images are registered here: no registrar is running
 
 
 class Notifier(Protocol):
@@ -41,12 +42,15 @@ def sweep(site: SiteContext, notifier: Notifier) -> Counter[str]:
         Transient: the database or the broker is unavailable; the next round may succeed.
     """
     counts: Counter[str] = Counter()
+    counts["images_registered"] = registrar.register_batch(site, min_age_s=UNREGISTERED_S)
     with site.database.reading() as session:
         quiet = studies.quiet_studies(session, site.quiet)
         lost = job_lifecycle.expired(session)
     for study_id in quiet:
         with site.database.transaction() as session:
-            counts["studies_completed"] += studies.complete(session, study_id, site.quiet)
+            counts["studies_completed"] += studies.complete(
+                session, study_id, site.quiet, arriving=site.store.arriving()
+            )
     for claimed in lost:
         counts["jobs_recovered"] += _recover(site, claimed)
     for kind in JobKind:

@@ -1,34 +1,69 @@
 """Durable files: each is either complete, under the hash of its content, or absent."""
 
 import errno
-import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
-from typing import IO
+from types import TracebackType
+from typing import Self
 from uuid import uuid4
 
 from lumbar.errors import Transient
+from lumbar.store.folders import FILE_MODE, fsync_folder, make_folder
+from lumbar.store.shares import Share
 
-INCOMING = "incoming"  # holds one folder per writing process, with its staging files
+INSTANCES, QUARANTINED = "instances", "quarantined"  # received files: in use; not registered
+MARKER = "lumbar-store"  # a file of every store: where it is missing, the store is not mounted
 
 
 class StoreFull(Transient):
-    """The disk is full or cannot be written."""
+    """The disk is full, cannot be written, or is not mounted."""
+
+
+@contextmanager
+def raising_store_full(root: Path) -> Iterator[None]:
+    """Converts an error of the disk.
+
+    Raises:
+        StoreFull: the block raised an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno or errno.EIO)
+        raise StoreFull(f"cannot write to {root}: {reason}") from error
 
 
 class StagingFile:
-    """A file being written; it is part of the store only once it is committed."""
+    """A file being written; a context manager that removes it unless it was committed.
 
-    def __init__(self, store: "Store", path: Path, file: IO[bytes]) -> None:
+    Every method raises StoreFull where the disk refuses.
+    """
+
+    def __init__(self, store: "Store") -> None:
         self._store = store
-        self.path = path
-        self.file = file
+        with raising_store_full(store.root):
+            store.require_mounted()
+            self.share = store.share()
+            self.path = self.share.folder / f"{uuid4().hex}.part"
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._descriptor: int | None = os.open(self.path, flags, FILE_MODE)
+
+    def write(self, content: bytes | bytearray | memoryview) -> None:
+        """Appends the whole content."""
+        with raising_store_full(self._store.root):
+            remaining = memoryview(content)
+            while remaining:
+                remaining = remaining[os.write(self._open, remaining) :]
+
+    def read(self, count: int, offset: int) -> bytes:
+        """Up to ``count`` bytes of what was written."""
+        with raising_store_full(self._store.root):
+            return os.pread(self._open, count, offset)
 
     def commit(self, kind: str, digest: str) -> str:
         """Makes it durable under ``digest`` (hexadecimal) and returns its path below the root.
@@ -36,51 +71,64 @@ class StagingFile:
         fsync → rename → fsync folder: once this returns, the file survives a power cut. An existing
         file of that name is left unchanged and made just as durable.
         """
-        path = self._store.root / kind / digest[:2] / f"{digest}.dcm"
-        self._store.make_folder(path.parent)
-        if not path.exists():
-            self.file.flush()
-            os.fsync(self.file.fileno())
-            self.path.replace(path)
-        _fsync_folder(path.parent)
-        return path.relative_to(self._store.root).as_posix()
+        file = file_name(kind, digest)
+        path = self._store.path(file)
+        with raising_store_full(self._store.root):
+            self._store.make_folder(path.parent)
+            if not path.exists():
+                os.fsync(self._open)
+                self.path.replace(path)
+            fsync_folder(path.parent)
+        return file
+
+    def arrive(self, name: str) -> Path:
+        """Makes it durable as an arrived file of that name in this process's share."""
+        path = self.share.folder / name
+        with raising_store_full(self._store.root):
+            os.fsync(self._open)
+            self.path.rename(path)
+            self.share.fsync()
+        return path
+
+    def discard(self) -> None:
+        """Closes it, and removes it unless it was committed."""
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            with suppress(OSError):
+                os.close(descriptor)
+            with suppress(OSError):
+                self.path.unlink(missing_ok=True)
+
+    @property
+    def _open(self) -> int:
+        assert self._descriptor is not None, "discarded"  # noqa: S101 - a fault of ours
+        return self._descriptor
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.discard()
 
 
 @dataclass(frozen=True)
 class Store:
     """A folder of files named by hash: ``<kind>/<first two digits>/<hash>.dcm``.
 
-    Every process writes in a folder of its own under ``incoming``, which it keeps locked while it
-    lives. Staging files of a killed process are thus distinguished from those being written.
+    Files that arrive, and staging files, lie under ``arrived`` (``lumbar.store.shares``).
     """
 
     root: Path
-    # The folders this process has fsynced.
+    # The folders this process has made durable.
     _durable: set[Path] = field(default_factory=set, compare=False, repr=False)
-    # This process's staging folders with their locks' descriptors; the last is the current one.
-    _staging: list[tuple[Path, int]] = field(default_factory=list, compare=False, repr=False)
-    _staging_lock: Lock = field(default_factory=Lock, compare=False, repr=False)
-
-    @contextmanager
-    def staging_file(self) -> Iterator[StagingFile]:
-        """A new staging file, removed at the end of the block unless it was committed.
-
-        Raises:
-            StoreFull: the disk cannot be written, here or within the block.
-        """
-        path: Path | None = None
-        try:
-            path = self.staging_folder() / f"{uuid4().hex}.part"
-            with path.open("xb") as file:
-                yield StagingFile(self, path, file)
-        except OSError as error:
-            raise StoreFull(
-                f"cannot write to {self.root}: {os.strerror(error.errno or errno.EIO)}"
-            ) from error
-        finally:
-            if path is not None:
-                with suppress(OSError):
-                    path.unlink(missing_ok=True)
+    # This process's shares; the last is the current one.
+    _shares: list[Share] = field(default_factory=list, compare=False, repr=False)
+    _lock: Lock = field(default_factory=Lock, compare=False, repr=False)
 
     def put(self, kind: str, digest: str, content: bytes) -> str:
         """Writes ``content`` durably under ``digest`` and returns its path below the root.
@@ -88,9 +136,30 @@ class Store:
         Raises:
             StoreFull: the disk cannot be written.
         """
-        with self.staging_file() as staging:
-            staging.file.write(content)
+        with StagingFile(self) as staging:
+            staging.write(content)
             return staging.commit(kind, digest)
+
+    def link(self, source: Path, kind: str, digest: str) -> str:
+        """Gives a file of this file system its name in the store; returns the path below the root.
+
+        A file already there is replaced. The name is durable only after ``sync``.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+        file = file_name(kind, digest)
+        path = self.path(file)
+        self.make_folder(path.parent)
+        new = path.with_name(f"{uuid4().hex}.part")
+        os.link(source, new)
+        new.replace(path)
+        return file
+
+    def sync(self, files: set[str]) -> None:
+        """Makes the names of these files, or that they are removed, survive a power cut."""
+        for folder in {self.path(file).parent for file in files}:
+            fsync_folder(folder)
 
     def path(self, relative: str) -> Path:
         """The full path of a stored file."""
@@ -107,7 +176,7 @@ class Store:
             return {
                 f"{folder}/{entry.name}"
                 for entry in os.scandir(self.root / folder)
-                if entry.is_file()
+                if entry.is_file() and entry.name.endswith(".dcm")
             }
         except FileNotFoundError:
             return set()
@@ -141,48 +210,77 @@ class Store:
                 "(LUMBAR_DISK_REFUSE_ABOVE)"
             )
 
-    def staging_folder(self) -> Path:
-        """This process's folder for staging files, created and locked on the first call."""
-        with self._staging_lock:
-            # Created again if an operator has removed it.
-            if not self._staging or not self._staging[-1][0].exists():
-                self._staging.append(self._new_staging_folder())
-            return self._staging[-1][0]
+    def create(self) -> Self:
+        """Makes the folder a store, and returns it; nothing changes if it is one.
 
-    def remove_orphans(self) -> int:
-        """Removes the staging folders of dead processes; returns the number of files removed."""
-        removed = 0
-        for folder in (self.root / INCOMING).glob("*"):
-            with suppress(OSError):
-                descriptor = _try_lock(folder)
-                if descriptor is None:
-                    continue
-                removed += sum(1 for _ in folder.glob("*.part"))
-                shutil.rmtree(folder)
-                os.close(descriptor)
-        return removed
+        Raises:
+            StoreFull: the disk cannot be written.
+        """
+        with raising_store_full(self.root):
+            make_folder(self.root, self.root, set())
+            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+            os.close(os.open(self.root / MARKER, flags, FILE_MODE))
+            fsync_folder(self.root)
+        return self
+
+    def holds_files(self) -> bool:
+        """Whether instances lie there, as in a store of a version that did not mark it."""
+        return (self.root / INSTANCES).is_dir()
+
+    @property
+    def mounted(self) -> bool:
+        """Whether the folder is a store; else the disk that holds it is not mounted."""
+        return (self.root / MARKER).exists()
+
+    def require_mounted(self) -> None:
+        """Checks that files are not written beside the store.
+
+        Raises:
+            StoreFull: the store is not mounted.
+        """
+        if not self.mounted:
+            raise StoreFull(
+                f"{self.root} is not the store, as it holds no file {MARKER}: mount the disk that "
+                "holds it"
+            )
+
+    def share(self) -> Share:
+        """This process's folder for arriving files, created and locked on the first call."""
+        with self._lock:
+            # Created again if it was removed, or the disk was mounted anew.
+            if not self._shares or not self._shares[-1].exists():
+                self._durable.clear()
+                arrived = self.root / Share.PARENT
+                self.make_folder(arrived)
+                self._shares.append(Share.create(arrived))
+            return self._shares[-1]
+
+    def shares(self) -> list[Share]:
+        """The shares of all processes, dead ones included."""
+        return Share.all(self.root / Share.PARENT)
+
+    def unregistered(self) -> int:
+        """How many images have arrived that are not registered."""
+        return sum(share.count() for share in self.shares())
+
+    def quarantined(self) -> int:
+        """How many files could not be registered."""
+        return len(self.files(QUARANTINED))
+
+    def arriving(self) -> set[str]:
+        """The UIDs of the studies of which images have arrived that are not registered."""
+        return {file.study_instance_uid for share in self.shares() for file in share.arrived()}
 
     def make_folder(self, folder: Path) -> None:
         """Creates a folder so that it survives a power cut, its parents first."""
-        if folder in self._durable:
+        if folder in self._durable and folder.exists():
             return
-        if folder == self.root:
-            folder.mkdir(parents=True, exist_ok=True)
-        else:
-            self.make_folder(folder.parent)
-            folder.mkdir(exist_ok=True)
-        _fsync_folder(folder.parent)
-        self._durable.add(folder)
+        make_folder(folder, self.root, self._durable)
 
-    def _new_staging_folder(self) -> tuple[Path, int]:
-        self.make_folder(self.root / INCOMING)
-        while True:
-            folder = self.root / INCOMING / uuid4().hex
-            folder.mkdir()
-            descriptor = _try_lock(folder)
-            # Otherwise another process removed it as an orphan before it was locked.
-            if descriptor is not None and folder.exists():
-                return folder, descriptor
+
+def file_name(kind: str, digest: str) -> str:
+    """Where a file of this kind and digest lies, below the root."""
+    return f"{kind}/{digest[:2]}/{digest}.dcm"
 
 
 def digest_of(*parts: bytes) -> str:
@@ -191,28 +289,3 @@ def digest_of(*parts: bytes) -> str:
     for part in parts:
         digest.update(part)
     return digest.hexdigest()
-
-
-def _try_lock(folder: Path) -> int | None:
-    """The descriptor of a lock on a staging folder; closing it releases the lock.
-
-    None if a living process holds the lock, or the folder does not exist.
-    """
-    try:
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

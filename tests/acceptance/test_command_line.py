@@ -140,7 +140,7 @@ def test_how_a_stored_study_was_read_is_in_every_format_caveats_first(stubbed, p
     study = truth.study_instance_uid
     stubbed.start()
     assert stubbed.dcmsend(sorted(folder.glob("1/*.dcm"))[8]).returncode == 0
-    assert stubbed.lumbar("complete", study).returncode == 0
+    stubbed.complete(study)
     stubbed.wait_for_states({study: "analysed"})
     stubbed.kill()
     state, caution, series, *_ = stubbed.lumbar("study", study).stdout.splitlines()

@@ -25,7 +25,9 @@ def hospital(tmp_path_factory):
     system = System(tmp_path_factory.mktemp("cli"), {"LUMBAR_TIME_ZONE": "Asia/Tokyo"})
     assert system.lumbar("db", "upgrade").returncode == 0
     with closing_database(system.database_url) as database:
-        site = SiteContext(Settings(home=system.home), database, Store(system.home / "store"))
+        site = SiteContext(
+            Settings(home=system.home), database, Store(system.home / "store").create()
+        )
         analysed(site, 1, {CANAL: SEVERE}, caveats=["the border looks transitional"])
         analysed(site, 2, {CANAL: MODERATE})
         ingest(database, site.store, arrival(make_slice(study=3)))

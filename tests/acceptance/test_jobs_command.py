@@ -19,7 +19,7 @@ def waiting(tmp_path):
     """A site with two queued studies, the second a STAT order; the first has quarantined images."""
     system = System(tmp_path / "cli", {})
     assert system.lumbar("db", "upgrade").returncode == 0
-    store = Store(system.folder / "home" / "store")
+    store = Store(system.folder / "home" / "store").create()
     with closing_database(system.database_url) as database:
         for number, priority in ((1, "LOW"), (2, "STAT")):
             ingest(

@@ -103,7 +103,7 @@ def test_a_late_series_makes_a_new_revision_whose_report_replaces_the_first(
     study = truth.study_instance_uid
     first_files, late_files = [sorted(folder.glob(f"{number}/*.dcm")) for number in (1, 3)]
     assert delivering.dcmsend(*first_files).returncode == 0
-    assert delivering.lumbar("complete", study).returncode == 0
+    delivering.complete(study)
     delivering.wait_for_states({study: "analysed"})
     reasons = {row["reason"] for row in delivering.findings() if row["assessed"] == "false"}
     assert reasons == {"no Sagittal T1 series was received", "no Axial T2 series was received"}
@@ -111,7 +111,7 @@ def test_a_late_series_makes_a_new_revision_whose_report_replaces_the_first(
 
     assert delivering.dcmsend(*late_files).returncode == 0
     wait_until(lambda: delivering.states() == {study: "receiving"}, 10, delivering.tail)
-    assert delivering.lumbar("complete", study).returncode == 0
+    delivering.complete(study)
     delivering.wait_for_states({study: "analysed"})
     rows = delivering.findings()
     assert len(rows) == 25

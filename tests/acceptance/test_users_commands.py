@@ -26,7 +26,9 @@ def hospital(tmp_path):
     system = System(tmp_path / "cli", {})
     assert system.lumbar("db", "upgrade").returncode == 0
     with closing_database(system.database_url) as database:
-        site = SiteContext(Settings(home=system.home), database, Store(system.home / "store"))
+        site = SiteContext(
+            Settings(home=system.home), database, Store(system.home / "store").create()
+        )
         for number, exceptions in ((1, {}), (2, {CANAL: SEVERE}), (3, {})):
             analysed(site, number, exceptions)
         with database.transaction() as session:

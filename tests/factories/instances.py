@@ -10,6 +10,7 @@ from pydicom.filewriter import write_dataset
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from db.ingest import Arrival
+from lumbar.store.arrivals import Announcement
 
 ROOT = "1.2.826.0.1.3680043.8.498"
 TIMES = {"T1": (500, 12), "T2": (3500, 100)}
@@ -48,8 +49,7 @@ def arrival(ds: Dataset, source: str = "MR1") -> Arrival:
     write_dataset(buffer, ds)
     return Arrival(
         BytesIO(buffer.getvalue()),
-        str(ExplicitVRLittleEndian),
-        str(ds.SOPClassUID),
-        str(ds.SOPInstanceUID),
-        source,
+        Announcement(
+            str(ExplicitVRLittleEndian), str(ds.SOPClassUID), str(ds.SOPInstanceUID), source
+        ),
     )

@@ -19,7 +19,7 @@ def site(database: Database, tmp_path) -> SiteContext:
         retry_base_s=0.001,
         destinations={"pacs": "dicom://PACS@127.0.0.1:1"},
     )
-    return SiteContext(settings, database, Store(tmp_path / "home" / "store"))
+    return SiteContext(settings, database, Store(tmp_path / "home" / "store").create())
 
 
 @pytest.fixture

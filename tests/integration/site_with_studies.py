@@ -23,7 +23,7 @@ ANALYSIS_JOB, WAITING_JOB, DELIVERED_JOB, DEAD_JOB = range(1, 5)
 def open_site(home: Path, **settings) -> SiteContext:
     """A new site on SQLite."""
     database = Database.connect(sqlite_database(home / "lumbar.sqlite"))
-    return SiteContext(Settings(home=home, **settings), database, Store(home / "store"))
+    return SiteContext(Settings(home=home, **settings), database, Store(home / "store").create())
 
 
 def add_studies(site: SiteContext) -> None:

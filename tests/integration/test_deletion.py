@@ -6,7 +6,8 @@ import pytest
 from sqlalchemy import func, select
 
 from db import audit, deletion, jobs, operator_actions, retention, studies
-from db.ingest import IngestResult, RemovedMeanwhile, ingest
+from db.ingest import ingest
+from db.instance_rows import IngestResult
 from db.models import (
     FindingRow,
     Instance,
@@ -19,8 +20,9 @@ from db.models import (
     StudyState,
     Tombstone,
 )
+from db.registrar import register_batch
 from lumbar.errors import NotFound, Permanent
-from lumbar.store.files import StagingFile
+from lumbar.store.arrivals import ArrivingInstance
 from tests.factories.analyses import analysed
 from tests.factories.instances import ROOT, arrival, make_slice
 
@@ -82,25 +84,37 @@ def test_a_deletion_killed_half_way_can_be_repeated_or_undone(site, monkeypatch)
     assert rows(site, Study) == 0
 
 
-def test_an_image_received_while_its_study_is_deleted_must_be_sent_again(site, monkeypatch):
-    """The deletion ends after the file was stored and before its rows are written.
-
-    The image must not be acknowledged.
-    """
+def test_a_study_of_which_an_image_waits_for_its_rows_is_not_deleted(site):
     analysed(site, 1)
-    commit = StagingFile.commit
-
-    def committed_then_deleted(staging, kind, digest):
-        place = commit(staging, kind, digest)
-        monkeypatch.undo()
+    arrive(site, make_slice(study=1, number=99))
+    with pytest.raises(Permanent, match="has just arrived"):
         deletion.delete_study(site, UID, "sent by mistake", "admin")
-        return place
-
-    monkeypatch.setattr(StagingFile, "commit", committed_then_deleted)
-    with pytest.raises(RemovedMeanwhile, match="send it again"):
-        ingest(site.database, site.store, arrival(make_slice(study=1)))
+    assert register_batch(site) == 1
+    deletion.delete_study(site, UID, "sent by mistake", "admin")
     assert rows(site, Instance) == 0
-    assert ingest(site.database, site.store, arrival(make_slice(study=1))) is IngestResult.NEW
+
+
+def test_an_image_that_arrives_while_its_study_is_deleted_is_a_new_study(site, monkeypatch):
+    analysed(site, 1)
+    remove_rows = deletion._remove_rows
+
+    def arrives_first(*arguments):
+        arrive(site, make_slice(study=1))
+        return remove_rows(*arguments)
+
+    monkeypatch.setattr(deletion, "_remove_rows", arrives_first)
+    deletion.delete_study(site, UID, "sent by mistake", "admin")
+    assert rows(site, Instance) == 0
+    assert register_batch(site) == 1
+    assert len(stored(site)) == 1
+
+
+def arrive(site, ds):
+    """An image is acknowledged, and has no rows yet."""
+    sent = arrival(ds)
+    with ArrivingInstance(site.store, sent.announced) as arriving:
+        arriving.write(sent.dataset.read())
+        arriving.arrive()
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "x" * 501])

@@ -12,11 +12,12 @@ import pytest
 from pydicom import dcmread
 from sqlalchemy import func, select
 
-from db import ingest as ingest_module
-from db import studies
-from db.ingest import HeaderDisagrees, IngestResult, ingest
+from db import instance_rows, studies
+from db.ingest import ingest
+from db.instance_rows import IngestResult
 from db.models import AuditEvent, Instance, Job, JobState, Patient, Study, StudyState
 from lumbar.errors import NotDicom
+from lumbar.store.arrivals import HeaderDisagrees
 from lumbar.store.files import Store, StoreFull
 from tests.factories.instances import ROOT, arrival, make_slice
 
@@ -39,8 +40,9 @@ def test_the_stored_file_is_the_dataset_as_it_was_sent(site):
     stored = site.store.path(instance.file)
     sent.dataset.seek(0)
     assert stored.read_bytes().endswith(sent.dataset.read())
-    assert dcmread(stored).SOPInstanceUID == sent.sop_instance_uid
-    assert sent.sop_instance_uid not in str(instance.file)
+    uid = sent.announced.sop_instance_uid
+    assert dcmread(stored).SOPInstanceUID == uid
+    assert uid not in str(instance.file)
     assert instance.role == "sagittal_t2"
 
 
@@ -114,7 +116,7 @@ def test_an_image_whose_number_is_too_long_for_its_column_is_ingested(site):
 
 
 def test_of_one_uid_in_two_studies_at_once_one_is_used_and_the_other_quarantined(site, monkeypatch):
-    both_have_looked, look = Barrier(2), ingest_module._contradiction
+    both_have_looked, look = Barrier(2), instance_rows._StudyBatch._contradiction
 
     def look_together(*arguments):
         contradiction = look(*arguments)
@@ -124,7 +126,7 @@ def test_of_one_uid_in_two_studies_at_once_one_is_used_and_the_other_quarantined
             both_have_looked.wait(0.5)
         return contradiction
 
-    monkeypatch.setattr(ingest_module, "_contradiction", look_together)
+    monkeypatch.setattr(instance_rows._StudyBatch, "_contradiction", look_together)
     first, second = (
         make_slice(study=1),
         make_slice(study=2, SOPInstanceUID=make_slice(study=1).SOPInstanceUID),
@@ -173,8 +175,9 @@ def test_an_invalid_uid_is_refused_and_nothing_is_stored(site, uid):
 
 def test_a_dataset_that_is_not_the_one_announced_is_refused(site):
     sent = arrival(make_slice())
+    other = replace(sent.announced, sop_instance_uid=f"{ROOT}.5")
     with pytest.raises(HeaderDisagrees):
-        ingest(site.database, site.store, replace(sent, sop_instance_uid=f"{ROOT}.5"))
+        ingest(site.database, site.store, replace(sent, announced=other))
 
 
 def test_bytes_that_are_not_a_dataset_are_refused(site):
@@ -199,10 +202,12 @@ def test_a_full_disk_is_reported_and_leaves_no_partial_file(site, tmp_path, monk
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(28, "No space left on device")
 
+    store = Store(tmp_path / "full").create()
     monkeypatch.setattr("lumbar.store.files.os.fsync", no_space)
     with pytest.raises(StoreFull, match="No space left"):
-        Store(tmp_path / "full").put("instances", "ab" * 32, b"content")
-    assert {path.name for path in (tmp_path / "full").rglob("*") if path.is_file()} == {"lock"}
+        store.put("instances", "ab" * 32, b"content")
+    left = {path.name for path in (tmp_path / "full").rglob("*") if path.is_file()}
+    assert left == {"lumbar-store", "owner"}
 
 
 def test_a_study_has_its_date_and_time_of_day(site):

@@ -17,7 +17,8 @@ from sqlalchemy import select, update
 from db import job_lifecycle, jobs, operator_actions, retention, studies
 from db.context import SiteContext
 from db.database import Database
-from db.ingest import IngestResult, ingest
+from db.ingest import ingest
+from db.instance_rows import IngestResult
 from db.jobs import ClaimedJob
 from db.leases import Backoff, LeaseLostError
 from db.models import FindingRow, Instance, Job, JobKind, JobState, Series, Study, StudyState
@@ -58,7 +59,9 @@ class Machine(RuleBasedStateMachine):
     @initialize()
     def open_site(self) -> None:
         database = Database.connect(sqlite_database(self.folder / "lumbar.sqlite"))
-        self.site = SiteContext(Settings(home=self.folder), database, Store(self.folder / "store"))
+        self.site = SiteContext(
+            Settings(home=self.folder), database, Store(self.folder / "store").create()
+        )
 
     def teardown(self) -> None:
         if hasattr(self, "site"):

@@ -20,8 +20,9 @@ from pydicom.uid import (
 )
 
 from db import studies
-from db.ingest import ingest
+from db.ingest import Arrival, ingest
 from db.reconcile import reconcile
+from db.registrar import register_batch
 from lumbar.dicom.discover import find_instances
 from lumbar.dicom.pixels import read_slice
 from lumbar.errors import NotDicom
@@ -39,11 +40,8 @@ def receive(site, ds: Dataset, syntax: UID = LITTLE, found: UID | None = None, s
     buffer.is_little_endian = encoding.is_little_endian
     write_dataset(buffer, ds)
     content = BytesIO(start + buffer.getvalue())
-    ingest(
-        site.database,
-        site.store,
-        replace(arrival(make_slice()), dataset=content, transfer_syntax_uid=str(syntax)),
-    )
+    announced = replace(arrival(make_slice()).announced, transfer_syntax_uid=str(syntax))
+    ingest(site.database, site.store, Arrival(content, announced))
     with site.database.reading() as session:
         (instance,) = studies.instances_in_use(session, study_of(site).id)
     return site.store.path(instance.file)
@@ -146,6 +144,7 @@ def test_file_meta_information_in_the_data_set_does_not_replace_our_own(
         (instance,) = studies.instances_in_use(session, study_of(site).id)
         session.delete(instance)
     assert reconcile(site).adopted == 1
+    assert register_batch(site) == 1
     with site.database.reading() as session:
         (adopted,) = studies.instances_in_use(session, study_of(site).id)
     assert (adopted.transfer_syntax_uid, adopted.source) == (syntax, "MR1")

@@ -6,11 +6,12 @@ from contextlib import suppress
 import pytest
 from sqlalchemy import select, update
 
-from db import ingest as ingest_module
-from db import jobs, reconcile, retention, studies
+from db import jobs, reconcile, registrar, retention, studies
 from db.context import SiteContext
-from db.ingest import IngestResult, RemovedMeanwhile, ingest
+from db.ingest import ingest
+from db.instance_rows import IngestResult
 from db.models import AuditEvent, Instance, JobKind, Study, StudyState
+from db.registration import Registration
 from lumbar.errors import Permanent
 from tests.factories.instances import ROOT, arrival, make_slice
 from tests.stub_networks import StubNetworks
@@ -124,51 +125,48 @@ def test_an_image_sent_again_while_it_is_being_removed_is_never_acknowledged_and
     assert images(site) == {study: 1}
 
 
-def test_an_image_whose_file_is_removed_before_it_is_registered_must_be_sent_again(
+def test_an_image_whose_file_is_removed_before_it_is_registered_keeps_its_file(
     site, finish, monkeypatch
 ):
-    finish(1, days=31)
-    register = ingest_module.register
+    study = finish(1, days=31)
+    write = Registration._write
 
     def removed_first(*arguments):
         assert retention.remove_images(site) == 1
-        return register(*arguments)
+        return write(*arguments)
 
-    monkeypatch.setattr(ingest_module, "register", removed_first)
-    with pytest.raises(RemovedMeanwhile):
-        ingest(site.database, site.store, arrival(make_slice(study=1, number=1)))
-    monkeypatch.undo()
+    monkeypatch.setattr(Registration, "_write", removed_first)
     assert (
         ingest(site.database, site.store, arrival(make_slice(study=1, number=1)))
         is IngestResult.DUPLICATE
     )
+    assert images(site) == {study: 1}
 
 
 def test_concurrent_removal_and_sending_lose_nothing_that_was_acknowledged(site, finish):
     study = finish(1, days=31)
 
     def send(number):
-        try:
-            return ingest(site.database, site.store, arrival(make_slice(study=1, number=number)))
-        except RemovedMeanwhile:
-            return None
+        return ingest(site.database, site.store, arrival(make_slice(study=1, number=number)))
 
     with ThreadPoolExecutor(6) as threads:
         removing = [threads.submit(retention.remove, site, study, "a test") for _ in range(2)]
-        sent = list(threads.map(send, [1, 2] * 6))
+        assert set(threads.map(send, [1, 2] * 6)) == {IngestResult.DUPLICATE}
         assert any(done.result() for done in removing)
     with site.database.reading() as session:
         rows = session.scalars(select(Instance)).all()
     assert all(site.store.path(row.file).exists() for row in rows if row.removed_at is None)
-    assert IngestResult.DUPLICATE in sent or all(row.removed_at for row in rows)
 
 
 def test_a_start_up_adopts_files_without_rows_and_reports_rows_without_files(site, monkeypatch):
     ingest(site.database, site.store, arrival(make_slice(number=1), source="MR7"))
     ingest(site.database, site.store, arrival(make_slice(number=2)))
     with suppress(Killed), monkeypatch.context() as patch:
-        patch.setattr("db.ingest.register", killed)
+        patch.setattr(Registration, "_write", killed)
         ingest(site.database, site.store, arrival(make_slice(number=3), source="MR8"))
+    for share in site.store.shares():
+        for file in share.arrived():
+            file.path.unlink()
     with site.database.reading() as session:
         missing = session.scalars(
             select(Instance).where(Instance.sop_instance_uid == f"{ROOT}.1.1.1")
@@ -178,6 +176,7 @@ def test_a_start_up_adopts_files_without_rows_and_reports_rows_without_files(sit
 
     result = reconcile.reconcile(site)
     assert result == reconcile.ReconcileCounts(adopted=1, unreadable=1, missing=1)
+    assert registrar.register_batch(site) == 1
     with site.database.reading() as session:
         adopted = session.scalars(
             select(Instance).where(Instance.sop_instance_uid == f"{ROOT}.1.1.3")

@@ -112,7 +112,7 @@ def test_a_bundle_that_cannot_be_read_does_not_hide_the_version(monkeypatch, tmp
 
 def test_a_shell_is_offered_the_names_of_the_commands(monkeypatch):
     monkeypatch.setenv("_LUMBAR_COMPLETE", "complete_bash")
-    monkeypatch.setenv("COMP_WORDS", "lumbar re")
+    monkeypatch.setenv("COMP_WORDS", "lumbar req")
     monkeypatch.setenv("COMP_CWORD", "1")
     completed = CliRunner().invoke(app, [], prog_name="lumbar")
     assert completed.stdout.split() == ["requeue"]

@@ -1,0 +1,194 @@
+"""Registers arrived files: each gets its place in the store and its rows, then leaves ``arrived``.
+
+In this order, each step durable before the next: the file is linked into ``instances``, the rows
+are committed, the arrived file is removed. Whenever the process dies, the arrived file is still
+there or everything is done; doing it again changes nothing.
+
+What cannot be registered (its header cannot be read, or the database refuses its values) goes to
+``quarantined``, is logged and audited, and counted by `lumbar status`: it was acknowledged.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from db.database import Conflict, Database
+from db.instance_rows import IngestResult, StoredInstance, write_rows
+from db.models import AuditEvent
+from lumbar.dicom.headers import raising_not_dicom
+from lumbar.dicom.instance_identity import identify
+from lumbar.dicom.part10 import read_file_meta
+from lumbar.elements import text
+from lumbar.errors import NotDicom, Transient
+from lumbar.log import get_logger
+from lumbar.store.arrivals import HeaderDisagrees, require_uid
+from lumbar.store.files import (
+    INSTANCES,
+    QUARANTINED,
+    Store,
+    file_name,
+    raising_store_full,
+)
+from lumbar.store.folders import fsync_folder
+from lumbar.store.shares import ArrivedFile
+
+log = get_logger()
+
+BATCH = 64  # files per transaction
+CHUNK = 2**20  # bytes read at a time
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    arrived: ArrivedFile
+    stored: StoredInstance
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Registers files in one site's store and database."""
+
+    database: Database
+    store: Store
+
+    def register(self, files: Sequence[ArrivedFile]) -> list[IngestResult | NotDicom]:
+        """Registers files that have arrived; the outcomes are in their order.
+
+        NotDicom is the outcome of a file that went to ``quarantined``, with the reason.
+
+        Raises:
+            Transient: the disk or the database failed; the files remain, to be registered later.
+        """
+        outcomes: dict[Path, IngestResult | NotDicom] = {}
+        with raising_store_full(self.store.root):
+            prepared = []
+            for file in files:
+                try:
+                    prepared.append(self._prepare(file))
+                except Exception as error:  # noqa: BLE001 - one file must not stop the others
+                    outcomes[file.path] = self._quarantine(file, error)
+            self._place(prepared)
+            outcomes |= self._write(prepared)
+            for each in prepared:
+                each.arrived.path.unlink(missing_ok=True)
+        return [outcomes[file.path] for file in files]
+
+    def _prepare(self, file: ArrivedFile) -> _Prepared:
+        """Reads what its rows will hold.
+
+        Raises:
+            NotDicom: the header cannot be read.
+            HeaderDisagrees: it is another instance than the one that was acknowledged.
+        """
+        syntax, source, announced, digest = _read(file.path)
+        identity = identify(file.path)
+        require_uid(identity.sop_instance_uid, "SOPInstanceUID")
+        require_uid(identity.series_instance_uid, "SeriesInstanceUID")
+        require_uid(identity.study_instance_uid, "StudyInstanceUID")
+        found = (identity.sop_class_uid, identity.sop_instance_uid)
+        if found != announced or identity.study_instance_uid != file.study_instance_uid:
+            raise HeaderDisagrees("the dataset's UIDs are not those that were acknowledged")
+        stored = StoredInstance(
+            identity=identity,
+            transfer_syntax_uid=syntax,
+            digest=digest,
+            file=file_name(INSTANCES, digest),
+            size=file.path.stat().st_size,
+            source=source,
+            age_s=file.age_s(),
+        )
+        return _Prepared(file, stored)
+
+    def _place(self, prepared: Sequence[_Prepared]) -> None:
+        """Links the files into ``instances``; durable on return."""
+        linked = set()
+        for each in prepared:
+            place = self.store.path(each.stored.file)
+            if not place.exists():
+                linked.add(self._link(each))
+            elif not _intact(place, each.stored.digest):
+                log.error("instance.restored", file=each.stored.file)
+                linked.add(self._link(each))
+        self.store.sync(linked)
+
+    def _link(self, each: _Prepared) -> str:
+        return self.store.link(each.arrived.path, INSTANCES, each.stored.digest)
+
+    def _write(self, prepared: Sequence[_Prepared]) -> dict[Path, IngestResult | NotDicom]:
+        """Writes the rows of all; of each alone, if that fails, to find out which cannot be."""
+        try:
+            return self._write_once_more(prepared)
+        except Exception as error:  # noqa: BLE001 - the database refuses a value; or a fault of ours
+            if len(prepared) == 1:
+                (file,) = (each.arrived for each in prepared)
+                return {file.path: self._quarantine(file, error)}
+            outcomes: dict[Path, IngestResult | NotDicom] = {}
+            for each in prepared:
+                outcomes |= self._write([each])
+            return outcomes
+
+    def _write_once_more(
+        self, prepared: Sequence[_Prepared]
+    ) -> dict[Path, IngestResult | NotDicom]:
+        try:
+            return self._write_all(prepared)
+        except Conflict:  # another process registered the same SOP Instance UID just now
+            return self._write_all(prepared)
+
+    def _write_all(self, prepared: Sequence[_Prepared]) -> dict[Path, IngestResult | NotDicom]:
+        by_file = {each.stored.file: each for each in prepared}
+
+        def ensure_file(file: str) -> None:
+            if not self.store.path(file).exists():  # removed with its study since ``_place``
+                self.store.sync({self._link(by_file[file])})
+
+        with self.database.transaction() as session:
+            results = write_rows(session, [each.stored for each in prepared], ensure_file)
+        return {each.arrived.path: result for each, result in zip(prepared, results, strict=True)}
+
+    def _quarantine(self, file: ArrivedFile, error: Exception) -> NotDicom:
+        """Keeps a file that cannot be registered, apart from the images. Returns the reason.
+
+        Raises:
+            Transient, OSError: the disk or the database has failed instead; it can be tried again.
+        """
+        if isinstance(error, Transient | OSError):
+            raise error
+        why = error if isinstance(error, NotDicom) else NotDicom(f"a {type(error).__name__}")
+        folder = self.store.path(QUARANTINED)
+        self.store.make_folder(folder)
+        with self.database.transaction() as session:
+            detail = {"why": str(why), "file": f"{QUARANTINED}/{file.path.name}"}
+            session.add(AuditEvent(event="instance.unregistrable", actor="", detail=detail))
+        file.path.rename(folder / file.path.name)
+        fsync_folder(folder)
+        log.error("instance.unregistrable", **detail)
+        return why
+
+
+def _read(path: Path) -> tuple[str, str, tuple[str, str], str]:
+    """A file's transfer syntax, its source, its SOP class and instance, and its digest.
+
+    Raises:
+        NotDicom: the file meta information cannot be read.
+    """
+    with path.open("rb") as stream:
+        with raising_not_dicom("the file meta information cannot be read"):
+            meta = read_file_meta(stream)
+            syntax = text(meta, "TransferSyntaxUID")
+            source = text(meta, "SourceApplicationEntityTitle")
+            sop_class = text(meta, "MediaStorageSOPClassUID")
+            instance = text(meta, "MediaStorageSOPInstanceUID")
+        digest = sha256(syntax.encode() + b"\0")
+        while chunk := stream.read(CHUNK):
+            digest.update(chunk)
+    return syntax, source, (sop_class, instance), digest.hexdigest()
+
+
+def _intact(path: Path, digest: str) -> bool:
+    """Whether a stored file still has the content that its name states."""
+    try:
+        return _read(path)[-1] == digest
+    except NotDicom:
+        return False

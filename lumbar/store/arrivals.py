@@ -1,0 +1,126 @@
+"""Instances on arrival, from any source: checked, made durable, and only then acknowledged.
+
+The file is the record of what was acknowledged; ``db.registration`` writes the rows behind it.
+"""
+
+import re
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from pydicom.uid import (
+    EnhancedMRImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+    MRImageStorage,
+)
+
+from lumbar.dicom.header_scan import MAX_UID, scan_uids
+from lumbar.dicom.part10 import file_head
+from lumbar.errors import NotDicom
+from lumbar.store.files import StagingFile, Store
+from lumbar.store.shares import ArrivedFile, Share, arrived_name
+
+IMAGE_CLASSES = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
+
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """What the sender says of an instance before its data set."""
+
+    transfer_syntax_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    source: str  # calling AE title, or the name of another source
+
+
+class HeaderDisagrees(NotDicom):
+    """The data set is not the instance that the sender announced."""
+
+
+class ArrivingInstance:
+    """An instance being received; a context manager that removes it unless it has arrived.
+
+    Raises:
+        NotDicom: an announced UID is not valid (PS3.5 9.1).
+        StoreFull: here or in any method, the disk cannot be written.
+    """
+
+    def __init__(
+        self, store: Store, announced: Announcement, staging: StagingFile | None = None
+    ) -> None:
+        """``staging``: a new staging file of the store, if the caller has made one before."""
+        for uid in (announced.sop_class_uid, announced.sop_instance_uid):
+            require_uid(uid, "the announced SOP UID")
+        self._announced = announced
+        self._head = file_head(
+            announced.sop_class_uid,
+            announced.sop_instance_uid,
+            announced.transfer_syntax_uid,
+            announced.source,
+        )
+        self._staging = staging or StagingFile(store)
+        try:
+            store.require_mounted()
+            self._staging.write(self._head)
+        except Exception:
+            self._staging.discard()
+            raise
+
+    def write(self, content: bytes | bytearray | memoryview) -> None:
+        """Appends to the data set, which is in the announced transfer syntax."""
+        self._staging.write(content)
+
+    def arrive(self) -> ArrivedFile:
+        """Checks the header and makes the file durable; on return it may be acknowledged.
+
+        Raises:
+            NotDicom: the header cannot be read as far as its pixels, or a UID is not valid.
+            HeaderDisagrees: it is another instance than the one announced.
+        """
+        start = len(self._head)
+        uids = scan_uids(
+            lambda count, offset: self._staging.read(count, start + offset),
+            self._announced.transfer_syntax_uid,
+        )
+        require_uid(uids.sop_instance, "SOPInstanceUID")
+        require_uid(uids.series, "SeriesInstanceUID")
+        require_uid(uids.study, "StudyInstanceUID")
+        announced = (self._announced.sop_class_uid, self._announced.sop_instance_uid)
+        if (uids.sop_class, uids.sop_instance) != announced:
+            raise HeaderDisagrees("the dataset's SOP class or instance is not the one announced")
+        path = self._staging.arrive(arrived_name(uids.study))
+        arrived = ArrivedFile.parse(path)
+        assert arrived is not None  # noqa: S101 - it has just been named so
+        return arrived
+
+    @property
+    def share(self) -> Share:
+        """Where it arrives."""
+        return self._staging.share
+
+    def discard(self) -> None:
+        """Removes what has not arrived."""
+        self._staging.discard()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.discard()
+
+
+def require_uid(value: str, name: str) -> None:
+    """Requires a UID that is valid, and so safe as a part of a file's name.
+
+    Raises:
+        NotDicom: it is missing or not valid.
+    """
+    if len(value) > MAX_UID or not _UID.fullmatch(value):
+        raise NotDicom(f"{name} is missing or not a UID")

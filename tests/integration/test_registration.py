@@ -1,0 +1,244 @@
+"""What was acknowledged is registered behind the answer, whatever happens in between."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import pytest
+from sqlalchemy import select, update
+
+from db import registrar, registration, studies
+from db.database import DatabaseUnavailable
+from db.ingest import ingest
+from db.instance_rows import IngestResult
+from db.models import AuditEvent, Instance, Study
+from db.registrar import register_batch
+from db.registration import BATCH, Registration
+from db.types import db_now
+from lumbar.store.arrivals import ArrivingInstance
+from lumbar.store.files import Store
+from tests.factories.instances import ROOT, arrival, make_slice
+from tests.integration.upload_factory import RecordingNotifier
+from worker.sweep import sweep
+
+ROWS = b"\x28\0\x02\0"  # the tag of SamplesPerPixel, as it is encoded
+RECEIVER = """
+import sys
+from pathlib import Path
+from lumbar.store.files import Store
+from tests.factories.instances import make_slice
+from tests.integration.test_registration import arrive_in
+store = Store(Path(sys.argv[1]))
+arrive_in(store, make_slice(number=1))
+open(store.share().folder / "half.part", "wb").write(b"half")
+print("arrived", flush=True)
+sys.stdin.read()
+"""
+
+
+def arrive_in(store, ds, source="MR1"):
+    """An image is acknowledged."""
+    sent = arrival(ds, source)
+    with ArrivingInstance(store, sent.announced) as arriving:
+        arriving.write(sent.dataset.read())
+        return arriving.arrive()
+
+
+def rows(site):
+    with site.database.reading() as session:
+        return list(session.scalars(select(Instance).order_by(Instance.sop_instance_uid)))
+
+
+def test_arrived_images_are_registered_in_batches_and_leave_arrived(site):
+    for study in (1, 2):
+        for number in range(1, 41):
+            arrive_in(site.store, make_slice(study=study, number=number))
+    assert site.store.arriving() == {f"{ROOT}.1", f"{ROOT}.2"}
+    assert rows(site) == []
+    assert [register_batch(site) for _ in range(3)] == [BATCH, 80 - BATCH, 0]
+    assert len(rows(site)) == 80
+    assert all(site.store.path(row.file).stat().st_size == row.size for row in rows(site))
+    assert site.store.arriving() == set()
+    assert {row.source for row in rows(site)} == {"MR1"}
+
+
+def test_the_same_image_twice_in_one_batch_is_one_row(site):
+    arrived = [arrive_in(site.store, make_slice()) for _ in range(2)]
+    other = arrive_in(site.store, make_slice(EchoTime=99))
+    outcomes = Registration(site.database, site.store).register([*arrived, other])
+    assert outcomes == [IngestResult.NEW, IngestResult.DUPLICATE, IngestResult.QUARANTINED]
+    assert len(rows(site)) == 2
+
+
+def test_an_images_time_of_arrival_is_when_it_was_received(site):
+    arrived = arrive_in(site.store, make_slice())
+    study, _, unique = arrived.path.name.split("_")
+    hour_ago = arrived.path.with_name(f"{study}_{arrived.received_ns - 3600 * 10**9}_{unique}")
+    arrived.path.rename(hour_ago)
+    register_batch(site)
+    with site.database.reading() as session:
+        (late,) = session.scalars(
+            select(Instance.id).where(Instance.received_at < db_now(-3590))
+        ).all()
+        (first,) = session.scalars(select(Study.id).where(Study.first_received_at < db_now(-3590)))
+        (quiet,) = session.scalars(select(Study.id).where(Study.last_received_at > db_now(-60)))
+    assert late
+    assert first == quiet
+
+
+def test_with_the_database_away_images_wait_and_none_is_lost(site, monkeypatch):
+    arrived = arrive_in(site.store, make_slice())
+
+    def away(*arguments):
+        raise DatabaseUnavailable("the database does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registration, "write_rows", away)
+        with pytest.raises(DatabaseUnavailable):
+            register_batch(site)
+    assert arrived.path.exists()
+    assert register_batch(site) == 1
+    assert len(rows(site)) == 1
+
+
+def test_an_image_that_cannot_be_registered_is_quarantined_and_stops_no_other(site, monkeypatch):
+    write_rows = registration.write_rows
+
+    def refuses_one(session, instances, *arguments):
+        if any(i.identity.sop_instance_uid.endswith(".2") for i in instances):
+            raise ValueError("a value that the database refuses")
+        return write_rows(session, instances, *arguments)
+
+    monkeypatch.setattr(registration, "write_rows", refuses_one)
+    arrived = [arrive_in(site.store, make_slice(number=number)) for number in (1, 2, 3)]
+    assert register_batch(site) == 3
+    assert [row.sop_instance_uid[-1] for row in rows(site)] == ["1", "3"]
+    kept = site.store.path("quarantined") / arrived[1].path.name
+    assert kept.exists()
+    assert site.store.arriving() == set()
+    with site.database.reading() as session:
+        (event,) = session.scalars(select(AuditEvent))
+    assert event.event == "instance.unregistrable"
+    assert event.detail == {"why": "a ValueError", "file": f"quarantined/{kept.name}"}
+
+
+def test_a_header_that_only_pydicom_cannot_read_is_quarantined(site):
+    ds = make_slice()
+    sent = arrival(ds)
+    content = sent.dataset.read()
+    # behind the UIDs, a sequence that begins with something else than an item
+    sequence = b"\x21\0\x10\x10SQ\0\0\xff\xff\xff\xff\xfe\xff\0\xe1\0\0\0\0"
+    damaged = content.replace(ROWS, sequence + ROWS, 1)
+    with ArrivingInstance(site.store, sent.announced) as arriving:
+        arriving.write(damaged)
+        arriving.arrive()
+    register_batch(site)
+    assert len(list((site.store.root / "quarantined").iterdir())) == 1
+    assert rows(site) == []
+    assert site.store.arriving() == set()
+
+
+def test_a_dead_receivers_share_is_taken_over_and_its_half_files_are_removed(site):
+    process = subprocess.Popen(
+        [sys.executable, "-c", RECEIVER, str(site.store.root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"arrived\n"
+    assert register_batch(site) == 1
+    (share,) = site.store.shares()
+    assert (share.folder / "half.part").exists()  # it lives, and is still writing
+    arrive_in(Store(site.store.root), make_slice(number=2))
+    process.kill()
+    process.communicate()
+    assert register_batch(site) == 1
+    assert len(rows(site)) == 2
+    assert not share.folder.exists()
+
+
+def test_one_share_is_registered_by_one_process_at_a_time(site):
+    arrive_in(site.store, make_slice())
+    (share,) = site.store.shares()
+    with share.registering() as allowed:
+        assert allowed
+        assert register_batch(site) == 0
+    assert register_batch(site) == 1
+
+
+def test_two_registrars_and_a_sender_register_everything_once(site):
+    def send(number):
+        arrive_in(site.store, make_slice(study=number % 3, number=number))
+
+    with ThreadPoolExecutor(4) as threads:
+        sending = [threads.submit(send, number) for number in range(60)]
+        while not all(done.done() for done in sending):
+            list(threads.map(register_batch, [site, site]))
+        for done in sending:
+            done.result()
+    while register_batch(site):
+        pass
+    assert len(rows(site)) == 60
+
+
+def test_no_study_completes_while_an_image_of_it_waits_for_its_rows(site):
+    ingest(site.database, site.store, arrival(make_slice(study=1)))
+    ingest(site.database, site.store, arrival(make_slice(study=2)))
+    with site.database.transaction() as session:
+        session.execute(update(Study).values(last_received_at=db_now(-1000)))
+    waiting = arrive_in(site.store, make_slice(study=1, number=2))
+    assert sweep(site, RecordingNotifier())["studies_completed"] == 1
+    assert waiting.path.exists()
+    register_batch(site)
+    assert sweep(site, RecordingNotifier())["studies_completed"] == 0  # not quiet any more
+    with site.database.reading() as session:
+        assert studies.find(session, f"{ROOT}.1").revision == 1
+
+
+def test_the_sweep_registers_what_no_registrar_does(site, monkeypatch):
+    arrive_in(site.store, make_slice())
+    assert sweep(site, RecordingNotifier())["images_registered"] == 0
+    monkeypatch.setattr("worker.sweep.UNREGISTERED_S", 0.0)
+    assert sweep(site, RecordingNotifier())["images_registered"] == 1
+
+
+@pytest.mark.parametrize("damage", [lambda size: b"\0" * size, lambda size: b"DICM" * 50])
+def test_an_image_sent_again_heals_its_damaged_file(site, damage):
+    ingest(site.database, site.store, arrival(make_slice()))
+    (row,) = rows(site)
+    path = site.store.path(row.file)
+    good = path.read_bytes()
+    path.write_bytes(damage(len(good)))
+    assert ingest(site.database, site.store, arrival(make_slice())) is IngestResult.DUPLICATE
+    assert path.read_bytes() == good
+    assert len(rows(site)) == 1
+
+
+def test_an_image_sent_again_whose_file_has_gone_gets_it_back(site):
+    ingest(site.database, site.store, arrival(make_slice()))
+    (row,) = rows(site)
+    site.store.path(row.file).unlink()
+    assert ingest(site.database, site.store, arrival(make_slice())) is IngestResult.DUPLICATE
+    assert site.store.path(row.file).exists()
+
+
+def test_the_registrar_goes_on_after_any_error(site, monkeypatch):
+    calls, stop = [], Event()
+
+    def fails_once(site):
+        calls.append(site)
+        if len(calls) == 1:
+            raise ZeroDivisionError
+        if len(calls) == 2:
+            raise DatabaseUnavailable("away")
+        stop.set()
+        return 0
+
+    monkeypatch.setattr(registrar, "register_batch", fails_once)
+    monkeypatch.setattr(registrar, "RETRY_S", 0.0)
+    registrar.run(site, stop)
+    assert len(calls) == 3
