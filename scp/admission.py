@@ -36,6 +36,10 @@ class Connection:
         limit_s = IDLE_S if self.used else UNUSED_S
         return not self.busy and monotonic() - self.last_pdu_at >= limit_s
 
+    def mark_used(self) -> None:
+        """A whole message has arrived."""
+        self.used = True
+
     def close(self, why: str) -> None:
         """Logs the reason, once, and shuts the connection down; callable from any thread.
 
@@ -48,6 +52,13 @@ class Connection:
                 peer=self.peer,
                 why=why,
             )
+        self.shut_down()
+
+    def close_after_peer(self) -> None:
+        """The same after the peer has aborted the association or closed the connection."""
+        if not self.closed:
+            self.closed = True
+            log.info("association.aborted", peer=self.peer, why="by the peer")
         self.shut_down()
 
     def shut_down(self) -> None:
@@ -63,9 +74,13 @@ class Admission:
     """
 
     def __init__(
-        self, maximum_associations: int, known_addresses: Sequence[IPv4Network | IPv6Network]
+        self,
+        maximum_associations: int,
+        known_addresses: Sequence[IPv4Network | IPv6Network],
+        maximum_pending: int = MAX_PENDING,
     ) -> None:
         self._maximum_associations = maximum_associations
+        self._maximum_pending = maximum_pending
         self._known = tuple(known_addresses)
         self._lock = Lock()
         self._connections: set[Connection] = set()
@@ -79,18 +94,26 @@ class Admission:
     def admit(self, connection: Connection) -> None:
         """Registers a connection.
 
-        Where MAX_PENDING connections have no association yet, the oldest of them is closed.
+        Where the maximum of connections have no association yet, the oldest of them is closed.
         """
         with self._lock:
             pending = [c for c in self._connections if not c.associated]
             oldest = None
-            if len(pending) >= MAX_PENDING:
+            if len(pending) >= self._maximum_pending:
                 oldest = min(pending, key=lambda c: c.opened_at)
             self._connections.add(connection)
             if oldest is not None:
                 self._connections.discard(oldest)
         if oldest is not None:
             oldest.close("oldest pending connection, closed to admit a new one")
+
+    def close_oldest_pending(self, why: str) -> None:
+        """Closes the oldest connection that has no association yet, if there is one."""
+        with self._lock:
+            pending = [c for c in self._connections if not c.associated]
+            oldest = min(pending, key=lambda c: c.opened_at, default=None)
+        if oldest is not None:
+            oldest.close(why)
 
     def associate(self, connection: Connection) -> bool:
         """Turns a connection into an association, if the limit allows.

@@ -1,145 +1,138 @@
-"""Accepting connections: whatever waits for a peer happens in the connection's own thread.
+"""Accepting connections: whatever waits for a peer happens in the connection's own thread."""
 
-A peer is handed to pynetdicom, which polls, only once its whole association request has arrived.
-Until then it costs one thread that sleeps in a read.
-"""
-
+import errno
 import socket
 import ssl
-import sys
 from collections.abc import Callable
-from socketserver import BaseServer
-from threading import Thread
-from time import monotonic
-from typing import TYPE_CHECKING, Any
-
-from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+from contextlib import suppress
+from threading import Event, Thread, current_thread
 
 from lumbar.log import get_logger
 from scp.admission import Admission, Connection
-from scp.limits import ABORT, Limits, apply_limits, read_request
-
-if TYPE_CHECKING:
-    from pynetdicom.association import Association
+from scp.pdu_stream import Limits, read_request, send_abort
 
 log = get_logger()
 
 HANDSHAKE_S = 10.0
+BACKLOG = 128  # connections that the system accepts before we do
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+EXHAUSTED_PAUSE_S = 0.5
+STOP_S = 5.0  # for each connection to end once it is shut down
 
-Address = tuple[str, int] | tuple[str, int, int, int]  # of IPv4, of IPv6
+Serve = Callable[[Connection, bytes], None]  # a connection, with its A-ASSOCIATE-RQ
+Refused = Callable[[Connection, str], None]  # a connection, and why
 
 
-class Server(ThreadedAssociationServer):
-    """The listening socket. Its attributes are set before it serves; with ``tls``, only TLS."""
+class Server:
+    """The listening socket, and a thread for each connection. With ``tls``, only TLS.
 
-    request_queue_size = 128
-    admission: Admission
-    limits: Limits
-    tls: ssl.SSLContext | None = None
-    on_refused: Callable[[Connection, str], None]  # called with each refused connection and why
+    Raises:
+        OSError: it cannot listen on the address and port.
+    """
 
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """Called by the accept thread: admits the connection and starts its thread."""
-        connection = Connection(request, str(client_address[0]))
-        self.admission.admit(connection)
-        Thread(target=self._serve, args=(connection, client_address), daemon=True).start()
+    def __init__(
+        self,
+        address: tuple[str, int],
+        admission: Admission,
+        limits: Limits,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self._admission = admission
+        self._limits = limits
+        self.tls = tls
+        self._stopped = Event()
+        self._threads: set[Thread] = set()  # of the connections
+        # Without SO_REUSEPORT, a second receiver cannot take a part of the connections.
+        family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0][0]
+        self._socket = socket.create_server(address, family=family, backlog=BACKLOG)
+        self.port: int = self._socket.getsockname()[1]
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Logs that a connection could not even be given a thread."""
-        log.error(
-            "connection.fault", peer=str(client_address[0]), error=type(sys.exception()).__name__
-        )
+    def start(self, serve: Serve, refused: Refused) -> None:
+        """Accepts connections until ``stop``."""
+        Thread(target=self._accept, args=(serve, refused), name="accept", daemon=True).start()
 
     def stop(self) -> None:
         """Stops listening and closes every connection; what was in transit is not acknowledged."""
-        BaseServer.shutdown(self)
-        self.server_close()
-        self.admission.close_all()
+        self._stopped.set()
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread
+        self._socket.close()
+        self._admission.close_all()
+        for thread in list(self._threads):
+            thread.join(STOP_S)
 
-    def _serve(self, connection: Connection, client_address: Address) -> None:
+    def _accept(self, serve: Serve, refused: Refused) -> None:
+        while not self._stopped.is_set():
+            try:
+                stream, address = self._socket.accept()
+            except OSError as error:
+                self._wait_after(error)
+                continue
+            connection = Connection(stream, str(address[0]))
+            self._admission.admit(connection)
+            thread = Thread(target=self._serve, args=(connection, serve, refused), daemon=True)
+            self._threads.add(thread)
+            try:
+                thread.start()
+            except RuntimeError:  # no thread can be started
+                self._threads.discard(thread)
+                self._admission.remove(connection)
+                connection.close("too many threads")
+                stream.close()
+
+    def _wait_after(self, error: OSError) -> None:
+        """A failed accept is logged; where resources are exhausted, the next one would fail too."""
+        if self._stopped.is_set() or error.errno == errno.ECONNABORTED:
+            return
+        log.error("connection.fault", error=errno.errorcode.get(error.errno or 0, "OSError"))
+        if error.errno in EXHAUSTED:
+            self._admission.close_oldest_pending("too many open files")
+        self._stopped.wait(EXHAUSTED_PAUSE_S)
+
+    def _serve(self, connection: Connection, serve: Serve, refused: Refused) -> None:
         """One connection, from its first byte to its end."""
         try:
-            request = self._receive_request(connection)
+            request = self._receive_request(connection, refused)
             if request is not None:
-                handler = AssociationHandler(connection, request, client_address, self)
-                handler.association.start()
-                handler.association.join()
-                self._log_abnormal_end(handler.association, connection)
+                serve(connection, request)
+        except Exception as error:  # noqa: BLE001 - a fault of ours ends this connection only
+            log.error("receiver.fault", peer=connection.peer, error=type(error).__name__)
         finally:
-            self.admission.remove(connection)
-            self.shutdown_request(connection.socket)
+            self._admission.remove(connection)
+            connection.shut_down()
+            connection.socket.close()
+            self._threads.discard(current_thread())
 
-    def _log_abnormal_end(self, association: "Association", connection: Connection) -> None:
-        """Logs an end that was neither regular nor logged before."""
-        if association.is_released or association.is_rejected or connection.closed:
-            return
-        if connection.associated:
-            log.info(
-                "association.aborted",
-                peer=connection.peer,
-                why="by the peer, or because of a protocol error",
-            )
-        else:
-            connection.close("association request cannot be read")
-
-    def _receive_request(self, connection: Connection) -> bytes | None:
+    def _receive_request(self, connection: Connection, refused: Refused) -> bytes | None:
         """The association request; None where the connection was refused."""
-        deadline = monotonic() + self.limits.pdu_s
         why = "PDU too slow"
         try:
             self._require_allowed(connection)
             connection.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.tls is not None:
                 why = "TLS handshake failed"
-                connection.socket.settimeout(min(self.limits.pdu_s, HANDSHAKE_S))
+                connection.socket.settimeout(min(self._limits.pdu_s, HANDSHAKE_S))
                 connection.socket = self.tls.wrap_socket(
                     connection.socket, server_side=True, do_handshake_on_connect=False
                 )
                 connection.socket.do_handshake()
                 why = "PDU too slow"
-            return read_request(connection.socket, deadline)
+            return read_request(connection, self._limits)
         except OSError:
             # A TLS error (some are ValueErrors too), the peer closed the connection, or a timeout.
             pass
         except ValueError as error:
             why = str(error)
-            _abort(connection.socket)
+            send_abort(connection.socket)
         connection.close(why)
-        self.on_refused(connection, why)
+        refused(connection, why)
         return None
 
     def _require_allowed(self, connection: Connection) -> None:
         """Checks the peer's address.
 
         Raises:
-            ValueError: It may not connect.
+            ValueError: it may not connect.
         """
-        if not self.admission.allows(connection.peer):
+        if not self._admission.allows(connection.peer):
             raise ValueError("address not allowed")
-
-
-class AssociationHandler(RequestHandler):
-    """Turns a connection into an association with limits, which has not been started yet."""
-
-    association: "Association"
-
-    def __init__(
-        self, connection: Connection, request_pdu: bytes, client_address: Address, server: Server
-    ) -> None:
-        self._connection = connection
-        self._request_pdu = request_pdu
-        self._limits = server.limits
-        super().__init__(connection.socket, client_address, server)
-
-    def handle(self) -> None:
-        """Called by the constructor; the base class would start the association here."""
-        self.association = self._create_association()
-        apply_limits(self.association, self._connection, self._limits, self._request_pdu)
-
-
-def _abort(stream: socket.socket) -> None:
-    try:
-        stream.settimeout(1)
-        stream.sendall(ABORT)
-    except OSError:
-        pass  # the peer has closed the connection

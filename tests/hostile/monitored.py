@@ -20,13 +20,17 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 STORED_FILE = re.compile(r"(instances|reports)/[0-9a-f]{2}/[0-9a-f]{64}\.dcm")
 FAULTS = {
     "receiver.fault",
+    "registration.fault",
     "job.fault",
     "job.abandoned",
     "thread.fault",
     "process.fault",
     "object.fault",
 }
-IN_STORE = re.compile(r"incoming/[0-9a-f]{32}/lock")
+IN_STORE = re.compile(
+    r"lumbar-store|arrived/[0-9a-f]{32}/(owner|registrar)"
+    r"|quarantined/[0-9.]+_[0-9]+_[0-9a-f]{32}\.dcm"
+)
 
 
 class MonitoredSystem:

@@ -16,12 +16,12 @@ from pydicom.uid import (
 from pynetdicom import AE
 
 from db import studies
-from db.database import DatabaseUnavailable
+from db.registrar import register_batch
 from lumbar.peers import DimseDestination
 from lumbar.peers.dimse import send_files
 from lumbar.settings import Settings
+from lumbar.store.arrivals import ArrivingInstance
 from lumbar.store.files import StoreFull
-from scp import receiver
 from scp.receiver import Receiver
 from tests.factories.instances import ROOT, make_slice
 
@@ -58,6 +58,8 @@ def echo(port, *options):
 
 
 def stored(site, study=f"{ROOT}.1"):
+    while register_batch(site):
+        pass
     with site.database.reading() as session:
         return studies.instances_in_use(session, studies.find(session, study).id)
 
@@ -106,19 +108,20 @@ def test_every_common_transfer_syntax_is_stored_as_it_was_sent(site, running, na
     assert stored_dataset.PixelData == original.PixelData
 
 
+@pytest.mark.parametrize("at", ["__init__", "write", "arrive"])
 @pytest.mark.parametrize(
     ("failure", "status"),
     [
         (StoreFull("full"), 0xA700),
-        (DatabaseUnavailable("unavailable"), 0xA700),
+        (OSError(24, "Too many open files"), 0xA700),
         (ZeroDivisionError("a fault of ours"), 0x0110),
     ],
 )
-def test_each_failure_is_answered_with_its_status(running, monkeypatch, failure, status):
+def test_each_failure_is_answered_with_its_status(running, monkeypatch, failure, status, at):
     def fail(*arguments):
         raise failure
 
-    monkeypatch.setattr(receiver, "ingest", fail)
+    monkeypatch.setattr(ArrivingInstance, at, fail)
     with association(running.port) as assoc:
         assert assoc.send_c_store(make_slice()).Status == status
 

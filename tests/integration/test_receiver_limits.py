@@ -20,7 +20,7 @@ from lumbar.errors import WrongSetting
 from lumbar.settings import Settings
 from scp import admission
 from scp.admission import IDLE_S, MAX_PENDING
-from scp.limits import MAX_PDU_ACCEPTED
+from scp.pdu_stream import MAX_PDU_ACCEPTED
 from scp.receiver import Receiver
 from tests.factories.instances import make_slice
 from tests.system import wait_until
@@ -249,10 +249,8 @@ def test_an_image_larger_than_allowed_ends_the_association_and_nothing_is_stored
         with association(running.port) as assoc:
             assert assoc.send_c_store(make_slice()).Status == 0
     assert ("association.aborted", "message larger than allowed") in reasons(logged)
-    assert (
-        len([path for path in site.store.root.rglob("*") if path.is_file() and path.name != "lock"])
-        == 1
-    )
+    assert not list(site.store.root.rglob("*.part"))
+    assert len(list(site.store.root.rglob("*.dcm"))) == 1
 
 
 def test_a_disk_that_is_nearly_full_is_a700_before_it_is_full(site):
