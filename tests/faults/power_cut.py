@@ -1,4 +1,7 @@
-"""Power cuts while instances arrive: every process is killed and all unsynced writes are lost."""
+"""Power cuts while instances arrive: every process is killed, and unsynced writes are lost.
+
+All of them, or a random part.
+"""
 
 import shutil
 import time
@@ -45,7 +48,7 @@ def run(environment: Environment, rounds: int, ignore_fsync: str = "") -> Outcom
                 )
                 time.sleep(rng.uniform(0, 0.3))  # at any moment, on purpose
                 system.kill()
-                power.cut()
+                power.cut(rng if number % 2 else None)
                 outcome.partial |= _partial(home, folder / f"copy-{number}")
                 stopwatch = Stopwatch()
                 system.start()

@@ -55,6 +55,7 @@ static off_t position(int fd, const struct stat *status) {
     do {                                                                                                               \
         struct stat status;                                                                                            \
         if (!followed(fd, &status)) return call;                                                                       \
+        crash_point_of(fd);                                                                                            \
         int log = note_bytes(fd, &status, offset, length);                                                             \
         ssize_t result = call;                                                                                         \
         unlock(log);                                                                                                   \
@@ -167,6 +168,7 @@ static int open_at(int at, const char *path, int flags, mode_t mode) {
     struct stat before;
     int creates = (flags & O_CREAT) && (flags & O_TMPFILE) != O_TMPFILE, result;
     if (!(creates || flags & O_TRUNC) || !entry_of(at, path, &entry)) return syscall(SYS_openat, at, path, flags, mode);
+    crash_point(entry.path);
     int names = lock("%s/names.lock", 0), is_new = lstat(entry.path, &before) != 0;
     if (is_new && creates) note_name(&entry);
     result = syscall(SYS_openat, at, path, flags & ~O_TRUNC, mode);
@@ -191,6 +193,7 @@ int creat(const char *path, mode_t mode) { return open_at(AT_FDCWD, path, O_CREA
 
 /* One or two names change by one call. */
 static int changing(const struct entry *one, const struct entry *other, long number, long a, long b, long c, long d, long e) {
+    crash_point(one ? one->path : other->path);
     int names = lock("%s/names.lock", 0);
     if (one) note_name(one);
     if (other) note_name(other);
@@ -244,6 +247,7 @@ static int safe(int fd, long number) {
     struct stat status;
     if (!followed(fd, &status)) return syscall(number, fd);
     int folder = S_ISDIR(status.st_mode);
+    crash_point_of(fd);
     if (ignored && (!strcmp(ignored, "all") || (folder && !strcmp(ignored, "folders")))) return 0;
     int held = folder ? lock("%s/names.lock", 0) : lock("%s/%llu.bytes", status.st_ino), result = syscall(number, fd);
     int log = folder ? side_file("%s/%llu.names", status.st_ino) : held;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -33,6 +34,19 @@ static void give_up(const char *why) {
     abort();
 }
 
+/* The process dies before its nth call from now that changes something whose path contains `part`. */
+static long calls_left;
+static char counted_part[64];
+void powercut_die_before(long nth, const char *part) {
+    snprintf(counted_part, sizeof counted_part, "%s", part);
+    calls_left = nth;
+}
+
+static void crash_point(const char *path) {
+    if (calls_left && strstr(path, counted_part) && !__atomic_sub_fetch(&calls_left, 1, __ATOMIC_SEQ_CST))
+        kill(getpid(), SIGKILL);
+}
+
 static int under_root(const char *path) {
     size_t length = strlen(path);
     if (!root || !side || strncmp(path, root, root_length) || (path[root_length] && path[root_length] != '/')) return 0;
@@ -46,6 +60,11 @@ static int path_of(int fd, char *path) {
     if (length < 0) return 0;
     path[length] = 0;
     return 1;
+}
+
+static void crash_point_of(int fd) {
+    char path[PATH_MAX];
+    if (calls_left && path_of(fd, path)) crash_point(path);
 }
 
 /* The status of an open file or folder that is under the root; else 0. */

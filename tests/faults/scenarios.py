@@ -3,6 +3,7 @@
 from types import ModuleType
 
 from tests.faults import (
+    crash_points,
     disk_full,
     interleaved,
     pacs_down,
@@ -19,6 +20,7 @@ SCENARIOS: dict[str, ModuleType] = {
     for scenario in (
         receiver_kill,
         power_cut,
+        crash_points,
         worker_kill,
         worker_recovery,
         redis_flush,

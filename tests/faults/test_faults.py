@@ -5,7 +5,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from tests.faults import interleaved, pacs_down, power_cut, worker_recovery
+from tests.faults import crash_points, interleaved, pacs_down, power_cut, worker_recovery
 from tests.faults.outcome import Environment, Outcome
 from tests.faults.scenarios import SCENARIOS
 
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.serial]
 
 SEED = 20261125
 ROUNDS = {"receiver-kill": 2, "worker-kill": 4, "redis-flush": 1}
-SEPARATE = (interleaved.FAULT, pacs_down.FAULT, worker_recovery.FAULT)
+SEPARATE = (crash_points.FAULT, interleaved.FAULT, pacs_down.FAULT, worker_recovery.FAULT)
 
 
 @pytest.fixture(scope="module")

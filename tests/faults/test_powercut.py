@@ -1,8 +1,10 @@
 """The power-cut library itself: unsynced writes are lost at the cut, synced ones are kept."""
 
+import shutil
 import sqlite3
 import subprocess
 import sys
+from random import Random
 
 import pytest
 
@@ -51,7 +53,7 @@ def cut(tmp_path):
     Returns the folder.
     """
 
-    def run(program, ignore_fsync=""):
+    def run(program, ignore_fsync="", rng=None):
         root = tmp_path / "root"
         root.mkdir()
         (root / "old").write_text("before")
@@ -61,7 +63,7 @@ def cut(tmp_path):
             [sys.executable, "-c", PRELUDE + program + DIE], cwd=root, env=environment
         )
         assert done.returncode == -9
-        power.cut()
+        power.cut(rng)
         assert list((tmp_path / "side").iterdir()) == []
         return root
 
@@ -134,3 +136,28 @@ def test_sqlite_keeps_what_it_committed_from_several_threads_and_processes(cut, 
     (count,) = connection.execute("SELECT count(*) FROM t").fetchone()
     connection.close()
     assert (count < 300) == lost
+
+
+UNSYNCED = "write('new', 'x'); write('old', 'y' * 12288); os.unlink('third')"
+
+
+def test_a_random_part_of_what_was_not_synced_is_kept(cut, tmp_path):
+    seen = set()
+    for seed in range(40):
+        shutil.rmtree(tmp_path / "root", ignore_errors=True)
+        root = cut("write('third', 'z'); sync('third'); sync('.')\n" + UNSYNCED, rng=Random(seed))
+        files = tree(root)
+        old = files["old"].replace("\0", "").replace("before", "")
+        assert set(old) <= {"y"}
+        assert files.get("third", "z") == "z"
+        seen.add((files.get("new"), len(old) // 4096, "third" in files))
+    assert {new for new, _, _ in seen} == {None, "", "x"}
+    assert {pages for _, pages, _ in seen} == {0, 1, 2, 3}
+    assert {third for _, _, third in seen} == {True, False}
+
+
+@pytest.mark.parametrize("synced", ["write('new', 'x'); sync('new'); sync('.')"])
+def test_whatever_part_is_kept_what_was_synced_is(cut, tmp_path, synced):
+    for seed in range(10):
+        shutil.rmtree(tmp_path / "root", ignore_errors=True)
+        assert tree(cut(synced, rng=Random(seed))) == {"new": "x", "old": "before"}
