@@ -75,6 +75,16 @@ class _SiteMetrics(Collector):
         yield GaugeMetricFamily(
             "lumbar_disk_fill_ratio", "Fill of the store's disk, 0-1", self._site.store.fill_ratio()
         )
+        yield GaugeMetricFamily(
+            "lumbar_images_unregistered",
+            "Images received that have no rows yet",
+            self._site.store.unregistered(),
+        )
+        yield GaugeMetricFamily(
+            "lumbar_images_quarantined",
+            "Files received that cannot be registered",
+            self._site.store.quarantined(),
+        )
 
 
 def _single_labels(values: Mapping[Any, float]) -> dict[tuple[str], float]:

@@ -119,6 +119,8 @@ def system(request: Request, site: TheSite, actor: Operator) -> Response:
         bundles=bundles,
         in_flight=in_flight,
         fill=site.store.fill_ratio(),
+        unregistered=site.store.unregistered(),
+        quarantined=site.store.quarantined(),
         settings=site.settings,
     )
 
