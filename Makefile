@@ -36,10 +36,12 @@ hostile: .venv/dev ## Every hostile input, then COUNT damaged messages (SEED=s)
 	$(BIN)/python -m pytest tests/hostile
 	$(BIN)/python -m tests.hostile.fuzzer --seed $(SEED) --count $(COUNT)
 
-bench: .venv/dev ## Processing time of a study, throughput of the classifiers
+bench: .venv/dev ## Processing time of a study, classifiers, receiving beside Orthanc and storescp
+	scripts/install-test-servers
 	$(BIN)/python -m bench.command_line
 	$(BIN)/python -m bench.locator
 	$(BIN)/python -m bench.classifiers
+	$(BIN)/python -m bench.receiving
 
 bench-queries: .venv/dev ## Response times of the pages' queries over a million studies (half an hour, 15 GB)
 	scripts/install-test-servers
