@@ -67,7 +67,8 @@ def _disk(site: SiteContext) -> Iterator[Line]:
         f"images are removed above {settings.disk_remove_above:g}, "
         f"refused above {settings.disk_refuse_above:g}"
     )
-    yield "disk", "fill, 0-1", round(site.store.fill_ratio(), 3), limits
+    fill = round(site.store.fill_ratio(), 3) if site.store.mounted else "not mounted"
+    yield "disk", "fill, 0-1", fill, limits
     yield "images", "not registered yet", site.store.unregistered(), ""
     quarantined = f"in {site.store.path(QUARANTINED)}"
     yield "images", "that cannot be registered", site.store.quarantined(), quarantined

@@ -60,6 +60,7 @@ class Registration:
         Raises:
             Transient: the disk or the database failed; the files remain, to be registered later.
         """
+        self.store.require_mounted()
         outcomes: dict[Path, IngestResult | NotDicom] = {}
         with raising_store_full(self.store.root):
             prepared = []

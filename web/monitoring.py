@@ -72,9 +72,9 @@ class _SiteMetrics(Collector):
             ["stage", "quantile"],
             figures.stages_s,
         )
-        yield GaugeMetricFamily(
-            "lumbar_disk_fill_ratio", "Fill of the store's disk, 0-1", self._site.store.fill_ratio()
-        )
+        if self._site.store.mounted:
+            fill = self._site.store.fill_ratio()
+            yield GaugeMetricFamily("lumbar_disk_fill_ratio", "Fill of the store's disk, 0-1", fill)
         yield GaugeMetricFamily(
             "lumbar_images_unregistered",
             "Images received that have no rows yet",

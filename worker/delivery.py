@@ -19,9 +19,10 @@ def deliver(site: SiteContext, claimed: ClaimedJob) -> None:
         Refused: the peer failed to process it ``PROCESSING_ATTEMPTS`` times.
         NotAuthorised: the peer does not accept us as a sender.
         ProcessingFailed: the peer failed to process it; it is attempted again.
-        Transient: the peer is unreachable or busy.
+        Transient: the peer is unreachable or busy, or the store is not mounted.
         Permanent: the peer will never accept it, or the destination is no longer configured.
     """
+    site.store.require_mounted()
     destination = site.settings.destination(claimed.destination)
     with site.database.reading() as session:
         file = job_lifecycle.report_file(session, claimed)

@@ -16,6 +16,7 @@ from db.previews import ClaimedPreview
 from db.read_models import statistics
 from lumbar.errors import Transient
 from lumbar.log import get_logger
+from lumbar.store.files import StoreFull
 from worker import maintenance
 
 log = get_logger()
@@ -39,10 +40,12 @@ def sweep(site: SiteContext, notifier: Notifier) -> Counter[str]:
     Returns the counts of what it did.
 
     Raises:
-        Transient: the database or the broker is unavailable; the next round may succeed.
+        Transient: the database, the broker or the store's disk is unavailable; the next round may
+            succeed.
     """
+    site.store.require_mounted()  # images may wait there, and no study completes before they do
     counts: Counter[str] = Counter()
-    counts["images_registered"] = registrar.register_batch(site, min_age_s=UNREGISTERED_S)
+    counts["images_registered"] = _register(site)
     with site.database.reading() as session:
         quiet = studies.quiet_studies(session, site.quiet)
         lost = job_lifecycle.expired(session)
@@ -59,6 +62,15 @@ def sweep(site: SiteContext, notifier: Notifier) -> Counter[str]:
         notifier.notify(kind, due)
         counts[f"jobs_due_{kind}"] = due
     return counts
+
+
+def _register(site: SiteContext) -> int:
+    """Registers what nobody has registered; while the disk fails, all else goes on."""
+    try:
+        return registrar.register_batch(site, min_age_s=UNREGISTERED_S)
+    except StoreFull as error:
+        log.warning("registration.waits", why=str(error))
+        return 0
 
 
 def _recover(site: SiteContext, lost: Claimed) -> bool:

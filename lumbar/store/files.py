@@ -185,10 +185,10 @@ class Store:
         """Usage of the store's disk, 0–1, not counting the blocks reserved for root.
 
         Raises:
-            StoreFull: the disk cannot be written, or its usage cannot be read.
+            StoreFull: the store is not mounted, or its usage cannot be read.
         """
+        self.require_mounted()
         try:
-            self.make_folder(self.root)
             usage = os.statvfs(self.root)
         except OSError as error:
             reason = os.strerror(error.errno or errno.EIO)

@@ -21,7 +21,7 @@ from tests.faults.outcome import Environment, Outcome
 from tests.faults.powercut import PowerCut
 
 FAULT = "crash-points"
-FULL_ROUNDS = 4  # of all crash points, each with another random part kept
+FULL_ROUNDS = 4  # of all crash points: three with a random part kept, one with nothing
 
 
 def run(
@@ -50,7 +50,7 @@ def run(
                     _empty(home)
                     shutil.copytree(template, home, dirs_exist_ok=True)
                     completed, acknowledged = ask(f"{scenario} {point}")
-                    power.cut(rng if number % 2 else None)
+                    power.cut(rng if number % FULL_ROUNDS else None)
                     recovered = ask("recover 0")
                     _check(outcome, f"{scenario}, call {point}", acknowledged, recovered)
                 outcome.rounds += point

@@ -14,15 +14,17 @@ from db import registrar, registration, studies
 from db.database import DatabaseUnavailable
 from db.ingest import ingest
 from db.instance_rows import IngestResult
-from db.models import AuditEvent, Instance, Study
+from db.models import AuditEvent, Instance, Job, JobKind, JobState, Study, StudyState
 from db.registrar import register_batch
 from db.registration import BATCH, Registration
 from db.types import db_now
 from lumbar.store.arrivals import ArrivingInstance
-from lumbar.store.files import Store
+from lumbar.store.files import Store, StoreFull
 from tests.factories.instances import ROOT, arrival, make_slice
 from tests.integration.upload_factory import RecordingNotifier
+from tests.stub_networks import StubNetworks
 from worker.sweep import sweep
+from worker.tasks import tasks
 
 ROWS = b"\x28\0\x02\0"  # the tag of SamplesPerPixel, as it is encoded
 RECEIVER = """
@@ -197,6 +199,26 @@ def test_no_study_completes_while_an_image_of_it_waits_for_its_rows(site):
     assert sweep(site, RecordingNotifier())["studies_completed"] == 0  # not quiet any more
     with site.database.reading() as session:
         assert studies.find(session, f"{ROOT}.1").revision == 1
+
+
+def test_while_the_store_is_not_mounted_no_study_completes_or_fails(site, tmp_path):
+    ingest(site.database, site.store, arrival(make_slice()))
+    with site.database.transaction() as session:
+        session.execute(update(Study).values(last_received_at=db_now(-1000)))
+    site.store.root.rename(tmp_path / "unmounted")
+    site.store.root.mkdir()
+    with pytest.raises(StoreFull, match="mount the disk"):
+        sweep(site, RecordingNotifier())
+    (tmp_path / "unmounted").rename(site.store.root)
+    assert sweep(site, RecordingNotifier())["studies_completed"] == 1
+    site.store.root.rename(tmp_path / "unmounted")
+    assert tasks(site, StubNetworks)[JobKind.ANALYSE]()
+    (tmp_path / "unmounted").rename(site.store.root)
+    with site.database.reading() as session:
+        (job,) = session.scalars(select(Job))
+        assert studies.find(session, f"{ROOT}.1").state is StudyState.QUEUED
+    assert job.state is JobState.PENDING
+    assert "mount the disk" in job.last_error
 
 
 def test_the_sweep_registers_what_no_registrar_does(site, monkeypatch):

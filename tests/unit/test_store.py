@@ -91,4 +91,4 @@ def test_a_disk_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
 
 
 def test_the_fill_ratio_lies_between_0_and_1(tmp_path: Path) -> None:
-    assert 0 < Store(tmp_path).fill_ratio() <= 1
+    assert 0 < Store(tmp_path).create().fill_ratio() <= 1
