@@ -81,7 +81,7 @@ class _Service:
         )
 
     def keep_running(self) -> None:
-        """Restarts the service if it was killed.
+        """Restarts the service if it was killed, or stopped alone.
 
         Raises:
             Permanent: the service ended by itself, with the reason on standard error.
@@ -89,7 +89,7 @@ class _Service:
         status = self.process.poll()
         if status is None:
             return
-        if status >= 0:
+        if status > 0:
             raise Permanent(
                 f"`lumbar {self._name}` ended with status {status}; the reason is above"
             )
@@ -128,12 +128,12 @@ def scp(until_eof: UntilEof = False) -> None:
 @app.command(epilog="Example: lumbar register")
 def register(until_eof: UntilEof = False) -> None:
     """Writes the rows of the images that have arrived; `lumbar scp` runs it."""
-    from db import registrar
+    from db.registrar import Registrar
 
     settings = _start()
     stop = _on_signal(until_eof)
     os.nice(REGISTER_NICE)
-    registrar.run(_site(settings, stop), stop)
+    Registrar(_site(settings, stop), stop).run()
 
 
 @app.command(epilog="Example: LUMBAR_BROKER_URL=redis://localhost:6379/0 lumbar sweep")
@@ -258,8 +258,13 @@ def _report_loose_permissions(home: Path) -> None:
 def _on_signal(until_eof: bool = False) -> threading.Event:
     """An event set by SIGTERM, SIGINT and, with ``until_eof``, the end of standard input."""
     stop = threading.Event()
+    # Not set in the handler: that may interrupt the main thread while it holds the event's lock.
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: None)
+    _watch(reading, stop.set)
     if until_eof:
         _watch_stdin(stop.set)
     return stop
@@ -272,3 +277,11 @@ def _watch_stdin(ended: Callable[[], None]) -> None:
         ended()
 
     threading.Thread(target=wait, name="parent-watch", daemon=True).start()
+
+
+def _watch(descriptor: int, signalled: Callable[[], None]) -> None:
+    def wait() -> None:
+        os.read(descriptor, 1)
+        signalled()
+
+    threading.Thread(target=wait, name="signal-watch", daemon=True).start()

@@ -43,6 +43,7 @@ def delete_study(site: SiteContext, study_instance_uid: str, reason: str, actor:
         raise Permanent(f"give a reason of at most {MAX_REASON} characters; the tombstone keeps it")
     if study_instance_uid in site.store.arriving():
         raise Permanent("an image of the study has just arrived; delete it once none arrives")
+    site.store.sync_shares()  # else a power cut could bring back what was registered from there
     with site.database.transaction() as session:
         study_id = studies.find(session, study_instance_uid).id
         studies.lock(session, study_id)
@@ -65,6 +66,7 @@ def delete_study(site: SiteContext, study_instance_uid: str, reason: str, actor:
         reports = _remove_rows(session, study_instance_uid, reason.strip(), actor)
     for report in reports:
         site.store.remove(report)
+    site.store.remove_quarantined(study_instance_uid)
 
 
 def _remove_rows(session: Session, study_instance_uid: str, reason: str, actor: str) -> list[str]:

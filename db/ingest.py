@@ -9,7 +9,7 @@ from typing import IO
 from db.database import Database
 from db.instance_rows import IngestResult
 from db.registration import Registration
-from lumbar.errors import NotDicom
+from lumbar.errors import NotDicom, Transient
 from lumbar.store.arrivals import Announcement, ArrivingInstance
 from lumbar.store.files import Store
 
@@ -32,7 +32,7 @@ def ingest(database: Database, store: Store, arrival: Arrival) -> IngestResult:
         NotDicom: the dataset cannot be read, or lacks its identifiers. What was found out only
             after it was durable is kept in quarantine; otherwise nothing is.
         HeaderDisagrees: the dataset is not the instance announced. Nothing was kept.
-        Transient: the disk or the database failed; nothing was kept, so give it again.
+        Transient: the disk or the database failed; give it again.
     """
     with ArrivingInstance(store, arrival.announced) as arriving:
         while chunk := arrival.dataset.read(CHUNK):
@@ -44,6 +44,8 @@ def ingest(database: Database, store: Store, arrival: Arrival) -> IngestResult:
             except Exception:
                 arrived.path.unlink(missing_ok=True)
                 raise
-    if isinstance(outcome, NotDicom):
+            if isinstance(outcome, Transient):
+                arrived.path.unlink(missing_ok=True)
+    if isinstance(outcome, NotDicom | Transient):
         raise outcome
     return outcome

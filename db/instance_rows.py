@@ -107,7 +107,11 @@ class _StudyBatch:
         if rows:
             self.session.execute(insert(Instance), rows)
         if IngestResult.NEW in results:
-            stat = any(stored.identity.stat for stored in self.instances)
+            stat = any(
+                stored.identity.stat
+                for stored, result in zip(self.instances, results, strict=True)
+                if result is IngestResult.NEW
+            )
             studies.instance_arrived(self.session, study.id, stat=stat)
         return results
 
@@ -145,7 +149,6 @@ class _StudyBatch:
             study_time=identity.study_time,
             description=identity.study_description,
             scanner=identity.scanner,
-            stat=identity.stat,
             first_received_at=now - timedelta(seconds=first.age_s),
             **_next_id(self.session),
         )

@@ -24,6 +24,7 @@ from lumbar.store.shares import arrived_name
 
 log = get_logger()
 
+ADOPTED = "reconcile"  # the source that such files count as
 LEGACY_STAGING = "incoming"  # where earlier versions kept their staging files
 
 
@@ -104,7 +105,7 @@ def _adopt(site: SiteContext, file: str, counts: ReconcileCounts) -> None:
         return
     with raising_store_full(site.store.root):
         share = site.store.share()
-        os.link(path, share.folder / arrived_name(study))
+        os.link(path, share.folder / arrived_name(study, ADOPTED))
         share.fsync()
     log.info("store.adopted", file=file)
     counts.adopted += 1

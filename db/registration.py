@@ -5,22 +5,26 @@ are committed, the arrived file is removed. Whenever the process dies, the arriv
 there or everything is done; doing it again changes nothing.
 
 What cannot be registered (its header cannot be read, or the database refuses its values) goes to
-``quarantined``, is logged and audited, and counted by `lumbar status`: it was acknowledged.
+``quarantined``, is logged and audited, and counted by `lumbar status`: it was acknowledged. What
+only failed this time, because of the disk or the sandbox, is tried again (``db.registrar``).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from time import monotonic
 
-from db.database import Conflict, Database
+from sqlalchemy.exc import DataError, ProgrammingError
+
+from db.database import Conflict, Database, DatabaseUnavailable
 from db.instance_rows import IngestResult, StoredInstance, write_rows
 from db.models import AuditEvent
 from lumbar.dicom.headers import raising_not_dicom
 from lumbar.dicom.instance_identity import identify
 from lumbar.dicom.part10 import read_file_meta
 from lumbar.elements import text
-from lumbar.errors import NotDicom, Transient
+from lumbar.errors import LumbarError, NotDicom, Transient, Unreadable
 from lumbar.log import get_logger
 from lumbar.store.arrivals import HeaderDisagrees, require_uid
 from lumbar.store.files import (
@@ -36,7 +40,12 @@ from lumbar.store.shares import ArrivedFile
 log = get_logger()
 
 BATCH = 64  # files per transaction
+PREPARE_S = 1.0  # after which a batch is written, however few of its files have been read
 CHUNK = 2**20  # bytes read at a time
+
+
+Outcome = IngestResult | NotDicom | Transient
+LATER = Transient("the files before it took long")
 
 
 @dataclass(frozen=True)
@@ -52,34 +61,53 @@ class Registration:
     database: Database
     store: Store
 
-    def register(self, files: Sequence[ArrivedFile]) -> list[IngestResult | NotDicom]:
+    def register(self, files: Sequence[ArrivedFile]) -> list[Outcome]:
         """Registers files that have arrived; the outcomes are in their order.
 
-        NotDicom is the outcome of a file that went to ``quarantined``, with the reason.
+        NotDicom is the outcome of a file that went to ``quarantined``, with the reason; Transient
+        that of one which remains, to be registered later.
 
         Raises:
-            Transient: the disk or the database failed; the files remain, to be registered later.
+            Transient: the disk or the database failed; all files remain.
         """
         self.store.require_mounted()
-        outcomes: dict[Path, IngestResult | NotDicom] = {}
+        outcomes: dict[Path, Outcome] = {}
         with raising_store_full(self.store.root):
-            prepared = []
+            prepared, began = [], monotonic()
             for file in files:
                 try:
                     prepared.append(self._prepare(file))
                 except Exception as error:  # noqa: BLE001 - one file must not stop the others
-                    outcomes[file.path] = self._quarantine(file, error)
+                    outcomes[file.path] = self._failed(file, error)
+                if monotonic() - began > PREPARE_S:
+                    break  # the others need not wait for those that take long
             self._place(prepared)
             outcomes |= self._write(prepared)
-            for each in prepared:
-                each.arrived.path.unlink(missing_ok=True)
-        return [outcomes[file.path] for file in files]
+        return [outcomes.get(file.path, LATER) for file in files]
+
+    def quarantine(self, file: ArrivedFile, why: Exception) -> NotDicom:
+        """Keeps a file that cannot be registered, apart from the images. Returns the reason.
+
+        Raises:
+            Transient: the disk or the database has failed instead.
+        """
+        reason = NotDicom(str(why) if isinstance(why, LumbarError) else f"a {type(why).__name__}")
+        with raising_store_full(self.store.root):
+            folder = self.store.path(QUARANTINED)
+            self.store.make_folder(folder)
+            with self.database.transaction() as session:
+                detail = {"why": str(reason), "file": f"{QUARANTINED}/{file.path.name}"}
+                session.add(AuditEvent(event="instance.unregistrable", actor="", detail=detail))
+            file.path.rename(folder / file.path.name)
+            fsync_folder(folder)
+        log.error("instance.unregistrable", why=str(reason))
+        return reason
 
     def _prepare(self, file: ArrivedFile) -> _Prepared:
         """Reads what its rows will hold.
 
         Raises:
-            NotDicom: the header cannot be read.
+            NotDicom: the header cannot be read; Unreadable, this time.
             HeaderDisagrees: it is another instance than the one that was acknowledged.
         """
         syntax, source, announced, digest = _read(file.path)
@@ -101,43 +129,68 @@ class Registration:
         )
         return _Prepared(file, stored)
 
+    def _failed(self, file: ArrivedFile, error: Exception) -> Outcome:
+        """What becomes of a file that could not be registered.
+
+        Raises:
+            DatabaseUnavailable: it is not the file's fault.
+        """
+        match error:
+            case DatabaseUnavailable():
+                raise error
+            case Unreadable() | OSError() | MemoryError():
+                reason = str(error) if isinstance(error, Unreadable) else type(error).__name__
+                return Transient(f"a file cannot be read: {reason}")
+            case NotDicom() | DataError() | ValueError():
+                return self.quarantine(file, error)
+            case ProgrammingError():
+                raise DatabaseUnavailable(
+                    "the database's schema or permissions are not those needed"
+                ) from error
+            case _:
+                return Transient(f"a file cannot be registered ({type(error).__name__})")
+
     def _place(self, prepared: Sequence[_Prepared]) -> None:
-        """Links the files into ``instances``; durable on return."""
-        linked = set()
+        """Links the files into ``instances``; durable on return, also what was linked before."""
         for each in prepared:
             place = self.store.path(each.stored.file)
+            self.store.make_folder(place.parent)
             if not place.exists():
-                linked.add(self._link(each))
+                self._link(each)
             elif not _intact(place, each.stored.digest):
                 log.error("instance.restored", file=each.stored.file)
-                linked.add(self._link(each))
-        self.store.sync(linked)
+                self._link(each)
+        self.store.sync({each.stored.file for each in prepared})
 
     def _link(self, each: _Prepared) -> str:
         return self.store.link(each.arrived.path, INSTANCES, each.stored.digest)
 
-    def _write(self, prepared: Sequence[_Prepared]) -> dict[Path, IngestResult | NotDicom]:
-        """Writes the rows of all; of each alone, if that fails, to find out which cannot be."""
+    def _write(self, prepared: Sequence[_Prepared]) -> dict[Path, Outcome]:
+        """Writes the rows of all; of each alone, if that fails, to find out which cannot be.
+
+        Raises:
+            DatabaseUnavailable: it is no file's fault.
+        """
         try:
-            return self._write_once_more(prepared)
-        except Exception as error:  # noqa: BLE001 - the database refuses a value; or a fault of ours
+            return self._write_again(prepared)
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 - a value that the database refuses, or our fault
             if len(prepared) == 1:
                 (file,) = (each.arrived for each in prepared)
-                return {file.path: self._quarantine(file, error)}
-            outcomes: dict[Path, IngestResult | NotDicom] = {}
+                return {file.path: self._failed(file, error)}
+            outcomes: dict[Path, Outcome] = {}
             for each in prepared:
                 outcomes |= self._write([each])
             return outcomes
 
-    def _write_once_more(
-        self, prepared: Sequence[_Prepared]
-    ) -> dict[Path, IngestResult | NotDicom]:
+    def _write_again(self, prepared: Sequence[_Prepared]) -> dict[Path, Outcome]:
         try:
             return self._write_all(prepared)
         except Conflict:  # another process registered the same SOP Instance UID just now
             return self._write_all(prepared)
 
-    def _write_all(self, prepared: Sequence[_Prepared]) -> dict[Path, IngestResult | NotDicom]:
+    def _write_all(self, prepared: Sequence[_Prepared]) -> dict[Path, Outcome]:
         by_file = {each.stored.file: each for each in prepared}
 
         def ensure_file(file: str) -> None:
@@ -146,26 +199,9 @@ class Registration:
 
         with self.database.transaction() as session:
             results = write_rows(session, [each.stored for each in prepared], ensure_file)
+        for each in prepared:
+            each.arrived.path.unlink(missing_ok=True)
         return {each.arrived.path: result for each, result in zip(prepared, results, strict=True)}
-
-    def _quarantine(self, file: ArrivedFile, error: Exception) -> NotDicom:
-        """Keeps a file that cannot be registered, apart from the images. Returns the reason.
-
-        Raises:
-            Transient, OSError: the disk or the database has failed instead; it can be tried again.
-        """
-        if isinstance(error, Transient | OSError):
-            raise error
-        why = error if isinstance(error, NotDicom) else NotDicom(f"a {type(error).__name__}")
-        folder = self.store.path(QUARANTINED)
-        self.store.make_folder(folder)
-        with self.database.transaction() as session:
-            detail = {"why": str(why), "file": f"{QUARANTINED}/{file.path.name}"}
-            session.add(AuditEvent(event="instance.unregistrable", actor="", detail=detail))
-        file.path.rename(folder / file.path.name)
-        fsync_folder(folder)
-        log.error("instance.unregistrable", **detail)
-        return why
 
 
 def _read(path: Path) -> tuple[str, str, tuple[str, str], str]:
@@ -191,5 +227,5 @@ def _intact(path: Path, digest: str) -> bool:
     """Whether a stored file still has the content that its name states."""
     try:
         return _read(path)[-1] == digest
-    except NotDicom:
+    except (NotDicom, OSError):
         return False

@@ -7,6 +7,7 @@
     └── Permanent             a retry will fail in the same way
         ├── NotFound          nothing has the requested name or number
         ├── NotDicom          the bytes are not a DICOM instance we can store or read
+        │   └── Unreadable    … this time; the disk or a limit prevented it
         ├── NotAnalysable     a valid study that cannot be analysed, and why (exit status 3)
         └── WrongSetting      a setting has an invalid value; start-up stops (exit status 2)
 """
@@ -30,6 +31,10 @@ class NotFound(Permanent):
 
 class NotDicom(Permanent):
     """Not a DICOM instance that can be stored or read."""
+
+
+class Unreadable(NotDicom):
+    """The disk, or the limits of a sandbox, prevented reading: it may succeed another time."""
 
 
 class NotAnalysable(Permanent):

@@ -11,9 +11,10 @@ import sys
 import threading
 import warnings
 from collections.abc import MutableMapping
+from contextlib import suppress
 from pathlib import PurePath
 from traceback import extract_tb
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from lumbar.errors import LumbarError
 
@@ -21,6 +22,18 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
 MAX_TRACE_FRAMES = 12  # innermost frames of an exception's traceback that are logged
+
+
+class _StandardError:
+    """Its disk may be full: what is logged is lost then, and nothing else."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 class _Logger:
@@ -63,7 +76,7 @@ def configure(log_format: str = "console", level: int = logging.INFO) -> None:
             lambda logger, name, event: _escape(render(logger, name, event)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _StandardError())),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_LibraryHandler()], level=logging.WARNING, force=True)

@@ -15,6 +15,7 @@ log = get_logger()
 MAX_PENDING = 64  # connections without an association yet
 IDLE_S = 1.0  # after this silence an association may be closed to admit another
 UNUSED_S = 0.2  # the same, for one on which no message has arrived yet
+IN_MESSAGE_S = 10.0  # the same, for one in the middle of a message
 
 
 @dataclass(eq=False)
@@ -27,18 +28,23 @@ class Connection:
     last_pdu_at: float = field(default_factory=monotonic)  # when the last whole PDU had arrived
     associated: bool = False
     used: bool = False  # a whole message has arrived
+    in_message: bool = False  # a part of a message has arrived
     busy: bool = False  # a message of this peer is being handled
     closed: bool = False  # by us; the reason has been logged
 
     @property
     def idle(self) -> bool:
         """Whether the peer has been silent for a while and nothing is being done for it."""
-        limit_s = IDLE_S if self.used else UNUSED_S
+        limit_s = IN_MESSAGE_S if self.in_message else IDLE_S if self.used else UNUSED_S
         return not self.busy and monotonic() - self.last_pdu_at >= limit_s
 
-    def mark_used(self) -> None:
+    def begin_message(self) -> None:
+        """A message's command has arrived, and its data set follows."""
+        self.in_message = True
+
+    def end_message(self) -> None:
         """A whole message has arrived."""
-        self.used = True
+        self.in_message, self.used = False, True
 
     def close(self, why: str) -> None:
         """Logs the reason, once, and shuts the connection down; callable from any thread.

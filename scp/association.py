@@ -4,11 +4,12 @@ The next message is read only once the one before it is answered, so that a peer
 for answers (PS3.7 D.3.3.3) waits for us.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from struct import Struct
 from typing import Protocol
 
+from scp.admission import Connection
 from scp.command_set import (
     C_CANCEL_RQ,
     C_ECHO_RQ,
@@ -75,13 +76,12 @@ class Association:
         stream: PduStream,
         contexts: Mapping[int, AcceptedContext],
         storage: Storage,
-        on_message: Callable[[], None],
+        connection: Connection,
     ) -> None:
-        """``on_message`` is called when a whole message has arrived."""
         self._stream = stream
         self._contexts = contexts
         self._storage = storage
-        self._on_message = on_message
+        self._connection = connection
         self._command = bytearray()
         self._command_context: int | None = None
         self._message: _Message | None = None
@@ -162,6 +162,7 @@ class Association:
         else:
             self._stream.abort("message not supported")
         self._message = _Message(context_id, command, data_set)
+        self._connection.begin_message()
         if not command.has_data_set:
             self._answer(self._message)
 
@@ -177,7 +178,7 @@ class Association:
             self._answer(message)
 
     def _answer(self, message: _Message) -> None:
-        self._on_message()
+        self._connection.end_message()
         status = message.data_set.finish()
         message.data_set.discard()
         self._message = None

@@ -111,12 +111,12 @@ class Receiver:
         Raises:
             Rejected: there are too many, or an AE title is not known.
         """
-        if not self._admission.associate(connection):
-            raise Rejected(LOCAL_LIMIT_EXCEEDED, "too many associations")
         pdu, contexts = self._acceptor.accept(request)
+        if not self._admission.associate(connection):  # only a known peer may displace another
+            raise Rejected(LOCAL_LIMIT_EXCEEDED, "too many associations")
         stream.send(pdu)
         storage = StorageService(self._storage, request.calling_ae_title, connection)
-        return Association(stream, contexts, storage, connection.mark_used)
+        return Association(stream, contexts, storage, connection)
 
     def _reject(
         self, connection: Connection, stream: PduStream, request: Request, rejection: Rejected

@@ -74,7 +74,7 @@ class Server:
             self._threads.add(thread)
             try:
                 thread.start()
-            except RuntimeError:  # no thread can be started
+            except (RuntimeError, MemoryError):  # no thread can be started
                 self._threads.discard(thread)
                 self._admission.remove(connection)
                 connection.close("too many threads")

@@ -8,15 +8,16 @@ from collections import Counter
 from threading import Event
 from typing import Protocol
 
-from db import job_lifecycle, previews, registrar, studies
+from db import job_lifecycle, previews, studies
 from db.context import SiteContext
+from db.database import DatabaseUnavailable
 from db.job_lifecycle import Claimed
 from db.models import JobKind
 from db.previews import ClaimedPreview
 from db.read_models import statistics
+from db.registrar import Registrar
 from lumbar.errors import Transient
 from lumbar.log import get_logger
-from lumbar.store.files import StoreFull
 from worker import maintenance
 
 log = get_logger()
@@ -34,7 +35,9 @@ class Notifier(Protocol):
         ...
 
 
-def sweep(site: SiteContext, notifier: Notifier) -> Counter[str]:
+def sweep(
+    site: SiteContext, notifier: Notifier, registrar: Registrar | None = None
+) -> Counter[str]:
     """One round; each study and each job in a transaction of its own.
 
     Returns the counts of what it did.
@@ -45,15 +48,15 @@ def sweep(site: SiteContext, notifier: Notifier) -> Counter[str]:
     """
     site.store.require_mounted()  # images may wait there, and no study completes before they do
     counts: Counter[str] = Counter()
-    counts["images_registered"] = _register(site)
+    counts["images_registered"] = _register(registrar or Registrar(site))
     with site.database.reading() as session:
         quiet = studies.quiet_studies(session, site.quiet)
         lost = job_lifecycle.expired(session)
     for study_id in quiet:
+        arriving = site.store.arriving()
         with site.database.transaction() as session:
-            counts["studies_completed"] += studies.complete(
-                session, study_id, site.quiet, arriving=site.store.arriving()
-            )
+            completed = studies.complete(session, study_id, site.quiet, arriving)
+        counts["studies_completed"] += completed
     for claimed in lost:
         counts["jobs_recovered"] += _recover(site, claimed)
     for kind in JobKind:
@@ -64,13 +67,21 @@ def sweep(site: SiteContext, notifier: Notifier) -> Counter[str]:
     return counts
 
 
-def _register(site: SiteContext) -> int:
-    """Registers what nobody has registered; while the disk fails, all else goes on."""
+def _register(registrar: Registrar) -> int:
+    """Registers what nobody has registered; if that fails, all else goes on.
+
+    Raises:
+        DatabaseUnavailable: then nothing else can go on either.
+    """
     try:
-        return registrar.register_batch(site, min_age_s=UNREGISTERED_S)
-    except StoreFull as error:
+        return registrar.register_arrived(min_age_s=UNREGISTERED_S)
+    except DatabaseUnavailable:
+        raise
+    except Transient as error:
         log.warning("registration.waits", why=str(error))
-        return 0
+    except Exception:  # as in ``run``
+        log.exception("registration.fault")
+    return 0
 
 
 def _recover(site: SiteContext, lost: Claimed) -> bool:
@@ -88,6 +99,7 @@ def run(site: SiteContext, notifier: Notifier, stop: Event) -> None:
     Logs what was in flight at the start, and what the first round did about it.
     """
     maintenance.start(site, stop)
+    registrar = Registrar(site, stop)
     started = resumed = False
     while not stop.wait(site.settings.sweep_every_s):
         try:
@@ -95,7 +107,7 @@ def run(site: SiteContext, notifier: Notifier, stop: Event) -> None:
                 with site.database.reading() as session:
                     log.info("sweep.started", **_in_flight(statistics.in_flight(session)))
                 started = True
-            counts = sweep(site, notifier)
+            counts = sweep(site, notifier, registrar)
             if not resumed:
                 log.info("sweep.resumed", **counts)
                 resumed = True

@@ -21,8 +21,9 @@ SOP_CLASS, SOP_INSTANCE, STUDY, SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0
 PIXELS = 0x7FE00008  # the first tag of pixel data: float, double, integer
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 UNDEFINED = 0xFFFFFFFF
-UID_VRS = (None, b"UI", b"UN")
-MAX_UID = 64
+# UIDs are read from texts, too, and with any padding.
+UID_VRS = (None, *b"UI UN LO SH CS ST LT UT".split())
+MAX_UID, MAX_PADDED_UID = 64, 256
 
 Read = Callable[[int, int], bytes]  # up to so many bytes from an offset
 
@@ -40,8 +41,9 @@ class InstanceUIDs:
 def scan_uids(read: Read, transfer_syntax_uid: str) -> InstanceUIDs:
     """The UIDs of the data set that begins at offset 0 of ``read``, not deflated.
 
-    A UID's value that is not ASCII, or longer than a UID, is left out. Explicit VRs are read where
-    implicit ones are stated, and the reverse. The end may be missing.
+    A UID's value that is not ASCII, or much longer than a UID, is left out. Explicit VRs are read
+    where implicit ones are stated, and the reverse; in a sequence as UN, either. The end may be
+    missing.
 
     Raises:
         NotDicom: too many elements, too deeply nested, or in another byte order than stated.
@@ -81,7 +83,6 @@ class _Scan:
                 if len(outer) >= MAX_DEPTH:
                     raise NotDicom(f"sequences are nested more than {MAX_DEPTH} deep")
                 outer.append(implicit)
-                implicit |= vr == b"UN"  # PS3.5 6.2.2, note 2
             else:
                 if not outer and tag in (SOP_CLASS, SOP_INSTANCE, STUDY, SERIES):
                     found[tag] = self._uid(at, vr, length)
@@ -99,8 +100,8 @@ class _Scan:
         return vr, self._long.unpack(length)[0] if len(length) == 4 else 0, at + 12
 
     def _uid(self, at: int, vr: bytes | None, length: int) -> str:
-        value = self._bytes(at, MAX_UID + 2)[:length].rstrip(b" \0")
-        if vr not in UID_VRS or length > MAX_UID + 2 or not value.isascii():
+        value = self._bytes(at, MAX_PADDED_UID)[:length].strip(b" \0")
+        if vr not in UID_VRS or length > MAX_PADDED_UID or not value.isascii():
             return ""
         return value.decode("ascii")
 

@@ -23,7 +23,7 @@ from lumbar.dicom.content_elements import (
 from lumbar.dicom.functional_groups import frame_count, frame_datasets, private_items
 from lumbar.dicom.part10 import read_up_to_pixels
 from lumbar.elements import first_number, first_positive, numbers, text, words
-from lumbar.errors import NotDicom
+from lumbar.errors import NotDicom, Unreadable
 from lumbar.spine.slices import SliceHeader
 
 MAX_SIDE = 4096  # rows or columns
@@ -90,6 +90,7 @@ def raising_not_dicom(reason: str) -> Iterator[None]:
 
     Raises:
         NotDicom: any exception was raised within the block.
+        Unreadable: it was the disk's.
     """
     try:
         with warnings.catch_warnings():
@@ -102,7 +103,7 @@ def raising_not_dicom(reason: str) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:  # raised by pydicom itself, about the content
             raise NotDicom(reason) from None
-        raise NotDicom(f"the file cannot be read: {error.strerror}") from None
+        raise Unreadable(f"the file cannot be read: {error.strerror}") from None
     except Exception:  # noqa: BLE001 - here every exception means damage, and its text may quote values
         raise NotDicom(reason) from None
 

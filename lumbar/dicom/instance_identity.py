@@ -13,7 +13,7 @@ from pydicom import Dataset
 from lumbar.dicom.headers import raising_not_dicom, read_header, slice_headers
 from lumbar.dicom.sandbox import ChildProcess, ChildProcessDied, Response, serve
 from lumbar.elements import date, text, time
-from lumbar.errors import NotDicom
+from lumbar.errors import NotDicom, Unreadable
 from lumbar.spine.anatomy import Role
 from lumbar.spine.roles import role_of
 
@@ -59,14 +59,15 @@ def identify(path: Path) -> Identity:
     """Reads a DICOM file's header.
 
     Raises:
-        NotDicom: it cannot be read within the time and memory limits.
+        NotDicom: it cannot be read.
+        Unreadable: because of the disk, or within the time and memory limits.
     """
     try:
         response, _ = child.request({"path": str(path.resolve())})
     except ChildProcessDied:
-        raise NotDicom("reading the header exceeds the time or memory limit") from None
+        raise Unreadable("reading the header exceeds the time or memory limit") from None
     if "error" in response:
-        raise NotDicom(response["error"])
+        raise (Unreadable if response["unreadable"] else NotDicom)(response["error"])
     role = response.pop("role")
     del response["bytes"]
     return Identity(**response, role=Role(role) if role else None)
@@ -151,7 +152,7 @@ def _respond(request: dict[str, Any]) -> Response:
     try:
         return asdict(identity_of(read_header(Path(request["path"])))), b""
     except NotDicom as error:
-        return {"error": str(error)}, b""
+        return {"error": str(error), "unreadable": isinstance(error, Unreadable)}, b""
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+WALL = 6
 Response = tuple[dict[str, Any], bytes]
 
 # The stacks of further threads would count towards the memory limit.
@@ -89,18 +90,23 @@ class ChildProcess:
 
 
 def serve(respond: Callable[[dict[str, Any]], Response], *, seconds: int, memory: int) -> None:
-    """The child's loop.
+    """The child's loop, which ends when its parent closes the pipe, and by no signal to stop.
 
-    ``seconds``: limit per request. ``memory``: bytes beyond what the process uses when it starts.
+    ``seconds``: of CPU time per request; a request may take ``WALL`` times as long by the clock, as
+    the machine may be busy. ``memory``: bytes beyond what the process uses when it starts.
     """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     limit = _private_bytes() + memory
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with os.fdopen(os.dup(1), "wb") as responses:
         os.dup2(2, 1)  # what a decoder prints must not be mistaken for a response
         for line in sys.stdin:
-            signal.alarm(seconds)
+            signal.setitimer(signal.ITIMER_PROF, seconds)
+            signal.alarm(WALL * seconds)
             response, content = respond(json.loads(line))
+            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.alarm(0)
             described = json.dumps(response | {"bytes": len(content)})
             responses.write(described.encode("ascii") + b"\n" + content)

@@ -90,7 +90,7 @@ class ArrivingInstance:
         announced = (self._announced.sop_class_uid, self._announced.sop_instance_uid)
         if (uids.sop_class, uids.sop_instance) != announced:
             raise HeaderDisagrees("the dataset's SOP class or instance is not the one announced")
-        path = self._staging.arrive(arrived_name(uids.study))
+        path = self._staging.arrive(arrived_name(uids.study, self._announced.source))
         arrived = ArrivedFile.parse(path)
         assert arrived is not None  # noqa: S101 - it has just been named so
         return arrived

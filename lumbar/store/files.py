@@ -151,9 +151,13 @@ class Store:
         file = file_name(kind, digest)
         path = self.path(file)
         self.make_folder(path.parent)
-        new = path.with_name(f"{uuid4().hex}.part")
-        os.link(source, new)
-        new.replace(path)
+        try:
+            os.link(source, path)
+        except FileExistsError:
+            new = source.with_suffix(".part")  # in a share, where leftovers are removed
+            new.unlink(missing_ok=True)
+            os.link(source, new)
+            new.replace(path)
         return file
 
     def sync(self, files: set[str]) -> None:
@@ -266,6 +270,18 @@ class Store:
     def quarantined(self) -> int:
         """How many files could not be registered."""
         return len(self.files(QUARANTINED))
+
+    def remove_quarantined(self, study_instance_uid: str) -> None:
+        """Removes what could not be registered of a study."""
+        for file in self.files(QUARANTINED):
+            if Path(file).name.startswith(f"{study_instance_uid}_"):
+                self.remove(file)
+
+    def sync_shares(self) -> None:
+        """Makes it survive a power cut that registered files have left their shares."""
+        for share in self.shares():
+            with suppress(FileNotFoundError, PermissionError):
+                fsync_folder(share.folder)
 
     def arriving(self) -> set[str]:
         """The UIDs of the studies of which images have arrived that are not registered."""

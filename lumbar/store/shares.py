@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from time import time_ns
 from typing import ClassVar, Self
@@ -19,6 +20,7 @@ from uuid import uuid4
 from lumbar.store.folders import FILE_MODE, FOLDER_MODE, fsync_folder
 
 OWNER, REGISTRAR = "owner", "registrar"  # the files that are locked
+SOURCE_DIGITS = 8  # of the hash of a source
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class ArrivedFile:
     path: Path
     study_instance_uid: str
     received_ns: int  # since 1970, by the clock of the host that received it
+    source: str  # tells sources apart, and does not name them
 
     def age_s(self) -> float:
         """Seconds since it was received; 0 where the clocks of two hosts disagree."""
@@ -39,12 +42,13 @@ class ArrivedFile:
         parts = path.name.split("_")
         if path.suffix != ".dcm" or len(parts) != 3 or not parts[1].isdecimal():
             return None
-        return cls(path, parts[0], int(parts[1]))
+        return cls(path, parts[0], int(parts[1]), parts[2][:SOURCE_DIGITS])
 
 
-def arrived_name(study_instance_uid: str) -> str:
+def arrived_name(study_instance_uid: str, source: str) -> str:
     """A new, unique name of an arrived file."""
-    return f"{study_instance_uid}_{time_ns()}_{uuid4().hex}.dcm"
+    digits = sha256(source.encode()).hexdigest()[:SOURCE_DIGITS]
+    return f"{study_instance_uid}_{time_ns()}_{digits}{uuid4().hex}.dcm"
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class Share:
         """The files that have arrived and are not registered, oldest first."""
         try:
             paths = [Path(entry.path) for entry in os.scandir(self.folder)]
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):  # ``registering`` raises the latter
             return []
         arrived = (ArrivedFile.parse(path) for path in paths)
         return sorted(filter(None, arrived), key=lambda file: file.received_ns)
@@ -104,7 +108,7 @@ class Share:
         """How many files have arrived and are not registered."""
         try:
             return sum(entry.name.endswith(".dcm") for entry in os.scandir(self.folder))
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             return 0
 
     @contextmanager
@@ -148,6 +152,9 @@ def _try_lock(path: Path, wait: bool = False) -> int | None:
 
     None if a living process holds the lock and we do not ``wait``, or if the file or its folder was
     removed meanwhile.
+
+    Raises:
+        OSError: files cannot be locked there.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
@@ -157,7 +164,10 @@ def _try_lock(path: Path, wait: bool = False) -> int | None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         if os.path.samestat(os.fstat(descriptor), path.stat()):
             return descriptor
-    except OSError:
+    except (BlockingIOError, FileNotFoundError):
         pass
+    except OSError:
+        os.close(descriptor)
+        raise
     os.close(descriptor)
     return None

@@ -19,11 +19,12 @@ from tempfile import TemporaryDirectory
 from pydicom import Dataset
 from sqlalchemy import select, update
 
-from db import deletion, registrar, registration, retention
+from db import deletion, registration, retention
 from db import reconcile as reconcile_module
 from db.context import SiteContext
 from db.database import Database
 from db.models import Instance, Study, StudyState
+from db.registrar import Registrar
 from db.types import db_now
 from lumbar import log
 from lumbar.dicom.headers import read_header
@@ -49,7 +50,7 @@ def receive(site: SiteContext, acknowledge: int, *images: Dataset) -> None:
 
 
 def register(site: SiteContext) -> None:
-    while registrar.register_batch(site):
+    while Registrar(site).register_arrived():
         pass
 
 

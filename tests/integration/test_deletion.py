@@ -20,7 +20,7 @@ from db.models import (
     StudyState,
     Tombstone,
 )
-from db.registrar import register_batch
+from db.registrar import Registrar
 from lumbar.errors import NotFound, Permanent
 from lumbar.store.arrivals import ArrivingInstance
 from tests.factories.analyses import analysed
@@ -89,7 +89,7 @@ def test_a_study_of_which_an_image_waits_for_its_rows_is_not_deleted(site):
     arrive(site, make_slice(study=1, number=99))
     with pytest.raises(Permanent, match="has just arrived"):
         deletion.delete_study(site, UID, "sent by mistake", "admin")
-    assert register_batch(site) == 1
+    assert Registrar(site).register_arrived() == 1
     deletion.delete_study(site, UID, "sent by mistake", "admin")
     assert rows(site, Instance) == 0
 
@@ -105,7 +105,7 @@ def test_an_image_that_arrives_while_its_study_is_deleted_is_a_new_study(site, m
     monkeypatch.setattr(deletion, "_remove_rows", arrives_first)
     deletion.delete_study(site, UID, "sent by mistake", "admin")
     assert rows(site, Instance) == 0
-    assert register_batch(site) == 1
+    assert Registrar(site).register_arrived() == 1
     assert len(stored(site)) == 1
 
 

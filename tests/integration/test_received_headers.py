@@ -22,7 +22,7 @@ from pydicom.uid import (
 from db import studies
 from db.ingest import Arrival, ingest
 from db.reconcile import reconcile
-from db.registrar import register_batch
+from db.registrar import Registrar
 from lumbar.dicom.discover import find_instances
 from lumbar.dicom.pixels import read_slice
 from lumbar.errors import NotDicom
@@ -144,7 +144,7 @@ def test_file_meta_information_in_the_data_set_does_not_replace_our_own(
         (instance,) = studies.instances_in_use(session, study_of(site).id)
         session.delete(instance)
     assert reconcile(site).adopted == 1
-    assert register_batch(site) == 1
+    assert Registrar(site).register_arrived() == 1
     with site.database.reading() as session:
         (adopted,) = studies.instances_in_use(session, study_of(site).id)
     assert (adopted.transfer_syntax_uid, adopted.source) == (syntax, "MR1")

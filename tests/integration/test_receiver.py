@@ -16,7 +16,7 @@ from pydicom.uid import (
 from pynetdicom import AE
 
 from db import studies
-from db.registrar import register_batch
+from db.registrar import Registrar
 from lumbar.peers import DimseDestination
 from lumbar.peers.dimse import send_files
 from lumbar.settings import Settings
@@ -58,7 +58,7 @@ def echo(port, *options):
 
 
 def stored(site, study=f"{ROOT}.1"):
-    while register_batch(site):
+    while Registrar(site).register_arrived():
         pass
     with site.database.reading() as session:
         return studies.instances_in_use(session, studies.find(session, study).id)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from db.registrar import register_batch
+from db.registrar import Registrar
 from lumbar.errors import WrongSetting
 from lumbar.settings import Settings
 from lumbar.store.files import MARKER
@@ -103,11 +103,11 @@ def test_a_store_that_is_not_mounted_is_noticed_and_never_written_beside(site, t
 def test_folders_removed_under_it_are_made_again(site):
     with listening(site) as running, association(running.port) as assoc:
         assert assoc.send_c_store(make_slice(number=1)).Status == 0
-        register_batch(site)
+        Registrar(site).register_arrived()
         for folder in ("arrived", "instances"):
             shutil.rmtree(site.store.root / folder)
         assert assoc.send_c_store(make_slice(number=2)).Status == 0
-        assert register_batch(site) == 1
+        assert Registrar(site).register_arrived() == 1
 
 
 def test_a_new_site_gets_its_store_and_an_old_one_must_have_it(site):
@@ -130,7 +130,7 @@ def test_a_full_backlog_is_a700_until_images_are_registered(site):
         statuses = [assoc.send_c_store(make_slice(number=n)).Status for n in range(1, 8)]
         assert statuses[:3] == [0, 0, 0]
         assert statuses[-1] == 0xA700
-        while register_batch(site):
+        while Registrar(site).register_arrived():
             pass
         wait_until(lambda: assoc.send_c_store(make_slice(number=9)).Status == 0, 10, str)
 

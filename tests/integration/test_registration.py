@@ -15,8 +15,8 @@ from db.database import DatabaseUnavailable
 from db.ingest import ingest
 from db.instance_rows import IngestResult
 from db.models import AuditEvent, Instance, Job, JobKind, JobState, Study, StudyState
-from db.registrar import register_batch
-from db.registration import BATCH, Registration
+from db.registrar import Registrar
+from db.registration import Registration
 from db.types import db_now
 from lumbar.store.arrivals import ArrivingInstance
 from lumbar.store.files import Store, StoreFull
@@ -60,7 +60,7 @@ def test_arrived_images_are_registered_in_batches_and_leave_arrived(site):
             arrive_in(site.store, make_slice(study=study, number=number))
     assert site.store.arriving() == {f"{ROOT}.1", f"{ROOT}.2"}
     assert rows(site) == []
-    assert [register_batch(site) for _ in range(3)] == [BATCH, 80 - BATCH, 0]
+    assert [Registrar(site).register_arrived() for _ in range(2)] == [80, 0]
     assert len(rows(site)) == 80
     assert all(site.store.path(row.file).stat().st_size == row.size for row in rows(site))
     assert site.store.arriving() == set()
@@ -80,7 +80,7 @@ def test_an_images_time_of_arrival_is_when_it_was_received(site):
     study, _, unique = arrived.path.name.split("_")
     hour_ago = arrived.path.with_name(f"{study}_{arrived.received_ns - 3600 * 10**9}_{unique}")
     arrived.path.rename(hour_ago)
-    register_batch(site)
+    Registrar(site).register_arrived()
     with site.database.reading() as session:
         (late,) = session.scalars(
             select(Instance.id).where(Instance.received_at < db_now(-3590))
@@ -100,9 +100,9 @@ def test_with_the_database_away_images_wait_and_none_is_lost(site, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(registration, "write_rows", away)
         with pytest.raises(DatabaseUnavailable):
-            register_batch(site)
+            Registrar(site).register_arrived()
     assert arrived.path.exists()
-    assert register_batch(site) == 1
+    assert Registrar(site).register_arrived() == 1
     assert len(rows(site)) == 1
 
 
@@ -116,7 +116,7 @@ def test_an_image_that_cannot_be_registered_is_quarantined_and_stops_no_other(si
 
     monkeypatch.setattr(registration, "write_rows", refuses_one)
     arrived = [arrive_in(site.store, make_slice(number=number)) for number in (1, 2, 3)]
-    assert register_batch(site) == 3
+    assert Registrar(site).register_arrived() == 3
     assert [row.sop_instance_uid[-1] for row in rows(site)] == ["1", "3"]
     kept = site.store.path("quarantined") / arrived[1].path.name
     assert kept.exists()
@@ -137,7 +137,7 @@ def test_a_header_that_only_pydicom_cannot_read_is_quarantined(site):
     with ArrivingInstance(site.store, sent.announced) as arriving:
         arriving.write(damaged)
         arriving.arrive()
-    register_batch(site)
+    Registrar(site).register_arrived()
     assert len(list((site.store.root / "quarantined").iterdir())) == 1
     assert rows(site) == []
     assert site.store.arriving() == set()
@@ -152,13 +152,13 @@ def test_a_dead_receivers_share_is_taken_over_and_its_half_files_are_removed(sit
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"arrived\n"
-    assert register_batch(site) == 1
+    assert Registrar(site).register_arrived() == 1
     (share,) = site.store.shares()
     assert (share.folder / "half.part").exists()  # it lives, and is still writing
     arrive_in(Store(site.store.root), make_slice(number=2))
     process.kill()
     process.communicate()
-    assert register_batch(site) == 1
+    assert Registrar(site).register_arrived() == 1
     assert len(rows(site)) == 2
     assert not share.folder.exists()
 
@@ -168,8 +168,8 @@ def test_one_share_is_registered_by_one_process_at_a_time(site):
     (share,) = site.store.shares()
     with share.registering() as allowed:
         assert allowed
-        assert register_batch(site) == 0
-    assert register_batch(site) == 1
+        assert Registrar(site).register_arrived() == 0
+    assert Registrar(site).register_arrived() == 1
 
 
 def test_two_registrars_and_a_sender_register_everything_once(site):
@@ -179,10 +179,10 @@ def test_two_registrars_and_a_sender_register_everything_once(site):
     with ThreadPoolExecutor(4) as threads:
         sending = [threads.submit(send, number) for number in range(60)]
         while not all(done.done() for done in sending):
-            list(threads.map(register_batch, [site, site]))
+            list(threads.map(lambda site: Registrar(site).register_arrived(), [site, site]))
         for done in sending:
             done.result()
-    while register_batch(site):
+    while Registrar(site).register_arrived():
         pass
     assert len(rows(site)) == 60
 
@@ -195,7 +195,7 @@ def test_no_study_completes_while_an_image_of_it_waits_for_its_rows(site):
     waiting = arrive_in(site.store, make_slice(study=1, number=2))
     assert sweep(site, RecordingNotifier())["studies_completed"] == 1
     assert waiting.path.exists()
-    register_batch(site)
+    Registrar(site).register_arrived()
     assert sweep(site, RecordingNotifier())["studies_completed"] == 0  # not quiet any more
     with site.database.reading() as session:
         assert studies.find(session, f"{ROOT}.1").revision == 1
@@ -251,8 +251,8 @@ def test_an_image_sent_again_whose_file_has_gone_gets_it_back(site):
 def test_the_registrar_goes_on_after_any_error(site, monkeypatch):
     calls, stop = [], Event()
 
-    def fails_once(site):
-        calls.append(site)
+    def fails_at_first(self, min_age_s=0):
+        calls.append(self)
         if len(calls) == 1:
             raise ZeroDivisionError
         if len(calls) == 2:
@@ -260,7 +260,7 @@ def test_the_registrar_goes_on_after_any_error(site, monkeypatch):
         stop.set()
         return 0
 
-    monkeypatch.setattr(registrar, "register_batch", fails_once)
+    monkeypatch.setattr(Registrar, "register_arrived", fails_at_first)
     monkeypatch.setattr(registrar, "RETRY_S", 0.0)
-    registrar.run(site, stop)
+    Registrar(site, stop).run()
     assert len(calls) == 3

@@ -6,11 +6,12 @@ from contextlib import suppress
 import pytest
 from sqlalchemy import select, update
 
-from db import jobs, reconcile, registrar, retention, studies
+from db import jobs, reconcile, retention, studies
 from db.context import SiteContext
 from db.ingest import ingest
 from db.instance_rows import IngestResult
 from db.models import AuditEvent, Instance, JobKind, Study, StudyState
+from db.registrar import Registrar
 from db.registration import Registration
 from lumbar.errors import Permanent
 from tests.factories.instances import ROOT, arrival, make_slice
@@ -176,7 +177,7 @@ def test_a_start_up_adopts_files_without_rows_and_reports_rows_without_files(sit
 
     result = reconcile.reconcile(site)
     assert result == reconcile.ReconcileCounts(adopted=1, unreadable=1, missing=1)
-    assert registrar.register_batch(site) == 1
+    assert Registrar(site).register_arrived() == 1
     with site.database.reading() as session:
         adopted = session.scalars(
             select(Instance).where(Instance.sop_instance_uid == f"{ROOT}.1.1.3")
