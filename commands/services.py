@@ -125,12 +125,24 @@ def scp(until_eof: UntilEof = False) -> None:
             registrar.end()
 
 
-@app.command(epilog="Example: lumbar register")
-def register(until_eof: UntilEof = False) -> None:
+@app.command(epilog="Example: lumbar register --quarantined")
+def register(
+    quarantined: Annotated[
+        bool,
+        typer.Option("--quarantined", help="Try once more what could not be registered, then stop"),
+    ] = False,
+    until_eof: UntilEof = False,
+) -> None:
     """Writes the rows of the images that have arrived; `lumbar scp` runs it."""
     from db.registrar import Registrar
 
     settings = _start()
+    if quarantined:
+        site = _site(settings, threading.Event())
+        count = site.store.retry_quarantined()
+        registered = Registrar(site).register_arrived() - site.store.quarantined()
+        typer.echo(f"{registered} of {count} files registered.")
+        return
     stop = _on_signal(until_eof)
     os.nice(REGISTER_NICE)
     Registrar(_site(settings, stop), stop).run()

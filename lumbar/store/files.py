@@ -271,6 +271,20 @@ class Store:
         """How many files could not be registered."""
         return len(self.files(QUARANTINED))
 
+    def retry_quarantined(self) -> int:
+        """Puts what could not be registered among the arrived files again; returns how many.
+
+        Raises:
+            StoreFull: the disk refuses.
+        """
+        files = self.files(QUARANTINED)
+        with raising_store_full(self.root):
+            share = self.share()
+            for file in files:
+                self.path(file).rename(share.folder / Path(file).name)
+            share.fsync()
+        return len(files)
+
     def remove_quarantined(self, study_instance_uid: str) -> None:
         """Removes what could not be registered of a study."""
         for file in self.files(QUARANTINED):

@@ -59,6 +59,11 @@ def received(site: SiteContext, acknowledge: int) -> None:
     register(site)
 
 
+def taken_over(site: SiteContext, acknowledge: int) -> None:
+    """As ``received``; where the process dies, another registers before the power is cut."""
+    received(site, acknowledge)
+
+
 def sent_again(site: SiteContext, acknowledge: int) -> None:
     receive(site, acknowledge, make_slice())
     register(site)
@@ -103,7 +108,7 @@ def finish(site: SiteContext) -> None:
 
 SCENARIOS = {
     scenario.__name__: scenario
-    for scenario in (received, sent_again, removed_in_between, deleted_in_between)
+    for scenario in (received, taken_over, sent_again, removed_in_between, deleted_in_between)
 }
 
 
@@ -142,8 +147,8 @@ def main() -> None:
     _warm_up()
     for line in sys.stdin:
         name, number = line.split()
-        if name == "recover":
-            answer: object = recovered(home)
+        if name in IN_A_FORK:
+            answer: object = in_a_fork(home, IN_A_FORK[name])
         else:
             arm = partial(library.powercut_die_before, int(number), counted)
             answer = crashed(home, name, arm)
@@ -180,19 +185,22 @@ def crashed(home: Path, name: str, arm: Callable[[], None]) -> tuple[bool, list[
     return status == 0, lines[forgotten:]
 
 
-def recovered(home: Path) -> dict[str, list[str]]:
+IN_A_FORK = {"recover": recover, "register": register}
+
+
+def in_a_fork(home: Path, work: Callable[[SiteContext], object]) -> object:
     receiving, answering = os.pipe()
     child = os.fork()
     if not child:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         with os.fdopen(answering, "w") as stream:
-            json.dump(recover(opened(home)), stream)
+            json.dump(work(opened(home)), stream)
         os._exit(0)
     os.close(answering)
     with os.fdopen(receiving) as stream:
         answer = stream.read()
     os.waitpid(child, 0)
-    return dict(json.loads(answer))
+    return json.loads(answer)
 
 
 def opened(home: Path) -> SiteContext:

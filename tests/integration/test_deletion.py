@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func, select
 
-from db import audit, deletion, jobs, operator_actions, retention, studies
+from db import audit, deletion, jobs, operator_actions, registration, retention, studies
 from db.ingest import ingest
 from db.instance_rows import IngestResult
 from db.models import (
@@ -21,7 +21,7 @@ from db.models import (
     Tombstone,
 )
 from db.registrar import Registrar
-from lumbar.errors import NotFound, Permanent
+from lumbar.errors import NotDicom, NotFound, Permanent
 from lumbar.store.arrivals import ArrivingInstance
 from tests.factories.analyses import analysed
 from tests.factories.instances import ROOT, arrival, make_slice
@@ -107,6 +107,18 @@ def test_an_image_that_arrives_while_its_study_is_deleted_is_a_new_study(site, m
     assert rows(site, Instance) == 0
     assert Registrar(site).register_arrived() == 1
     assert len(stored(site)) == 1
+
+
+def test_what_could_not_be_registered_of_a_study_is_deleted_with_it(site, monkeypatch):
+    analysed(site, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(registration, "identify", lambda path: (_ for _ in ()).throw(NotDicom("no")))
+        arrive(site, make_slice(study=1, number=98))
+        arrive(site, make_slice(study=2))
+        assert Registrar(site).register_arrived() == 2
+    deletion.delete_study(site, UID, "sent by mistake", "admin")
+    (kept,) = (site.store.root / "quarantined").iterdir()
+    assert kept.name.startswith(f"{ROOT}.2_")
 
 
 def arrive(site, ds):

@@ -172,3 +172,17 @@ def test_a_database_error_that_quotes_a_value_is_logged_in_one_line_without_it(p
     lines = lines_of(DATABASE, URL=postgres.migrated_database())
     assert len(lines) == 4
     assert all("psycopg.errors.UniqueViolation" in line for line in lines)
+
+
+def test_a_full_disk_under_standard_error_loses_the_line_and_nothing_else():
+    program = (
+        "from lumbar import log\n"
+        "log.configure('logfmt')\n"
+        "log.get_logger().error('instance.refused', why='the disk is full')\n"
+        "print('went on')\n"
+    )
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - not a path of ours
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=full, text=True
+        )
+    assert done.stdout == "went on\n"

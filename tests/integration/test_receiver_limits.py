@@ -23,6 +23,7 @@ from scp.admission import IDLE_S, MAX_PENDING
 from scp.pdu_stream import MAX_PDU_ACCEPTED
 from scp.receiver import Receiver
 from tests.factories.instances import make_slice
+from tests.hostile import wire
 from tests.system import wait_until
 
 
@@ -284,6 +285,29 @@ def test_an_idle_association_is_closed_to_admit_a_new_one_and_an_active_one_is_n
         assert active.send_c_echo().Status == 0
     assert ("association.rejected", "too many associations") in reasons(logged)
     assert ("association.aborted", "idle association, closed to admit a new one") in reasons(logged)
+
+
+def test_a_stranger_displaces_nobody(site, monkeypatch):
+    monkeypatch.setattr(admission, "UNUSED_S", 0.0)
+    with (
+        listening(site, maximum_associations=2, known_aes="TESTMR") as running,
+        ExitStack() as stack,
+    ):
+        known = [stack.enter_context(association(running.port)) for _ in range(2)]
+        assert echo(running.port, "-aet", "STRANGER").returncode != 0
+        assert all(assoc.send_c_echo().Status == 0 for assoc in known)
+
+
+def test_a_transfer_that_pauses_is_not_idle(site):
+    with listening(site, maximum_associations=1) as running, connection(running.port) as opened:
+        peer = wire.RawConnection(running.port, stream=opened)
+        peer.associate()
+        command = wire.store_command(b"1.2.3")
+        peer.send(wire.p_data(wire.IMAGE, command, command=True))
+        wait_until(lambda: any(c.in_message for c in running._admission._connections), 10, str)
+        for one in running._admission._connections:
+            one.last_pdu_at -= IDLE_S + 1
+        assert echo(running.port).returncode != 0
 
 
 def test_the_oldest_pending_connection_is_closed_to_admit_a_new_one(site):

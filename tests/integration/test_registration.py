@@ -1,14 +1,19 @@
 """What was acknowledged is registered behind the answer, whatever happens in between."""
 
+import errno
 import os
+import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from threading import Event
 
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.exc import ProgrammingError
 
 from db import registrar, registration, studies
 from db.database import DatabaseUnavailable
@@ -18,6 +23,8 @@ from db.models import AuditEvent, Instance, Job, JobKind, JobState, Study, Study
 from db.registrar import Registrar
 from db.registration import Registration
 from db.types import db_now
+from lumbar.dicom import instance_identity
+from lumbar.errors import Transient, Unreadable
 from lumbar.store.arrivals import ArrivingInstance
 from lumbar.store.files import Store, StoreFull
 from tests.factories.instances import ROOT, arrival, make_slice
@@ -246,6 +253,111 @@ def test_an_image_sent_again_whose_file_has_gone_gets_it_back(site):
     site.store.path(row.file).unlink()
     assert ingest(site.database, site.store, arrival(make_slice())) is IngestResult.DUPLICATE
     assert site.store.path(row.file).exists()
+
+
+def test_a_file_that_cannot_be_read_this_time_stops_no_other_and_is_tried_again(site, monkeypatch):
+    bad = arrive_in(site.store, make_slice(number=1))
+    arrive_in(site.store, make_slice(number=2))
+    read = registration._read
+
+    def fails(path):
+        if path == bad.path:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    running = Registrar(site)
+    with monkeypatch.context() as patch:
+        patch.setattr(registration, "_read", fails)
+        assert running.register_arrived() == 1
+        assert running.register_arrived() == 0  # not before its wait is over
+    assert bad.path.exists()
+    monkeypatch.setattr(registrar, "monotonic", lambda: time.monotonic() + 11)
+    assert running.register_arrived() == 1
+    assert len(rows(site)) == 2
+
+
+def test_a_header_child_that_is_killed_costs_no_image(site, monkeypatch):
+    arrived = arrive_in(site.store, make_slice())
+    assert Registration(site.database, site.store).register([arrived]) == [IngestResult.NEW]
+    os.kill(instance_identity.child.pid, signal.SIGTERM)  # as when all processes are stopped
+    before = instance_identity.child.pid
+    arrived = arrive_in(site.store, make_slice(number=2))
+    assert Registration(site.database, site.store).register([arrived]) == [IngestResult.NEW]
+    assert instance_identity.child.pid == before
+
+    def dies(path):
+        raise Unreadable("reading the header exceeds the time or memory limit")
+
+    monkeypatch.setattr(registration, "identify", dies)
+    arrived = arrive_in(site.store, make_slice(number=3))
+    (outcome,) = Registration(site.database, site.store).register([arrived])
+    assert isinstance(outcome, Transient)
+    assert arrived.path.exists()
+
+
+def test_a_file_that_is_never_read_is_quarantined_after_eight_attempts(site, monkeypatch):
+    def dies(path):
+        raise Unreadable("reading the header exceeds the time or memory limit")
+
+    arrived = arrive_in(site.store, make_slice())
+    monkeypatch.setattr(registration, "identify", dies)
+    hours, running = count(), Registrar(site)
+    monkeypatch.setattr(registrar, "monotonic", lambda: 3600.0 * next(hours))
+    monkeypatch.setattr(registrar, "LISTING_S", 1e9)
+    assert [running.register_arrived() for _ in range(8)] == [0] * 7 + [1]
+    assert site.store.quarantined() == 1
+    assert not arrived.path.exists()
+    monkeypatch.undo()
+    assert site.store.retry_quarantined() == 1
+    assert Registrar(site).register_arrived() == 1
+    assert len(rows(site)) == 1
+
+
+def test_a_share_that_cannot_be_locked_stops_no_other(site):
+    arrive_in(site.store, make_slice())
+    (site.store.root / "arrived" / "0stray" / "registrar").mkdir(parents=True)
+    assert Registrar(site).register_arrived() == 1
+
+
+def test_a_database_whose_schema_differs_makes_all_images_wait(site, monkeypatch):
+    def differs(*arguments):
+        raise ProgrammingError("SELECT", {}, Exception("no such column"))
+
+    arrived = [arrive_in(site.store, make_slice(number=number)) for number in (1, 2)]
+    with monkeypatch.context() as patch:
+        patch.setattr(registration, "write_rows", differs)
+        with pytest.raises(DatabaseUnavailable, match="schema or permissions"):
+            Registrar(site).register_arrived()
+    assert all(file.path.exists() for file in arrived)
+    assert Registrar(site).register_arrived() == 2
+
+
+def test_sources_take_turns(site):
+    for number in range(1, 6):
+        arrive_in(site.store, make_slice(number=number), source="BUSY")
+    arrive_in(site.store, make_slice(number=9), source="OTHER")
+    (share,) = site.store.shares()
+    other = share.arrived()[-1]
+    assert registrar._in_turns(share.arrived()).index(other) == 1
+
+
+def test_a_quarantined_stat_image_does_not_make_the_study_urgent(site):
+    ingest(site.database, site.store, arrival(make_slice(number=1)))
+    stat = make_slice(number=2, PatientID="OTHER", RequestedProcedurePriority="STAT")
+    arrive_in(site.store, stat)
+    arrive_in(site.store, make_slice(number=3))
+    Registrar(site).register_arrived()
+    with site.database.reading() as session:
+        assert not studies.find(session, f"{ROOT}.1").stat
+
+
+def test_where_files_cannot_be_locked_nothing_is_stored(site, monkeypatch):
+    def no_locks(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("lumbar.store.shares.fcntl.flock", no_locks)
+    with pytest.raises(StoreFull, match="No locks available"):
+        arrive_in(Store(site.store.root), make_slice())
 
 
 def test_the_registrar_goes_on_after_any_error(site, monkeypatch):

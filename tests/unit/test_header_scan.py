@@ -21,6 +21,7 @@ from tests.factories.instances import make_slice
 
 SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
 ITEM = b"\xfe\xff\x00\xe0"
+ITEM_END, SEQUENCE_END = b"\xfe\xff\x0d\xe0" + bytes(4), b"\xfe\xff\xdd\xe0" + bytes(4)
 
 
 def encoded(ds, syntax=ExplicitVRLittleEndian):
@@ -129,3 +130,12 @@ def test_sequences_nested_too_deeply_are_refused():
     level = b"\x09\0\x10\x10SQ\0\0" + b"\xff" * 4 + ITEM + b"\xff" * 4
     with pytest.raises(NotDicom, match=f"more than {MAX_DEPTH} deep"):
         scan_uids(reading(level * MAX_DEPTH), ExplicitVRLittleEndian)
+
+
+@pytest.mark.parametrize("vr", [b"LO\x04\0", b"\x04\0\0\0"], ids=["explicit", "implicit"])
+def test_a_sequence_as_un_may_have_either_kind_of_vr_inside(vr):
+    item = ITEM + b"\xff" * 4 + b"\x09\0\x11\x10" + vr + b"abcd" + ITEM_END
+    sequence = b"\x09\0\x10\x10UN\0\0" + b"\xff" * 4 + item + SEQUENCE_END
+    ds = make_slice()
+    found = scan_uids(reading(sequence + encoded(ds)), ExplicitVRLittleEndian)
+    assert (found.study, found.sop_class) == (ds.StudyInstanceUID, ds.SOPClassUID)
