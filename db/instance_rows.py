@@ -44,7 +44,6 @@ class StoredInstance:
     transfer_syntax_uid: str
     digest: str  # sha256 of transfer syntax UID, a NUL and the data set
     file: str  # relative to the store
-    size: int  # of the file, bytes
     source: str
     age_s: float = 0.0  # since it was received
 
@@ -55,12 +54,12 @@ class StoredInstance:
 
 
 def write_rows(
-    session: Session, instances: Sequence[StoredInstance], ensure_file: Callable[[str], None]
+    session: Session, instances: Sequence[StoredInstance], ensure_file: Callable[[str], int]
 ) -> list[IngestResult]:
     """Writes the rows of all instances; the results are in their order.
 
-    ``ensure_file`` is called with each file under the study's lock, and puts it back if it was
-    removed meanwhile.
+    ``ensure_file`` is called with each file under the study's lock, puts it back if it was removed
+    meanwhile, and returns its size in bytes.
     """
     order = sorted(range(len(instances)), key=lambda n: instances[n].identity.study_instance_uid)
     results: dict[int, IngestResult] = {}
@@ -78,7 +77,7 @@ class _StudyBatch:
 
     session: Session
     instances: Sequence[StoredInstance]
-    ensure_file: Callable[[str], None]
+    ensure_file: Callable[[str], int]
     known: dict[tuple[str, str], Instance | None] = field(default_factory=dict)
     # of each SOP Instance UID: digest and study of the content in use
     in_use: dict[str, tuple[str, int]] = field(default_factory=dict)
@@ -90,13 +89,14 @@ class _StudyBatch:
         self._read_known(study)
         rows, results = list[dict[str, Any]](), list[IngestResult]()
         for stored in self.instances:
-            self.ensure_file(stored.file)
+            size = self.ensure_file(stored.file)
             if stored.key in self.known:
-                self._restore(study, stored)
+                self._restore(study, stored, size)
                 results.append(IngestResult.DUPLICATE)
                 continue
             quarantined = self._contradiction(study, stored)
-            rows.append(_row(stored, series, now, quarantined))
+            row = _row(stored, series, now)
+            rows.append(row | {"size": size, "quarantined": quarantined})
             self.known[stored.key] = None
             if quarantined:
                 self._note_quarantined(study, stored, quarantined)
@@ -183,12 +183,12 @@ class _StudyBatch:
             if row.quarantined is None:
                 self.in_use[row.sop_instance_uid] = (row.sha256, row.series.study_id)
 
-    def _restore(self, study: Study, stored: StoredInstance) -> None:
+    def _restore(self, study: Study, stored: StoredInstance, size: int) -> None:
         """Unmarks an image as removed, if retention had removed its file."""
         row = self.known[stored.key]
         if row is None:
             return
-        row.size = stored.size
+        row.size = size
         if row.removed_at is not None:
             row.removed_at = None
             study.images_removed_at = None
@@ -217,9 +217,7 @@ class _StudyBatch:
         log.warning("instance.quarantined", study=study.id, why=why)
 
 
-def _row(
-    stored: StoredInstance, series: dict[str, int], now: datetime, quarantined: str | None
-) -> dict[str, Any]:
+def _row(stored: StoredInstance, series: dict[str, int], now: datetime) -> dict[str, Any]:
     identity = stored.identity
     return {
         "series_id": series[identity.series_instance_uid],
@@ -227,12 +225,10 @@ def _row(
         "sop_class_uid": identity.sop_class_uid,
         "transfer_syntax_uid": stored.transfer_syntax_uid,
         "sha256": stored.digest,
-        "size": stored.size,
         "file": stored.file,
         "slices": identity.slices,
         "role": identity.role,
         "source": stored.source,
-        "quarantined": quarantined,
         "received_at": now - timedelta(seconds=stored.age_s),
     }
 

@@ -10,7 +10,7 @@ import os
 import shutil
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from db import retention
 from db.context import SiteContext
@@ -19,7 +19,7 @@ from lumbar.dicom.instance_identity import identify
 from lumbar.errors import NotDicom
 from lumbar.log import get_logger
 from lumbar.store.arrivals import require_uid
-from lumbar.store.files import raising_store_full
+from lumbar.store.files import INSTANCES, raising_store_full
 from lumbar.store.shares import arrived_name
 
 log = get_logger()
@@ -59,8 +59,7 @@ def _instances(site: SiteContext, counts: ReconcileCounts) -> None:
 
     An image that arrives meanwhile then has both, or is treated as a file without a row.
     """
-    for digits in range(256):
-        folder = f"instances/{digits:02x}"
+    for folder in _folders(site):
         with site.database.reading() as session:
             within = Instance.file.between(f"{folder}/", f"{folder}/~")
             rows = {row.file: row for row in session.scalars(select(Instance).where(within))}
@@ -78,6 +77,15 @@ def _instances(site: SiteContext, counts: ReconcileCounts) -> None:
                 Instance.id.in_(without_file), Instance.removed_at.is_(None)
             )
             _report_missing(site, "instance", list(session.scalars(missing)), counts)
+
+
+def _folders(site: SiteContext) -> list[str]:
+    """The folders of instances that hold a file, or should."""
+    prefix = func.substr(Instance.file, 1, len(f"{INSTANCES}/00"))
+    with site.database.reading() as session:
+        named = set(session.scalars(select(prefix).distinct()))
+    found = {f"{INSTANCES}/{path.name}" for path in site.store.path(INSTANCES).glob("*")}
+    return sorted(named | found)
 
 
 def _reports(site: SiteContext, counts: ReconcileCounts) -> None:

@@ -123,7 +123,6 @@ class Registration:
             transfer_syntax_uid=syntax,
             digest=digest,
             file=file_name(INSTANCES, digest),
-            size=file.path.stat().st_size,
             source=source,
             age_s=file.age_s(),
         )
@@ -193,9 +192,10 @@ class Registration:
     def _write_all(self, prepared: Sequence[_Prepared]) -> dict[Path, Outcome]:
         by_file = {each.stored.file: each for each in prepared}
 
-        def ensure_file(file: str) -> None:
+        def ensure_file(file: str) -> int:
             if not self.store.path(file).exists():  # removed with its study since ``_place``
                 self.store.sync({self._link(by_file[file])})
+            return self.store.path(file).stat().st_size
 
         with self.database.transaction() as session:
             results = write_rows(session, [each.stored for each in prepared], ensure_file)

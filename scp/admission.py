@@ -6,13 +6,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from threading import Lock
-from time import monotonic
+from time import monotonic, sleep
 
 from lumbar.log import get_logger
 
 log = get_logger()
 
-MAX_PENDING = 64  # connections without an association yet
+MAX_PENDING = 64  # connections that have not requested an association yet
+WAIT_S = 1.0  # for an association to become idle, before a new one is rejected
 IDLE_S = 1.0  # after this silence an association may be closed to admit another
 UNUSED_S = 0.2  # the same, for one on which no message has arrived yet
 IN_MESSAGE_S = 10.0  # the same, for one in the middle of a message
@@ -26,6 +27,7 @@ class Connection:
     peer: str  # its address
     opened_at: float = field(default_factory=monotonic)
     last_pdu_at: float = field(default_factory=monotonic)  # when the last whole PDU had arrived
+    requested: bool = False  # its whole association request has arrived
     associated: bool = False
     used: bool = False  # a whole message has arrived
     in_message: bool = False  # a part of a message has arrived
@@ -100,10 +102,11 @@ class Admission:
     def admit(self, connection: Connection) -> None:
         """Registers a connection.
 
-        Where the maximum of connections have no association yet, the oldest of them is closed.
+        Where the maximum of connections have not requested an association yet, the oldest of them
+        is closed.
         """
         with self._lock:
-            pending = [c for c in self._connections if not c.associated]
+            pending = [c for c in self._connections if not c.requested]
             oldest = None
             if len(pending) >= self._maximum_pending:
                 oldest = min(pending, key=lambda c: c.opened_at)
@@ -114,9 +117,9 @@ class Admission:
             oldest.close("oldest pending connection, closed to admit a new one")
 
     def close_oldest_pending(self, why: str) -> None:
-        """Closes the oldest connection that has no association yet, if there is one."""
+        """Closes the oldest connection that has requested nothing yet, if there is one."""
         with self._lock:
-            pending = [c for c in self._connections if not c.associated]
+            pending = [c for c in self._connections if not c.requested]
             oldest = min(pending, key=lambda c: c.opened_at, default=None)
         if oldest is not None:
             oldest.close(why)
@@ -124,8 +127,18 @@ class Admission:
     def associate(self, connection: Connection) -> bool:
         """Turns a connection into an association, if the limit allows.
 
-        At the limit, the association that has been idle longest is closed; False if none is idle.
+        At the limit, the association that has been idle longest is closed. Where none is idle, it
+        waits a little for one; False if none becomes it.
         """
+        connection.requested = True
+        ends = monotonic() + WAIT_S
+        while not self._try_associate(connection):
+            if monotonic() > ends:
+                return False
+            sleep(WAIT_S / 20)
+        return True
+
+    def _try_associate(self, connection: Connection) -> bool:
         with self._lock:
             associated = [c for c in self._connections if c.associated]
             longest_idle = None

@@ -121,9 +121,7 @@ def _instances(site: SiteContext, claimed: ClaimedJob) -> tuple[list[MRInstance]
 
     Raises:
         NotAnalysable: retention has removed images, or none can be read.
-        Transient: the store is not mounted.
     """
-    site.store.require_mounted()
     with site.database.reading() as session:
         rows = studies.instances_in_use(session, claimed.study_id)
     if removed := sum(row.removed_at is not None for row in rows):

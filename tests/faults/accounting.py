@@ -155,8 +155,11 @@ def wait_until_settled(
     unfinished = select(func.count()).where(Job.state.in_((JobState.PENDING, JobState.RUNNING)))
     with closing_database(system.database_url) as database:
         while stopwatch.s < timeout_s:
+            waits = Store(system.home / "store").unregistered()
             now = snapshot(database)
-            if all(uid in now and now[uid].shown and now[uid].covered(uid) for uid in studies):
+            if not waits and all(
+                uid in now and now[uid].shown and now[uid].covered(uid) for uid in studies
+            ):
                 with database.reading() as session:
                     if not session.scalar(unfinished):
                         break

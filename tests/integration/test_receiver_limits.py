@@ -267,6 +267,7 @@ def test_an_idle_association_is_closed_to_admit_a_new_one_and_an_active_one_is_n
     site, monkeypatch
 ):
     monkeypatch.setattr(admission, "IDLE_S", 60)  # none is idle, however slow this machine is
+    monkeypatch.setattr(admission, "UNUSED_S", 60)
     with (
         listening(site, maximum_associations=2) as running,
         capture_logs() as logged,

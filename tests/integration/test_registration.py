@@ -225,7 +225,14 @@ def test_while_the_store_is_not_mounted_no_study_completes_or_fails(site, tmp_pa
         (job,) = session.scalars(select(Job))
         assert studies.find(session, f"{ROOT}.1").state is StudyState.QUEUED
     assert job.state is JobState.PENDING
-    assert "mount the disk" in job.last_error
+    assert "is the store mounted?" in job.last_error
+
+
+def test_an_image_from_another_sender_keeps_the_file_and_the_size_of_the_first(site):
+    ingest(site.database, site.store, arrival(make_slice(), source="MR1"))
+    ingest(site.database, site.store, arrival(make_slice(), source="A_LONGER_NAME"))
+    (row,) = rows(site)
+    assert site.store.path(row.file).stat().st_size == row.size
 
 
 def test_the_sweep_registers_what_no_registrar_does(site, monkeypatch):
