@@ -230,7 +230,7 @@ def test_the_evidence_is_complete(evidence):
     """The log has the injected faults, the broker the notifications, the arguments those of every part."""
     events = (
         b"instance.refused",
-        b"receiver.fault",
+        b"instance.unregistrable",
         b"job.fault",
         b"job.started",
         b"association.aborted",

@@ -277,6 +277,7 @@ def test_an_idle_association_is_closed_to_admit_a_new_one_and_an_active_one_is_n
         with association(running.port) as third:  # both have just sent something
             assert third.is_rejected
         monkeypatch.setattr(admission, "IDLE_S", IDLE_S)
+        monkeypatch.setattr(admission, "UNUSED_S", IDLE_S)
         began = monotonic()
         wait_until(
             lambda: active.send_c_echo().Status == 0 and monotonic() - began > IDLE_S + 0.1, 20, str
