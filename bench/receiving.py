@@ -31,7 +31,7 @@ from tests.servers import Postgres
 from tests.system import System, closing_database, wait_until
 
 SIDE = 387  # pixels; 2 bytes each: 300 kB
-ECHO_PAUSE_S = 0.05
+ECHO_PAUSE_S = 0.05  # between two C-ECHOs, so that they measure the load and are not the load
 DCMSEND = ("dcmsend", "+sd", "-aec")  # +sd: a folder's files
 ENVIRONMENT = os.environ | {"TCP_NODELAY": "1"}
 

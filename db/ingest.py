@@ -41,7 +41,7 @@ def ingest(database: Database, store: Store, arrival: Arrival) -> IngestResult:
             arrived = arriving.arrive()
             try:
                 (outcome,) = Registration(database, store).register([arrived])
-            except Exception:
+            except Transient:  # nothing was acknowledged; the caller gives it again
                 arrived.path.unlink(missing_ok=True)
                 raise
             if isinstance(outcome, Transient):

@@ -94,20 +94,19 @@ class Registrar:
 
     def _settled(self, registration: Registration, file: ArrivedFile, outcome: object) -> bool:
         """Whether the file has left ``arrived``; one that fails again and again is quarantined."""
-        if not isinstance(outcome, Transient):
-            self._failures.pop(file.path, None)
-            self._not_before.pop(file.path, None)
-            return True
         if outcome is LATER:
             return False
-        self._failures[file.path] += 1
-        failures = self._failures[file.path]
-        log.warning("registration.failed", attempt=failures, why=str(outcome))
-        if failures >= ATTEMPTS:
+        if isinstance(outcome, Transient):
+            self._failures[file.path] += 1
+            failures = self._failures[file.path]
+            log.warning("registration.failed", attempt=failures, why=str(outcome))
+            if failures < ATTEMPTS:
+                self._not_before[file.path] = monotonic() + FIRST_WAIT_S * 2 ** (failures - 1)
+                return False
             registration.quarantine(file, NotDicom(str(outcome)))
-            return True
-        self._not_before[file.path] = monotonic() + FIRST_WAIT_S * 2 ** (failures - 1)
-        return False
+        self._failures.pop(file.path, None)
+        self._not_before.pop(file.path, None)
+        return True
 
     def _log_share(self, share: Share, error: OSError) -> None:
         """Logs once a while that a share cannot be used."""

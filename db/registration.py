@@ -15,11 +15,12 @@ from hashlib import sha256
 from pathlib import Path
 from time import monotonic
 
+from sqlalchemy import select
 from sqlalchemy.exc import DataError, ProgrammingError
 
 from db.database import Conflict, Database, DatabaseUnavailable
 from db.instance_rows import IngestResult, StoredInstance, write_rows
-from db.models import AuditEvent
+from db.models import AuditEvent, Instance
 from lumbar.dicom.headers import raising_not_dicom
 from lumbar.dicom.instance_identity import identify
 from lumbar.dicom.part10 import read_file_meta
@@ -98,10 +99,26 @@ class Registration:
             with self.database.transaction() as session:
                 detail = {"why": str(reason), "file": f"{QUARANTINED}/{file.path.name}"}
                 session.add(AuditEvent(event="instance.unregistrable", actor="", detail=detail))
-            file.path.rename(folder / file.path.name)
+            kept = folder / file.path.name
+            file.path.rename(kept)
             fsync_folder(folder)
+            self._remove_unnamed(kept)
         log.error("instance.unregistrable", why=str(reason))
         return reason
+
+    def _remove_unnamed(self, quarantined: Path) -> None:
+        """Removes the link in ``instances`` that a file had got before it was refused.
+
+        It would outlive a deletion of the study, and be adopted at every start (``db.reconcile``).
+        """
+        try:
+            place = file_name(INSTANCES, _read(quarantined)[-1])
+        except (NotDicom, OSError):  # it cannot be read, so it has never been linked
+            return
+        with self.database.reading() as session:
+            named = session.scalar(select(Instance.id).where(Instance.file == place).limit(1))
+        if named is None:
+            self.store.remove(place)
 
     def _prepare(self, file: ArrivedFile) -> _Prepared:
         """Reads what its rows will hold.

@@ -95,23 +95,23 @@ class Acceptor:
         Raises:
             Rejected: an AE title is not known, or the peer speaks another protocol.
         """
-        asked = request.primitive
+        proposed = request.primitive
         if not request.version & PROTOCOL_VERSION:
             raise Rejected(WRONG_VERSION, "protocol version not supported")
-        if asked.application_context_name != APPLICATION_CONTEXT:
+        if proposed.application_context_name != APPLICATION_CONTEXT:
             raise Rejected(UNKNOWN_APPLICATION, "application context not supported")
-        if str(asked.called_ae_title).strip() != self.ae_title.strip():
+        if str(proposed.called_ae_title).strip() != self.ae_title.strip():
             raise Rejected(UNKNOWN_CALLED_TITLE, "called AE title not recognised")
         if self.known_aes and request.calling_ae_title not in self.known_aes:
             raise Rejected(UNKNOWN_CALLING_TITLE, "calling AE title not recognised")
         contexts, roles = negotiate_as_acceptor(
-            asked.presentation_context_definition_list, list(self.supported), _roles(asked)
+            proposed.presentation_context_definition_list, list(self.supported), _roles(proposed)
         )
         answer = A_ASSOCIATE()
         answer.application_context_name = APPLICATION_CONTEXT
         answer.calling_ae_title, answer.called_ae_title = (
-            asked.calling_ae_title,
-            asked.called_ae_title,
+            proposed.calling_ae_title,
+            proposed.called_ae_title,
         )
         answer.result, answer.result_source = 0, 1
         answer.presentation_context_definition_results_list = contexts

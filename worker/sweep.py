@@ -79,7 +79,7 @@ def _register(registrar: Registrar) -> int:
         raise
     except Transient as error:
         log.warning("registration.waits", why=str(error))
-    except Exception:  # as in ``run``
+    except Exception:  # the files remain, and studies and jobs must not wait for them
         log.exception("registration.fault")
     return 0
 

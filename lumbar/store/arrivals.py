@@ -17,7 +17,7 @@ from pydicom.uid import (
 from lumbar.dicom.header_scan import MAX_UID, scan_uids
 from lumbar.dicom.part10 import file_head
 from lumbar.errors import NotDicom
-from lumbar.store.files import StagingFile, Store
+from lumbar.store.files import StagingFile, Store, StoreFull
 from lumbar.store.shares import ArrivedFile, Share, arrived_name
 
 IMAGE_CLASSES = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
@@ -50,7 +50,11 @@ class ArrivingInstance:
     def __init__(
         self, store: Store, announced: Announcement, staging: StagingFile | None = None
     ) -> None:
-        """``staging``: a new staging file of the store, if the caller has made one before."""
+        """``staging``: a new staging file of the store, if the caller has made one before.
+
+        Raises:
+            StoreFull: the disk cannot be written; ``staging`` is removed.
+        """
         for uid in (announced.sop_class_uid, announced.sop_instance_uid):
             require_uid(uid, "the announced SOP UID")
         self._announced = announced
@@ -64,7 +68,7 @@ class ArrivingInstance:
         try:
             store.require_mounted()
             self._staging.write(self._head)
-        except Exception:
+        except StoreFull:  # nothing was acknowledged; the sender still has it
             self._staging.discard()
             raise
 

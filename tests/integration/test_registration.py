@@ -127,6 +127,7 @@ def test_an_image_that_cannot_be_registered_is_quarantined_and_stops_no_other(si
     assert [row.sop_instance_uid[-1] for row in rows(site)] == ["1", "3"]
     kept = site.store.path("quarantined") / arrived[1].path.name
     assert kept.exists()
+    assert len(list(site.store.path("instances").rglob("*.dcm"))) == 2  # and no link without a row
     assert site.store.arriving() == set()
     with site.database.reading() as session:
         (event,) = session.scalars(select(AuditEvent))
