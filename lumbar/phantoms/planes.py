@@ -80,7 +80,10 @@ class Stack:
 
 
 def sagittal(rng: np.random.Generator, patient: Patient, matrix: int) -> Stack:
-    """A slightly rotated block from foramen to foramen that shows T11 to S2."""
+    """A slightly rotated block from foramen to foramen.
+
+    It shows the discs from T11/T12 to S1/S2 and, of all but the longest spines, T11 and S2.
+    """
     gap, field = float(rng.uniform(4.0, 4.6)), float(rng.uniform(285, 320))
     low, high = patient.chain.sacrum[1].frame.origin, patient.vertebrae[6].frame.origin
     field = min(320.0, max(field, high[2] - low[2] + 45))
