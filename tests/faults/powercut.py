@@ -6,7 +6,9 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO
 
 _SOURCE = Path(__file__).with_suffix(".c")
@@ -26,26 +28,13 @@ class PowerCut:
     def __init__(self, root: Path, side: Path, ignore_fsync: str = "") -> None:
         self.root, self._side = root.resolve(), side.resolve()
         self._side.mkdir(parents=True, exist_ok=True)
-        self._library = self._side.with_name(self._side.name + ".so")
-        compiler = [
-            "cc",
-            "-O2",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            "-shared",
-            "-fPIC",
-            "-o",
-            str(self._library),
-        ]
-        subprocess.run([*compiler, str(_SOURCE)], check=True)
         self._ignore_fsync = ignore_fsync
 
     @property
     def environment(self) -> dict[str, str]:
         """Environment variables for the programs that write under the root."""
         return {
-            "LD_PRELOAD": str(self._library),
+            "LD_PRELOAD": f"{_built().name}/powercut.so",
             "POWERCUT_ROOT": str(self.root),
             "POWERCUT_SIDE": str(self._side),
             "POWERCUT_IGNORE_FSYNC": self._ignore_fsync,
@@ -78,6 +67,15 @@ class PowerCut:
             shared_memory.unlink()
         for file in self._side.iterdir():
             file.unlink()
+
+
+@cache
+def _built() -> TemporaryDirectory[str]:
+    """The folder of the library, built once per process and removed at its end."""
+    folder = TemporaryDirectory(prefix="lumbar-powercut-")
+    options = ["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC"]
+    subprocess.run(["cc", *options, "-o", f"{folder.name}/powercut.so", str(_SOURCE)], check=True)
+    return folder
 
 
 def _complete(log: Path) -> bytes:
