@@ -54,7 +54,9 @@ def run(
                     completed, acknowledged = ask(f"{scenario} {point}")
                     if scenario == TAKEN_OVER:
                         ask("register 0")
-                    power.cut(rng if number % FULL_ROUNDS else None)
+                    # A part kept although fsync was ignored may be half a database.
+                    part_kept = number % FULL_ROUNDS and not ignore_fsync
+                    power.cut(rng if part_kept else None)
                     recovered = ask("recover 0")
                     _check(outcome, f"{scenario}, call {point}", acknowledged, recovered)
                 outcome.rounds += point
