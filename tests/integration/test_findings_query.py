@@ -89,6 +89,7 @@ FILTERS = st.builds(
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(only=FILTERS, size=st.sampled_from([1, 7, 500]))
 @example(only=FindingFilter(), size=7)

@@ -217,7 +217,7 @@ class Machine(RuleBasedStateMachine):
         return session.scalar(select(Study.id).where(Study.study_instance_uid == uid))  # type: ignore[attr-defined,no-any-return]
 
 
-TestMachine = pytest.mark.slow(Machine.TestCase)
+TestMachine = pytest.mark.no_cover(pytest.mark.slow(Machine.TestCase))
 TestMachine.settings = (
     settings(  # a walk that fails is shown as it was: to shorten one takes minutes
         max_examples=40, stateful_step_count=40, deadline=None, phases=[Phase.reuse, Phase.generate]

@@ -104,6 +104,7 @@ def sent(
         yield find_instances(Path(folder), Path(folder))[0]
 
 
+@pytest.mark.no_cover
 @settings(max_examples=12)
 @given(
     seed=st.integers(0, 2**32), changes=st.lists(st.sampled_from(CHANGES), min_size=1, max_size=4)
@@ -135,6 +136,7 @@ def test_a_study_in_disorder_is_read_like_the_clean_one(
             assert np.allclose(here_at, there_at, atol=0.01)
 
 
+@pytest.mark.no_cover
 def test_a_study_in_disorder_is_read_alike_by_the_real_networks(
     clean: list[MRInstance], datasets: dict[object, Dataset]
 ) -> None:
