@@ -3,6 +3,7 @@
 import fcntl
 import gc
 import os
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,9 @@ settings.register_profile(
 )  # how long a test takes depends on what else runs
 settings.load_profile("any machine")
 
+# In a file all of whose tests are slow.
+ALL_SLOW = re.compile(r"^pytestmark = (\[\s*)?pytest\.mark\.slow", re.MULTILINE)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -41,10 +45,15 @@ def pytest_configure() -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Files without a serial test are not imported where only those are wanted."""
-    if config.getoption("--serial") != "only" or collection_path.suffix != ".py":
+    """Files without a test that is wanted are not imported."""
+    if collection_path.suffix != ".py":
         return None
-    return "mark.serial" not in collection_path.read_text(encoding="utf-8") or None
+    text = collection_path.read_text(encoding="utf-8")
+    if config.getoption("--serial") == "only":
+        return "mark.serial" not in text or None
+    if "not slow" in config.getoption("markexpr"):
+        return ALL_SLOW.search(text) is not None or None
+    return None
 
 
 def pytest_collection_finish() -> None:

@@ -257,6 +257,7 @@ def test_an_empty_file_input_counts_as_no_file(site, reader):
     assert (remaining_files(site, name), row(site, name).files) == (["upload/0001"], 1)
 
 
+@pytest.mark.slow
 def test_too_many_files_are_refused(site, reader):
     response = send(reader, *[b""] * (MAX_FILES + 1))
     assert response.status_code == 413

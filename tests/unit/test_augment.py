@@ -62,6 +62,7 @@ def test_a_mirrored_axial_crop_is_of_the_other_side(condition, seed):
     assert label is ({LEFT: RIGHT, RIGHT: LEFT}[condition] if mirrored else condition)
 
 
+@pytest.mark.slow
 def test_half_of_the_axial_crops_are_mirrored_and_none_without_flip():
     def mirrored(amounts):
         return [

@@ -24,6 +24,8 @@ from lumbar.training.rsna_dataset import read_data_set, read_severities, series_
 from lumbar.training.split import Part
 from tests import tiny_network
 
+pytestmark = pytest.mark.slow
+
 STUDIES = 10
 BUNDLE = BundleIdentity("test", "1", "a" * 64, TrainedOn.SYNTHETIC, "2")
 POINT = ImagePoint("1.2", "1.2", "1.2", None, 1.0, 1.0, 0.0, 0.0, 0.0)
@@ -189,7 +191,6 @@ def test_the_table_gives_the_weighting_of_series_without_times(data):
     )
 
 
-@pytest.mark.slow
 def test_a_view_is_correct_if_most_probable_with_sagittal_sides_summed(
     data, description, few_samples
 ):
@@ -214,7 +215,6 @@ def test_a_view_is_correct_if_most_probable_with_sagittal_sides_summed(
     assert all(j.view_correct for j in foramina)
 
 
-@pytest.mark.slow
 def test_findings_not_assessed_are_counted_and_listed_and_in_no_other_figure(
     data, few_samples, tmp_path
 ):

@@ -79,6 +79,7 @@ def items(draw, depth):
     return sequence
 
 
+@pytest.mark.slow
 @given(headers(), st.sampled_from(SYNTAXES), st.booleans(), st.sampled_from([80, 400, WINDOW]))
 def test_it_finds_what_pydicom_reads(ds, syntax, undefined, window):
     ds["ReferencedImageSequence"].is_undefined_length = undefined

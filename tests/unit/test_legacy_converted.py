@@ -16,6 +16,8 @@ from lumbar.phantoms import PhantomTruth
 from lumbar.spine.roles import assign_roles
 from lumbar.spine.slices import SliceHeader
 
+pytestmark = pytest.mark.slow
+
 SEED = 21
 
 

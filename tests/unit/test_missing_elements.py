@@ -149,6 +149,7 @@ def test_several_frames_without_functional_groups_get_no_class(tmp_path: Path) -
     assert "without functional groups" in refusal(tmp_path)
 
 
+@pytest.mark.slow
 @given(missing=st.sets(st.sampled_from(IDENTIFIERS), min_size=1), one=st.integers(0, 3))
 def test_one_file_without_uids_belongs_to_the_others(
     tmp_path_factory: pytest.TempPathFactory, missing: set[str], one: int

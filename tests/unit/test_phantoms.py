@@ -183,6 +183,7 @@ def test_a_normal_sac_is_bright_on_both_t2_series_and_dark_on_t1(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", Level)
 def test_the_canal_contains_less_csf_the_more_severe_it_is(
     graded: tuple[Study, ...], level: Level
@@ -195,6 +196,7 @@ def test_the_canal_contains_less_csf_the_more_severe_it_is(
     assert areas[0] > 1.2 * areas[1] > 1.2 * 1.2 * areas[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", Side)
 @pytest.mark.parametrize("level", Level)
 def test_a_foramen_contains_less_fat_the_more_severe_it_is(
@@ -208,6 +210,7 @@ def test_a_foramen_contains_less_fat_the_more_severe_it_is(
     assert fat[0] > 1.2 * fat[1] > 1.2 * 1.2 * fat[2]
 
 
+@pytest.mark.slow
 def test_one_side_is_narrowed_on_that_side_only(one_sided: Study, normal: Study) -> None:
     def change(role: Role, condition: Condition) -> float:
         point = normal.truth.points[FindingKey(condition, Level.L4_L5)]

@@ -13,6 +13,8 @@ from lumbar.phantoms import write_data_set
 from lumbar.phantoms.study import draw_plan
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level
 
+pytestmark = pytest.mark.slow
+
 STUDIES = 3
 
 
@@ -41,7 +43,6 @@ def test_every_finished_study_is_reported(data_set: tuple[Path, list[None]]) -> 
     assert len(data_set[1]) == STUDIES
 
 
-@pytest.mark.slow
 def test_more_processes_write_the_same_bytes(
     data_set: tuple[Path, list[None]], tmp_path: Path
 ) -> None:

@@ -232,6 +232,7 @@ def test_notices_are_drawn_below_and_nowhere_else():
     assert has_colour(with_one[picture.TEXT_TOP :], WARNING)
 
 
+@pytest.mark.slow
 def test_lines_are_drawn_and_their_number_is_bounded():
     plain, with_line, with_many = (
         decoded(draw(None, [], lines, NOTICES))

@@ -172,6 +172,7 @@ def test_retraining_makes_another_device() -> None:
     assert before != after
 
 
+@pytest.mark.slow
 def test_equal_inputs_in_any_order_give_equal_bytes() -> None:
     forwards = build([source(1), source(2)], mixed())
     backwards = build([source(2), source(1)], mixed()[::-1])
@@ -349,6 +350,7 @@ def test_dciodvfy_finds_no_error(file: Path) -> None:
     assert [line for line in completed.stderr.splitlines() if "Error" in line] == []
 
 
+@pytest.mark.slow
 def test_dcmtk_prints_the_whole_tree(file: Path) -> None:
     completed = subprocess.run(
         ["dsrdump", "+Pl", file], capture_output=True, text=True, check=False

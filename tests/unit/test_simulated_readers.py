@@ -30,12 +30,14 @@ def readings():
     return {role: np.array(columns) for role, columns in grades.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", Role)
 def test_two_readers_agree_as_published(readings, role):
     _, first, second = readings[role]
     assert cohen_kappa_score(first, second) == pytest.approx(KAPPA[role], abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("role", Role)
 def test_no_reader_is_off_by_more_than_one_grade(readings, role):
     truth, first, second = readings[role]

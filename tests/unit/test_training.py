@@ -141,6 +141,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_labels_are_where_the_phantom_has_its_findings(data: Path) -> None:
     (study, _), rows = study_folders(data), rows_by_study(data / COORDINATES)
     labels = annotated_points(study, find_instances(study, study)[0], rows[study.name])
@@ -157,6 +158,7 @@ def test_labels_are_where_the_phantom_has_its_findings(data: Path) -> None:
         assert abs(label.header.distance(exact[label.key])) < 3
 
 
+@pytest.mark.slow
 def test_an_annotation_on_a_missing_slice_is_left_out(data: Path) -> None:
     (study, _), rows = study_folders(data), rows_by_study(data / COORDINATES)
     incomplete = [{**rows[study.name][0], "instance_number": "5046"}, *rows[study.name][1:]]
@@ -166,6 +168,7 @@ def test_an_annotation_on_a_missing_slice_is_left_out(data: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_annotated_slices_become_views_with_only_their_points_known(
     data: Path,
 ) -> None:
@@ -191,6 +194,7 @@ def test_annotated_slices_become_views_with_only_their_points_known(
         assert view.points[1, 0] > view.points[2, 0] + 5  # the left recess on the picture's right
 
 
+@pytest.mark.slow
 def test_annotated_views_are_written_by_network_and_give_examples(
     data: Path, tmp_path: Path
 ) -> None:
@@ -241,6 +245,7 @@ def test_annotated_studies_are_trained_on_besides_phantoms(data: Path, tmp_path:
         load_locator(tmp_path)
 
 
+@pytest.mark.slow
 def test_evaluation_compares_located_points_with_the_truth(data: Path) -> None:
     outcomes = evaluate_levels(data, StubKeypoints(), lambda count: None)
     assert [o.study for o in outcomes] == ["900001", "900002"]
@@ -290,6 +295,7 @@ def test_each_study_counts_in_the_right_figures() -> None:
     assert figures["wrong or transitional, flagged"] == ("50.0 %", 4)
 
 
+@pytest.mark.slow
 def test_one_line_per_study_can_be_written(data: Path, tmp_path: Path) -> None:
     write_outcomes(
         tmp_path / "studies.csv", evaluate_levels(data, StubKeypoints(), lambda count: None)
