@@ -85,6 +85,7 @@ def test_of_two_workers_that_saw_the_same_job_the_second_gets_none_and_changes_n
     assert (job.state, job.attempts) == (JobState.RUNNING, 1)
 
 
+@pytest.mark.postgresql
 @pytest.mark.parametrize(
     "database", ["postgresql"], indirect=True
 )  # SQLite has one write lock for all

@@ -168,6 +168,7 @@ def test_a_failed_celery_task_is_logged_in_one_line_without_values():
     assert len(lines) == 4
 
 
+@pytest.mark.postgresql
 def test_a_database_error_that_quotes_a_value_is_logged_in_one_line_without_it(postgres):
     lines = lines_of(DATABASE, URL=postgres.migrated_database())
     assert len(lines) == 4

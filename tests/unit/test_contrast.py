@@ -110,6 +110,7 @@ REAL = {
 }
 
 
+@pytest.mark.slow
 def test_the_contrast_of_real_slices_decides_where_they_show_the_sac(
     keypoints: KeypointDetector, real_files: Path
 ) -> None:

@@ -11,6 +11,7 @@ from lumbar.dicom.slice_reader import SliceReader
 from lumbar.phantoms import PhantomTruth
 
 
+@pytest.mark.slow
 def test_a_slice_is_decoded_once_while_there_is_room_for_it(
     phantom: Callable[[int], tuple[Path, PhantomTruth]],
     tmp_path: Path,
