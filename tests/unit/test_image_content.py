@@ -442,7 +442,6 @@ def copied(folder: Path, out: Path, change: Callable[[Dataset], list[Dataset]]) 
 
 
 @pytest.mark.slow
-@pytest.mark.no_cover
 @pytest.mark.parametrize(
     ("wanted", "other"), [("IN_PHASE", "FAT_FRACTION"), ("WATER", "FAT_FRACTION"), ("M", "P")]
 )

@@ -99,7 +99,6 @@ def changed(study: Study, change: Callable[[Picture], Picture]) -> Callable[[Sli
     return lambda header: np.ascontiguousarray(change(study.slices.read(header)))
 
 
-@pytest.mark.no_cover
 def test_every_level_is_named_correctly_and_located_within_five_millimetres(
     studies: list[Study], locate: Callable[..., Levels]
 ) -> None:

@@ -86,7 +86,6 @@ def test_every_slice_has_the_pixels_of_its_own_file(data: Path, tmp_path: Path) 
         assert (reader.read(header) == read_slice(Path(header.file), None)).all()
 
 
-@pytest.mark.no_cover
 @pytest.mark.parametrize("number", range(COMPARED))
 def test_a_study_is_read_as_with_whole_headers(data: Path, tmp_path: Path, number: int) -> None:
     study = studies(data)[number]

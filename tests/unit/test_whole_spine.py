@@ -51,7 +51,6 @@ def widened(stack: Stack, field: float) -> Stack:
 
 
 @pytest.mark.slow
-@pytest.mark.no_cover
 @pytest.mark.parametrize("in_one_series", [True, False])
 def test_all_blocks_of_a_whole_spine_are_read(
     tmp_path: Path, keypoints: KeypointDetector, in_one_series: bool
