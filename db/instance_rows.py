@@ -245,10 +245,14 @@ def _next_id(session: Session) -> dict[str, int]:
 
 
 def _issuer(stored: StoredInstance) -> str:
-    """Who issued the PatientID. If that is empty, the study stands for the patient."""
-    if not stored.identity.patient_identifier:
-        return stored.identity.study_instance_uid
-    return stored.identity.issuer or stored.source
+    """Who issued the PatientID.
+
+    If that is empty, or neither the header nor the sender says who, the study stands for the
+    patient.
+    """
+    identity = stored.identity
+    issuer = identity.issuer or stored.source if identity.patient_identifier else ""
+    return issuer or identity.study_instance_uid
 
 
 def _row_id(

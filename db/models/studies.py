@@ -38,7 +38,8 @@ class Patient(Table):
     __table_args__ = (UniqueConstraint("issuer", "patient_identifier"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    issuer: Mapped[str] = mapped_column(String(64))  # IssuerOfPatientID, else the calling AE title
+    # IssuerOfPatientID, else the calling AE title, else the study's UID
+    issuer: Mapped[str] = mapped_column(String(64))
     patient_identifier: Mapped[str] = mapped_column(String(64))
     name: Mapped[str]
     birth_date: Mapped[str] = mapped_column(String(8))  # YYYYMMDD or empty
@@ -161,7 +162,8 @@ class Instance(Table):
     file: Mapped[str] = mapped_column(index=True)  # relative to the store
     slices: Mapped[int]  # frames, or 1
     role: Mapped[Role | None]  # what a whole series of such slices would be read for
-    source: Mapped[str] = mapped_column(String(64))  # calling AE title, or another source's name
+    # calling AE title, or another source's name; empty: it named none
+    source: Mapped[str] = mapped_column(String(64))
     quarantined: Mapped[str | None]
     removed_at: Mapped[datetime | None]  # when retention removed the file; the row stays
     received_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)

@@ -32,7 +32,7 @@ class Announcement:
     transfer_syntax_uid: str
     sop_class_uid: str
     sop_instance_uid: str
-    source: str  # calling AE title, or the name of another source
+    source: str  # calling AE title, or the name of another source; empty: it names none
 
 
 class HeaderDisagrees(NotDicom):
