@@ -14,9 +14,9 @@ One association, from the TCP accept to its end::
           read_request                 the whole A-ASSOCIATE-RQ
           refused: A-ABORT, Connection.close, Receiver._on_refused
         Receiver._serve
-          Request.decode               by pynetdicom
+          association_request.decode   whatever is odd about it and need not be understood is noted
           Admission.associate          may close an idle association, or reject
-          Acceptor.accept              AE titles; contexts and roles, by pynetdicom
+          Acceptor.accept              AE titles, presentation contexts
           A-ASSOCIATE-AC or -RJ        PduStream.send
           Association.serve
             per PDU                    PduStream.read             size and time; else abort

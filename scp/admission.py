@@ -25,6 +25,7 @@ class Connection:
 
     socket: socket.socket  # replaced by the TLS socket once there is one
     peer: str  # its address
+    calling: str = ""  # its AE title, once it has requested an association; for the log
     opened_at: float = field(default_factory=monotonic)
     last_pdu_at: float = field(default_factory=monotonic)  # when the last whole PDU had arrived
     requested: bool = False  # its whole association request has arrived
@@ -33,6 +34,7 @@ class Connection:
     in_message: bool = False  # a part of a message has arrived
     busy: bool = False  # a message of this peer is being handled
     closed: bool = False  # by us; the reason has been logged
+    noted: set[str] = field(default_factory=set)  # what of it was odd
 
     @property
     def idle(self) -> bool:
@@ -48,6 +50,12 @@ class Connection:
         """A whole message has arrived."""
         self.in_message, self.used = False, True
 
+    def note(self, why: str) -> None:
+        """Logs, once, that the peer does something odd, which is ignored."""
+        if why not in self.noted:
+            self.noted.add(why)
+            log.info("association.odd", peer=self.peer, calling=self.calling, why=why)
+
     def close(self, why: str) -> None:
         """Logs the reason, once, and shuts the connection down; callable from any thread.
 
@@ -58,6 +66,7 @@ class Connection:
             log.warning(
                 "association.aborted" if self.associated else "connection.refused",
                 peer=self.peer,
+                calling=self.calling,
                 why=why,
             )
         self.shut_down()
@@ -66,7 +75,8 @@ class Connection:
         """The same after the peer has aborted the association or closed the connection."""
         if not self.closed:
             self.closed = True
-            log.info("association.aborted", peer=self.peer, why="by the peer")
+            why = "by the peer"
+            log.info("association.aborted", peer=self.peer, calling=self.calling, why=why)
         self.shut_down()
 
     def shut_down(self) -> None:

@@ -5,11 +5,12 @@ for answers (PS3.7 D.3.3.3) waits for us.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from struct import Struct
 from typing import Protocol
 
 from scp.admission import Connection
+from scp.association_request import NO_LIMIT
 from scp.command_set import (
     C_CANCEL_RQ,
     C_ECHO_RQ,
@@ -25,6 +26,7 @@ from scp.pdu_stream import ABORT, P_DATA, RELEASE_RP_PDU, RELEASE_RQ, PduStream
 MAX_OTHER = 2**20  # bytes of a command set, or of the data set of any message but a C-STORE
 SUCCESS = 0x0000
 
+_P_DATA_HEAD = Struct(">BxL")  # type, length of what follows it
 _PDV = Struct(">LBB")  # length of what follows it, context, message control header (PS3.8 E.2)
 _PDV_LENGTH_COUNTS = 2  # bytes of that head are counted by its length
 _COMMAND, _LAST = 0x01, 0x02  # bits of the control header
@@ -77,11 +79,14 @@ class Association:
         contexts: Mapping[int, AcceptedContext],
         storage: Storage,
         connection: Connection,
+        maximum_length: int = NO_LIMIT,
     ) -> None:
+        """``maximum_length``: of the content of a PDU that the peer receives; NO_LIMIT: any."""
         self._stream = stream
         self._contexts = contexts
         self._storage = storage
         self._connection = connection
+        self._maximum_length = maximum_length
         self._command = bytearray()
         self._command_context: int | None = None
         self._message: _Message | None = None
@@ -113,8 +118,8 @@ class Association:
 
     def _fragments(self, content: memoryview) -> Iterator[tuple[int, int, memoryview]]:
         """The presentation data values of a P-DATA-TF: context, control header, fragment."""
-        if not content:
-            self._stream.abort("PDU cannot be decoded")
+        if not content:  # it says nothing; PS3.8 9.3.5 demands one
+            self._connection.note("P-DATA-TF without a value")
         at = 0
         while at < len(content):
             if len(content) - at < _PDV.size:
@@ -153,8 +158,12 @@ class Association:
             self._stream.abort(str(error))
 
     def _begin(self, context_id: int, command: Command) -> None:
+        for oddity in command.oddities:
+            self._connection.note(oddity)
         if command.field == C_CANCEL_RQ:  # nothing that it could cancel takes long
             return
+        if not command.sop_class_uid:  # the context states it as well
+            command = replace(command, sop_class_uid=self._contexts[context_id].abstract_syntax)
         if command.field == C_STORE_RQ:
             data_set = self._storage.receive(self._contexts[context_id], command)
         elif command.field == C_ECHO_RQ:
@@ -183,11 +192,26 @@ class Association:
         message.data_set.discard()
         self._message = None
         response = encode_response(message.command, status)
-        length = len(response) + _PDV_LENGTH_COUNTS
-        pdv = _PDV.pack(length, message.context_id, _COMMAND | _LAST) + response
-        self._stream.send(P_DATA.to_bytes() + b"\0" + len(pdv).to_bytes(4) + pdv)
+        self._stream.send(encode_command(response, message.context_id, self._maximum_length))
         if message.command.field == C_STORE_RQ:
             self._storage.prepare()
+
+
+def encode_command(command: bytes, context_id: int, maximum_length: int) -> bytes:
+    """A command set as P-DATA-TF PDUs that the peer can receive (PS3.8 9.3.5, D.1 and E.2).
+
+    Fragments are even, so a peer that receives less than 8 bytes gets 8 nevertheless.
+    """
+    size = len(command)
+    if maximum_length != NO_LIMIT:
+        size = max(2, (maximum_length - _PDV.size) // 2 * 2)
+    pdus = bytearray()
+    for start in range(0, len(command), size):
+        fragment = command[start : start + size]
+        control = _COMMAND | (_LAST if start + size >= len(command) else 0)
+        pdus += _P_DATA_HEAD.pack(P_DATA, _PDV.size + len(fragment))
+        pdus += _PDV.pack(len(fragment) + _PDV_LENGTH_COUNTS, context_id, control) + fragment
+    return bytes(pdus)
 
 
 class _Ignored:

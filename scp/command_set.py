@@ -1,15 +1,24 @@
-"""Command sets: the commands of DIMSE messages (PS3.7 6.3.1 and annex E), in Implicit VR."""
+"""Command sets: the commands of DIMSE messages (PS3.7 6.3.1 and annex E), in Implicit VR.
 
+What a request states beyond its meaning (its own length, a priority) is not needed, and elements
+that are not known are ignored.
+"""
+
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
-from struct import Struct, error, pack
+from struct import Struct, pack
 
 C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ = 0x0001, 0x0030, 0x0FFF
 RESPONSE = 0x8000  # the bit of Command Field that marks a response
 NO_DATA_SET = 0x0101
 
 _GROUP_LENGTH, _SOP_CLASS, _COMMAND_FIELD, _MESSAGE_ID = 0x0000, 0x0002, 0x0100, 0x0110
-_RESPONDED_TO, _DATA_SET_TYPE, _STATUS, _SOP_INSTANCE = 0x0120, 0x0800, 0x0900, 0x1000
+_RESPONDED_TO, _PRIORITY, _DATA_SET_TYPE = 0x0120, 0x0700, 0x0800
+_STATUS, _SOP_INSTANCE = 0x0900, 0x1000
+_PRIORITIES = [pack("<H", priority) for priority in (0, 1, 2)]  # PS3.7 table E.1-1
 _ELEMENT = Struct("<HHL")
+_GROUP_LENGTH_SIZE = 12  # bytes of the first element, which states the length of the others
 
 
 class CommandError(Exception):
@@ -22,9 +31,11 @@ class Command:
 
     field: int
     message_id: int
-    sop_class_uid: str  # as sent, without padding; not validated
-    sop_instance_uid: str  # empty where the command has none
+    sop_class_uid: str  # as sent, without padding; not validated; empty where there is none
+    sop_instance_uid: str  # the same
     has_data_set: bool
+    # what is not as it should be and was ignored
+    oddities: tuple[str, ...] = dataclasses.field(default=(), compare=False)
 
 
 def decode(content: bytes | bytearray) -> Command:
@@ -33,26 +44,52 @@ def decode(content: bytes | bytearray) -> Command:
     Raises:
         CommandError: it is malformed, or lacks an element that a request of its kind must have.
     """
+    elements = _elements(content)
+    kind = _number(elements, _COMMAND_FIELD)
+    oddities = tuple(_oddities(kind, elements, len(content)))
+    if kind == C_CANCEL_RQ:
+        return Command(kind, 0, "", "", has_data_set=False, oddities=oddities)
+    sop_class, instance = (_uid(elements, tag) for tag in (_SOP_CLASS, _SOP_INSTANCE))
+    if kind == C_STORE_RQ and not instance:
+        raise CommandError("request lacks a command element")
+    has_data_set = kind == C_STORE_RQ  # where it does not say
+    if len(elements.get(_DATA_SET_TYPE, b"")) == 2:
+        has_data_set = _number(elements, _DATA_SET_TYPE) != NO_DATA_SET
+    message_id = _number(elements, _MESSAGE_ID)
+    return Command(kind, message_id, sop_class, instance, has_data_set, oddities)
+
+
+def _elements(content: bytes | bytearray) -> dict[int, bytes]:
+    """The elements of group 0000. A rest that is too short for an element is ignored.
+
+    Raises:
+        CommandError: an element is longer than what is left.
+    """
     elements: dict[int, bytes] = {}
     at = 0
-    while at < len(content):
-        try:
-            group, element, length = _ELEMENT.unpack_from(content, at)
-        except error:
-            raise CommandError("message cannot be decoded") from None
+    while at + _ELEMENT.size <= len(content):
+        group, element, length = _ELEMENT.unpack_from(content, at)
         at += _ELEMENT.size
-        if group != 0 or length > len(content) - at:
+        if length > len(content) - at:
             raise CommandError("message cannot be decoded")
-        elements[element] = bytes(content[at : at + length])
+        if group == 0:
+            elements[element] = bytes(content[at : at + length])
         at += length
-    field = _number(elements, _COMMAND_FIELD)
-    has_data_set = _number(elements, _DATA_SET_TYPE) != NO_DATA_SET
-    if field == C_CANCEL_RQ:
-        return Command(field, 0, "", "", has_data_set=False)
-    sop_class, instance = (_uid(elements, tag) for tag in (_SOP_CLASS, _SOP_INSTANCE))
-    if not sop_class or (field == C_STORE_RQ and not instance):
-        raise CommandError("request lacks a command element")
-    return Command(field, _number(elements, _MESSAGE_ID), sop_class, instance, has_data_set)
+    return elements
+
+
+def _oddities(kind: int, elements: dict[int, bytes], size: int) -> Iterator[str]:
+    """What a request should state otherwise, and what nothing depends on."""
+    if elements.get(_GROUP_LENGTH) != pack("<L", max(size - _GROUP_LENGTH_SIZE, 0)):
+        yield "command group length missing or wrong"
+    if kind == C_CANCEL_RQ:
+        return
+    if kind == C_STORE_RQ and elements.get(_PRIORITY) not in _PRIORITIES:
+        yield "priority missing or unknown"
+    if not _uid(elements, _SOP_CLASS):
+        yield "no affected SOP class UID"
+    if len(elements.get(_DATA_SET_TYPE, b"")) != 2:
+        yield "no command data set type"
 
 
 def encode_response(request: Command, status: int) -> bytes:

@@ -1,36 +1,32 @@
-"""Negotiates associations with pynetdicom's PDUs and presentation contexts (PS3.7 D, PS3.8 7.1)."""
+"""Negotiates associations: what of a request is accepted, and the answer (PS3.7 D, PS3.8 7.1)."""
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from struct import pack
 
-from pydicom.uid import UID
 from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
-from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
-from pynetdicom.pdu_primitives import (
-    A_ASSOCIATE,
-    ImplementationClassUIDNotification,
-    ImplementationVersionNameNotification,
-    MaximumLengthNotification,
-    SCP_SCU_RoleSelectionNegotiation,
-)
-from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
+from pynetdicom.presentation import PresentationContext
 
+from scp.association_request import AssociationRequest, ProposedContext
 from scp.pdu_stream import MAX_PDU_ANNOUNCED
-
-# Our own events state what happened; pynetdicom's texts quote values of the peer's.
-logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 PROTOCOL_VERSION = 0x0001
+DEFAULT_SYNTAX = "1.2.840.10008.1.2"  # Implicit VR Little Endian
 
 # Result, source and reason of an A-ASSOCIATE-RJ (PS3.8 table 9-21).
 WRONG_VERSION = (1, 2, 2)
+NOTHING_PROPOSED = (1, 1, 1)
 UNKNOWN_APPLICATION = (1, 1, 2)
 UNKNOWN_CALLING_TITLE = (1, 1, 3)
 UNKNOWN_CALLED_TITLE = (1, 1, 7)
 LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
+
+# Results of a presentation context (PS3.8 table 9-18).
+ACCEPTANCE = 0
+PROVIDER_REJECTION = 2
+ABSTRACT_SYNTAX_NOT_SUPPORTED = 3
+TRANSFER_SYNTAXES_NOT_SUPPORTED = 4
 
 
 class Rejected(Exception):
@@ -50,33 +46,12 @@ class AcceptedContext:
 
 
 @dataclass(frozen=True)
-class Request:
-    """An association request that could be decoded."""
+class _Answer:
+    """The answer to a proposed presentation context."""
 
-    version: int
-    primitive: A_ASSOCIATE
-
-    @classmethod
-    def decode(cls, content: bytes) -> "Request":
-        """Decodes an A-ASSOCIATE-RQ.
-
-        Raises:
-            ValueError: an item is malformed, or a presentation context lacks a syntax.
-        """
-        try:
-            pdu = A_ASSOCIATE_RQ()
-            pdu.decode(content)
-            primitive = pdu.to_primitive()
-            for context in primitive.presentation_context_definition_list:
-                if not (context.abstract_syntax and context.transfer_syntax):
-                    raise ValueError
-            return cls(pdu.protocol_version, primitive)
-        except Exception:  # noqa: BLE001 - malformed items make pynetdicom raise nearly anything
-            raise ValueError("association request cannot be decoded") from None
-
-    @property
-    def calling_ae_title(self) -> str:
-        return str(self.primitive.calling_ae_title).strip()
+    proposed: ProposedContext
+    result: int
+    transfer_syntax: str  # without significance, but there, unless it is accepted (PS3.8 9.3.3.2)
 
 
 @dataclass(frozen=True)
@@ -87,63 +62,92 @@ class Acceptor:
     known_aes: Collection[str]  # calling AE titles; empty: any
     supported: Sequence[PresentationContext]
 
-    def accept(self, request: Request) -> tuple[bytes, Mapping[int, AcceptedContext]]:
+    def accept(self, request: AssociationRequest) -> tuple[bytes, Mapping[int, AcceptedContext]]:
         """The A-ASSOCIATE-AC, and the accepted contexts by their numbers.
 
-        A user identity is neither checked nor answered, and only one operation may be outstanding.
+        The peer is the SCU, whatever roles it proposes; a user identity is neither checked nor
+        answered, and only one operation may be outstanding (PS3.7 D.3.3: none of them is answered).
 
         Raises:
             Rejected: an AE title is not known, or the peer speaks another protocol.
         """
-        proposed = request.primitive
+        self._require_known(request)
+        answers = [self._answer(proposed) for proposed in request.contexts]
+        accepted = {
+            answer.proposed.number: AcceptedContext(
+                answer.proposed.abstract_syntax, answer.transfer_syntax
+            )
+            for answer in answers
+            if answer.result == ACCEPTANCE
+        }
+        return _acceptance(request, answers), accepted
+
+    def _require_known(self, request: AssociationRequest) -> None:
+        """Checks the peer and its protocol. A blank AE title is never a known one.
+
+        Raises:
+            Rejected: it is not ours to accept.
+        """
         if not request.version & PROTOCOL_VERSION:
             raise Rejected(WRONG_VERSION, "protocol version not supported")
-        if proposed.application_context_name != APPLICATION_CONTEXT:
+        if request.application_context not in ("", APPLICATION_CONTEXT):  # DICOM has no other
             raise Rejected(UNKNOWN_APPLICATION, "application context not supported")
-        if str(proposed.called_ae_title).strip() != self.ae_title.strip():
+        if request.called_ae_title != self.ae_title.strip():
             raise Rejected(UNKNOWN_CALLED_TITLE, "called AE title not recognised")
         if self.known_aes and request.calling_ae_title not in self.known_aes:
             raise Rejected(UNKNOWN_CALLING_TITLE, "calling AE title not recognised")
-        contexts, roles = negotiate_as_acceptor(
-            proposed.presentation_context_definition_list, list(self.supported), _roles(proposed)
+        if not request.contexts:
+            raise Rejected(NOTHING_PROPOSED, "no presentation context proposed")
+
+    def _answer(self, proposed: ProposedContext) -> _Answer:
+        """The first of our transfer syntaxes that the peer proposes, or why there is none."""
+        syntaxes = proposed.transfer_syntaxes
+        first = syntaxes[0] if syntaxes else DEFAULT_SYNTAX
+        if proposed.number % 2 == 0:  # PS3.8 9.3.2.2
+            return _Answer(proposed, PROVIDER_REJECTION, first)
+        ours = self._transfer_syntaxes(proposed.abstract_syntax)
+        if not ours:
+            return _Answer(proposed, ABSTRACT_SYNTAX_NOT_SUPPORTED, first)
+        for syntax in ours:
+            if syntax in syntaxes:
+                return _Answer(proposed, ACCEPTANCE, syntax)
+        return _Answer(proposed, TRANSFER_SYNTAXES_NOT_SUPPORTED, first)
+
+    def _transfer_syntaxes(self, abstract_syntax: str) -> list[str]:
+        """Ours for an abstract syntax, in our order; none where it is not supported."""
+        for context in self.supported:
+            if context.abstract_syntax == abstract_syntax:
+                return [str(syntax) for syntax in context.transfer_syntax]
+        return []
+
+
+def _acceptance(request: AssociationRequest, answers: Sequence[_Answer]) -> bytes:
+    """The A-ASSOCIATE-AC (PS3.8 9.3.3)."""
+    contexts = (
+        _item(
+            0x21,
+            bytes((answer.proposed.number, 0, answer.result, 0)),
+            _item(0x40, answer.transfer_syntax.encode()),
         )
-        answer = A_ASSOCIATE()
-        answer.application_context_name = APPLICATION_CONTEXT
-        answer.calling_ae_title, answer.called_ae_title = (
-            proposed.calling_ae_title,
-            proposed.called_ae_title,
-        )
-        answer.result, answer.result_source = 0, 1
-        answer.presentation_context_definition_results_list = contexts
-        answer.user_information = [*_user_information(), *roles]
-        pdu = A_ASSOCIATE_AC()
-        pdu.from_primitive(answer)
-        accepted = {
-            cast(int, context.context_id): AcceptedContext(
-                str(context.abstract_syntax), str(context.transfer_syntax[0])
-            )
-            for context in contexts
-            if context.result == 0
-        }
-        return pdu.encode(), accepted
-
-
-def _roles(request: A_ASSOCIATE) -> dict[UID, tuple[bool | None, bool | None]]:
-    """The SCU and SCP roles that the peer proposes, by SOP class (PS3.7 D.3.3.4)."""
-    return {
-        UID(str(item.sop_class_uid)): (item.scu_role, item.scp_role)
-        for item in request.user_information
-        if isinstance(item, SCP_SCU_RoleSelectionNegotiation)
-    }
-
-
-def _user_information() -> list[Any]:
-    length, uid, version = (
-        MaximumLengthNotification(),
-        ImplementationClassUIDNotification(),
-        ImplementationVersionNameNotification(),
+        for answer in answers
     )
-    length.maximum_length_received = MAX_PDU_ANNOUNCED
-    uid.implementation_class_uid = PYNETDICOM_IMPLEMENTATION_UID
-    version.implementation_version_name = PYNETDICOM_IMPLEMENTATION_VERSION
-    return [length, uid, version]
+    user_information = (
+        _item(0x51, pack(">L", MAX_PDU_ANNOUNCED)),
+        _item(0x52, PYNETDICOM_IMPLEMENTATION_UID.encode()),
+        _item(0x55, PYNETDICOM_IMPLEMENTATION_VERSION.encode()),
+    )
+    content = b"".join(
+        (
+            pack(">HH", PROTOCOL_VERSION, 0),
+            request.echoed,
+            _item(0x10, APPLICATION_CONTEXT.encode()),
+            *contexts,
+            _item(0x50, *user_information),
+        )
+    )
+    return pack(">BBL", 0x02, 0, len(content)) + content
+
+
+def _item(kind: int, *parts: bytes) -> bytes:
+    content = b"".join(parts)
+    return pack(">BBH", kind, 0, len(content)) + content

@@ -24,8 +24,9 @@ from lumbar.store.arrivals import IMAGE_CLASSES
 from lumbar.store.files import Store
 from scp.admission import MAX_PENDING, Admission, Connection
 from scp.association import Association
+from scp.association_request import AssociationRequest, decode, printable_calling_ae_title
 from scp.backlog import Backlog
-from scp.negotiation import LOCAL_LIMIT_EXCEEDED, Acceptor, Rejected, Request
+from scp.negotiation import LOCAL_LIMIT_EXCEEDED, Acceptor, Rejected
 from scp.pdu_stream import ConnectionEnded, Limits, PduStream, send_abort
 from scp.server import Server
 from scp.storage import Storage, StorageService
@@ -88,23 +89,26 @@ class Receiver:
 
     def _serve(self, connection: Connection, content: bytes) -> None:
         """One connection, from its association request to its end."""
+        connection.calling = printable_calling_ae_title(content)
         try:
-            request = Request.decode(content)
+            request = decode(content)
         except ValueError as error:
             send_abort(connection.socket)
             connection.close(str(error))
             return
+        for oddity in request.oddities:
+            connection.note(oddity)
         stream = PduStream(connection, self._limits)
         try:
             association = self._negotiate(connection, stream, request)
             association.serve()
         except Rejected as rejection:
-            self._reject(connection, stream, request, rejection)
+            self._reject(connection, stream, rejection)
         except ConnectionEnded:
             pass  # the reason has been logged
 
     def _negotiate(
-        self, connection: Connection, stream: PduStream, request: Request
+        self, connection: Connection, stream: PduStream, request: AssociationRequest
     ) -> Association:
         """Accepts the association.
 
@@ -116,12 +120,10 @@ class Receiver:
             raise Rejected(LOCAL_LIMIT_EXCEEDED, "too many associations")
         stream.send(pdu)
         storage = StorageService(self._storage, request.calling_ae_title, connection)
-        return Association(stream, contexts, storage, connection)
+        return Association(stream, contexts, storage, connection, request.maximum_length)
 
-    def _reject(
-        self, connection: Connection, stream: PduStream, request: Request, rejection: Rejected
-    ) -> None:
-        calling, why = request.calling_ae_title, str(rejection)
+    def _reject(self, connection: Connection, stream: PduStream, rejection: Rejected) -> None:
+        calling, why = connection.calling, str(rejection)
         log.warning("association.rejected", calling=calling, peer=connection.peer, why=why)
         with suppress(ConnectionEnded):
             stream.send(rejection.pdu)
