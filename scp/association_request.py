@@ -29,6 +29,7 @@ _NOT_NEGOTIATED = (0x53, 0x54, 0x56, 0x57, 0x58)
 
 _PADDING = b" \0"
 _UID = re.compile(rb"[0-9.]{1,64}")
+_LENGTH_SIZE = 4  # bytes of the Maximum Length
 _MAX_VERSION_NAME = 16
 _MAX_ODDITIES = 16  # of one request
 
@@ -65,13 +66,15 @@ def decode(content: bytes) -> AssociationRequest:
     if len(content) < _FIXED:
         raise ValueError("association request cannot be decoded")
     reading = _Reading()
+    called = reading.called_ae_title(content[_CALLED])
+    calling = reading.calling_ae_title(content[_CALLING])
     for kind, value in _items(content[_FIXED:]):
         reading.take(kind, value)
-    calling = reading.calling_ae_title(content[_CALLING])
+    reading.end()
     return AssociationRequest(
         version=unpack_from(">H", content, _VERSION)[0],
         echoed=content[_ECHOED],
-        called_ae_title=_called_ae_title(content[_CALLED]),
+        called_ae_title=called,
         calling_ae_title=calling,
         application_context=reading.application_context,
         contexts=tuple(reading.contexts.values()),
@@ -87,12 +90,6 @@ def printable_calling_ae_title(content: bytes) -> str:
     """
     text = content[_CALLING].strip(_PADDING).decode("latin-1")
     return "".join(c if AE_TITLE.fullmatch(f"-{c}") else f"\\x{ord(c):02x}" for c in text)
-
-
-def _called_ae_title(field: bytes) -> str:
-    """Without its padding, and without what follows the NUL that ends a text in C."""
-    title = field.strip(_PADDING).partition(b"\0")[0]
-    return title.strip(b" ").decode("ascii", "replace")
 
 
 def _items(content: bytes) -> Iterator[tuple[int, bytes]]:
@@ -126,10 +123,28 @@ class _Reading:
         if len(self.oddities) < _MAX_ODDITIES:
             self.oddities[oddity] = None
 
+    def called_ae_title(self, field: bytes) -> str:
+        """Without its padding, and without what follows the NUL that ends a text in C."""
+        title = field.strip(_PADDING).partition(b"\0")[0]
+        if b"\0" in field:
+            self.note("called AE title with NUL")
+        return title.strip(b" ").decode("ascii", "replace")
+
+    def calling_ae_title(self, field: bytes) -> str:
+        """Without its padding; empty where it is not an AE title (PS3.5 6.2)."""
+        title = field.strip(_PADDING).decode("latin-1")
+        if not AE_TITLE.fullmatch(title):
+            self.note("calling AE title blank or not valid")
+            return ""
+        if b"\0" in field:
+            self.note("calling AE title with NUL")
+        return title
+
     def take(self, kind: int, value: bytes) -> None:
         """Reads an item."""
         if kind == _APPLICATION_CONTEXT:
-            self.application_context = self.application_context or self._uid(value)
+            name = self._name(value).decode("latin-1")
+            self.application_context = self.application_context or name
         elif kind == _PRESENTATION_CONTEXT:
             self._take_context(value)
         elif kind == _USER_INFORMATION:
@@ -168,28 +183,24 @@ class _Reading:
         for kind, content in self._sub_items(value, "user information"):
             self.user.setdefault(kind, content)
 
-    def maximum_length(self) -> int:
-        """The Maximum Length, once all items have been read; notes what is odd beside it."""
+    def end(self) -> None:
+        """Notes what is odd, once all items have been read."""
         known = (_MAXIMUM_LENGTH, _IMPLEMENTATION_CLASS, _IMPLEMENTATION_VERSION, *_NOT_NEGOTIATED)
+        if not self.application_context:
+            self.note("no application context")
         for kind in sorted(self.user.keys() - known):
             self.note(f"unknown sub-item {kind:02X}")
+        if len(self.user.get(_MAXIMUM_LENGTH, b"")) != _LENGTH_SIZE:
+            self.note("no maximum length")
         if not self.user.get(_IMPLEMENTATION_CLASS):
             self.note("no implementation class UID")
         if not 1 <= len(self.user.get(_IMPLEMENTATION_VERSION, b"1")) <= _MAX_VERSION_NAME:
             self.note("implementation version name empty or too long")
-        length = self.user.get(_MAXIMUM_LENGTH, b"")
-        if len(length) != 4:
-            self.note("no maximum length")
-            return NO_LIMIT
-        return int.from_bytes(length)
 
-    def calling_ae_title(self, field: bytes) -> str:
-        """Without its padding; empty where it is not an AE title (PS3.5 6.2)."""
-        title = field.strip(_PADDING).decode("latin-1")
-        if not AE_TITLE.fullmatch(title):
-            self.note("calling AE title blank or not valid")
-            return ""
-        return title
+    def maximum_length(self) -> int:
+        """The Maximum Length; none is no limit."""
+        length = self.user.get(_MAXIMUM_LENGTH, b"")
+        return int.from_bytes(length) if len(length) == _LENGTH_SIZE else NO_LIMIT
 
     def _sub_items(self, content: bytes, name: str) -> Iterator[tuple[int, bytes]]:
         """The sub-items as far as they are whole."""
@@ -199,8 +210,16 @@ class _Reading:
             self.note(f"{name} cut short")
 
     def _uid(self, value: bytes) -> str:
-        """Without padding, which no UID has here (PS3.8 annex F); empty where it is not a UID."""
-        uid = value.strip(_PADDING)
-        if uid != value:
+        """The UID; empty where it is none."""
+        name = self._name(value)
+        if not _UID.fullmatch(name):
+            self.note("name that is not a UID")
+            return ""
+        return name.decode("ascii")
+
+    def _name(self, value: bytes) -> bytes:
+        """Without padding, which a UID does not have here (PS3.8 annex F)."""
+        name = value.strip(_PADDING)
+        if name != value:
             self.note("UID with padding")
-        return uid.decode("ascii") if _UID.fullmatch(uid) else ""
+        return name

@@ -107,32 +107,39 @@ def requests() -> list[Peer]:
     """Malformed or unusual association requests."""
     application = item(0x10, wire.APPLICATION)
     context = wire.context_item(1, wire.VERIFICATION, (IMPLICIT,))
-    malformed = {
+    undecodable = {
         "length 0": pdu(1, b""),
         "length 1": pdu(1, b"\0"),
-        "only its fixed part": pdu(1, associate_rq()[6:74]),
         "an item longer than the PDU": associate_rq(items=item(0x10, wire.APPLICATION, 60000) + context),
-        "an item of no length": associate_rq(items=item(0x10, b"", 0) + item(0x20, b"", 0) + item(0x50, b"", 0)),
         "a context longer than its item": associate_rq(items=application + item(0x20, context[4:], 9) + wire.USER),
-        "a sub-item longer than its item": associate_rq(items=application + item(0x20, b"\1\0\0\0" + item(0x30, b"1.2", 500)) + wire.USER),
-        "unknown items": associate_rq(items=application + item(0x99, b"x" * 50) + context + wire.USER),
         "random items": associate_rq(items=_random(2048)),
-        "no application context": associate_rq(items=context + wire.USER),
-        "no user information": associate_rq(items=application + context),
-        "a context without transfer syntaxes": associate_rq(((1, wire.VERIFICATION, ()),)),
-        "a context without an abstract syntax": associate_rq(items=application + item(0x20, b"\1\0\0\0" + item(0x40, b"1.2")) + wire.USER),
-        "a maximum length of three bytes": associate_rq(user=item(0x50, item(0x51, b"\0\0\1") + item(0x52, b"1.2"))),
-        "an abstract syntax of 1,000 characters": associate_rq(((1, "1." * 499 + "1", (IMPLICIT,)),)),
-        "a transfer syntax that is text": associate_rq(((1, wire.VERIFICATION, ("../../etc",)),)),
-        "an application context of 100 characters": associate_rq(application=b"1." * 49 + b"11"),
+    }  # fmt: skip
+    without_contexts = {
+        "only its fixed part": pdu(1, associate_rq()[6:74]),
+        "items of no length": associate_rq(items=item(0x10, b"", 0) + item(0x20, b"", 0) + item(0x50, b"", 0)),
+    }  # fmt: skip
+    odd = {
+        "a sub-item longer than its item": (associate_rq(items=application + item(0x20, b"\1\0\0\0" + item(0x30, b"1.2", 500)) + wire.USER), "presentation context cut short"),
+        "unknown items": (associate_rq(items=application + item(0x99, b"x" * 50) + context + wire.USER), "unknown item 99"),
+        "no application context": (associate_rq(items=context + wire.USER), "no application context"),
+        "no user information": (associate_rq(items=application + context), "no maximum length"),
+        "a context without transfer syntaxes": (associate_rq(((1, wire.VERIFICATION, ()),)), "presentation context without a transfer syntax"),
+        "a context without an abstract syntax": (associate_rq(items=application + item(0x20, b"\1\0\0\0" + item(0x40, b"1.2")) + wire.USER), "presentation context without an abstract syntax"),
+        "a maximum length of three bytes": (associate_rq(user=item(0x50, item(0x51, b"\0\0\1") + item(0x52, b"1.2"))), "no maximum length"),
+        "an abstract syntax of 1,000 characters": (associate_rq(((1, "1." * 499 + "1", (IMPLICIT,)),)), "name that is not a UID"),
+        "a transfer syntax that is text": (associate_rq(((1, wire.VERIFICATION, ("../../etc",)),)), "name that is not a UID"),
     }  # fmt: skip
     peers = [
-        Peer(
-            f"a request with {name}",
-            request,
-            ("aborted", "closed", "accepted", "rejected 1.1.1", "rejected 1.1.2"),
-        )
-        for name, request in malformed.items()
+        Peer(f"a request with {name}", request, ("aborted",), "connection.refused", UNDECODED_REQUEST)
+        for name, request in undecodable.items()
+    ]  # fmt: skip
+    peers += [
+        Peer(f"a request with {name}", request, ("rejected 1.1.1",), "association.rejected", "no presentation context proposed")
+        for name, request in without_contexts.items()
+    ]  # fmt: skip
+    peers += [
+        Peer(f"a request with {name}", request, ("accepted",), "association.odd", why)
+        for name, (request, why) in odd.items()
     ]
     huge = item(
         0x50, item(0x51, pack(">L", 16384)) + item(0x52, b"1.2.3") + item(0x55, b"v" * 60000)
@@ -140,30 +147,30 @@ def requests() -> list[Peer]:
     contexts = tuple((n, wire.CT, (IMPLICIT,)) for n in range(1, 256, 2))
     even = associate_rq(((2, wire.VERIFICATION, (IMPLICIT,)), (4, wire.MR, (EXPLICIT,))))
     twice = associate_rq(((1, wire.VERIFICATION, (IMPLICIT,)), (1, wire.MR, (EXPLICIT,))))
-    either = ("accepted", "aborted", "rejected 1.1.1")
+    accepted = ("accepted",)
     peers += [
-        Peer("128 contexts", associate_rq(contexts), either),
-        Peer("200 contexts", associate_rq((*contexts, *contexts[:72])), either),
-        Peer("1,000 contexts", associate_rq(contexts * 8), either),
-        Peer("even context ids", even, either),
-        Peer("one context id twice", twice, either),
-        Peer("60 KB of user information", associate_rq(user=huge), either),
+        Peer("128 contexts", associate_rq(contexts), accepted),
+        Peer("200 contexts", associate_rq((*contexts, *contexts[:72])), accepted),
+        Peer("1,000 contexts", associate_rq(contexts * 8), accepted),
+        Peer("even context ids", even, accepted),
+        Peer("one context id twice", twice, accepted),
+        Peer("60 KB of user information", associate_rq(user=huge), accepted),
         Peer(
             "200 transfer syntaxes",
             associate_rq(((1, wire.VERIFICATION, ("1.2.3",) * 200),)),
-            either,
+            accepted,
         ),
-        Peer("CT images only", associate_rq(((1, wire.CT, (EXPLICIT,)),)), either),
-        Peer("deflated images only", associate_rq(((1, wire.MR, (wire.DEFLATED,)),)), either),
+        Peer("CT images only", associate_rq(((1, wire.CT, (EXPLICIT,)),)), accepted),
+        Peer("deflated images only", associate_rq(((1, wire.MR, (wire.DEFLATED,)),)), accepted),
         Peer(
-            "an unknown transfer syntax only", associate_rq(((1, wire.MR, ("1.2.3.4",)),)), either
-        ),
-        Peer(
-            "another application",
-            associate_rq(application=b"1.2.3.4"),
-            ("rejected 1.1.2", "accepted"),
+            "an unknown transfer syntax only", associate_rq(((1, wire.MR, ("1.2.3.4",)),)), accepted
         ),
     ]
+    other = "application context not supported"
+    peers += [
+        Peer(f"an application context {name}", associate_rq(application=content), ("rejected 1.1.2",), "association.rejected", other)
+        for name, content in {"of another kind": b"1.2.3.4", "of 100 characters": b"1." * 49 + b"11", "that is a path": b"../../etc"}.items()
+    ]  # fmt: skip
     return peers
 
 
@@ -177,29 +184,34 @@ def ae_titles() -> list[Peer]:
         "in small letters": b"lumbar",
         "with a newline": b"LUMBAR\nlevel=err",
         "of NULs": bytes(16),
-        "with a NUL after it": b"LUMBAR\0",
         "not ASCII": "LÜMBAR".encode("latin-1"),
         "of 0xFF": b"\xff" * 16,
         "a path": b"../../LUMBAR",
     }
     peers = [
-        Peer(f"a called AE title {name}", associate_rq(called=title), (*rejected, "aborted"), "association.rejected|connection.refused", f"{called}|{UNDECODED_REQUEST}")
+        Peer(f"a called AE title {name}", associate_rq(called=title), rejected, "association.rejected", called)
         for name, title in titles.items()
     ]  # fmt: skip
     callings = {
         "with a newline": b"MR\nevent=forged",
         "with an escape": b"MR\x1b[2J\x1b[31m",
-        "with quotes": b'MR" why="forged',
         "of NULs": bytes(16),
         "a backslash": b"MR\\1",
         "not ASCII": b"\xe9\xe8\xff",
         "empty": b"",
-        "a formula": b"=cmd|' /C calc'!",
     }
     peers += [
-        Peer(f"a calling AE title {name}", associate_rq(calling=title), ("accepted", "rejected 1.1.3", "aborted", "closed"))
+        Peer(f"a calling AE title {name}", associate_rq(calling=title), ("accepted",), "association.odd", "calling AE title blank or not valid")
         for name, title in callings.items()
     ]  # fmt: skip
+    peers += [
+        Peer(f"AE titles {name}", associate_rq(called=called, calling=calling), ("accepted",))
+        for name, called, calling in (
+            ("with NULs after them", b"LUMBAR\0", b"MR1".ljust(16, b"\0")),
+            ("that a log must quote", b"LUMBAR", b'MR" why="forged'),
+            ("that a spreadsheet would run", b"LUMBAR", b"=cmd|' /C calc'!"),
+        )
+    ]
     return peers
 
 

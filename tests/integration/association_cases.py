@@ -85,7 +85,9 @@ INVALID = (b"MR\\1", b"MR\x1b[31m", b"\xe9\xe8\xff", b"MR\nevent=forged", b"M\0R
 NO_SYNTAX, NO_CLASS = (
     f"presentation context without {what}" for what in ("a transfer syntax", "an abstract syntax")
 )
-NO_LENGTH = "no maximum length"
+NO_LENGTH, NO_APPLICATION = "no maximum length", "no application context"
+NO_UID = "name that is not a UID"
+CALLED_NUL, CALLING_NUL = (f"{which} AE title with NUL" for which in ("called", "calling"))
 NO_IMPLEMENTATION = "no implementation class UID"
 PADDED = "UID with padding"
 REPEATED = "repeated presentation context number"
@@ -103,20 +105,21 @@ REQUESTS: dict[str, list[Case]] = {
         for title in (b"", bytes(16), b"MR1\0x", b"MR1\n", *INVALID)
     ],
     "AE titles padded with NUL, or with spaces before them": [
-        Case(associate_rq(called=b"LUMBAR".ljust(16, b"\0"))),
-        Case(associate_rq(called=b"LUMBAR\0", calling=b"HOSTILE".ljust(16, b"\0"))),
+        Case(associate_rq(called=b"LUMBAR".ljust(16, b"\0")), CALLED_NUL),
+        Case(associate_rq(called=b"LUMBAR\0", calling=b"HOSTILE".ljust(16, b"\0")), CALLING_NUL),
         Case(associate_rq(called=b"  LUMBAR", calling=b" HOSTILE")),
-        Case(associate_rq(called=b"\0LUMBAR \0", calling=b"\0HOSTILE\0 ")),
+        Case(associate_rq(called=b"\0LUMBAR \0", calling=b"\0HOSTILE\0 "), CALLED_NUL),
     ],
     "a known calling AE title padded with NUL, where `LUMBAR_KNOWN_AES` is set": [
-        Case(associate_rq(calling=title), known_aes="HOSTILE")
+        Case(associate_rq(calling=title), CALLING_NUL, known_aes="HOSTILE")
         for title in (b"HOSTILE\0", b"HOSTILE".ljust(16, b"\0"))
     ],
     "a called AE title with anything after a NUL": [
-        Case(associate_rq(called=title)) for title in (b"LUMBAR\0\xcc\xcc", b"LUMBAR\0PACS")
+        Case(associate_rq(called=title), CALLED_NUL)
+        for title in (b"LUMBAR\0\xcc\xcc", b"LUMBAR\0PACS")
     ],
     "another called AE title, or a blank one": [
-        Case(associate_rq(called=title)) for title in (b"", bytes(16), b"lumbar", b"LUMBAR\n")
+        Case(associate_rq(called=title)) for title in (b"", b"lumbar", b"LUMBAR\n", b"LUMBAR2")
     ],
     "a protocol version with more bits than the first": [
         Case(changed(associate_rq(), 6, version)) for version in (b"\0\3", b"\xff\xff")
@@ -147,10 +150,12 @@ REQUESTS: dict[str, list[Case]] = {
         Case(items(APPLICATION, CONTEXTS, wire.USER, rest)) for rest in (b"\0", b"\x20\0\0")
     ],
     "no application context": [
-        Case(items(CONTEXTS, wire.USER)),
-        Case(associate_rq(application=b"")),
+        Case(items(CONTEXTS, wire.USER), NO_APPLICATION),
+        Case(associate_rq(application=b""), NO_APPLICATION),
     ],
-    "another application context": [Case(associate_rq(application=b"1.2.3.4"))],
+    "another application context": [
+        Case(associate_rq(application=name)) for name in (b"1.2.3.4", b"\xe9", b"1." * 40 + b"1")
+    ],
     "UIDs padded with NUL or spaces": [
         Case(associate_rq(application=wire.APPLICATION + b"\0"), PADDED),
         *(Case(associate_rq(padded_contexts(pad)), PADDED) for pad in ("\0", " ", "\0\0 ")),
@@ -209,8 +214,8 @@ REQUESTS: dict[str, list[Case]] = {
         Case(beside(abstract(), transfer(b"1." * 40 + b"1")), NO_SYNTAX),
     ],
     "a context with a transfer syntax of ours and one that is not a UID": [
-        Case(beside(abstract(), transfer(b""), transfer())),
-        Case(beside(abstract(), transfer(), transfer(b"x"))),
+        Case(beside(abstract(), transfer(b""), transfer()), NO_UID),
+        Case(beside(abstract(), transfer(), transfer(b"x")), NO_UID),
     ],
     "a context without an abstract syntax": [
         Case(beside(transfer()), NO_CLASS),
@@ -240,7 +245,7 @@ REQUESTS: dict[str, list[Case]] = {
     "128 contexts, most of them not ours": [
         Case(associate_rq((*ORDINARY, *((n, wire.CT, (IMPLICIT,)) for n in range(5, 256, 2)))))
     ],
-    "no contexts": [Case(items(APPLICATION, wire.USER)), Case(items(), NO_LENGTH)],
+    "no contexts": [Case(items(APPLICATION, wire.USER)), Case(items(), NO_APPLICATION)],
     "an item that is longer than the request": [
         Case(items(item(0x10, wire.APPLICATION, 60000), CONTEXTS)),
         Case(items(APPLICATION, CONTEXTS, item(0x50, LENGTH, 500))),
