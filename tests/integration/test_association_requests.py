@@ -78,6 +78,7 @@ class Line(RawConnection):
             if control == 3:
                 return int(unpack_from("<H", command, command.find(wire.STATUS) + 8)[0])
             assert control == 1
+            assert limit, "in fragments without need"
 
 
 def results_of(acceptance: bytes) -> dict[int, int]:
