@@ -29,7 +29,7 @@ FAULTS = {
 }
 IN_STORE = re.compile(
     r"lumbar-store|arrived/[0-9a-f]{32}/(owner|registrar)"
-    r"|quarantined/[0-9.]+_[0-9]+_[0-9a-f]{32}\.dcm"
+    r"|quarantined/[0-9.]+_[0-9]+_[0-9a-f]{40}\.dcm"
 )
 
 
