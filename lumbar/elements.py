@@ -16,6 +16,8 @@ _DATE = re.compile("([0-9]{4})([.-]?)([0-9]{2})\\2([0-9]{2})")
 _TIME = re.compile(
     "([01][0-9]|2[0-3])(?::?([0-5][0-9])(?::?([0-5][0-9]|60)([.][0-9]{1,6})?[0-9]*)?)?"
 )
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+MAX_UID = 64
 
 
 def as_list(value: Any) -> list[Any]:
@@ -59,6 +61,11 @@ def time(dataset: Dataset, keyword: str) -> str:
     """The element's value as HHMMSS.FFFFFF, as far as it goes; empty if it is no time of day."""
     match = _TIME.fullmatch(text(dataset, keyword))
     return "".join(match.groups("")) if match else ""
+
+
+def is_uid(value: str) -> bool:
+    """Whether it has the form of a UID (PS3.5 9.1), zeros at the start of a component included."""
+    return len(value) <= MAX_UID and _UID.fullmatch(value) is not None
 
 
 def words(datasets: Sequence[Dataset], *keywords: str) -> tuple[str, ...]:

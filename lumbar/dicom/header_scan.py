@@ -13,17 +13,18 @@ from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
 from lumbar.dicom.part10 import LONG_VRS, require_byte_order
 from lumbar.errors import NotDicom
 
-MAX_ELEMENTS = 150_000  # before the pixels, those in sequences and items included
+MAX_ELEMENTS = 150_000  # up to the end, those in sequences and items included
 MAX_DEPTH = 64  # of sequences and items of undefined length in each other
 WINDOW = 16384  # bytes read at a time
 
 SOP_CLASS, SOP_INSTANCE, STUDY, SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
 PIXELS = 0x7FE00008  # the first tag of pixel data: float, double, integer
+BEHIND_UIDS = 0x00210000  # the first tag behind the groups that hold them
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 UNDEFINED = 0xFFFFFFFF
 # UIDs are read from texts, too, and with any padding.
 UID_VRS = (None, *b"UI UN LO SH CS ST LT UT".split())
-MAX_UID, MAX_PADDED_UID = 64, 256
+MAX_PADDED_UID = 256
 
 Read = Callable[[int, int], bytes]  # up to so many bytes from an offset
 
@@ -38,8 +39,10 @@ class InstanceUIDs:
     study: str
 
 
-def scan_uids(read: Read, transfer_syntax_uid: str) -> InstanceUIDs:
+def scan_uids(read: Read, transfer_syntax_uid: str, end: int = PIXELS) -> InstanceUIDs:
     """The UIDs of the data set that begins at offset 0 of ``read``, not deflated.
+
+    Its elements are walked over up to the first whose tag is not below ``end``.
 
     A UID's value that is not ASCII, or much longer than a UID, is left out. Explicit VRs are read
     where implicit ones are stated, and the reverse; in a sequence as UN, either. The end may be
@@ -48,13 +51,13 @@ def scan_uids(read: Read, transfer_syntax_uid: str) -> InstanceUIDs:
     Raises:
         NotDicom: too many elements, too deeply nested, or in another byte order than stated.
     """
-    found = _Scan(read, transfer_syntax_uid).run()
+    found = _Scan(read, transfer_syntax_uid, end).run()
     return InstanceUIDs(*(found.get(tag, "") for tag in (SOP_CLASS, SOP_INSTANCE, SERIES, STUDY)))
 
 
 class _Scan:
-    def __init__(self, read: Read, transfer_syntax_uid: str) -> None:
-        self._read = read
+    def __init__(self, read: Read, transfer_syntax_uid: str, end: int) -> None:
+        self._read, self._end = read, end
         little_endian = transfer_syntax_uid != ExplicitVRBigEndian
         order = "<" if little_endian else ">"
         self._tag = Struct(f"{order}HH")
@@ -75,7 +78,7 @@ class _Scan:
             group, element = self._tag.unpack_from(head)
             tag = group << 16 | element
             vr, length, at = self._value(head, at, implicit or group == ITEM >> 16)
-            if not outer and PIXELS <= tag < ITEM:
+            if not outer and self._end <= tag < ITEM:
                 return found
             if tag in (ITEM_END, SEQUENCE_END):
                 implicit = outer.pop() if outer else implicit

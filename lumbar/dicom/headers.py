@@ -36,6 +36,7 @@ Triple = tuple[float, float, float]
 
 INVERSION = ("InversionTimes", "InversionTime")  # 0 where there is none
 MULTI_FRAME = (EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
+IMAGE_CLASSES = (MRImageStorage, *MULTI_FRAME)  # MR images that are read
 
 
 def read_header(path: Path) -> Dataset:
@@ -66,7 +67,7 @@ def slice_headers(ds: Dataset) -> list[SliceHeader]:
         sop_class = text(ds, "SOPClassUID") or text(
             getattr(ds, "file_meta", Dataset()), "MediaStorageSOPClassUID"
         )
-        supported = sop_class in (MRImageStorage, *MULTI_FRAME)
+        supported = sop_class in IMAGE_CLASSES
         if text(ds, "Modality") not in ("MR", "") or not supported:
             raise NotDicom("not an MR image")
         frames = frame_count(ds)

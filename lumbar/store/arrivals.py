@@ -3,26 +3,19 @@
 The file is the record of what was acknowledged; ``db.registration`` writes the rows behind it.
 """
 
-import re
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from pydicom.uid import (
-    EnhancedMRImageStorage,
-    LegacyConvertedEnhancedMRImageStorage,
-    MRImageStorage,
-)
-
-from lumbar.dicom.header_scan import MAX_UID, scan_uids
+from lumbar.dicom import headers
+from lumbar.dicom.header_scan import scan_uids
 from lumbar.dicom.part10 import file_head
+from lumbar.elements import is_uid
 from lumbar.errors import NotDicom
 from lumbar.store.files import StagingFile, Store, StoreFull
 from lumbar.store.shares import ArrivedFile, Share, arrived_name
 
-IMAGE_CLASSES = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
-
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+IMAGE_CLASSES = headers.IMAGE_CLASSES  # MR images that are read
 
 
 @dataclass(frozen=True)
@@ -126,5 +119,5 @@ def require_uid(value: str, name: str) -> None:
     Raises:
         NotDicom: it is missing or not valid.
     """
-    if len(value) > MAX_UID or not _UID.fullmatch(value):
+    if not is_uid(value):
         raise NotDicom(f"{name} is missing or not a UID")

@@ -1,0 +1,93 @@
+"""Rejection notes: Key Object Selection Documents that name instances not to be used any more.
+
+IHE Radiology, Imaging Object Change Management (RAD TF-2 4.66); the document's elements are those
+of PS3.3 A.35.4, C.17.2.2 and C.17.3, the codes those of PS3.16 CID 7011.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+
+from lumbar.elements import is_uid, text
+
+END = (
+    0x0040A376  # of what is read of the document: behind CurrentRequestedProcedureEvidenceSequence
+)
+
+
+class RejectionReason(StrEnum):
+    """Why instances were rejected."""
+
+    QUALITY = "quality"
+    PATIENT_SAFETY = "patient safety"
+    WORKLIST_ENTRY = "worklist entry"
+    RETENTION = "retention"
+
+    @property
+    def explanation(self) -> str:
+        """The reason as a person is told it."""
+        return _EXPLANATIONS[self]
+
+
+_EXPLANATIONS = {
+    RejectionReason.QUALITY: "rejected for quality reasons",
+    RejectionReason.PATIENT_SAFETY: "rejected for patient safety reasons",
+    RejectionReason.WORKLIST_ENTRY: "acquired with the wrong worklist entry, perhaps under another "
+    "patient's name",
+    RejectionReason.RETENTION: "to be deleted because their retention period has ended",
+}
+_REASONS = {  # by the code of the document's title, coding scheme DCM
+    "113001": RejectionReason.QUALITY,
+    "113037": RejectionReason.PATIENT_SAFETY,
+    "113038": RejectionReason.WORKLIST_ENTRY,
+    "113039": RejectionReason.RETENTION,
+}
+
+
+@dataclass(frozen=True)
+class RejectionNote:
+    """What a rejection note states."""
+
+    reason: RejectionReason
+    # (Study Instance UID, SOP Instance UID), valid, in the document's order, each once
+    references: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "RejectionNote":
+        """The inverse of ``dataclasses.asdict``, also after JSON has made tuples lists."""
+        references = tuple((study, instance) for study, instance in content["references"])
+        return cls(RejectionReason(content["reason"]), references)
+
+
+def rejection_note_of(header: Dataset) -> RejectionNote | None:
+    """The rejection note that a Key Object Selection Document is; None if its title is another.
+
+    A reference with a missing or invalid UID is left out.
+    """
+    title = next(_items(header, "ConceptNameCodeSequence"), Dataset())
+    if text(title, "CodingSchemeDesignator").upper() != "DCM":
+        return None
+    reason = _REASONS.get(text(title, "CodeValue"))
+    if reason is None:
+        return None
+    return RejectionNote(reason, tuple(dict.fromkeys(_references(header))))
+
+
+def _references(header: Dataset) -> Iterator[tuple[str, str]]:
+    for study in _items(header, "CurrentRequestedProcedureEvidenceSequence"):
+        study_uid = text(study, "StudyInstanceUID")
+        for series in _items(study, "ReferencedSeriesSequence"):
+            for instance in _items(series, "ReferencedSOPSequence"):
+                uid = text(instance, "ReferencedSOPInstanceUID")
+                if is_uid(study_uid) and is_uid(uid):
+                    yield study_uid, uid
+
+
+def _items(dataset: Dataset, keyword: str) -> Iterator[Dataset]:
+    """The items of a sequence; none if the element holds anything else."""
+    value = dataset.get(keyword)
+    yield from value if isinstance(value, Sequence) else ()
