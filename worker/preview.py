@@ -93,7 +93,7 @@ def _sandboxed_check(site: SiteContext) -> Callable[[Path], Identity]:
             raise NotAnalysable("the files take too long to read; upload fewer of them")
         if file.stat().st_size > max_size:
             raise NotDicom("the file is larger than an image may be")
-        return identify(file)
+        return identify(file, whole=True)
 
     return check
 

@@ -1,16 +1,24 @@
 """The identity of an instance and its patient, read from its header in a child process.
 
 ``python -m lumbar.dicom.instance_identity`` is the child process. A worker can read, within the
-same limits, every header that the child process could read.
+same limits, every MR image's header that the child process could read. Of the other classes only
+the groups up to 0020 are read, which hold the UIDs, so nothing else may be taken for readable.
 """
 
+import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset
+from pydicom.uid import KeyObjectSelectionDocumentStorage, MRImageStorage
 
-from lumbar.dicom.headers import raising_not_dicom, read_header, slice_headers
+from lumbar.dicom.header_scan import BEHIND_UIDS, scan_uids
+from lumbar.dicom.headers import IMAGE_CLASSES, raising_not_dicom, read_header, slice_headers
+from lumbar.dicom.part10 import read_file_meta, read_up_to
+from lumbar.dicom.rejection_note import END as NOTE_END
+from lumbar.dicom.rejection_note import RejectionNote, rejection_note_of
 from lumbar.dicom.sandbox import ChildProcess, ChildProcessDied, Response, serve
 from lumbar.elements import date, text, time
 from lumbar.errors import NotDicom, Unreadable
@@ -21,6 +29,17 @@ SECONDS = 10  # per header
 MEMORY = 192 * 2**20  # bytes, per header
 
 SCANNER = ("Manufacturer", "ManufacturerModelName", "StationName")
+REQUIRED = (
+    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"),
+    *("PatientID", "IssuerOfPatientID", "PatientName"),
+)
+# All that an identity is made of, geometry and contrast of MR images aside.
+KEYWORDS = (
+    *REQUIRED,
+    *("PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "ReferringPhysicianName"),
+    *("StudyDate", "StudyTime", "StudyDescription", "SeriesNumber", "SeriesDescription"),
+    *SCANNER,
+)
 
 child = ChildProcess("lumbar.dicom.instance_identity")
 
@@ -28,6 +47,9 @@ child = ChildProcess("lumbar.dicom.instance_identity")
 @dataclass(frozen=True)
 class Identity:
     """Values of one header.
+
+    Those of another class than the MR images may lack any but the UIDs and the patient's, because
+    they are read from groups up to 0020 only, and because unreadable ones are left empty.
 
     Texts have at most the number of characters stated below. Longer ones are cut, but identifiers
     are left empty: one that was cut could be another's. Empty where the header has none.
@@ -44,6 +66,8 @@ class Identity:
     birth_date: str  # YYYYMMDD
     sex: str  # 16
     accession_number: str  # 64
+    study_id: str  # 16
+    referring_physician: str  # 320
     study_date: str  # YYYYMMDD
     study_time: str  # HHMMSS.FFFFFF, as far as it goes
     study_description: str  # 64
@@ -51,36 +75,47 @@ class Identity:
     stat: bool  # requested with STAT or HIGH priority
     series_number: int | None
     series_description: str  # 64
-    slices: int  # the number of frames; 1 in a single-frame instance
+    # the number of frames; 1 in a single-frame instance, 0 if the class is none of the MR images
+    slices: int
     role: Role | None  # that a series of such slices has
+    note: RejectionNote | None  # that a Key Object Selection Document is
 
 
-def identify(path: Path) -> Identity:
+def identify(path: Path, *, whole: bool = False) -> Identity:
     """Reads a DICOM file's header.
+
+    ``whole``: up to the pixels whatever its class, for a caller that reads it itself afterwards.
 
     Raises:
         NotDicom: it cannot be read.
         Unreadable: because of the disk, or within the time and memory limits.
     """
     try:
-        response, _ = child.request({"path": str(path.resolve())})
+        response, _ = child.request({"path": str(path.resolve()), "whole": whole})
     except ChildProcessDied:
         raise Unreadable("reading the header exceeds the time or memory limit") from None
     if "error" in response:
         raise (Unreadable if response["unreadable"] else NotDicom)(response["error"])
-    role = response.pop("role")
+    role, note = response.pop("role"), response.pop("note")
     del response["bytes"]
-    return Identity(**response, role=Role(role) if role else None)
+    return Identity(
+        **response,
+        role=Role(role) if role else None,
+        note=RejectionNote.from_json(note) if note else None,
+    )
 
 
-def identity_of(header: Dataset) -> Identity:
-    """The identity stated in a header.
+def identity_of(header: Dataset, note: RejectionNote | None = None) -> Identity:
+    """The identity stated in a header, which for other classes than MR images may end anywhere.
 
     Raises:
         NotDicom: its elements are damaged.
     """
     with raising_not_dicom("the header cannot be read; it may be damaged"):
-        slices, role = _slices(header)
+        is_image = (text(header, "SOPClassUID") or MRImageStorage) in IMAGE_CLASSES
+        if not is_image:
+            header = _readable(header)
+        slices, role = _slices(header) if is_image else (0, None)
         return Identity(
             sop_class_uid=text(header, "SOPClassUID")[:128],
             sop_instance_uid=text(header, "SOPInstanceUID")[:128],
@@ -92,6 +127,8 @@ def identity_of(header: Dataset) -> Identity:
             birth_date=date(header, "PatientBirthDate"),
             sex=_text(header, "PatientSex", 16),
             accession_number=_identifier(header, "AccessionNumber", 64),
+            study_id=_identifier(header, "StudyID", 16),
+            referring_physician=_text(header, "ReferringPhysicianName", 320),
             study_date=date(header, "StudyDate"),
             study_time=time(header, "StudyTime"),
             study_description=_text(header, "StudyDescription", 64),
@@ -101,7 +138,21 @@ def identity_of(header: Dataset) -> Identity:
             series_description=_text(header, "SeriesDescription", 64),
             slices=slices,
             role=role,
+            note=note,
         )
+
+
+def _readable(header: Dataset) -> Dataset:
+    """The elements that can be read, and all those that no object can do without."""
+    readable = Dataset()
+    for keyword in KEYWORDS:
+        try:
+            if keyword in header:
+                readable[keyword] = header[keyword]
+        except Exception:  # whatever pydicom raises about damaged bytes
+            if keyword in REQUIRED:
+                raise
+    return readable
 
 
 def _scanner(header: Dataset) -> str:
@@ -148,9 +199,37 @@ def _integer(header: Dataset, keyword: str) -> int | None:
     return number if abs(number) < 2**31 else None
 
 
+def _read(path: Path, *, whole: bool) -> Identity:
+    """The identity of a file's instance, whose class is the one that its meta information states.
+
+    Raises:
+        NotDicom: it cannot be read.
+    """
+    with raising_not_dicom("the file cannot be read as DICOM; it may be damaged"):
+        with path.open("rb") as stream:
+            sop_class = text(read_file_meta(stream), "MediaStorageSOPClassUID")
+        if whole or not sop_class or sop_class in IMAGE_CLASSES:
+            return identity_of(read_header(path))
+        with path.open("rb") as stream:
+            header = read_up_to(stream, BEHIND_UIDS)
+    is_note = sop_class == KeyObjectSelectionDocumentStorage
+    return identity_of(header, _note(path) if is_note else None)
+
+
+def _note(path: Path) -> RejectionNote | None:
+    """The rejection note in a file; None if there is none that can be read within the limits."""
+    with suppress(NotDicom), raising_not_dicom("no note"), path.open("rb") as stream:
+        syntax = text(read_file_meta(stream), "TransferSyntaxUID")
+        start = stream.tell()
+        file = stream.fileno()
+        scan_uids(lambda count, offset: os.pread(file, count, start + offset), syntax, NOTE_END)
+        return rejection_note_of(read_up_to(stream, NOTE_END))
+    return None
+
+
 def _respond(request: dict[str, Any]) -> Response:
     try:
-        return asdict(identity_of(read_header(Path(request["path"])))), b""
+        return asdict(_read(Path(request["path"]), whole=request["whole"])), b""
     except NotDicom as error:
         return {"error": str(error), "unreadable": isinstance(error, Unreadable)}, b""
 

@@ -4,6 +4,7 @@ The file states the data set's transfer syntax, but the data set may be encoded 
 have elements of the meta information's group again. pydicom would add those to the file's own.
 """
 
+from collections.abc import Callable
 from io import BytesIO
 from struct import pack, unpack
 from typing import BinaryIO
@@ -91,6 +92,19 @@ def read_up_to_pixels(stream: BinaryIO) -> Dataset:
     Raises:
         NotDicom: the data set is deflated, or its byte order is not the one stated.
     """
+    return _read(stream, lambda tag: tag in PIXELS)
+
+
+def read_up_to(stream: BinaryIO, end: int) -> Dataset:
+    """As ``read_up_to_pixels``, up to the first element whose tag is not below ``end``.
+
+    Raises:
+        NotDicom: the data set is deflated, or its byte order is not the one stated.
+    """
+    return _read(stream, lambda tag: tag >= end)
+
+
+def _read(stream: BinaryIO, is_end: Callable[[BaseTag], bool]) -> Dataset:
     meta = read_file_meta(stream)
     syntax = text(meta, "TransferSyntaxUID")
     if syntax == DeflatedExplicitVRLittleEndian:
@@ -104,7 +118,7 @@ def read_up_to_pixels(stream: BinaryIO) -> Dataset:
         stream,
         is_implicit_VR=syntax == ImplicitVRLittleEndian,
         is_little_endian=little_endian,
-        stop_when=lambda tag, vr, length: tag in PIXELS,
+        stop_when=lambda tag, vr, length: is_end(tag),
     )
     _decode_undeclared_utf8(ds)
     ds.file_meta = meta
