@@ -44,7 +44,7 @@ def read_slice(path: Path, frame: int | None) -> NDArray[np.float32]:
     with raising_not_dicom(damaged), path.open("rb") as stream:
         header = read_up_to_pixels(stream)
         syntax = UID(text(header.file_meta, "TransferSyntaxUID"))
-        _check_kind(header, syntax, frame)
+        check_kind(header, syntax, frame)
         datasets = frame_datasets(header, frame)
         pixels = find_pixels(stream, header)
         with raising_not_dicom(f"the pixels cannot be decoded ({syntax.name})"):
@@ -58,11 +58,11 @@ def read_slice(path: Path, frame: int | None) -> NDArray[np.float32]:
             )
             if words.shape != (header.Rows, header.Columns):
                 raise NotDicom("the decoded pixels do not have the header's rows and columns")
-            stored = _stored_values(words, header, shifted=syntax in WORDS)
-            return _rescaled(stored, _padding(words, stored, datasets), datasets)
+            stored = stored_values(words, header, shifted=syntax in WORDS)
+            return _rescaled(stored, padding_of(words, stored, datasets), datasets)
 
 
-def _stored_values(words: NDArray[Any], header: Dataset, *, shifted: bool) -> NDArray[np.int32]:
+def stored_values(words: NDArray[Any], header: Dataset, *, shifted: bool) -> NDArray[np.int32]:
     """The stored bits of each word as a number.
 
     The other bits may hold anything, once also overlays (PS3.5 8.1.1).
@@ -73,7 +73,7 @@ def _stored_values(words: NDArray[Any], header: Dataset, *, shifted: bool) -> ND
     return stored
 
 
-def _padding(
+def padding_of(
     words: NDArray[Any], stored: NDArray[np.int32], datasets: list[Dataset]
 ) -> NDArray[np.bool_]:
     """Which pixels are padding (PS3.3 C.7.5.1.1.2).
@@ -105,12 +105,11 @@ def _as_number(bits: Any, count: int, signed: int) -> Any:
 def _rescaled(
     stored: NDArray[np.int32], padding: NDArray[np.bool_], datasets: list[Dataset]
 ) -> NDArray[np.float32]:
-    # Slope and intercept belong together; a slope of zero is none.
-    source = next((d for d in datasets if any(numbers(d, "RescaleSlope"))), datasets[-1])
+    slope, intercept = rescale_of(datasets)
     image = stored.astype(np.float32)
     with np.errstate(all="ignore"):
-        image *= first_number([source], "RescaleSlope") or 1
-        image += first_number([source], "RescaleIntercept") or 0
+        image *= slope
+        image += intercept
     if not np.isfinite(image).all():
         raise NotDicom("RescaleSlope and RescaleIntercept overflow the pixels")
     shown = image[~padding]
@@ -120,7 +119,21 @@ def _rescaled(
     return image
 
 
-def _check_kind(header: Dataset, syntax: UID, frame: int | None) -> None:
+def rescale_of(datasets: list[Dataset]) -> tuple[float, float]:
+    """Slope and intercept, which belong together; a slope of zero is none."""
+    source = next((d for d in datasets if any(numbers(d, "RescaleSlope"))), datasets[-1])
+    return (
+        first_number([source], "RescaleSlope") or 1.0,
+        first_number([source], "RescaleIntercept") or 0.0,
+    )
+
+
+def check_kind(header: Dataset, syntax: UID, frame: int | None) -> None:
+    """Requires an image that can be decoded, and that it has the frame.
+
+    Raises:
+        NotDicom: it is of another kind, or its header is not consistent.
+    """
     if syntax not in TRANSFER_SYNTAXES:
         name = syntax.name if syntax.is_transfer_syntax else "unknown"
         raise NotDicom(f"the transfer syntax is not supported: {name}")
