@@ -77,6 +77,7 @@ class ChildProcess:
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._parent != os.getpid() or self._process.poll() is not None:
+            self.stop()  # closes the pipes of one that has died
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.PIPE,
