@@ -31,6 +31,7 @@ from lumbar.peers.destinations import Destination, parse_destination
 
 # PS3.5 6.2: the default character repertoire, no backslash, not only spaces
 AE_TITLE = re.compile(r"(?! *$)[ -\[\]-~]{1,16}")
+UID = re.compile(r"(?=.{1,64}$)(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")  # PS3.5 9.1
 
 CORRECT_IT = "Correct it in the environment or in lumbar.toml"
 
@@ -88,10 +89,25 @@ class Settings(BaseSettings):
     known_aes: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Calling AE titles that may send, comma-separated; empty: any"
     )
+    correction_sources: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Calling AE titles whose corrections of a patient, name or accession number "
+        "are taken over at once when the whole study was sent again, comma-separated; those of "
+        "others wait for an operator",
+    )
+    rejection_sources: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Calling AE titles whose rejection notes (IHE IOCM) count, comma-separated",
+    )
     known_addresses: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
         (),
         description="Addresses or networks (`10.1.0.0/16`) that may connect, comma-separated; "
         "empty: any",
+    )
+    extra_sop_classes: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="UIDs of private SOP classes to accept, too, comma-separated: "
+        "`1.3.12.2.1107.5.9.1` (Siemens CSA Non-Image)",
     )
     maximum_associations: int = Field(
         32,
@@ -103,7 +119,7 @@ class Settings(BaseSettings):
         60, gt=0, description="Seconds to wait for a silent peer, and for each PDU"
     )
     association_limit_s: float = Field(3600, gt=0, description="Seconds an association may last")
-    maximum_instance_mib: int = Field(1024, ge=1, description="Largest image accepted, MiB")
+    maximum_instance_mib: int = Field(1024, ge=1, description="Largest object accepted, MiB")
     tls_certificate: Path | None = Field(
         None,
         description="PEM file of the receiver's certificate (and its chain); if set, TLS only",
@@ -235,19 +251,36 @@ class Settings(BaseSettings):
         "console", pattern="^(console|json)$", description="`console` or `json` log lines"
     )
 
-    @field_validator("known_aes", "known_addresses", mode="before")
+    @field_validator(
+        *("known_aes", "correction_sources", "rejection_sources"),
+        *("known_addresses", "extra_sop_classes"),
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(entry.strip() for entry in value.split(",") if entry.strip())
+            value = value.split(",")
+        if isinstance(value, list | tuple):
+            entries = (entry.strip() if isinstance(entry, str) else entry for entry in value)
+            return tuple(entry for entry in entries if entry != "")
         return value
 
-    @field_validator("ae_title", "known_aes")
+    @field_validator("ae_title", "known_aes", "correction_sources", "rejection_sources")
     @classmethod
     def _check_ae_titles(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         for title in (value,) if isinstance(value, str) else value:
             if not AE_TITLE.fullmatch(title):
                 raise ValueError(f"{title!r} is not an AE title: 1 to 16 characters, no backslash")
+        return value
+
+    @field_validator("extra_sop_classes")
+    @classmethod
+    def _check_uids(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for uid in value:
+            if not UID.fullmatch(uid):
+                raise ValueError(
+                    f"{uid!r} is not a UID: numbers separated by dots, at most 64 characters"
+                )
         return value
 
     @model_validator(mode="after")

@@ -35,7 +35,7 @@ _COMMAND, _LAST = 0x01, 0x02  # bits of the control header
 class DataSet(Protocol):
     """What becomes of a message's data set."""
 
-    limit: int  # bytes
+    limit: int | None  # bytes after which the association ends; None: it refuses the rest itself
 
     def write(self, fragment: memoryview) -> None:
         """Takes the next fragment, which is valid only within the call."""
@@ -180,7 +180,8 @@ class Association:
         if message is None or message.context_id != context_id:
             self._stream.abort("message cannot be decoded")
         message.size += len(fragment)
-        if message.size > message.data_set.limit:
+        limit = message.data_set.limit
+        if limit is not None and message.size > limit:
             self._stream.abort("message larger than allowed")
         message.data_set.write(fragment)
         if last:
@@ -217,7 +218,7 @@ def encode_command(command: bytes, context_id: int, maximum_length: int) -> byte
 class _Ignored:
     """The data set that a C-ECHO does not have."""
 
-    limit = MAX_OTHER
+    limit: int | None = MAX_OTHER
 
     def write(self, fragment: memoryview) -> None:
         """Drops it."""

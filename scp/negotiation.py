@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from struct import pack
 
 from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
-from pynetdicom.presentation import PresentationContext
 
 from scp.association_request import AssociationRequest, ProposedContext
 from scp.pdu_stream import MAX_PDU_ANNOUNCED
@@ -24,7 +23,6 @@ LOCAL_LIMIT_EXCEEDED = (2, 3, 2)
 
 # Results of a presentation context (PS3.8 table 9-18).
 ACCEPTANCE = 0
-PROVIDER_REJECTION = 2
 ABSTRACT_SYNTAX_NOT_SUPPORTED = 3
 TRANSFER_SYNTAXES_NOT_SUPPORTED = 4
 
@@ -60,7 +58,7 @@ class Acceptor:
 
     ae_title: str
     known_aes: Collection[str]  # calling AE titles; empty: any
-    supported: Sequence[PresentationContext]
+    supported: Mapping[str, Sequence[str]]  # transfer syntaxes by abstract syntax, in our order
 
     def accept(self, request: AssociationRequest) -> tuple[bytes, Mapping[int, AcceptedContext]]:
         """The A-ASSOCIATE-AC, and the accepted contexts by their numbers.
@@ -103,22 +101,13 @@ class Acceptor:
         """The first of our transfer syntaxes that the peer proposes, or why there is none."""
         syntaxes = proposed.transfer_syntaxes
         first = syntaxes[0] if syntaxes else DEFAULT_SYNTAX
-        if proposed.number % 2 == 0:  # PS3.8 9.3.2.2
-            return _Answer(proposed, PROVIDER_REJECTION, first)
-        ours = self._transfer_syntaxes(proposed.abstract_syntax)
-        if not ours:
+        ours = self.supported.get(proposed.abstract_syntax)
+        if ours is None:
             return _Answer(proposed, ABSTRACT_SYNTAX_NOT_SUPPORTED, first)
         for syntax in ours:
             if syntax in syntaxes:
                 return _Answer(proposed, ACCEPTANCE, syntax)
         return _Answer(proposed, TRANSFER_SYNTAXES_NOT_SUPPORTED, first)
-
-    def _transfer_syntaxes(self, abstract_syntax: str) -> list[str]:
-        """Ours for an abstract syntax, in our order; none where it is not supported."""
-        for context in self.supported:
-            if context.abstract_syntax == abstract_syntax:
-                return [str(syntax) for syntax in context.transfer_syntax]
-        return []
 
 
 def _acceptance(request: AssociationRequest, answers: Sequence[_Answer]) -> bytes:

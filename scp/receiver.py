@@ -1,4 +1,4 @@
-"""The DICOM receiver: C-ECHO and C-STORE of MR images (PS3.4 annexes A and B).
+"""The DICOM receiver: C-ECHO and C-STORE of a study's objects (PS3.4 annexes A and B).
 
 A C-STORE is answered with success (0x0000) only once the file is durable in the store and its
 header was checked (``scp.storage``); another process writes the rows behind it. Any other outcome
@@ -11,16 +11,11 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from pynetdicom.presentation import PresentationContext, build_context
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
-
 from db.audit import Auditor
 from db.database import Database
-from lumbar.dicom.pixels import TRANSFER_SYNTAXES
 from lumbar.errors import WrongSetting
 from lumbar.log import get_logger
 from lumbar.settings import Settings
-from lumbar.store.arrivals import IMAGE_CLASSES
 from lumbar.store.files import Store
 from scp.admission import MAX_PENDING, Admission, Connection
 from scp.association import Association
@@ -29,6 +24,7 @@ from scp.backlog import Backlog
 from scp.negotiation import LOCAL_LIMIT_EXCEEDED, Acceptor, Rejected
 from scp.pdu_stream import ConnectionEnded, Limits, PduStream, send_abort
 from scp.server import Server
+from scp.sop_classes import accepted_syntaxes
 from scp.storage import Storage, StorageService
 from scp.tls import server_context
 
@@ -52,7 +48,8 @@ class Receiver:
             settings.maximum_associations, settings.known_addresses, _pending_limit()
         )
         self._limits = Limits(settings.network_timeout_s, settings.association_limit_s)
-        self._acceptor = Acceptor(settings.ae_title, settings.known_aes, _supported())
+        supported = accepted_syntaxes(settings.extra_sop_classes)
+        self._acceptor = Acceptor(settings.ae_title, settings.known_aes, supported)
         self._storage = Storage(
             store,
             Backlog(store, settings.maximum_unregistered),
@@ -153,8 +150,3 @@ def _pending_limit() -> int:
         soft = MANY_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MANY_DESCRIPTORS)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     return MAX_PENDING if soft == resource.RLIM_INFINITY else max(1, min(MAX_PENDING, soft // 4))
-
-
-def _supported() -> list[PresentationContext]:
-    contexts = [build_context(storage, list(TRANSFER_SYNTAXES)) for storage in IMAGE_CLASSES]
-    return [build_context(Verification), *contexts]

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
+
 from lumbar.errors import NotDicom, Transient
 from lumbar.log import get_logger
 from lumbar.store.arrivals import Announcement, ArrivingInstance, HeaderDisagrees
@@ -34,6 +36,13 @@ class _WrongContext(NotDicom):
 
     def __init__(self) -> None:
         super().__init__("the SOP class is not the presentation context's")
+
+
+class _TooLarge(Transient):
+    """The data set is larger than allowed; the association goes on, with the rest of the study."""
+
+    def __init__(self, max_size: int) -> None:
+        super().__init__(f"larger than {max_size // 2**20} MiB (LUMBAR_MAXIMUM_INSTANCE_MIB)")
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,8 @@ class Reception:
     """One data set on its way; what cannot be kept is read nevertheless, and then refused."""
 
     def __init__(self, storage: Storage, announced: Announcement, connection: Connection) -> None:
-        self.limit = storage.max_size
+        self.limit: int | None = None
+        self._size = 0
         self._storage = storage
         self._announced = announced
         self._connection = connection
@@ -100,7 +110,10 @@ class Reception:
         with ExitStack() as unused, self._keeping_failure():
             if staging is not None:
                 unused.callback(staging.discard)
-            if context.abstract_syntax != self._announced.sop_class_uid:
+            abstract_syntax = context.abstract_syntax
+            if abstract_syntax in (Verification, "") or (
+                abstract_syntax != self._announced.sop_class_uid
+            ):
                 raise _WrongContext
             self._storage.store.require_room(self._storage.refuse_above)
             self._storage.backlog.require_room()
@@ -108,9 +121,16 @@ class Reception:
             unused.pop_all()
 
     def write(self, fragment: memoryview) -> None:
-        """Writes a fragment; after a failure the rest is dropped."""
+        """Writes a fragment; after a failure, or beyond the largest size, the rest is dropped.
+
+        Raises:
+            _TooLarge: never to the caller, like any failure: it is kept for the answer.
+        """
+        self._size += len(fragment)
         if self._failure is None and self._arriving is not None:
             with self._keeping_failure():
+                if self._size > self._storage.max_size:
+                    raise _TooLarge(self._storage.max_size)
                 self._arriving.write(fragment)
 
     def finish(self) -> int:

@@ -24,10 +24,11 @@ from lumbar.elements import date, text, time
 from lumbar.errors import NotDicom, Unreadable
 from lumbar.spine.anatomy import Role
 from lumbar.spine.roles import role_of
+from lumbar.study_attributes import StudyAttributes
 
 SECONDS = 10  # per header
 MEMORY = 192 * 2**20  # bytes, per header
-NOTE_BYTES = 2**20  # of a rejection note that are read: about 8,000 references
+NOTE_BYTES = 2**23  # of a rejection note that are read: about 60,000 references
 
 SCANNER = ("Manufacturer", "ManufacturerModelName", "StationName")
 REQUIRED = (
@@ -122,17 +123,7 @@ def identity_of(header: Dataset, note: RejectionNote | None = None) -> Identity:
             sop_instance_uid=text(header, "SOPInstanceUID")[:128],
             series_instance_uid=text(header, "SeriesInstanceUID")[:128],
             study_instance_uid=text(header, "StudyInstanceUID")[:128],
-            patient_identifier=_identifier(header, "PatientID", 64),
-            issuer=_identifier(header, "IssuerOfPatientID", 64),
-            patient_name=_text(header, "PatientName", 320),
-            birth_date=date(header, "PatientBirthDate"),
-            sex=_text(header, "PatientSex", 16),
-            accession_number=_identifier(header, "AccessionNumber", 64),
-            study_id=_identifier(header, "StudyID", 16),
-            referring_physician=_text(header, "ReferringPhysicianName", 320),
-            study_date=date(header, "StudyDate"),
-            study_time=time(header, "StudyTime"),
-            study_description=_text(header, "StudyDescription", 64),
+            **asdict(study_attributes(header)),
             scanner=_scanner(header),
             stat=_text(header, "RequestedProcedurePriority", 16).upper() in ("STAT", "HIGH"),
             series_number=_integer(header, "SeriesNumber"),
@@ -141,6 +132,23 @@ def identity_of(header: Dataset, note: RejectionNote | None = None) -> Identity:
             role=role,
             note=note,
         )
+
+
+def study_attributes(header: Dataset) -> StudyAttributes:
+    """What a header states of patient and study."""
+    return StudyAttributes(
+        patient_identifier=_identifier(header, "PatientID", 64),
+        issuer=_identifier(header, "IssuerOfPatientID", 64),
+        patient_name=_text(header, "PatientName", 320),
+        birth_date=date(header, "PatientBirthDate"),
+        sex=_text(header, "PatientSex", 16),
+        accession_number=_identifier(header, "AccessionNumber", 64),
+        study_id=_identifier(header, "StudyID", 16),
+        referring_physician=_text(header, "ReferringPhysicianName", 320),
+        study_date=date(header, "StudyDate"),
+        study_time=time(header, "StudyTime"),
+        study_description=_text(header, "StudyDescription", 64),
+    )
 
 
 def _readable(header: Dataset) -> Dataset:
@@ -173,7 +181,7 @@ def _slices(header: Dataset) -> tuple[int, Role | None]:
         slices = slice_headers(header)
     except NotDicom:
         return 1, None
-    return len(slices), next(filter(None, map(role_of, slices)), None)
+    return max(1, len(slices)), next(filter(None, map(role_of, slices)), None)
 
 
 def _text(header: Dataset, keyword: str, max_length: int) -> str:
@@ -212,7 +220,7 @@ def _read(path: Path, *, whole: bool) -> Identity:
         if whole or not sop_class or sop_class in IMAGE_CLASSES:
             return identity_of(read_header(path))
         with path.open("rb") as stream:
-            header = read_up_to(stream, BEHIND_UIDS)
+            header = read_up_to(stream, BEHIND_UIDS, KEYWORDS)
     is_note = sop_class == KeyObjectSelectionDocumentStorage
     return identity_of(header, _note(path) if is_note else None)
 

@@ -4,7 +4,7 @@ The file states the data set's transfer syntax, but the data set may be encoded 
 have elements of the meta information's group again. pydicom would add those to the file's own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from struct import pack, unpack
 from typing import BinaryIO
@@ -15,7 +15,7 @@ from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset
-from pydicom.tag import BaseTag
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     PYDICOM_IMPLEMENTATION_UID,
     DeflatedExplicitVRLittleEndian,
@@ -95,16 +95,20 @@ def read_up_to_pixels(stream: BinaryIO) -> Dataset:
     return _read(stream, lambda tag: tag in PIXELS)
 
 
-def read_up_to(stream: BinaryIO, end: int) -> Dataset:
+def read_up_to(stream: BinaryIO, end: int, keywords: Sequence[str] | None = None) -> Dataset:
     """As ``read_up_to_pixels``, up to the first element whose tag is not below ``end``.
+
+    ``keywords``: only these elements; the values of others are not read.
 
     Raises:
         NotDicom: the data set is deflated, or its byte order is not the one stated.
     """
-    return _read(stream, lambda tag: tag >= end)
+    return _read(stream, lambda tag: tag >= end, keywords)
 
 
-def _read(stream: BinaryIO, is_end: Callable[[BaseTag], bool]) -> Dataset:
+def _read(
+    stream: BinaryIO, is_end: Callable[[BaseTag], bool], keywords: Sequence[str] | None = None
+) -> Dataset:
     meta = read_file_meta(stream)
     syntax = text(meta, "TransferSyntaxUID")
     if syntax == DeflatedExplicitVRLittleEndian:
@@ -119,6 +123,7 @@ def _read(stream: BinaryIO, is_end: Callable[[BaseTag], bool]) -> Dataset:
         is_implicit_VR=syntax == ImplicitVRLittleEndian,
         is_little_endian=little_endian,
         stop_when=lambda tag, vr, length: is_end(tag),
+        specific_tags=list(map(Tag, keywords)) if keywords else None,
     )
     _decode_undeclared_utf8(ds)
     ds.file_meta = meta

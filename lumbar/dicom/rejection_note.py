@@ -6,40 +6,17 @@ of PS3.3 A.35.4, C.17.2.2 and C.17.3, the codes those of PS3.16 CID 7011.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
 from lumbar.elements import is_uid, text
+from lumbar.rejection_reason import RejectionReason
 
-END = (
-    0x0040A376  # of what is read of the document: behind CurrentRequestedProcedureEvidenceSequence
-)
+# The end of what is read of the document: behind CurrentRequestedProcedureEvidenceSequence
+END = 0x0040A376
 
-
-class RejectionReason(StrEnum):
-    """Why instances were rejected."""
-
-    QUALITY = "quality"
-    PATIENT_SAFETY = "patient safety"
-    WORKLIST_ENTRY = "worklist entry"
-    RETENTION = "retention"
-
-    @property
-    def explanation(self) -> str:
-        """The reason as a person is told it."""
-        return _EXPLANATIONS[self]
-
-
-_EXPLANATIONS = {
-    RejectionReason.QUALITY: "rejected for quality reasons",
-    RejectionReason.PATIENT_SAFETY: "rejected for patient safety reasons",
-    RejectionReason.WORKLIST_ENTRY: "acquired with the wrong worklist entry, perhaps under another "
-    "patient's name",
-    RejectionReason.RETENTION: "to be deleted because their retention period has ended",
-}
 _REASONS = {  # by the code of the document's title, coding scheme DCM
     "113001": RejectionReason.QUALITY,
     "113037": RejectionReason.PATIENT_SAFETY,

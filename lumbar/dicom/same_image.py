@@ -25,7 +25,7 @@ from lumbar.dicom.sandbox import ChildProcess, ChildProcessDied, Response, serve
 from lumbar.elements import numbers, text
 from lumbar.errors import NotDicom, Unreadable
 
-SECONDS = 60  # per request
+SECONDS = 30  # per request
 MEMORY = 512 * 2**20  # bytes, per request
 BATCH_PIXELS = 2**24  # decoded in one request; one frame at least
 MAX_PIXELS = 2**31  # in all frames
@@ -188,12 +188,13 @@ def _common(header: Dataset) -> dict[str, Any]:
 
 
 def _frame(datasets: list[Dataset]) -> dict[str, Any]:
-    stated = {
-        keyword: next(filter(None, (numbers(each, keyword) for each in datasets)), ())
-        for keyword in GEOMETRY
-    }
+    stated = {keyword: _first_numbers(datasets, keyword) for keyword in GEOMETRY}
     photometric = text(datasets[-1], "PhotometricInterpretation")
     return {**stated, "rescale": rescale_of(datasets), "photometric": photometric}
+
+
+def _first_numbers(datasets: list[Dataset], keyword: str) -> tuple[float, ...]:
+    return next(filter(None, (numbers(each, keyword) for each in datasets)), ())
 
 
 def _respond(request: dict[str, Any]) -> Response:

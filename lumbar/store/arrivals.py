@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from lumbar.dicom import headers
-from lumbar.dicom.header_scan import scan_uids
+from lumbar.dicom.header_scan import BEHIND_UIDS, PIXELS, scan_uids
 from lumbar.dicom.part10 import file_head
 from lumbar.elements import is_uid
 from lumbar.errors import NotDicom
@@ -72,14 +72,18 @@ class ArrivingInstance:
     def arrive(self) -> ArrivedFile:
         """Checks the header and makes the file durable; on return it may be acknowledged.
 
+        An MR image's header is checked up to its pixels, because it is read that far; that of
+        another object only up to the groups that hold the UIDs.
+
         Raises:
-            NotDicom: the header cannot be read as far as its pixels, or a UID is not valid.
+            NotDicom: the header cannot be read so far, or a UID is not valid.
             HeaderDisagrees: it is another instance than the one announced.
         """
         start = len(self._head)
         uids = scan_uids(
             lambda count, offset: self._staging.read(count, start + offset),
             self._announced.transfer_syntax_uid,
+            PIXELS if self._announced.sop_class_uid in IMAGE_CLASSES else BEHIND_UIDS,
         )
         require_uid(uids.sop_instance, "SOPInstanceUID")
         require_uid(uids.series, "SeriesInstanceUID")

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -271,13 +271,17 @@ class Store:
         """How many files could not be registered."""
         return len(self.files(QUARANTINED))
 
-    def retry_quarantined(self) -> int:
+    def retry_quarantined(self, names: Collection[str] | None = None) -> int:
         """Puts what could not be registered among the arrived files again; returns how many.
+
+        ``names``: only these files.
 
         Raises:
             StoreFull: the disk refuses.
         """
         files = self.files(QUARANTINED)
+        if names is not None:
+            files &= {f"{QUARANTINED}/{name}" for name in names}
         with raising_store_full(self.root):
             share = self.share()
             for file in files:

@@ -60,6 +60,7 @@ def make_key_objects(
     number: int = 1,
     study: int = 1,
     scheme: str = "DCM",
+    **elements: object,
 ) -> Dataset:
     """A Key Object Selection Document with a title's code; a rejection note with some."""
     return make_object(
@@ -73,7 +74,15 @@ def make_key_objects(
         CurrentRequestedProcedureEvidenceSequence=[
             evidence(study_uid, instance) for study_uid, instance in references
         ],
+        **elements,
     )
+
+
+def make_note(title: str, rejected: Iterable[Dataset], number: int = 9, **elements) -> Dataset:
+    """A note that rejects these instances of one study."""
+    references = [(ds.StudyInstanceUID, ds.SOPInstanceUID) for ds in rejected]
+    study = int(references[0][0].rpartition(".")[2])
+    return make_key_objects(title, references, number, study, **elements)
 
 
 def coded(code: str, scheme: str = "DCM") -> Dataset:

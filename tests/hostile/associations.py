@@ -160,7 +160,7 @@ def requests() -> list[Peer]:
             associate_rq(((1, wire.VERIFICATION, ("1.2.3",) * 200),)),
             accepted,
         ),
-        Peer("CT images only", associate_rq(((1, wire.CT, (EXPLICIT,)),)), accepted),
+        Peer("queries only", associate_rq(((1, wire.FIND, (EXPLICIT,)),)), accepted),
         Peer("deflated images only", associate_rq(((1, wire.MR, (wire.DEFLATED,)),)), accepted),
         Peer(
             "an unknown transfer syntax only", associate_rq(((1, wire.MR, ("1.2.3.4",)),)), accepted

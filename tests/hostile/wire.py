@@ -9,6 +9,7 @@ from time import monotonic
 
 VERIFICATION = "1.2.840.10008.1.1"
 MR, ENHANCED_MR, CT = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("4", "4.1", "2"))
+FIND = "1.2.840.10008.5.1.4.1.2.2.1"  # Study Root Query/Retrieve; no class of ours
 IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN, RLE, JPEG, JPEG_LS, JPEG_2000 = (
     f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".1.99", ".2", ".5", ".4.50", ".4.80", ".4.90")
 )

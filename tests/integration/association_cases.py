@@ -243,7 +243,7 @@ REQUESTS: dict[str, list[Case]] = {
         for short in (b"", b"\5", b"\5\0\0")
     ],
     "128 contexts, most of them not ours": [
-        Case(associate_rq((*ORDINARY, *((n, wire.CT, (IMPLICIT,)) for n in range(5, 256, 2)))))
+        Case(associate_rq((*ORDINARY, *((n, wire.FIND, (IMPLICIT,)) for n in range(5, 256, 2)))))
     ],
     "no contexts": [Case(items(APPLICATION, wire.USER)), Case(items(), NO_APPLICATION)],
     "an item that is longer than the request": [

@@ -5,25 +5,36 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, Sequence, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import (
-    CTImageStorage,
-    EnhancedMRImageStorage,
-    LegacyConvertedEnhancedMRImageStorage,
+    HTJ2K,
+    JPEG2000,
+    MPEG4HP41,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEGExtended12Bit,
     MRImageStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
 )
-from pynetdicom import AE
+from pynetdicom import AE, AllStoragePresentationContexts
 
 from db import studies
 from db.registrar import Registrar
+from lumbar.dicom import header_scan
 from lumbar.peers import DimseDestination
 from lumbar.peers.dimse import send_files
 from lumbar.settings import Settings
 from lumbar.store.arrivals import ArrivingInstance
 from lumbar.store.files import StoreFull
 from scp.receiver import Receiver
+from scp.sop_classes import RETIRED_CLASSES
 from tests.factories.instances import ROOT, make_slice
+from tests.factories.objects import make_object
+
+CSA_NON_IMAGE = "1.3.12.2.1107.5.9.1"  # Siemens
+HANGING_PROTOCOL, MODALITY_WORKLIST = "1.2.840.10008.5.1.4.38.1", "1.2.840.10008.5.1.4.31"
 
 
 @contextmanager
@@ -61,7 +72,7 @@ def stored(site, study=f"{ROOT}.1"):
     while Registrar(site).register_arrived():
         pass
     with site.database.reading() as session:
-        return studies.instances_in_use(session, studies.find(session, study).id)
+        return studies.images_in_use(session, studies.find(session, study).id)
 
 
 def test_c_echo_is_answered_for_its_own_ae_title_only(running):
@@ -75,10 +86,82 @@ def test_with_known_ae_titles_no_other_may_send(site):
         assert echo(running.port, "-aec", "LUMBAR", "-aet", "MR2") != 0
 
 
-def test_only_mr_images_are_accepted(running):
-    images = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
-    with association(running.port, *images, CTImageStorage) as assoc:
-        assert {context.abstract_syntax for context in assoc.accepted_contexts} == set(images)
+def accepted(port, *contexts):
+    """The accepted of the proposed (class, transfer syntax)."""
+    ae = AE(ae_title="TESTMR")
+    for storage_class, syntax in contexts:
+        ae.add_requested_context(storage_class, syntax)
+    assoc = ae.associate("127.0.0.1", port, ae_title="LUMBAR")
+    assoc.release()
+    return {(cx.abstract_syntax, cx.transfer_syntax[0]) for cx in assoc.accepted_contexts}
+
+
+def test_every_class_of_a_study_is_accepted(running):
+    classes = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
+    proposed = {(each, ExplicitVRLittleEndian) for each in (*classes, *RETIRED_CLASSES)}
+    found = set()
+    for start in range(0, len(proposed), 128):
+        found |= accepted(running.port, *sorted(proposed)[start : start + 128])
+    assert found == proposed
+
+
+def test_an_mr_image_is_accepted_only_if_it_can_be_decoded(running):
+    proposed = [
+        (storage_class, syntax)
+        for storage_class in (MRImageStorage, SecondaryCaptureImageStorage)
+        for syntax in (
+            JPEG2000,
+            JPEGExtended12Bit,
+            HTJ2K,
+            MPEG4HP41,
+            DeflatedExplicitVRLittleEndian,
+        )
+    ]
+    assert accepted(running.port, *proposed) == {
+        (MRImageStorage, JPEG2000),
+        *((SecondaryCaptureImageStorage, each) for each in proposed_syntaxes(proposed)[:4]),
+    }
+
+
+def proposed_syntaxes(proposed):
+    return list(dict.fromkeys(syntax for _, syntax in proposed))
+
+
+def test_private_classes_and_objects_outside_of_studies_are_not_accepted(running):
+    proposed = [
+        (each, ExplicitVRLittleEndian)
+        for each in (CSA_NON_IMAGE, HANGING_PROTOCOL, MRImageStorage, MODALITY_WORKLIST)
+    ]
+    found = accepted(running.port, *proposed)
+    assert found == {(MRImageStorage, ExplicitVRLittleEndian)}
+
+
+def test_a_private_class_is_accepted_if_a_setting_names_it(site):
+    with listening(site, extra_sop_classes=(CSA_NON_IMAGE,)) as running:
+        proposed = {(CSA_NON_IMAGE, ExplicitVRLittleEndian)}
+        assert accepted(running.port, *proposed) == proposed
+        with association(running.port, CSA_NON_IMAGE) as assoc:
+            assert assoc.send_c_store(make_object(CSA_NON_IMAGE)).Status == 0x0000
+
+
+@pytest.mark.parametrize(
+    ("ds", "status"), [(make_slice(), 0xC000), (make_object(SegmentationStorage), 0x0000)]
+)
+def test_what_is_behind_the_uids_is_checked_in_mr_images_only(
+    site, running, monkeypatch, ds, status
+):
+    monkeypatch.setattr(header_scan, "MAX_ELEMENTS", 150)
+    block = ds.private_block(0x0021, "LUMBAR TEST", create=True)
+    item = Dataset()
+    for number in range(3):
+        item.add_new(0x00211000 + number, "US", number)
+    block.add_new(1, "SQ", Sequence([item] * 50))
+    block[1].is_undefined_length = True
+    item.is_undefined_length_sequence_item = True
+    with association(running.port, ds.SOPClassUID) as assoc:
+        assert assoc.send_c_store(ds).Status == status
+    durable = {dcmread(file).SOPInstanceUID for file in site.store.root.rglob("*.dcm")}
+    assert durable == ({ds.SOPInstanceUID} if status == 0x0000 else set())
 
 
 @pytest.mark.parametrize(

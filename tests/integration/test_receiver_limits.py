@@ -242,14 +242,17 @@ def test_an_association_has_a_maximum_duration(site):
     assert ("association.aborted", "association lasted too long") in reasons(logged)
 
 
-def test_an_image_larger_than_allowed_ends_the_association_and_nothing_is_stored(site):
+def test_an_image_larger_than_allowed_is_a700_and_the_association_goes_on(site):
     large = make_slice(Rows=1024, Columns=1024, PixelData=b"\1" * 2**21)
-    with listening(site, maximum_instance_mib=1) as running, capture_logs() as logged:
-        with association(running.port) as assoc:
-            assert "Status" not in assoc.send_c_store(large)
-        with association(running.port) as assoc:
-            assert assoc.send_c_store(make_slice()).Status == 0
-    assert ("association.aborted", "message larger than allowed") in reasons(logged)
+    with (
+        listening(site, maximum_instance_mib=1) as running,
+        capture_logs() as logged,
+        association(running.port) as assoc,
+    ):
+        assert assoc.send_c_store(large).Status == 0xA700
+        assert assoc.send_c_store(make_slice()).Status == 0
+    why = "larger than 1 MiB (LUMBAR_MAXIMUM_INSTANCE_MIB)"
+    assert ("instance.refused", why) in reasons(logged)
     assert not list(site.store.root.rglob("*.part"))
     assert len(list(site.store.root.rglob("*.dcm"))) == 1
 

@@ -12,12 +12,14 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    SegmentationStorage,
 )
 
 from lumbar.dicom import header_scan
-from lumbar.dicom.header_scan import MAX_DEPTH, MAX_ELEMENTS, WINDOW, scan_uids
+from lumbar.dicom.header_scan import BEHIND_UIDS, MAX_DEPTH, MAX_ELEMENTS, WINDOW, scan_uids
 from lumbar.errors import NotDicom
-from tests.factories.instances import make_slice
+from tests.factories.instances import ROOT, make_slice
+from tests.factories.objects import make_object
 
 SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
 ITEM = b"\xfe\xff\x00\xe0"
@@ -131,6 +133,14 @@ def test_sequences_nested_too_deeply_are_refused():
     level = b"\x09\0\x10\x10SQ\0\0" + b"\xff" * 4 + ITEM + b"\xff" * 4
     with pytest.raises(NotDicom, match=f"more than {MAX_DEPTH} deep"):
         scan_uids(reading(level * MAX_DEPTH), ExplicitVRLittleEndian)
+
+
+def test_what_is_behind_the_end_is_not_walked_over():
+    behind = b"\x21\0\x10\x10LO\0\0" * (MAX_ELEMENTS + 1)
+    content = encoded(make_object(SegmentationStorage)) + behind
+    assert scan_uids(reading(content), ExplicitVRLittleEndian, BEHIND_UIDS).study == f"{ROOT}.1"
+    with pytest.raises(NotDicom, match="elements"):
+        scan_uids(reading(content), ExplicitVRLittleEndian)
 
 
 @pytest.mark.parametrize("vr", [b"LO\x04\0", b"\x04\0\0\0"], ids=["explicit", "implicit"])

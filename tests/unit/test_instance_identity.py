@@ -17,11 +17,13 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
+from lumbar.dicom import instance_identity
 from lumbar.dicom.header_scan import BEHIND_UIDS, MAX_DEPTH, MAX_ELEMENTS
 from lumbar.dicom.instance_identity import identify, identity_of
 from lumbar.dicom.part10 import read_up_to
-from lumbar.dicom.rejection_note import RejectionNote, RejectionReason
+from lumbar.dicom.rejection_note import RejectionNote
 from lumbar.errors import NotDicom
+from lumbar.rejection_reason import RejectionReason
 from tests.factories.instances import ROOT, make_slice
 from tests.factories.objects import evidence, make_key_objects, make_object, other_objects
 
@@ -134,20 +136,31 @@ def test_only_a_key_object_selection_is_a_rejection_note(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("undefined", [False, True])
 def test_a_selection_of_more_than_can_be_read_is_kept_but_rejects_nothing(
-    tmp_path: Path, undefined: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undefined: bool
 ) -> None:
-    references = [f"1.2.{'9' * 50}.{n}" for n in range(12_000)]
-    for count, is_note in ((7_000, True), (12_000, False)):
+    monkeypatch.setattr(instance_identity, "NOTE_BYTES", 2**14)
+    references = [f"1.2.{'9' * 50}.{n}" for n in range(200)]
+    for count, is_note in ((100, True), (200, False)):
         ds = make_key_objects("113001", [])
         ds.CurrentRequestedProcedureEvidenceSequence = [evidence("1.2", *references[:count])]
         for element in ds.iterall():
             if element.VR == "SQ":
                 element.is_undefined_length = undefined
-        identity = identify(saved(tmp_path / "k.dcm", ds))
+        identity = instance_identity._read(saved(tmp_path / "k.dcm", ds), whole=False)
         assert identity.sop_class_uid == KeyObjectSelectionDocumentStorage
         assert (identity.note is not None) is is_note
         if identity.note:
             assert identity.note.references == tuple(("1.2", uid) for uid in references[:count])
+
+
+@pytest.mark.slow
+def test_a_selection_as_long_as_can_be_read_is_read_within_the_limits(tmp_path: Path) -> None:
+    ds = make_key_objects("113001", [])
+    del ds.CurrentRequestedProcedureEvidenceSequence
+    head = b"\x40\0\x75\xa3SQ\0\0" + b"\xff" * 4
+    items = b"\xfe\xff\x00\xe0\0\0\0\0" * (instance_identity.NOTE_BYTES // 8 - 200)
+    tail = head + items + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    assert identify(saved(tmp_path / "k.dcm", ds, tail)).note is not None
 
 
 def test_a_damaged_selection_is_kept_but_rejects_nothing(tmp_path: Path) -> None:

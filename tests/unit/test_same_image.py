@@ -182,18 +182,25 @@ def test_lossy_compression_makes_another_image(tmp_path: Path) -> None:
 
 def cut_short(ds: Dataset) -> None:
     (frame,) = generate_frames(ds.PixelData, number_of_frames=1)
-    ds.PixelData = encapsulate([frame[: len(frame) * 9 // 20 * 2]])
+    ds.PixelData = encapsulate([frame[: len(frame) // 4 * 2]])
 
 
 @pytest.mark.parametrize(
     "name",
-    ["MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm"],
+    [
+        *("MR_small_RLE.dcm", "MR_small_jp2klossless.dcm"),
+        pytest.param("MR_small_jpeg_ls_lossless.dcm", marks=pytest.mark.slow),  # CharLS takes 5 s
+    ],
 )
 def test_a_codestream_that_is_cut_short_is_not_readable(tmp_path: Path, name: str) -> None:
     damaged = changed(tmp_path / name, cut_short, shipped(name))
     assert compare(SMALL, damaged) == UNREADABLE
+
+
+def test_either_file_or_both_may_be_unreadable(tmp_path: Path) -> None:
+    damaged = changed(tmp_path / "d.dcm", cut_short, shipped("MR_small_RLE.dcm"))
     assert compare(damaged, SMALL) == Comparison(a_readable=False, b_readable=True, same=False)
-    assert compare(damaged, damaged) == Comparison(False, False, False)
+    assert compare(damaged, damaged) == Comparison(a_readable=False, b_readable=False, same=False)
 
 
 @pytest.mark.parametrize("bytes_left", [0, 100, 1000, 9000])

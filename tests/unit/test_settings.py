@@ -64,6 +64,18 @@ def test_known_senders_are_a_comma_separated_list(monkeypatch):
     assert Settings.load().known_aes == ("MR1", "MR2")
 
 
+def test_private_classes_are_a_comma_separated_list_of_uids(monkeypatch):
+    monkeypatch.setenv("LUMBAR_EXTRA_SOP_CLASSES", "1.3.12.2.1107.5.9.1, 1.3.46.670589.2.4.1.1")
+    assert Settings.load().extra_sop_classes == ("1.3.12.2.1107.5.9.1", "1.3.46.670589.2.4.1.1")
+
+
+@pytest.mark.parametrize("uid", ["CSA", "1.3.", "1..3", "1.03", "1.3.12/7", f"1.{'3' * 63}", "1"])
+def test_a_private_class_that_is_no_uid_is_named(monkeypatch, uid):
+    monkeypatch.setenv("LUMBAR_EXTRA_SOP_CLASSES", f"1.3.12.2.1107.5.9.1,{uid}")
+    with pytest.raises(WrongSetting, match=rf"LUMBAR_EXTRA_SOP_CLASSES: .*'{uid}' is not a UID"):
+        Settings.load()
+
+
 def test_an_unset_destination_is_named_with_those_that_are_known(monkeypatch):
     monkeypatch.setenv("LUMBAR_DESTINATIONS", '{"pacs": "dicom://PACS@pacs:104"}')
     with pytest.raises(WrongSetting, match=r"'archive' \(known: pacs\)"):
