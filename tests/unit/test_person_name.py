@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lumbar.dicom.person_name import same_name
+from lumbar.person_name import same_name
 
 components = st.text("aÄäßéŠ山か -'", max_size=4)
 groups = st.lists(components, max_size=5).map("^".join)
