@@ -6,19 +6,32 @@ from db.models.queue import Delivery, Job, Preview
 from db.models.states import (
     ACTIVE_STUDY_STATES,
     OPEN_JOB_STATES,
+    REJECTED,
     UNFINISHED_JOB_STATES,
     JobKind,
     JobState,
     Permission,
+    QuarantineReason,
     StudyState,
     UserRole,
 )
-from db.models.studies import Explanation, Instance, Patient, SearchKey, Series, Study, Tombstone
+from db.models.studies import (
+    Explanation,
+    Instance,
+    Patient,
+    Rejection,
+    SearchKey,
+    Series,
+    StatedAttributes,
+    Study,
+    Tombstone,
+)
 from db.models.users import ApiToken, AuditEvent, AuditForward, SignInFailure, User, WebSession
 
 __all__ = [
     "ACTIVE_STUDY_STATES",
     "OPEN_JOB_STATES",
+    "REJECTED",
     "UNFINISHED_JOB_STATES",
     "ApiToken",
     "AuditEvent",
@@ -35,11 +48,14 @@ __all__ = [
     "Patient",
     "Permission",
     "Preview",
+    "QuarantineReason",
+    "Rejection",
     "ReportRow",
     "Review",
     "SearchKey",
     "Series",
     "SignInFailure",
+    "StatedAttributes",
     "Study",
     "StudyState",
     "Table",

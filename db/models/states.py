@@ -12,6 +12,7 @@ class StudyState(StrEnum):
     ANALYSED = "analysed"
     NOT_ANALYSABLE = "not_analysable"
     FAILED = "failed"
+    NO_IMAGES = "no_images"  # none is in use: there is nothing to read
 
     @property
     def label(self) -> str:
@@ -21,6 +22,27 @@ class StudyState(StrEnum):
 
 # Of a study whose current revision has not ended
 ACTIVE_STUDY_STATES = (StudyState.RECEIVING, StudyState.QUEUED, StudyState.ANALYSING)
+
+
+class QuarantineReason(StrEnum):
+    """Why an instance is kept but not used; the value is for a person."""
+
+    OTHER_PATIENT = "the study was first received for another patient"
+    CORRECTION = "a newer copy, which states another patient or accession number"
+    OTHER_CONTENT = "other content under the same SOP Instance UID"
+    UNREADABLE = "its pixels cannot be read; a readable copy is in use"
+    REPAIRED = "its pixels cannot be read; it was replaced by a readable copy"
+    REPLACED = "replaced by a newer copy"
+    REJECTED_QUALITY = "rejected for quality reasons"
+    REJECTED_SAFETY = "rejected for patient safety reasons"
+    REJECTED_WORKLIST = "rejected: incorrect modality worklist entry"
+
+
+REJECTED = (
+    QuarantineReason.REJECTED_QUALITY,
+    QuarantineReason.REJECTED_SAFETY,
+    QuarantineReason.REJECTED_WORKLIST,
+)
 
 
 class JobKind(StrEnum):

@@ -1,16 +1,19 @@
 """Tables of received data: patients, studies, series and instances."""
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    ColumnElement,
     ForeignKey,
     Index,
     String,
     UniqueConstraint,
     text,
 )
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.models.base import Table
@@ -76,6 +79,7 @@ class Study(Table):
     state: Mapped[StudyState] = mapped_column(default=StudyState.RECEIVING)
     reason: Mapped[str | None]  # of NOT_ANALYSABLE and FAILED
     revision: Mapped[int] = mapped_column(default=1)
+    corrected_revision: Mapped[int] = mapped_column(default=1)  # the first since it was corrected
     first_received_at: Mapped[datetime] = mapped_column(default=db_now())
     last_received_at: Mapped[datetime] = mapped_column(default=db_now())
     ended_at: Mapped[datetime | None]  # when this revision's analysis ended
@@ -122,6 +126,21 @@ class Explanation(Table):
     caveat: Mapped[bool] = mapped_column(Boolean, default=False)
 
 
+class StatedAttributes(Table):
+    """What instances of a study state of patient and study, once per different set of values.
+
+    ``lumbar.study_attributes`` says which value counts for the study.
+    """
+
+    __tablename__ = "stated_attributes"
+    __table_args__ = (UniqueConstraint("study_id", "digest"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"))
+    digest: Mapped[str] = mapped_column(String(64))  # of the values
+    values: Mapped[dict[str, Any]]  # ``lumbar.study_attributes.StudyAttributes``
+
+
 class Series(Table):
     __tablename__ = "series"
     __table_args__ = (UniqueConstraint("study_id", "series_instance_uid"),)
@@ -134,7 +153,7 @@ class Series(Table):
 
 
 class Instance(Table):
-    """A received instance and its file.
+    """A received instance and its file: an MR image, or another object of the study.
 
     At most one row per SOP Instance UID is in use; others are quarantined, for the reason given,
     and kept.
@@ -150,6 +169,19 @@ class Instance(Table):
             sqlite_where=text("quarantined IS NULL"),
             postgresql_where=text("quarantined IS NULL"),
         ),
+        # of the few that are quarantined: to list the newest, and those with one reason
+        *(
+            Index(
+                name,
+                column,
+                sqlite_where=text("quarantined IS NOT NULL"),
+                postgresql_where=text("quarantined IS NOT NULL"),
+            )
+            for name, column in (
+                ("ix_instance_quarantined_received_at", "received_at"),
+                ("ix_instance_quarantined", "quarantined"),
+            )
+        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -160,15 +192,44 @@ class Instance(Table):
     sha256: Mapped[str] = mapped_column(String(64))  # of transfer syntax UID and encoded dataset
     size: Mapped[int] = mapped_column(BigInteger)  # bytes
     file: Mapped[str] = mapped_column(index=True)  # relative to the store
-    slices: Mapped[int]  # frames, or 1
+    # of ``stated_attributes``; NULL in rows that earlier versions quarantined
+    attributes_id: Mapped[int | None]
+    slices: Mapped[int]  # frames, or 1; 0 in an object that is no MR image
     role: Mapped[Role | None]  # what a whole series of such slices would be read for
     # calling AE title, or another source's name; empty: it named none
     source: Mapped[str] = mapped_column(String(64))
-    quarantined: Mapped[str | None]
+    quarantined: Mapped[str | None]  # a ``QuarantineReason``
     removed_at: Mapped[datetime | None]  # when retention removed the file; the row stays
     received_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)
 
     series: Mapped[Series] = relationship(lazy="joined", innerjoin=True)
+
+    @hybrid_property
+    def is_image(self) -> bool:
+        """Whether it is an MR image."""
+        return self.slices > 0
+
+    @is_image.inplace.expression
+    @classmethod
+    def _is_image(cls) -> ColumnElement[bool]:
+        return cls.slices > 0
+
+
+class Rejection(Table):
+    """An instance that a rejection note names (``lumbar.dicom.rejection_note``).
+
+    It counts from when the note has been in use, whatever becomes of the note then.
+    """
+
+    __tablename__ = "rejection"
+    __table_args__ = (UniqueConstraint("note_id", "sop_instance_uid"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    note_id: Mapped[int | None] = mapped_column(ForeignKey("instance.id"))  # NULL: dropped
+    study_id: Mapped[int] = mapped_column(ForeignKey("study.id"), index=True)
+    sop_instance_uid: Mapped[str] = mapped_column(String(64))
+    reason: Mapped[str] = mapped_column(String(16))  # a ``RejectionReason``
+    in_force: Mapped[bool] = mapped_column(Boolean)
 
 
 class Tombstone(Table):
