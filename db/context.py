@@ -10,6 +10,7 @@ from db.database import Database
 from db.leases import Backoff, RetryPolicy
 from db.models import Instance, JobKind
 from db.read_models.worklist_rows import Ranking
+from db.stored_instances import TrustedSources
 from db.studies import Quiet
 from lumbar.settings import Settings
 from lumbar.store.files import Store
@@ -84,6 +85,14 @@ class SiteContext:
         """How the reading worklist is ordered."""
         settings = self.settings
         return Ranking(settings.uncertain_below, settings.rank_by_synthetic, settings.worklist_days)
+
+    @property
+    def trusted(self) -> TrustedSources:
+        """Whose corrections and rejections count."""
+        settings = self.settings
+        return TrustedSources(
+            frozenset(settings.correction_sources), frozenset(settings.rejection_sources)
+        )
 
     @property
     def quiet(self) -> Quiet:

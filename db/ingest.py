@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import IO
 
 from db.database import Database
-from db.instance_rows import IngestResult
 from db.registration import Registration
+from db.stored_instances import NO_ONE, IngestResult, TrustedSources
 from lumbar.errors import NotDicom, Transient
 from lumbar.store.arrivals import Announcement, ArrivingInstance
 from lumbar.store.files import Store
@@ -25,7 +25,9 @@ class Arrival:
     announced: Announcement
 
 
-def ingest(database: Database, store: Store, arrival: Arrival) -> IngestResult:
+def ingest(
+    database: Database, store: Store, arrival: Arrival, trusted: TrustedSources = NO_ONE
+) -> IngestResult:
     """Stores and registers one instance; on return it survives any failure.
 
     Raises:
@@ -40,7 +42,7 @@ def ingest(database: Database, store: Store, arrival: Arrival) -> IngestResult:
         with arriving.share.registering(wait=True):  # a registrar would have the outcome instead
             arrived = arriving.arrive()
             try:
-                (outcome,) = Registration(database, store).register([arrived])
+                (outcome,) = Registration(database, store, trusted).register([arrived])
             except Transient:  # nothing was acknowledged; the caller gives it again
                 arrived.path.unlink(missing_ok=True)
                 raise

@@ -2,142 +2,110 @@
 
 Many at once, in one transaction: a row that names a file is written only while that file is there,
 and all under the study's lock, so that retention and deletion come before or after, never between.
+``db.decisions`` says what becomes of each instance.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db import studies
+from db import audit, corrections, patients, rejections, stated_attributes, studies
 from db.database import insert_if_new
-from db.models import AuditEvent, Instance, Patient, Series, Study, Table, Tombstone
-from db.read_models import study_search
+from db.decisions import CopyInUse, Decision, decide
+from db.models import Instance, QuarantineReason, Study, StudyState, Tombstone
+from db.stored_instances import (
+    NO_ONE,
+    Files,
+    IngestResult,
+    NotCompared,
+    StoredInstance,
+    TrustedSources,
+)
+from db.study_holdings import StudyHoldings
 from db.types import db_now
-from lumbar.dicom.instance_identity import Identity
+from lumbar.dicom.same_image import Comparison
 from lumbar.log import get_logger
+from lumbar.study_attributes import StudyAttributes
 
 log = get_logger()
 
-OTHER_PATIENT = "the study was first received for another patient"
-OTHER_CONTENT = "other content under the same SOP Instance UID"
-
-
-class IngestResult(StrEnum):
-    """The outcome for an instance that is now durable and registered."""
-
-    NEW = "new"
-    DUPLICATE = "duplicate"  # the same bytes as before: nothing changed
-    QUARANTINED = "quarantined"  # kept, but not used: it contradicts what was received before
-
-
-@dataclass(frozen=True)
-class StoredInstance:
-    """An instance whose bytes are durable."""
-
-    identity: Identity
-    transfer_syntax_uid: str
-    digest: str  # sha256 of transfer syntax UID, a NUL and the data set
-    file: str  # relative to the store
-    source: str
-    age_s: float = 0.0  # since it was received
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """What tells instances apart: one UID may have several contents."""
-        return self.identity.sop_instance_uid, self.digest
+_FROM_UPSTREAM = (QuarantineReason.CORRECTION, QuarantineReason.OTHER_PATIENT)
 
 
 def write_rows(
-    session: Session, instances: Sequence[StoredInstance], ensure_file: Callable[[str], int]
+    session: Session,
+    instances: Sequence[StoredInstance],
+    files: Files,
+    trusted: TrustedSources = NO_ONE,
 ) -> list[IngestResult]:
     """Writes the rows of all instances; the results are in their order.
 
-    ``ensure_file`` is called with each file under the study's lock, puts it back if it was removed
-    meanwhile, and returns its size in bytes.
+    Raises:
+        NotCompared: two copies must be compared first.
     """
-    order = sorted(range(len(instances)), key=lambda n: instances[n].identity.study_instance_uid)
+    # Sorted by study, so that two registrars lock studies in the same order; images first, because
+    # they say whose study it is.
+    order = sorted(
+        range(len(instances)),
+        key=lambda n: (instances[n].identity.study_instance_uid, not instances[n].is_image),
+    )
     results: dict[int, IngestResult] = {}
-    # Sorted by study, so that two registrars lock studies in the same order.
     for _, group in groupby(order, key=lambda n: instances[n].identity.study_instance_uid):
         numbers = list(group)
-        batch = _StudyBatch(session, [instances[n] for n in numbers], ensure_file)
+        batch = _StudyBatch(session, [instances[n] for n in numbers], files, trusted)
         results.update(zip(numbers, batch.write(), strict=True))
     return [results[n] for n in range(len(instances))]
 
 
 @dataclass
 class _StudyBatch:
-    """Instances of one study."""
+    """Instances of one study, images first."""
 
     session: Session
     instances: Sequence[StoredInstance]
-    ensure_file: Callable[[str], int]
-    known: dict[tuple[str, str], Instance | None] = field(default_factory=dict)
-    # of each SOP Instance UID: digest and study of the content in use
-    in_use: dict[str, tuple[str, int]] = field(default_factory=dict)
+    files: Files
+    trusted: TrustedSources
+    study: Study = field(init=False)
+    held: StudyHoldings = field(init=False)
+    now: datetime = field(init=False)
 
     def write(self) -> list[IngestResult]:
-        now = self.session.scalars(select(db_now())).one()
-        study = self._study(now)
-        series = self._series(study)
-        self._read_known(study)
-        rows, results = list[dict[str, Any]](), list[IngestResult]()
-        for stored in self.instances:
-            size = self.ensure_file(stored.file)
-            if stored.key in self.known:
-                self._restore(study, stored, size)
-                results.append(IngestResult.DUPLICATE)
-                continue
-            quarantined = self._contradiction(study, stored)
-            row = _row(stored, series, now)
-            rows.append(row | {"size": size, "quarantined": quarantined})
-            self.known[stored.key] = None
-            if quarantined:
-                self._note_quarantined(study, stored, quarantined)
-                results.append(IngestResult.QUARANTINED)
-            else:
-                self.in_use[stored.identity.sop_instance_uid] = (stored.digest, study.id)
-                results.append(IngestResult.NEW)
-        if rows:
-            self.session.execute(insert(Instance), rows)
-        if IngestResult.NEW in results:
-            stat = any(
-                stored.identity.stat
-                for stored, result in zip(self.instances, results, strict=True)
-                if result is IngestResult.NEW
-            )
-            studies.instance_arrived(self.session, study.id, stat=stat)
+        self.now = self.session.scalars(select(db_now())).one()
+        self.study = self._find_study()
+        uids = {stored.identity.sop_instance_uid for stored in self.instances}
+        self.held = StudyHoldings(self.session, self.study, uids)
+        results = [self._write(stored) for stored in self.instances]
+        self.session.flush()
+        self._follow_up(results)
         return results
 
-    def _study(self, now: datetime) -> Study:
+    def _find_study(self) -> Study:
         """The study, created with its patient if it is new.
 
         Its row is locked, so that two registrars cannot register one UID at once.
         """
         first = self.instances[0]
         identity = first.identity
+        # The row alone: joined with the patient, it would be missed if that changed meanwhile.
         locked = (
-            select(Study)
+            select(Study.id)
             .where(Study.study_instance_uid == identity.study_instance_uid)
-            .with_for_update(of=Study)
-            .execution_options(populate_existing=True)
+            .with_for_update()
         )
-        study = self.session.scalar(locked)
-        if study is not None:
-            return study
-        patient_key = {"issuer": _issuer(first), "patient_identifier": identity.patient_identifier}
-        patient = {
-            "name": identity.patient_name,
-            "birth_date": identity.birth_date,
-            "sex": identity.sex,
-        }
-        patient_id = _row_id(self.session, Patient, patient_key, patient)
+        study_id = self.session.scalar(locked)
+        if study_id is not None:
+            return self.session.get_one(Study, study_id, populate_existing=True)
+        patient_id = patients.row_id(
+            self.session,
+            first.attributes,
+            source=first.source,
+            study_instance_uid=identity.study_instance_uid,
+        )
         added = insert_if_new(
             self.session,
             Study,
@@ -149,88 +117,196 @@ class _StudyBatch:
             study_time=identity.study_time,
             description=identity.study_description,
             scanner=identity.scanner,
-            first_received_at=now - timedelta(seconds=first.age_s),
+            first_received_at=self.now - timedelta(seconds=first.age_s),
+            **({} if first.is_image else self._without_images()),
             **_next_id(self.session),
         )
-        study = self.session.scalars(locked).one()
+        study_id = self.session.scalars(locked).one()
+        study = self.session.get_one(Study, study_id, populate_existing=True)
         if added:
-            self.session.add_all(study_search.keys_of(study))
+            stated_attributes.index(self.session, study)
         return study
 
-    def _series(self, study: Study) -> dict[str, int]:
-        """The ids of the instances' series, by UID."""
-        ids: dict[str, int] = {}
-        for identity in (stored.identity for stored in self.instances):
-            uid = identity.series_instance_uid
-            if uid not in ids:
-                key = {"study_id": study.id, "series_instance_uid": uid}
-                values = {
-                    "series_number": identity.series_number,
-                    "description": identity.series_description,
-                }
-                ids[uid] = _row_id(self.session, Series, key, values)
-        return ids
+    def _without_images(self) -> dict[str, Any]:
+        return {
+            "state": StudyState.NO_IMAGES,
+            "reason": studies.NO_MR_IMAGES,
+            "ended_at": self.now,
+        }
 
-    def _read_known(self, study: Study) -> None:
-        """What is registered under the instances' UIDs."""
-        uids = {stored.identity.sop_instance_uid for stored in self.instances}
-        for row in self.session.scalars(
-            select(Instance)
-            .where(Instance.sop_instance_uid.in_(uids))
-            .execution_options(populate_existing=True)
-        ):
-            self.known[row.sop_instance_uid, row.sha256] = row
+    def _write(self, stored: StoredInstance) -> IngestResult:
+        size = self.files.ensure(stored.file)
+        rejected = stored.identity.sop_instance_uid in self.held.rejected
+        if stored.is_image and not self.held.has_images and not rejected:
+            self._adopt(stored)
+        row = self.held.known.get(stored.key)
+        if row is not None:
+            self._restore(row, size)
             if row.quarantined is None:
-                self.in_use[row.sop_instance_uid] = (row.sha256, row.series.study_id)
+                return IngestResult.DUPLICATE
+        decision = self._decide(stored)
+        if decision.same_image:
+            return self._keep_once(stored, row)
+        return self._keep(stored, row, size, decision)
 
-    def _restore(self, study: Study, stored: StoredInstance, size: int) -> None:
-        """Unmarks an image as removed, if retention had removed its file."""
-        row = self.known[stored.key]
-        if row is None:
-            return
+    def _restore(self, row: Instance, size: int) -> None:
+        """Unmarks an instance as removed, if retention had removed its file."""
         row.size = size
         if row.removed_at is not None:
             row.removed_at = None
-            study.images_removed_at = None
+            self.study.images_removed_at = None
 
-    def _contradiction(self, study: Study, stored: StoredInstance) -> str | None:
-        """The reason to quarantine an instance, or None.
+    def _adopt(self, stored: StoredInstance) -> None:
+        """The first image says whose study it is, whatever other objects have said before."""
+        self.study.scanner = stored.identity.scanner
+        if not stored.attributes.same_patient(patients.attributes_of(self.study.patient)):
+            self.session.flush()
+            corrections.adopt(self.session, self.study, stored.attributes, stored.source)
+            self.held.read()
 
-        It would file one patient's image under another patient, or replace an image.
-        """
-        identity, patient = stored.identity, study.patient
-        same_patient = patient.patient_identifier == identity.patient_identifier
-        if same_patient and not identity.patient_identifier:
-            known = (patient.name, patient.birth_date)
-            same_patient = known == (identity.patient_name, identity.birth_date)
-        if not same_patient:
-            return OTHER_PATIENT
-        in_use = self.in_use.get(identity.sop_instance_uid)
-        return None if in_use in (None, (stored.digest, study.id)) else OTHER_CONTENT
-
-    def _note_quarantined(self, study: Study, stored: StoredInstance, why: str) -> None:
-        event = "instance.quarantined"
-        detail = {"why": why}
-        self.session.add(
-            AuditEvent(event=event, actor=stored.source, study_id=study.id, detail=detail)
+    def _decide(self, stored: StoredInstance) -> Decision:
+        uid = stored.identity.sop_instance_uid
+        row = self.held.in_use.get(uid)
+        copy = None
+        if row is not None:
+            found = row
+            copy = CopyInUse(
+                same_study=self.held.contains(row),
+                is_image=row.is_image,
+                has_file=row.removed_at is None,
+                attributes=self.held.stated_by(row),
+                compare=lambda: self._comparison(found, stored),
+            )
+        return decide(
+            stored.attributes,
+            self.held.counts(for_image=stored.is_image),
+            is_image=stored.is_image,
+            rejected=self.held.rejected.get(uid),
+            copy=copy,
         )
-        log.warning("instance.quarantined", study=study.id, why=why)
 
+    def _comparison(self, copy: Instance, stored: StoredInstance) -> Comparison:
+        """How the copy in use compares with a new one.
 
-def _row(stored: StoredInstance, series: dict[str, int], now: datetime) -> dict[str, Any]:
-    identity = stored.identity
-    return {
-        "series_id": series[identity.series_instance_uid],
-        "sop_instance_uid": identity.sop_instance_uid,
-        "sop_class_uid": identity.sop_class_uid,
-        "transfer_syntax_uid": stored.transfer_syntax_uid,
-        "sha256": stored.digest,
-        "file": stored.file,
-        "slices": identity.slices,
-        "role": identity.role,
-        "source": stored.source,
-        "received_at": now - timedelta(seconds=stored.age_s),
-    }
+        Raises:
+            NotCompared: they have not been compared yet.
+        """
+        try:
+            return self.files.comparisons[copy.sha256, stored.digest]
+        except KeyError:
+            raise NotCompared((copy.sha256, copy.file), (stored.digest, stored.file)) from None
+
+    def _keep_once(self, stored: StoredInstance, row: Instance | None) -> IngestResult:
+        """The image is in use already; what only this copy states is added.
+
+        ``row``: of this copy, if it was kept before.
+        """
+        copy = self.held.in_use[stored.identity.sop_instance_uid]
+        before = self.held.stated_by(copy) or StudyAttributes()
+        newer = stored.attributes
+        corrected = newer.corrects(before)
+        stated = newer.filled_from(before) if corrected else before.filled_from(newer)
+        self.held.restate(copy, stated)
+        if row is None:
+            return IngestResult.SAME_IMAGE
+        row.quarantined = QuarantineReason.REPLACED.value
+        return IngestResult.DUPLICATE
+
+    def _keep(
+        self, stored: StoredInstance, row: Instance | None, size: int, decision: Decision
+    ) -> IngestResult:
+        if decision.displaces is not None:
+            self._displace(stored, decision.displaces)
+        reason = decision.quarantined.value if decision.quarantined else None
+        known = row is not None and row.quarantined == reason
+        if row is None:
+            row = self._add(stored, size, reason)
+        else:  # sent again: it is the newest copy now
+            row.quarantined, row.source = reason, stored.source
+            row.received_at = self.now - timedelta(seconds=stored.age_s)
+            row.attributes_id = self.held.attributes_id(stored.attributes)
+        if self.study.images_removed_at is not None:
+            self.study.images_removed_at = None  # so that it is removed with the study's images
+        if reason is None:
+            self.held.use(row, stored.attributes)
+            return IngestResult.NEW
+        if known:
+            return IngestResult.DUPLICATE
+        event, source = "instance.quarantined", stored.source
+        audit.note(self.session, event, source, study_id=self.study.id, why=reason)
+        log.warning("instance.quarantined", study=self.study.id, why=reason)
+        return IngestResult.QUARANTINED
+
+    def _displace(self, stored: StoredInstance, why: QuarantineReason) -> None:
+        copy = self.held.in_use[stored.identity.sop_instance_uid]
+        self.held.displace(copy)
+        copy.quarantined = why.value
+        self.session.flush()  # before the new one: one copy is in use
+
+    def _add(self, stored: StoredInstance, size: int, quarantined: str | None) -> Instance:
+        identity = stored.identity
+        row = Instance(
+            series_id=self.held.series_id(
+                identity.series_instance_uid, identity.series_number, identity.series_description
+            ),
+            attributes_id=self.held.attributes_id(stored.attributes),
+            sop_instance_uid=identity.sop_instance_uid,
+            sop_class_uid=identity.sop_class_uid,
+            transfer_syntax_uid=stored.transfer_syntax_uid,
+            sha256=stored.digest,
+            size=size,
+            file=stored.file,
+            slices=identity.slices,
+            role=identity.role,
+            source=stored.source,
+            quarantined=quarantined,
+            received_at=self.now - timedelta(seconds=stored.age_s),
+        )
+        self.session.add(row)
+        self.held.known[stored.key] = row
+        return row
+
+    def _follow_up(self, results: Sequence[IngestResult]) -> None:
+        """What follows for the study from what has arrived."""
+        outcomes = list(zip(self.instances, results, strict=True))
+        new = [s for s, result in outcomes if result is IngestResult.NEW and s.is_image]
+        if self.held.changed:
+            stated_attributes.refresh(self.session, self.study)
+        if new:
+            stat = any(stored.identity.stat for stored in new)
+            studies.image_arrived(self.session, self.study.id, stat=stat)
+        elif self.held.report_changed:
+            studies.attributes_changed(self.session, self.study.id)
+        self._note_copies(results.count(IngestResult.SAME_IMAGE))
+        self._apply_notes()
+        self._apply_corrections()
+
+    def _note_copies(self, count: int) -> None:
+        if count:
+            source, study_id = self.instances[0].source, self.study.id
+            audit.note(self.session, "instances.same_image", source, study_id=study_id, count=count)
+            log.info("instances.same_image", study=study_id, count=count)
+
+    def _apply_notes(self) -> None:
+        """Takes out of use what rejection notes name that have just arrived."""
+        for stored in self.instances:
+            note = stored.identity.note
+            named = stored.attributes.patient_identifier or not self.held.has_patient
+            if note is not None and named and stored.source in self.trusted.rejections:
+                rejections.record(self.session, self.study, self.held.known[stored.key], note)
+                if rejections.apply(self.session, self.study, stored.source):
+                    corrections.adopt_waiting(self.session, self.study, stored.source)
+
+    def _apply_corrections(self) -> None:
+        """Takes the study over where a trusted source has corrected all of it."""
+        for stored in self.instances:
+            reason = (
+                self.held.known[stored.key].quarantined if stored.key in self.held.known else None
+            )
+            if reason in _FROM_UPSTREAM and stored.source in self.trusted.corrections:
+                trusted = self.trusted.corrections
+                corrections.correct_from(self.session, self.study, trusted, stored.source)
+                return
 
 
 def _next_id(session: Session) -> dict[str, int]:
@@ -242,22 +318,3 @@ def _next_id(session: Session) -> dict[str, int]:
         return {}
     newest_ids = func.max(Study.id), func.max(Tombstone.study_id)
     return {"id": 1 + max(session.scalar(select(newest)) or 0 for newest in newest_ids)}
-
-
-def _issuer(stored: StoredInstance) -> str:
-    """Who issued the PatientID.
-
-    If that is empty, or neither the header nor the sender says who, the study stands for the
-    patient.
-    """
-    identity = stored.identity
-    issuer = identity.issuer or stored.source if identity.patient_identifier else ""
-    return issuer or identity.study_instance_uid
-
-
-def _row_id(
-    session: Session, table: type[Table], key: dict[str, Any], values: dict[str, Any]
-) -> int:
-    """The id of the row with this key; it is created with these values if there is none."""
-    insert_if_new(session, table, tuple(key), **key, **values)
-    return int(session.execute(select(table.id).filter_by(**key)).scalar_one())  # type: ignore[attr-defined]

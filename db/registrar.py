@@ -73,7 +73,7 @@ class Registrar:
 
     def _register(self, share: Share, min_age_s: float) -> int:
         done, began = 0, monotonic()
-        registration = Registration(self.site.database, self.site.store)
+        registration = Registration(self.site.database, self.site.store, self.site.trusted)
         with share.registering() as allowed:
             files = self._due(share, min_age_s) if allowed else []
             for batch in _batches(files):

@@ -10,6 +10,7 @@ only failed this time, because of the disk or the sandbox, is tried again (``db.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -18,9 +19,18 @@ from time import monotonic
 from sqlalchemy import select
 from sqlalchemy.exc import DataError, ProgrammingError
 
+from db.comparisons import Comparisons, copies_in_use
 from db.database import Conflict, Database, DatabaseUnavailable
-from db.instance_rows import IngestResult, StoredInstance, write_rows
+from db.instance_rows import write_rows
 from db.models import AuditEvent, Instance
+from db.stored_instances import (
+    NO_ONE,
+    Files,
+    IngestResult,
+    NotCompared,
+    StoredInstance,
+    TrustedSources,
+)
 from lumbar.dicom.headers import raising_not_dicom
 from lumbar.dicom.instance_identity import identify
 from lumbar.dicom.part10 import read_file_meta
@@ -42,6 +52,7 @@ log = get_logger()
 
 BATCH = 64  # files per transaction
 PREPARE_S = 1.0  # after which a batch is written, however few of its files have been read
+MAX_CONFLICTS = 2  # of one batch, with other processes
 CHUNK = 2**20  # bytes read at a time
 
 
@@ -61,6 +72,7 @@ class Registration:
 
     database: Database
     store: Store
+    trusted: TrustedSources = NO_ONE
 
     def register(self, files: Sequence[ArrivedFile]) -> list[Outcome]:
         """Registers files that have arrived; the outcomes are in their order.
@@ -83,7 +95,8 @@ class Registration:
                 if monotonic() - began > PREPARE_S:
                     break  # the others need not wait for those that take long
             self._place(prepared)
-            outcomes |= self._write(prepared)
+            prepared, comparisons = self._compare(prepared, outcomes)
+            outcomes |= self._write(prepared, comparisons)
         return [outcomes.get(file.path, LATER) for file in files]
 
     def quarantine(self, file: ArrivedFile, why: Exception) -> NotDicom:
@@ -102,19 +115,15 @@ class Registration:
             kept = folder / file.path.name
             file.path.rename(kept)
             fsync_folder(folder)
-            self._remove_unnamed(kept)
+            # The link that it had got before it was refused would outlive a deletion of the study,
+            # and be adopted at every start (``db.reconcile``).
+            with suppress(NotDicom, OSError):  # it cannot be read, so it has never been linked
+                self._remove_unnamed(file_name(INSTANCES, _read(kept)[-1]))
         log.error("instance.unregistrable", why=str(reason))
         return reason
 
-    def _remove_unnamed(self, quarantined: Path) -> None:
-        """Removes the link in ``instances`` that a file had got before it was refused.
-
-        It would outlive a deletion of the study, and be adopted at every start (``db.reconcile``).
-        """
-        try:
-            place = file_name(INSTANCES, _read(quarantined)[-1])
-        except (NotDicom, OSError):  # it cannot be read, so it has never been linked
-            return
+    def _remove_unnamed(self, place: str) -> None:
+        """Removes a stored instance that no row names."""
         with self.database.reading() as session:
             named = session.scalar(select(Instance.id).where(Instance.file == place).limit(1))
         if named is None:
@@ -181,14 +190,40 @@ class Registration:
     def _link(self, each: _Prepared) -> str:
         return self.store.link(each.arrived.path, INSTANCES, each.stored.digest)
 
-    def _write(self, prepared: Sequence[_Prepared]) -> dict[Path, Outcome]:
+    def _compare(
+        self, prepared: Sequence[_Prepared], outcomes: dict[Path, Outcome]
+    ) -> tuple[list[_Prepared], Comparisons]:
+        """Compares images with the copies in use, which takes some milliseconds each, or seconds.
+
+        Also returns what can be written now: the others need not wait for those that take long.
+        Adds the outcomes of those that cannot be compared.
+        """
+        now, comparisons, began = list[_Prepared](), Comparisons(self.store), monotonic()
+        images = [each.stored for each in prepared if each.stored.is_image]
+        copies = copies_in_use(self.database, images)
+        for each in prepared:
+            stored = each.stored
+            copy = copies.get(stored.identity.sop_instance_uid)
+            if copy is None or copy[0] == stored.digest or not stored.is_image:
+                now.append(each)
+            elif monotonic() - began < PREPARE_S:
+                try:
+                    comparisons.add(copy, (stored.digest, stored.file))
+                    now.append(each)
+                except Exception as error:  # noqa: BLE001 - one file must not stop the others
+                    outcomes[each.arrived.path] = self._failed(each.arrived, error)
+        return now, comparisons
+
+    def _write(
+        self, prepared: Sequence[_Prepared], comparisons: Comparisons
+    ) -> dict[Path, Outcome]:
         """Writes the rows of all; of each alone, if that fails, to find out which cannot be.
 
         Raises:
             DatabaseUnavailable: it is no file's fault.
         """
         try:
-            return self._write_again(prepared)
+            return self._write_again(prepared, comparisons)
         except DatabaseUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - a value that the database refuses, or our fault
@@ -197,16 +232,31 @@ class Registration:
                 return {file.path: self._failed(file, error)}
             outcomes: dict[Path, Outcome] = {}
             for each in prepared:
-                outcomes |= self._write([each])
+                outcomes |= self._write([each], comparisons)
             return outcomes
 
-    def _write_again(self, prepared: Sequence[_Prepared]) -> dict[Path, Outcome]:
-        try:
-            return self._write_all(prepared)
-        except Conflict:  # another process registered the same SOP Instance UID just now
-            return self._write_all(prepared)
+    def _write_again(
+        self, prepared: Sequence[_Prepared], comparisons: Comparisons
+    ) -> dict[Path, Outcome]:
+        """Writes the rows of all, again if another process has interfered.
 
-    def _write_all(self, prepared: Sequence[_Prepared]) -> dict[Path, Outcome]:
+        Raises:
+            Conflict: more often than can be by chance.
+        """
+        conflicts = 0
+        while True:
+            try:
+                return self._write_all(prepared, comparisons)
+            except NotCompared as needed:  # at most once for each pair
+                comparisons.add(needed.copy, needed.new)
+            except Conflict:  # another process registered the same SOP Instance UID just now
+                conflicts += 1
+                if conflicts > MAX_CONFLICTS:
+                    raise
+
+    def _write_all(
+        self, prepared: Sequence[_Prepared], comparisons: Comparisons
+    ) -> dict[Path, Outcome]:
         by_file = {each.stored.file: each for each in prepared}
 
         def ensure_file(file: str) -> int:
@@ -215,8 +265,11 @@ class Registration:
             return self.store.path(file).stat().st_size
 
         with self.database.transaction() as session:
-            results = write_rows(session, [each.stored for each in prepared], ensure_file)
-        for each in prepared:
+            files = Files(ensure_file, comparisons.results)
+            results = write_rows(session, [each.stored for each in prepared], files, self.trusted)
+        for each, result in zip(prepared, results, strict=True):
+            if result is IngestResult.SAME_IMAGE:
+                self._remove_unnamed(each.stored.file)
             each.arrived.path.unlink(missing_ok=True)
         return {each.arrived.path: result for each, result in zip(prepared, results, strict=True)}
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from db.context import SiteContext
 from db.ingest import Arrival, ingest
-from db.instance_rows import IngestResult
 from db.preview_results import PreviewResult
+from db.stored_instances import IngestResult
 from lumbar.dicom.discover import files_in
 from lumbar.dicom.headers import raising_not_dicom
 from lumbar.dicom.instance_identity import Identity
@@ -22,6 +22,7 @@ SOURCE = "UPLOAD"
 MEANINGS = {
     IngestResult.NEW: "new",
     IngestResult.DUPLICATE: "received before",
+    IngestResult.SAME_IMAGE: "the same image as received before",
     IngestResult.QUARANTINED: "quarantined, because it contradicts what was received before",
 }
 

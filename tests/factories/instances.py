@@ -1,5 +1,6 @@
 """Instances small enough to create dozens of them per test."""
 
+from hashlib import sha256
 from io import BytesIO
 
 import numpy as np
@@ -18,8 +19,9 @@ ORIENTATIONS = {"sagittal": [0, 1, 0, 0, 0, -1], "axial": [1, 0, 0, 0, 1, 0]}
 
 
 def make_slice(study: int = 1, series: int = 1, number: int = 1, **elements) -> Dataset:
-    """An MR slice of 8 × 8 pixels; ``plane`` and ``weighting`` determine its role."""
+    """An MR slice of 8 × 8 pixels of the value ``fill``; plane and weighting give its role."""
     plane, weighting = elements.pop("plane", "sagittal"), elements.pop("weighting", "T2")
+    fill = elements.pop("fill", number)
     ds = Dataset()
     ds.SOPClassUID = MRImageStorage
     ds.SOPInstanceUID = f"{ROOT}.{study}.{series}.{number}"
@@ -34,7 +36,7 @@ def make_slice(study: int = 1, series: int = 1, number: int = 1, **elements) -> 
     ds.Rows = ds.Columns = 8
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 0
-    ds.PixelData = np.full((8, 8), number, np.uint16).tobytes()
+    ds.PixelData = np.full((8, 8), fill, np.uint16).tobytes()
     ds.file_meta = FileMetaDataset()
     ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     for keyword, value in elements.items():
@@ -53,3 +55,10 @@ def arrival(ds: Dataset, source: str = "MR1") -> Arrival:
             str(ExplicitVRLittleEndian), str(ds.SOPClassUID), str(ds.SOPInstanceUID), source
         ),
     )
+
+
+def digest_of(ds: Dataset) -> str:
+    """The digest by which the store names the instance, as ``arrival`` hands it over."""
+    sent = arrival(ds)
+    content = sent.announced.transfer_syntax_uid.encode() + b"\0" + sent.dataset.read()
+    return sha256(content).hexdigest()

@@ -14,8 +14,8 @@ from sqlalchemy import func, select
 
 from db import instance_rows, studies
 from db.ingest import ingest
-from db.instance_rows import IngestResult
 from db.models import AuditEvent, Instance, Job, JobState, Patient, Study, StudyState
+from db.stored_instances import IngestResult
 from lumbar.errors import NotDicom
 from lumbar.store.arrivals import HeaderDisagrees
 from lumbar.store.files import Store, StoreFull
@@ -36,7 +36,7 @@ def test_the_stored_file_is_the_dataset_as_it_was_sent(site):
     sent = arrival(make_slice())
     assert ingest(site.database, site.store, sent) is IngestResult.NEW
     with site.database.reading() as session:
-        (instance,) = studies.instances_in_use(session, study_of(site).id)
+        (instance,) = studies.images_in_use(session, study_of(site).id)
     stored = site.store.path(instance.file)
     sent.dataset.seek(0)
     assert stored.read_bytes().endswith(sent.dataset.read())
@@ -58,11 +58,10 @@ def test_the_same_bytes_again_change_nothing(site):
 def test_other_bytes_under_the_same_uid_are_quarantined_and_audited(site):
     ingest(site.database, site.store, arrival(make_slice()))
     assert (
-        ingest(site.database, site.store, arrival(make_slice(EchoTime=99)))
-        is IngestResult.QUARANTINED
+        ingest(site.database, site.store, arrival(make_slice(fill=99))) is IngestResult.QUARANTINED
     )
     with site.database.reading() as session:
-        assert len(studies.instances_in_use(session, study_of(site).id)) == 1
+        assert len(studies.images_in_use(session, study_of(site).id)) == 1
         files = session.scalars(select(Instance.file)).all()
         assert [event.event for event in session.scalars(select(AuditEvent))] == [
             "instance.quarantined"
@@ -78,7 +77,7 @@ def test_an_image_of_another_patient_never_joins_a_study(site):
         is IngestResult.QUARANTINED
     )
     with site.database.reading() as session:
-        assert len(studies.instances_in_use(session, study_of(site).id)) == 1
+        assert len(studies.images_in_use(session, study_of(site).id)) == 1
 
 
 def test_one_patient_number_from_two_sites_is_two_patients(site):
@@ -116,17 +115,17 @@ def test_an_image_whose_number_is_too_long_for_its_column_is_ingested(site):
 
 
 def test_of_one_uid_in_two_studies_at_once_one_is_used_and_the_other_quarantined(site, monkeypatch):
-    both_have_looked, look = Barrier(2), instance_rows._StudyBatch._contradiction
+    both_have_looked, look = Barrier(2), instance_rows._StudyBatch._decide
 
     def look_together(*arguments):
-        contradiction = look(*arguments)
+        decision = look(*arguments)
         with suppress(
             BrokenBarrierError
         ):  # where one writer waits for the other, as on SQLite, the barrier is never reached
             both_have_looked.wait(0.5)
-        return contradiction
+        return decision
 
-    monkeypatch.setattr(instance_rows._StudyBatch, "_contradiction", look_together)
+    monkeypatch.setattr(instance_rows._StudyBatch, "_decide", look_together)
     first, second = (
         make_slice(study=1),
         make_slice(study=2, SOPInstanceUID=make_slice(study=1).SOPInstanceUID),

@@ -38,13 +38,14 @@ def test_kept_images_are_stored_as_if_a_scanner_had_sent_them(site):
     result = result_of(site, name)
     assert result.studies == [f"{ROOT}.1"]
     assert "2 files: new" in result.choices[0]
+    assert "1 file: the same image as received before" in " ".join(result.choices)
     assert remaining_files(site, name) == []
     sent = [ingest(site.database, site.store, arrival(shaded_slice(number=n))) for n in (1, 2)]
     assert sent == ["duplicate", "duplicate"]
     with site.database.reading() as session:
         instances = session.scalars(select(Instance)).all()
     assert {instance.source for instance in instances} == {"UPLOAD"}
-    assert len(instances) == 3  # a mistaken modality is no reason to lose an MR image
+    assert len(instances) == 2  # the third has a mistaken modality and is the same image
     assert audit_rows(site)[-1] == ("upload.kept", "reader", 1)
 
 

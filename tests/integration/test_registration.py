@@ -67,7 +67,8 @@ def test_arrived_images_are_registered_in_batches_and_leave_arrived(site):
             arrive_in(site.store, make_slice(study=study, number=number))
     assert site.store.arriving() == {f"{ROOT}.1", f"{ROOT}.2"}
     assert rows(site) == []
-    assert [Registrar(site).register_arrived() for _ in range(2)] == [80, 0]
+    registrar = Registrar(site)
+    assert sum(iter(registrar.register_arrived, 0)) == 80  # in several rounds, if reading is slow
     assert len(rows(site)) == 80
     assert all(site.store.path(row.file).stat().st_size == row.size for row in rows(site))
     assert site.store.arriving() == set()
@@ -76,7 +77,7 @@ def test_arrived_images_are_registered_in_batches_and_leave_arrived(site):
 
 def test_the_same_image_twice_in_one_batch_is_one_row(site):
     arrived = [arrive_in(site.store, make_slice()) for _ in range(2)]
-    other = arrive_in(site.store, make_slice(EchoTime=99))
+    other = arrive_in(site.store, make_slice(fill=99))
     outcomes = Registration(site.database, site.store).register([*arrived, other])
     assert outcomes == [IngestResult.NEW, IngestResult.DUPLICATE, IngestResult.QUARANTINED]
     assert len(rows(site)) == 2
