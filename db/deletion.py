@@ -8,7 +8,7 @@ and no file without a row: the next start would register that file as an acknowl
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from db import audit, retention, studies
+from db import audit, patients, retention, studies
 from db.context import SiteContext
 from db.models import (
     Delivery,
@@ -16,11 +16,12 @@ from db.models import (
     FindingRow,
     Instance,
     Job,
-    Patient,
+    Rejection,
     ReportRow,
     Review,
     SearchKey,
     Series,
+    StatedAttributes,
     Study,
     StudyState,
     Tombstone,
@@ -97,8 +98,10 @@ def _remove_rows(session: Session, study_instance_uid: str, reason: str, actor: 
         delete(Job).where(Job.study_id == study.id),
         delete(Delivery).where(Delivery.report_id.in_(reports)),
         delete(ReportRow).where(ReportRow.study_id == study.id),
+        delete(Rejection).where(Rejection.study_id == study.id),
         delete(Instance).where(Instance.series_id.in_(series)),
         delete(Series).where(Series.study_id == study.id),
+        delete(StatedAttributes).where(StatedAttributes.study_id == study.id),
         delete(SearchKey).where(SearchKey.study_id == study.id),
     ):
         session.execute(statement.execution_options(synchronize_session=False))
@@ -106,12 +109,7 @@ def _remove_rows(session: Session, study_instance_uid: str, reason: str, actor: 
     session.execute(
         delete(Study).where(Study.id == study_id).execution_options(synchronize_session=False)
     )
-    if session.scalar(select(Study.id).where(Study.patient_id == patient_id).limit(1)) is None:
-        session.execute(
-            delete(Patient)
-            .where(Patient.id == patient_id)
-            .execution_options(synchronize_session=False)
-        )
+    patients.remove_unused(session, patient_id)
     session.add(
         Tombstone(
             study_instance_uid=study_instance_uid,

@@ -165,6 +165,10 @@ def release(session: Session, claimed: Claimed, error: str, backoff: Backoff) ->
     wait_s = leases.retry(session, claimed.lease, error, backoff)
     if wait_s is None:
         return dead_letter(session, claimed, error)
+    if isinstance(claimed, ClaimedJob) and studies.report_superseded(
+        session, claimed.study_id, claimed.revision
+    ):
+        jobs.cancel_superseded(session, claimed.study_id, JobKind.DELIVER)
     attempts = claimed.lease.attempts
     log.warning("job.retry", **claimed.log_fields, attempts=attempts, wait_s=round(wait_s, 1))
     _requeue_study(session, claimed)
@@ -215,11 +219,11 @@ def stored_report(session: Session, sop_instance_uid: str) -> ReportRow | None:
     return session.scalar(select(ReportRow).where(ReportRow.sop_instance_uid == sop_instance_uid))
 
 
-def predecessor(session: Session, study_id: int, sop_instance_uid: str) -> ReportRow | None:
-    """The newest other report of a study, which a new one replaces."""
+def newest_report(session: Session, study_id: int) -> ReportRow | None:
+    """The newest report of a study, which a new one replaces."""
     return session.scalar(
         select(ReportRow)
-        .where(ReportRow.study_id == study_id, ReportRow.sop_instance_uid != sop_instance_uid)
+        .where(ReportRow.study_id == study_id)
         .order_by(ReportRow.id.desc())
         .limit(1)
     )

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db import audit, leases, studies
+from db import audit, corrections, leases, studies
 from db.models import UNFINISHED_JOB_STATES, Job, JobKind, JobState, Study
 from db.studies import StudyEvent
 from db.types import db_now
@@ -78,10 +78,8 @@ def retry(session: Session, job_id: int, actor: str) -> None:
     job = _locked(session, job_id)
     if job.state not in (JobState.PENDING, JobState.DEAD):
         raise Permanent(f"job {job_id} is {job.state}; only a pending or dead one can be retried")
-    if job.kind is JobKind.DELIVER and _has_successor(session, job):
-        raise Permanent(
-            f"job {job_id} delivers a report that a later one has replaced, which has its own job"
-        )
+    if job.kind is JobKind.DELIVER:
+        _require_current(session, job)
     if job.kind is JobKind.ANALYSE and job.state is JobState.DEAD:
         if session.get_one(Study, job.study_id).revision != job.revision or not studies.requeue(
             session, job.study_id
@@ -139,6 +137,21 @@ def requeue(session: Session, study_instance_uid: str, actor: str) -> None:
     audit.note(session, "study.requeued", actor, study_id=study.id)
 
 
+def correct(
+    session: Session, study_instance_uid: str, actor: str, token: str | None = None
+) -> None:
+    """Takes a study over under the patient, name or accession number that newer copies state.
+
+    ``token``: of the correction meant; None where there is only one.
+
+    Raises:
+        NotFound: there is no such study.
+        Permanent: no newer copies state anything else, some images have none yet, or it is not
+            clear which correction is meant.
+    """
+    corrections.correct(session, studies.find(session, study_instance_uid), actor, token)
+
+
 def complete(
     session: Session, study_instance_uid: str, actor: str, arriving: Collection[str]
 ) -> None:
@@ -177,10 +190,7 @@ def resend(session: Session, job_id: int, actor: str) -> None:
         raise Permanent(
             f"job {job_id} is a {job.state} {job.kind} job; only ended deliveries are sent again"
         )
-    if _has_successor(session, job):
-        raise Permanent(
-            f"job {job_id} delivers a report that a later one has replaced; send that one again"
-        )
+    _require_current(session, job)
     session.execute(
         leases.change(Job, Job.id == job_id).values(
             run_after=db_now(), last_error=None, **RESTARTED
@@ -202,11 +212,25 @@ def _locked(session: Session, job_id: int) -> Job:
     return session.get_one(Job, job_id, populate_existing=True)
 
 
-def _has_successor(session: Session, job: Job) -> bool:
+def _require_current(session: Session, job: Job) -> None:
+    """Requires that a delivery's report is its study's.
+
+    Raises:
+        Permanent: a later one has replaced it, or it is not true of the study any more.
+    """
+    if studies.report_superseded(session, job.study_id, job.revision):
+        raise Permanent(
+            f"job {job.id} delivers a report from before its study was corrected or its images "
+            "were rejected; it is not sent any more"
+        )
     later = select(Job.id).where(
         Job.study_id == job.study_id,
         Job.kind == job.kind,
         Job.destination == job.destination,
         Job.revision > job.revision,
     )
-    return session.scalar(later.limit(1)) is not None
+    if session.scalar(later.limit(1)) is not None:
+        raise Permanent(
+            f"job {job.id} delivers a report that a later one has replaced; that one has a job of "
+            "its own"
+        )

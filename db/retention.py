@@ -10,9 +10,9 @@ the two leaves files that ``db.reconcile`` removes.
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import Select, exists, select, update
+from sqlalchemy import Select, exists, select, true, update
 
-from db import studies
+from db import rejections, studies
 from db.context import SiteContext
 from db.models import UNFINISHED_JOB_STATES, AuditEvent, Instance, Job, Series, Study
 from db.types import db_now
@@ -27,13 +27,14 @@ DAY_S = 86400.0
 def remove_images(site: SiteContext) -> int:
     """Removes the images of every study beyond its retention, the oldest first.
 
+    Those whose retention has expired upstream, according to rejection notes, come before.
     Returns the number of studies.
 
     Raises:
         Transient: the database or the disk is unavailable.
     """
     keep_s = site.settings.keep_days * DAY_S
-    removed = 0
+    removed = _remove_expired(site)
     for study_id in _finished(site, older_than_s=keep_s) if keep_s else []:
         removed += remove(site, study_id, f"older than {site.settings.keep_days:g} days")
     if site.store.fill_ratio() <= site.settings.disk_remove_above:
@@ -47,20 +48,34 @@ def remove_images(site: SiteContext) -> int:
     return removed
 
 
-def remove(site: SiteContext, study_id: int, why: str) -> bool:
-    """Removes a study's images; False if it is not finished after all."""
+def _remove_expired(site: SiteContext) -> int:
+    with site.database.reading() as session:
+        ids = rejections.studies_with_expired(session)
+    return sum(
+        remove(site, study_id, "their retention has expired upstream", expired=True)
+        for study_id in ids
+    )
+
+
+def remove(site: SiteContext, study_id: int, why: str, *, expired: bool = False) -> bool:
+    """Removes a study's images and other objects; False if it is not finished after all.
+
+    ``expired``: only those that a note names whose reason is that their retention has expired.
+    """
     with site.database.transaction() as session:
         studies.lock(session, study_id)
         if session.scalar(_finished_studies().where(Study.id == study_id)) is None:
             return False
         series = select(Series.id).where(Series.study_id == study_id)
+        named = Instance.id.in_(rejections.expired(session, study_id)) if expired else true()
         session.execute(
             update(Instance)
-            .where(Instance.series_id.in_(series), Instance.removed_at.is_(None))
+            .where(Instance.series_id.in_(series), Instance.removed_at.is_(None), named)
             .values(removed_at=db_now())
         )
+        left = exists().where(Instance.series_id.in_(series), Instance.removed_at.is_(None))
         session.execute(
-            update(Study).where(Study.id == study_id).values(images_removed_at=db_now())
+            update(Study).where(Study.id == study_id, ~left).values(images_removed_at=db_now())
         )
         session.add(
             AuditEvent(
@@ -88,10 +103,20 @@ def unlink_removed(site: SiteContext, study_id: int) -> None:
 
 
 def _finished(site: SiteContext, older_than_s: float = 0) -> list[int]:
-    """Finished studies that still have images, in the order in which they ended."""
-    statement = (
-        _finished_studies().where(Study.ended_at < db_now(-older_than_s)).order_by(Study.ended_at)
+    """Finished studies that still have images, in the order in which they ended.
+
+    With ``older_than_s``, only those that ended before, and of which nothing has arrived since.
+    """
+    recent = exists().where(
+        Instance.series_id == Series.id,
+        Series.study_id == Study.id,
+        Instance.received_at > Study.ended_at,
+        Instance.received_at >= db_now(-older_than_s),
     )
+    statement = _finished_studies().where(Study.ended_at < db_now(-older_than_s))
+    if older_than_s:
+        statement = statement.where(~recent)
+    statement = statement.order_by(Study.ended_at)
     with site.database.reading() as session:
         return list(session.scalars(statement.limit(BATCH)))
 

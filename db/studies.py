@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import Integer, case, func, literal, or_, select, update
 from sqlalchemy.orm import Session
@@ -31,6 +32,7 @@ class StudyEvent(StrEnum):
     EXHAUSTED = "it has had all its attempts"
     CANCELLED = "an operator cancelled its analysis"
     REQUEUED = "an operator requeued it"
+    EMPTIED = "none of its images is in use"
 
 
 _S, _E = StudyState, StudyEvent
@@ -38,6 +40,8 @@ _S, _E = StudyState, StudyEvent
 TRANSITIONS: dict[tuple[StudyState, StudyEvent], StudyState] = {
     (_S.RECEIVING, _E.ARRIVED): _S.RECEIVING,
     (_S.RECEIVING, _E.COMPLETED): _S.QUEUED,
+    (_S.RECEIVING, _E.EMPTIED): _S.NO_IMAGES,
+    (_S.NO_IMAGES, _E.ARRIVED): _S.RECEIVING,
     (_S.QUEUED, _E.CLAIMED): _S.ANALYSING,
     (_S.ANALYSING, _E.RELEASED): _S.QUEUED,
     (_S.ANALYSING, _E.ANALYSED): _S.ANALYSED,
@@ -57,10 +61,19 @@ TRANSITIONS: dict[tuple[StudyState, StudyEvent], StudyState] = {
     (_S.FAILED, _E.REQUEUED): _S.QUEUED,
 }
 
-ENDED = (StudyState.ANALYSED, StudyState.NOT_ANALYSABLE, StudyState.FAILED)
+ENDED = (
+    StudyState.ANALYSED,
+    StudyState.NOT_ANALYSABLE,
+    StudyState.FAILED,
+    StudyState.NO_IMAGES,
+)
+NO_MR_IMAGES = "it has no MR images"
 _ENDINGS = {event for (_, event), after in TRANSITIONS.items() if after in ENDED}
+# The states in which a revision has begun that must not change any more
 _LATE = tuple(
-    state for state, event in TRANSITIONS if event is _E.ARRIVED and state is not _S.RECEIVING
+    state
+    for state, event in TRANSITIONS
+    if event is _E.ARRIVED and state not in (_S.RECEIVING, _S.NO_IMAGES)
 )
 
 
@@ -113,24 +126,39 @@ def try_lock(session: Session, study_id: int) -> bool:
     )
 
 
-def instance_arrived(session: Session, study_id: int, *, stat: bool = False) -> None:
-    """Records a new instance. If the study was complete, this opens its next revision.
+def image_arrived(session: Session, study_id: int, *, stat: bool = False) -> None:
+    """Records a new image. If the study was complete, this opens its next revision.
 
     Analyses of earlier revisions are cancelled.
     """
+    _reopen(session, study_id, last_received_at=db_now(), stat=or_(Study.stat, literal(stat)))
+
+
+def images_changed(session: Session, study_id: int) -> None:
+    """As ``image_arrived``, where none has arrived: the study need not be quiet again."""
+    _reopen(session, study_id)
+
+
+def attributes_changed(session: Session, study_id: int) -> None:
+    """Opens the next revision of a study whose report states, or may be about to, other values."""
+    state = session.scalars(select(Study.state).where(Study.id == study_id)).one()
+    if state in (_S.ANALYSING, _S.ANALYSED):
+        images_changed(session, study_id)
+
+
+def _reopen(session: Session, study_id: int, **values: Any) -> None:
     late = Study.state.in_(_LATE).cast(Integer)
     session.execute(
         update(Study)
         .where(Study.id == study_id)
         .values(
-            last_received_at=db_now(),
             revision=Study.revision + late,
             state=_S.RECEIVING,
             reason=None,
             ended_at=None,
             images_removed_at=None,
             read_at=None,
-            stat=or_(Study.stat, literal(stat)),
+            **values,
         )
         .execution_options(synchronize_session=False)
     )
@@ -186,6 +214,8 @@ def complete(
 ) -> bool:
     """Closes a study's revision and creates its ANALYSE job; False if it was not receiving.
 
+    A study without an image in use has nothing to read, and leaves the worklist.
+
     Also False if the study is among those ``arriving``, of which images wait for their rows
     (``Store.arriving``, listed just before); and, with ``quiet``, if an image has arrived since the
     study was found quiet.
@@ -195,11 +225,37 @@ def complete(
         return False
     if arriving and session.get_one(Study, study_id).study_instance_uid in arriving:
         return False
+    if why := _why_empty(session, study_id):
+        return _empty(session, study_id, why)
     if not advance(session, study_id, _E.COMPLETED):
         return False
     study = session.get_one(Study, study_id, populate_existing=True)
     jobs.create(session, JobKind.ANALYSE, study)
     log.info("study.completed", study=study_id, revision=study.revision)
+    return True
+
+
+def _why_empty(session: Session, study_id: int) -> str | None:
+    """Why none of a study's images is in use; None if one is."""
+    reasons = session.scalars(
+        select(Instance.quarantined)
+        .join(Series)
+        .where(Series.study_id == study_id, Instance.is_image)
+        .distinct()
+    ).all()
+    if None in reasons:
+        return None
+    stated = "; ".join(sorted(reason for reason in reasons if reason is not None))
+    return f"none of its images is in use: {stated}" if reasons else NO_MR_IMAGES
+
+
+def _empty(session: Session, study_id: int, why: str) -> bool:
+    """Ends a study that has nothing to read; its findings and pending deliveries are superseded."""
+    if not advance(session, study_id, _E.EMPTIED, reason=why):
+        return False
+    supersede_findings(session, study_id)
+    jobs.cancel_superseded(session, study_id, JobKind.DELIVER)
+    log.info("study.no_images", study=study_id)
     return True
 
 
@@ -211,7 +267,7 @@ def requeue(session: Session, study_id: int) -> bool:
     """
     lock(session, study_id)
     study = session.get_one(Study, study_id, populate_existing=True)
-    if study.images_removed_at is not None:
+    if any(row.removed_at is not None for row in images_in_use(session, study_id)):
         raise Permanent(
             "the study's images were removed to make room; send the study again, then requeue it"
         )
@@ -239,15 +295,26 @@ def find(session: Session, study_instance_uid: str) -> Study:
     return study
 
 
-def instances_in_use(session: Session, study_id: int) -> list[Instance]:
-    """The instances an analysis reads, in the order of their UIDs."""
+def images_in_use(session: Session, study_id: int) -> list[Instance]:
+    """The images an analysis reads, in the order of their UIDs."""
     return list(
         session.scalars(
             select(Instance)
             .join(Series)
-            .where(Series.study_id == study_id, Instance.quarantined.is_(None))
+            .where(Series.study_id == study_id, Instance.quarantined.is_(None), Instance.is_image)
             .order_by(Instance.sop_instance_uid)
         )
+    )
+
+
+def report_superseded(session: Session, study_id: int, revision: int) -> bool:
+    """Whether the report of a revision is no longer true: corrected since, or its images rejected.
+
+    A report that late images will have replaced is still the newest that there is.
+    """
+    study = session.get_one(Study, study_id, populate_existing=True)
+    return revision < study.corrected_revision or (
+        study.state is _S.NO_IMAGES and revision < study.revision
     )
 
 

@@ -10,7 +10,7 @@ from db import jobs, reconcile, retention, studies
 from db.context import SiteContext
 from db.ingest import ingest
 from db.instance_rows import IngestResult
-from db.models import AuditEvent, Instance, JobKind, Study, StudyState
+from db.models import AuditEvent, Instance, JobKind, Series, Study, StudyState
 from db.registrar import Registrar
 from db.registration import Registration
 from lumbar.errors import Permanent
@@ -31,7 +31,11 @@ def finish(site):
         with site.database.transaction() as session:
             ended = update(Study).where(Study.study_instance_uid == f"{ROOT}.{number}")
             session.execute(ended.values(state=state, ended_at=jobs.db_now(-days * DAY_S)))
-            return studies.find(session, f"{ROOT}.{number}").id
+            study = studies.find(session, f"{ROOT}.{number}")
+            series = select(Series.id).where(Series.study_id == study.id)
+            received = update(Instance).where(Instance.series_id.in_(series))
+            session.execute(received.values(received_at=jobs.db_now(-days * DAY_S - 60)))
+            return study.id
 
     return finished
 
