@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +28,7 @@ from lumbar.reports.finding_records import StudyFinding, StudyReference, notice
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import Condition, Severity
 from lumbar.spine.provenance import BundleIdentity
+from lumbar.study_attributes import agreed
 
 if TYPE_CHECKING:
     from lumbar.dicom.discover import MRInstance
@@ -49,7 +51,7 @@ def analyse(
 ) -> None:
     """Analyses one study and prints its 25 findings, each graded or with the reason why not."""
     from lumbar.dicom.discover import find_instances
-    from worker.analysis import provenance_of, report_of, why_no_report
+    from worker.analysis import provenance_of, report_of, stated_by, why_no_report
     from worker.analysis_picture import picture_of
     from worker.pipeline import examine
 
@@ -67,8 +69,12 @@ def analyse(
         if analysis.refusal is None and sr is not None:
             unreported = why_no_report(instances)
         if analysis.refusal is None and sr is not None and unreported is None:
-            provenance = provenance_of(settings.results_sha256, networks, instances)
-            report = report_of(analysis, instances, provenance)
+            attributes = agreed(stated_by(instances))
+            digests = [sha256(instance.path.read_bytes()).hexdigest() for instance in instances]
+            provenance = provenance_of(
+                settings.results_sha256, networks, instances, digests, attributes
+            )
+            report = report_of(analysis, instances, provenance, attributes)
     reasons = Counter(file.reason for file in refused)
     skipped = [f"{count} files skipped: {reason}" for reason, count in sorted(reasons.items())]
     _print_analysis(analysis, instances, networks.identity, skipped, form)

@@ -1,12 +1,15 @@
 """The ANALYSE job: reads a stored study, writes findings, a stored report and its deliveries."""
 
 import filecmp
+import hashlib
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from db import job_lifecycle, studies
+from db import job_lifecycle, stated_attributes, studies
 from db.context import SiteContext
 from db.jobs import ClaimedJob
 from db.models import Instance, ReportRow
@@ -14,6 +17,7 @@ from db.studies import StudyEvent
 from lumbar import VERSION
 from lumbar.dicom.discover import MRInstance
 from lumbar.dicom.headers import read_header, slice_headers
+from lumbar.dicom.instance_identity import study_attributes
 from lumbar.errors import NotAnalysable, NotDicom, Transient
 from lumbar.log import get_logger
 from lumbar.networks import Networks
@@ -21,6 +25,7 @@ from lumbar.reports.report import Predecessor, Report
 from lumbar.reports.report_uids import report_uid
 from lumbar.reports.sr import OUTPUT, build_sr
 from lumbar.spine.provenance import Provenance
+from lumbar.study_attributes import Disagreement, Stated, StudyAttributes, agreed, disagreements
 from worker.pipeline import Analysis, analyse
 
 log = get_logger()
@@ -39,8 +44,9 @@ def analyse_study(site: SiteContext, networks: Networks, claimed: ClaimedJob) ->
     """
     left_out: tuple[str, ...] = ()
     try:
-        instances, left_out = _instances(site, claimed)
-        analysis = analyse(instances, networks)
+        study = _stored_study(site, claimed)
+        left_out = study.left_out
+        analysis = analyse(study.instances, networks)
         analysis.require_assessed()
     except NotAnalysable as error:
         with site.database.transaction() as session:
@@ -52,14 +58,15 @@ def analyse_study(site: SiteContext, networks: Networks, claimed: ClaimedJob) ->
                 notes=error.notes + left_out,
             )
         return
-    report = _stored_report(site, claimed, analysis, instances, networks)
+    analysis = replace(analysis, caveats=analysis.caveats + study.caveats)
+    report = _stored_report(site, claimed, analysis, study, networks)
     with site.database.transaction() as session:
         job_lifecycle.end_analysis(
             session,
             claimed,
             StudyEvent.ANALYSED,
             findings=analysis.findings,
-            notes=analysis.choices + left_out,
+            notes=analysis.choices + study.notes,
             caveats=analysis.caveats,
             bundle=networks.identity,
             report=report,
@@ -67,22 +74,54 @@ def analyse_study(site: SiteContext, networks: Networks, claimed: ClaimedJob) ->
         )
 
 
+@dataclass(frozen=True)
+class StoredStudy:
+    """What a stored study is analysed from, and what its report states of patient and study."""
+
+    instances: Sequence[MRInstance]
+    digests: Sequence[str]  # of the instances' contents
+    left_out: tuple[str, ...]  # notes on the images that cannot be read
+    attributes: StudyAttributes
+    disagreements: Sequence[Disagreement]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (*self.left_out, *(str(d) for d in self.disagreements if not d.identifies))
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """Where the report may have been filed wrongly."""
+        return tuple(f"images disagree: {d}" for d in self.disagreements if d.identifies)
+
+
 def provenance_of(
-    settings_sha256: str, networks: Networks, instances: Sequence[MRInstance]
+    settings_sha256: str,
+    networks: Networks,
+    instances: Sequence[MRInstance],
+    digests: Iterable[str],
+    attributes: StudyAttributes,
 ) -> Provenance:
-    """Everything that determines the result."""
+    """Everything that determines the result and its report. ``digests``: of the contents."""
     return Provenance(
         bundle=networks.identity,
         code_version=VERSION,
         settings_sha256=settings_sha256,
         input_sop_instance_uids=tuple(sorted({i.slices[0].sop_instance_uid for i in instances})),
+        inputs_sha256=inputs_sha256(digests, attributes),
     )
+
+
+def inputs_sha256(digests: Iterable[str], attributes: StudyAttributes) -> str:
+    """SHA-256 of the images' contents, and of what the report states of patient and study."""
+    inputs = [*sorted(set(digests)), *astuple(attributes)]
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
 
 
 def report_of(
     analysis: Analysis,
     instances: Sequence[MRInstance],
     provenance: Provenance,
+    attributes: StudyAttributes,
     predecessor: Predecessor | None = None,
 ) -> Report:
     """The Structured Report of an analysis, dated now; ``why_no_report`` has found no obstacle."""
@@ -95,6 +134,7 @@ def report_of(
         provenance,
         caveats=analysis.caveats,
         created=datetime.now(UTC).astimezone(),
+        study=attributes.as_dataset(),
         predecessor=predecessor,
     )
 
@@ -114,7 +154,12 @@ def why_no_report(instances: Sequence[MRInstance]) -> str | None:
     return None
 
 
-def _instances(site: SiteContext, claimed: ClaimedJob) -> tuple[list[MRInstance], tuple[str, ...]]:
+def stated_by(instances: Sequence[MRInstance]) -> Stated:
+    """What images state of patient and study, and by how many."""
+    return list(Counter(study_attributes(i.header) for i in instances).items())
+
+
+def _stored_study(site: SiteContext, claimed: ClaimedJob) -> StoredStudy:
     """The study's readable instances, and notes on those that are left out.
 
     An instance is left out if it cannot be read as an image with a position.
@@ -123,15 +168,17 @@ def _instances(site: SiteContext, claimed: ClaimedJob) -> tuple[list[MRInstance]
         NotAnalysable: retention has removed images, or none can be read.
     """
     with site.database.reading() as session:
-        rows = studies.instances_in_use(session, claimed.study_id)
+        rows = studies.images_in_use(session, claimed.study_id)
+        stated = stated_attributes.in_use(session, claimed.study_id)
     if removed := sum(row.removed_at is not None for row in rows):
         raise NotAnalysable(
             f"{removed} of its {len(rows)} images were removed to make room; send the study again"
         )
-    instances, reasons = [], []
+    instances, digests, reasons = list[MRInstance](), list[str](), list[str]()
     for row in rows:
         try:
             instances.append(_instance(site, row))
+            digests.append(row.sha256)
         except NotDicom as error:
             reasons.append(str(error))
     if not instances:
@@ -144,7 +191,9 @@ def _instances(site: SiteContext, claimed: ClaimedJob) -> tuple[list[MRInstance]
         log.warning(
             "analysis.left_out", study=claimed.study_id, instances=len(reasons), why=why_left_out
         )
-    return instances, _left_out(reasons)
+    # what rows of earlier versions do not hold is in the headers
+    attributes = agreed(stated).filled_from(agreed(stated_by(instances)))
+    return StoredStudy(instances, digests, _left_out(reasons), attributes, disagreements(stated))
 
 
 def _instance(site: SiteContext, row: Instance) -> MRInstance:
@@ -184,22 +233,31 @@ def _stored_report(
     site: SiteContext,
     claimed: ClaimedJob,
     analysis: Analysis,
-    instances: Sequence[MRInstance],
+    study: StoredStudy,
     networks: Networks,
 ) -> ReportRow:
     """The report's row; its bytes are stored before anything is sent.
 
-    An analysis that would get the same UID as a stored report reuses that report.
+    An analysis that would make the study's newest report again reuses it.
     """
-    provenance = provenance_of(site.settings.results_sha256, networks, instances)
-    sop_instance_uid = report_uid(analysis.study_instance_uid, provenance, OUTPUT)
+    provenance = provenance_of(
+        site.settings.results_sha256, networks, study.instances, study.digests, study.attributes
+    )
     with site.database.reading() as session:
-        stored = job_lifecycle.stored_report(session, sop_instance_uid)
-        if stored is not None:
-            return stored
-        earlier = job_lifecycle.predecessor(session, claimed.study_id, sop_instance_uid)
+        newest = job_lifecycle.newest_report(session, claimed.study_id)
+        while (
+            stored := job_lifecycle.stored_report(
+                session, report_uid(analysis.study_instance_uid, provenance, OUTPUT)
+            )
+        ) is not None:
+            if newest is None or stored.id == newest.id:
+                return stored
+            # A later report has replaced it, and needs to be replaced by one with another UID.
+            after = f"{provenance.inputs_sha256} again".encode()
+            provenance = replace(provenance, inputs_sha256=hashlib.sha256(after).hexdigest())
+        earlier = newest
     predecessor = _predecessor(analysis.study_instance_uid, earlier)
-    report = report_of(analysis, instances, provenance, predecessor)
+    report = report_of(analysis, study.instances, provenance, study.attributes, predecessor)
     return ReportRow(
         study_id=claimed.study_id,
         revision=claimed.revision,

@@ -22,8 +22,8 @@ def _uid(kind: str, *parts: object) -> str:
 def report_uid(study_instance_uid: str, provenance: Provenance, output: str) -> str:
     """SOP Instance UID of one kind of ``output`` (``"sr"``, ``"picture"``).
 
-    It depends on the study, the bundle, the settings, the code version and the set of input
-    instances; their order does not matter.
+    It depends on the study, the bundle, the settings, the code version, the set of input instances
+    and their contents; their order does not matter.
     """
     inputs = "\n".join(sorted(provenance.input_sop_instance_uids))
     return _uid(
@@ -33,6 +33,7 @@ def report_uid(study_instance_uid: str, provenance: Provenance, output: str) -> 
         provenance.settings_sha256,
         provenance.code_version,
         hashlib.sha256(inputs.encode()).hexdigest(),
+        provenance.inputs_sha256,
         output,
     )
 

@@ -60,6 +60,7 @@ def build_sr(
     *,
     caveats: Sequence[str] = (),
     created: datetime,
+    study: Dataset | None = None,
     predecessor: Predecessor | None = None,
 ) -> Report:
     """The Structured Report of one study.
@@ -73,6 +74,7 @@ def build_sr(
         findings: Each finding at most once.
         provenance: What the findings were made with; its notices come first in the report.
         caveats: Written after the notices and before the measurements.
+        study: What the report states of patient and study; None: what the first source states.
         created: Written without conversion: the site's wall-clock time.
         predecessor: The report that this one replaces.
 
@@ -88,9 +90,9 @@ def build_sr(
         raise ValueError("a finding may occur only once in a report")
     _check_points(findings, {source.SOPInstanceUID: source for source in sources})
 
-    study = sources[0].StudyInstanceUID
-    sop_instance_uid = report_uid(study, provenance, OUTPUT)
-    series_instance_uid = series_uid(study, provenance, OUTPUT)
+    study_uid = sources[0].StudyInstanceUID
+    sop_instance_uid = report_uid(study_uid, provenance, OUTPUT)
+    series_instance_uid = series_uid(study_uid, provenance, OUTPUT)
     document = Comprehensive3DSR(
         evidence=[evidence_of(source) for source in sources],
         content=_content(sources, findings, provenance, caveats, sop_instance_uid),
@@ -117,7 +119,7 @@ def build_sr(
     # highdicom adds itself, with the current time.
     for equipment in document.ContributingEquipmentSequence:
         equipment.ContributionDateTime = DT(created.replace(tzinfo=None))
-    copy_patient_and_study(document, sources[0])
+    copy_patient_and_study(document, sources[0] if study is None else study)
     file = BytesIO()
     document.save_as(file, enforce_file_format=True)
     return Report(Comprehensive3DSRStorage, sop_instance_uid, series_instance_uid, file.getvalue())

@@ -48,12 +48,16 @@ class BundleIdentity:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Everything besides the images that determines a result, and the images' UIDs."""
+    """Everything that determines a result.
+
+    ``inputs_sha256``: of the images' contents, and of what the report states of patient and study.
+    """
 
     bundle: BundleIdentity
     code_version: str
     settings_sha256: str
     input_sop_instance_uids: tuple[str, ...]
+    inputs_sha256: str
 
     @property
     def notices(self) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ STUDY = "1.2.826.0.1.3680043.8.498.1"
 SERIES = f"{STUDY}.1"
 CREATED = datetime(2026, 3, 4, 5, 6, 7)  # noqa: DTZ001 - the report carries the site's wall-clock time
 BUNDLE = BundleIdentity("baseline", "1", "ab" * 32, TrainedOn.NOTHING, "1")
-PROVENANCE = Provenance(BUNDLE, "0.1.0", "cd" * 32, (f"{SERIES}.1", f"{SERIES}.2"))
+PROVENANCE = Provenance(BUNDLE, "0.1.0", "cd" * 32, (f"{SERIES}.1", f"{SERIES}.2"), "ef" * 32)
 REASON = "no sagittal T1 series"
 
 

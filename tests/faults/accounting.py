@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -21,20 +22,24 @@ from db.models import (
     Patient,
     ReportRow,
     Series,
+    StatedAttributes,
     Study,
     StudyState,
 )
+from db.stated_attributes import attributes_of
 from lumbar import VERSION
 from lumbar.reports.report_uids import report_uid
 from lumbar.reports.sr import OUTPUT
 from lumbar.settings import Settings
 from lumbar.spine.provenance import Provenance
 from lumbar.store.files import Store
+from lumbar.study_attributes import StudyAttributes, agreed
 from tests.faults.outcome import Outcome, Stopwatch
 from tests.faults.sending import SentInstance, dataset_of
 from tests.peers import Orthanc
 from tests.stub_networks import StubNetworks
 from tests.system import System, closing_database
+from worker.analysis import inputs_sha256
 
 
 @dataclass
@@ -48,15 +53,23 @@ class StudySnapshot:
     shown: bool  # as ended, with findings
     # In use: SOP Instance UID → file in the store.
     instances: dict[str, str] = field(default_factory=dict)
+    attributes: Counter[StudyAttributes] = field(default_factory=Counter)
 
     def covered(self, uid: str) -> bool:
         """Whether the newest report was made from all instances in use."""
-        return self.report == expected_report(uid, tuple(sorted(self.instances)))
+        attributes = agreed(list(self.attributes.items()))
+        files = tuple(sorted(self.instances.items()))
+        return self.report == expected_report(uid, files, attributes)
 
 
 @lru_cache(maxsize=100_000)
-def expected_report(study: str, inputs: tuple[str, ...]) -> str:
-    provenance = Provenance(StubNetworks.identity, VERSION, Settings().results_sha256, inputs)
+def expected_report(
+    study: str, files: tuple[tuple[str, str], ...], attributes: StudyAttributes
+) -> str:
+    inputs = tuple(uid for uid, _ in files)
+    contents = inputs_sha256([Path(file).stem for _, file in files], attributes)
+    settings = Settings().results_sha256
+    provenance = Provenance(StubNetworks.identity, VERSION, settings, inputs, contents)
     return report_uid(study, provenance, OUTPUT)
 
 
@@ -81,20 +94,22 @@ def snapshot(database: Database) -> dict[str, StudySnapshot]:
             Study.ended_at.is_not(None) & has_findings,
             Instance.sop_instance_uid,
             Instance.file,
+            StatedAttributes,
         )
         .join(Patient, Patient.id == Study.patient_id)
         .join(Series, Series.study_id == Study.id)
         .join(Instance, (Instance.series_id == Series.id) & Instance.quarantined.is_(None))
+        .join(StatedAttributes, StatedAttributes.id == Instance.attributes_id)
     )
     studies: dict[str, StudySnapshot] = {}
     with database.reading() as session:
-        for uid, state, revision, patient, report, shown, instance, file in session.execute(
-            statement
-        ):
+        for row in session.execute(statement):
+            uid, state, revision, patient, report, shown, instance, file, stated = row
             study = studies.setdefault(
                 uid, StudySnapshot(state, revision, patient, report, bool(shown))
             )
             study.instances[instance] = file
+            study.attributes[attributes_of(stated)] += 1
     return studies
 
 

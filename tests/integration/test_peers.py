@@ -57,7 +57,7 @@ def report() -> Report:
     ]
     created = datetime(2026, 3, 4, 5, 6, 7)  # noqa: DTZ001
     return build_sr(
-        [header()], findings, Provenance(bundle, "0.1.0", "cd" * 32, ()), created=created
+        [header()], findings, Provenance(bundle, "0.1.0", "cd" * 32, (), "ef" * 32), created=created
     )
 
 

@@ -43,7 +43,7 @@ def receive(site, ds: Dataset, syntax: UID = LITTLE, found: UID | None = None, s
     announced = replace(arrival(make_slice()).announced, transfer_syntax_uid=str(syntax))
     ingest(site.database, site.store, Arrival(content, announced))
     with site.database.reading() as session:
-        (instance,) = studies.instances_in_use(session, study_of(site).id)
+        (instance,) = studies.images_in_use(session, study_of(site).id)
     return site.store.path(instance.file)
 
 
@@ -141,12 +141,12 @@ def test_file_meta_information_in_the_data_set_does_not_replace_our_own(
     path = receive(site, make_slice(), syntax, start=start)
     assert_slice_is_read(path, tmp_path)
     with site.database.transaction() as session:
-        (instance,) = studies.instances_in_use(session, study_of(site).id)
+        (instance,) = studies.images_in_use(session, study_of(site).id)
         session.delete(instance)
     assert reconcile(site).adopted == 1
     assert Registrar(site).register_arrived() == 1
     with site.database.reading() as session:
-        (adopted,) = studies.instances_in_use(session, study_of(site).id)
+        (adopted,) = studies.images_in_use(session, study_of(site).id)
     assert (adopted.transfer_syntax_uid, adopted.source) == (syntax, "MR1")
 
 

@@ -23,9 +23,10 @@ from lumbar.errors import NotAnalysable
 from lumbar.spine.anatomy import ALL_FINDINGS
 from lumbar.spine.findings import Finding, ImagePoint
 from lumbar.spine.roles import Roles
+from lumbar.study_attributes import agreed
 from tests.factories.instances import ROOT, make_slice
 from tests.stub_networks import StubNetworks
-from worker.analysis import provenance_of, report_of, why_no_report
+from worker.analysis import provenance_of, report_of, stated_by, why_no_report
 from worker.pipeline import Analysis
 
 Change = Callable[[Dataset], object]
@@ -225,7 +226,9 @@ def test_a_report_needs_unique_uids_but_a_copied_file_is_one_instance(tmp_path: 
     point = ImagePoint(*uids, None, 1.0, 1.0, 0.0, 0.0, 0.0)
     graded = Finding(*ALL_FINDINGS[0].parts, probabilities=(1, 0, 0), point=point, shows=1)
     analysis = Analysis(header.study_instance_uid, (graded,), (), Roles({}, ()))
-    report = report_of(analysis, instances, provenance_of("0" * 64, StubNetworks(), instances))
+    attributes = agreed(stated_by(instances))
+    provenance = provenance_of("0" * 64, StubNetworks(), instances, [], attributes)
+    report = report_of(analysis, instances, provenance, attributes)
     (evidence,) = dcmread(BytesIO(report.content)).CurrentRequestedProcedureEvidenceSequence
     (series,) = evidence.ReferencedSeriesSequence
     (reference,) = series.ReferencedSOPSequence

@@ -161,7 +161,7 @@ def test_the_algorithm_names_its_weights() -> None:
 
 def test_retraining_makes_another_device() -> None:
     retrained = Provenance(
-        BundleIdentity("baseline", "2", "ef" * 32, TrainedOn.SYNTHETIC, "1"), "0.1.0", "", ()
+        BundleIdentity("baseline", "2", "ef" * 32, TrainedOn.SYNTHETIC, "1"), "0.1.0", "", (), ""
     )
 
     before, after = (
