@@ -16,6 +16,8 @@ class Lumbar(LazyGroup):
             "worklist": ("query", "Lists the studies to be read, severe ones first."),
             "findings": ("query", "Lists the current findings of all studies."),
             "study": ("query", "Shows one study: state, findings, reports."),
+            "study correct": ("query", "Takes a study over as newer copies of it state it."),
+            "quarantine": ("quarantine", "Lists, releases and drops what is kept but not used."),
             "mark-read": ("query", "Marks a study as read, or as unread again."),
             "complete": ("query", "Analyses a study now, without waiting for further images."),
             "requeue": ("query", "Analyses a study again."),

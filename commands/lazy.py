@@ -55,7 +55,10 @@ class LazyGroup(TyperGroup):
     """The overview and the completion of commands' names, from ``sections`` alone."""
 
     sections: Mapping[str, Mapping[str, tuple[str, str]]] = {}
-    """By heading and command's name: its module and its summary, one line."""
+    """By heading and command's name: its module and its summary, one line.
+
+    A name of two words takes precedence over a command that is named like the first of them.
+    """
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -71,6 +74,13 @@ class LazyGroup(TyperGroup):
         """The names in the overview's order."""
         return list(self.commands)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        """The command that the first word names, or the first two, and what follows."""
+        two_words = " ".join(args[:2])
+        if len(args) > 1 and two_words in list(self.commands):
+            return two_words, self.commands[two_words], args[2:]
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Writes the overview, one section per heading."""
         for heading, commands in self.sections.items():
@@ -78,11 +88,11 @@ class LazyGroup(TyperGroup):
                 formatter.write_dl([(name, summary) for name, (_, summary) in commands.items()])
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
-        """The commands whose names begin so, with their summaries."""
+        """The commands whose names begin so, with their summaries; no second words."""
         from typer.core import CompletionItem  # type: ignore[attr-defined]
 
         return [
             CompletionItem(name, help=summary)
             for name, (_, summary) in self._listed()
-            if name.startswith(incomplete)
+            if name.startswith(incomplete) and " " not in name
         ]

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from itertools import groupby
 from textwrap import indent
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from db.read_models.study_queries import other_objects_in_words
 from db.read_models.worklist_rows import WorklistRow
 from lumbar.reports.csv_text import CONTROL, csv_parts, printable
 from lumbar.reports.finding_records import FINDING_COLUMNS, StudyFinding, finding_record, notice
@@ -19,6 +20,9 @@ from lumbar.spine.anatomy import Severity
 from lumbar.spine.findings import Finding
 from lumbar.spine.provenance import BundleIdentity
 from lumbar.spine.urgency import Urgency
+
+if TYPE_CHECKING:
+    from db.read_models.study_detail import StudyDetail
 
 SEVERITY_STYLES = {
     Severity.SEVERE: "bold red",
@@ -66,6 +70,26 @@ def print_how_read(caveats: Iterable[str], choices: Iterable[str]) -> None:
         console().print(line)
 
 
+def print_instances(detail: "StudyDetail") -> None:
+    """Prints what is notable about a study's instances, for people; a correction comes first."""
+    uid = detail.study.study_instance_uid
+    for correction in detail.corrections:
+        sentence = str(correction)
+        command = f": lumbar study correct {uid}" if correction.complete else ""
+        if command and len(detail.corrections) > 1:
+            command += f" --correction {correction.token}"
+        text = f"{sentence[0].upper()}{sentence[1:]}{command}"
+        console().print(printable(text), style="bold red")
+    for sentence in detail.disagreements:
+        console().print(printable(f"Images disagree: {sentence}"), style="yellow")
+    if detail.other_objects:
+        console().print(other_objects_in_words(detail.other_objects))
+    for why, count in detail.quarantined.items():
+        console().print(f"{count} {'image' if count == 1 else 'images'} quarantined: {why}")
+    if detail.quarantined:
+        console().print(f"To list what is quarantined: lumbar quarantine list --study {uid}")
+
+
 def print_worklist(rows: Sequence[WorklistRow], form: Format) -> None:
     """Prints the worklist, the most urgent study first."""
     if form is not Format.TABLE:
@@ -82,7 +106,7 @@ def print_worklist(rows: Sequence[WorklistRow], form: Format) -> None:
             printable(row.accession_number),
             row.state.replace("_", " "),
             _waiting(row.waiting_s),
-            row.why,
+            printable(f"{row.why}; {row.correction}" if row.correction else row.why),
             row.study_instance_uid,
             style=URGENCY_STYLES.get(row.urgency),
         )

@@ -17,6 +17,7 @@ from commands.output import (
     console,
     print_findings,
     print_how_read,
+    print_instances,
     print_records,
     print_worklist,
 )
@@ -25,10 +26,10 @@ from db import audit, operator_actions, reviews, studies
 from db.context import SiteContext
 from db.models import StudyState
 from db.read_models import findings as finding_queries
-from db.read_models import study_queries
 from db.read_models import worklist as study_lists
 from db.read_models.findings import FindingFilter
 from db.read_models.reviewed_labels import labels
+from db.read_models.study_detail import study_detail
 from lumbar.audit_messages import audit_message
 from lumbar.errors import WrongSetting
 from lumbar.reports.finding_records import FINDING_COLUMNS, finding_record
@@ -124,31 +125,57 @@ def findings(
 
 
 @app.command(epilog="Example: lumbar study 1.2.840.113619.2.1 --format csv")
-def study(uid: StudyUid, form: AsFormat = Format.TABLE) -> None:
-    """Shows one study: state, quarantined images, how it was analysed, 25 findings, its reports."""
+def study(
+    uid: Annotated[
+        str,
+        typer.Argument(
+            metavar="UID", help="Study Instance UID", autocompletion=lambda: ["correct"]
+        ),
+    ],
+    form: AsFormat = Format.TABLE,
+) -> None:
+    """Shows one study: state, quarantined images, how it was analysed, 25 findings, its reports.
+
+    `lumbar study correct UID` takes a study over as newer copies of its images state it.
+    """
     site = SiteContext.open(Settings.load())
     with site.database.reading() as session:
-        study_row = studies.find(session, uid)
-        rows = study_queries.findings(session, study_row)
-        deliveries = study_queries.deliveries(session, study_row.id)
-        quarantined = study_queries.quarantined(session, study_row.id)
-        read = study_queries.how_read(session, study_row.id)
+        detail = study_detail(session, uid, site.ranking)
+    choices = detail.read.choices
     if form is not Format.TABLE:
-        records = [finding_record(row) | {"choices": "; ".join(read.choices)} for row in rows]
+        records = [finding_record(row) | {"choices": "; ".join(choices)} for row in detail.findings]
         print_records(records, (*FINDING_COLUMNS, "choices"), form)
         return
-    reason = f": {study_row.reason}" if study_row.reason else ""
-    console().print(f"{study_row.state.label}{reason}, revision {study_row.revision}")
-    for why, count in quarantined.items():
-        console().print(f"{count} {'image' if count == 1 else 'images'} quarantined: {why}")
-    print_how_read(read.caveats, read.choices)
-    print_findings(rows, form)
-    for row in deliveries:
+    reason = f": {detail.reason}" if detail.reason else ""
+    console().print(f"{detail.study.state.label}{reason}, revision {detail.study.revision}")
+    print_instances(detail)
+    print_how_read(detail.read.caveats, choices)
+    print_findings(detail.findings, form)
+    for row in detail.deliveries:
         error = f", {row.last_error}" if row.last_error else ""
         status = f" ({row.status})" if row.status else ""
         console().print(
             f"report to {row.destination}: {row.state}{status}, {row.attempts} attempts{error}"
         )
+
+
+@app.command("study correct", epilog="Example: lumbar study correct 1.2.840.113619.2.1")
+def correct(
+    uid: StudyUid,
+    correction: Annotated[
+        str | None,
+        typer.Option(metavar="TOKEN", help="Which, where several wait: `lumbar study` lists them"),
+    ] = None,
+) -> None:
+    """Takes a study over under the patient, name or accession number of newer copies.
+
+    Only where every image has been sent again. The study is analysed again, and the new report
+    replaces the earlier one.
+    """
+    site = SiteContext.open(Settings.load())
+    with site.database.transaction() as session:
+        operator_actions.correct(session, uid, by_command_line(), correction)
+    typer.echo("The study is taken over, and is analysed again.")
 
 
 @app.command("mark-read", epilog="Example: lumbar mark-read 1.2.840.113619.2.1")

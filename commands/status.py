@@ -7,7 +7,7 @@ import typer
 
 from commands.output import AsFormat, Format, print_records
 from commands.version import version_lines
-from db import schema
+from db import quarantine, schema
 from db.context import SiteContext
 from db.read_models import metrics
 from db.read_models.statistics import in_flight
@@ -46,6 +46,7 @@ def _database(site: SiteContext) -> Iterator[Line]:
         figures = metrics.figures(session)
         expired = in_flight(session).leases_expired
         unread = waiting(session, site.ranking)
+        quarantined = quarantine.count(session)
     yield "system", "schema", schema.newest(), site.database.engine.dialect.name
     yield "worklist", "unread", unread.unread, ""
     yield "worklist", "unread, severe", unread.severe, ""
@@ -59,6 +60,7 @@ def _database(site: SiteContext) -> Iterator[Line]:
     for kind, age_s in figures.queue_age_s.items():
         yield "jobs", f"{kind}, oldest due", round(age_s), "s"
     yield "jobs", "leases expired", expired, ""
+    yield "images", "quarantined", quarantined, "`lumbar quarantine list` shows them"
 
 
 def _disk(site: SiteContext) -> Iterator[Line]:

@@ -1,4 +1,4 @@
-"""The pages' actions on findings, studies, jobs, users and tokens; each one redirects to a page."""
+"""The pages' actions on findings, studies, jobs and users; each one redirects to a page."""
 
 from typing import Annotated
 from urllib.parse import urlencode
@@ -6,13 +6,13 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
-from db import accounts, deletion, operator_actions, reviews, studies
+from db import accounts, deletion, operator_actions, quarantine, reviews, studies
 from db.models import Permission, UserRole
 from lumbar import peers
 from lumbar.errors import LumbarError, NotFound, Permanent
 from lumbar.spine.anatomy import Severity
 from web.auth import Admin, NotAllowed, Operator, Reviewer, TheSite, Viewer
-from web.params import LastReceived, Number, Words
+from web.params import LastReceived, Number, QuarantineId, Words
 from web.rendering import page
 
 router = APIRouter(include_in_schema=False)
@@ -67,6 +67,25 @@ def complete(site: TheSite, actor: Operator, uid: str) -> Response:
     with site.database.transaction() as session:
         operator_actions.complete(session, uid, actor.name, arriving)
     return _redirect(f"/studies/{uid}", "completed")
+
+
+@router.post("/studies/{uid}/correct")
+def correct(site: TheSite, actor: Operator, uid: str, correction: Words = "") -> Response:
+    with site.database.transaction() as session:
+        operator_actions.correct(session, uid, actor.name, correction or None)
+    return _redirect(f"/studies/{uid}", "corrected")
+
+
+@router.post("/quarantine/{instance}/release")
+def release(site: TheSite, actor: Operator, instance: QuarantineId, uid: Words = "") -> Response:
+    quarantine.release(site, instance, actor.name)
+    return _redirect(f"/studies/{uid}" if uid else "/quarantine", "released")
+
+
+@router.post("/quarantine/{instance}/drop")
+def drop(site: TheSite, actor: Operator, instance: QuarantineId, uid: Words = "") -> Response:
+    quarantine.drop(site, instance, actor.name)
+    return _redirect(f"/studies/{uid}" if uid else "/quarantine", "dropped")
 
 
 @router.post("/studies/{uid}/delete")

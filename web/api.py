@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query, Security
 from fastapi.security import HTTPBearer
 from pydantic import Field
 
-from db import operator_actions, reviews, studies
+from db import operator_actions, quarantine, reviews, studies
 from db.models import OPEN_JOB_STATES, JobKind, JobState
 from db.read_models import findings, statistics, study_queries, worklist
 from db.read_models.findings import CURSOR_PATTERN
@@ -17,20 +17,24 @@ from web.params import (
     KnownParametersOnly,
     NoneIfEmpty,
     Number,
+    QuarantineId,
     RequestedFindings,
     RequestedStudies,
 )
 from web.schemas import (
     BundleModel,
+    CorrectRequest,
     DeliveryModel,
     Done,
     FindingsPageModel,
     JobModel,
+    QuarantinedModel,
     ReadRequest,
     ReviewModel,
     ReviewRequest,
     StudiesModel,
     StudyDetailModel,
+    correction_model,
     finding_model,
     findings_model,
     studies_model,
@@ -138,6 +142,9 @@ def get_study(site: TheSite, trail: TheAuditTrail, actor: Viewer, uid: Uid) -> S
         choices=list(detail.read.choices),
         quarantined=detail.quarantined,
         set_aside=detail.quarantined,
+        other_objects=detail.other_objects,
+        corrections=[correction_model(correction) for correction in detail.corrections],
+        disagreements=list(detail.disagreements),
         deliveries=[DeliveryModel.model_validate(row) for row in detail.deliveries],
     )
 
@@ -168,6 +175,64 @@ def post_complete(site: TheSite, actor: Operator, uid: Uid) -> Done:
     arriving = site.store.arriving()
     with site.database.transaction() as session:
         operator_actions.complete(session, uid, actor.name, arriving)
+    return Done()
+
+
+@router.post(
+    "/studies/{uid}/correct",
+    tags=["studies"],
+    summary="Take a study over as newer copies of all its images state it",
+)
+def post_correct(
+    site: TheSite, actor: Operator, uid: Uid, body: CorrectRequest | None = None
+) -> Done:
+    token = body.correction if body else None
+    with site.database.transaction() as session:
+        operator_actions.correct(session, uid, actor.name, token)
+    return Done()
+
+
+@router.get(
+    "/studies/{uid}/quarantined",
+    tags=["quarantine"],
+    summary="What is quarantined of a study, the newest first",
+)
+def get_quarantined_of_study(
+    site: TheSite, trail: TheAuditTrail, actor: Viewer, uid: Uid, limit: Limit = 50
+) -> list[QuarantinedModel]:
+    with site.database.reading() as session:
+        study_id = studies.find(session, uid).id
+    trail.record_view("study.seen", actor.name, study_id)
+    rows = quarantine.list_quarantined(site, uid, limit)
+    return [QuarantinedModel.model_validate(row) for row in rows]
+
+
+@router.get("/quarantined", tags=["quarantine"], summary="What is quarantined, the newest first")
+def get_quarantined(
+    site: TheSite, trail: TheAuditTrail, actor: Viewer, limit: Limit = 50
+) -> list[QuarantinedModel]:
+    trail.record_view("quarantine.seen", actor.name)
+    rows = quarantine.list_quarantined(site, limit=limit)
+    return [QuarantinedModel.model_validate(row) for row in rows]
+
+
+@router.post(
+    "/quarantined/{instance}/release",
+    tags=["quarantine"],
+    summary="Use a quarantined instance after all, in place of the copy in use",
+)
+def post_release(site: TheSite, actor: Operator, instance: QuarantineId) -> Done:
+    quarantine.release(site, instance, actor.name)
+    return Done()
+
+
+@router.delete(
+    "/quarantined/{instance}",
+    tags=["quarantine"],
+    summary="Delete a quarantined instance, its file included",
+)
+def delete_quarantined(site: TheSite, actor: Operator, instance: QuarantineId) -> Done:
+    quarantine.drop(site, instance, actor.name)
     return Done()
 
 

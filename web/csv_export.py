@@ -7,9 +7,11 @@ from typing import Any
 from fastapi.responses import StreamingResponse
 
 from db.operator_actions import JobRow
+from db.quarantine import QuarantinedInstance
 from lumbar.reports.csv_text import BYTE_ORDER_MARK, csv_parts
 
 JOB_COLUMNS = tuple(field.name for field in fields(JobRow))
+QUARANTINE_COLUMNS = tuple(field.name for field in fields(QuarantinedInstance))
 
 
 def as_csv(

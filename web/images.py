@@ -109,7 +109,7 @@ def _instances(site: SiteContext, trail: TheAuditTrail, actor: str, uid: str) ->
     """The study's instances whose files are not removed; the view is recorded."""
     with site.database.reading() as session:
         study = studies.find(session, uid)
-        instances = [i for i in studies.instances_in_use(session, study.id) if i.removed_at is None]
+        instances = [i for i in studies.images_in_use(session, study.id) if i.removed_at is None]
     trail.record_view("images.seen", actor, study.id)
     return instances
 

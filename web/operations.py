@@ -1,4 +1,4 @@
-"""The operators' and administrators' pages: jobs, quality, system, users, audit trail."""
+"""The operators' and administrators' pages: jobs, quarantine, quality, system, users, audit."""
 
 import io
 import zipfile
@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from db import accounts, audit, operator_actions
+from db import accounts, audit, operator_actions, quarantine
 from db.models import OPEN_JOB_STATES, JobKind, JobState, UserRole
 from db.read_models import statistics
 from db.read_models.reviewed_labels import labels
@@ -19,7 +19,7 @@ from web.rendering import CONFIRMATIONS, link, page
 router = APIRouter(include_in_schema=False)
 
 ROWS = 50  # on a page
-MAX_EXPORTED = 100_000  # jobs in a file
+MAX_EXPORTED = 100_000  # rows of a file
 
 
 @router.get("/jobs")
@@ -67,6 +67,39 @@ def jobs_csv(
     return csv_export.as_csv("jobs.csv", csv_export.JOB_COLUMNS, iter(records))
 
 
+@router.get("/quarantine")
+def quarantined(
+    request: Request,
+    site: TheSite,
+    trail: TheAuditTrail,
+    actor: Viewer,
+    uid: Text = "",
+    done: Done = "",
+) -> Response:
+    """What is quarantined, of one study or of all."""
+    trail.record_view("quarantine.seen", actor.name)
+    rows = quarantine.list_quarantined(site, uid or None, ROWS * 4)
+    return page(
+        request,
+        "quarantine.html",
+        rows=rows,
+        uid=uid,
+        max_rows=ROWS * 4,
+        csv=link("/quarantine.csv", {"uid": uid}),
+        confirmation=CONFIRMATIONS.get(done),
+    )
+
+
+@router.get("/quarantine.csv")
+def quarantined_csv(site: TheSite, trail: TheAuditTrail, actor: Viewer, uid: Text = "") -> Response:
+    trail.record_view("quarantine.exported", actor.name)
+    rows = quarantine.list_quarantined(site, uid or None, MAX_EXPORTED)
+    records = [
+        asdict(row) | {"received_at": row.received_at.isoformat(timespec="seconds")} for row in rows
+    ]
+    return csv_export.as_csv("quarantine.csv", csv_export.QUARANTINE_COLUMNS, iter(records))
+
+
 @router.get("/quality")
 def quality(
     request: Request,
@@ -112,6 +145,7 @@ def system(request: Request, site: TheSite, actor: Operator) -> Response:
     with site.database.reading() as session:
         bundles = statistics.bundles(session)
         in_flight = statistics.in_flight(session)
+        instances = quarantine.count(session)
     return page(
         request,
         "system.html",
@@ -120,7 +154,8 @@ def system(request: Request, site: TheSite, actor: Operator) -> Response:
         in_flight=in_flight,
         fill=site.store.fill_ratio(),
         unregistered=site.store.unregistered(),
-        quarantined=site.store.quarantined(),
+        unregistrable=site.store.quarantined(),
+        quarantined=instances,
         settings=site.settings,
     )
 

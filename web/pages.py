@@ -5,10 +5,11 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request, Response
 
-from db import studies
+from db import quarantine, studies
 from db.context import SiteContext
 from db.models import StudyState
 from db.read_models import findings, statistics, worklist
+from db.read_models.corrections import corrected_studies
 from db.read_models.findings import CURSOR_PATTERN, FindingsPage
 from db.read_models.study_detail import StudyDetail, study_detail
 from db.read_models.worklist import StudyFilter, StudyPage
@@ -30,6 +31,8 @@ from web.rendering import CONFIRMATIONS, link, page
 router = APIRouter(include_in_schema=False)
 
 ROWS = 50  # on a page
+MAX_CORRECTED = 10  # studies that the worklist names because a correction waits
+MAX_QUARANTINED = 20  # instances on a study's page; all of them are listed under /quarantine
 
 
 @router.get("/")
@@ -45,8 +48,11 @@ def reading_worklist(
     trail.record_view("worklist.seen", actor.name)
     with site.database.reading() as session:
         shown = worklist.worklist(session, site.ranking, limit=ROWS, after=after or None, only=only)
-        waiting = worklist.waiting(session, site.ranking)
-    return _listed(request, site, "worklist.html", shown, only, after, done, waiting=waiting)
+        more = {
+            "waiting": worklist.waiting(session, site.ranking),
+            "corrected": corrected_studies(session, MAX_CORRECTED),
+        }
+    return _listed(request, site, "worklist.html", shown, only, after, done, **more)
 
 
 @router.get("/studies")
@@ -118,6 +124,7 @@ def one_study(
         study_id = studies.find(session, uid).id
         detail = study_detail(session, uid, site.ranking)
     trail.record_view("study.seen", actor.name, study_id)
+    quarantined = quarantine.list_quarantined(site, uid, MAX_QUARANTINED)
     by_key = {row.finding.key: row for row in detail.findings}
     key = _key(at)
     chosen = by_key.get(key) if key else None
@@ -127,6 +134,8 @@ def one_study(
         detail=detail,
         study=detail.study,
         by_key=by_key,
+        quarantined=quarantined,
+        max_quarantined=MAX_QUARANTINED,
         chosen=chosen or _most_severe(detail),
         marks=_marks(detail),
         name_of=name_of,

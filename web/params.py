@@ -56,6 +56,9 @@ Text = Annotated[str, Query(max_length=200)]
 Done = Annotated[str, Query(max_length=20)]
 Words = Annotated[str, Form(max_length=2000, pattern=WITHOUT_NUL)]
 Number = Annotated[int, Path(ge=1, le=LARGEST)]
+QuarantineId = Annotated[
+    str, Path(min_length=1, max_length=160, description="As the list of what is quarantined has it")
+]
 Chosen, Moment = BeforeValidator(_without_empty), BeforeValidator(_moment)
 NoneIfEmpty = BeforeValidator(_none_if_empty)
 # The last image's time, as a page showed it

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from db.models import Permission
+from db.read_models.study_queries import other_objects_in_words
 from lumbar import VERSION
 from lumbar.spine.anatomy import Condition, Level, Severity
 from lumbar.spine.provenance import LOW_RANK_NOTICE, RESEARCH_USE_ONLY
@@ -27,6 +28,9 @@ CONFIRMATIONS = {  # what a page says after an action, by the `done` of its addr
     "cancelled": "The job is cancelled.",
     "sent": "The report will be sent again.",
     "deleted": "The study is deleted.",
+    "corrected": "The study is taken over as its newer copies state it, and is analysed again.",
+    "released": "The instance is released. Its study is analysed again if its images change.",
+    "dropped": "The instance is deleted.",
     "saved": "The change is saved.",
 }
 SEVERITY_CLASS = {
@@ -93,6 +97,11 @@ def moment(value: datetime | None) -> str:
     return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC") if value else ""
 
 
+def count(number: int, singular: str, plural: str = "") -> str:
+    """A number of things: ``1 image``, ``2 images``."""
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"
+
+
 def words(value: str) -> str:
     return str(value).replace("_", " ")
 
@@ -123,6 +132,8 @@ def _environment() -> Environment:
         "Condition": Condition,
         "Level": Level,
         "Permission": Permission,
+        "count": count,
+        "other_objects": other_objects_in_words,
     }
     return environment
 

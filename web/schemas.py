@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from db.models import JobKind, JobState, StudyState
+from db.read_models.corrections import Correction
 from db.read_models.findings import FindingsPage
 from db.read_models.worklist import StudyPage
 from db.read_models.worklist_rows import WorklistRow
@@ -166,6 +167,43 @@ class DeliveryModel(_Model):
     delivered_at: datetime | None
 
 
+class StatedModel(_Model):
+    """Patient and accession number as images state them; empty where they state none."""
+
+    patient_identifier: str
+    patient_name: str
+    birth_date: str = Field(description="YYYYMMDD or empty")
+    sex: str
+    accession_number: str
+
+
+class CorrectionModel(_Model):
+    """What newer copies of a study's images state, and how many of the images have one."""
+
+    current: StatedModel = Field(description="What counts for the study now")
+    newer: StatedModel = Field(description="What the newer copies state")
+    replaced: int = Field(description="Images that have a newer copy")
+    images: int = Field(description="Images that need one")
+    complete: bool = Field(description="Whether the study can be taken over")
+    token: str = Field(description="Names this correction, to take over no other one")
+
+
+class QuarantinedModel(_Model):
+    """An instance that is kept but not used, or a file that could not be registered."""
+
+    id: str = Field(description="A number; the file's name if it could not be registered")
+    study_instance_uid: str
+    sop_instance_uid: str
+    patient_identifier: str = Field(description="As the instance itself states it")
+    patient_name: str
+    accession_number: str
+    source: str = Field(description="Calling AE title, or another source's name")
+    received_at: datetime
+    size: int = Field(description="Bytes")
+    reason: str
+    has_file: bool = Field(description="False: its file was removed to make room")
+
+
 class StudyDetailModel(_Model):
     """Everything that is known about a study."""
 
@@ -180,6 +218,11 @@ class StudyDetailModel(_Model):
     choices: list[str] = Field(description="How the study was read")
     quarantined: dict[str, int] = Field(description="Images kept but not read, by the reason")
     set_aside: dict[str, int] = _renamed("quarantined")
+    other_objects: int = Field(description="Objects in use that are no MR images")
+    corrections: list[CorrectionModel] = Field(
+        description="Newer copies that state another patient, name or accession number"
+    )
+    disagreements: list[str] = Field(description="Where the images state several values")
     deliveries: list[DeliveryModel]
 
 
@@ -206,6 +249,16 @@ class ReviewRequest(BaseModel):
 
     severity: Severity
     comment: str = Field("", max_length=2000, pattern=WITHOUT_NUL)
+
+
+class CorrectRequest(BaseModel):
+    """Which correction of a study is meant."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    correction: str | None = Field(
+        None, description="Its `token`; needed where several wait, 409 if it is none of them"
+    )
 
 
 class ReadRequest(BaseModel):
@@ -248,6 +301,18 @@ def study_model(row: WorklistRow) -> StudyModel:
 
 def _keys(keys: Sequence[FindingKey]) -> list[KeyModel]:
     return [KeyModel.model_validate(key) for key in keys]
+
+
+def correction_model(correction: Correction) -> CorrectionModel:
+    """A correction that waits."""
+    return CorrectionModel(
+        current=StatedModel.model_validate(correction.current),
+        newer=StatedModel.model_validate(correction.attributes),
+        replaced=correction.replaced,
+        images=correction.images,
+        complete=correction.complete,
+        token=correction.token,
+    )
 
 
 def finding_model(row: StudyFinding) -> FindingModel:

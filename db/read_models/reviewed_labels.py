@@ -75,10 +75,15 @@ def labels(session: Session) -> Labels:
 
 
 def _last_reviews(session: Session) -> list[_ReviewedFinding]:
-    """The last review of each finding, across its study's revisions; study by study."""
+    """The last review of each finding, across its study's revisions; study by study.
+
+    Not those from before a correction, whose images may have been others.
+    """
     newest = (
         select(func.max(Review.id))
         .join(FindingRow, FindingRow.id == Review.finding_id)
+        .join(Study, Study.id == FindingRow.study_id)
+        .where(FindingRow.revision >= Study.corrected_revision)
         .group_by(FindingRow.study_id, FindingRow.condition, FindingRow.level)
     )
     statement = (
@@ -105,7 +110,7 @@ def _images(session: Session, study_id: int) -> dict[str, _Image]:
             Instance.removed_at,
         )
         .join(Series)
-        .where(Series.study_id == study_id, Instance.quarantined.is_(None))
+        .where(Series.study_id == study_id, Instance.quarantined.is_(None), Instance.is_image)
         .order_by(Series.series_instance_uid, Instance.sop_instance_uid)
     )
     images: dict[str, _Image] = {}

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from db import studies
 from db.models import FindingRow, ReportRow, Study
 from db.read_models import study_queries
+from db.read_models.corrections import Correction, corrections_of
 from db.read_models.study_queries import DeliveryRow, HowRead
 from db.read_models.worklist import row_of
 from db.read_models.worklist_rows import Ranking, WorklistRow
@@ -49,6 +50,9 @@ class StudyDetail:
     findings: tuple[StudyFinding, ...]  # 25, or none while a revision is under way
     read: HowRead
     quarantined: dict[str, int]  # images, by the reason
+    other_objects: int  # in use that are no MR images
+    corrections: tuple[Correction, ...]  # that wait, the complete ones first
+    disagreements: tuple[str, ...]  # where its images state several values
     deliveries: tuple[DeliveryRow, ...]
     reports: tuple[StoredReport, ...]
     changes: tuple[Change, ...]
@@ -66,10 +70,13 @@ def study_detail(session: Session, study_instance_uid: str, ranking: Ranking) ->
         reason=study.reason,
         first_received_at=study.first_received_at,
         ended_at=study.ended_at,
-        images_removed_at=study.images_removed_at,
+        images_removed_at=study_queries.images_removed_at(session, study.id),
         findings=tuple(study_queries.findings(session, study)),
         read=study_queries.how_read(session, study.id),
         quarantined=study_queries.quarantined(session, study.id),
+        other_objects=study_queries.other_objects(session, study.id),
+        corrections=corrections_of(session, study.id),
+        disagreements=study_queries.disagreements(session, study.id),
         deliveries=tuple(study_queries.deliveries(session, study.id)),
         reports=_reports(session, study),
         changes=_changes(session, study),
@@ -85,10 +92,10 @@ def _reports(session: Session, study: Study) -> tuple[StoredReport, ...]:
 
 
 def _changes(session: Session, study: Study) -> tuple[Change, ...]:
-    """The changes from each revision that has findings to the next such one."""
+    """The changes from each revision that has findings to the next, since it was corrected."""
     statement = select(
         FindingRow.revision, FindingRow.condition, FindingRow.level, FindingRow.severity
-    ).where(FindingRow.study_id == study.id)
+    ).where(FindingRow.study_id == study.id, FindingRow.revision >= study.corrected_revision)
     severities: dict[int, dict[FindingKey, Severity | None]] = {}
     for revision, condition, level, severity in session.execute(statement):
         severities.setdefault(revision, {})[FindingKey(condition, level)] = severity

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
+from db import stated_attributes
 from db.models import (
     Bundle,
     Delivery,
@@ -17,11 +18,14 @@ from db.models import (
     Job,
     JobKind,
     JobState,
+    QuarantineReason,
     ReportRow,
     Review,
     Series,
     Study,
+    StudyState,
 )
+from lumbar import study_attributes
 from lumbar.reports.finding_records import LatestReview, StudyFinding, StudyReference
 from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey
 from lumbar.spine.findings import Finding, ImagePoint
@@ -63,7 +67,7 @@ def findings(session: Session, study: Study) -> list[StudyFinding]:
     If it ended without findings, they are 25 that are not assessed, for its reason. While a
     revision is under way there are none: what is known about the study is not final.
     """
-    if study.ended_at is None:
+    if study.ended_at is None or study.state is StudyState.NO_IMAGES:
         return []
     in_force = session.scalars(
         select(FindingRow).where(FindingRow.study_id == study.id, FindingRow.superseded.is_(False))
@@ -110,15 +114,57 @@ def deliveries(session: Session, study_id: int) -> list[DeliveryRow]:
 
 
 def quarantined(session: Session, study_id: int) -> dict[str, int]:
-    """How many of a study's images are kept but not read, by reason."""
+    """How many of a study's images are kept but not read, by reason; and of its other objects.
+
+    Former versions of other objects are not counted: they are only kept.
+    """
     counted = (
         select(Instance.quarantined, func.count())
         .join(Series)
-        .where(Series.study_id == study_id, Instance.quarantined.is_not(None))
+        .where(
+            Series.study_id == study_id,
+            Instance.quarantined.is_not(None),
+            Instance.is_image | (Instance.quarantined != QuarantineReason.REPLACED.value),
+        )
         .group_by(Instance.quarantined)
         .order_by(Instance.quarantined)
     )
     return {str(reason): count for reason, count in session.execute(counted)}
+
+
+def images_removed_at(session: Session, study_id: int) -> datetime | None:
+    """When retention removed the images of a study; None while it has one of those in use."""
+    removed = (
+        select(func.max(Instance.removed_at), func.count() - func.count(Instance.removed_at))
+        .join(Series)
+        .where(Series.study_id == study_id, Instance.quarantined.is_(None), Instance.is_image)
+    )
+    newest, left = session.execute(removed).one()
+    return None if left else newest
+
+
+def other_objects(session: Session, study_id: int) -> int:
+    """How many objects of a study are no MR images: kept, and never read."""
+    counted = (
+        select(func.count())
+        .select_from(Instance)
+        .join(Series)
+        .where(Series.study_id == study_id, Instance.quarantined.is_(None), ~Instance.is_image)
+    )
+    return session.scalar(counted) or 0
+
+
+def other_objects_in_words(count: int) -> str:
+    """For a person."""
+    if count == 1:
+        return "1 object that is no MR image"
+    return f"{count} objects that are no MR images"
+
+
+def disagreements(session: Session, study_id: int) -> tuple[str, ...]:
+    """Where a study's images state several values of an attribute, one sentence for each."""
+    stated = stated_attributes.in_use(session, study_id)
+    return tuple(map(str, study_attributes.disagreements(stated)))
 
 
 def _explanations() -> Select[Explanation]:

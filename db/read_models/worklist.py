@@ -113,7 +113,7 @@ def worklist(
     """
     now = now or datetime.now(UTC)
     start = _Cursor.read(after) if after else None
-    filters = [Study.read_at.is_(None), *_filters(session, only or StudyFilter(), unread=True)]
+    filters = [*_waits_to_be_read(), *_filters(session, only or StudyFilter(), unread=True)]
     if ranking.days:
         filters.append(Study.last_received_at >= now - timedelta(days=ranking.days))
     size = None if limit is None else limit + 1  # one more shows whether another page follows
@@ -166,14 +166,19 @@ def waiting(session: Session, ranking: Ranking, now: datetime | None = None) -> 
     """How long the worklist is."""
     now = now or datetime.now(UTC)
     oldest = now - timedelta(days=ranking.days) if ranking.days else _EPOCH
-    unread, listed = Study.read_at.is_(None), Study.last_received_at >= oldest
-    count = select(func.count()).select_from(Study).where(unread, listed)
-    left = select(Study.id).where(unread, ~listed).limit(MAX_LEFT_UNREAD).subquery()
+    unread, listed = _waits_to_be_read(), Study.last_received_at >= oldest
+    count = select(func.count()).select_from(Study).where(*unread, listed)
+    left = select(Study.id).where(*unread, ~listed).limit(MAX_LEFT_UNREAD).subquery()
     return Waiting(
         unread=session.scalar(count) or 0,
         severe=session.scalar(count.where(_severe(ranking))) or 0,
         left_unread=session.scalar(select(func.count()).select_from(left)) or 0,
     )
+
+
+def _waits_to_be_read() -> tuple[ColumnElement[bool], ...]:
+    """Not read yet, and it has images."""
+    return Study.read_at.is_(None), Study.state != StudyState.NO_IMAGES
 
 
 def _indexed_tiers(ranking: Ranking, now: datetime) -> tuple[ColumnElement[bool], ...]:

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Integer, case, func, select
 from sqlalchemy.orm import Session
 
 from db.models import Bundle, FindingRow, Instance, Series, Study, StudyState
+from db.read_models.corrections import pending_of
 from db.read_models.study_queries import batches, caveats_of, identity_of
 from lumbar.spine.anatomy import FindingKey, Severity
 from lumbar.spine.findings import MIN_VIEW_PROBABILITY, NUMBERING_UNCERTAIN
@@ -59,7 +60,8 @@ class WorklistRow:
     images: int  # received and not quarantined
     severe: tuple[FindingKey, ...]
     moderate: tuple[FindingKey, ...]
-    flags: tuple[str, ...]  # caveats, and the warning of the weights
+    correction: str | None  # that waits to be taken over or for more copies
+    flags: tuple[str, ...]  # that correction, caveats, and the warning of the weights
     waiting_s: float  # since the last image
     last_received_at: datetime
     read_at: datetime | None
@@ -93,12 +95,14 @@ def rows_of(
     severe = _keys(session, ids, Severity.SEVERE)
     moderate = _keys(session, ids, Severity.MODERATE)
     images, caveats = _images(session, ids), caveats_of(session, ids)
+    corrections = pending_of(session, ids)
     assessments = assess(session, studies, ranking, now, severe)
     rows = []
     for study in studies:
         assessment = assessments[study.id]
         bundle = identity_of(assessment.bundle) if assessment.bundle else None
         warning = bundle.trained_on.warning if bundle else None
+        correction = str(corrections[study.id]) if study.id in corrections else None
         rows.append(
             WorklistRow(
                 urgency=assessment.urgency,
@@ -116,7 +120,12 @@ def rows_of(
                 images=images.get(study.id, 0),
                 severe=severe.get(study.id, ()),
                 moderate=moderate.get(study.id, ()),
-                flags=(*caveats.get(study.id, ()), *((warning,) if warning else ())),
+                correction=correction,
+                flags=(
+                    *((correction,) if correction else ()),
+                    *caveats.get(study.id, ()),
+                    *((warning,) if warning else ()),
+                ),
                 waiting_s=(now - study.last_received_at).total_seconds(),
                 last_received_at=study.last_received_at,
                 read_at=study.read_at,
@@ -182,7 +191,7 @@ def _images(session: Session, study_ids: Sequence[int]) -> dict[int, int]:
         statement = (
             select(Series.study_id, func.count())
             .join(Instance, Instance.series_id == Series.id)
-            .where(Series.study_id.in_(ids), Instance.quarantined.is_(None))
+            .where(Series.study_id.in_(ids), Instance.quarantined.is_(None), Instance.is_image)
             .group_by(Series.study_id)
         )
         counts |= {study_id: count for study_id, count in session.execute(statement)}  # noqa: C416

@@ -20,12 +20,14 @@ from lumbar.spine.findings import Finding, ImagePoint
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.spine.slices import SliceHeader
 from tests.factories.instances import ROOT, arrival, make_slice
+from tests.factories.quarantine import send, send_corrected
 from tests.integration.site_with_studies import stored_report
 
 BUNDLE = BundleIdentity("phantom", "1", "ab" * 32, TrainedOn.SYNTHETIC, "1")
 CANAL = FindingKey(Condition.SPINAL_CANAL_STENOSIS, Level.L4_L5)
 RECESS = FindingKey(Condition.LEFT_SUBARTICULAR_STENOSIS, Level.L3_L4)
 FAILED, NORMAL, ARRIVING = (f"{ROOT}.{number}" for number in (2, 3, 4))
+CORRECTED = f"{ROOT}.6"
 LATE_STUDY = 5  # number of a study that arrives while the page is open
 
 _PROBABILITIES = {
@@ -50,6 +52,8 @@ def add_studies(site: SiteContext, folder: Path) -> str:
     _analyse(site, truth.study_instance_uid, truth.severities, _points(folder, truth))
     for number, name in ((2, "Failed^Fay"), (3, "Normal^Nora"), (4, "Arriving^Ari")):
         ingest(site.database, site.store, arrival(make_slice(study=number, PatientName=name)))
+    send_corrected(site.database, site.store, 6, again=1)
+    send(site.database, site.store, study=6, number=2, fill=99)
     _fail(site, FAILED)
     _analyse(site, NORMAL, dict.fromkeys(ALL_FINDINGS, Severity.NORMAL_MILD), {})
     return truth.study_instance_uid

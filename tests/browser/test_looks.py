@@ -6,7 +6,7 @@ from playwright.sync_api import expect
 
 from db.models import UserRole
 from tests.browser.served import NARROW, WIDE
-from tests.browser.site_with_images import ARRIVING, FAILED, NORMAL
+from tests.browser.site_with_images import ARRIVING, CORRECTED, FAILED, NORMAL
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +21,8 @@ PAGES = [
         "/users",
     ),
     *("/audit", "/me", "/upload", "/nowhere", "/?q=nobody", "/findings?severity=severe&since=1h"),
-    *(f"/studies/{uid}" for uid in (NORMAL, FAILED, ARRIVING)),
+    *(f"/studies/{uid}" for uid in (NORMAL, FAILED, ARRIVING, CORRECTED)),
+    "/quarantine",
 ]
 
 

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from db.read_models.study_detail import study_detail
-from db.studies import find, instances_in_use
+from db.studies import find, images_in_use
 from lumbar.dicom.pixels import read_slice
 from tests.browser.served import PASSWORD
 from tests.browser.site_with_images import CANAL, NORMAL, RECESS
@@ -126,7 +126,7 @@ def test_the_image_on_the_screen_is_the_stored_one(viewer, served):
     viewer.locator("#slice").fill("0")
     expect(viewer.locator("#image")).to_have_attribute("data-shown", slices[0])
     with served.site.database.reading() as session:
-        instances = instances_in_use(session, find(session, served.severe).id)
+        instances = images_in_use(session, find(session, served.severe).id)
     (file,) = [
         instance.file for instance in instances if f"{instance.sop_instance_uid}.0" == slices[0]
     ]

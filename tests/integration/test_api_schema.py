@@ -14,6 +14,8 @@ from db.database import Database
 from db.models import UserRole
 from lumbar.settings import Settings
 from lumbar.store.files import Store
+from tests.factories.instances import ROOT
+from tests.factories.quarantine import send, send_corrected, send_unregistrable
 from tests.integration.site_with_studies import (
     ARRIVING_UID,
     FAILED_UID,
@@ -30,8 +32,11 @@ DESCRIPTION = "/api/v1/openapi.json"
 EXAMPLES = 40  # requests of each kind per operation
 # Both assume the generated ids, some of which are replaced by existing ones.
 EXCLUDED_CHECKS = {"positive_data_acceptance", "negative_data_rejection"}
+CORRECTED = 5  # number of a study
+CORRECTED_UID = f"{ROOT}.{CORRECTED}"
 EXISTING = {
-    "uid": (SEVERE_UID, FAILED_UID, REFUSED_UID, ARRIVING_UID),
+    "uid": (SEVERE_UID, FAILED_UID, REFUSED_UID, ARRIVING_UID, CORRECTED_UID),
+    "instance": ("7", "8", "9"),
     "finding_id": (1, 25),
     "job": (1, 2, 3, 4),
     "after": (SEVERE_UID, REFUSED_UID),
@@ -49,6 +54,9 @@ def token(tmp_path_factory):
     """An administrator's token; also gives the application a site with studies."""
     site = open_site(tmp_path_factory.mktemp("api"))
     add_studies(site)
+    send_corrected(site.database, site.store, CORRECTED)
+    send(site.database, site.store, study=CORRECTED, number=2, fill=99)
+    send_unregistrable(site.database, site.store)
     app.state.site, app.state.trail = site, AuditTrail(site)
     yield token_client(app, UserRole.ADMIN).headers["authorization"]
     site.database.close()
@@ -90,7 +98,7 @@ def test_the_description_is_open_and_complete():
         for path, methods in description["paths"].items()
         for method, operation in methods.items()
     ]
-    assert len(operations) == 14
+    assert len(operations) == 19
     for path, _, operation in operations:
         assert path.startswith("/api/v1/")
         assert operation["summary"]

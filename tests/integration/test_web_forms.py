@@ -5,7 +5,8 @@ from fastapi.routing import iter_route_contexts
 from starlette.routing import Match
 
 from db.models import UserRole
-from tests.factories.instances import ROOT
+from tests.factories.instances import ROOT, digest_of, make_slice
+from tests.factories.quarantine import send, send_corrected
 from tests.integration.routes import NEEDS, OPEN
 from tests.integration.site_with_studies import (
     ARRIVING_UID,
@@ -28,6 +29,12 @@ from web.app import create_app
 
 pytestmark = sqlite_only
 
+CORRECTED = 5  # number of a study
+CORRECTED_UID = f"{ROOT}.{CORRECTED}"
+CONTRADICTION = {"study": CORRECTED, "number": 2, "fill": 99}
+# the instance's id in the table, and the beginning of its digest
+CONTRADICTING = f"9-{digest_of(make_slice(**CONTRADICTION))[:8]}"
+
 FORMS = {
     "/password": {"current": "correct horse battery", "password": "another good one"},
     "/sign-out": {},
@@ -35,6 +42,9 @@ FORMS = {
     f"/studies/{SEVERE_UID}/read": {},
     f"/studies/{REFUSED_UID}/requeue": {},
     f"/studies/{ARRIVING_UID}/complete": {},
+    f"/studies/{CORRECTED_UID}/correct": {},
+    f"/quarantine/{CONTRADICTING}/release": {},
+    f"/quarantine/{CONTRADICTING}/drop": {},
     f"/studies/{SEVERE_UID}/delete": {"reason": "asked by the patient"},
     f"/jobs/{DEAD_JOB}/retry": {},
     f"/jobs/{WAITING_JOB}/cancel": {},
@@ -50,15 +60,27 @@ BODIES = {
     "/api/v1/findings/1/reviews": {"severity": "severe"},
     f"/api/v1/studies/{REFUSED_UID}/requeue": None,
     f"/api/v1/studies/{ARRIVING_UID}/complete": None,
+    f"/api/v1/quarantined/{CONTRADICTING}/release": None,
+    f"/api/v1/studies/{CORRECTED_UID}/correct": None,
+    f"/api/v1/quarantined/{CONTRADICTING}": None,
     f"/api/v1/jobs/{DEAD_JOB}/retry": None,
     f"/api/v1/jobs/{WAITING_JOB}/cancel": None,
     f"/api/v1/jobs/{DELIVERED_JOB}/resend": None,
 }
 
 
+def method_of(path: str) -> str:
+    """The method of an API's change."""
+    if path.endswith("/read"):
+        return "PUT"
+    return "DELETE" if path.endswith(f"/quarantined/{CONTRADICTING}") else "POST"
+
+
 @pytest.fixture
 def admin(site) -> WebClient:
     add_studies(site)
+    send_corrected(site.database, site.store, CORRECTED)
+    send(site.database, site.store, **CONTRADICTION)
     app = create_app(site)
     token_client(app, UserRole.OPERATOR)
     return browser_client(app, UserRole.ADMIN)
@@ -70,8 +92,7 @@ def change(client: WebClient, path: str, csrf: str | None, **headers: str):
         token = {} if csrf is None else {"csrf_token": csrf}
         return client.post(path, data=FORMS[path] | token, headers=headers)
     token = {} if csrf is None else {"X-CSRF-Token": csrf}
-    method = "PUT" if path.endswith("/read") else "POST"
-    return client.request(method, path, json=BODIES[path], headers=token | headers)
+    return client.request(method_of(path), path, json=BODIES[path], headers=token | headers)
 
 
 def test_every_route_that_changes_something_is_covered(admin):
@@ -82,7 +103,7 @@ def test_every_route_that_changes_something_is_covered(admin):
     }
     routes = [context.original_route for context in iter_route_contexts(admin.app.routes)]
     for path in [*FORMS, *BODIES]:
-        method = "PUT" if path in BODIES and path.endswith("/read") else "POST"
+        method = method_of(path) if path in BODIES else "POST"
         scope = {"type": "http", "method": method, "path": path}
         (template,) = [route.path for route in routes if route.matches(scope)[0] is Match.FULL]
         changing.remove(f"{method} {template}")

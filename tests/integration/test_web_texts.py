@@ -20,11 +20,14 @@ from db.models import (
     Patient,
     Permission,
     Series,
+    StatedAttributes,
     Study,
     UserRole,
 )
 from lumbar.reports.csv_text import cell
 from lumbar.spine.anatomy import ALL_FINDINGS, Severity
+from tests.factories.instances import ROOT
+from tests.factories.quarantine import send, send_corrected
 from tests.integration.site_with_studies import (
     ARRIVING_UID,
     FAILED_UID,
@@ -46,9 +49,12 @@ HOSTILE = [
     "</script><!--",
     "&lt;b&gt;",
 ]
+CORRECTED = 5  # number of a study
+CORRECTED_UID = f"{ROOT}.{CORRECTED}"
 PAGES = [
     *("/", "/studies", "/findings", "/jobs", "/system", "/users", "/audit", "/quality", "/me"),
     *(f"/studies/{uid}" for uid in (SEVERE_UID, FAILED_UID, REFUSED_UID, ARRIVING_UID)),
+    *("/quarantine", f"/studies/{CORRECTED_UID}"),
 ]
 
 
@@ -58,6 +64,8 @@ def site(tmp_path_factory):
     viewer = "https://viewer.example/?a={accession}&p={patient}"
     site = open_site(tmp_path_factory.mktemp("texts"), destinations=destinations, viewer_url=viewer)
     add_studies(site)
+    send_corrected(site.database, site.store, CORRECTED)
+    send(site.database, site.store, study=CORRECTED, number=3, PatientName="Third^Name")
     with site.database.transaction() as session:
         user = accounts.add_user(session, "reader", "a good long one", UserRole.READER, "test")
         accounts.new_token(session, user, "token", {Permission.READ}, 1, "test")
@@ -85,6 +93,9 @@ def write(site, text: str) -> None:
         for patient in session.scalars(select(Patient)):
             patient.patient_identifier = f"{text}{patient.id}"
         session.execute(update(Instance).where(Instance.id == 1).values(quarantined=text))
+        session.execute(update(Instance).values(source=text))
+        for number, stated in enumerate(session.scalars(select(StatedAttributes))):
+            stated.values = dict.fromkeys(stated.values, f"{text}{number}")
         session.execute(
             update(FindingRow)
             .where(FindingRow.id == 2)
@@ -186,7 +197,7 @@ def test_an_error_page_and_a_destinations_page_quote_it_escaped(admin, text):
 )
 def test_no_cell_of_a_table_is_run_by_a_spreadsheet(site, admin, text):
     write(site, text)
-    for path in ("/findings.csv", "/jobs.csv"):
+    for path in ("/findings.csv", "/jobs.csv", "/quarantine.csv"):
         response = admin.get(path)
         assert response.headers["content-type"] == "text/csv; charset=utf-8"
         assert response.headers["content-disposition"].startswith("attachment")
