@@ -11,6 +11,7 @@ from tests.faults import (
     power_cut,
     receiver_kill,
     redis_flush,
+    sequences,
     worker_kill,
     worker_recovery,
 )
@@ -28,5 +29,6 @@ SCENARIOS: dict[str, ModuleType] = {
         interleaved,
         disk_full,
         pacs_down,
+        sequences,
     )
 }
