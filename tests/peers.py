@@ -164,6 +164,15 @@ class Orthanc(Peer):
         ) as answer:
             return bytes(answer.read())
 
+    def post(self, path: str, content: bytes, method: str = "POST") -> Any:
+        """What its REST API answers to this content, as JSON; None if it answers nothing."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.http_port}{path}", data=content, method=method
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            received = answer.read()
+        return json.loads(received) if received.strip() else None
+
     def delete(self, path: str) -> None:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.http_port}{path}", method="DELETE"

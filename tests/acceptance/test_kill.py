@@ -152,6 +152,6 @@ def registered(system, states):
     """The SOP instances that the analyses read."""
     with closing_database(system.database_url) as database, database.reading() as session:
         instances = [
-            studies.instances_in_use(session, studies.find(session, study).id) for study in states
+            studies.images_in_use(session, studies.find(session, study).id) for study in states
         ]
     return {instance.sop_instance_uid for of_study in instances for instance in of_study}

@@ -99,8 +99,7 @@ class Machine(RuleBasedStateMachine):
             claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=LEASE_S)
             if claimed is not None:
                 images = {
-                    row.sop_instance_uid
-                    for row in studies.instances_in_use(session, claimed.study_id)
+                    row.sop_instance_uid for row in studies.images_in_use(session, claimed.study_id)
                 }
                 self.workers.append((claimed, frozenset(images)))
 
@@ -206,9 +205,7 @@ class Machine(RuleBasedStateMachine):
                     assert not current
                     continue
                 assert current == [study.revision] * len(ALL_FINDINGS)
-                in_use = {
-                    row.sop_instance_uid for row in studies.instances_in_use(session, study.id)
-                }
+                in_use = {row.sop_instance_uid for row in studies.images_in_use(session, study.id)}
                 assert self.read[study.id] == in_use
 
     @staticmethod

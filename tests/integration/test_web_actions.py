@@ -251,7 +251,7 @@ def test_deleting_a_study_leaves_only_a_tombstone_and_its_audit_rows(site, admin
     admin.submit(REVIEW, severity="severe", comment="MARKER")
     before = stored_files(site)
     with site.database.reading() as session:
-        files = [i.file for i in studies.instances_in_use(session, SEVERE_STUDY)]
+        files = [i.file for i in studies.images_in_use(session, SEVERE_STUDY)]
         files += session.scalars(
             select(ReportRow.file).where(ReportRow.study_id == SEVERE_STUDY)
         ).all()

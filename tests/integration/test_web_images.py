@@ -118,7 +118,7 @@ def test_an_image_that_cannot_be_shown_is_left_out_and_the_others_are_listed(sit
     for number in (1, 2):
         ingest_slice(site, number)
     with site.database.transaction() as session:
-        first = studies.instances_in_use(session, 1)[0]
+        first = studies.images_in_use(session, 1)[0]
         if case == "removed":
             first.removed_at = first.received_at
     file = site.store.path(first.file)

@@ -110,9 +110,29 @@ def test_a_bundle_that_cannot_be_read_does_not_hide_the_version(monkeypatch, tmp
     assert "bundle.json cannot be read" in output.stdout
 
 
-def test_a_shell_is_offered_the_names_of_the_commands(monkeypatch):
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("lumbar req", ["requeue"]),
+        ("lumbar stu", ["study"]),
+        ("lumbar study c", ["correct"]),
+        ("lumbar study 1.2 --f", ["--format"]),
+        ("lumbar study correct --", ["--help"]),
+        ("lumbar quarantine r", ["release"]),
+    ],
+)
+def test_a_shell_is_offered_the_names_of_commands_and_options(monkeypatch, words, offered):
     monkeypatch.setenv("_LUMBAR_COMPLETE", "complete_bash")
-    monkeypatch.setenv("COMP_WORDS", "lumbar req")
-    monkeypatch.setenv("COMP_CWORD", "1")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
     completed = CliRunner().invoke(app, [], prog_name="lumbar")
-    assert completed.stdout.split() == ["requeue"]
+    assert completed.stdout.split() == offered
+
+
+def test_a_command_of_two_words_has_its_own_help_and_the_first_keeps_its():
+    correct = CliRunner().invoke(app, ["study", "correct", "--help"], prog_name="lumbar").stdout
+    assert correct.startswith("Usage: lumbar study correct [OPTIONS] {UID}")
+    study = CliRunner().invoke(app, ["study", "--help"], prog_name="lumbar").stdout
+    assert study.startswith("Usage: lumbar study [OPTIONS] {UID}")
+    assert "--format" in study
+    assert "lumbar study correct UID" in study
