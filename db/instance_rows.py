@@ -125,6 +125,8 @@ class _StudyBatch:
         study = self.session.get_one(Study, study_id, populate_existing=True)
         if added:
             stated_attributes.index(self.session, study)
+        else:  # another registrar was faster, perhaps with another patient's image
+            patients.remove_unused(self.session, patient_id)
         return study
 
     def _without_images(self) -> dict[str, Any]:

@@ -75,6 +75,7 @@ def by_dcmtk(*program: str) -> Callable[[System, list[Path], Orthanc], None]:
     return send
 
 
+@pytest.mark.parametrize("system", ["embedded"], indirect=True)
 # By default storescu proposes a fixed list, in which Comprehensive 3D SR, our report, is missing.
 @pytest.mark.parametrize(
     "send",

@@ -12,7 +12,7 @@ from tests.faults.scenarios import SCENARIOS
 pytestmark = pytest.mark.slow
 
 SEED = 20261125
-ROUNDS = {"sequences": 25, "receiver-kill": 2, "worker-kill": 4, "redis-flush": 1}
+ROUNDS = {"sequences": 8, "receiver-kill": 2, "worker-kill": 4, "redis-flush": 1}
 SEPARATE = (crash_points.FAULT, interleaved.FAULT, pacs_down.FAULT, worker_recovery.FAULT)
 
 

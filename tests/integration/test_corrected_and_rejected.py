@@ -1,6 +1,7 @@
 """Reports, rejections and quarantine where studies are corrected, rejected and sent again."""
 
 import pytest
+from pydicom import dcmread
 from pydicom.uid import BasicTextSRStorage, SecondaryCaptureImageStorage
 from sqlalchemy import select, update
 
@@ -15,12 +16,12 @@ from db.models import (
     Study,
     StudyState,
 )
-from db.read_models import worklist
+from db.read_models import study_queries, worklist
 from db.read_models.worklist_rows import Ranking
 from db.stored_instances import IngestResult, TrustedSources
 from lumbar.errors import NotFound, Permanent
 from tests.factories.instances import ROOT, arrival, make_slice
-from tests.factories.objects import make_note, make_object
+from tests.factories.objects import make_key_objects, make_note, make_object
 from tests.faults import stub_reading
 from tests.stub_networks import StubNetworks
 from worker import analysis
@@ -184,8 +185,8 @@ def test_a_released_note_takes_the_images_out_that_are_in_use(site):
 
 def test_a_note_of_very_many_instances_counts(site):
     send_all(site)
-    rejected = [make_slice(number=n) for n in range(1, 10_001)]
-    send(site, make_note("113037", rejected), "PACS")
+    rejected = [(UID, f"{UID}.1.{number}") for number in range(1, 10_001)]
+    send(site, make_key_objects("113037", rejected), "PACS")
     assert read(site) == []
 
 
@@ -250,3 +251,38 @@ def test_a_copy_replaces_one_whose_file_is_missing(site):
         ).one()
     site.store.path(file).unlink()
     assert send(site, make_slice(number=2, InstitutionName="coerced")) is IngestResult.NEW
+
+
+def report_of(site, row):
+    return dcmread(site.store.path(row.file))
+
+
+def test_report_and_worklist_state_the_same_values_of_the_study(site, monkeypatch):
+    send(site, make_slice(number=1))
+    for number in (2, 3):
+        send(site, make_slice(number=number, AccessionNumber="A1", StudyDescription="Spine"))
+    send(site, make_slice(number=4, ReferringPhysicianName="Ref^Erring", AccessionNumber="A2"))
+    (row,) = analyse(site, monkeypatch)
+    report, study = report_of(site, row), study_of(site)
+    assert (report.AccessionNumber, study.accession_number) == ("A1", "A1")
+    assert (report.StudyDescription, study.description) == ("Spine", "Spine")
+    assert report.ReferringPhysicianName == "Ref^Erring"
+    with site.database.reading() as session:
+        (caveat,) = study_queries.how_read(session, study.id).caveats
+    assert "accession number: A1 on 2 images counts; A2 on 1" in caveat
+
+
+def test_the_report_after_a_correction_is_the_new_patients_and_replaces_the_first(
+    site, monkeypatch
+):
+    send_all(site)
+    analyse(site, monkeypatch)
+    send_all(site, **B)
+    correct(site)
+    first, second = analyse(site, monkeypatch)
+    report = report_of(site, second)
+    assert (report.PatientID, report.PatientName) == ("P9", "Bob^Nine")
+    (study,) = report.PredecessorDocumentsSequence
+    (series,) = study.ReferencedSeriesSequence
+    (reference,) = series.ReferencedSOPSequence
+    assert reference.ReferencedSOPInstanceUID == first.sop_instance_uid

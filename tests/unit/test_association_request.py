@@ -9,7 +9,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydicom.uid import ImplicitVRLittleEndian, MRImageStorage
 from pynetdicom.pdu import A_ASSOCIATE_AC
-from pynetdicom.presentation import build_context
 
 from lumbar.settings import AE_TITLE
 from scp.association import encode_command
@@ -18,7 +17,7 @@ from scp.negotiation import Acceptor, Rejected
 from tests.hostile.mutations import mutated
 from tests.hostile.wire import associate_rq
 
-ACCEPTOR = Acceptor("LUMBAR", (), [build_context(MRImageStorage, ImplicitVRLittleEndian)])
+ACCEPTOR = Acceptor("LUMBAR", (), {MRImageStorage: [ImplicitVRLittleEndian]})
 
 
 @settings(max_examples=1000)

@@ -117,7 +117,7 @@ def test_a_bundle_that_cannot_be_read_does_not_hide_the_version(monkeypatch, tmp
         ("lumbar stu", ["study"]),
         ("lumbar study c", ["correct"]),
         ("lumbar study 1.2 --f", ["--format"]),
-        ("lumbar study correct --", ["--help"]),
+        ("lumbar study correct --", ["--correction", "--help"]),
         ("lumbar quarantine r", ["release"]),
     ],
 )
