@@ -106,7 +106,12 @@ def compiled_once() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+@pytest.fixture(
+    params=[
+        "sqlite",
+        pytest.param("postgresql", marks=[pytest.mark.postgresql, pytest.mark.no_cover]),
+    ]
+)
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """An empty database at the newest schema, of each kind in turn."""
     if request.param == "sqlite":
@@ -124,7 +129,12 @@ def _closing(url: str) -> Iterator[Database]:
     database.close()
 
 
-@pytest.fixture(params=["embedded", pytest.param("distributed", marks=pytest.mark.postgresql)])
+@pytest.fixture(
+    params=[
+        "embedded",
+        pytest.param("distributed", marks=[pytest.mark.postgresql, pytest.mark.no_cover]),
+    ]
+)
 def system(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System]:
     """The whole system, not yet started: on SQLite without a broker; on PostgreSQL with Celery.
 

@@ -183,6 +183,8 @@ def test_a_released_note_takes_the_images_out_that_are_in_use(site):
     assert 3 not in read(site)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_a_note_of_very_many_instances_counts(site):
     send_all(site)
     rejected = [(UID, f"{UID}.1.{number}") for number in range(1, 10_001)]

@@ -21,6 +21,9 @@ from tests.factories.instances import ROOT, make_slice
 from tests.factories.objects import make_note
 from tests.peers import Orthanc
 
+# None of this depends on the kind of database.
+pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+
 UID = f"{ROOT}.1"
 NUMBERS = (1, 2, 3)
 

@@ -54,7 +54,12 @@ OF_0001 = {
 }
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+@pytest.fixture(
+    params=[
+        "sqlite",
+        pytest.param("postgresql", marks=[pytest.mark.postgresql, pytest.mark.no_cover]),
+    ]
+)
 def database(request, tmp_path):
     """Brought to the newest schema by the migrations themselves, not copied from a template."""
     if request.param == "sqlite":
