@@ -162,11 +162,13 @@ def complete(
     Raises:
         Transient: it is among them.
         NotFound: there is no such study.
-        Permanent: it is not receiving.
+        Permanent: it is not receiving, or none of its images is in use.
     """
     if study_instance_uid in arriving:
         raise Transient("images of the study have just arrived; complete it again in a moment")
     study = studies.find(session, study_instance_uid)
+    if why := studies.why_empty(session, study.id):
+        raise Permanent(f"there is nothing to analyse: {why}")
     if not studies.complete(session, study.id):
         raise Permanent(
             f"the study is {study.state.label}, not receiving; it can be requeued once it ends"

@@ -225,7 +225,7 @@ def complete(
         return False
     if arriving and session.get_one(Study, study_id).study_instance_uid in arriving:
         return False
-    if why := _why_empty(session, study_id):
+    if why := why_empty(session, study_id):
         return _empty(session, study_id, why)
     if not advance(session, study_id, _E.COMPLETED):
         return False
@@ -235,7 +235,7 @@ def complete(
     return True
 
 
-def _why_empty(session: Session, study_id: int) -> str | None:
+def why_empty(session: Session, study_id: int) -> str | None:
     """Why none of a study's images is in use; None if one is."""
     reasons = session.scalars(
         select(Instance.quarantined)

@@ -10,12 +10,13 @@ from pydicom.uid import (
 )
 from sqlalchemy import select, update
 
-from db import deletion, jobs, retention, studies
+from db import deletion, jobs, operator_actions, retention, studies
 from db.ingest import ingest
 from db.models import Instance, Job, Study, StudyState
 from db.read_models import study_queries, worklist
 from db.read_models.worklist_rows import Ranking
 from db.stored_instances import IngestResult
+from lumbar.errors import Permanent
 from tests.factories.instances import ROOT, arrival, make_slice
 from tests.factories.objects import make_object, make_secondary_capture
 
@@ -74,6 +75,8 @@ def test_a_study_of_other_objects_alone_is_on_no_worklist_and_never_analysed(sit
     with site.database.transaction() as session:
         assert not studies.complete(session, study_of(site).id)
         assert session.scalars(select(Job)).all() == []
+        with pytest.raises(Permanent, match="it has no MR images"):
+            operator_actions.complete(session, UID, "operator", ())
 
 
 def test_images_that_follow_make_it_a_study_to_read(site):
