@@ -28,7 +28,7 @@ from lumbar.study_attributes import StudyAttributes
 
 SECONDS = 10  # per header
 MEMORY = 192 * 2**20  # bytes, per header
-NOTE_BYTES = 2**21  # of a rejection note that are read: about 15,000 references
+NOTE_BYTES = 2**21  # of a rejection note that are read: about 13,000 references
 
 SCANNER = ("Manufacturer", "ManufacturerModelName", "StationName")
 REQUIRED = (

@@ -40,6 +40,8 @@ def test_whatever_call_on_the_disk_fails_the_answer_is_a700(site, monkeypatch, c
 
     with listening(site) as running, association(running.port) as assoc:
         assert assoc.send_c_store(make_slice(number=1)).Status == 0
+        # The file for the next image is opened after the answer.
+        wait_until(lambda: bool(list(site.store.root.rglob("*.part"))), 20, lambda: "no file")
         with monkeypatch.context() as patch, capture_logs() as logged:
             patch.setattr(f"lumbar.store.files.{call}", fails)
             if call == "os.open":  # of the next file, which is opened beforehand
