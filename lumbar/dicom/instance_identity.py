@@ -152,13 +152,17 @@ def study_attributes(header: Dataset) -> StudyAttributes:
 
 
 def _readable(header: Dataset) -> Dataset:
-    """The elements that can be read, and all those that no object can do without."""
+    """The elements that can be read; one that is damaged is left out, and the object is kept.
+
+    Raises:
+        NotDicom: one that no object can do without is damaged.
+    """
     readable = Dataset()
-    for keyword in KEYWORDS:
+    for keyword in filter(header.__contains__, KEYWORDS):
         try:
-            if keyword in header:
+            with raising_not_dicom(f"{keyword} cannot be read; it may be damaged"):
                 readable[keyword] = header[keyword]
-        except Exception:  # whatever pydicom raises about damaged bytes
+        except NotDicom:
             if keyword in REQUIRED:
                 raise
     return readable

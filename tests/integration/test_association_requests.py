@@ -26,7 +26,8 @@ from tests.hostile import wire
 from tests.hostile.datasets import encoded, uid_of
 from tests.hostile.mutations import mutated
 from tests.hostile.wire import ECHO, IMAGE, RawConnection, associate_rq
-from tests.integration.association_cases import MESSAGES, NO_NUMBER, REPEATED, REQUESTS, Case
+from tests.integration.association_cases import NO_NUMBER, REPEATED, REQUESTS, Case
+from tests.integration.message_cases import MESSAGES
 from tests.integration.test_receiver import listening
 from tests.system import wait_until
 

@@ -28,6 +28,13 @@ from tests.integration.test_corrected_and_rejected import (
     study_of,
 )
 
+# SQLite has one writer, so nothing can happen there between a reading and the lock.
+several_writers = pytest.mark.parametrize(
+    "database",
+    [pytest.param("postgresql", marks=[pytest.mark.postgresql, pytest.mark.no_cover])],
+    indirect=True,
+)
+
 
 def patients(site):
     with site.database.reading() as session:
@@ -47,10 +54,9 @@ def test_an_image_that_waits_for_a_correction_leaves_no_patient_behind(site):
     assert patients(site) == ["P9"]
 
 
+@several_writers
 def test_a_correction_that_waits_for_another_knows_the_study_as_it_is_then(site, monkeypatch):
     """PostgreSQL: ``correct`` is given the study as it was before its lock."""
-    if site.database.engine.dialect.name != "postgresql":
-        pytest.skip("SQLite has one writer")
     send_all(site, [1])
     send_all(site, [1], **B)
     lock, done = studies.lock, []
@@ -68,11 +74,10 @@ def test_a_correction_that_waits_for_another_knows_the_study_as_it_is_then(site,
     assert patients(site) == ["P7"]
 
 
+@several_writers
 def test_a_correction_that_waited_does_not_leave_the_images_under_another_patient(
     site, monkeypatch
 ):
-    if site.database.engine.dialect.name != "postgresql":
-        pytest.skip("SQLite has one writer")
     send(site, make_slice(study=2, PatientID="P1", PatientName="Test^1"))  # keeps P1 alive
     send_all(site, [1])
     send_all(site, [1], **B)
