@@ -38,7 +38,7 @@ USED = Decision()
 
 def decide(
     stated: StudyAttributes,
-    study: StudyAttributes | None,
+    study: StudyAttributes,
     *,
     is_image: bool,
     rejected: QuarantineReason | None = None,
@@ -46,11 +46,11 @@ def decide(
 ) -> Decision:
     """Decides what becomes of an instance that states these attributes, and is not in use itself.
 
-    ``study``: the values that count for its study, None while it has none; ``rejected``: the reason
-    that a rejection note gives.
+    ``study``: the values that count for its study; ``rejected``: the reason that a rejection note
+    gives.
     """
     nobody = not is_image and not stated.patient_identifier  # contradicts no patient
-    if study is not None and not nobody and not stated.same_patient(study):
+    if not nobody and not stated.same_patient(study):
         copied = copy is not None and copy.same_study and copy.is_image and is_image
         return Decision(_Q.CORRECTION if copied else _Q.OTHER_PATIENT)
     if rejected is not None:
@@ -68,11 +68,11 @@ def decide(
     return _compared(copy.compare())
 
 
-def _corrects(stated: StudyAttributes, copy: CopyInUse, study: StudyAttributes | None) -> bool:
+def _corrects(stated: StudyAttributes, copy: CopyInUse, study: StudyAttributes) -> bool:
     """Whether a copy states something else than the one in use, and than the study's images."""
     if copy.attributes is None or not stated.corrects(copy.attributes):
         return False
-    return study is None or stated.corrects(study)
+    return stated.corrects(study)
 
 
 def _compared(comparison: Comparison) -> Decision:

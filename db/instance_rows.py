@@ -181,7 +181,7 @@ class _StudyBatch:
             )
         return decide(
             stored.attributes,
-            self.held.counts(for_image=stored.is_image),
+            self.held.counts(),
             is_image=stored.is_image,
             rejected=self.held.rejected.get(uid),
             copy=copy,

@@ -67,10 +67,8 @@ class StudyHoldings:
         """What an instance of the study states; None if it is not known."""
         return self._stated.get(row.attributes_id or 0)
 
-    def counts(self, *, for_image: bool) -> StudyAttributes | None:
-        """The attributes that count for the study; None for its first image, which decides."""
-        if not self._images and for_image:
-            return None
+    def counts(self) -> StudyAttributes:
+        """The attributes that count for the study."""
         stated = self._images or self._objects
         if not stated:
             return patients.attributes_of(self._study.patient)

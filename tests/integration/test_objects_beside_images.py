@@ -8,7 +8,7 @@ from sqlalchemy import update
 
 from db import deletion, jobs, retention, studies
 from db.ingest import ingest
-from db.models import Instance, Study, StudyState
+from db.models import Instance, QuarantineReason, Study, StudyState
 from db.read_models import study_queries
 from db.stored_instances import IngestResult
 from lumbar.errors import Permanent
@@ -46,6 +46,8 @@ def test_an_object_does_not_displace_the_image_with_its_uid(site):
         assert [row.sop_instance_uid for row in studies.images_in_use(session, study.id)] == [
             make_slice().SOPInstanceUID
         ]
+        reasons = study_queries.quarantined(session, study.id)
+    assert reasons == {QuarantineReason.OTHER_CONTENT: 1}
 
 
 def test_an_image_with_the_uid_of_an_object_is_registered(site):
@@ -97,7 +99,7 @@ def test_an_object_too_large_does_not_stop_the_rest_of_the_study(site):
         association = ae.associate("127.0.0.1", receiver.port, ae_title="LUMBAR")
         large = make_secondary_capture()
         large.PixelData = bytes(2 * 2**20)
-        association.send_c_store(large)
+        assert association.send_c_store(large).Status == 0xA700
         assert association.is_established
         assert association.send_c_store(make_secondary_capture(2)).Status == 0
         association.release()
