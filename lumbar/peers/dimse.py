@@ -207,6 +207,7 @@ def _association(
         raise Unreachable(
             f"{destination.name}: the host {destination.host} is not known; check its name"
         ) from None
+    keep_responses(association)
     try:
         if not association.is_established:
             _raise_association_failure(association, entity.rejection, destination)
@@ -217,6 +218,24 @@ def _association(
             association.abort()
         if entity.opened:
             entity.opened.close()
+
+
+def keep_responses(association: "Association") -> None:
+    """Lets every response reach the call that waits for it.
+
+    pynetdicom 3.0 pauses the association's thread before a request, but that thread may then still
+    take one message, which it drops because it expects requests only.
+    """
+
+    serve_request = association._serve_request
+
+    def put_back(message: Any, context_id: int) -> None:
+        if message.is_valid_request:
+            serve_request(message, context_id)
+        else:
+            association.dimse.msg_queue.put((context_id, message))
+
+    association._serve_request = put_back  # type: ignore[assignment,method-assign]
 
 
 def disable_nagle(event: "Event") -> None:

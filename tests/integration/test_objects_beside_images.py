@@ -12,6 +12,7 @@ from db.models import Instance, QuarantineReason, Study, StudyState
 from db.read_models import study_queries
 from db.stored_instances import IngestResult
 from lumbar.errors import Permanent
+from lumbar.peers.dimse import keep_responses
 from lumbar.settings import Settings
 from scp.receiver import Receiver
 from tests.factories.instances import ROOT, arrival, make_slice
@@ -86,6 +87,7 @@ def test_verification_is_no_storage_class(site):
         ae = AE("SCU")
         ae.add_requested_context(Verification, "1.2.840.10008.1.2.1")
         association = ae.associate("127.0.0.1", receiver.port, ae_title="LUMBAR")
+        keep_responses(association)
         status = association.send_c_store(make_object(str(Verification)))
         association.release()
     assert status.Status == 0x0122
@@ -97,6 +99,7 @@ def test_an_object_too_large_does_not_stop_the_rest_of_the_study(site):
         ae = AE("SCU")
         ae.add_requested_context(SecondaryCaptureImageStorage, "1.2.840.10008.1.2.1")
         association = ae.associate("127.0.0.1", receiver.port, ae_title="LUMBAR")
+        keep_responses(association)
         large = make_secondary_capture()
         large.PixelData = bytes(2 * 2**20)
         assert association.send_c_store(large).Status == 0xA700

@@ -16,6 +16,7 @@ from db.context import SiteContext
 from db.models import QuarantineReason, StudyState
 from db.read_models import study_queries
 from db.registrar import Registrar
+from lumbar.peers.dimse import keep_responses
 from scp.receiver import Receiver
 from tests.factories.instances import ROOT, make_slice
 from tests.factories.objects import make_note
@@ -137,6 +138,7 @@ def test_a_good_copy_sent_after_one_that_was_cut_short_is_read(site, images, tmp
         ae = AE(ae_title="MR1")
         ae.add_requested_context(MRImageStorage, ExplicitVRLittleEndian)
         association = ae.associate("127.0.0.1", port, ae_title="LUMBAR")
+        keep_responses(association)
         ds = make_slice(number=1)
         ds.PixelData = ds.PixelData[:-60]
         assert association.send_c_store(ds).Status == 0

@@ -24,7 +24,7 @@ from db import studies
 from db.registrar import Registrar
 from lumbar.dicom import header_scan
 from lumbar.peers import DimseDestination
-from lumbar.peers.dimse import send_files
+from lumbar.peers.dimse import keep_responses, send_files
 from lumbar.settings import Settings
 from lumbar.store.arrivals import ArrivingInstance
 from lumbar.store.files import StoreFull
@@ -57,6 +57,7 @@ def association(port, *classes, called="LUMBAR", calling="TESTMR"):
     for storage_class in classes or (MRImageStorage,):
         ae.add_requested_context(storage_class)
     assoc = ae.associate("127.0.0.1", port, ae_title=called)
+    keep_responses(assoc)
     yield assoc
     if assoc.is_established:
         assoc.release()
@@ -92,6 +93,7 @@ def accepted(port, *contexts):
     for storage_class, syntax in contexts:
         ae.add_requested_context(storage_class, syntax)
     assoc = ae.associate("127.0.0.1", port, ae_title="LUMBAR")
+    keep_responses(assoc)
     assoc.release()
     return {(cx.abstract_syntax, cx.transfer_syntax[0]) for cx in assoc.accepted_contexts}
 

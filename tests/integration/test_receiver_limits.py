@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 
 from db.models import AuditEvent
 from lumbar.errors import WrongSetting
+from lumbar.peers.dimse import keep_responses
 from lumbar.settings import Settings
 from scp import admission
 from scp.admission import IDLE_S, MAX_PENDING
@@ -41,6 +42,7 @@ def association(port, **options):
     ae.add_requested_context(MRImageStorage, ExplicitVRLittleEndian)
     ae.add_requested_context(Verification)
     assoc = ae.associate("127.0.0.1", port, ae_title="LUMBAR", **options)
+    keep_responses(assoc)
     opened = assoc.dul.socket.socket if assoc.dul.socket else None
     yield assoc
     if assoc.is_established:
