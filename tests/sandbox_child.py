@@ -3,8 +3,9 @@
 import os
 import signal
 import threading
+from pathlib import Path
 
-from lumbar.dicom.sandbox import serve
+from lumbar.sandbox import serve
 
 
 def respond(request):
@@ -13,6 +14,10 @@ def respond(request):
             os.write(1, b"decoders print what they like\n")
             return {"pid": os.getpid()}, request["text"].encode()
         case "hang":
+            threading.Event().wait()
+        case "sleep":  # longer than any test, as no limit ends it before
+            signal.alarm(0)
+            Path(request["began"]).write_text(str(os.getpid()))
             threading.Event().wait()
         case "crash":
             os.kill(os.getpid(), signal.SIGSEGV)

@@ -26,8 +26,8 @@ from pydicom.uid import (
 from lumbar.dicom.headers import raising_not_dicom
 from lumbar.dicom.part10 import read_up_to_pixels
 from lumbar.dicom.pixel_element import PixelElement, find_pixels
-from lumbar.dicom.sandbox import ChildProcess, ChildProcessDied, Response, serve
 from lumbar.errors import NotDicom
+from lumbar.sandbox import ChildProcess, ChildProcessDied, Response, serve
 
 # One decoder per transfer syntax: a second would only receive bytes that the first has rejected.
 # JPEG Extended is missing, as none of them decodes its 12 bits: it is refused at the door.

@@ -19,9 +19,9 @@ from lumbar.dicom.headers import IMAGE_CLASSES, raising_not_dicom, read_header, 
 from lumbar.dicom.part10 import read_file_meta, read_up_to
 from lumbar.dicom.rejection_note import END as NOTE_END
 from lumbar.dicom.rejection_note import RejectionNote, rejection_note_of
-from lumbar.dicom.sandbox import ChildProcess, ChildProcessDied, Response, serve
 from lumbar.elements import date, text, time
 from lumbar.errors import NotDicom, Unreadable
+from lumbar.sandbox import ChildProcess, ChildProcessDied, Response, serve
 from lumbar.spine.anatomy import Role
 from lumbar.spine.roles import role_of
 from lumbar.study_attributes import StudyAttributes

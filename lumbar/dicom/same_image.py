@@ -21,9 +21,9 @@ from lumbar.dicom.headers import IMAGE_CLASSES, MULTI_FRAME, raising_not_dicom
 from lumbar.dicom.part10 import read_up_to_pixels
 from lumbar.dicom.pixel_element import check_bytes, find_pixels
 from lumbar.dicom.pixels import WORDS, check_kind, padding_of, rescale_of, stored_values
-from lumbar.dicom.sandbox import ChildProcess, ChildProcessDied, Response, serve
 from lumbar.elements import numbers, text
 from lumbar.errors import NotDicom, Unreadable
+from lumbar.sandbox import ChildProcess, ChildProcessDied, Response, serve
 
 SECONDS = 30  # per request
 MEMORY = 512 * 2**20  # bytes, per request

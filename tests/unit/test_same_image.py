@@ -18,8 +18,8 @@ from pydicom.uid import JPEGLSLossless, RLELossless
 
 from lumbar.dicom import same_image
 from lumbar.dicom.same_image import Comparison, compare
-from lumbar.dicom.sandbox import ChildProcessDied
 from lumbar.errors import Unreadable
+from lumbar.sandbox import ChildProcessDied
 from tests.factories.instances import make_slice
 
 SAME = Comparison(a_readable=True, b_readable=True, same=True)

@@ -1,21 +1,24 @@
-"""Child processes with time and memory limits, in which untrusted bytes are parsed and decoded.
+"""Child processes with time and memory limits, in which untrusted bytes are read.
 
 Such bytes may crash a parser, hang it or exhaust its memory. A child process serves one request
 after another and is restarted if it dies. A request is a line of JSON; a response is a line of JSON
 whose ``bytes`` states how many bytes of content follow. Whatever else a child prints is discarded,
-as it may contain patients' values.
+as it may contain patients' values. A child ends when its parent does, even within a request.
 """
 
 import atexit
 import json
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread, Timer
+from time import monotonic
 from typing import Any
 
 WALL = 6
@@ -47,14 +50,16 @@ class ChildProcess:
         """The running child's process ID; None if this process has not started one."""
         return self._process.pid if self._process and self._parent == os.getpid() else None
 
-    def request(self, content: dict[str, Any]) -> Response:
+    def request(self, content: dict[str, Any], *, until: float | None = None) -> Response:
         """The child's response and the bytes that came with it.
+
+        ``until``: the ``time.monotonic()`` at which the child is killed; None: its own limits are
+        enough.
 
         Raises:
             ChildProcessDied: it died, or its response was incomplete.
         """
-        with self._lock:
-            process = self._running()
+        with self._lock, self._killed_at(until) as process:
             assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are pipes
             try:
                 process.stdin.write(json.dumps(content).encode("ascii") + b"\n")
@@ -68,12 +73,32 @@ class ChildProcess:
             self.stop()
         raise ChildProcessDied
 
+    def close(self) -> None:
+        """Kills the child for good."""
+        self.stop()
+        atexit.unregister(self.stop)
+
     def stop(self) -> None:
         """Kills the child; the next request starts another."""
         if self._process and self._parent == os.getpid():
             self._process.kill()
             self._process.communicate()
         self._process = None
+
+    @contextmanager
+    def _killed_at(self, until: float | None) -> Iterator["subprocess.Popen[bytes]"]:
+        """The running child, killed at that time if it is still in use then."""
+        process = self._running()
+        if until is None:
+            yield process
+            return
+        timer = Timer(max(until - monotonic(), 0), process.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield process
+        finally:
+            timer.cancel()
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._parent != os.getpid() or self._process.poll() is not None:
@@ -98,6 +123,7 @@ def serve(respond: Callable[[dict[str, Any]], Response], *, seconds: int, memory
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
     limit = _private_bytes() + memory
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -112,6 +138,14 @@ def serve(respond: Callable[[dict[str, Any]], Response], *, seconds: int, memory
             described = json.dumps(response | {"bytes": len(content)})
             responses.write(described.encode("ascii") + b"\n" + content)
             responses.flush()
+
+
+def _end_with_parent() -> None:
+    """Ends this process when its parent closes the pipe, as its death does."""
+    closed = select.poll()
+    closed.register(0, 0)  # the end of the pipe is always reported
+    closed.poll()
+    os._exit(0)
 
 
 def _private_bytes() -> int:
