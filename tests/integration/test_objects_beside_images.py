@@ -12,11 +12,11 @@ from db.models import Instance, QuarantineReason, Study, StudyState
 from db.read_models import study_queries
 from db.stored_instances import IngestResult
 from lumbar.errors import Permanent
-from lumbar.peers.dimse import keep_responses
 from lumbar.settings import Settings
 from scp.receiver import Receiver
 from tests.factories.instances import ROOT, arrival, make_slice
 from tests.factories.objects import make_object, make_secondary_capture
+from tests.pynetdicom_senders import keep_responses
 
 UID = f"{ROOT}.1"
 

@@ -16,11 +16,11 @@ from db.context import SiteContext
 from db.models import QuarantineReason, StudyState
 from db.read_models import study_queries
 from db.registrar import Registrar
-from lumbar.peers.dimse import keep_responses
 from scp.receiver import Receiver
 from tests.factories.instances import ROOT, make_slice
 from tests.factories.objects import make_note
 from tests.peers import Orthanc
+from tests.pynetdicom_senders import keep_responses
 
 # None of this depends on the kind of database.
 pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)

@@ -24,7 +24,7 @@ from db import studies
 from db.registrar import Registrar
 from lumbar.dicom import header_scan
 from lumbar.peers import DimseDestination
-from lumbar.peers.dimse import keep_responses, send_files
+from lumbar.peers.dimse import send_files
 from lumbar.settings import Settings
 from lumbar.store.arrivals import ArrivingInstance
 from lumbar.store.files import StoreFull
@@ -32,6 +32,7 @@ from scp.receiver import Receiver
 from scp.sop_classes import RETIRED_CLASSES
 from tests.factories.instances import ROOT, make_slice
 from tests.factories.objects import make_object
+from tests.pynetdicom_senders import keep_responses
 
 CSA_NON_IMAGE = "1.3.12.2.1107.5.9.1"  # Siemens
 HANGING_PROTOCOL, MODALITY_WORKLIST = "1.2.840.10008.5.1.4.38.1", "1.2.840.10008.5.1.4.31"

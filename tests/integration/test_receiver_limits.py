@@ -17,7 +17,6 @@ from structlog.testing import capture_logs
 
 from db.models import AuditEvent
 from lumbar.errors import WrongSetting
-from lumbar.peers.dimse import keep_responses
 from lumbar.settings import Settings
 from scp import admission
 from scp.admission import IDLE_S, MAX_PENDING
@@ -25,6 +24,7 @@ from scp.pdu_stream import MAX_PDU_ACCEPTED
 from scp.receiver import Receiver
 from tests.factories.instances import make_slice
 from tests.hostile import wire
+from tests.pynetdicom_senders import keep_responses
 from tests.system import wait_until
 
 
