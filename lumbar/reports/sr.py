@@ -36,6 +36,7 @@ from pydicom.uid import Comprehensive3DSRStorage
 from pydicom.valuerep import DT
 
 from lumbar.reports import codes
+from lumbar.reports.creator import MANUFACTURER, SERIES_NAME, SERIES_NUMBER
 from lumbar.reports.report import Predecessor, Report
 from lumbar.reports.report_uids import device_uid, report_uid, series_uid, tracking_uid
 from lumbar.reports.sources import copy_patient_and_study, evidence_of, is_mr_image, library_entries
@@ -43,9 +44,7 @@ from lumbar.spine.anatomy import ALL_FINDINGS, Severity
 from lumbar.spine.findings import Finding, ImagePoint, Probabilities
 from lumbar.spine.provenance import RESEARCH_USE_ONLY, Provenance
 
-MANUFACTURER = "lumbar-triage"
-SERIES_DESCRIPTION = f"Lumbar triage. {RESEARCH_USE_ONLY}"  # LO: at most 64 characters
-_SERIES_NUMBER = 8800  # higher than those of the scanner's series
+SERIES_DESCRIPTION = f"{SERIES_NAME} {RESEARCH_USE_ONLY}"  # LO: at most 64 characters
 OUTPUT = "sr"
 
 _MeasurementGroup = (
@@ -97,7 +96,7 @@ def build_sr(
         evidence=[evidence_of(source) for source in sources],
         content=_content(sources, findings, provenance, caveats, sop_instance_uid),
         series_instance_uid=series_instance_uid,
-        series_number=_SERIES_NUMBER,
+        series_number=SERIES_NUMBER,
         sop_instance_uid=sop_instance_uid,
         instance_number=1,
         manufacturer=MANUFACTURER,
