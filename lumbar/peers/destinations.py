@@ -1,6 +1,8 @@
 """Where results are sent: a DIMSE peer or a DICOMweb server, given as one URL in the settings."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from lumbar.errors import WrongSetting
@@ -10,24 +12,36 @@ CALLING_AE_TITLE = "LUMBAR"
 _EXPECTED = {
     "dicom": (
         "dicom://CALLED_AE@host:port, with ?calling=AE "
-        "where the peer expects another calling AE title"
+        "where the peer expects another calling AE title, confirm=no or probe=echo"
     ),
     "http": (
         "http(s)://host/dicom-web, with user:password@ or token@ "
-        "before the host where one is needed"
+        "before the host where one is needed, ?proxy=environment, confirm=no or probe=echo"
     ),
 }
 
 
+class Probe(StrEnum):
+    """How it is tried whether a destination that failed works again."""
+
+    JOB = "job"  # by one of the deliveries that wait for it
+    ECHO = "echo"  # by C-ECHO or a query, which sends no report
+
+
 @dataclass(frozen=True)
 class DimseDestination:
-    """A peer that accepts C-STORE."""
+    """A peer that accepts C-STORE.
+
+    ``confirm``: what was sent is read back where the peer can be asked.
+    """
 
     name: str
     host: str
     port: int
     called_ae_title: str
     calling_ae_title: str = CALLING_AE_TITLE
+    confirm: bool = True
+    probe: Probe = Probe.JOB
 
 
 @dataclass(frozen=True)
@@ -35,6 +49,8 @@ class DicomwebDestination:
     """A server that accepts STOW-RS.
 
     ``url`` is the root of the service, without credentials and without a trailing slash.
+    ``confirm``: what was sent is read back where the server can be asked. ``environment``: the
+    environment's proxies (HTTPS_PROXY …) and .netrc apply.
     """
 
     name: str
@@ -42,6 +58,9 @@ class DicomwebDestination:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
+    confirm: bool = True
+    probe: Probe = Probe.JOB
+    environment: bool = False
 
 
 Destination = DimseDestination | DicomwebDestination
@@ -52,7 +71,8 @@ def parse_destination(name: str, url: str) -> Destination:
 
     ``dicom://CALLED_AE@host:port?calling=AE`` or ``http(s)://host[:port]/dicom-web``. In the
     latter, ``user:password@`` is for basic authentication and ``token@`` for a bearer token, both
-    percent-encoded.
+    percent-encoded, and ``proxy=environment`` is an option. Options of both are ``confirm=no``
+    and ``probe=echo``.
 
     Raises:
         WrongSetting: the URL cannot be used. The message names the destination and never shows the
@@ -88,8 +108,9 @@ def _parse(name: str, parts: SplitResult) -> Destination | None:
 
 
 def _dimse(name: str, parts: SplitResult) -> DimseDestination:
-    options = parse_qs(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-    (calling,) = options.pop("calling", [CALLING_AE_TITLE])
+    options = _options(parts.query)
+    calling = options.pop("calling", CALLING_AE_TITLE)
+    confirm, probe = _confirm(options), _probe(options)
     if options or parts.password is not None or parts.path not in ("", "/") or not parts.port:
         raise ValueError
     return DimseDestination(
@@ -98,7 +119,62 @@ def _dimse(name: str, parts: SplitResult) -> DimseDestination:
         parts.port,
         _ae_title(unquote(parts.username or "")),
         _ae_title(calling),
+        confirm,
+        probe,
     )
+
+
+def _dicomweb(name: str, parts: SplitResult) -> DicomwebDestination:
+    options = _options(parts.query)
+    environment = _choice(options, "proxy", {"environment": True, None: False})
+    confirm, probe = _confirm(options), _probe(options)
+    user = unquote(parts.username) if parts.username else None
+    password = None if parts.password is None else unquote(parts.password)
+    if options or parts.port == 0 or (password is not None and user is None):
+        raise ValueError
+    host = parts.netloc.rpartition("@")[2]
+    return DicomwebDestination(
+        name,
+        f"{parts.scheme}://{host}{parts.path}".rstrip("/"),
+        username=None if password is None else user,
+        password=password,
+        token=user if password is None else None,
+        confirm=confirm,
+        probe=probe,
+        environment=environment,
+    )
+
+
+def _options(query: str) -> dict[str, str]:
+    """The options of a URL, each given once.
+
+    Raises:
+        ValueError: an option is given twice, or without a value.
+    """
+    options: dict[str, str] = {}
+    for name, values in parse_qs(query, keep_blank_values=True, strict_parsing=bool(query)).items():
+        (options[name],) = values
+    return options
+
+
+def _confirm(options: dict[str, str]) -> bool:
+    return _choice(options, "confirm", {"yes": True, "no": False, None: True})
+
+
+def _probe(options: dict[str, str]) -> Probe:
+    return Probe(options.pop("probe", Probe.JOB))
+
+
+def _choice(options: dict[str, str], name: str, values: Mapping[str | None, bool]) -> bool:
+    """Takes an option, whose value is one of those; None is for an absent one.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    value = options.pop(name, None)
+    if value not in values:
+        raise ValueError
+    return values[value]
 
 
 def _ae_title(title: str) -> str:
@@ -112,16 +188,3 @@ def _ae_title(title: str) -> str:
     if not 1 <= len(title) <= 16 or not (title.isascii() and title.isprintable()) or "\\" in title:
         raise ValueError
     return title
-
-
-def _dicomweb(name: str, parts: SplitResult) -> DicomwebDestination:
-    if parts.query or parts.port == 0:
-        raise ValueError
-    host = parts.netloc.rpartition("@")[2]
-    url = f"{parts.scheme}://{host}{parts.path}".rstrip("/")
-    user = unquote(parts.username) if parts.username else None
-    if parts.password is None:
-        return DicomwebDestination(name, url, token=user)
-    if user is None:
-        raise ValueError
-    return DicomwebDestination(name, url, username=user, password=unquote(parts.password))

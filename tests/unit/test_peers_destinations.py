@@ -4,6 +4,7 @@ import pytest
 
 from lumbar.errors import WrongSetting
 from lumbar.peers import DicomwebDestination, DimseDestination, parse_destination
+from lumbar.peers.destinations import Probe
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,25 @@ from lumbar.peers import DicomwebDestination, DimseDestination, parse_destinatio
             DicomwebDestination("d", "http://h:8042/x", username="u", password="p@w"),
         ),
         ("https://abc@host/x", DicomwebDestination("d", "https://host/x", token="abc")),
+        (
+            "dicom://PACS@host:104?confirm=no&probe=echo&calling=AI",
+            DimseDestination("d", "host", 104, "PACS", "AI", confirm=False, probe=Probe.ECHO),
+        ),
+        (
+            "dicom://PACS@host:104?confirm=yes&probe=job",
+            DimseDestination("d", "host", 104, "PACS"),
+        ),
+        (
+            "https://abc@host/x/?proxy=environment&confirm=no&probe=echo",
+            DicomwebDestination(
+                "d",
+                "https://host/x",
+                token="abc",
+                confirm=False,
+                probe=Probe.ECHO,
+                environment=True,
+            ),
+        ),
     ],
 )
 def test_a_url_names_a_destination(
@@ -47,6 +67,14 @@ def test_a_url_names_a_destination(
         "https://:secret@host/x",
         "https://me:secret@host:x/dicom-web",
         "https://me:secret@host/dicom-web?q=1",
+        "https://me:secret@host/dicom-web?calling=AI",
+        "https://me:secret@host/dicom-web?proxy=none",
+        "https://me:secret@host/dicom-web?proxy",
+        "https://me:secret@host/dicom-web?confirm=maybe",
+        "https://me:secret@host/dicom-web?confirm=no&confirm=yes",
+        "dicom://PACS@host:104?proxy=environment",
+        "dicom://PACS@host:104?probe=ping",
+        "dicom://PACS@host:104?calling=AI&calling=AJ",
     ],
 )
 def test_an_unusable_url_is_explained_without_its_password(url: str) -> None:
