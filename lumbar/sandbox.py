@@ -74,8 +74,11 @@ class ChildProcess:
         raise ChildProcessDied
 
     def close(self) -> None:
-        """Kills the child for good."""
-        self.stop()
+        """Kills the child for good, and with it a request of another thread."""
+        if (process := self._process) and self._parent == os.getpid():
+            process.kill()
+        with self._lock:
+            self.stop()
         atexit.unregister(self.stop)
 
     def stop(self) -> None:

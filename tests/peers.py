@@ -129,6 +129,7 @@ class Orthanc(Peer):
                     "DicomAet": self.ae_title,
                     "DicomPort": self.dicom_port,
                     "DicomCheckCalledAet": True,
+                    "DicomAlwaysAllowFind": True,
                     "HttpPort": self.http_port,
                     "RemoteAccessAllowed": False,
                     "AuthenticationEnabled": False,

@@ -8,8 +8,8 @@ from fastapi.responses import RedirectResponse
 
 from db import accounts, deletion, operator_actions, quarantine, reviews, studies
 from db.models import Permission, UserRole
-from lumbar import peers
 from lumbar.errors import LumbarError, NotFound, Permanent
+from lumbar.peers import Peer
 from lumbar.spine.anatomy import Severity
 from web.auth import Admin, NotAllowed, Operator, Reviewer, TheSite, Viewer
 from web.params import LastReceived, Number, QuarantineId, Words
@@ -126,7 +126,8 @@ def echo(request: Request, site: TheSite, actor: Operator, name: str) -> Respons
         raise NotFound(f"no destination is called {name!r}")
     failure: str | None = None
     try:
-        peers.test(site.settings.destination(name))
+        with Peer(site.settings.destination(name), timeout_s=10, limit_s=20) as peer:
+            peer.test()
     except LumbarError as error:
         failure = str(error)
     return page(request, "echo.html", name=name, failure=failure)

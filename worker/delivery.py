@@ -3,8 +3,8 @@
 from db import job_lifecycle
 from db.context import SiteContext
 from db.jobs import ClaimedJob
-from lumbar import peers
 from lumbar.log import get_logger
+from lumbar.peers import Peer
 from lumbar.peers.outcomes import NotAuthorised, ProcessingFailed, Refused
 
 log = get_logger()
@@ -27,7 +27,8 @@ def deliver(site: SiteContext, claimed: ClaimedJob) -> None:
     with site.database.reading() as session:
         file = job_lifecycle.report_file(session, claimed)
     try:
-        sent = peers.send(destination, site.store.path(file).read_bytes())
+        with Peer(destination) as peer:
+            sent = peer.send(site.store.path(file))
     except ProcessingFailed as error:
         if claimed.lease.attempts >= PROCESSING_ATTEMPTS:
             raise Refused(f"{error} ({claimed.lease.attempts} times)") from error

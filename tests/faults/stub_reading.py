@@ -10,8 +10,8 @@ import time
 from collections.abc import Sequence
 from hashlib import sha256
 
-from lumbar import peers
 from lumbar.dicom.discover import MRInstance
+from lumbar.peers import Peer, Sent
 from lumbar.spine.anatomy import ALL_FINDINGS, Level
 from lumbar.spine.findings import Finding, ImagePoint
 from lumbar.spine.roles import Roles
@@ -22,14 +22,14 @@ from worker.pipeline import Analysis
 def replace() -> None:
     """Replaces the pipeline in this process."""
     analysis.analyse = by_headers  # type: ignore[attr-defined]
-    real = peers.send
+    real = Peer.send
 
-    def send(*arguments: object, **options: object) -> peers.Delivered:
-        delivered = real(*arguments, **options)  # type: ignore[arg-type]
+    def send(*arguments: object, **options: object) -> Sent:
+        sent = real(*arguments, **options)  # type: ignore[arg-type]
         time.sleep(float(os.environ.get("TESTS_STORED_S", "0")))
-        return delivered
+        return sent
 
-    peers.send = send
+    Peer.send = send  # type: ignore[method-assign]
 
 
 def by_headers(instances: Sequence[MRInstance], *_: object) -> Analysis:

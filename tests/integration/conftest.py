@@ -1,15 +1,18 @@
 """A site on each kind of database."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from pydicom import Dataset
 
 from db.context import SiteContext
 from db.database import Database
+from lumbar.reports.report import Report
 from lumbar.settings import Settings
 from lumbar.store.files import Store
 from tests.factories.instances import make_slice
+from tests.factories.reports import standard
 
 
 @pytest.fixture
@@ -25,3 +28,15 @@ def site(database: Database, tmp_path) -> SiteContext:
 @pytest.fixture
 def slice_of() -> Callable[..., Dataset]:
     return make_slice
+
+
+@pytest.fixture(scope="session")
+def report() -> Report:
+    return standard()
+
+
+@pytest.fixture(scope="session")
+def report_file(tmp_path_factory: pytest.TempPathFactory, report: Report) -> Path:
+    path = tmp_path_factory.mktemp("report") / "report.dcm"
+    path.write_bytes(report.content)
+    return path
