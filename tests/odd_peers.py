@@ -15,7 +15,7 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind
 
 from lumbar.peers import DicomwebDestination, DimseDestination
-from tests.hostile.wire import ASSOCIATE_AC, RELEASE_RP, context_item, group_0000, item, p_data, pdu
+from tests.hostile.wire import ASSOCIATE_AC, RELEASE_RP, group_0000, item, p_data, pdu
 
 ABORTS = -1  # in place of a status: the peer aborts the association
 Script = Callable[["Connection"], None]
@@ -126,9 +126,8 @@ def acceptance(
         content = request[at + 4 : at + 4 + length]
         if kind == 0x20:
             proposed = content[4:].rpartition(b"\x40\0")[2][2:].decode()
-            answers += context_item(content[0], "", [syntax or proposed]).replace(
-                b"\x20", b"\x21", 1
-            )
+            chosen = item(0x40, (syntax or proposed).encode())
+            answers += item(0x21, bytes((content[0], 0, 0, 0)) + chosen)
         at += 4 + length
     user = item(0x50, item(0x51, struct.pack(">L", longest))) if user is None else user
     return pdu(ASSOCIATE_AC, request[:68] + item(0x10, b"1.2.840.10008.3.1.1.1") + answers + user)
