@@ -8,7 +8,7 @@ import re
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import cache
 from hashlib import sha256
 
@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 
 from db import audit
 from db.models import ApiToken, Permission, SignInFailure, User, UserRole, WebSession
-from db.types import db_now
+from db.types import db_now, read_clock
 from lumbar.errors import NotFound, Permanent
 
 MIN_PASSWORD, MAX_PASSWORD = 12, 1024
@@ -28,6 +28,8 @@ MAX_SESSION = timedelta(hours=12)
 USE_RECORDED_EVERY = timedelta(minutes=1)
 # refused attempts of one name or address, and the seconds for which they count
 MAX_FAILURES, FAILURE_WINDOW_S = 10, 600.0
+CLOCK_STEP_S = 60.0  # by which a clock that is kept right may be set back
+SESSIONS_KEPT = 100  # of one user; ended ones among them are forgotten by count, not by the clock
 TOKEN_PREFIX = "lumbar_"  # noqa: S105 - secret scanners recognise it
 
 _hasher = PasswordHasher()
@@ -137,7 +139,7 @@ def set_role(session: Session, user: User, role: UserRole, actor: str) -> None:
 
 def set_disabled(session: Session, user: User, disabled: bool, actor: str) -> None:
     """Ends the user's access at once, or restores it."""
-    user.disabled_at = datetime.now(UTC) if disabled else None
+    user.disabled_at = read_clock(session) if disabled else None
     if disabled:
         _sign_out_everywhere(session, user)
     audit.note(session, "user.disabled" if disabled else "user.enabled", actor, user=user.id)
@@ -156,10 +158,9 @@ def sign_in(session: Session, name: str, password: str, address: str) -> SignedI
     identities = [
         sha256(text.encode()).hexdigest() for text in (f"name {name}", f"address {address}")
     ]
-    since = db_now(-FAILURE_WINDOW_S)
-    failures = select(SignInFailure.who).where(
-        SignInFailure.who.in_(identities), SignInFailure.happened_at > since
-    )
+    # one from the future does not count: the clock was ahead
+    recent = SignInFailure.happened_at.between(db_now(-FAILURE_WINDOW_S), db_now(CLOCK_STEP_S))
+    failures = select(SignInFailure.who).where(SignInFailure.who.in_(identities), recent)
     count = session.scalar(
         select(func.count())
         .select_from(failures.subquery())
@@ -174,34 +175,37 @@ def sign_in(session: Session, name: str, password: str, address: str) -> SignedI
     user = session.scalar(select(User).where(User.name == name, User.disabled_at.is_(None)))
     if not _matches(user.password_hash if user else _placeholder_hash(), password) or user is None:
         session.add_all(SignInFailure(who=identity) for identity in identities)
-        session.execute(delete(SignInFailure).where(SignInFailure.happened_at < since))
+        session.execute(delete(SignInFailure).where(~recent))
         audit.note(session, "sign_in.refused", address)
         raise SignInRefused("the name or the password is wrong")
     if _hasher.check_needs_rehash(user.password_hash):
         user.password_hash = _hasher.hash(password)
     session.execute(delete(SignInFailure).where(SignInFailure.who == identities[0]))
-    session.execute(
-        delete(WebSession).where(WebSession.created_at < datetime.now(UTC) - MAX_SESSION)
-    )
     cookie = secrets.token_urlsafe(32)
     session.add(
         WebSession(
             token_sha256=_digest(cookie), user_id=user.id, csrf_token=secrets.token_urlsafe(32)
         )
     )
+    session.flush()
+    _forget_old_sessions(session, user)
     audit.note(session, "sign_in.done", user.name, user=user.id)
     return SignedIn(cookie, user.name)
 
 
 def by_cookie(session: Session, cookie: str) -> Actor | None:
-    """The user who is signed in with this cookie; None if the session is unknown or has ended."""
+    """The user who is signed in with this cookie; None if the session is unknown or has ended.
+
+    One from further ahead than a session may last has ended, too: the clock was ahead.
+    """
     web_session = session.scalar(
         select(WebSession).where(WebSession.token_sha256 == _digest(cookie))
     )
-    now = datetime.now(UTC)
+    now = read_clock(session)
     if web_session is None or web_session.user.disabled_at is not None:
         return None
-    if now - web_session.last_used_at > IDLE_TIMEOUT or now - web_session.created_at > MAX_SESSION:
+    idle, age = abs(now - web_session.last_used_at), abs(now - web_session.created_at)
+    if idle > IDLE_TIMEOUT or age > MAX_SESSION:
         return None
     user = web_session.user
     return Actor(user.id, user.name, user.role, user.role.permissions, web_session.csrf_token)
@@ -209,11 +213,12 @@ def by_cookie(session: Session, cookie: str) -> Actor | None:
 
 def record_use(session: Session, cookie: str) -> None:
     """Records that a session is in use, at most once a minute."""
+    now = read_clock(session)
+    just_now = WebSession.last_used_at.between(now - USE_RECORDED_EVERY, now)
     session.execute(
         update(WebSession)
-        .where(WebSession.token_sha256 == _digest(cookie))
-        .where(WebSession.last_used_at < datetime.now(UTC) - USE_RECORDED_EVERY)
-        .values(last_used_at=datetime.now(UTC))
+        .where(WebSession.token_sha256 == _digest(cookie), ~just_now)
+        .values(last_used_at=now)
     )
 
 
@@ -237,7 +242,7 @@ def new_token(
             f"a token of {user.name} may have: {', '.join(sorted(user.role.permissions))}"
         )
     token = TOKEN_PREFIX + secrets.token_urlsafe(32)
-    ends = datetime.now(UTC) + timedelta(days=days)
+    ends = read_clock(session) + timedelta(days=days)
     row = ApiToken(
         name=name,
         token_sha256=_digest(token),
@@ -259,7 +264,7 @@ def by_token(session: Session, token: str) -> Actor | None:
     row = session.scalar(select(ApiToken).where(ApiToken.token_sha256 == _digest(token)))
     if row is None or row.revoked_at is not None or row.user.disabled_at is not None:
         return None
-    if row.expires_at is not None and row.expires_at < datetime.now(UTC):
+    if row.expires_at is not None and row.expires_at < read_clock(session):
         return None
     scopes = {Permission(scope) for scope in row.scopes.split(",")}
     user = row.user
@@ -287,7 +292,7 @@ def revoke_token(session: Session, token_id: int, actor: str, user_id: int | Non
     token = session.get(ApiToken, token_id)
     if token is None or user_id not in (None, token.user_id):
         raise NotFound(f"there is no token {token_id}")
-    token.revoked_at = token.revoked_at or datetime.now(UTC)
+    token.revoked_at = token.revoked_at or read_clock(session)
     audit.note(session, "token.revoked", actor, token=token.id)
 
 
@@ -315,6 +320,20 @@ def _matches(password_hash: str, password: str) -> bool:
 
 def _digest(secret: str) -> str:
     return sha256(secret.encode()).hexdigest()
+
+
+def _forget_old_sessions(session: Session, user: User) -> None:
+    newest = (
+        select(WebSession.id)
+        .where(WebSession.user_id == user.id)
+        .order_by(WebSession.id.desc())
+        .limit(SESSIONS_KEPT)
+    )
+    session.execute(
+        delete(WebSession)
+        .where(WebSession.user_id == user.id, WebSession.id.not_in(newest))
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _sign_out_everywhere(session: Session, user: User) -> None:

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select
+from sqlalchemy import false, func, select
 from sqlalchemy.orm import Session
 
 from db.database import Database
@@ -47,18 +48,27 @@ def note(
 def lines_after(
     session: Session, last_id: int, limit: int, *, settled_s: float = 0
 ) -> list[tuple[int, AuditLine]]:
-    """Events with an id above ``last_id``, in order, if at least ``settled_s`` seconds old."""
+    """Events with an id above ``last_id``, in order, up to the first younger than ``settled_s``.
+
+    An event from the future is not young: the clock was ahead.
+    """
+    young = AuditEvent.happened_at.between(db_now(-settled_s), db_now(settled_s))
     statement = (
-        select(AuditEvent, func.coalesce(Study.study_instance_uid, Tombstone.study_instance_uid))
+        select(
+            AuditEvent,
+            func.coalesce(Study.study_instance_uid, Tombstone.study_instance_uid),
+            young if settled_s else false(),
+        )
         .outerjoin(Study, Study.id == AuditEvent.study_id)
         .outerjoin(Tombstone, Tombstone.study_id == AuditEvent.study_id)
-        .where(AuditEvent.id > last_id, AuditEvent.happened_at <= db_now(-settled_s))
+        .where(AuditEvent.id > last_id)
         .order_by(AuditEvent.id)
         .limit(limit)
     )
+    settled = takewhile(lambda found: not found[2], session.execute(statement))
     return [
         (row.id, AuditLine(row.happened_at, row.event, row.actor, uid, row.detail))
-        for row, uid in session.execute(statement)
+        for row, uid, _ in settled
     ]
 
 

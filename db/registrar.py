@@ -88,7 +88,7 @@ class Registrar:
         due = [
             file
             for file in share.arrived()
-            if file.age_s() >= min_age_s and self._not_before.get(file.path, now) <= now
+            if file.has_waited(min_age_s) and self._not_before.get(file.path, now) <= now
         ]
         return _in_turns(due)
 

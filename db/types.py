@@ -1,10 +1,11 @@
 """Column types and SQL that work alike on SQLite and PostgreSQL."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
-from sqlalchemy import DateTime, Dialect, Float, TypeDecorator, literal
+from sqlalchemy import DateTime, Dialect, Float, TypeDecorator, bindparam, select
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import Session
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -30,14 +31,27 @@ class UtcDateTime(TypeDecorator[datetime]):
 class db_now(FunctionElement[datetime]):  # noqa: N801 - reads as SQL
     """The database's clock plus an offset in seconds.
 
-    Hosts' clocks may be hours apart, and leases must not depend on them.
+    Hosts' clocks may be hours apart, and leases must not depend on them. It may be turned, too:
+    ``db.operating_time`` counts the ages by which something is removed.
     """
 
     type = UtcDateTime()
     inherit_cache = True
+    turned_s: ClassVar[float] = 0  # by which tests turn the clock, seconds
 
     def __init__(self, offset_s: float = 0) -> None:
-        super().__init__(literal(float(offset_s), Float()))
+        def seconds() -> float:  # read when a statement is executed
+            return offset_s + db_now.turned_s
+
+        super().__init__(bindparam(None, callable_=seconds, type_=Float(), unique=True))
+
+
+def read_clock(session: Session) -> datetime:
+    """The database's clock, for a condition that an index serves.
+
+    PostgreSQL does not use an index for a value that may change within the statement.
+    """
+    return session.scalars(select(db_now())).one()
 
 
 @compiles(db_now, "postgresql")

@@ -21,7 +21,7 @@ from db.models import (
     Study,
     StudyState,
 )
-from db.types import db_now
+from db.types import db_now, read_clock
 from lumbar.spine.anatomy import Severity
 
 MAX_SCANNERS = 200
@@ -137,7 +137,7 @@ def by_week(
     now: datetime | None = None,
 ) -> list[Week]:
     """The last half year, the oldest week first; of one scanner or all, of one bundle or all."""
-    now = now or datetime.now(UTC)
+    now = now or read_clock(session)
     monday = now.date() - timedelta(days=now.weekday())
     weeks = [Week(monday - timedelta(weeks=ago)) for ago in reversed(range(WEEKS))]
     study_filter = [Study.scanner == scanner] if scanner else []

@@ -33,8 +33,12 @@ class ArrivedFile:
     source: str  # tells sources apart, and does not name them
 
     def age_s(self) -> float:
-        """Seconds since it was received; 0 where the clocks of two hosts disagree."""
+        """Seconds since it was received; 0 if that lies ahead: the clock was set back."""
         return max(0, time_ns() - self.received_ns) / 1e9
+
+    def has_waited(self, seconds: float) -> bool:
+        """Whether it was received so long ago, or further ahead than that by a clock set back."""
+        return abs(time_ns() - self.received_ns) / 1e9 >= seconds
 
     @classmethod
     def parse(cls, path: Path) -> "ArrivedFile | None":
