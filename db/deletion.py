@@ -8,7 +8,7 @@ and no file without a row: the next start would register that file as an acknowl
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from db import audit, patients, retention, studies
+from db import audit, operating_time, patients, retention, studies
 from db.context import SiteContext
 from db.models import (
     Delivery,
@@ -59,6 +59,7 @@ def delete_study(site: SiteContext, study_instance_uid: str, reason: str, actor:
             .execution_options(synchronize_session=False)
         )
         study.images_removed_at = study.ended_at = db_now()
+        study.result_s = operating_time.read(session)
         # an interrupted deletion can be repeated from here
         study.state, study.reason = StudyState.FAILED, "its deletion was started"
         audit.note(session, "study.deletion_begun", actor, study_id=study.id)

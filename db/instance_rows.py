@@ -14,10 +14,10 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db import audit, corrections, patients, rejections, stated_attributes, studies
+from db import audit, corrections, operating_time, patients, rejections, stated_attributes, studies
 from db.database import insert_if_new
 from db.decisions import CopyInUse, Decision, decide
-from db.models import Instance, QuarantineReason, Study, StudyState, Tombstone
+from db.models import Instance, QuarantineReason, Study, StudyState, Tombstone, operating_s
 from db.stored_instances import (
     NO_ONE,
     Files,
@@ -27,7 +27,7 @@ from db.stored_instances import (
     TrustedSources,
 )
 from db.study_holdings import StudyHoldings
-from db.types import db_now
+from db.types import read_clock
 from lumbar.dicom.same_image import Comparison
 from lumbar.log import get_logger
 from lumbar.study_attributes import StudyAttributes
@@ -75,7 +75,7 @@ class _StudyBatch:
     now: datetime = field(init=False)
 
     def write(self) -> list[IngestResult]:
-        self.now = self.session.scalars(select(db_now())).one()
+        self.now = read_clock(self.session)
         self.study = self._find_study()
         uids = {stored.identity.sop_instance_uid for stored in self.instances}
         self.held = StudyHoldings(self.session, self.study, uids)
@@ -134,6 +134,7 @@ class _StudyBatch:
             "state": StudyState.NO_IMAGES,
             "reason": studies.NO_MR_IMAGES,
             "ended_at": self.now,
+            "result_s": operating_s(),
         }
 
     def _write(self, stored: StoredInstance) -> IngestResult:
@@ -157,6 +158,11 @@ class _StudyBatch:
         if row.removed_at is not None:
             row.removed_at = None
             self.study.images_removed_at = None
+            self._keep_longer()
+
+    def _keep_longer(self) -> None:
+        """What has just arrived is kept as long as if the study had just ended."""
+        self.study.kept_from_s = operating_time.read(self.session)
 
     def _adopt(self, stored: StoredInstance) -> None:
         """The first image says whose study it is, whatever other objects have said before."""
@@ -229,6 +235,7 @@ class _StudyBatch:
             row.attributes_id = self.held.attributes_id(stored.attributes)
         if self.study.images_removed_at is not None:
             self.study.images_removed_at = None  # so that it is removed with the study's images
+        self._keep_longer()
         if reason is None:
             self.held.use(row, stored.attributes)
             return IngestResult.NEW

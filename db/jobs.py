@@ -3,12 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, exists, select
+from sqlalchemy.orm import Session, aliased
 
 from db import leases
 from db.leases import Lease
-from db.models import UNFINISHED_JOB_STATES, Job, JobKind, JobState, Study
+from db.models import (
+    OPEN_JOB_STATES,
+    UNFINISHED_JOB_STATES,
+    Job,
+    JobKind,
+    JobState,
+    Study,
+    StudyState,
+)
 from db.types import db_now
 
 
@@ -106,4 +114,29 @@ def cancel_superseded(session: Session, study_id: int, kind: JobKind) -> None:
         leases.change(Job, *superseded).values(
             state=JobState.CANCELLED, ended_at=db_now(), **leases.RELEASED
         )
+    )
+
+
+def has_undelivered_report() -> ColumnElement[bool]:
+    """The condition that a report of the study has not reached its destination.
+
+    Its delivery is pending, running or dead, and no later report is meant for the same destination.
+    A report that is not sent any more does not count (``studies.report_superseded``).
+    """
+    later = aliased(Job)
+    replaced = exists().where(
+        later.study_id == Job.study_id,
+        later.kind == JobKind.DELIVER,
+        later.destination == Job.destination,
+        later.revision > Job.revision,
+    )
+    not_sent = (Job.revision < Study.corrected_revision) | (
+        (Study.state == StudyState.NO_IMAGES) & (Job.revision < Study.revision)
+    )
+    return exists().where(
+        Job.study_id == Study.id,
+        Job.kind == JobKind.DELIVER,
+        Job.state.in_(OPEN_JOB_STATES),
+        ~replaced,
+        ~not_sent,
     )

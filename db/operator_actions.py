@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db import audit, corrections, leases, studies
-from db.models import UNFINISHED_JOB_STATES, Job, JobKind, JobState, Study
+from db.models import OPEN_JOB_STATES, UNFINISHED_JOB_STATES, Job, JobKind, JobState, Study
 from db.studies import StudyEvent
 from db.types import db_now
 from lumbar.errors import NotFound, Permanent, Transient
@@ -97,21 +97,24 @@ def retry(session: Session, job_id: int, actor: str) -> None:
 def cancel(session: Session, job_id: int, actor: str) -> None:
     """Cancels a job that has not ended; its worker finds its lease lost.
 
-    The study of a cancelled analysis has failed.
+    The study of a cancelled analysis has failed. A dead delivery can be cancelled, too: then the
+    study does not wait for it any more (``jobs.has_undelivered_report``).
 
     Raises:
         NotFound: there is no such job.
         Permanent: it has ended.
     """
     job = _locked(session, job_id)
+    states = OPEN_JOB_STATES if job.kind is JobKind.DELIVER else UNFINISHED_JOB_STATES
     ended = session.execute(
-        leases.change(Job, Job.id == job_id, Job.state.in_(UNFINISHED_JOB_STATES)).values(
+        leases.change(Job, Job.id == job_id, Job.state.in_(states)).values(
             state=JobState.CANCELLED, last_error=CANCELLED, ended_at=db_now(), **leases.RELEASED
         )
     )
     if ended.rowcount != 1:  # type: ignore[attr-defined]
         raise Permanent(
-            f"job {job_id} is {job.state}; only a pending or running one can be cancelled"
+            f"job {job_id} is {job.state}; only a pending or running one can be cancelled, "
+            "or a dead delivery"
         )
     if job.kind is JobKind.ANALYSE:
         reason = f"its analysis was {CANCELLED}"

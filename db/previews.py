@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from db import leases
+from db import leases, operating_time
 from db.accounts import Actor
 from db.context import SiteContext
 from db.leases import Lease
@@ -22,7 +22,7 @@ from lumbar.store.files import StoreFull
 log = get_logger()
 
 MAX_WAITING = 3  # per user
-RETENTION_S = 3600.0  # after the last change
+RETENTION_S = 3600  # after the last change, in operating time
 ENDED = (JobState.DONE, JobState.DEAD)
 UPLOAD, SCRATCH, PICTURE = "upload", "scratch", "picture.png"  # within a preview's folder
 
@@ -88,7 +88,7 @@ def mark_uploaded(session: Session, name: str, *, files: int, size: int) -> None
         NotFound: it was deleted meanwhile.
     """
     incomplete = (Preview.name == name, Preview.uploaded_at.is_(None))
-    values = {"uploaded_at": db_now(), "files": files, "size": size}
+    values = {"uploaded_at": db_now(), "files": files, "size": size, "expires_s": None}
     if not leases.execute(session, leases.change(Preview, *incomplete).values(**values)):
         raise NotFound("the upload was deleted before it was complete; upload it again")
 
@@ -156,10 +156,12 @@ def delete_expired(site: SiteContext) -> int:
     Raises:
         Transient: the database is unavailable.
     """
-    with site.database.reading() as session:
-        last_change = func.coalesce(Preview.ended_at, Preview.uploaded_at, Preview.created_at)
-        not_waiting = Preview.state.in_(ENDED) | Preview.uploaded_at.is_(None)
-        old = select(Preview.name).where(not_waiting, last_change < db_now(-RETENTION_S))
+    may_go = Preview.state.in_(ENDED) | Preview.uploaded_at.is_(None)
+    with site.database.transaction() as session:
+        now = operating_time.read(session)
+        begins = leases.change(Preview, may_go, Preview.expires_s.is_(None))
+        session.execute(begins.values(expires_s=now + RETENTION_S))
+        old = select(Preview.name).where(may_go, Preview.expires_s <= now)
         expired_names = list(session.scalars(old))
     for name in expired_names:
         discard(site, name)

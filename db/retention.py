@@ -1,27 +1,35 @@
 """Retention: images of finished studies are removed by age, and sooner if the disk fills up.
 
-A study is finished when it has ended and none of its jobs is pending or running. Findings and
-reports remain. Removal takes two steps, each under the study's lock: the rows are marked, then the
-files are deleted. An image that is sent again lies in ``arrived`` until its registration, under the
-same lock, unmarks its row and puts its file back (``db.registration``). A process killed between
-the two leaves files that ``db.reconcile`` removes.
+A study is finished when it has ended, its reports have been delivered, no correction of it waits,
+and it has been read or has left the worklist unread (``db.expiry``). Others keep their images, even
+on a full disk. Findings and reports remain. Ages are counted in operating time
+(``db.operating_time``).
+
+Removal takes two steps, each under the study's lock: the rows are marked, then the files are
+deleted. An image that is sent again lies in ``arrived`` until its registration, under the same
+lock, unmarks its row and puts its file back (``db.registration``). A process killed between the two
+leaves files that ``db.reconcile`` removes.
 """
 
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import Select, exists, select, true, update
+from sqlalchemy import Select, exists, select, true, tuple_, update
+from sqlalchemy.orm import Session
 
-from db import rejections, studies
+from db import jobs, operating_time, rejections, studies
 from db.context import SiteContext
-from db.models import UNFINISHED_JOB_STATES, AuditEvent, Instance, Job, Series, Study
+from db.models import AuditEvent, Instance, ReadingState, Series, Study, StudyState
+from db.operating_time import DAY_S, HOUR_S
+from db.read_models.corrections import pending
+from db.reading_states import is_in
 from db.types import db_now
 from lumbar.log import get_logger
 
 log = get_logger()
 
-BATCH = 100  # studies per round; the next round continues
-DAY_S = 86400.0
+BATCH = 100  # studies that are listed at once
 
 
 def remove_images(site: SiteContext) -> int:
@@ -33,18 +41,17 @@ def remove_images(site: SiteContext) -> int:
     Raises:
         Transient: the database or the disk is unavailable.
     """
-    keep_s = site.settings.keep_days * DAY_S
+    settings = site.settings
     removed = _remove_expired(site)
-    for study_id in _finished(site, older_than_s=keep_s) if keep_s else []:
-        removed += remove(site, study_id, f"older than {site.settings.keep_days:g} days")
-    if site.store.fill_ratio() <= site.settings.disk_remove_above:
+    if settings.keep_days:
+        for study_id in _finished(site, settings.keep_days * DAY_S):
+            removed += remove(site, study_id, f"older than {settings.keep_days:g} days")
+    if site.store.fill_ratio() <= settings.disk_remove_above:
         return removed
-    for study_id in _finished(site):
-        if (fill := site.store.fill_ratio()) <= site.settings.disk_remove_above:
+    for study_id in _finished(site, settings.keep_at_least_hours * HOUR_S):
+        if (fill := site.store.fill_ratio()) <= settings.disk_remove_above:
             break
         removed += remove(site, study_id, f"the disk is {fill:.0%} full")
-    else:
-        log.warning("retention.disk_still_full", fill=round(site.store.fill_ratio(), 3))
     return removed
 
 
@@ -65,6 +72,10 @@ def remove(site: SiteContext, study_id: int, why: str, *, expired: bool = False)
     with site.database.transaction() as session:
         studies.lock(session, study_id)
         if session.scalar(_finished_studies().where(Study.id == study_id)) is None:
+            return False
+        if pending(session, study_id) is not None:
+            return False
+        if not expired and not _is_kept_long_enough(site, session, study_id):
             return False
         series = select(Series.id).where(Series.study_id == study_id)
         named = Instance.id.in_(rejections.expired(session, study_id)) if expired else true()
@@ -102,27 +113,41 @@ def unlink_removed(site: SiteContext, study_id: int) -> None:
             site.store.sync(set(files))
 
 
-def _finished(site: SiteContext, older_than_s: float = 0) -> list[int]:
-    """Finished studies that still have images, in the order in which they ended.
+def _is_kept_long_enough(site: SiteContext, session: Session, study_id: int) -> bool:
+    """Whether nothing of the study is younger than images are kept in any case."""
+    oldest = operating_time.read(session) - site.settings.keep_at_least_hours * HOUR_S
+    kept_from = select(Study.kept_from_s).where(Study.id == study_id)
+    return session.scalars(kept_from).one() <= oldest
 
-    With ``older_than_s``, only those that ended before, and of which nothing has arrived since.
-    """
-    recent = exists().where(
-        Instance.series_id == Series.id,
-        Series.study_id == Study.id,
-        Instance.received_at > Study.ended_at,
-        Instance.received_at >= db_now(-older_than_s),
-    )
-    statement = _finished_studies().where(Study.ended_at < db_now(-older_than_s))
-    if older_than_s:
-        statement = statement.where(~recent)
-    statement = statement.order_by(Study.ended_at)
-    with site.database.reading() as session:
-        return list(session.scalars(statement.limit(BATCH)))
+
+def _finished(site: SiteContext, age_s: float) -> Iterator[int]:
+    """Finished studies that still have images and are so old, the oldest first."""
+    last = (-1, 0)
+    while True:
+        with site.database.reading() as session:
+            oldest = operating_time.read(session) - age_s
+            statement = (
+                _finished_studies()
+                .add_columns(Study.kept_from_s)
+                .where(Study.kept_from_s <= oldest)
+                .where(tuple_(Study.kept_from_s, Study.id) > tuple_(*last))
+                .order_by(Study.kept_from_s, Study.id)
+            )
+            rows = session.execute(statement.limit(BATCH)).all()
+        if not rows:
+            return
+        yield from (study_id for study_id, _ in rows)
+        last = rows[-1][1], rows[-1][0]
 
 
 def _finished_studies() -> Select[Any]:
-    unfinished = exists().where(Job.study_id == Study.id, Job.state.in_(UNFINISHED_JOB_STATES))
+    settled = (
+        ~is_in(ReadingState.WAITING)
+        | (Study.state == StudyState.NO_IMAGES)  # there is nothing to read
+    )
     return select(Study.id).where(
-        Study.state.in_(studies.ENDED), Study.images_removed_at.is_(None), ~unfinished
+        Study.state.in_(studies.ENDED),
+        Study.images_removed_at.is_(None),
+        settled,
+        ~jobs.has_undelivered_report(),
     )

@@ -1,12 +1,13 @@
 """Readers mark studies as read, and review findings: agree or correct. Reviews are append-only."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db import audit, studies
+from db import audit, operating_time, studies
 from db.models import FindingRow, Review, Study
+from db.types import read_clock
 from lumbar.errors import NotFound, Permanent
 from lumbar.spine.anatomy import FindingKey, Severity
 
@@ -21,7 +22,7 @@ def mark_read(
     read: bool = True,
     last_received_at: datetime | None = None,
 ) -> None:
-    """Takes a study off the reading worklist, or puts it back.
+    """Takes a study off the reading worklist, or puts it back, from where it expires anew.
 
     ``last_received_at``: when the last image that the reader saw was received.
 
@@ -32,7 +33,12 @@ def mark_read(
     session.refresh(study)
     if read and last_received_at not in (None, study.last_received_at):
         raise Permanent("new images have arrived since you opened the study; look at it again")
-    study.read_at = datetime.now(UTC) if read else None
+    if read:
+        study.read_at = read_clock(session)
+    else:
+        study.read_at = study.expired_at = None
+        study.kept_from_s = operating_time.read(session)
+        study.result_s = None if study.ended_at is None else study.kept_from_s
     audit.note(session, "study.read" if read else "study.unread", actor, study_id=study.id)
 
 

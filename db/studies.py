@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from db import jobs
-from db.models import FindingRow, Instance, JobKind, Series, Study, StudyState
+from db.models import FindingRow, Instance, JobKind, Series, Study, StudyState, operating_s
 from db.types import db_now
 from lumbar.errors import NotFound, Permanent
 from lumbar.log import get_logger
@@ -68,6 +68,7 @@ ENDED = (
     StudyState.NO_IMAGES,
 )
 NO_MR_IMAGES = "it has no MR images"
+UNREAD: dict[str, None] = {"read_at": None, "expired_at": None}
 _ENDINGS = {event for (_, event), after in TRANSITIONS.items() if after in ENDED}
 # The states in which a revision has begun that must not change any more
 _LATE = tuple(
@@ -87,6 +88,7 @@ def advance(
 ) -> bool:
     """Changes a study's state by one conditional UPDATE; False if it does not allow the event."""
     allowed = {state: after for (state, cause), after in TRANSITIONS.items() if cause is event}
+    ends = event in _ENDINGS
     statement = (
         update(Study)
         .where(Study.id == study_id, Study.state.in_(allowed))
@@ -95,7 +97,9 @@ def advance(
                 {state.value: after.value for state, after in allowed.items()}, value=Study.state
             ),
             reason=reason,
-            ended_at=db_now() if event in _ENDINGS else None,
+            ended_at=db_now() if ends else None,
+            result_s=operating_s() if ends else None,
+            kept_from_s=operating_s(),
         )
         .execution_options(synchronize_session=False)
     )
@@ -156,8 +160,10 @@ def _reopen(session: Session, study_id: int, **values: Any) -> None:
             state=_S.RECEIVING,
             reason=None,
             ended_at=None,
+            result_s=None,
             images_removed_at=None,
-            read_at=None,
+            kept_from_s=operating_s(),
+            **UNREAD,
             **values,
         )
         .execution_options(synchronize_session=False)
@@ -275,7 +281,7 @@ def requeue(session: Session, study_id: int) -> bool:
         return False
     session.refresh(study)
     study.revision += 1
-    study.read_at = None
+    study.read_at = study.expired_at = None
     jobs.create(session, JobKind.ANALYSE, study)
     return True
 

@@ -141,6 +141,11 @@ class Settings(BaseSettings):
         ge=0,
         description="Days the images of a finished study are kept; 0: until the disk fills up",
     )
+    keep_at_least_hours: float = Field(
+        24,
+        ge=0,
+        description="Hours the images of a finished study are kept however full the disk is",
+    )
     disk_remove_above: float = Field(
         0.85,
         gt=0,
@@ -227,8 +232,8 @@ class Settings(BaseSettings):
     worklist_days: float = Field(
         7,
         ge=0,
-        description="Days an unread study stays on the worklist after its last image; 0: until "
-        "it is read",
+        description="Days an unread study stays on the worklist after its last result; then it is "
+        "listed as expired, and its images may be removed; 0: until it is read",
     )
     uncertain_below: float = Field(
         0.5,

@@ -2,6 +2,7 @@
 
 from db.models.base import LeasedRow, Table
 from db.models.findings import Bundle, FindingRow, ReportRow, Review
+from db.models.maintenance import Maintenance, operating_s
 from db.models.queue import Delivery, Job, Preview
 from db.models.states import (
     ACTIVE_STUDY_STATES,
@@ -12,6 +13,7 @@ from db.models.states import (
     JobState,
     Permission,
     QuarantineReason,
+    ReadingState,
     StudyState,
     UserRole,
 )
@@ -45,10 +47,12 @@ __all__ = [
     "JobKind",
     "JobState",
     "LeasedRow",
+    "Maintenance",
     "Patient",
     "Permission",
     "Preview",
     "QuarantineReason",
+    "ReadingState",
     "Rejection",
     "ReportRow",
     "Review",
@@ -63,4 +67,5 @@ __all__ = [
     "User",
     "UserRole",
     "WebSession",
+    "operating_s",
 ]

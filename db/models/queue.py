@@ -69,6 +69,8 @@ class Preview(LeasedRow):
     images: Mapped[int | None]  # slices in the upload
     reason: Mapped[str | None]  # why it is not analysable
     result: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))  # PreviewResult
+    # operating time, seconds, at which it is deleted; NULL while it must not be, or is not known
+    expires_s: Mapped[int | None] = mapped_column(BigInteger)
 
     user: Mapped[User] = relationship(lazy="joined", innerjoin=True)
 

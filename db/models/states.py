@@ -20,6 +20,19 @@ class StudyState(StrEnum):
         return self.value.replace("_", " ")
 
 
+class ReadingState(StrEnum):
+    """Whether a study has been read by a person (``db.expiry``)."""
+
+    WAITING = "waiting"  # on the worklist
+    READ = "read"
+    EXPIRED = "expired"  # left the worklist unread
+
+    @property
+    def label(self) -> str:
+        """For a person."""
+        return {"waiting": "not read yet", "expired": "expired, unread"}.get(self.value, self.value)
+
+
 # Of a study whose current revision has not ended
 ACTIVE_STUDY_STATES = (StudyState.RECEIVING, StudyState.QUEUED, StudyState.ANALYSING)
 

@@ -17,20 +17,22 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.models.base import Table
-from db.models.states import StudyState
+from db.models.maintenance import operating_s
+from db.models.states import ReadingState, StudyState
 from db.types import db_now
 from lumbar.spine.anatomy import Role
 from lumbar.spine.provenance import TrainedOn
 
 
-def _unread(name: str, flag: str | None = None) -> Index:
-    """An index of unread studies (with a flag), in the order of waiting."""
+def _unread(name: str, flag: str | None = None, *, expired: bool = False) -> Index:
+    """An index of unread studies (with a flag) that wait or have expired, in order of waiting."""
+    condition = f"read_at IS NULL AND expired_at IS {'NOT NULL' if expired else 'NULL'}"
     return Index(
         name,
         "last_received_at",
         "id",
-        sqlite_where=text("read_at IS NULL" + (f" AND {flag} IS 1" if flag else "")),
-        postgresql_where=text("read_at IS NULL" + (f" AND {flag} IS true" if flag else "")),
+        sqlite_where=text(condition + (f" AND {flag} IS 1" if flag else "")),
+        postgresql_where=text(condition + (f" AND {flag} IS true" if flag else "")),
     )
 
 
@@ -58,13 +60,15 @@ class Study(Table):
     __tablename__ = "study"
     __table_args__ = (
         Index("ix_study_state_last_received_at", "state", "last_received_at"),
-        Index("ix_study_images_removed_at_ended_at", "images_removed_at", "ended_at"),
+        Index("ix_study_images_removed_at_kept_from_s", "images_removed_at", "kept_from_s"),
         Index("ix_study_last_received_at_id", "last_received_at", "id"),
         Index("ix_study_scanner_last_received_at", "scanner", "last_received_at"),
         Index("ix_study_scanner_ended_at", "scanner", "ended_at"),
         _unread("ix_study_unread"),
         _unread("ix_study_unread_stat", "stat"),
         _unread("ix_study_unread_severe", "severe"),
+        _unread("ix_study_expired", expired=True),
+        _unread("ix_study_expired_severe", "severe", expired=True),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -88,8 +92,21 @@ class Study(Table):
     severe: Mapped[bool] = mapped_column(Boolean, default=False)
     trained_on: Mapped[TrainedOn | None]
     read_at: Mapped[datetime | None]  # when it was marked as read; a late image clears it
+    expired_at: Mapped[datetime | None]  # when it left the worklist unread, as ``read_at``
+    # Operating time (``db.operating_time``), seconds. Of the last result, or of when the study was
+    # put back on the worklist: it expires so many days later. NULL: its revision has not ended
+    result_s: Mapped[int | None] = mapped_column(BigInteger)
+    # Of the last instance or result, or as above: its images are kept so many days from then
+    kept_from_s: Mapped[int] = mapped_column(BigInteger, default=operating_s())
 
     patient: Mapped[Patient] = relationship(lazy="joined", innerjoin=True)
+
+    @property
+    def reading(self) -> ReadingState:
+        """Whether it waits to be read, has been read, or has left the worklist unread."""
+        if self.read_at is not None:
+            return ReadingState.READ
+        return ReadingState.WAITING if self.expired_at is None else ReadingState.EXPIRED
 
 
 class SearchKey(Table):

@@ -11,7 +11,8 @@ import unicodedata
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db.models import SearchKey, Study
+from db.models import ReadingState, SearchKey, Study
+from db.reading_states import is_in
 
 MAX_MATCHES = 1000  # studies; a search that matches more is too vague to list them all
 _SEPARATORS = re.compile(r"[\s^=,;]+")  # of a person name (PS3.5 6.2), and of what users type
@@ -40,7 +41,7 @@ def matching(session: Session, text: str, *, unread: bool = False) -> list[int]:
     """The ids of the studies that have, for each word of the text, one that begins with it.
 
     Also the study whose UID the text is. Of more than ``MAX_MATCHES`` studies, the newest.
-    ``unread``: match words of unread studies only.
+    ``unread``: match words of studies that wait to be read only.
     """
     words = [folded(word) for word in _SEPARATORS.split(text.strip()) if folded(word)]
     if not words:
@@ -56,7 +57,7 @@ def matching(session: Session, text: str, *, unread: bool = False) -> list[int]:
     by_uid = select(Study.id).where(Study.study_instance_uid == text.strip())
     if unread:
         by_words = by_words.join(Study, Study.id == SearchKey.study_id).where(
-            Study.read_at.is_(None)
+            is_in(ReadingState.WAITING)
         )
     newest = by_words.order_by(SearchKey.study_id.desc()).limit(MAX_MATCHES)
     return [*session.scalars(by_uid), *session.scalars(newest)]

@@ -1,9 +1,10 @@
 """Studies in the order in which to read them, a page at a time, however many there are.
 
 The order is four tiers, one after the other: STAT orders, studies with a severe finding, those that
-have waited longest, and the rest. The first three are read straight from indexes of the unread
-studies, the longest-waiting first; the rest were received within the last hours, are few, and are
-ranked one by one (``lumbar.spine.urgency``).
+have waited longest, and the rest. The first three are read straight from indexes of the studies
+that wait to be read, the longest-waiting first; the rest were received within the last hours, are
+few, and are ranked one by one (``lumbar.spine.urgency``). Studies that have left the worklist
+unread (``db.expiry``) are listed among all studies.
 """
 
 import re
@@ -11,18 +12,23 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, func, literal, select, tuple_
+from sqlalchemy import ColumnElement, Select, func, literal, select, tuple_
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import Tuple
 
-from db.models import Study, StudyState
+from db import operating_time
+from db.expiry import expires_by
+from db.models import ReadingState, Study, StudyState
+from db.operating_time import HOUR_S
 from db.read_models import study_search
 from db.read_models.worklist_rows import Ranking, WorklistRow, assess, rows_of
-from db.types import UtcDateTime
+from db.reading_states import is_in, is_on_worklist
+from db.types import UtcDateTime, read_clock
 from lumbar.errors import NotFound
 from lumbar.spine.urgency import LONG_WAIT
 
-MAX_LEFT_UNREAD = 1000  # counted
+MAX_EXPIRED = 1000  # counted
+SOON_S = 24 * HOUR_S  # how long before a severe study expires it is warned of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -39,6 +45,8 @@ class StudyFilter:
     states: Collection[StudyState] = ()
     scanner: str = ""
     since: datetime | None = None  # the last image was received then or later
+    reading: ReadingState | None = None
+    severe: bool = False  # only those with a severe finding that ranks
 
 
 @dataclass(frozen=True)
@@ -51,11 +59,13 @@ class StudyPage:
 
 @dataclass(frozen=True)
 class Waiting:
-    """How many studies there are on the worklist."""
+    """How many studies are on the worklist, and how many have left it unread."""
 
     unread: int
     severe: int  # of these, with a severe finding that ranks
-    left_unread: int  # dropped after ``Ranking.days``, unread; counted up to ``MAX_LEFT_UNREAD``
+    severe_expiring: int  # of these, within ``SOON_S``
+    expired: int  # and not read since; counted up to ``MAX_EXPIRED``
+    expired_severe: int  # of the newest ``MAX_EXPIRED`` with a severe finding, those that rank
 
 
 @dataclass(frozen=True, order=True)
@@ -111,11 +121,12 @@ def worklist(
     Raises:
         NotFound: no page ended with ``after``.
     """
-    now = now or datetime.now(UTC)
+    now = now or read_clock(session)
     start = _Cursor.read(after) if after else None
-    filters = [*_waits_to_be_read(), *_filters(session, only or StudyFilter(), unread=True)]
-    if ranking.days:
-        filters.append(Study.last_received_at >= now - timedelta(days=ranking.days))
+    filters = [
+        is_on_worklist(),
+        *_filters(session, only or StudyFilter(), ranking, unread=True),
+    ]
     size = None if limit is None else limit + 1  # one more shows whether another page follows
     positioned: list[_Positioned] = []
     for tier, in_tier in enumerate(_indexed_tiers(ranking, now)):
@@ -142,7 +153,7 @@ def studies(
     Raises:
         NotFound: no page ended with ``after``.
     """
-    filters = _filters(session, only or StudyFilter())
+    filters = _filters(session, only or StudyFilter(), ranking)
     if after:
         filters.append(_received() < _Cursor.read(after).received)
     statement = (
@@ -152,33 +163,56 @@ def studies(
         .limit(limit + 1)
     )
     positioned = [(_Cursor.of(study), study) for study in session.scalars(statement)]
-    return _page(session, positioned, limit, ranking, now or datetime.now(UTC))
+    return _page(session, positioned, limit, ranking, now or read_clock(session))
 
 
 def row_of(
     session: Session, study: Study, ranking: Ranking, now: datetime | None = None
 ) -> WorklistRow:
     """One study as the worklist shows it, wherever it stands."""
-    return rows_of(session, [study], ranking, now or datetime.now(UTC))[0]
+    return rows_of(session, [study], ranking, now or read_clock(session))[0]
 
 
-def waiting(session: Session, ranking: Ranking, now: datetime | None = None) -> Waiting:
-    """How long the worklist is."""
-    now = now or datetime.now(UTC)
-    oldest = now - timedelta(days=ranking.days) if ranking.days else _EPOCH
-    unread, listed = _waits_to_be_read(), Study.last_received_at >= oldest
-    count = select(func.count()).select_from(Study).where(*unread, listed)
-    left = select(Study.id).where(*unread, ~listed).limit(MAX_LEFT_UNREAD).subquery()
+def waiting(session: Session, ranking: Ranking) -> Waiting:
+    """How long the worklist is, and what has left it unread."""
+    severe = select(func.count()).where(is_on_worklist(), _severe(ranking))
+    expired = select(Study.id).where(is_in(ReadingState.EXPIRED)).limit(MAX_EXPIRED)
     return Waiting(
-        unread=session.scalar(count) or 0,
-        severe=session.scalar(count.where(_severe(ranking))) or 0,
-        left_unread=session.scalar(select(func.count()).select_from(left)) or 0,
+        unread=_count(session, select(func.count()).where(is_on_worklist())),
+        severe=_count(session, severe),
+        severe_expiring=_severe_expiring(session, ranking, severe),
+        expired=_count(session, select(func.count()).select_from(expired.subquery())),
+        expired_severe=_expired_severe(session, ranking),
     )
 
 
-def _waits_to_be_read() -> tuple[ColumnElement[bool], ...]:
-    """Not read yet, and it has images."""
-    return Study.read_at.is_(None), Study.state != StudyState.NO_IMAGES
+def counted(count: int) -> str:
+    """A count of expired studies for a person: ``1000 or more``."""
+    return f"{count} or more" if count >= MAX_EXPIRED else str(count)
+
+
+def _severe_expiring(session: Session, ranking: Ranking, severe: Select[int]) -> int:
+    if not ranking.days:
+        return 0
+    soon = operating_time.read(session) + SOON_S
+    return _count(session, severe.where(expires_by(soon, ranking.days)))
+
+
+def _expired_severe(session: Session, ranking: Ranking) -> int:
+    """Counted among the newest only: by weights that do not rank, there may be very many."""
+    newest = (
+        select(Study.trained_on)
+        .where(is_in(ReadingState.EXPIRED), Study.severe.is_(True))
+        .order_by(Study.last_received_at.desc(), Study.id.desc())
+        .limit(MAX_EXPIRED)
+        .subquery()
+    )
+    trusted = newest.c.trained_on.in_(ranking.trusted)
+    return _count(session, select(func.count()).select_from(newest).where(trusted))
+
+
+def _count(session: Session, statement: Select[int]) -> int:
+    return session.scalar(statement) or 0
 
 
 def _indexed_tiers(ranking: Ranking, now: datetime) -> tuple[ColumnElement[bool], ...]:
@@ -241,7 +275,7 @@ def _position(positioned: _Positioned) -> _Cursor:
 
 
 def _filters(
-    session: Session, only: StudyFilter, *, unread: bool = False
+    session: Session, only: StudyFilter, ranking: Ranking, *, unread: bool = False
 ) -> list[ColumnElement[bool]]:
     filters: list[ColumnElement[bool]] = []
     if only.text.strip():
@@ -252,6 +286,10 @@ def _filters(
         filters.append(Study.scanner == only.scanner)
     if only.since is not None:
         filters.append(Study.last_received_at >= only.since)
+    if only.reading is not None:
+        filters.append(is_in(only.reading))
+    if only.severe:
+        filters.append(_severe(ranking))
     return filters
 
 

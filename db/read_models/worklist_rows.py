@@ -3,12 +3,12 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Integer, case, func, select
 from sqlalchemy.orm import Session
 
-from db.models import Bundle, FindingRow, Instance, Series, Study, StudyState
+from db.models import Bundle, FindingRow, Instance, ReadingState, Series, Study, StudyState
 from db.read_models.corrections import pending_of
 from db.read_models.study_queries import batches, caveats_of, identity_of
 from lumbar.spine.anatomy import FindingKey, Severity
@@ -25,7 +25,7 @@ class Ranking:
 
     uncertain_below: float = 0.5  # the best probability of a finding, 0–1
     rank_by_synthetic: bool = False
-    days: float = 0  # how long an unread study stays listed after its last image; 0: for ever
+    days: float = 0  # how long an unread study stays listed after its last result; 0: for ever
 
     def ranks(self, trained_on: TrainedOn | None) -> bool:
         """Whether findings by such weights order the worklist.
@@ -64,7 +64,9 @@ class WorklistRow:
     flags: tuple[str, ...]  # that correction, caveats, and the warning of the weights
     waiting_s: float  # since the last image
     last_received_at: datetime
+    reading: ReadingState
     read_at: datetime | None
+    expired_at: datetime | None  # when it left the worklist unread
     bundle: BundleIdentity | None
 
 
@@ -126,9 +128,11 @@ def rows_of(
                     *caveats.get(study.id, ()),
                     *((warning,) if warning else ()),
                 ),
-                waiting_s=(now - study.last_received_at).total_seconds(),
+                waiting_s=_waited(study, now).total_seconds(),
                 last_received_at=study.last_received_at,
+                reading=study.reading,
                 read_at=study.read_at,
+                expired_at=study.expired_at,
                 bundle=bundle,
             )
         )
@@ -162,7 +166,7 @@ def assess(
             reanalysis_pending=reanalysis_pending,
             weights_may_rank=counted.bundle is None or ranking.ranks(counted.bundle.trained_on),
             stat=study.stat,
-            waiting=now - study.last_received_at,
+            waiting=_waited(study, now),
         )
         assessments[study.id] = Assessment(*urgency(factors), counted.bundle)
     return assessments
@@ -235,3 +239,8 @@ def _no_findings_reason(study: Study) -> str | None:
         return None
     words = study.state.replace("_", " ")
     return f"{words}: {study.reason}" if study.reason else f"not read yet: {words}"
+
+
+def _waited(study: Study, now: datetime) -> timedelta:
+    """Since the last image; none where the clock was ahead when that was received."""
+    return max(timedelta(), now - study.last_received_at)

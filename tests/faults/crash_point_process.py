@@ -11,7 +11,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,9 +22,8 @@ from db import deletion, registration, retention
 from db import reconcile as reconcile_module
 from db.context import SiteContext
 from db.database import Database
-from db.models import Instance, Study, StudyState
+from db.models import Instance, Study
 from db.registrar import Registrar
-from db.types import db_now
 from lumbar import log
 from lumbar.dicom.headers import read_header
 from lumbar.dicom.instance_identity import identity_of
@@ -34,6 +32,7 @@ from lumbar.settings import Settings
 from lumbar.store.arrivals import ArrivingInstance
 from lumbar.store.files import Store
 from tests.databases import sqlite_database
+from tests.factories.ages import ended
 from tests.factories.instances import ROOT, arrival, make_slice
 
 UID = f"{ROOT}.1"
@@ -98,12 +97,9 @@ def deleted_in_between(site: SiteContext, acknowledge: int) -> None:
 
 
 def finish(site: SiteContext) -> None:
-    """The study ended long ago."""
+    """The study ended long ago, and has been read."""
     with site.database.transaction() as session:
-        (ended,) = session.execute(select(db_now())).one()
-        session.execute(
-            update(Study).values(state=StudyState.ANALYSED, ended_at=ended - timedelta(days=90))
-        )
+        session.execute(update(Study).values(ended(days=90)))
 
 
 SCENARIOS = {

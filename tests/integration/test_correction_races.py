@@ -7,8 +7,8 @@ import pytest
 from pydicom.uid import BasicTextSRStorage
 from sqlalchemy import select, update
 
-from db import corrections, jobs, operator_actions, retention, reviews, studies
-from db.models import FindingRow, Patient, Study, StudyState
+from db import corrections, operator_actions, retention, reviews, studies
+from db.models import FindingRow, Patient, Study
 from db.read_models import reviewed_labels
 from db.read_models.corrections import pending
 from db.read_models.study_detail import study_detail
@@ -16,6 +16,7 @@ from db.read_models.worklist_rows import Ranking
 from db.stored_instances import NO_ONE
 from lumbar.errors import Permanent
 from lumbar.spine.anatomy import Severity
+from tests.factories.ages import ended
 from tests.factories.instances import make_slice
 from tests.factories.objects import make_object
 from tests.integration.test_corrected_and_rejected import (
@@ -145,7 +146,7 @@ def test_the_page_shows_no_severities_of_the_former_patient(site, monkeypatch):
 def test_an_object_that_arrives_after_retention_does_not_open_the_way_to_lose_the_findings(site):
     send_all(site)
     with site.database.transaction() as session:
-        session.execute(update(Study).values(state=StudyState.ANALYSED, ended_at=jobs.db_now(-60)))
+        session.execute(update(Study).values(ended(40)))
     assert retention.remove(site, study_of(site).id, "old")
     send(site, make_object(BasicTextSRStorage), "PACS")
     with pytest.raises(Permanent), site.database.transaction() as session:

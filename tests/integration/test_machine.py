@@ -14,15 +14,36 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy import select, update
 
-from db import job_lifecycle, jobs, operator_actions, retention, studies
+from db import (
+    clock_corrections,
+    expiry,
+    job_lifecycle,
+    jobs,
+    operating_time,
+    operator_actions,
+    retention,
+    reviews,
+    studies,
+)
 from db.context import SiteContext
 from db.database import Database
 from db.ingest import ingest
 from db.instance_rows import IngestResult
 from db.jobs import ClaimedJob
 from db.leases import Backoff, LeaseLostError
-from db.models import FindingRow, Instance, Job, JobKind, JobState, Series, Study, StudyState
+from db.models import (
+    FindingRow,
+    Instance,
+    Job,
+    JobKind,
+    JobState,
+    ReadingState,
+    Series,
+    Study,
+    StudyState,
+)
 from db.studies import ENDED, StudyEvent
+from db.types import db_now
 from lumbar.errors import Permanent
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import ALL_FINDINGS
@@ -30,6 +51,7 @@ from lumbar.spine.findings import Finding
 from lumbar.spine.provenance import BundleIdentity, TrainedOn
 from lumbar.store.files import Store
 from tests.databases import sqlite_database
+from tests.factories.ages import pass_days
 from tests.factories.instances import ROOT, arrival, make_slice
 
 BUNDLE = BundleIdentity("stub", "1", "0" * 64, TrainedOn.NOTHING, "1")
@@ -60,10 +82,13 @@ class Machine(RuleBasedStateMachine):
     def open_site(self) -> None:
         database = Database.connect(sqlite_database(self.folder / "lumbar.sqlite"))
         self.site = SiteContext(
-            Settings(home=self.folder), database, Store(self.folder / "store").create()
+            Settings(home=self.folder, worklist_days=1, keep_at_least_hours=2),
+            database,
+            Store(self.folder / "store").create(),
         )
 
     def teardown(self) -> None:
+        db_now.turned_s = 0
         if hasattr(self, "site"):
             self.site.database.close()
         shutil.rmtree(self.folder)
@@ -148,12 +173,53 @@ class Machine(RuleBasedStateMachine):
             if job_ids := session.scalars(select(Job.id).order_by(Job.id)).all():
                 action(session, data.draw(st.sampled_from(job_ids[-2:])), "a test")  # type: ignore[operator]
 
-    @rule(study=study_numbers)
-    def retention_comes_by(self, study: int) -> None:
+    @rule(study=study_numbers, is_read=st.booleans())
+    def somebody_marks_a_study(self, study: int, is_read: bool) -> None:
+        with self.site.database.transaction() as session:
+            if (study_id := self.id_of(session, study)) is not None:
+                row = session.get_one(Study, study_id)
+                reviews.mark_read(session, row, "anna", read=is_read)
+
+    @rule(days=st.sampled_from([0.04, 0.1, 1.1]))
+    def days_pass(self, days: float) -> None:
+        pass_days(self.site.database, days)
+
+    @rule(hours=st.integers(-1000, 1000))
+    def the_clock_is_turned(self, hours: int) -> None:
+        db_now.turned_s = 3600 * hours
+        clock_corrections.correct_times(self.site)
+
+    @rule()
+    def maintenance_comes_by(self) -> None:
+        operating_time.count(self.site.database)
+        before = self.on_the_list()
+        expiry.expire_unread(self.site)
         with self.site.database.reading() as session:
-            study_id = self.id_of(session, study)
-        if study_id is not None:
-            retention.remove(self.site, study_id, "a test")
+            for study_id in before - self.on_the_list():
+                study = session.get_one(Study, study_id)
+                now = operating_time.read(session)
+                assert study.state in ENDED
+                assert study.result_s is not None
+                assert now - study.result_s >= operating_time.DAY_S
+        self.retention_comes_by()
+
+    @rule()
+    def retention_comes_by(self) -> None:
+        with self.site.database.reading() as session:
+            rows = session.scalars(select(Study)).all()
+            now = operating_time.read(session)
+        for study in rows:
+            removed = retention.remove(self.site, study.id, "a test")
+            may_go = study.reading is not ReadingState.WAITING and study.state in ENDED
+            assert not removed or (may_go and now - study.kept_from_s >= 2 * operating_time.HOUR_S)
+
+    def on_the_list(self) -> set[int]:
+        with self.site.database.reading() as session:
+            return {
+                study.id
+                for study in session.scalars(select(Study))
+                if study.reading is ReadingState.WAITING
+            }
 
     @invariant()
     def nothing_acknowledged_is_lost_or_mixed(self) -> None:
@@ -187,6 +253,7 @@ class Machine(RuleBasedStateMachine):
                 }.get(study.state)
                 assert open_jobs == ([(expected, study.revision)] if expected else []), study.state
                 assert (study.ended_at is not None) == (study.state in ENDED)
+                assert (study.result_s is not None) == (study.state in ENDED)
                 assert study.reason or study.state not in (
                     StudyState.NOT_ANALYSABLE,
                     StudyState.FAILED,

@@ -6,14 +6,15 @@ from pynetdicom import AE
 from pynetdicom.sop_class import Verification
 from sqlalchemy import update
 
-from db import deletion, jobs, retention, studies
+from db import deletion, retention, studies
 from db.ingest import ingest
-from db.models import Instance, QuarantineReason, Study, StudyState
+from db.models import QuarantineReason, Study, StudyState
 from db.read_models import study_queries
 from db.stored_instances import IngestResult
 from lumbar.errors import Permanent
 from lumbar.settings import Settings
 from scp.receiver import Receiver
+from tests.factories.ages import ended
 from tests.factories.instances import ROOT, arrival, make_slice
 from tests.factories.objects import make_object, make_secondary_capture
 from tests.pynetdicom_senders import keep_responses
@@ -25,11 +26,9 @@ def send(site, dataset, source="PACS"):
     return ingest(site.database, site.store, arrival(dataset, source))
 
 
-def end(site, days=0):
+def end(site, days=0, *, read=True):
     with site.database.transaction() as session:
-        ended = {"state": StudyState.ANALYSED, "ended_at": jobs.db_now(-60 - 86400 * days)}
-        session.execute(update(Study).values(ended))
-        session.execute(update(Instance).values(received_at=jobs.db_now(-120 - 86400 * days)))
+        session.execute(update(Study).values(ended(days, read=read)))
 
 
 def colliding():

@@ -10,13 +10,14 @@ from pydicom.uid import (
 )
 from sqlalchemy import select, update
 
-from db import deletion, jobs, operator_actions, retention, studies
+from db import deletion, operator_actions, retention, studies
 from db.ingest import ingest
 from db.models import Instance, Job, Study, StudyState
 from db.read_models import study_queries, worklist
 from db.read_models.worklist_rows import Ranking
 from db.stored_instances import IngestResult
 from lumbar.errors import Permanent
+from tests.factories.ages import ended
 from tests.factories.instances import ROOT, arrival, make_slice
 from tests.factories.objects import make_object, make_secondary_capture
 
@@ -45,17 +46,15 @@ def listed(site):
         return [row.images for row in worklist.worklist(session, Ranking()).rows]
 
 
-def end(site, days=0):
+def end(site, days=0, *, read=True):
     with site.database.transaction() as session:
-        ended = {"state": StudyState.ANALYSED, "ended_at": jobs.db_now(-60 - 86400 * days)}
-        session.execute(update(Study).values(ended))
-        session.execute(update(Instance).values(received_at=jobs.db_now(-120 - 86400 * days)))
+        session.execute(update(Study).values(ended(days, read=read)))
 
 
 @pytest.mark.parametrize("sop_class", CLASSES.values(), ids=list(CLASSES))
 def test_an_object_of_another_class_is_kept_and_not_read(site, sop_class):
     send(site, make_slice())
-    end(site)
+    end(site, read=False)
     assert send(site, make_object(sop_class)) is IngestResult.NEW
     study = study_of(site)
     assert (study.state, study.revision) == (StudyState.ANALYSED, 1)
@@ -132,7 +131,7 @@ def test_an_object_that_arrives_long_after_the_analysis_is_kept_as_long_as_any(s
     send(site, make_secondary_capture())
     assert retention.remove_images(site) == 0
     with site.database.transaction() as session:
-        session.execute(update(Instance).values(received_at=jobs.db_now(-86400 * 400)))
+        session.execute(update(Study).values(ended(400)))
     assert retention.remove_images(site) == 1
     assert list(site.store.path("instances").glob("*/*.dcm")) == []
 
@@ -140,6 +139,5 @@ def test_an_object_that_arrives_long_after_the_analysis_is_kept_as_long_as_any(s
 def test_a_study_of_other_objects_alone_is_removed_by_retention(site):
     send(site, make_secondary_capture())
     with site.database.transaction() as session:
-        session.execute(update(Study).values(ended_at=jobs.db_now(-86400 * 400)))
-        session.execute(update(Instance).values(received_at=jobs.db_now(-86400 * 401)))
+        session.execute(update(Study).values(ended(400, StudyState.NO_IMAGES, read=False)))
     assert retention.remove_images(site) == 1

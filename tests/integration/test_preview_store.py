@@ -5,7 +5,7 @@ from sqlalchemy import select
 from db import context, previews
 from db.ingest import ingest
 from db.models import Instance, JobState
-from db.types import db_now
+from tests.factories.ages import pass_days
 from tests.factories.instances import ROOT, arrival
 from tests.integration.upload_factory import (
     RecordingNotifier,
@@ -80,22 +80,26 @@ def test_an_upload_without_an_mr_image_is_not_kept_and_has_a_reason(site):
 
 
 def test_maintenance_deletes_uploads_after_an_hour_and_leftovers_of_killed_processes(site):
-    monday, tuesday = db_now(-3700), db_now(-3500)
     old, young, ended = (create_upload(site, [image()]) for _ in range(3))
-    change(site, old, state=JobState.DONE, uploaded_at=monday, ended_at=monday)
-    change(site, young, uploaded_at=tuesday)
-    change(site, ended, state=JobState.DONE, ended_at=tuesday)  # and then its worker was killed
+    change(site, old, state=JobState.DONE)
+    change(site, ended, state=JobState.DONE)  # and then its worker was killed
+    assert previews.delete_expired(site) == 0
+    change(site, ended, expires_s=None)  # it ended half an hour later
+    pass_days(site.database, 0.5 / 24)
     arriving = previews.create(site, user_id(site, "another"), keep=False)
     (previews.folder(site, arriving) / previews.UPLOAD / "0001").write_bytes(b"half")
     leftover = previews.folder(site, "0" * 32)
     (leftover / "upload").mkdir(parents=True)
-    assert previews.delete_expired(site) == 2
+    assert previews.delete_expired(site) == 1
+    assert not leftover.exists()
+    pass_days(site.database, 0.6 / 24)
+    assert previews.delete_expired(site) == 1
     assert row(site, old) is None
     assert not previews.folder(site, old).exists()
-    assert not leftover.exists()
     assert remaining_files(site, young) == ["upload/0001"]
     assert remaining_files(site, arriving) == ["upload/0001"]
     assert remaining_files(site, ended) == []
-    change(site, arriving, created_at=monday)
-    assert previews.delete_expired(site) == 1
+    pass_days(site.database, 0.5 / 24)
+    assert previews.delete_expired(site) == 2
     assert row(site, arriving) is None
+    assert row(site, young) is not None  # it waits for a worker

@@ -3,13 +3,14 @@
 import pytest
 from sqlalchemy import select, update
 
-from db import jobs, quarantine, retention, studies
+from db import quarantine, retention, studies
 from db.ingest import ingest
 from db.models import Instance, Job, JobKind, JobState, QuarantineReason, Study, StudyState
 from db.read_models import worklist
 from db.read_models.worklist_rows import Ranking
 from db.stored_instances import NO_ONE, IngestResult, TrustedSources
 from lumbar.errors import Permanent
+from tests.factories.ages import ended
 from tests.factories.instances import ROOT, arrival, make_slice
 from tests.factories.objects import make_note, make_secondary_capture
 
@@ -43,9 +44,9 @@ def read(site):
     return [int(row.sop_instance_uid.rpartition(".")[2]) for row in rows]
 
 
-def end(site, state=StudyState.ANALYSED):
+def end(site, state=StudyState.ANALYSED, *, read=False):
     with site.database.transaction() as session:
-        session.execute(update(Study).values(state=state, ended_at=jobs.db_now(-60)))
+        session.execute(update(Study).values(ended(state=state, read=read)))
 
 
 def complete(site):
@@ -179,6 +180,8 @@ def test_an_expired_retention_releases_the_images_and_keeps_the_results(site):
     study = study_of(site)
     assert (study.state, study.revision) == (StudyState.ANALYSED, 1)
     assert read(site) == [1, 2, 3]
+    assert retention.remove_images(site) == 0  # nobody has read it
+    end(site, read=True)
     assert retention.remove_images(site) == 1
     with site.database.reading() as session:
         removed = {

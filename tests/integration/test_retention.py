@@ -10,32 +10,27 @@ from db import jobs, reconcile, retention, studies
 from db.context import SiteContext
 from db.ingest import ingest
 from db.instance_rows import IngestResult
-from db.models import AuditEvent, Instance, JobKind, Series, Study, StudyState
+from db.models import AuditEvent, Instance, JobKind, Study, StudyState
 from db.registrar import Registrar
 from db.registration import Registration
 from lumbar.errors import Permanent
+from tests.factories.ages import ended
 from tests.factories.instances import ROOT, arrival, make_slice
 from tests.stub_networks import StubNetworks
 from worker.tasks import tasks
 
-DAY_S = 86400
-
 
 @pytest.fixture
 def finish(site):
-    """Ingests a study of two images that ended so many days ago."""
+    """Ingests a study of two images that ended so many days ago, and has been read."""
 
-    def finished(number, days, state=StudyState.ANALYSED):
+    def finished(number, days, state=StudyState.ANALYSED, *, read=True):
         for image in (1, 2):
             ingest(site.database, site.store, arrival(make_slice(study=number, number=image)))
         with site.database.transaction() as session:
-            ended = update(Study).where(Study.study_instance_uid == f"{ROOT}.{number}")
-            session.execute(ended.values(state=state, ended_at=jobs.db_now(-days * DAY_S)))
-            study = studies.find(session, f"{ROOT}.{number}")
-            series = select(Series.id).where(Series.study_id == study.id)
-            received = update(Instance).where(Instance.series_id.in_(series))
-            session.execute(received.values(received_at=jobs.db_now(-days * DAY_S - 60)))
-            return study.id
+            study = update(Study).where(Study.study_instance_uid == f"{ROOT}.{number}")
+            session.execute(study.values(ended(days, state, read=read)))
+            return studies.find(session, f"{ROOT}.{number}").id
 
     return finished
 

@@ -8,7 +8,7 @@ from db import reviews, studies
 from db.ingest import ingest
 from db.models import AuditEvent, Study, StudyState
 from db.read_models import study_search
-from db.read_models.worklist import StudyFilter, waiting, worklist
+from db.read_models.worklist import StudyFilter, worklist
 from db.read_models.worklist import studies as all_studies
 from db.read_models.worklist_rows import Ranking
 from db.studies import StudyEvent
@@ -35,7 +35,7 @@ def paged(session, query, size):
 @pytest.mark.parametrize("synthetic", [False, True])
 def test_pages_of_any_size_make_up_the_list_and_the_list_is_in_order(database, seed, synthetic):
     fill(database, seed)
-    ranking = Ranking(rank_by_synthetic=synthetic, days=4)
+    ranking = Ranking(rank_by_synthetic=synthetic)
     with database.reading() as session:
         rows = worklist(session, ranking, now=NOW).rows
         for size in (1, 7, 100):
@@ -43,10 +43,7 @@ def test_pages_of_any_size_make_up_the_list_and_the_list_is_in_order(database, s
                 session, lambda **page: worklist(session, ranking, now=NOW, **page), size
             ) == list(rows)
         unread = session.query(Study).filter(Study.read_at.is_(None)).all()
-    in_time = {
-        s.study_instance_uid for s in unread if NOW - s.last_received_at <= timedelta(days=4)
-    }
-    assert {row.study_instance_uid for row in rows} == in_time
+    assert {row.study_instance_uid for row in rows} == {s.study_instance_uid for s in unread}
     may = {TrainedOn.CLINICAL, TrainedOn.SYNTHETIC} if synthetic else {TrainedOn.CLINICAL}
 
     def place(row):
@@ -119,23 +116,6 @@ def listed(site):
         return [
             (row.study_instance_uid, bool(row.severe)) for row in worklist(session, Ranking()).rows
         ]
-
-
-def test_studies_that_left_the_list_unread_are_counted(database):
-    fill(database, 3)
-    with database.reading() as session:
-        overall, recent = waiting(session, Ranking(), NOW), waiting(session, Ranking(days=2), NOW)
-        rows = worklist(session, Ranking(), now=NOW).rows
-    assert (overall.unread, overall.left_unread) == (len(rows), 0)
-    assert overall.severe == sum(
-        bool(r.severe) and r.bundle.trained_on is TrainedOn.CLINICAL for r in rows
-    )
-    assert (
-        recent.left_unread
-        == sum(row.waiting_s > 2 * 86400 for row in rows)
-        == len(rows) - recent.unread
-        > 0
-    )
 
 
 @pytest.mark.parametrize(
