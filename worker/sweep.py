@@ -8,7 +8,7 @@ from collections import Counter
 from threading import Event
 from typing import Protocol
 
-from db import job_lifecycle, previews, studies
+from db import clock_corrections, job_lifecycle, previews, studies
 from db.context import SiteContext
 from db.database import DatabaseUnavailable
 from db.job_lifecycle import Claimed
@@ -16,9 +16,11 @@ from db.models import JobKind
 from db.previews import ClaimedPreview
 from db.read_models import statistics
 from db.registrar import Registrar
+from db.types import read_clock
 from lumbar.errors import Transient
 from lumbar.log import get_logger
 from worker import maintenance
+from worker.clock_watch import ClockWatch
 
 log = get_logger()
 
@@ -36,11 +38,16 @@ class Notifier(Protocol):
 
 
 def sweep(
-    site: SiteContext, notifier: Notifier, registrar: Registrar | None = None
+    site: SiteContext,
+    notifier: Notifier,
+    registrar: Registrar | None = None,
+    watch: ClockWatch | None = None,
 ) -> Counter[str]:
     """One round; each study and each job in a transaction of its own.
 
-    Returns the counts of what it did.
+    Returns the counts of what it did. While the clock has just been turned, no lease counts as run
+    out until a living worker would have extended it, and no study as quiet until its sender would
+    have gone on.
 
     Raises:
         Transient: the database, the broker or the store's disk is unavailable; the next round may
@@ -49,9 +56,14 @@ def sweep(
     site.store.require_mounted()  # images may wait there, and no study completes before they do
     counts: Counter[str] = Counter()
     counts["images_registered"] = _register(registrar or Registrar(site))
+    counts["times_corrected"] = clock_corrections.correct_times(site)
     with site.database.reading() as session:
-        quiet = studies.quiet_studies(session, site.quiet)
-        lost = job_lifecycle.expired(session)
+        steady_s = watch.read(read_clock(session)) if watch else float("inf")
+        quiet, lost = list[int](), list[Claimed]()
+        if steady_s >= site.settings.quiet_incomplete_s:
+            quiet = studies.quiet_studies(session, site.quiet)
+        if steady_s >= site.settings.lease_s:
+            lost = [*job_lifecycle.expired(session)]
     for study_id in quiet:
         arriving = site.store.arriving()
         with site.database.transaction() as session:
@@ -99,7 +111,7 @@ def run(site: SiteContext, notifier: Notifier, stop: Event) -> None:
     Logs what was in flight at the start, and what the first round did about it.
     """
     maintenance.start(site, stop)
-    registrar = Registrar(site, stop)
+    registrar, watch = Registrar(site, stop), ClockWatch()
     started = resumed = False
     while not stop.wait(site.settings.sweep_every_s):
         try:
@@ -107,7 +119,7 @@ def run(site: SiteContext, notifier: Notifier, stop: Event) -> None:
                 with site.database.reading() as session:
                     log.info("sweep.started", **_in_flight(statistics.in_flight(session)))
                 started = True
-            counts = sweep(site, notifier, registrar)
+            counts = sweep(site, notifier, registrar, watch)
             if not resumed:
                 log.info("sweep.resumed", **counts)
                 resumed = True
