@@ -7,11 +7,11 @@ import typer
 
 from commands.output import AsFormat, Format, print_records
 from commands.version import version_lines
-from db import quarantine, schema
+from db import disk_usage, quarantine, schema
 from db.context import SiteContext
 from db.read_models import metrics
 from db.read_models.statistics import in_flight
-from db.read_models.worklist import waiting
+from db.read_models.worklist import counted, waiting
 from lumbar.peers.destinations import Destination, DimseDestination
 from lumbar.settings import Settings
 from lumbar.store.files import QUARANTINED
@@ -44,12 +44,18 @@ def _version() -> Iterator[Line]:
 def _database(site: SiteContext) -> Iterator[Line]:
     with site.database.reading() as session:
         figures = metrics.figures(session)
-        expired = in_flight(session).leases_expired
+        leases_expired = in_flight(session).leases_expired
         unread = waiting(session, site.ranking)
         quarantined = quarantine.count(session)
     yield "system", "schema", schema.newest(), site.database.engine.dialect.name
     yield "worklist", "unread", unread.unread, ""
     yield "worklist", "unread, severe", unread.severe, ""
+    expired = "they left the worklist unread; `lumbar worklist --expired` lists them"
+    if days := site.settings.worklist_days:
+        soon = f"{days:g} days after their last result (LUMBAR_WORKLIST_DAYS)"
+        yield "worklist", "severe, expire within 24 h", unread.severe_expiring, soon
+    yield "worklist", "expired, unread", counted(unread.expired), expired
+    yield "worklist", "expired, unread, severe", counted(unread.expired_severe), ""
     for study_state, count in figures.studies.items():
         yield "studies", str(study_state), count, ""
     for name, count in sorted(figures.last_hour.items()):
@@ -59,7 +65,7 @@ def _database(site: SiteContext) -> Iterator[Line]:
         yield "jobs", f"{kind}, {job_state}", count, ""
     for kind, age_s in figures.queue_age_s.items():
         yield "jobs", f"{kind}, oldest due", round(age_s), "s"
-    yield "jobs", "leases expired", expired, ""
+    yield "jobs", "leases expired", leases_expired, ""
     yield "images", "quarantined", quarantined, "`lumbar quarantine list` shows them"
 
 
@@ -71,6 +77,12 @@ def _disk(site: SiteContext) -> Iterator[Line]:
     )
     fill = round(site.store.fill_ratio(), 3) if site.store.mounted else "not mounted"
     yield "disk", "fill, 0-1", fill, limits
+    if site.store.mounted and (refusal := disk_usage.refusal(site)):
+        yield "disk", "images are refused", "yes", refusal
+    with site.database.reading() as session:
+        usage = disk_usage.last_measured(session)
+    for kind, count in (usage.kinds if usage else {}).items():
+        yield "disk", str(kind), disk_usage.in_words(count), kind.remedy
     yield "images", "not registered yet", site.store.unregistered(), ""
     quarantined = f"in {site.store.path(QUARANTINED)}"
     yield "images", "that cannot be registered", site.store.quarantined(), quarantined

@@ -1,6 +1,7 @@
 """Liveness, readiness and Prometheus metrics; none of them contains patient data."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -9,8 +10,9 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
+from db import disk_usage
 from db.context import SiteContext
-from db.read_models import metrics
+from db.read_models import metrics, worklist
 from lumbar.errors import LumbarError
 from web.auth import TheSite
 
@@ -50,6 +52,8 @@ class _SiteMetrics(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         with self._site.database.reading() as session:
             figures = metrics.figures(session)
+            waiting = worklist.waiting(session, self._site.ranking)
+            usage = disk_usage.last_measured(session)
         yield _gauge(
             "lumbar_studies", "Studies by state", ["state"], _single_labels(figures.studies)
         )
@@ -72,9 +76,25 @@ class _SiteMetrics(Collector):
             ["stage", "quantile"],
             figures.stages_s,
         )
+        yield _gauge(
+            "lumbar_worklist",
+            "Studies that wait to be read, or have left the worklist unread",
+            ["what"],
+            _single_labels(asdict(waiting)),
+        )
         if self._site.store.mounted:
             fill = self._site.store.fill_ratio()
+            refused = float(fill > self._site.settings.disk_refuse_above)
             yield GaugeMetricFamily("lumbar_disk_fill_ratio", "Fill of the store's disk, 0-1", fill)
+            yield GaugeMetricFamily(
+                "lumbar_disk_images_refused", "1 while images are refused as it is full", refused
+            )
+        yield _gauge(
+            "lumbar_disk_bytes",
+            "What fills the store's disk, as last measured",
+            ["kind"],
+            {(kind.name.lower(),): count for kind, count in (usage.kinds if usage else {}).items()},
+        )
         yield GaugeMetricFamily(
             "lumbar_images_unregistered",
             "Images received that have no rows yet",

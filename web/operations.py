@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from db import accounts, audit, operator_actions, quarantine
+from db import accounts, audit, disk_usage, operator_actions, quarantine
 from db.models import OPEN_JOB_STATES, JobKind, JobState, UserRole
 from db.read_models import statistics
 from db.read_models.reviewed_labels import labels
@@ -146,6 +146,7 @@ def system(request: Request, site: TheSite, actor: Operator) -> Response:
         bundles = statistics.bundles(session)
         in_flight = statistics.in_flight(session)
         instances = quarantine.count(session)
+        usage = disk_usage.last_measured(session)
     return page(
         request,
         "system.html",
@@ -156,6 +157,7 @@ def system(request: Request, site: TheSite, actor: Operator) -> Response:
         unregistered=site.store.unregistered(),
         unregistrable=site.store.quarantined(),
         quarantined=instances,
+        usage=usage,
         settings=site.settings,
     )
 

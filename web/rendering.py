@@ -11,12 +11,15 @@ from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from db import disk_usage
 from db.models import Permission
 from db.read_models.study_queries import other_objects_in_words
+from db.read_models.worklist import counted
 from lumbar import VERSION
+from lumbar.errors import Transient
 from lumbar.spine.anatomy import Condition, Level, Severity
 from lumbar.spine.provenance import LOW_RANK_NOTICE, RESEARCH_USE_ONLY
-from web.auth import CSRF_FIELD
+from web.auth import CSRF_FIELD, site_of
 
 CONFIRMATIONS = {  # what a page says after an action, by the `done` of its address
     "requeued": "The study is queued again.",
@@ -59,8 +62,17 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
         "path": request.url.path,
         "may": actor.may if actor else lambda permission: False,
         "csrf": lambda: hidden,
+        "disk_refusal": _disk_refusal(request) if actor else None,
     }
     return _templates.TemplateResponse(request, template, shared | values, status_code=status)
+
+
+def _disk_refusal(request: Request) -> str | None:
+    """Why images are refused because of the disk; a page is shown if that cannot be found out."""
+    try:
+        return disk_usage.refusal(site_of(request))
+    except Transient:
+        return None
 
 
 def link(path: str, query: Mapping[str, object]) -> str:
@@ -133,6 +145,8 @@ def _environment() -> Environment:
         "Level": Level,
         "Permission": Permission,
         "count": count,
+        "counted": counted,
+        "gib": disk_usage.in_words,
         "other_objects": other_objects_in_words,
     }
     return environment

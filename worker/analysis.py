@@ -25,6 +25,7 @@ from lumbar.reports.report import Predecessor, Report
 from lumbar.reports.report_uids import report_uid
 from lumbar.reports.sr import OUTPUT, build_sr
 from lumbar.spine.provenance import Provenance
+from lumbar.store.files import REPORTS
 from lumbar.study_attributes import Disagreement, Stated, StudyAttributes, agreed, disagreements
 from worker.pipeline import Analysis, analyse
 
@@ -265,7 +266,7 @@ def _stored_report(
         sop_instance_uid=report.sop_instance_uid,
         series_instance_uid=report.series_instance_uid,
         sha256=report.sha256,
-        file=site.store.put("reports", report.sha256, report.content),
+        file=site.store.put(REPORTS, report.sha256, report.content),
     )
 
 

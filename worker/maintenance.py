@@ -1,20 +1,27 @@
-"""Maintenance beside the sweep: reconciles once; then retention, old uploads, audit forwarding."""
+"""Maintenance beside the sweep: reconciles once; then every minute what goes by age or by the disk.
+
+Operating time is counted, unread studies leave the worklist, retention removes images, and old
+uploads are deleted; what fills the disk is measured, and the audit trail forwarded.
+"""
 
 from collections.abc import Callable
 from threading import Event, Thread
 
-from db import previews
+from db import disk_usage, operating_time, previews
 from db.audit import forward
 from db.context import SiteContext
+from db.expiry import expire_unread
 from db.reconcile import reconcile
 from db.retention import remove_images
 from lumbar.errors import Transient
 from lumbar.log import get_logger
 from lumbar.syslog import Syslog
+from lumbar.throttle import Throttle
 
 log = get_logger()
 
 INTERVAL_S = 60.0
+MEASURED_EVERY_S, FULL_MEASURED_EVERY_S = 3600.0, 600.0  # what fills the disk; while it is full
 
 
 def start(site: SiteContext, stop: Event) -> Thread:
@@ -27,15 +34,28 @@ def start(site: SiteContext, stop: Event) -> Thread:
 def _run(site: SiteContext, stop: Event) -> None:
     reconciled = False
     syslog = Syslog(site.settings.syslog) if site.settings.syslog else None
+    measured = Throttle(MEASURED_EVERY_S, 1), Throttle(FULL_MEASURED_EVERY_S, 1)
     while not stop.is_set():
+        _succeeded(lambda: operating_time.count(site.database))
         if not reconciled:
             reconciled = _succeeded(lambda: reconcile(site))
+        _succeeded(lambda: expire_unread(site))
         if reconciled:
             _succeeded(lambda: remove_images(site))
+        _succeeded(lambda: _watch_disk(site, *measured))
         _succeeded(lambda: previews.delete_expired(site))
         if syslog:
             _succeeded(lambda: forward(site.database, syslog))
         stop.wait(INTERVAL_S)
+
+
+def _watch_disk(site: SiteContext, hourly: Throttle, while_full: Throttle) -> None:
+    full = site.store.fill_ratio() > site.settings.disk_remove_above
+    if hourly.due(None) or (full and while_full.due(None)):
+        disk_usage.measure(site)
+        hourly.record(None)
+        while_full.record(None)
+    disk_usage.alert(site)
 
 
 def _succeeded(work: Callable[[], object]) -> bool:

@@ -17,6 +17,7 @@ from lumbar.store.folders import FILE_MODE, fsync_folder, make_folder
 from lumbar.store.shares import Share
 
 INSTANCES, QUARANTINED = "instances", "quarantined"  # received files: in use; not registered
+REPORTS = "reports"  # that were built
 MARKER = "lumbar-store"  # a file of every store: where it is missing, the store is not mounted
 
 
@@ -185,8 +186,8 @@ class Store:
         except FileNotFoundError:
             return set()
 
-    def fill_ratio(self) -> float:
-        """Usage of the store's disk, 0–1, not counting the blocks reserved for root.
+    def used_and_free(self) -> tuple[int, int]:
+        """Bytes of the store's disk, not counting the blocks reserved for root.
 
         Raises:
             StoreFull: the store is not mounted, or its usage cannot be read.
@@ -197,8 +198,16 @@ class Store:
         except OSError as error:
             reason = os.strerror(error.errno or errno.EIO)
             raise StoreFull(f"cannot read the disk usage of {self.root}: {reason}") from error
-        used = usage.f_blocks - usage.f_bfree
-        return used / (used + usage.f_bavail) if used + usage.f_bavail else 1.0
+        return usage.f_frsize * (usage.f_blocks - usage.f_bfree), usage.f_frsize * usage.f_bavail
+
+    def fill_ratio(self) -> float:
+        """Usage of the store's disk, 0–1.
+
+        Raises:
+            StoreFull: the store is not mounted, or its usage cannot be read.
+        """
+        used, free = self.used_and_free()
+        return used / (used + free) if used + free else 1.0
 
     def require_room(self, max_fill: float) -> None:
         """Checks that the disk has room for new data; accepted data must still be written.
