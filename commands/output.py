@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from db.models import ReadingState
 from db.read_models.study_queries import other_objects_in_words
 from db.read_models.worklist_rows import WorklistRow
 from lumbar.reports.csv_text import CONTROL, csv_parts, printable
@@ -104,7 +105,8 @@ def print_worklist(rows: Sequence[WorklistRow], form: Format) -> None:
             str(rank),
             printable(f"{row.patient_identifier} {row.patient_name}".strip()),
             printable(row.accession_number),
-            row.state.replace("_", " "),
+            row.state.label
+            + ("" if row.reading is ReadingState.WAITING else f", {row.reading.label}"),
             _waiting(row.waiting_s),
             printable(f"{row.why}; {row.correction}" if row.correction else row.why),
             row.study_instance_uid,
@@ -126,6 +128,11 @@ def console() -> Console:
     return output
 
 
+def in_words(number: int, singular: str, plural: str) -> str:
+    """A number of things: ``1 study waits``, ``2 studies wait``."""
+    return f"{number} {singular if number == 1 else plural}"
+
+
 WORKLIST_COLUMNS = (
     "rank",
     "urgency",
@@ -137,6 +144,7 @@ WORKLIST_COLUMNS = (
     "study_date",
     "scanner",
     "state",
+    "reading",
     "images",
     "flags",
     "waiting_s",
@@ -236,6 +244,12 @@ def _print_notices(bundles: Iterable[BundleIdentity | None]) -> None:
             console().print(f"Weights: {bundle}, sha256 {bundle.weights_sha256[:16]}")
     for sentences in dict.fromkeys(notice(bundle) for bundle in named or [None]):
         console().print(f"{sentences}.")
+
+
+def _state(row: WorklistRow) -> str:
+    return row.state.label + (
+        "" if row.reading is ReadingState.WAITING else f", {row.reading.label}"
+    )
 
 
 def _waiting(seconds: float) -> str:

@@ -15,6 +15,7 @@ from commands.output import (
     AsFormat,
     Format,
     console,
+    in_words,
     print_findings,
     print_how_read,
     print_instances,
@@ -24,7 +25,7 @@ from commands.output import (
 from commands.users import by_command_line
 from db import audit, operator_actions, reviews, studies
 from db.context import SiteContext
-from db.models import StudyState
+from db.models import ReadingState, StudyState
 from db.read_models import findings as finding_queries
 from db.read_models import worklist as study_lists
 from db.read_models.findings import FindingFilter
@@ -60,19 +61,29 @@ def worklist(
     all_studies: Annotated[
         bool, typer.Option("--all", help="All studies, read or not, the newest first")
     ] = False,
+    expired: Annotated[
+        bool,
+        typer.Option("--expired", help="Those that left the worklist unread, the newest first"),
+    ] = False,
+    severe: Annotated[bool, typer.Option("--severe", help="Only with a severe finding")] = False,
     form: AsFormat = Format.TABLE,
 ) -> None:
     """Lists the studies that wait to be read, severe first, each with the reason for its rank."""
     site = SiteContext.open(Settings.load())
-    only = study_lists.StudyFilter(search, state or (), scanner)
+    reading = ReadingState.EXPIRED if expired else None
+    only = study_lists.StudyFilter(search, state or (), scanner, reading=reading, severe=severe)
     with site.database.reading() as session:
-        if all_studies:
+        waiting = study_lists.waiting(session, site.ranking)
+        if all_studies or expired:
             page = study_lists.studies(
                 session, site.ranking, limit=limit or 1000, after=after, only=only
             )
         else:
             page = study_lists.worklist(session, site.ranking, limit=limit, after=after, only=only)
     print_worklist(page.rows, form)
+    if waiting.severe_expiring:
+        soon = in_words(waiting.severe_expiring, "severe study expires", "severe studies expire")
+        typer.echo(f"{soon} within 24 h.", err=True)
     if page.next_after:
         typer.echo(f"For the next page: --after {page.next_after}", err=True)
 

@@ -13,6 +13,7 @@ from db.read_models.findings import CURSOR_PATTERN
 from db.read_models.study_detail import study_detail
 from web.auth import Operator, Reviewer, TheAuditTrail, TheSite, Viewer
 from web.params import (
+    AnyRequestedStudies,
     Chosen,
     KnownParametersOnly,
     NoneIfEmpty,
@@ -34,6 +35,7 @@ from web.schemas import (
     ReviewRequest,
     StudiesModel,
     StudyDetailModel,
+    WaitingModel,
     correction_model,
     finding_model,
     findings_model,
@@ -106,12 +108,20 @@ def get_worklist(
         )
 
 
+@router.get(
+    "/worklist/counts", tags=["studies"], summary="How many studies wait, or have expired unread"
+)
+def get_worklist_counts(site: TheSite, actor: Viewer) -> WaitingModel:
+    with site.database.reading() as session:
+        return WaitingModel.model_validate(worklist.waiting(session, site.ranking))
+
+
 @router.get("/studies", tags=["studies"], summary="All studies, the newest first")
 def get_studies(
     site: TheSite,
     trail: TheAuditTrail,
     actor: Viewer,
-    only: RequestedStudies,
+    only: AnyRequestedStudies,
     limit: Limit = 50,
     after: After = None,
 ) -> StudiesModel:

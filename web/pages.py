@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from db import quarantine, studies
 from db.context import SiteContext
-from db.models import StudyState
+from db.models import ReadingState, StudyState
 from db.read_models import findings, statistics, worklist
 from db.read_models.corrections import corrected_studies
 from db.read_models.findings import CURSOR_PATTERN, FindingsPage
@@ -19,6 +19,7 @@ from lumbar.spine.findings import Finding, ImagePoint
 from web.auth import TheAuditTrail, TheSite, Viewer
 from web.csv_export import as_csv
 from web.params import (
+    AnyRequestedStudies,
     Done,
     FindingsQuery,
     KnownParametersOnly,
@@ -61,7 +62,7 @@ def all_studies(
     site: TheSite,
     trail: TheAuditTrail,
     actor: Viewer,
-    only: RequestedStudies,
+    only: AnyRequestedStudies,
     after: Text = "",
     done: Done = "",
 ) -> Response:
@@ -89,6 +90,8 @@ def _listed(
         "state": list(only.states),
         "scanner": only.scanner,
         "since": since,
+        "reading": only.reading,
+        "severe": "true" if only.severe else "",
     }
     return page(
         request,
@@ -98,6 +101,7 @@ def _listed(
         first=link(request.url.path, parameters) if after else None,
         only=only,
         states=tuple(StudyState),
+        readings=tuple(ReadingState),
         scanners=scanners,
         confirmation=CONFIRMATIONS.get(done),
         days=site.settings.worklist_days,

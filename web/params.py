@@ -1,7 +1,7 @@
 """The parameters of addresses and forms: bounded, without characters that a database refuses."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from typing import Annotated, Any, get_args, get_origin
 
@@ -9,7 +9,7 @@ from fastapi import Depends, Form, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BeforeValidator, Field
 
-from db.models import StudyState
+from db.models import ReadingState, StudyState
 from db.read_models.findings import FindingFilter
 from db.read_models.worklist import StudyFilter
 from lumbar.spine.anatomy import Condition, Level, Severity
@@ -133,6 +133,19 @@ def study_filter(
     return only
 
 
+def any_study_filter(
+    only: Annotated[StudyFilter, Depends(study_filter)],
+    reading: Annotated[
+        ReadingState | None,
+        NoneIfEmpty,
+        Query(description="On the worklist, read, or expired: left the worklist unread"),
+    ] = None,
+    severe: Annotated[bool, Query(description="Only with a severe finding that ranks")] = False,
+) -> StudyFilter:
+    """The studies that an address requests among all, whether they wait to be read or not."""
+    return replace(only, reading=reading, severe=severe)
+
+
 def finding_query(
     site: TheSite,
     severity: Annotated[list[Severity] | None, Chosen, Query()] = None,
@@ -168,6 +181,7 @@ def finding_filter(query: Annotated[FindingQuery, Depends(finding_query)]) -> Fi
 
 KnownParametersOnly = Depends(known_parameters)
 RequestedStudies = Annotated[StudyFilter, Depends(study_filter)]
+AnyRequestedStudies = Annotated[StudyFilter, Depends(any_study_filter)]
 RequestedFindings = Annotated[FindingFilter, Depends(finding_filter)]
 FindingsQuery = Annotated[FindingQuery, Depends(finding_query)]
 

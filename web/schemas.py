@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from db.models import JobKind, JobState, StudyState
+from db.models import JobKind, JobState, ReadingState, StudyState
 from db.read_models.corrections import Correction
 from db.read_models.findings import FindingsPage
 from db.read_models.worklist import StudyPage
@@ -65,9 +65,23 @@ class StudyModel(_Model):
     flags: list[str]
     waiting_s: float = Field(description="Seconds since the last image")
     last_received_at: datetime
+    reading: ReadingState = Field(
+        description="`waiting`: on the worklist; `read`; `expired`: left the worklist unread"
+    )
     read_at: datetime | None
+    expired_at: datetime | None = Field(description="When it left the worklist unread")
     bundle: BundleModel | None
     notice: str
+
+
+class WaitingModel(_Model):
+    """How many studies wait to be read, and how many have left the worklist unread."""
+
+    unread: int
+    severe: int = Field(description="Of these, with a severe finding that ranks")
+    severe_expiring: int = Field(description="Of these, that leave the worklist within 24 h")
+    expired: int = Field(description="Left the worklist unread; counted up to 1000")
+    expired_severe: int = Field(description="Those with a severe finding; counted up to 1000")
 
 
 class StudiesModel(_Model):

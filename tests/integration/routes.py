@@ -42,6 +42,7 @@ NEEDS: dict[str, Permission | None] = {
     "POST /tokens/{token}/revoke": ADMINISTER,
     "GET /audit": ADMINISTER,
     "GET /api/v1/worklist": READ,
+    "GET /api/v1/worklist/counts": READ,
     "GET /api/v1/studies": READ,
     "GET /api/v1/studies/{uid}": READ,
     "GET /api/v1/studies/{uid}/deliveries": READ,

@@ -263,6 +263,7 @@ def test_the_page_of_findings_keeps_an_invalid_time_for_correction(admin):
 
 API_ROUTES = [
     *(("GET", path) for path in ("/worklist", "/studies", "/findings", "/jobs", "/bundles")),
+    ("GET", "/worklist/counts"),
     ("GET", f"/studies/{SEVERE_UID}"),
     ("GET", f"/studies/{SEVERE_UID}/deliveries"),
     ("GET", f"/studies/{SEVERE_UID}/quarantined"),
