@@ -87,6 +87,9 @@ STUDY = (
     "severe",
     "trained_on",
     "read_at",
+    "expired_at",
+    "result_s",
+    "kept_from_s",
 )
 FINDING = (
     "id",
@@ -252,7 +255,9 @@ class Hospital:
         )
         bundle = 1 if newest > 0.97 * self.studies else 2 if newest > self.studies / 3 else 3
         age = self._now - at
+        expired = age.total_seconds() >= RECENT_S and n not in self._unread and n % 2 == 0
         read = unread > 0.85 if age.total_seconds() < RECENT_S else n not in self._unread
+        read = read and not expired
         done, accession = _text(study.done_at), f"MR{at.year % 100}{n:08}"
         yield (
             "study",
@@ -277,6 +282,9 @@ class Hospital:
                     analysed and any(row[2] == Severity.SEVERE for row in reading),
                     ("synthetic", "clinical")[bundle > 1] if analysed else None,
                     _text(at + min(age, timedelta(hours=2))) if read else None,
+                    _text(at + min(age, timedelta(days=7))) if expired else None,
+                    int(study.done_at.timestamp()) if study.ended else None,
+                    int(study.done_at.timestamp()),
                 )
             ],
         )

@@ -40,7 +40,7 @@ from bench.bulk_load import fill
 from bench.query_plans import scanned_tables
 from db import operator_actions
 from db.database import Database
-from db.models import JobState, Study
+from db.models import JobState, ReadingState, Study
 from db.read_models import findings, metrics, statistics, worklist
 from db.read_models.findings import FindingFilter
 from db.read_models.study_detail import study_detail
@@ -163,7 +163,7 @@ def measure(database: Database, query: Query) -> Result:
 
 def queries(database: Database) -> list[Query]:
     """The queries, with random arguments from this database for every run."""
-    rng, ranking = random.Random(1), Ranking()
+    rng, ranking = random.Random(1), Ranking(days=7)
     with database.reading() as session:
         cursors = _cursors(session, ranking)
         third = _third_page(session)
@@ -179,6 +179,10 @@ def queries(database: Database) -> list[Query]:
             session, ranking, limit=ROWS, only=StudyFilter(text())
         )
 
+    def expired(session: Session, **only: bool) -> object:
+        wanted = StudyFilter(reading=ReadingState.EXPIRED, **only)
+        return worklist.studies(session, ranking, limit=ROWS, only=wanted)
+
     def stenoses(session: Session) -> object:
         since = datetime.now(UTC) - timedelta(days=7)
         only = FindingFilter(
@@ -192,6 +196,8 @@ def queries(database: Database) -> list[Query]:
         ("2", "worklist, fifth page", lambda session: listed(session, cursors[:5][-1])),
         ("2", "worklist, last page", lambda session: listed(session, cursors[-1])),
         ("3", "all studies, newest page", search(lambda: "")),
+        ("3", "expired, unread", lambda session: expired(session)),
+        ("3", "expired, unread, severe", lambda session: expired(session, severe=True)),
         ("4", "an accession number", search(lambda: rng.choice(sample).accession_number)),
         (
             "5",

@@ -32,7 +32,7 @@ from lumbar.store.shares import Share
 
 log = get_logger()
 
-MAX_KINDS = 3  # that are named where images are refused
+NAMED_FROM = 0.02  # of all bytes; kinds of less are not named where images are refused
 
 
 class Kind(StrEnum):
@@ -125,7 +125,8 @@ def refusal(site: SiteContext) -> str | None:
         return None
     with site.database.reading() as session:
         usage = last_measured(session)
-    most = list((usage.kinds if usage else {}).items())[:MAX_KINDS]
+    kinds = usage.kinds if usage else {}
+    most = [(k, n) for k, n in kinds.items() if n >= NAMED_FROM * sum(kinds.values())]
     filled_by = "; ".join(f"{in_words(count)} {kind} ({kind.remedy})" for kind, count in most)
     return f"The disk is {fill:.0%} full: new images are refused. " + (
         f"What fills it: {filled_by}." if filled_by else "What fills it is being measured."
