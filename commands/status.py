@@ -11,7 +11,7 @@ from db import disk_usage, quarantine, schema
 from db.context import SiteContext
 from db.read_models import metrics
 from db.read_models.statistics import in_flight
-from db.read_models.worklist import counted, waiting
+from db.read_models.worklist import MAX_EXPIRED, waiting
 from lumbar.peers.destinations import Destination, DimseDestination
 from lumbar.settings import Settings
 from lumbar.store.files import QUARANTINED
@@ -50,12 +50,12 @@ def _database(site: SiteContext) -> Iterator[Line]:
     yield "system", "schema", schema.newest(), site.database.engine.dialect.name
     yield "worklist", "unread", unread.unread, ""
     yield "worklist", "unread, severe", unread.severe, ""
-    expired = "they left the worklist unread; `lumbar worklist --expired` lists them"
+    expired = f"`lumbar worklist --expired` lists them; counted up to {MAX_EXPIRED}"
     if days := site.settings.worklist_days:
         soon = f"{days:g} days after their last result (LUMBAR_WORKLIST_DAYS)"
         yield "worklist", "severe, expire within 24 h", unread.severe_expiring, soon
-    yield "worklist", "expired, unread", counted(unread.expired), expired
-    yield "worklist", "expired, unread, severe", counted(unread.expired_severe), ""
+    yield "worklist", "expired, unread", unread.expired, expired
+    yield "worklist", "expired, unread, severe", unread.expired_severe, ""
     for study_state, count in figures.studies.items():
         yield "studies", str(study_state), count, ""
     for name, count in sorted(figures.last_hour.items()):

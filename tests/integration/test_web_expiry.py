@@ -1,4 +1,6 @@
-"""Expired studies on the pages, in the API and in the metrics."""
+"""Expired studies on the pages, in the API, on the command line and in the metrics."""
+
+import json
 
 import pytest
 
@@ -8,6 +10,7 @@ from tests.factories.ages import pass_days
 from tests.factories.analyses import CANAL, SEVERE, analysed
 from tests.factories.instances import ROOT
 from tests.integration.web_client import WebClient, browser_client, sqlite_only, token_client
+from tests.system import System
 from web.app import create_app
 
 pytestmark = sqlite_only
@@ -97,3 +100,33 @@ def test_metrics_count_them(app):
     assert 'lumbar_worklist{what="expired"} 2.0' in metrics
     assert 'lumbar_worklist{what="expired_severe"} 1.0' in metrics
     assert 'lumbar_worklist{what="severe_expiring"} 1.0' in metrics
+
+
+def test_the_command_line_lists_and_counts_them(site, app, tmp_path):
+    url = f"sqlite:///{site.database.engine.url.database}"
+    system = System(tmp_path / "cli", {"LUMBAR_DATABASE_URL": url})
+
+    def listed(*options):
+        done = system.lumbar("worklist", *options, "--format", "json")
+        assert done.returncode == 0, done.stderr
+        records = json.loads(done.stdout)
+        uids = sorted(r["study_instance_uid"].rpartition(".")[2] for r in records)
+        return uids, {r["reading"] for r in records}, done.stderr
+
+    assert listed() == (["4", "5"], {"waiting"}, "1 severe study expires within 24 h.\n")
+    assert listed("--expired")[:2] == (["1", "2"], {"expired"})
+    assert listed("--expired", "--severe")[:2] == (["1"], {"expired"})
+    assert listed("--all")[1] == {"waiting", "expired", "read"}
+    assert "expired, unread" in system.lumbar("worklist", "--expired").stdout
+    figures = {
+        line["what"]: line["value"]
+        for line in json.loads(system.lumbar("status", "--format", "json").stdout)
+        if line["topic"] == "worklist"
+    }
+    assert figures == {
+        "unread": 2,
+        "unread, severe": 1,
+        "severe, expire within 24 h": 1,
+        "expired, unread": 2,
+        "expired, unread, severe": 1,
+    }
