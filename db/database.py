@@ -5,15 +5,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import (
     ArgumentError,
     IntegrityError,
     InterfaceError,
     InternalError,
     NoSuchModuleError,
+    NotSupportedError,
     OperationalError,
+    ProgrammingError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session
@@ -29,21 +32,37 @@ class Conflict(Transient):
     """Another transaction wrote the same key at the same moment; a new one will see its row."""
 
 
-# A lost server is noticed in seconds, and no statement blocks a receiver's thread for ever.
+# A lost server is noticed in seconds, and a session that became read-only is left for another.
 _POSTGRESQL: dict[str, Any] = {
     "pool_size": 10,
     "max_overflow": 40,
     "pool_timeout": 10,
-    # Plan each statement for its values: a generic plan searches a common word as if it were rare.
+    "pool_recycle": 600,
+    "pool_pre_ping": True,
     "connect_args": {
         "connect_timeout": 10,
         "tcp_user_timeout": 20_000,
         "keepalives_idle": 10,
         "keepalives_interval": 5,
-        "options": "-c statement_timeout=60s -c lock_timeout=30s "
-        "-c plan_cache_mode=force_custom_plan",
+        "target_session_attrs": "read-write",
+        # Statements are planned for their values: a plan for any values searches a common word as
+        # if it were rare. A prepared statement would also be lost with PgBouncer's session.
+        "prepare_threshold": None,
     },
 }
+
+# No statement blocks a receiver's thread for ever. Set in each transaction, not for the session:
+# behind PgBouncer, the next transaction may be in another one, and this one is somebody else's.
+_LIMITS = "SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '30s'"
+
+# After these a session is of no more use: the classes are connection exceptions, and an operator's
+# or crash's shutdown; the states are of a server that became a standby, and of a transaction that
+# is broken though we have begun another.
+_LOST_CLASSES = ("08", "57P")
+_LOST_STATES = ("25006", "25P02", "55000")
+
+# A database that is being restored or handed over lacks tables or permissions for a while.
+_CHANGING_STATES = ("0A000", "3F000", "42501", "42P01")
 
 
 @dataclass(frozen=True)
@@ -66,13 +85,15 @@ class Database:
                 event.listen(engine, "connect", _prepare_sqlite)
                 event.listen(engine, "begin", _begin_sqlite)
             else:
-                engine = create_engine(
-                    parsed, hide_parameters=True, pool_pre_ping=True, **_POSTGRESQL
-                )
-        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+                engine = create_engine(parsed, hide_parameters=True, **_postgresql(parsed))
+                event.listen(engine, "do_connect", _connect_postgresql)
+                event.listen(engine, "begin", _begin_postgresql)
+                event.listen(engine, "handle_error", _drop_lost_session)
+        except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, ValueError) as error:
             raise WrongSetting(
                 "LUMBAR_DATABASE_URL is not a database URL; "
-                "use postgresql+psycopg://user@host/name or sqlite:///file"
+                "use postgresql+psycopg://user@host/name or sqlite:///file (of several servers: "
+                "postgresql+psycopg://user@/name?host=a:5432&host=b:5432)"
             ) from error
         return cls(engine)
 
@@ -100,6 +121,13 @@ class Database:
             raise Conflict("the database has another row under the same key") from error
         except (OperationalError, InterfaceError, InternalError, PoolTimeout) as error:
             raise DatabaseUnavailable(f"the database does not answer ({_kind(error)})") from error
+        except (ProgrammingError, NotSupportedError) as error:
+            if _state(error.orig) not in _CHANGING_STATES:
+                raise
+            raise DatabaseUnavailable(
+                f"the database is not as this version needs it ({_kind(error)}): "
+                "run `lumbar db upgrade`, unless it is being restored"
+            ) from error
 
     def close(self) -> None:
         self.engine.dispose()
@@ -119,9 +147,58 @@ def insert_if_new(
     )
 
 
+def _state(error: BaseException | None) -> str:
+    """PostgreSQL's code of an error (SQLSTATE); empty where there is none."""
+    return getattr(error, "sqlstate", None) or ""
+
+
 def _kind(error: Exception) -> str:
     """The driver's name for the error; not its text, which may contain values."""
     return type(getattr(error, "orig", None) or error).__name__
+
+
+def _postgresql(url: URL) -> dict[str, Any]:
+    """The options of an engine; what the URL itself says about a connection counts."""
+    connect = {
+        name: value for name, value in _POSTGRESQL["connect_args"].items() if name not in url.query
+    }
+    return _POSTGRESQL | {"connect_args": connect}
+
+
+def _connect_postgresql(
+    dialect: Dialect, _: Any, arguments: tuple[Any, ...], options: dict[str, Any]
+) -> Any:
+    """Connects.
+
+    Raises:
+        DatabaseUnavailable: with what the server or the network said, which names neither values
+            nor the password: a wrong user, password, database or host is named.
+    """
+    try:
+        return dialect.connect(*arguments, **options)
+    except dialect.loaded_dbapi.OperationalError as error:
+        raise DatabaseUnavailable(
+            f"cannot connect to the database: {_reason(error, str(options.get('password') or ''))};"
+            " is it running, and is LUMBAR_DATABASE_URL right?"
+        ) from error
+
+
+def _reason(error: Exception, password: str) -> str:
+    """The last line of a failed connection's error, which is the last attempt's; no hints."""
+    lines = [line for line in str(error).splitlines() if line.strip() and line[0] != "\t"]
+    reason = lines[-1].removeprefix("- ") if lines else type(error).__name__
+    return reason.replace(password, "***") if password else reason
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    connection.exec_driver_sql(_LIMITS)
+
+
+def _drop_lost_session(context: ExceptionContext) -> None:
+    """Lets the pool drop its sessions after an error that no later transaction would outlive."""
+    state = _state(context.original_exception)
+    if state.startswith(_LOST_CLASSES) or state in _LOST_STATES:
+        context.is_disconnect = True
 
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:

@@ -58,6 +58,8 @@ def _create_sharing(
         if dialect.server_version_info is None:  # none of its connections has initialised it
             dialects[engine.name] = engine.dialect
             return engine
+        # Its own one still connects, and must know the events of the one that is shared.
+        engine.dialect.__dict__ |= {"dispatch": dialect.dispatch, "_has_events": True}
         engine.dialect = dialect
         return engine.execution_options(compiled_cache=statements)
 

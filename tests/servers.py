@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
 from types import TracebackType
+from typing import Any
 
 import psycopg
 
@@ -23,9 +24,12 @@ class Postgres(Peer):
     """A PostgreSQL cluster of its own, with a new database for each test.
 
     ``durable`` as in production, for tests that stop it at once; the others run faster without.
+    With ``standby_of`` it is a streaming standby of another one.
     """
 
-    def __init__(self, folder: Path, durable: bool = True) -> None:
+    def __init__(
+        self, folder: Path, durable: bool = True, standby_of: "Postgres | None" = None
+    ) -> None:
         self.port = free_port()
         self._made, self._lock = 0, threading.Lock()
         self._strategy = ""
@@ -50,6 +54,9 @@ class Postgres(Peer):
             "UTF8",
             *(() if durable else ("--no-sync",)),
         ]
+        copy = [str(self._programs / "pg_basebackup"), "-D", str(cluster), "-R", "-c", "fast"]
+        if standby_of:
+            initialise = [*copy, "-h", "127.0.0.1", "-p", str(standby_of.port), "-U", "lumbar"]
         subprocess.run([*_as_postgres(), *initialise], check=True, capture_output=True, cwd="/")
         settings = (
             f"unix_socket_directories={self._place}",
@@ -126,45 +133,113 @@ class Postgres(Peer):
         return True
 
 
-class Redis(Peer):
-    """A Redis server as a broker, keeping nothing."""
+class PgBouncer(Peer):
+    """PgBouncer before a PostgreSQL, pooling by transactions as it usually does."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, postgres: Postgres) -> None:
         self.port = free_port()
+        self._place = Path(mkdtemp(prefix="lumbar-pgbouncer-"))
+        settings = self._place / "pgbouncer.ini"
+        settings.write_text(
+            f"[databases]\n* = host=127.0.0.1 port={postgres.port}\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\n"
+            "auth_type = any\npool_mode = transaction\ndefault_pool_size = 4\n"
+            "max_client_conn = 500\nunix_socket_dir =\n"
+        )
+        # "any" makes everybody the user that the database's line names
+        settings.write_text(settings.read_text().replace("port=", "user=lumbar port="))
+        if os.geteuid() == 0:  # it refuses to run as root
+            shutil.chown(self._place, "postgres")
+            shutil.chown(settings, "postgres")
         folder.mkdir(parents=True, exist_ok=True)
-        command = [
-            "redis-server",
-            "--port",
-            str(self.port),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--dir",
-            str(folder),
-        ]
+        super().__init__(
+            [*_as_postgres(), shutil.which("pgbouncer") or "/usr/sbin/pgbouncer", str(settings)],
+            self._answers,
+            folder / "pgbouncer.log",
+        )
+
+    def url(self, of_postgres: str) -> str:
+        """The URL of a database of the PostgreSQL, through this server."""
+        return f"postgresql+psycopg://lumbar@127.0.0.1:{self.port}/{of_postgres.rpartition('/')[2]}"
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        shutil.rmtree(self._place, ignore_errors=True)
+
+    def _answers(self) -> bool:
+        url = self.url("/postgres").replace("+psycopg", "")
+        try:
+            with psycopg.connect(url, connect_timeout=10) as connection:
+                connection.execute("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+class Redis(Peer):
+    """A Redis server as a broker, keeping nothing; ``options`` as in its configuration file."""
+
+    def __init__(self, folder: Path, **options: str) -> None:
+        self.port = free_port()
+        self._password = options.get("requirepass")
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = {"port": str(self.port), "bind": "127.0.0.1", "save": "", "dir": str(folder)}
+        command = ["redis-server"]
+        for name, value in (settings | options).items():
+            command += [f"--{name.replace('_', '-')}", value]
         super().__init__(command, self._answers, folder / "redis.log")
 
     @property
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    def command(self, *words: str) -> str:
+        """What `redis-cli` prints."""
+        password = ["--no-auth-warning", "-a", self._password] if self._password else []
+        command = ["redis-cli", "-p", str(self.port), *password, *words]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
     def flush(self) -> None:
         """FLUSHALL: every message is gone."""
-        subprocess.run(
-            ["redis-cli", "-p", str(self.port), "flushall"], check=True, capture_output=True
-        )
+        assert self.command("flushall") == "OK"
 
     def waiting(self) -> int:
         """How many workers wait for a message."""
-        clients = subprocess.run(
-            ["redis-cli", "-p", str(self.port), "client", "list"], capture_output=True, text=True
-        )
-        return clients.stdout.count("cmd=brpop ")
+        return self.command("client", "list").count("cmd=brpop ")
 
     def _answers(self) -> bool:
-        answer = subprocess.run(["redis-cli", "-p", str(self.port), "ping"], capture_output=True)
-        return answer.stdout.strip() == b"PONG"
+        return self.command("ping") == "PONG"
+
+
+class Sentinel(Peer):
+    """A Redis Sentinel that watches a master as ``mymaster`` and fails over in seconds."""
+
+    def __init__(self, folder: Path, master: Redis, password: str, quorum: int = 1) -> None:
+        self.port = free_port()
+        self._password = password
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = folder / "sentinel.conf"
+        settings.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {folder}\nrequirepass {password}\n"
+            f"sentinel sentinel-pass {password}\n"
+            f"sentinel monitor mymaster 127.0.0.1 {master.port} {quorum}\n"
+            f"sentinel auth-pass mymaster {master._password}\n"
+            "sentinel down-after-milliseconds mymaster 500\n"
+            "sentinel failover-timeout mymaster 3000\n"
+        )
+        super().__init__(["redis-sentinel", str(settings)], self._answers, folder / "sentinel.log")
+
+    def command(self, *words: str) -> str:
+        password = ["--no-auth-warning", "-a", self._password]
+        command = ["redis-cli", "-p", str(self.port), *password, *words]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+
+    def master_port(self) -> int:
+        return int(self.command("sentinel", "get-master-addr-by-name", "mymaster").split()[-1])
+
+    def _answers(self) -> bool:
+        """Whether it knows the master and a replica to fail over to."""
+        return "slaves=1" in self.command("info", "sentinel")
 
 
 def _as_postgres() -> list[str]:
