@@ -58,7 +58,7 @@ class SiteContext:
         """
         if self.store.mounted:
             return
-        if not self.store.holds_files():
+        if not self.store.holds_files() and not schema.is_empty(self.database):
             with self.database.reading() as session:
                 if session.scalar(select(Instance.id).limit(1)) is not None:
                     self.store.require_mounted()

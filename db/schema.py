@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, inspect, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, func, inspect, select, text
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 import migrations
 from db.database import Database, DatabaseUnavailable
 from db.models import Table
-from lumbar.errors import Permanent, WrongSetting
+from lumbar.errors import Permanent, Transient, WrongSetting
 from lumbar.store.folders import FILE_MODE, make_private_folder
 
 if TYPE_CHECKING:
@@ -22,65 +22,146 @@ if TYPE_CHECKING:
 # slow to import; only what changes or compares the schema does so.
 REVISION = re.compile(r'^(down_revision|revision)\b.*= "(\w+)"', re.MULTILINE)
 
+UPGRADE_LOCK = 0x6C756D626172  # the number of the advisory lock: "lumbar"
+TURN_S = 120  # for another upgrade to end
+TABLE_S = 10  # for others' transactions on a table to end
+UNLIMITED = "SET LOCAL statement_timeout = 0"  # an index on a large table may take long
+LOCK_NOT_AVAILABLE = "55P03"
+
+
+class SchemaOutdated(Transient):
+    """The database has an older schema than this code, or none: it has not been upgraded yet."""
+
+
+class SchemaNewer(Permanent):
+    """The database was upgraded by a later version of this program."""
+
 
 def upgrade(database: Database) -> str:
     """Brings the database to the newest schema; returns its revision.
 
+    Any number of processes may do so at once. An upgrade that is interrupted leaves the old schema.
+
     Raises:
-        DatabaseUnavailable: it cannot be reached.
+        DatabaseUnavailable: it cannot be reached, or is in use so that it cannot be changed now.
+        SchemaNewer: a later version has upgraded it.
         WrongSetting: its folder cannot be made.
     """
-    file = database.engine.url.database if database.engine.dialect.name == "sqlite" else None
+    file = _sqlite_file(database)
     if file:
         try:
             make_private_folder(Path(file).parent)
             Path(file).touch(FILE_MODE)  # SQLite gives its other files the same mode
         except OSError as error:
             raise WrongSetting(f"LUMBAR_HOME: cannot make {file} ({error.strerror})") from error
-    head = newest()
-    with _connection(database) as connection:
-        current = _current(connection)
-    if current != head:
+    if _checked(database) != newest():
         _migrate(database)
-    return head
+    return newest()
 
 
 def _migrate(database: Database) -> None:
+    """Runs the missing migrations in one transaction, which begins by waiting for its turn."""
     from alembic import command
 
     config = _config()
-    with _connection(database) as connection:
+    with _connection(database) as connection, connection.begin():
+        _wait_for_turn(connection)
+        _require_known(_current(connection))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
-        connection.commit()
+
+
+def _wait_for_turn(connection: Connection) -> None:
+    """Locks out other upgrades until the transaction's end; on SQLite its beginning has.
+
+    Session locks are of no use behind PgBouncer.
+
+    Raises:
+        DatabaseUnavailable: another upgrade has not ended within ``TURN_S``.
+    """
+    if connection.dialect.name != "postgresql":
+        return
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{TURN_S}s'; {UNLIMITED}")
+    try:
+        connection.execute(select(func.pg_advisory_xact_lock(UPGRADE_LOCK)))
+    except OperationalError as error:
+        raise DatabaseUnavailable(
+            f"another `lumbar db upgrade` has been running for {TURN_S} s; "
+            "let it end, and run `lumbar db upgrade` again"
+        ) from error
+    # Rather fail than block the receivers while waiting for a table.
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{TABLE_S}s'")
 
 
 def newest() -> str:
     """The revision this code is written for: the one migration that no other follows."""
-    written: dict[str, set[str]] = {"revision": set(), "down_revision": set()}
-    for file in (_migrations() / "versions").glob("*.py"):
-        for kind, revision in REVISION.findall(file.read_text(encoding="utf-8")):
-            written[kind].add(revision)
+    written = _written()
     (head,) = written["revision"] - written["down_revision"]
     return head
 
 
+def _revisions() -> set[str]:
+    """Every revision that a migration of this code makes."""
+    return _written()["revision"]
+
+
+def _written() -> dict[str, set[str]]:
+    """The revisions in the migrations' files, and those that they follow."""
+    written: dict[str, set[str]] = {"revision": set(), "down_revision": set()}
+    for file in (_migrations() / "versions").glob("*.py"):
+        for kind, revision in REVISION.findall(file.read_text(encoding="utf-8")):
+            written[kind].add(revision)
+    return written
+
+
 def check(database: Database) -> None:
-    """Refuses a database of another schema.
+    """Refuses a database of another schema; the message names both revisions.
 
     Raises:
-        Permanent: the schema has another revision; the message names both.
+        SchemaOutdated: it has an older one, or none.
+        SchemaNewer: it has a later one.
         DatabaseUnavailable: it cannot be reached.
     """
-    file = database.engine.url.database if database.engine.dialect.name == "sqlite" else None
-    current = None
-    if file is None or Path(file).exists():
-        with _connection(database) as connection:
-            current = _current(connection)
+    current = _checked(database)
     if current != newest():
-        raise Permanent(
+        raise SchemaOutdated(
             f"the database's schema is {current or 'empty'}, this version needs {newest()}: "
             "run `lumbar db upgrade`"
+        )
+
+
+def is_empty(database: Database) -> bool:
+    """Whether nobody has made any tables yet.
+
+    Raises:
+        SchemaNewer: it was made by a later version.
+        DatabaseUnavailable: it cannot be reached.
+    """
+    return _checked(database) is None
+
+
+def _checked(database: Database) -> str | None:
+    """The revision the database is at, which is one of ours, or None."""
+    file = _sqlite_file(database)
+    if file and not Path(file).exists():
+        return None
+    with _connection(database) as connection:
+        current = _current(connection)
+    _require_known(current)
+    return current
+
+
+def _require_known(current: str | None) -> None:
+    """Refuses a revision that none of our migrations makes.
+
+    Raises:
+        SchemaNewer: a later version of this program must have made it.
+    """
+    if current is not None and current not in _revisions():
+        raise SchemaNewer(
+            f"the database was upgraded by a newer version of this program (schema {current}; this "
+            f"one knows up to {newest()}): install that version, or restore the database as it was "
+            "before"
         )
 
 
@@ -91,6 +172,10 @@ def differences(database: Database) -> list[object]:
 
     with database.engine.connect() as connection:
         return list(compare_metadata(MigrationContext.configure(connection), Table.metadata))
+
+
+def _sqlite_file(database: Database) -> str | None:
+    return database.engine.url.database if database.engine.dialect.name == "sqlite" else None
 
 
 def _current(connection: Connection) -> str | None:
@@ -106,12 +191,27 @@ def _connection(database: Database) -> Iterator[Connection]:
     try:
         with database.engine.connect() as connection:
             yield connection
+    except OperationalError as error:
+        if getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE or _is_locked(error):
+            raise DatabaseUnavailable(
+                "the schema cannot be changed while others use the database (a backup, a long "
+                "query, an upgrade); nothing was changed: run `lumbar db upgrade` again"
+            ) from error
+        raise DatabaseUnavailable(_unreachable(database, error)) from error
     except DBAPIError as error:
-        raise DatabaseUnavailable(
-            f"cannot reach the database at {database.engine.url.render_as_string()} "
-            f"({type(error.orig).__name__}); "
-            "is it running, and is LUMBAR_DATABASE_URL right?"
-        ) from error
+        raise DatabaseUnavailable(_unreachable(database, error)) from error
+
+
+def _is_locked(error: OperationalError) -> bool:
+    return getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_BUSY")
+
+
+def _unreachable(database: Database, error: DBAPIError) -> str:
+    url = database.engine.url.render_as_string()
+    return (
+        f"the database at {url} does not answer or permit this ({type(error.orig).__name__}); "
+        "is it running, and is LUMBAR_DATABASE_URL right?"
+    )
 
 
 def _config() -> "Config":

@@ -1,7 +1,7 @@
-"""Runs migrations on the connection of `lumbar db upgrade`, or on the configured database."""
+"""Runs migrations in the transaction of `lumbar db upgrade`, or on the configured database."""
 
 from alembic import context
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from db.database import Database
 from db.models import Table
@@ -9,12 +9,6 @@ from lumbar.settings import Settings
 
 
 def migrate(connection: Connection) -> None:
-    if connection.dialect.name == "postgresql":
-        # Fail rather than block the receivers while waiting for a lock.
-        connection.execute(text("SET lock_timeout = '10s'"))
-        # Creating an index on a large table may take long.
-        connection.execute(text("SET statement_timeout = 0"))
-        connection.commit()
     context.configure(
         connection=connection,
         target_metadata=Table.metadata,
@@ -29,5 +23,5 @@ caller_connection = context.config.attributes.get("connection")
 if caller_connection is not None:
     migrate(caller_connection)
 else:
-    with Database.connect(Settings.load().effective_database_url).engine.connect() as connection:
+    with Database.connect(Settings.load().effective_database_url).engine.begin() as connection:
         migrate(connection)

@@ -11,8 +11,8 @@ from db.context import SiteContext
 from db.database import Database, DatabaseUnavailable
 from db.models import Job, JobKind, JobState, Preview, Study, User, UserRole
 from db.preview_results import PreviewResult
-from db.types import read_clock
-from lumbar.errors import Permanent, WrongSetting
+from db.schema import SchemaOutdated
+from lumbar.errors import WrongSetting
 from lumbar.settings import Settings
 from tests.peers import free_port
 from tests.system import closing_database
@@ -83,7 +83,7 @@ def test_upgrading_twice_does_no_harm(database):
 
 
 def test_an_empty_database_is_refused_with_a_remedy(tmp_path):
-    with pytest.raises(Permanent, match="run `lumbar db upgrade`"):
+    with pytest.raises(SchemaOutdated, match="run `lumbar db upgrade`"):
         SiteContext.open(Settings(home=tmp_path))
 
 
