@@ -159,7 +159,7 @@ def sweep(until_eof: UntilEof = False) -> None:
     if settings.broker_url:
         from worker.celery_app import CeleryNotifier, create_app
 
-        sweeping.run(site, CeleryNotifier(create_app(settings.broker_url)), stop)
+        sweeping.run(site, CeleryNotifier(create_app(settings)), stop)
         return
     from worker.inline import InlineNotifier
     from worker.tasks import tasks
@@ -204,14 +204,13 @@ def worker(
     kinds = {None: [*analyse, *deliver], "analyse": analyse, "deliver": deliver}.get(only)
     if kinds is None:
         raise WrongSetting(f"--only is {only!r}; it can be analyse or deliver")
+    stop = _on_signal(until_eof)
     networks = load_networks(settings)
     if JobKind.ANALYSE in kinds:
         networks()
-    celery = create_app(settings.broker_url)
-    bind(celery, tasks(_site(settings, threading.Event()), networks))
-    if until_eof:
-        _watch_stdin(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    run_worker(celery, kinds)
+    celery = create_app(settings)
+    bind(celery, tasks(_site(settings, stop), networks))
+    run_worker(celery, kinds, stop)
 
 
 def load_networks(settings: Settings) -> Callable[[], Networks]:

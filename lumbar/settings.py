@@ -13,6 +13,7 @@ from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -68,8 +69,19 @@ class Settings(BaseSettings):
     )
     broker_url: str | None = Field(
         None,
-        description="Redis URL of the Celery broker, which carries notifications; unset: none "
-        "(embedded)",
+        description="Redis URL of the Celery broker, which carries notifications: `redis://`, "
+        "`rediss://` (TLS) or `sentinel://host:26379;sentinel://…`; unset: none (embedded)",
+    )
+    broker_ca: Path | None = Field(
+        None,
+        description="PEM file of the CA that issued the certificate of a `rediss://` broker; "
+        "unset: the system's CAs",
+    )
+    broker_master: str = Field(
+        "mymaster", description="Name of the master that the Sentinels of the broker watch"
+    )
+    broker_sentinel_password: str | None = Field(
+        None, description="Password of the Sentinels; that of Redis is in the URL"
     )
     bundle: Path | None = Field(
         None,
@@ -288,6 +300,27 @@ class Settings(BaseSettings):
                 )
         return value
 
+    @field_validator("broker_url")
+    @classmethod
+    def _check_broker_url(cls, value: str | None) -> str | None:
+        parts = (value or "").split(";")
+        if value is not None and not all(map(_is_broker, parts)):
+            raise ValueError(
+                "must be the URL of a Redis server, for instance redis://localhost:6379/0, "
+                "rediss://… (TLS), or of its Sentinels: sentinel://host:26379;sentinel://…"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _has_broker_tls(self) -> Self:
+        if self.broker_ca is None:
+            return self
+        if not (self.broker_url or "").startswith("rediss://"):
+            raise ValueError("broker_ca needs a broker_url that begins with rediss://")
+        if not self.broker_ca.is_file():
+            raise ValueError(f"broker_ca: there is no file {self.broker_ca}")
+        return self
+
     @model_validator(mode="after")
     def _has_complete_tls(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
@@ -403,6 +436,18 @@ class Settings(BaseSettings):
                 f"no destination is called {name!r} (known: {known}); set LUMBAR_DESTINATIONS"
             )
         return parse_destination(name, self.destinations[name])
+
+
+def _is_broker(url: str) -> bool:
+    """Whether it is a URL of a Redis server or a Sentinel."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:  # the port is not a number
+        return False
+    if parts.scheme == "redis+socket":
+        return bool(parts.path)
+    return parts.scheme in {"redis", "rediss", "sentinel"} and bool(parts.hostname)
 
 
 def _problem(problem: ErrorDetails) -> str:

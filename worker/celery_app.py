@@ -5,64 +5,83 @@ A message says only that work of a kind is due; losing one loses no work.
 The settings and their reasons: ``docs/architecture.md``, "Celery".
 """
 
+import ssl
+from threading import Event, Thread
+
 from celery import Celery
-from celery.signals import setup_logging
-from kombu import Connection
+from celery.worker import WorkController, state
+from kombu import Connection, Exchange, Queue
 from kombu.exceptions import OperationalError
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from db.models import JobKind
-from lumbar.errors import Transient, WrongSetting
+from lumbar.errors import Permanent, Transient
+from lumbar.log import get_logger
+from lumbar.settings import Settings
+from worker import transport  # noqa: F401 - makes kombu use our transports
+from worker.broker import WRONG_TYPE, broker_fault, remove_wrong_type
 from worker.inline import Task
+from worker.notifications import NAMES, queue_name
 
-NAMES = {JobKind.ANALYSE: "analyse_study", JobKind.DELIVER: "deliver", JobKind.PREVIEW: "preview"}
+log = get_logger()
 
 # An unreachable broker must not hold up the sweep: by default kombu waits 6 s a round, or for ever.
-SHORT_TIMEOUTS = {
-    "max_retries": 1,
-    "interval_start": 0,
-    "socket_connect_timeout": 2,
-    "socket_timeout": 5,
-}
+SHORT_TIMEOUTS = {"socket_connect_timeout": 2, "socket_timeout": 5}
+ONE_ATTEMPT = {"max_retries": 1, "interval_start": 0}
 
 
 class BrokerUnavailable(Transient):
-    """The broker does not answer; the next sweep notifies again."""
+    """The broker does not answer, or refuses; the next sweep notifies again."""
 
 
-def create_app(broker_url: str) -> Celery:
-    """The Celery application without its tasks, which is all that a notifier needs.
-
-    Raises:
-        WrongSetting: the broker is not Redis.
-    """
-    if not broker_url.startswith(("redis://", "rediss://", "redis+socket://", "unix://")):
-        raise WrongSetting(
-            "LUMBAR_BROKER_URL must be a Redis URL, for instance redis://localhost:6379/0"
-        )
-    app = Celery("lumbar", broker=broker_url)
+def create_app(settings: Settings) -> Celery:
+    """The Celery application without its tasks, which is all that a notifier needs."""
+    app = Celery("lumbar", broker=settings.broker_url)
     app.conf.update(
+        accept_content=["json"],
         task_ignore_result=True,
-        task_acks_late=True,
-        task_reject_on_worker_lost=True,
-        task_default_queue="lumbar",
-        task_routes={name: {"queue": _queue(kind)} for kind, name in NAMES.items()},
+        task_default_exchange="",  # which needs no bindings in Redis
+        task_default_queue=queue_name(JobKind.ANALYSE),
+        task_queues=[
+            Queue(queue_name(kind), Exchange(""), queue_name(kind), no_ack=True) for kind in JobKind
+        ],
+        task_routes={name: {"queue": queue_name(kind)} for kind, name in NAMES.items()},
+        worker_consumer="worker.consumer:Consumer",
         worker_prefetch_multiplier=1,
-        worker_cancel_long_running_tasks_on_connection_loss=True,
-        worker_soft_shutdown_timeout=60.0,
-        worker_hijack_root_logger=False,
-        worker_send_task_events=False,
-        worker_redirect_stdouts=False,
+        worker_enable_remote_control=False,
+        broker_use_ssl=_tls(settings),
+        broker_channel_error_retry=True,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
-            "visibility_timeout": 3600,
+            "ack_emulation": False,
+            "priority_steps": [0],
             "socket_keepalive": True,
             "health_check_interval": 10,
+            "master_name": settings.broker_master,
+            "sentinel_kwargs": {
+                "password": settings.broker_sentinel_password,
+                "retry": Retry(NoBackoff(), 0),  # the next Sentinel is asked at once
+                **SHORT_TIMEOUTS,
+            },
             "socket_connect_timeout": 5,
             "socket_timeout": 15,
         },
     )
     return app
+
+
+def _tls(settings: Settings) -> dict[str, object] | None:
+    """How a broker's certificate is verified; kombu by itself would not."""
+    if not str(settings.broker_url).startswith("rediss:"):
+        return None
+    return {
+        "ssl_cert_reqs": ssl.CERT_REQUIRED,
+        "ssl_check_hostname": True,
+        "ssl_ca_certs": str(settings.broker_ca) if settings.broker_ca else None,
+    }
 
 
 def bind(app: Celery, tasks: dict[JobKind, Task]) -> None:
@@ -76,7 +95,6 @@ class CeleryNotifier:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
-        self._options = app.conf.broker_transport_options | SHORT_TIMEOUTS
 
     def notify(self, kind: JobKind, due: int) -> None:
         """Sends messages until ``due`` wait: a flushed broker is refilled, and none pile up.
@@ -86,39 +104,55 @@ class CeleryNotifier:
         """
         if not due:
             return
-        with Connection(self._app.conf.broker_url, transport_options=self._options) as connection:
-            unreachable: tuple[type[BaseException], ...] = (
-                OperationalError,
-                *connection.connection_errors,
-                *connection.channel_errors,
-            )
-            try:
-                queue = connection.default_channel.queue_declare(queue=_queue(kind))  # type: ignore[attr-defined]
-                for _ in range(due - queue.message_count):
+        options = SHORT_TIMEOUTS | ONE_ATTEMPT
+        try:
+            with self._app.connection_for_write(transport_options=options) as connection:
+                for _ in range(due - _waiting(connection, queue_name(kind))):
                     self._app.send_task(NAMES[kind], connection=connection, retry=False)
-            except unreachable as error:
-                raise BrokerUnavailable(
-                    "the broker does not answer; jobs wait in the database"
-                ) from error
+        except (OperationalError, RedisError, OSError) as error:
+            fault = broker_fault(error, self._app.conf.broker_url)
+            raise BrokerUnavailable(f"{fault}; jobs wait in the database") from error
 
 
-def _queue(kind: JobKind) -> str:
-    return f"lumbar.{kind}"
+def _waiting(connection: Connection, queue: str) -> int:
+    """How many messages wait in a queue.
+
+    Raises:
+        RedisError: Redis refuses.
+    """
+    channel = connection.default_channel
+    try:
+        return int(channel.queue_declare(queue=queue).message_count)  # type: ignore[attr-defined]
+    except RedisError as error:
+        if WRONG_TYPE not in str(error):
+            raise
+        remove_wrong_type(channel, queue)
+        return 0
 
 
-@setup_logging.connect
-def _keep_our_logging(**_: object) -> None:
-    """Being connected, keeps Celery from configuring logging: ``lumbar.log`` has done so."""
+def run_worker(app: Celery, kinds: list[JobKind], stop: Event) -> None:
+    """Does jobs until ``stop``, one at a time in this process: TensorFlow cannot survive a fork.
+
+    Raises:
+        Permanent: it ended though nobody told it to.
+    """
+    Thread(target=_stop_celery, args=(stop,), name="worker-stop", daemon=True).start()
+    worker = WorkController(
+        app=app,
+        pool_cls="solo",
+        concurrency=1,
+        queues=[queue_name(kind) for kind in kinds],
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+    worker.start()
+    if not stop.is_set():
+        raise Permanent("the worker ended by itself; the reason is in the log")
 
 
-def run_worker(app: Celery, kinds: list[JobKind]) -> None:
-    """Does jobs until stopped, one at a time in this process: TensorFlow cannot survive a fork."""
-    queues = ",".join(map(_queue, kinds))
-    options = [
-        "--pool=solo",
-        "--without-gossip",
-        "--without-mingle",
-        "--loglevel=warning",
-        f"--queues={queues}",
-    ]
-    app.worker_main(["--quiet", "worker", *options])
+def _stop_celery(stop: Event) -> None:
+    """Celery looks at this flag between two jobs, and at least once a second."""
+    stop.wait()
+    log.info("worker.stopping")
+    state.should_stop = 0  # type: ignore[assignment]

@@ -79,7 +79,7 @@ def test_a_stopping_worker_finishes_its_study_and_claims_no_other(distributed, p
     waiting = {in_hands.study_instance_uid: "analysing", waits.study_instance_uid: "queued"}
     distributed.wait_for_states(waiting)
     worker.terminate()
-    wait_until(lambda: "Warm shutdown" in distributed.tail(), 30, distributed.tail)
+    wait_until(lambda: "worker.stopping" in distributed.tail(), 30, distributed.tail)
     assert distributed.states() == waiting
     distributed.let_go(in_hands.study_instance_uid)
     assert worker.wait(60) == 0

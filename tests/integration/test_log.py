@@ -73,14 +73,16 @@ ELSEWHERE = {
 
 IN_A_TASK = """
 from db.models import JobKind
+from types import SimpleNamespace
+from lumbar.settings import Settings
 from worker.celery_app import NAMES, bind, create_app
-from celery.signals import setup_logging
-app = create_app("redis://127.0.0.1:1/0")
+from worker.consumer import Consumer
+app = create_app(Settings(broker_url="redis://127.0.0.1:1/0"))
 def fails():
     raise ValueError(f"{marker}\\n{marker}")
 bind(app, {JobKind.ANALYSE: fails})
-app.log.setup(loglevel="WARNING", redirect_stdouts=app.conf.worker_redirect_stdouts)
-app.tasks[NAMES[JobKind.ANALYSE]].apply()
+message = SimpleNamespace(headers={"task": NAMES[JobKind.ANALYSE]})
+Consumer.create_task_handler(SimpleNamespace(app=app))(message)
 logging.getLogger("celery.worker").error("said %s", marker)
 logging.getLogger("celery.task").error("said %s", marker)
 warnings.warn(marker)
@@ -161,9 +163,9 @@ def test_every_logger_writes_one_line_without_values(name):
 
 def test_a_failed_celery_task_is_logged_in_one_line_without_values():
     lines = lines_of(IN_A_TASK)
-    speakers = [line.split("library=")[-1].split()[0] for line in lines[:3]]
-    assert speakers == ["celery.app.trace", "celery.worker", "celery.task"]
-    assert "error=builtins.ValueError" in lines[0]
+    speakers = [line.split("library=")[-1].split()[0] for line in lines[1:3]]
+    assert speakers == ["celery.worker", "celery.task"]
+    assert "event=task.fault error=builtins.ValueError" in lines[0]
     assert "category=UserWarning" in lines[3]
     assert len(lines) == 4
 

@@ -6,6 +6,7 @@ import pytest
 from redis import Redis
 
 from db.models import JobKind
+from lumbar.settings import Settings
 from tests.peers import free_port
 from worker.celery_app import BrokerUnavailable, CeleryNotifier, create_app
 
@@ -21,7 +22,7 @@ def broker(redis):
 
 @pytest.fixture
 def notifier(redis, broker):
-    return CeleryNotifier(create_app(redis.url))
+    return CeleryNotifier(create_app(Settings(broker_url=redis.url)))
 
 
 def waiting(broker, kind=JobKind.ANALYSE):
@@ -53,7 +54,7 @@ def test_a_message_names_the_task_and_contains_nothing_else(notifier, broker):
 
 
 def test_an_unavailable_broker_is_reported_at_once():
-    notifier = CeleryNotifier(create_app(f"redis://127.0.0.1:{free_port()}/0"))
+    notifier = CeleryNotifier(create_app(Settings(broker_url=f"redis://127.0.0.1:{free_port()}/0")))
     notifier.notify(JobKind.ANALYSE, 0)
     with pytest.raises(BrokerUnavailable):
         notifier.notify(JobKind.ANALYSE, 1)
