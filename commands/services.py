@@ -1,9 +1,6 @@
 """`lumbar up` and the services it runs: the receiver, the sweep, the page and the Celery worker."""
 
 import os
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +8,14 @@ from typing import Annotated
 
 import typer
 
-from db import schema
+from commands.schema_upgrade import SchemaUpgrade
+from commands.stopping import on_stop
+from commands.supervisor import Supervisor
 from db.context import SiteContext
 from db.database import Database, DatabaseUnavailable
+from db.schema import SchemaOutdated
 from lumbar import log as logging
-from lumbar.errors import Permanent, Transient, WrongSetting
+from lumbar.errors import Transient, WrongSetting
 from lumbar.log import get_logger
 from lumbar.networks import Networks, load
 from lumbar.settings import Settings
@@ -24,11 +24,10 @@ from lumbar.store.folders import looser_than_private
 app = typer.Typer()
 log = get_logger()
 
-PROGRAM: tuple[str, ...] = (sys.executable, "-m", "commands")  # how `lumbar up` starts a service
+TICK_S = 0.2  # between two looks at the services
 RECONNECT_S = 1.0  # between two attempts to reach an unavailable database
 REGISTER_NICE = 10  # an image's rows may wait; the answer to its sender may not
 PRIVATE = 0o077  # the umask: images, database and their folders are their owner's alone
-STOP_WITHIN_S = 60.0  # for the job under way; a kill after that loses nothing acknowledged
 
 UntilEof = Annotated[
     bool,
@@ -45,64 +44,22 @@ UntilEof = Annotated[
 def up() -> None:
     """Upgrades the schema and runs receiver, sweep and page; with a broker, a worker too."""
     settings = _start()
-    schema.upgrade(Database.connect(settings.effective_database_url))
-    names = (
-        "scp",
+    stop = on_stop()
+    upgrade = SchemaUpgrade(Database.connect(settings.effective_database_url), stop)
+    others = [
         "sweep",
-        *(("web",) if settings.web else ()),
-        *(("worker",) if settings.broker_url else ()),
-    )
-    children = [_Service(name) for name in names]
-    stop = _on_signal()
-    try:
-        while not stop.wait(0.5):
-            for child in children:
-                child.keep_running()
-    finally:
-        for child in children:
-            child.process.terminate()
-        for child in children:
-            child.end()
-
-
-class _Service:
-    """A child process of `lumbar up`.
-
-    It ends when its standard input closes, so it never outlives its parent.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._start()
-
-    def _start(self) -> None:
-        self.process = subprocess.Popen(
-            [*PROGRAM, self._name, "--until-eof"], stdin=subprocess.PIPE
-        )
-
-    def keep_running(self) -> None:
-        """Restarts the service if it was killed, or stopped alone.
-
-        Raises:
-            Permanent: the service ended by itself, with the reason on standard error.
-        """
-        status = self.process.poll()
-        if status is None:
-            return
-        if status > 0:
-            raise Permanent(
-                f"`lumbar {self._name}` ended with status {status}; the reason is above"
-            )
-        log.error("service.restarted", service=self._name, status=status)
-        self._start()
-
-    def end(self) -> None:
-        """Waits for the job under way, at most ``STOP_WITHIN_S``; then kills it."""
-        try:
-            self.process.wait(STOP_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        *(["web"] if settings.web else []),
+        *(["worker"] if settings.broker_url else []),
+    ]
+    with Supervisor() as services:
+        services.start("scp", essential=True)
+        upgrade.start()
+        while not stop.wait(TICK_S):
+            services.keep_running()
+            if others and upgrade.done():
+                for name in others:
+                    services.start(name)
+                others.clear()
 
 
 @app.command(epilog="Example: LUMBAR_HOST=0.0.0.0 LUMBAR_KNOWN_AES=MR1,MR2 lumbar scp")
@@ -111,18 +68,15 @@ def scp(until_eof: UntilEof = False) -> None:
     from scp.receiver import Receiver
 
     settings = _start()
-    stop = _on_signal(until_eof)
+    stop = on_stop(until_eof)
     site = SiteContext.unchecked(settings)
-    _prepare_store(site, stop)
-    _report_loose_permissions(settings.home)
-    registrar = _Service("register")
-    with Receiver(settings, site.database, site.store):
-        try:
-            while not stop.wait(0.5):
-                registrar.keep_running()
-        finally:
-            registrar.process.terminate()
-            registrar.end()
+    with Supervisor() as services:
+        _prepare_store(site, stop)
+        _report_loose_permissions(settings.home)
+        with Receiver(settings, site.database, site.store):
+            services.start("register")
+            while not stop.wait(TICK_S):
+                services.keep_running()
 
 
 @app.command(epilog="Example: lumbar register --quarantined")
@@ -143,7 +97,7 @@ def register(
         registered = Registrar(site).register_arrived() - site.store.quarantined()
         typer.echo(f"{registered} of {count} files registered.")
         return
-    stop = _on_signal(until_eof)
+    stop = on_stop(until_eof)
     os.nice(REGISTER_NICE)
     Registrar(_site(settings, stop), stop).run()
 
@@ -154,7 +108,7 @@ def sweep(until_eof: UntilEof = False) -> None:
     from worker import sweep as sweeping
 
     settings = _start()
-    stop = _on_signal(until_eof)
+    stop = on_stop(until_eof)
     site = _site(settings, stop)
     if settings.broker_url:
         from worker.celery_app import CeleryNotifier, create_app
@@ -177,7 +131,7 @@ def web(until_eof: UntilEof = False) -> None:
     from web.server import serve
 
     settings = _start()
-    stop = _on_signal(until_eof)
+    stop = on_stop(until_eof)
     serve(_site(settings, stop), stop)
 
 
@@ -204,7 +158,7 @@ def worker(
     kinds = {None: [*analyse, *deliver], "analyse": analyse, "deliver": deliver}.get(only)
     if kinds is None:
         raise WrongSetting(f"--only is {only!r}; it can be analyse or deliver")
-    stop = _on_signal(until_eof)
+    stop = on_stop(until_eof)
     networks = load_networks(settings)
     if JobKind.ANALYSE in kinds:
         networks()
@@ -227,16 +181,16 @@ def _start() -> Settings:
 
 
 def _site(settings: Settings, stop: threading.Event) -> SiteContext:
-    """The site, once its database answers: a service that starts while the database restarts waits.
+    """The site, once its database answers and has been upgraded.
 
     Raises:
-        DatabaseUnavailable: the service was stopped while waiting.
+        Transient: the service was stopped while waiting.
         Permanent: as ``SiteContext.open``.
     """
     while True:
         try:
             site = SiteContext.open(settings)
-        except DatabaseUnavailable as error:
+        except (DatabaseUnavailable, SchemaOutdated) as error:
             log.warning("database.awaited", why=str(error))
             if stop.wait(RECONNECT_S):
                 raise
@@ -264,35 +218,3 @@ def _report_loose_permissions(home: Path) -> None:
     """Logs what others may read or write: it was made by hand, or by an earlier version."""
     for loose in looser_than_private([home, *home.glob("*"), *home.glob("store/*")]):
         log.warning("permissions.loose", path=loose, remedy="chmod go= it, or chmod -R go= home")
-
-
-def _on_signal(until_eof: bool = False) -> threading.Event:
-    """An event set by SIGTERM, SIGINT and, with ``until_eof``, the end of standard input."""
-    stop = threading.Event()
-    # Not set in the handler: that may interrupt the main thread while it holds the event's lock.
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    signal.set_wakeup_fd(writing)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    _watch(reading, stop.set)
-    if until_eof:
-        _watch_stdin(stop.set)
-    return stop
-
-
-def _watch_stdin(ended: Callable[[], None]) -> None:
-    def wait() -> None:
-        while os.read(0, 1):
-            pass
-        ended()
-
-    threading.Thread(target=wait, name="parent-watch", daemon=True).start()
-
-
-def _watch(descriptor: int, signalled: Callable[[], None]) -> None:
-    def wait() -> None:
-        os.read(descriptor, 1)
-        signalled()
-
-    threading.Thread(target=wait, name="signal-watch", daemon=True).start()

@@ -38,9 +38,9 @@ def hold(analyse):
 
 
 def stub_children():
-    from commands import services
+    from commands import supervisor
 
-    services.PROGRAM = (sys.executable, "-m", "tests.stub_program")
+    supervisor.PROGRAM = (sys.executable, "-m", "tests.stub_program")
 
 
 if __name__ == "__main__":

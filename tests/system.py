@@ -13,11 +13,12 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from db import studies
-from db.database import Database
+from db import schema, studies
+from db.database import Database, DatabaseUnavailable
 from db.models import Study
 from db.read_models import study_queries
 from db.read_models.study_queries import DeliveryRow
+from db.schema import SchemaOutdated
 from lumbar.store.files import Store
 from tests import command_line
 from tests.peers import free_port
@@ -74,11 +75,26 @@ class System:
     def start(self, *commands: str) -> list[subprocess.Popen[bytes]]:
         """Starts `lumbar up`, or the named services, each in a session of its own.
 
-        Returns once a C-ECHO is answered.
+        Returns once a C-ECHO is answered and, of `lumbar up`, the schema is upgraded.
         """
+        started = self.start_receiver(*commands)
+        if not commands:
+            wait_until(self._upgraded, 60, lambda: f"the schema was not upgraded:\n{self.tail()}")
+        return started
+
+    def start_receiver(self, *commands: str) -> list[subprocess.Popen[bytes]]:
+        """As ``start``, for a database that is away: returns once a C-ECHO is answered."""
         started = self._start(commands or ("up",))
         wait_until(self.answers, 60, lambda: f"the receiver did not answer:\n{self.tail()}")
         return started
+
+    def _upgraded(self) -> bool:
+        with closing_database(self.database_url) as database:
+            try:
+                schema.check(database)
+            except (SchemaOutdated, DatabaseUnavailable):
+                return False
+        return True
 
     def _start(self, commands: Sequence[str]) -> list[subprocess.Popen[bytes]]:
         with self.log.open("ab") as log:

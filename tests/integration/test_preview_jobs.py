@@ -241,7 +241,7 @@ def test_the_worker_that_has_the_networks_reads_uploads_too(monkeypatch, tmp_pat
     monkeypatch.setenv("LUMBAR_BROKER_URL", "redis://127.0.0.1:1/0")
     monkeypatch.setattr(services, "load_networks", lambda settings: StubNetworks)
     monkeypatch.setattr(services, "_site", lambda *_: None)
-    monkeypatch.setattr(services, "_on_signal", lambda *_: None)
+    monkeypatch.setattr(services, "on_stop", lambda *_: None)
     monkeypatch.setattr(services.logging, "configure", lambda *_: None)
     monkeypatch.setattr(
         "worker.celery_app.run_worker", lambda app, kinds, stop: worker_kinds.extend(kinds)
