@@ -1,6 +1,7 @@
 """A site's settings, database and store, opened in one place for every service."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 from sqlalchemy import select
@@ -13,7 +14,8 @@ from db.read_models.worklist_rows import Ranking
 from db.stored_instances import TrustedSources
 from db.studies import Quiet
 from lumbar.settings import Settings
-from lumbar.store.files import Store
+from lumbar.store.files import Store, raising_store_full
+from lumbar.store.folders import lasting_id
 
 PREVIEW_ATTEMPTS, PREVIEW_WAIT_S = 3, 5.0
 
@@ -63,6 +65,17 @@ class SiteContext:
                 if session.scalar(select(Instance.id).limit(1)) is not None:
                     self.store.require_mounted()
         self.store.create()
+
+    @cached_property
+    def instance_id(self) -> str:
+        """Tells this instance of the system from others on the same host: 8 hexadecimal digits.
+
+        Raises:
+            StoreFull: it could not be written, the first time that it is needed.
+        """
+        home = self.settings.home
+        with raising_store_full(home):
+            return lasting_id(home / "instance-id")
 
     def retry_policy(self, kind: JobKind) -> RetryPolicy:
         """When a job of this kind is attempted again.

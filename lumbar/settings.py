@@ -34,6 +34,9 @@ from lumbar.peers.destinations import Destination, parse_destination
 AE_TITLE = re.compile(r"(?! *$)[ -\[\]-~]{1,16}")
 UID = re.compile(r"(?=.{1,64}$)(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")  # PS3.5 9.1
 
+WEB_ROOT = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
+WEB_ORIGIN = re.compile(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+
 CORRECT_IT = "Correct it in the environment or in lumbar.toml"
 
 
@@ -188,6 +191,16 @@ class Settings(BaseSettings):
         "",
         description="Address of the reverse proxy that provides HTTPS; its X-Forwarded headers "
         "are trusted",
+    )
+    web_root: str = Field(
+        "",
+        description="Path under which a reverse proxy serves the page, whether it strips it or "
+        "not: `/triage`; empty: `/`",
+    )
+    web_origin: str | None = Field(
+        None,
+        description="Scheme and host by which browsers reach the page, where a proxy does not pass "
+        "them on: `https://triage.example`",
     )
     viewer_url: str | None = Field(
         None,
@@ -354,6 +367,29 @@ class Settings(BaseSettings):
                     f"{value!r} is not an IANA time zone; write one such as Europe/Berlin"
                 ) from error
         return value
+
+    @field_validator("web_root")
+    @classmethod
+    def _check_web_root(cls, value: str) -> str:
+        path = value.strip("/")
+        if path and not WEB_ROOT.fullmatch(path):
+            raise ValueError(
+                f"{value!r} is not a path such as /triage: letters, digits, - and _, between /"
+            )
+        return f"/{path}" if path else ""
+
+    @field_validator("web_origin")
+    @classmethod
+    def _check_web_origin(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        origin = value.rstrip("/").lower()
+        if not WEB_ORIGIN.fullmatch(origin):
+            raise ValueError(
+                f"{value!r} is not a scheme and a host, such as https://triage.example; "
+                "a path belongs in web_root"
+            )
+        return origin
 
     @field_validator("viewer_url")
     @classmethod

@@ -38,6 +38,7 @@ from lumbar.spine.anatomy import Condition, Level, Severity
 from web import login
 from web.auth import AuditTrail, by_browser
 from web.csv_export import as_csv
+from web.prefix import RelativeLinks
 
 ADDRESS = "/admin"
 MAX_EXPORTED = 100_000  # rows of one file
@@ -166,8 +167,10 @@ def mount(app: FastAPI, site: SiteContext) -> None:
         engine=site.database.engine.execution_options(reads_only=True),
         base_url=ADDRESS,
         title="Research use only",
+        favicon_url=f"{site.settings.web_root}/static/icon.svg",
         authentication_backend=_AdministratorsOnly(),
     )
     admin.admin.state = app.state
     for table in _FILTERS:
         admin.add_view(_view(table))
+    admin.admin.add_middleware(RelativeLinks, prefix=site.settings.web_root)

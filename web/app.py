@@ -30,6 +30,7 @@ from web.auth import (
     NotSignedIn,
 )
 from web.multipart import NotAForm, TooLarge
+from web.prefix import UnderPrefix, require_free
 from web.rendering import page
 
 log = get_logger()
@@ -56,7 +57,12 @@ _STATUS: dict[type[LumbarError], int] = {
 
 
 def create_app(site: SiteContext) -> FastAPI:
-    """The ASGI application that serves an open site."""
+    """The ASGI application that serves an open site.
+
+    Raises:
+        WrongSetting: LUMBAR_WEB_ROOT begins like an address of the page.
+    """
+    prefix, origin = site.settings.web_root, site.settings.web_origin or ""
     app = FastAPI(
         title="lumbar-triage",
         version=VERSION,
@@ -64,6 +70,7 @@ def create_app(site: SiteContext) -> FastAPI:
         openapi_url="/api/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
+        servers=[{"url": prefix}] if prefix else None,
     )
     app.state.site = site
     app.state.trail = AuditTrail(site)
@@ -73,6 +80,7 @@ def create_app(site: SiteContext) -> FastAPI:
     for module in (login, pages, operations, actions, images, upload, monitoring, api):
         app.include_router(module.router)
     admin.mount(app, site)
+    require_free(prefix, app)
     for exception, handler in (
         (NotSignedIn, _not_signed_in),
         (NotAllowed, _not_allowed),
@@ -82,6 +90,7 @@ def create_app(site: SiteContext) -> FastAPI:
         (Exception, _internal_error),
     ):
         app.add_exception_handler(exception, handler)  # type: ignore[arg-type]
+    app.add_middleware(UnderPrefix, prefix=prefix, https=origin.startswith("https:"))
     for name in ("uvicorn.access", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.WARNING)  # a URL may contain a patient's name
     return app

@@ -17,7 +17,6 @@ from db.context import SiteContext
 from db.models import Permission
 from lumbar.throttle import Throttle
 
-COOKIE = "lumbar_session"
 CSRF_FIELD, CSRF_HEADER = "csrf_token", "X-CSRF-Token"
 REFRESH = "X-Renew"  # header of a page's refresh of itself, which is no sign of a user's presence
 UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
@@ -72,17 +71,39 @@ TheSite = Annotated[SiteContext, Depends(site_of)]
 TheAuditTrail = Annotated[AuditTrail, Depends(trail_of)]
 
 
+def cookie_name(site: SiteContext) -> str:
+    """The name of the session's cookie.
+
+    Browsers keep the cookies of a host together, whatever the port, so each instance has its own.
+    """
+    return f"lumbar_session_{site.instance_id}"
+
+
 def require_same_origin(request: Request) -> None:
     """Refuses a change that a page of another site requests, with or without a session.
 
+    Browsers say in Sec-Fetch-Site whose page it is, except where the page is served by plain HTTP.
+    There its Origin must have the host of the request, as we or the proxy received it: a page
+    cannot make a browser send another X-Forwarded-Host.
+
     Raises:
-        NotAllowed: the Origin or Sec-Fetch-Site header names another site.
+        NotAllowed: the request comes from a page of another site, or the proxy replaced the host.
     """
+    fetch_site = request.headers.get("sec-fetch-site")
+    if fetch_site is not None:
+        if fetch_site not in ("same-origin", "none"):
+            raise NotAllowed("the request comes from another site's page")
+        return
     origin = request.headers.get("origin")
-    same_origin = origin is None or origin.partition("://")[2] == request.headers.get("host")
-    fetch_site = request.headers.get("sec-fetch-site", "same-origin")
-    if not same_origin or fetch_site not in ("same-origin", "none"):
-        raise NotAllowed("the request comes from another site's page")
+    forwarded = request.headers.get("x-forwarded-host", "").split(",")[0].strip()
+    hosts = {request.headers.get("host"), forwarded} - {"", None}
+    settings = site_of(request).settings
+    if origin is None or origin == settings.web_origin or origin.partition("://")[2] in hosts:
+        return
+    raise NotAllowed(
+        "the request comes from another site's page, or the proxy does not pass on the Host header "
+        "(then set LUMBAR_WEB_ORIGIN)"
+    )
 
 
 def address_of(request: Request) -> str:
@@ -94,7 +115,7 @@ def by_browser(request: Request, site: SiteContext) -> Actor | None:
 
     Each request prolongs the session, except those of a page that refreshes itself.
     """
-    cookie = request.cookies.get(COOKIE)
+    cookie = request.cookies.get(cookie_name(site))
     if not cookie:
         return None
     with site.database.reading() as session:

@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse
 from db import accounts
 from db.accounts import SignedIn, SignInRefused, TooManyAttempts
 from lumbar.errors import Permanent
-from web.auth import COOKIE, TheSite, Viewer, address_of, require_same_origin
+from web.auth import TheSite, Viewer, address_of, cookie_name, require_same_origin
 from web.params import WITHOUT_NUL
 from web.rendering import page
 
@@ -57,7 +57,12 @@ def sign_in(
     response = RedirectResponse(_local(to), 303)
     secure = request.url.scheme == "https"
     response.set_cookie(
-        COOKIE, outcome.cookie, httponly=True, samesite="lax", secure=secure, path="/"
+        cookie_name(site),
+        outcome.cookie,
+        httponly=True,
+        samesite="lax",
+        secure=secure,
+        path=site.settings.web_root or "/",
     )
     return response
 
@@ -69,10 +74,11 @@ def me(request: Request, actor: Viewer) -> Response:
 
 @router.post("/sign-out")
 def sign_out(request: Request, site: TheSite, actor: Viewer) -> Response:
+    name = cookie_name(site)
     with site.database.transaction() as session:
-        accounts.sign_out(session, request.cookies.get(COOKIE, ""), actor.name)
+        accounts.sign_out(session, request.cookies.get(name, ""), actor.name)
     response = RedirectResponse("/sign-in", 303)
-    response.delete_cookie(COOKIE, path="/")
+    response.delete_cookie(name, path=site.settings.web_root or "/")
     response.headers["Clear-Site-Data"] = '"cache", "storage"'
     return response
 

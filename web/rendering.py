@@ -60,6 +60,7 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
     shared = {
         "actor": actor,
         "path": request.url.path,
+        "root": site_of(request).settings.web_root,
         "may": actor.may if actor else lambda permission: False,
         "csrf": lambda: hidden,
         "disk_refusal": _disk_refusal(request) if actor else None,

@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from stat import S_IMODE, filemode
+from uuid import uuid4
 
 FOLDER_MODE, FILE_MODE = 0o700, 0o600
 
@@ -33,6 +35,23 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def lasting_id(file: Path) -> str:
+    """The random id in a file, 8 hexadecimal digits; written on the first call of any process.
+
+    Raises:
+        OSError: it can be neither read nor written.
+    """
+    make_private_folder(file.parent)
+    draft = file.with_name(f"{file.name}.{uuid4().hex}.part")
+    if not file.exists():
+        with suppress(FileExistsError):  # another process was first, and its id counts
+            draft.touch(FILE_MODE)
+            draft.write_text(uuid4().hex[:8], encoding="ascii")
+            file.hardlink_to(draft)
+        draft.unlink()
+    return file.read_text(encoding="ascii")
 
 
 def looser_than_private(paths: Iterable[Path]) -> Iterator[str]:

@@ -1,7 +1,6 @@
 """Chromium on the served page: any console error or request to another host fails the test."""
 
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -9,40 +8,19 @@ from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwrig
 
 from db import accounts
 from db.models import UserRole
-from tests.browser.served import PASSWORD, WIDE, Served
+from tests.browser.served import PASSWORD, WIDE, Served, new_site, serving
 from tests.browser.site_with_images import add_studies
-from tests.integration.site_with_studies import open_site
-from tests.peers import free_port
-from tests.system import wait_until
-from web.server import serve
+from web.auth import cookie_name
 
 expect.set_options(timeout=30_000)  # ms; how long a page takes depends on what else runs
 
 
 @pytest.fixture(scope="package")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    port = free_port()
-    settings = {
-        "web_port": port,
-        "rank_by_synthetic": True,
-        "destinations": {"pacs": "dicom://PACS@127.0.0.1:1"},
-    }
-    site = open_site(tmp_path_factory.mktemp("site"), **settings)
-    severe = add_studies(site, tmp_path_factory.mktemp("phantom"))
-    with site.database.transaction() as session:
-        for role in UserRole:
-            accounts.add_user(session, role.value, PASSWORD, role, "test")
-    stop = threading.Event()
-    serving = threading.Thread(target=serve, args=(site, stop))
-    serving.start()
-    served = Served(site, f"http://127.0.0.1:{port}", severe)
-    try:
-        wait_until(served.is_alive, 30, lambda: "the page does not respond")
+    settings = {"rank_by_synthetic": True, "destinations": {"pacs": "dicom://PACS@127.0.0.1:1"}}
+    site = new_site(tmp_path_factory.mktemp("site"), **settings)
+    with serving(site, add_studies(site, tmp_path_factory.mktemp("phantom"))) as served:
         yield served
-    finally:
-        stop.set()
-        serving.join(30)
-        site.database.close()
 
 
 @pytest.fixture(scope="package")
@@ -81,7 +59,8 @@ def open_page(
         if role is not None:
             with served.site.database.transaction() as session:
                 cookie = accounts.sign_in(session, role.value, PASSWORD, "127.0.0.1").cookie
-            context.add_cookies([{"name": "lumbar_session", "value": cookie, "url": served.root}])
+            name = cookie_name(served.site)
+            context.add_cookies([{"name": name, "value": cookie, "url": served.root}])
 
         def check_request(url: str) -> None:
             if not url.startswith((f"{served.root}/", "data:", "blob:")):

@@ -27,7 +27,6 @@ from tests.integration.web_client import (
 from tests.peers import free_port
 from tests.system import wait_until
 from web.app import create_app
-from web.auth import COOKIE
 from web.multipart import MAX_FILES
 
 pytestmark = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
@@ -347,9 +346,10 @@ def served(site: SiteContext) -> Iterator[tuple[int, WebClient]]:
 
 def open_upload(port: int, client: WebClient) -> socket.socket:
     """A connection on which a chunked upload has begun."""
+    ((name, value),) = client.cookies.items()
     head = (
         f"POST /upload HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
-        f"Cookie: {COOKIE}={client.cookies[COOKIE]}\r\n"
+        f"Cookie: {name}={value}\r\n"
         f"X-CSRF-Token: {client.csrf}\r\nTransfer-Encoding: chunked\r\n"
         "Content-Type: multipart/form-data; boundary=B\r\n\r\n"
     )

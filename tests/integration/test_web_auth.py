@@ -13,6 +13,7 @@ from tests.factories.instances import arrival, make_slice
 from tests.integration.routes import ADMINISTER, NEEDS, OPEN, OPERATE, READ, REVIEW
 from tests.integration.web_client import WebClient, browser_client, count, sqlite_only, token_client
 from web.app import create_app
+from web.auth import cookie_name
 
 pytestmark = sqlite_only
 
@@ -63,7 +64,7 @@ def test_nothing_is_served_without_signing_in(app, known_by):
         app, **({"Authorization": "Bearer lumbar_guessed"} if known_by == "a made-up token" else {})
     )
     if known_by == "a made-up cookie":
-        client.cookies.set("lumbar_session", "guessed")
+        client.cookies.set(cookie_name(client.app.state.site), "guessed")
     for route in PROTECTED:
         response = send(client, route)
         if route.startswith("GET /api/") or not route.startswith("GET"):

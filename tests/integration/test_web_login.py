@@ -18,7 +18,7 @@ from tests.integration.web_client import (
     token_client,
 )
 from web.app import create_app
-from web.auth import COOKIE
+from web.auth import cookie_name
 
 PASSWORD = "correct horse battery"
 
@@ -135,20 +135,22 @@ def test_too_many_attempts_are_refused_and_the_page_says_for_how_long(app, anna)
 
 
 @sqlite_only
-def test_signing_in_again_makes_another_cookie(app, anna):
-    first, second = (sign_in(anna).cookies[COOKIE] for _ in range(2))
+def test_signing_in_again_makes_another_cookie(app, anna, site):
+    name = cookie_name(site)
+    first, second = (sign_in(anna).cookies[name] for _ in range(2))
     assert first != second
 
 
 @sqlite_only
 def test_signing_out_ends_only_this_browsers_session(app, site):
     browser, other = browser_client(app, UserRole.READER), browser_client(app, UserRole.READER)
-    old_cookie = browser.cookies[COOKIE]
+    name = cookie_name(site)
+    old_cookie = browser.cookies[name]
     response = browser.submit("/sign-out")
     assert (response.status_code, response.headers["location"]) == (303, "/sign-in")
     assert response.headers["clear-site-data"] == '"cache", "storage"'
-    assert f'{COOKIE}=""; ' in response.headers["set-cookie"]
-    browser.cookies.set(COOKIE, old_cookie)
+    assert f'{name}=""; ' in response.headers["set-cookie"]
+    browser.cookies.set(name, old_cookie)
     assert browser.get("/").status_code == 303
     assert other.get("/").status_code == 200
 

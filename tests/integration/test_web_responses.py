@@ -66,7 +66,7 @@ def test_every_response_has_the_security_headers(admin, monkeypatch):
 
     monkeypatch.setattr(pages.statistics, "in_flight", fault)
     failing_client = WebClient(
-        admin.app, Cookie=f"lumbar_session={admin.cookies['lumbar_session']}"
+        admin.app, Cookie="; ".join(f"{name}={value}" for name, value in admin.cookies.items())
     )
     failing_client._transport.raise_server_exceptions = False
     responses = {

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from db import accounts
 from db.context import SiteContext
 from db.models import AuditEvent, Permission, User, UserRole, WebSession
-from web.auth import COOKIE, CSRF_FIELD
+from web.auth import CSRF_FIELD, cookie_name
 
 BASE_URL = "http://127.0.0.1"
 
@@ -46,7 +46,7 @@ def browser_client(app: FastAPI, role: UserRole) -> WebClient:
         session.add(WebSession(token_sha256=digest, user_id=user.id, csrf_token=csrf))
     client = WebClient(app)
     client.csrf = csrf
-    client.cookies.set(COOKIE, cookie)
+    client.cookies.set(cookie_name(site), cookie)
     return client
 
 

@@ -29,6 +29,11 @@ def _alone(monkeypatch, tmp_path):
         ("LUMBAR_TIME_ZONE", "Europe/Atlantis", "LUMBAR_TIME_ZONE: .* is not an IANA time zone"),
         ("LUMBAR_TIME_ZONE", "../etc/passwd", "LUMBAR_TIME_ZONE"),
         ("LUMBAR_TIME_ZONE", "Europe", "LUMBAR_TIME_ZONE"),
+        ("LUMBAR_WEB_ROOT", "/../triage", "LUMBAR_WEB_ROOT: .* such as /triage"),
+        ("LUMBAR_WEB_ROOT", "https://triage.example", "LUMBAR_WEB_ROOT"),
+        ("LUMBAR_WEB_ROOT", "/tri age", "LUMBAR_WEB_ROOT"),
+        ("LUMBAR_WEB_ORIGIN", "triage.example", "LUMBAR_WEB_ORIGIN"),
+        ("LUMBAR_WEB_ORIGIN", "https://triage.example/triage", "a path belongs in web_root"),
         ("LUMBAR_DESTINATION", "{}", "did you mean LUMBAR_DESTINATIONS"),
     ],
 )
@@ -86,3 +91,11 @@ def test_the_sites_time_zone_is_the_machines_until_it_is_set(monkeypatch):
     assert Settings.load().zone is None
     monkeypatch.setenv("LUMBAR_TIME_ZONE", "Europe/Berlin")
     assert Settings.load().zone == ZoneInfo("Europe/Berlin")
+
+
+@pytest.mark.parametrize("written", ["/triage", "triage", "/triage/", "//triage//"])
+def test_a_path_prefix_may_be_written_with_and_without_slashes(monkeypatch, written):
+    monkeypatch.setenv("LUMBAR_WEB_ROOT", written)
+    assert Settings.load().web_root == "/triage"
+    monkeypatch.setenv("LUMBAR_WEB_ROOT", "/")
+    assert Settings.load().web_root == ""

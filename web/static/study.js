@@ -5,7 +5,7 @@ const canvas = document.getElementById("image");
 if (canvas) start();
 
 async function start() {
-  const study = viewer.dataset.study;
+  const study = viewer.dataset.study, studies = `${document.documentElement.dataset.root}/studies`;
   const marks = JSON.parse(document.getElementById("marks").textContent);
   const seriesMenu = document.getElementById("series");
   const slider = document.getElementById("slice");
@@ -14,7 +14,7 @@ async function start() {
   const cache = new Map(); // fetched slices, the oldest first
   let allSeries = [], series = null, index = 0, shown = null, low = 0, high = 1, windowed = false;
 
-  const address = (slice) => `/studies/${study}/instances/${slice.instance}/frames/${slice.frame}`;
+  const address = (slice) => `${studies}/${study}/instances/${slice.instance}/frames/${slice.frame}`;
   const key = (slice) => `${slice.instance}.${slice.frame}`;
 
   async function pixels(slice) {
@@ -95,7 +95,7 @@ async function start() {
     return show(slice ?? Math.floor(series.slices.length / 2));
   }
 
-  const response = await fetch(`/studies/${study}/series`);
+  const response = await fetch(`${studies}/${study}/series`);
   if (!response.ok) { problem.textContent = "The list of images cannot be loaded."; return; }
   allSeries = await response.json();
   if (!allSeries.length) { problem.textContent = "There are no images."; return; }

@@ -35,7 +35,7 @@ function prepareForm() {
     const bar = progress.querySelector("progress"), button = form.querySelector("button");
     const request = new XMLHttpRequest();
     const end = (message) => { status.textContent = message; progress.hidden = stop.hidden = true; button.disabled = false; };
-    request.open("POST", "/upload");
+    request.open("POST", `${document.documentElement.dataset.root}/upload`);
     request.setRequestHeader("X-CSRF-Token", form.elements.csrf_token.value);
     request.responseType = "document";
     request.upload.addEventListener("progress", (event) => {
