@@ -6,6 +6,7 @@ No other module reads settings from the environment. Every setting has a row in
 
 import os
 import re
+import tomllib
 from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cached_property
@@ -20,11 +21,11 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
-    TomlConfigSettingsSource,
 )
 
 from lumbar.errors import WrongSetting
@@ -40,8 +41,11 @@ WEB_ORIGIN = re.compile(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?"
 CORRECT_IT = "Correct it in the environment or in lumbar.toml"
 
 
-class _TomlFile(TomlConfigSettingsSource):
+class _TomlFile(InitSettingsSource):
     """`lumbar.toml`. A table that the environment sets too is replaced as a whole, not merged."""
+
+    def __init__(self, settings: type[BaseSettings]) -> None:
+        super().__init__(settings, _settings_in(Path("lumbar.toml")))
 
     def __call__(self) -> dict[str, Any]:
         return {
@@ -51,12 +55,35 @@ class _TomlFile(TomlConfigSettingsSource):
         }
 
 
+def _settings_in(file: Path) -> dict[str, Any]:
+    """The file's settings; none where there is no file.
+
+    Raises:
+        WrongSetting: it cannot be read, or is not TOML in UTF-8; a byte order mark does no harm.
+    """
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError as error:
+        if file.is_symlink():
+            raise WrongSetting(f"{file} is a link to a file that does not exist") from error
+        return {}
+    except OSError as error:
+        raise WrongSetting(f"{file} cannot be read: {error.strerror}") from error
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise WrongSetting(f"{file} is not UTF-8 (line {line}); save it as UTF-8") from error
+    except ValueError as error:
+        utf_16 = "; it looks like UTF-16: save it as UTF-8" if b"\0" in content else ""
+        raise WrongSetting(f"{file} is not TOML: {error}{utf_16}") from error
+
+
 class Settings(BaseSettings):
     """What a site can configure. A wrong value stops start-up with a message that names it."""
 
     model_config = SettingsConfigDict(
         env_prefix="LUMBAR_",
-        toml_file="lumbar.toml",
         extra="forbid",
         frozen=True,
         env_ignore_empty=True,

@@ -41,9 +41,18 @@ class Nginx(Peer):
         certificate = ""
         if tls:
             key, pem = folder / "key.pem", folder / "certificate.pem"
-            request = (
-                "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1".split()
-            )
+            request = [
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=127.0.0.1",
+            ]
             files = ["-keyout", str(key), "-out", str(pem)]
             subprocess.run([*request, *files], check=True, capture_output=True)
             certificate = f"ssl_certificate {pem}; ssl_certificate_key {key};"

@@ -50,6 +50,62 @@ def test_an_unknown_setting_in_the_file_is_named(tmp_path):
         Settings.load()
 
 
+TOML = 'port = 104\nae_title = "FILE"\n# Zürich\n'
+
+
+@pytest.mark.parametrize("content", [TOML.encode("utf-8-sig"), TOML.replace("\n", "\r\n").encode()])
+def test_the_file_may_have_a_byte_order_mark_and_windows_line_ends(tmp_path, content):
+    (tmp_path / "lumbar.toml").write_bytes(content)
+    settings = Settings.load()
+    assert (settings.port, settings.ae_title) == (104, "FILE")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (TOML.encode("latin-1"), r"lumbar.toml is not UTF-8 \(line 3\); save it as UTF-8"),
+        (TOML.encode("utf-16"), "lumbar.toml is not UTF-8 .*; save it as UTF-8"),
+        ("port = 104".encode("utf-16-le"), "lumbar.toml is not TOML: .* save it as UTF-8"),
+        (b"port: 104", "lumbar.toml is not TOML: .*line 1"),
+        (b"\x7fELF\0\0", "lumbar.toml is not TOML"),
+        (b"port = 104\nport = 105", "lumbar.toml is not TOML"),
+    ],
+)
+def test_a_file_that_is_no_toml_is_one_clear_line(tmp_path, content, message):
+    (tmp_path / "lumbar.toml").write_bytes(content)
+    with pytest.raises(WrongSetting, match=message) as wrong:
+        Settings.load()
+    assert str(wrong.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda file: file.mkdir(), "lumbar.toml cannot be read: Is a directory"),
+        (
+            lambda file: file.symlink_to("away.toml"),
+            "lumbar.toml is a link to a file that does not",
+        ),
+        (lambda file: file.symlink_to(file), "lumbar.toml cannot be read: Too many levels"),
+    ],
+)
+def test_what_cannot_be_read_as_a_file_is_not_overlooked(tmp_path, make, message):
+    make(tmp_path / "lumbar.toml")
+    with pytest.raises(WrongSetting, match=message):
+        Settings.load()
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    (tmp_path / "lumbar.toml").write_text("port = 104\n")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)  # root may read everything
+    with pytest.raises(WrongSetting, match=r"lumbar.toml cannot be read: Permission denied"):
+        Settings.load()
+
+
 def test_the_environment_takes_precedence_over_the_file(monkeypatch, tmp_path):
     (tmp_path / "lumbar.toml").write_text('port = 104\nae_title = "FILE"\n')
     monkeypatch.setenv("LUMBAR_PORT", "105")
