@@ -5,10 +5,12 @@ Expected errors end in one line on standard error and an exit status, never in a
 
 import io
 import sys
+from errno import EDQUOT, EFBIG, EIO, ENOSPC
 
 from lumbar.errors import LumbarError, NotAnalysable, WrongSetting
 
 STATUS = {NotAnalysable: 3, WrongSetting: 2}
+DISK_FULL = (ENOSPC, EDQUOT, EFBIG, EIO)
 
 
 def main() -> None:
@@ -42,4 +44,10 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:  # `lumbar … | head`
         sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in DISK_FULL or error.filename is not None:
+            raise
+        sys.stderr.write(f"lumbar: the output cannot be written: {error.strerror}\n")
+        sys.stdout = None  # type: ignore[assignment]  # nor is the rest, when the process ends
         sys.exit(1)

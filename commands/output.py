@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from itertools import groupby
@@ -187,7 +188,7 @@ def print_records(
 
 def print_object(record: Mapping[str, Any]) -> None:
     """Prints one JSON object; control characters are escaped."""
-    text = json.dumps(record, indent=1, ensure_ascii=False)
+    text = _json(record)
     typer.echo("\n".join(CONTROL.sub(_escaped, line) for line in text.split("\n")))
 
 
@@ -196,10 +197,15 @@ def _json_parts(records: Iterable[Mapping[str, Any]], columns: Sequence[str]) ->
     before = "[\n"
     for record in records:
         ordered = {name: record[name] for name in columns}
-        text = json.dumps(ordered, indent=1, ensure_ascii=False)
-        yield before + indent(CONTROL.sub(_escaped, text), " ")
+        yield before + indent(CONTROL.sub(_escaped, _json(ordered)), " ")
         before = ",\n"
     yield "[]\n" if before == "[\n" else "\n]\n"
+
+
+def _json(record: Mapping[str, Any]) -> str:
+    """JSON that a program reads back as it was, whatever the encoding of the output."""
+    utf_8 = sys.stdout is not None and sys.stdout.encoding.lower().startswith("utf")
+    return json.dumps(record, indent=1, ensure_ascii=not utf_8)
 
 
 def _print_findings_table(study: str, rows: Iterable[StudyFinding]) -> None:
