@@ -6,6 +6,7 @@ Expected errors end in one line on standard error and an exit status, never in a
 import io
 import sys
 from errno import EDQUOT, EFBIG, EIO, ENOSPC
+from typing import Any
 
 from lumbar.errors import LumbarError, NotAnalysable, WrongSetting
 
@@ -26,28 +27,37 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     try:
         app()
-    except LumbarError as error:
-        notes = error.notes if isinstance(error, NotAnalysable) else ()
-        sys.stderr.writelines(f"{line}\n" for line in (*notes, f"lumbar: {error}"))
-        sys.exit(next((status for kind, status in STATUS.items() if isinstance(error, kind)), 1))
-    except ModuleNotFoundError as error:
-        from commands.requirements import INSTALL_TRAINING, TRAINING
-
-        if (error.name or "").split(".")[0] not in TRAINING:
-            raise
-        sys.stderr.write(f"lumbar: {error.name} is not installed; {INSTALL_TRAINING}\n")
-        sys.exit(2)
-    except UnicodeEncodeError:  # a database takes no surrogates, which stand for undecodable bytes
-        sys.stderr.write("lumbar: an argument is not valid text; write it in UTF-8\n")
-        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:  # `lumbar … | head`
         sys.stderr.close()
         sys.exit(1)
-    except OSError as error:
-        if error.errno not in DISK_FULL or error.filename is not None:
+    except Exception as error:
+        status, *lines = _explained(error)
+        if not lines:
             raise
-        sys.stderr.write(f"lumbar: the output cannot be written: {error.strerror}\n")
-        sys.stdout = None  # type: ignore[assignment]  # nor is the rest, when the process ends
-        sys.exit(1)
+        sys.stderr.writelines(f"{line}\n" for line in lines)
+        if isinstance(error, OSError):  # what is left of the output is not written either
+            sys.stdout = None
+        sys.exit(status)
+
+
+def _explained(error: Exception) -> tuple[Any, ...]:
+    """An expected error's exit status and its lines for the user; of any other, no line."""
+    match error:
+        case LumbarError():
+            notes = error.notes if isinstance(error, NotAnalysable) else ()
+            kinds = (status for kind, status in STATUS.items() if isinstance(error, kind))
+            return next(kinds, 1), *notes, f"lumbar: {error}"
+        case ModuleNotFoundError():
+            from commands.requirements import INSTALL_TRAINING, TRAINING
+
+            if (error.name or "").split(".")[0] in TRAINING:
+                return 2, f"lumbar: {error.name} is not installed; {INSTALL_TRAINING}"
+        case UnicodeEncodeError():  # no database takes surrogates: they stand for other bytes
+            return 2, "lumbar: an argument is not valid text; write it in UTF-8"
+        case OSError(filename=None) if error.errno in DISK_FULL:
+            return 1, f"lumbar: the output cannot be written: {error.strerror}"
+        case OSError(filename=None) if "temporary directory" in str(error):
+            return 1, "lumbar: no folder for temporary files can be written; set TMPDIR to one"
+    return (1,)

@@ -4,9 +4,9 @@ Nothing is stored in the database.
 """
 
 import os
-import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,12 +22,13 @@ from commands.output import (
     print_records,
 )
 from commands.services import load_networks
-from lumbar.errors import NotAnalysable, Permanent, WrongSetting
+from lumbar.errors import NotAnalysable, Permanent, Transient, WrongSetting
 from lumbar.networks import require_tensorflow
 from lumbar.reports.finding_records import StudyFinding, StudyReference, notice
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import Condition, Severity
 from lumbar.spine.provenance import BundleIdentity
+from lumbar.store.temporary import FOLDER, temporary_folder
 from lumbar.study_attributes import agreed
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ def analyse(
     for option, file in (("--sr", sr), ("--png", png)):
         _require_writable(option, file)
     settings = Settings.load()
-    with tempfile.TemporaryDirectory() as scratch:
-        instances, refused = find_instances(path, Path(scratch))
+    with _scratch(path, settings.home) as scratch:
+        instances, refused = find_instances(path, scratch)
         networks = load_networks(settings)()
         analysis = examine(instances, networks)
         report = picture = unreported = None
@@ -146,9 +147,10 @@ def classify(
 
     require_tensorflow()
     point = _point(at)
-    with tempfile.TemporaryDirectory() as scratch:
-        instances, _ = find_instances(file, Path(scratch))
-        networks = load_networks(Settings.load())()
+    settings = Settings.load()
+    with _scratch(file, settings.home) as scratch:
+        instances, _ = find_instances(file, scratch)
+        networks = load_networks(settings)()
         classified = classify_image(instances, networks, point)
     records = [
         {"what": "condition", "class": name, "probability": round(probability, 6)}
@@ -166,6 +168,28 @@ def classify(
         ("what", "class", "probability", "bundle", "notice"),
         form,
     )
+
+
+@contextmanager
+def _scratch(source: Path, home: Path) -> Iterator[Path]:
+    """A folder to unpack a zip into, under ``home``; any other input needs none.
+
+    Raises:
+        Transient: it cannot be written.
+    """
+    from lumbar.dicom.discover import is_zip
+
+    if not is_zip(source):
+        yield source
+        return
+    try:
+        with temporary_folder(home / FOLDER) as folder:
+            yield folder
+    except OSError as error:
+        raise Transient(
+            f"the zip cannot be unpacked in {home / FOLDER}: {error.strerror}; make room there, or "
+            "set LUMBAR_HOME"
+        ) from error
 
 
 def _point(at: str | None) -> tuple[float, float] | None:

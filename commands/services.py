@@ -20,6 +20,7 @@ from lumbar.log import get_logger
 from lumbar.networks import Networks, load
 from lumbar.settings import Settings
 from lumbar.store.folders import looser_than_private
+from lumbar.store.temporary import use_home
 
 app = typer.Typer()
 log = get_logger()
@@ -177,6 +178,7 @@ def _start() -> Settings:
     os.umask(PRIVATE)
     settings = Settings.load()
     logging.configure(settings.log_format)
+    use_home(settings.home)
     return settings
 
 

@@ -203,7 +203,13 @@ def _drop_lost_session(context: ExceptionContext) -> None:
 
 def _prepare_sqlite(connection: Any, record: Any) -> None:
     connection.isolation_level = None  # ``_begin_sqlite`` issues BEGIN
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "busy_timeout=30000",
+        "temp_store=MEMORY",  # what is sorted are patients' data: not in the system's folder
+    ):
         connection.execute(f"PRAGMA {pragma}").close()
 
 

@@ -102,12 +102,22 @@ def files_in(path: Path, scratch: Path) -> list[Path]:
     if path.exists() and not path.is_file():
         # Reading a pipe could block for ever.
         raise NotAnalysable("the input is neither a file nor a folder")
+    return _unpack(path, scratch) if is_zip(path) else [path]
+
+
+def is_zip(path: Path) -> bool:
+    """Whether the file begins as a zip does; a folder does not.
+
+    Raises:
+        NotAnalysable: it cannot be opened.
+    """
+    if path.exists() and not path.is_file():
+        return False
     try:
         with path.open("rb") as stream:
-            start = stream.read(4)
+            return stream.read(4) in ZIP_STARTS
     except OSError as error:
         raise NotAnalysable(f"the input cannot be opened: {error.strerror}") from None
-    return _unpack(path, scratch) if start in ZIP_STARTS else [path]
 
 
 def _files_below(folder: Path) -> list[Path]:
