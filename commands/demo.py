@@ -3,7 +3,6 @@
 import json
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +24,7 @@ from lumbar.peers.demo_pacs import DemoPacs, ReceivedInstance
 from lumbar.peers.destinations import DimseDestination
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level, Severity
+from lumbar.store.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from lumbar.phantoms import PhantomTruth
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 READY_WITHIN_S = 60.0
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 _USER = "demo"
 REPORT_WITHIN_S = 120.0  # for each study's report, once the previous one has arrived
 
@@ -57,7 +58,12 @@ def demo(
 
     The reports arrive in a small PACS, which runs in this process.
     """
-    home = Path(tempfile.mkdtemp(prefix="lumbar-demo-"))
+    _end_in_order()
+    with temporary_folder(Path(tempfile.gettempdir()), "lumbar-demo-") as home:
+        _demonstrate(home, end, studies)
+
+
+def _demonstrate(home: Path, end: bool, studies: int) -> None:
     try:
         with DemoPacs(home / "pacs", "DEMOPACS") as pacs:
             settings = _demo_settings(home, pacs.port)
@@ -80,8 +86,19 @@ def demo(
         raise Permanent(
             f"the demo is not complete: {error}\n{_tail(home / 'system.log')}"
         ) from error
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+
+
+def _end_in_order() -> None:
+    """Lets a signal, such as that of a closed terminal, end the demo as its end does."""
+
+    def end(number: int, frame: object) -> None:
+        for other in ENDING:
+            signal.signal(other, signal.SIG_IGN)  # one is enough
+        sys.exit(128 + number)
+
+    for number in ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, end)
 
 
 def _run(settings: Settings, pacs: DemoPacs, home: Path, studies: int) -> None:
@@ -167,10 +184,13 @@ def _demo_settings(home: Path, pacs_port: int) -> Settings:
 
 @contextmanager
 def _system(settings: Settings, log: Path) -> Iterator[None]:
-    """`lumbar up`, once its receiver and its page listen."""
+    """`lumbar up`, once its receiver and its page listen. It ends if this process is killed."""
     with log.open("wb") as output:
         system = subprocess.Popen(
-            [sys.executable, "-m", "commands", "up"], stdout=output, stderr=output
+            [sys.executable, "-m", "commands", "up", "--until-eof"],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
         )
     try:
         for port in (settings.port, settings.web_port):

@@ -42,25 +42,67 @@ UntilEof = Annotated[
     epilog="Example: "
     'LUMBAR_PORT=11112 LUMBAR_DESTINATIONS=\'{"pacs": "dicom://PACS@pacs:104"}\' lumbar up'
 )
-def up() -> None:
+def up(until_eof: UntilEof = False) -> None:
     """Upgrades the schema and runs receiver, sweep and page; with a broker, a worker too."""
     settings = _start()
     stop = on_stop()
     upgrade = SchemaUpgrade(Database.connect(settings.effective_database_url), stop)
     others = [
         "sweep",
-        *(["web"] if settings.web else []),
-        *(["worker"] if settings.broker_url else []),
-    ]
-    with Supervisor() as services:
-        services.start("scp", essential=True)
-        upgrade.start()
-        while not stop.wait(TICK_S):
-            services.keep_running()
-            if others and upgrade.done():
-                for name in others:
-                    services.start(name)
-                others.clear()
+        *(("web",) if settings.web else ()),
+        *(("worker",) if settings.broker_url else ()),
+    )
+    stop = _on_signal(until_eof)
+    children = [_Service(name) for name in names]
+    try:
+        while not stop.wait(0.5):
+            for child in children:
+                child.keep_running()
+    finally:
+        for child in children:
+            child.process.terminate()
+        for child in children:
+            child.end()
+
+
+class _Service:
+    """A child process of `lumbar up`.
+
+    It ends when its standard input closes, so it never outlives its parent.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._start()
+
+    def _start(self) -> None:
+        self.process = subprocess.Popen(
+            [*PROGRAM, self._name, "--until-eof"], stdin=subprocess.PIPE
+        )
+
+    def keep_running(self) -> None:
+        """Restarts the service if it was killed, or stopped alone.
+
+        Raises:
+            Permanent: the service ended by itself, with the reason on standard error.
+        """
+        status = self.process.poll()
+        if status is None:
+            return
+        if status > 0:
+            raise Permanent(
+                f"`lumbar {self._name}` ended with status {status}; the reason is above"
+            )
+        log.error("service.restarted", service=self._name, status=status)
+        self._start()
+
+    def end(self) -> None:
+        """Waits for the job under way, at most ``STOP_WITHIN_S``; then kills it."""
+        try:
+            self.process.wait(STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 @app.command(epilog="Example: LUMBAR_HOST=0.0.0.0 LUMBAR_KNOWN_AES=MR1,MR2 lumbar scp")

@@ -4,13 +4,10 @@ import csv
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from lumbar import VERSION
@@ -22,6 +19,7 @@ from lumbar.phantoms.rsna_headers import rewrite_as_rsna
 from lumbar.phantoms.scanner import HELD_OUT
 from lumbar.phantoms.simulated_readers import simulate_reading
 from lumbar.phantoms.study import Kind, Plan, draw_plan, write_plan
+from lumbar.process_pool import process_pool
 from lumbar.spine.anatomy import ALL_FINDINGS, FindingKey, Severity
 
 ORIGIN = "phantoms.json"
@@ -150,9 +148,7 @@ def _write_all(
     if workers == 1:
         yield from map(write, study_ids)
         return
-    with ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)
-    ) as pool:
+    with process_pool(workers) as pool:
         yield from pool.map(write, study_ids)
 
 

@@ -9,10 +9,8 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lumbar.errors import NotDicom, Permanent, WrongSetting
+from lumbar.process_pool import process_pool
 from lumbar.spine.anatomy import Condition, FindingKey, Level
 from lumbar.spine.crops import CROP_MM, PREPROCESSING_VERSION, SIDE, crop
 from lumbar.spine.slices import SliceHeader, Vector
@@ -77,7 +76,7 @@ def extract_crops(
     crops: list[CropFile] = []
     exclusions: list[Exclusion] = []
     workers = min(processes or os.cpu_count() or 1, len(studies))
-    with ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
+    with process_pool(workers) as pool:
         for study_crops, excluded in pool.map(partial(_extract_study, folder), studies):
             crops += study_crops
             exclusions += excluded

@@ -1,19 +1,16 @@
 """Views for the keypoint networks, drawn on all cores and stored as NumPy files."""
 
 import hashlib
-import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 import lumbar.phantoms
 from lumbar.phantoms.chain import Numbering
 from lumbar.phantoms.locator_views import Views
+from lumbar.process_pool import process_pool
 
 # Patients per file.
 PATIENTS = 40
@@ -37,7 +34,7 @@ def write_views(
         range(first, min(first + PATIENTS, seed + patients))
         for first in range(seed, seed + patients, PATIENTS)
     ]
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
+    with process_pool() as pool:
         files = []
         for part, file in zip(parts, pool.map(partial(_write, folder, draw), parts), strict=True):
             files.append(file)
