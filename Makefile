@@ -7,7 +7,7 @@ ROUNDS ?=
 SEED ?= 1
 
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-fast faults hostile bench bench-queries bundle lint lock clean
+.PHONY: help demo serve test test-fast faults week hostile bench bench-queries bundle lint lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
@@ -30,6 +30,10 @@ test-fast: .venv/dev ## The quick tests only, on SQLite (ARGS goes to pytest)
 faults: .venv/dev ## Every fault injection in full, an hour or two (ROUNDS=n of each, SEED=s, ARGS="--only receiver-kill")
 	scripts/install-test-servers
 	$(BIN)/python -m tests.faults --seed $(SEED) $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
+
+week: .venv/dev ## A compressed week of faults, 300 studies counted in Orthanc, 10 minutes (SEED=s, ARGS="--studies 50")
+	scripts/install-test-servers
+	$(BIN)/python -m tests.week --seed $(SEED) $(ARGS)
 
 hostile: .venv/dev ## Every hostile input, then COUNT damaged messages (SEED=s)
 	scripts/install-test-servers

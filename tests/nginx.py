@@ -68,7 +68,15 @@ class Nginx(Peer):
         )
         self.root = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
         # It drops root for nobody, who could not enter a folder of pytest's.
-        command = ["nginx", "-p", str(folder), "-c", str(configuration), "-g", "user root;"]
+        command = [
+            "/usr/sbin/nginx",
+            "-p",
+            str(folder),
+            "-c",
+            str(configuration),
+            "-g",
+            "user root;",
+        ]
         super().__init__(command, self._answers, folder / "nginx.log")
 
     def _answers(self) -> bool:

@@ -203,6 +203,11 @@ class Redis(Peer):
         """FLUSHALL: every message is gone."""
         assert self.command("flushall") == "OK"
 
+    def replicate(self, of: str) -> None:
+        """Makes it the replica of a server (``host port``), or of ``NO ONE``."""
+        command = ["redis-cli", "-p", str(self.port), "replicaof", *of.split()]
+        subprocess.run(command, check=True, capture_output=True)
+
     def waiting(self) -> int:
         """How many workers wait for a message."""
         return self.command("client", "list").count("cmd=brpop ")
