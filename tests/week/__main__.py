@@ -72,7 +72,7 @@ def events_of(hospital: Hospital) -> Table:
     table = Table("day", "what happened", "store, MiB", title="the week")
     happened = hospital.happened
     for day, what in happened.events:
-        size = next((size for at, size in happened.store_mib if at >= day), 0.0)
+        size = next((size for at, size in reversed(happened.store_mib) if at <= day), 0.0)
         table.add_row(f"{day:.2f}", what, f"{size:.1f}")
     largest = max((size for _, size in happened.store_mib), default=0.0)
     table.add_row("", f"{happened.refused} associations were repeated", f"at most {largest:.1f}")

@@ -9,7 +9,6 @@ from tests.week.servers import StoredReport
 MAINTENANCE_S = 60.0  # between two rounds of retention
 CLOCK_DAYS = 1.0  # by which a time may be wrong, as the clocks were
 RESTORING_S = 30.0  # until images are registered again in a restored database
-ARRIVING_DAYS = 0.4  # until an image that was acknowledged is listed
 MIB = 2**20
 
 
@@ -93,7 +92,7 @@ def _same_bytes(hospital: Hospital, reports: dict[str, list[StoredReport]]) -> C
     several, contents = [], {}
     for name, archive in hospital.archives.items():
         stored = archive.stored
-        several += [f"{uid} at {name}" for uid, found in stored.items() if len(set(found)) > 1]
+        several += [f"{uid} at {name}" for uid, found in stored.items() if len(found) > 1]
         for report in reports[name]:
             if contents.setdefault(report.uid, report.content) != report.content:
                 several.append(f"{report.uid} at {name} and elsewhere")
@@ -114,7 +113,7 @@ def _disk(hospital: Hospital) -> Check:
     """In the end the store holds no more images than may still be kept; nobody has clicked."""
     now, size = hospital.happened.store_mib[-1]
     kept = max(WORKLIST_DAYS, KEEP_DAYS) + CLOCK_DAYS + 2 * MAINTENANCE_S / hospital.day_s
-    older = hospital.before(now - kept)
+    older = hospital.ended_before(now - kept)
     sizes = sum(study.size for study in hospital.studies if study not in older)
     bound = 1.1 * sizes / MIB + 0.1
     too_large = (f"{size:.1f} MiB, more than {bound:.1f} MiB",) if size > bound else ()
@@ -129,7 +128,7 @@ def _listed(hospital: Hospital) -> Check:
             continue
         for study in hospital.studies:
             waits_for = day - hospital.day_of(study.images_at)
-            if study.images_at and ARRIVING_DAYS < waits_for < WORKLIST_DAYS - CLOCK_DAYS:
+            if study.images_at and 0 < waits_for < WORKLIST_DAYS - CLOCK_DAYS:
                 counted += 1
                 if study.uid not in listed:
                     missing.append(f"{study.uid} ({study.plan.kind}) on day {day:.1f}")
@@ -139,8 +138,7 @@ def _listed(hospital: Hospital) -> Check:
 def _expired(hospital: Hospital) -> Check:
     """In the end, what has expired is not listed, or said to have."""
     now, listed = hospital.happened.worklists[-1]
-    late = WORKLIST_DAYS + CLOCK_DAYS + max(0.0, now - hospital.week.days)
-    expired = [study.uid for study in hospital.before(now - late)]
+    expired = [study.uid for study in hospital.ended_before(now - WORKLIST_DAYS - CLOCK_DAYS)]
     wrong = [uid for uid in expired if uid in listed and "expired" not in listed[uid]]
     return Check("the worklist says what has expired", len(expired), tuple(wrong))
 

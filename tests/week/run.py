@@ -11,15 +11,17 @@ from pathlib import Path
 
 from tests.servers import Redis
 from tests.system import System
-from tests.week.plan import SENDERS, Fault, Kind, Week
+from tests.week.faults import possible_faults
+from tests.week.plan import SENDERS, Kind, Week
 from tests.week.sending import Item, Sender
 from tests.week.servers import Clock, FailingPostgres, RecordingOrthanc, SmallDisk
 from tests.week.studies import StudyFiles, make_files
 
 WORKLIST_DAYS, KEEP_DAYS = 2.0, 3.0  # of the compressed week
 DISK_MIB = 48
-SETTLE_DAYS = 3.0  # at most, after the week, until everything has arrived
-SETTLE_S = 150.0  # but not less
+REGISTERED_S = 3.0  # at most, until images have rows before the worklist is looked at
+STANDSTILL_S = 60.0  # after the week nothing has changed for so long: it will not any more
+SETTLE_S = 1200.0  # at most, after the week
 
 
 @dataclass
@@ -58,8 +60,8 @@ class Hospital:
         self.disk = SmallDisk(folder / "system" / "home", DISK_MIB)
         self._servers = ExitStack()
         self._servers.callback(self.disk.close)
-        self._redis: Redis | None = None
-        self._postgres: FailingPostgres | None = None
+        self.redis: Redis | None = None
+        self.postgres: FailingPostgres | None = None
         self.began = 0.0
 
     def __enter__(self) -> "Hospital":
@@ -68,11 +70,11 @@ class Hospital:
                 self._servers.enter_context(archive)
             settings = self._settings()
             if self._database == "postgresql":
-                self._redis = self._servers.enter_context(Redis(self._folder / "redis"))
+                self.redis = self._servers.enter_context(Redis(self._folder / "redis"))
                 postgres = FailingPostgres(self._folder / "postgres", self.clock)
-                self._postgres = self._servers.enter_context(postgres)
-                settings["LUMBAR_DATABASE_URL"] = self._postgres.new_database()
-                settings["LUMBAR_BROKER_URL"] = self._redis.url
+                self.postgres = self._servers.enter_context(postgres)
+                settings["LUMBAR_DATABASE_URL"] = self.postgres.new_database()
+                settings["LUMBAR_BROKER_URL"] = self.redis.url
             self.system = System(self._folder / "system", settings)
             self._servers.callback(self.system.kill)
             (self._up,) = self.system.start()
@@ -110,9 +112,17 @@ class Hospital:
         """Now, in days since the week's beginning."""
         return (time.monotonic() - self.began) / self.day_s
 
-    def before(self, day: float) -> list[StudyFiles]:
-        """The studies of which nothing has come since then."""
-        return [study for study in self.studies if self.day_of(study.last_at) < day]
+    def ended_before(self, day: float) -> list[StudyFiles]:
+        """The studies of which neither anything has come since then, nor a report been stored."""
+        ago_s = (self.day - day) * self.day_s
+        recent = {
+            study
+            for archive in self.archives.values()
+            for study, at in archive.newest.items()
+            if at > time.time() - ago_s
+        }
+        before = [study for study in self.studies if self.day_of(study.last_at) < day]
+        return [study for study in before if study.uid not in recent]
 
     def day_of(self, moment: float) -> float:
         """The day of a moment of the monotonic clock."""
@@ -180,16 +190,22 @@ class Hospital:
         return [file]
 
     def _settle(self, senders: list[Sender]) -> None:
-        ends = time.monotonic() + max(SETTLE_S, SETTLE_DAYS * self.day_s)
+        ends, before, changed = time.monotonic() + SETTLE_S, None, time.monotonic()
         while time.monotonic() < ends:
             self._look()
+            jobs = len(self.jobs("pending", "running"))
             sent = all(study.complete.is_set() for study in self.studies)
-            if sent and self.jobs("pending", "running") == [] and self._reported():
+            if sent and not jobs and self._reported():
                 self._note("everything has settled")
                 break
-            time.sleep(1)
-        else:
-            self._note("not everything has settled")
+            now = jobs, *(len(archive.stored) for archive in self.archives.values())
+            if now != before:
+                before, changed = now, time.monotonic()
+                self._progress(f"{jobs} jobs are unfinished, {self.state}")
+            if time.monotonic() - changed > STANDSTILL_S:
+                self._note("not everything has settled, and nothing changes any more")
+                break
+            time.sleep(2)
         self._look_at_worklist()
 
     def _reported(self) -> bool:
@@ -231,12 +247,26 @@ class Hospital:
         self.happened.store_mib.append((self.day, size / 2**20))
 
     def _look_at_worklist(self) -> None:
+        """Notes what is listed, once all that has arrived by now is registered, if that is soon."""
+        day, ends = self.day, time.monotonic() + REGISTERED_S
+        while self._waiting_for_rows() != 0:
+            if time.monotonic() > ends:
+                return
+            time.sleep(0.2)
         done = self.system.lumbar("worklist", "--format", "json")
         if done.returncode == 0:  # else the database is away
             rows = json.loads(done.stdout)
             listed = {row["study_instance_uid"]: json.dumps(row).lower() for row in rows}
             assert len(listed) == len(rows), "a study is listed twice"
-            self.happened.worklists.append((self.day, listed))
+            self.happened.worklists.append((day, listed))
+
+    def _waiting_for_rows(self) -> int | None:
+        """How many images wait for their rows; None where the database is away."""
+        done = self.system.lumbar("status", "--format", "json")
+        if done.returncode != 0:
+            return None
+        rows = {row["what"]: row["value"] for row in json.loads(done.stdout)}
+        return int(rows["not registered yet"])
 
     def _start(self) -> None:
         try:
@@ -250,8 +280,9 @@ class Hospital:
 
     def _actions(self) -> Iterator[tuple[float, str, Callable[[], object]]]:
         """Day, what happens in words, and what to do."""
+        faults = possible_faults(self)
         for planned in self.week.faults:
-            begin_and_end = self._fault(planned.fault)
+            begin_and_end = faults.get(planned.fault)
             if begin_and_end is None:
                 yield planned.begins, f"not run here: {planned.fault}", lambda: None
                 continue
@@ -259,36 +290,9 @@ class Hospital:
             yield planned.begins, f"{planned.fault}: begins", begin
             yield planned.ends, f"{planned.fault}: ends", end
 
-    def _fault(self, fault: Fault) -> tuple[Callable[[], object], Callable[[], object]] | None:
-        """What begins it, and what ends it; None where it cannot be."""
-        pacs, archive = self.archives["pacs"], self.archives["archive"]
-        faults: dict[Fault, tuple[Callable[[], object], Callable[[], object]]] = {
-            Fault.PACS_NIGHT: (pacs.kill, pacs.__enter__),
-            Fault.ARCHIVE_NIGHT: (archive.kill, archive.__enter__),
-            Fault.CLOCK: (lambda: self.clock.set(self.day_s), lambda: self.clock.set(0)),
-            Fault.RESTORE: (self._copy, self._restore),
-        }
-        if self.disk.mounted:
-            faults[Fault.FULL_DISK] = (self.disk.fill, self.disk.free)
-        if self._redis is not None and self._postgres is not None:
-            redis, postgres = self._redis, self._postgres
-            faults |= {
-                Fault.REDIS_REPLICA: (
-                    lambda: redis.replicate("127.0.0.1 1"),
-                    lambda: redis.replicate("NO ONE"),
-                ),
-                Fault.REDIS_RESTART: (redis.kill, redis.__enter__),
-                Fault.POSTGRES_READ_ONLY: (
-                    lambda: postgres.set_read_only(True),
-                    lambda: postgres.set_read_only(False),
-                ),
-                Fault.POSTGRES_RESTART: (postgres.stop_at_once, postgres.__enter__),
-            }
-        return faults.get(fault)
-
-    def _copy(self) -> None:
-        if self._postgres is not None:
-            self._postgres.dump(self.system.database_url, self._folder / "dump")
+    def copy_database(self) -> None:
+        if self.postgres is not None:
+            self.postgres.dump(self.system.database_url, self._folder / "dump")
             return
         source = sqlite3.connect(self.system.home / "lumbar.sqlite")
         copy = sqlite3.connect(self._folder / "dump")
@@ -296,13 +300,13 @@ class Hospital:
         source.close()
         copy.close()
 
-    def _restore(self) -> None:
+    def restore_database(self) -> None:
         self.happened.restored_on = self.day
         self._up.terminate()
         self._up.wait(120)
         self.system.kill()
-        if self._postgres is not None:
-            self.system.set(database_url=self._postgres.restored(self._folder / "dump"))
+        if self.postgres is not None:
+            self.system.set(database_url=self.postgres.restored(self._folder / "dump"))
         else:
             for file in self.system.home.glob("lumbar.sqlite*"):
                 file.unlink()

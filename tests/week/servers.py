@@ -19,7 +19,8 @@ RECORD = """
 function OnStoredInstance(id, tags, metadata, origin)
   local digest = RestApiGet('/instances/' .. id .. '/attachments/dicom/md5')
   local file = io.open('{log}', 'a')
-  file:write(tags['SOPInstanceUID'], ' ', digest, '\\n')
+  local words = {{tags['StudyInstanceUID'], tags['SOPInstanceUID'], digest, os.time()}}
+  file:write(table.concat(words, ' '), '\\n')
   file:close()
 end
 """
@@ -51,13 +52,21 @@ class RecordingOrthanc(Orthanc):
         super().__init__(folder, OverwriteInstances=True, LuaScripts=[str(script)])
 
     @property
-    def stored(self) -> dict[str, list[str]]:
-        """SOP Instance UID → digests of the files that were stored under it, in order."""
-        digests = defaultdict(list)
-        for line in self._stored.read_text().splitlines() if self._stored.exists() else ():
-            uid, digest = line.split()
-            digests[uid].append(digest)
+    def stored(self) -> dict[str, set[str]]:
+        """SOP Instance UID → digests of all files that were ever stored under it."""
+        digests = defaultdict(set)
+        for _, uid, digest, _ in self._lines():
+            digests[uid].add(digest)
         return dict(digests)
+
+    @property
+    def newest(self) -> dict[str, float]:
+        """Study Instance UID → when a report of it was stored last, seconds since 1970."""
+        return {study: float(at) for study, _, _, at in self._lines()}
+
+    def _lines(self) -> list[list[str]]:
+        lines = self._stored.read_text().splitlines() if self._stored.exists() else []
+        return [line.split() for line in lines]
 
     def reports(self) -> list[StoredReport]:
         """Every report there, read from its file."""
