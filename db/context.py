@@ -18,6 +18,7 @@ from lumbar.store.files import Store, raising_store_full
 from lumbar.store.folders import lasting_id
 
 PREVIEW_ATTEMPTS, PREVIEW_WAIT_S = 3, 5.0
+HOUR_S, MARGIN_S = 3600.0, 5.0
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,20 @@ class SiteContext:
         settings = self.settings
         base_s, max_s = settings.retry_base_s, settings.retry_longest_s
         return RetryPolicy(
-            temporary=Backoff(settings.attempts, base_s, max_s),
+            temporary=Backoff(settings.attempts, base_s, max_s, settings.retry_hours * HOUR_S),
             fault=Backoff(settings.fault_attempts, base_s, max_s),
             max_losses=settings.worker_losses,
         )
+
+    def lease_s(self, kind: JobKind) -> float:
+        """How long a lease lasts without a heartbeat, seconds.
+
+        That of a delivery is looked at before the destination has accepted the association, which
+        may take as long as any response.
+        """
+        if kind is JobKind.DELIVER:
+            return max(self.settings.lease_s, self.settings.delivery_timeout_s + MARGIN_S)
+        return self.settings.lease_s
 
     @property
     def ranking(self) -> Ranking:

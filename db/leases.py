@@ -11,11 +11,11 @@ from random import uniform
 from typing import TypeVar
 from uuid import uuid4
 
-from sqlalchemy import Select, Update, select, update
+from sqlalchemy import Select, Update, func, select, update
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
-from db.models import JobState, LeasedRow
+from db.models import JobState, LeasedRow, operating_s
 from db.types import db_now
 
 Row = TypeVar("Row", bound=LeasedRow)
@@ -36,18 +36,24 @@ class Lease:
     token: str
     attempts: int  # this one included
     losses: int  # attempts that ended because the worker was lost
+    faults: int  # attempts that ended by a fault of ours
 
 
 @dataclass(frozen=True)
 class Backoff:
-    """How often a row is attempted, and how long to wait in between; seconds."""
+    """How often and how long a row is attempted, and how long to wait in between; seconds.
+
+    It is given up once it has had ``attempts`` and has been failing for ``at_least_s`` of operating
+    time (``db.operating_time``): a clock that is set forward is no reason to give up.
+    """
 
     attempts: int
     base_s: float
     max_s: float
+    at_least_s: float = 0
 
     def wait_s(self, attempts: int) -> float:
-        """The wait after so many attempts, seconds: exponential, half of it jitter."""
+        """The wait after so many failures, seconds: exponential, half of it jitter."""
         wait_s = min(self.max_s, self.base_s * 2.0 ** (min(attempts, 32) - 1))
         return uniform(wait_s / 2, wait_s)
 
@@ -82,7 +88,8 @@ def claim(session: Session, table: type[LeasedRow], row_id: int, *, lease_s: flo
 
 def lease_of(row: LeasedRow) -> Lease:
     """The lease under which a row is running."""
-    return Lease(type(row), row.id, row.lease_token or "", row.attempts, row.losses)
+    token = row.lease_token or ""
+    return Lease(type(row), row.id, token, row.attempts, row.losses, row.faults)
 
 
 def is_held(session: Session, lease: Lease) -> bool:
@@ -112,17 +119,48 @@ def finish(session: Session, lease: Lease, **values: object) -> None:
 
 
 def retry(session: Session, lease: Lease, error: str, backoff: Backoff) -> float | None:
-    """Returns a failed row to the queue for a later attempt; the result is the wait in seconds.
+    """Returns a row that failed for now to the queue; the result is the wait in seconds.
 
-    None if it has had all its attempts, or the lease is lost. Attempts whose worker was lost do
-    not count.
+    None if it is to be given up, or the lease is lost. Attempts that ended otherwise do not count.
     """
-    attempts = lease.attempts - lease.losses
-    if attempts >= backoff.attempts:
+    if is_given_up(session, lease, backoff):
         return None
-    wait_s = backoff.wait_s(attempts)
-    pending = {"state": JobState.PENDING, "last_error": error, "run_after": db_now(wait_s)}
-    return wait_s if write(session, lease, **pending, **RELEASED) else None
+    wait_s = backoff.wait_s(_failures(lease))
+    return wait_s if postpone(session, lease, error, wait_s) else None
+
+
+def is_given_up(session: Session, lease: Lease, backoff: Backoff) -> bool:
+    """Whether a row that has failed once more has had all its attempts, for long enough."""
+    if _failures(lease) < backoff.attempts:
+        return False
+    table, at_least_s = lease.table, backoff.at_least_s
+    long = table.first_failed_s <= operating_s() - int(at_least_s)
+    return at_least_s <= 0 or session.scalar(select(long).where(table.id == lease.row_id)) is True
+
+
+def retry_after_fault(session: Session, lease: Lease, error: str, backoff: Backoff) -> float | None:
+    """As ``retry``, after a fault of ours, which is given up sooner."""
+    faults = lease.faults + 1
+    if faults >= backoff.attempts:
+        return None
+    wait_s = backoff.wait_s(faults)
+    return wait_s if postpone(session, lease, error, wait_s, faults=faults) else None
+
+
+def postpone(
+    session: Session, lease: Lease, error: str | None, wait_s: float | None, **values: object
+) -> bool:
+    """Returns a row to the queue, due after ``wait_s`` or, if None, at once and in its old place.
+
+    With an ``error``, it has been failing from the first of them on. False when the lease is lost.
+    """
+    pending: dict[str, object] = {"state": JobState.PENDING, "last_error": error, **RELEASED}
+    if wait_s is not None:
+        pending["run_after"] = db_now(wait_s)
+    if error is not None:
+        pending["first_failed_at"] = func.coalesce(lease.table.first_failed_at, db_now())
+        pending["first_failed_s"] = func.coalesce(lease.table.first_failed_s, operating_s())
+    return write(session, lease, **(pending | values))
 
 
 def requeue_lost(session: Session, lease: Lease, error: str, max_losses: int) -> bool:
@@ -175,6 +213,11 @@ def execute(session: Session, statement: Update) -> bool:
 
 def _expired(table: type[Row]) -> Select[Row]:
     return select(table).where(table.state == JobState.RUNNING, table.lease_expires_at < db_now())
+
+
+def _failures(lease: Lease) -> int:
+    """The attempts that a temporary error ended, this one included."""
+    return lease.attempts - lease.losses - lease.faults
 
 
 def _held(lease: Lease) -> ColumnElement[bool]:

@@ -244,7 +244,13 @@ class Settings(BaseSettings):
         "`https://host/dicom-web`",
     )
     attempts: int = Field(
-        20, ge=1, description="Attempts at a job after temporary errors before it fails"
+        20, ge=1, description="Attempts at a job after temporary errors before it fails, at least"
+    )
+    retry_hours: float = Field(
+        168,
+        ge=0,
+        description="Hours for which a job is attempted again after temporary errors before it "
+        "fails, at least",
     )
     fault_attempts: int = Field(
         3, ge=1, description="Attempts at a job after internal faults before it fails"
@@ -256,6 +262,19 @@ class Settings(BaseSettings):
         5, gt=0, description="Seconds before the first retry; doubled each time, with jitter"
     )
     retry_longest_s: float = Field(900, gt=0, description="Maximum seconds before a retry")
+
+    delivery_timeout_s: float = Field(
+        30, gt=0, description="Seconds to wait for each response of a destination"
+    )
+    delivery_limit_s: float = Field(
+        120, gt=0, description="Seconds that sending to a destination, or asking it, may take"
+    )
+    absent_after_minutes: float = Field(
+        10,
+        ge=0,
+        description="Minutes after which a report that a destination accepted, but does not "
+        "list, is sent again",
+    )
 
     quiet_s: float = Field(
         15,

@@ -3,12 +3,13 @@
 from db.models.base import LeasedRow, Table
 from db.models.findings import Bundle, FindingRow, ReportRow, Review
 from db.models.maintenance import Maintenance, operating_s
-from db.models.queue import Delivery, Job, Preview
+from db.models.queue import Delivery, HeldDestination, Job, Preview
 from db.models.states import (
     ACTIVE_STUDY_STATES,
     OPEN_JOB_STATES,
     REJECTED,
     UNFINISHED_JOB_STATES,
+    DeliveryOutcome,
     JobKind,
     JobState,
     Permission,
@@ -40,8 +41,10 @@ __all__ = [
     "AuditForward",
     "Bundle",
     "Delivery",
+    "DeliveryOutcome",
     "Explanation",
     "FindingRow",
+    "HeldDestination",
     "Instance",
     "Job",
     "JobKind",

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Enum,
     MetaData,
     String,
@@ -13,6 +14,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from db.models.states import (
+    DeliveryOutcome,
     JobKind,
     JobState,
     StudyState,
@@ -51,6 +53,7 @@ class Table(DeclarativeBase):
         StudyState: _named(StudyState),
         JobKind: _named(JobKind),
         JobState: _named(JobState),
+        DeliveryOutcome: _named(DeliveryOutcome),
         Role: _named(Role),
         Condition: _named(Condition),
         Level: _named(Level),
@@ -70,6 +73,9 @@ class LeasedRow(Table):
     run_after: Mapped[datetime] = mapped_column(default=db_now())
     attempts: Mapped[int] = mapped_column(default=0)
     losses: Mapped[int] = mapped_column(default=0)  # attempts whose worker was lost
+    faults: Mapped[int] = mapped_column(default=0)  # attempts that ended by a fault of ours
+    first_failed_at: Mapped[datetime | None]  # since when it has been failing
+    first_failed_s: Mapped[int | None] = mapped_column(BigInteger)  # the same in operating time
     lease_token: Mapped[str | None] = mapped_column(String(32))
     lease_expires_at: Mapped[datetime | None]
     last_error: Mapped[str | None]

@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from sqlalchemy import (
+    JSON,
     Boolean,
     ForeignKey,
     Index,
@@ -88,7 +89,10 @@ class FindingRow(Table):
 
 
 class ReportRow(Table):
-    """A report: its UIDs, and the file whose bytes every delivery and every retry sends."""
+    """A report: its UIDs, and the file whose bytes every delivery and every retry sends.
+
+    Without a file, one that a destination holds and that the database does not know otherwise.
+    """
 
     __tablename__ = "report"
 
@@ -98,9 +102,14 @@ class ReportRow(Table):
     sop_class_uid: Mapped[str] = mapped_column(String(64))
     sop_instance_uid: Mapped[str] = mapped_column(String(64), unique=True)
     series_instance_uid: Mapped[str] = mapped_column(String(64))
-    sha256: Mapped[str] = mapped_column(String(64))  # of the file
-    file: Mapped[str]
-    created_at: Mapped[datetime] = mapped_column(default=db_now())
+    number: Mapped[int] = mapped_column(default=1)  # Instance Number: each later report's is higher
+    # What it says: without its UIDs, number, time and predecessors
+    content_sha256: Mapped[str | None] = mapped_column(String(64))
+    inputs_sha256: Mapped[str | None] = mapped_column(String(64))  # ``Provenance.inputs_sha256``
+    predecessor_ids: Mapped[list[int] | None] = mapped_column(JSON(none_as_null=True))
+    sha256: Mapped[str | None] = mapped_column(String(64))  # of the file
+    file: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(default=db_now())  # as the report states it
 
 
 class Review(Table):

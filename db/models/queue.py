@@ -15,7 +15,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from db.models.base import LeasedRow, Table
-from db.models.states import JobKind, JobState
+from db.models.states import DeliveryOutcome, JobKind, JobState
 from db.models.users import User
 from db.types import db_now
 
@@ -27,6 +27,7 @@ class Job(LeasedRow):
     __table_args__ = (
         UniqueConstraint("study_id", "kind", "revision", "destination"),
         Index("ix_job_due", "state", "priority", "run_after"),
+        Index("ix_job_destination", "destination", "state"),
     )
 
     kind: Mapped[JobKind]
@@ -35,10 +36,14 @@ class Job(LeasedRow):
     destination: Mapped[str] = mapped_column(String(64), default="")  # of DELIVER
     report_id: Mapped[int | None] = mapped_column(ForeignKey("report.id"))
     priority: Mapped[int] = mapped_column(default=0)  # higher goes first
+    sends: Mapped[int] = mapped_column(default=0)  # how often the destination reported success
+    sent_status: Mapped[str | None] = mapped_column(String(16))  # of a sending to be confirmed
+    sent_at: Mapped[datetime | None]
+    failed_at: Mapped[datetime | None]  # the last time that its destination failed
 
 
 class Delivery(Table):
-    """A destination's confirmation that it has a report."""
+    """What is known of a report that a destination was sent."""
 
     __tablename__ = "delivery"
     __table_args__ = (UniqueConstraint("report_id", "destination"),)
@@ -47,7 +52,20 @@ class Delivery(Table):
     report_id: Mapped[int] = mapped_column(ForeignKey("report.id"))
     destination: Mapped[str] = mapped_column(String(64))
     status: Mapped[str] = mapped_column(String(16))  # the peer's: 0000, B007, 200
+    outcome: Mapped[DeliveryOutcome]
     delivered_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)
+
+
+class HeldDestination(Table):
+    """A destination that fails: one job at a time probes it, and the others wait."""
+
+    __tablename__ = "held_destination"
+
+    destination: Mapped[str] = mapped_column(String(64), primary_key=True)
+    held_since: Mapped[datetime] = mapped_column(default=db_now())
+    probe_after: Mapped[datetime]
+    failures: Mapped[int]  # in succession
+    last_error: Mapped[str]
 
 
 class Preview(LeasedRow):

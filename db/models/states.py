@@ -84,6 +84,14 @@ UNFINISHED_JOB_STATES = (JobState.PENDING, JobState.RUNNING)
 OPEN_JOB_STATES = (*UNFINISHED_JOB_STATES, JobState.DEAD)
 
 
+class DeliveryOutcome(StrEnum):
+    """What is known of a report that a destination was sent."""
+
+    CONFIRMED = "confirmed"  # the destination lists it
+    ACCEPTED = "accepted"  # the destination reported success, and was not or cannot be asked
+    ABSENT = "absent"  # the destination reported success, but does not list it
+
+
 class Permission(StrEnum):
     """What a user may do."""
 

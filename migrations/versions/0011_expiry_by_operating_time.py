@@ -6,7 +6,7 @@ from alembic import op
 from db.types import UtcDateTime, db_now
 
 revision = "0011"
-down_revision = "0009"
+down_revision = "0010"
 
 UNREAD = {"ix_study_unread": "", "ix_study_unread_stat": "stat", "ix_study_unread_severe": "severe"}
 EXPIRED = {"ix_study_expired": "", "ix_study_expired_severe": "severe"}
