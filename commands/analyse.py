@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -52,7 +53,7 @@ def analyse(
 ) -> None:
     """Analyses one study and prints its 25 findings, each graded or with the reason why not."""
     from lumbar.dicom.discover import find_instances
-    from worker.analysis import provenance_of, report_of, stated_by, why_no_report
+    from worker.analysis import draft_report, provenance_of, stated_by, why_no_report
     from worker.analysis_picture import picture_of
     from worker.pipeline import examine
 
@@ -75,7 +76,8 @@ def analyse(
             provenance = provenance_of(
                 settings.results_sha256, networks, instances, digests, attributes
             )
-            report = report_of(analysis, instances, provenance, attributes)
+            draft = draft_report(analysis, instances, provenance, attributes)
+            report = draft.finish(datetime.now(UTC), settings.zone)
     reasons = Counter(file.reason for file in refused)
     skipped = [f"{count} files skipped: {reason}" for reason, count in sorted(reasons.items())]
     _print_analysis(analysis, instances, networks.identity, skipped, form)

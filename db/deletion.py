@@ -88,7 +88,8 @@ def _remove_rows(session: Session, study_instance_uid: str, reason: str, actor: 
         raise Permanent(
             "an image of the study arrived during its deletion; delete it again once none arrives"
         )
-    files = list(session.scalars(select(ReportRow.file).where(ReportRow.study_id == study.id)))
+    reports_of_study = (ReportRow.study_id == study.id, ReportRow.file.is_not(None))
+    files = [str(file) for file in session.scalars(select(ReportRow.file).where(*reports_of_study))]
     findings = select(FindingRow.id).where(FindingRow.study_id == study.id)
     reports = select(ReportRow.id).where(ReportRow.study_id == study.id)
     series = select(Series.id).where(Series.study_id == study.id)

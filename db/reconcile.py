@@ -95,7 +95,8 @@ def _reports(site: SiteContext, counts: ReconcileCounts) -> None:
     repeated and builds the same report.
     """
     with site.database.reading() as session:
-        rows = session.execute(select(ReportRow.id, ReportRow.file)).all()
+        stored = select(ReportRow.id, ReportRow.file).where(ReportRow.file.is_not(None))
+        rows = session.execute(stored).all()
     _report_missing(
         site, "report", [row.id for row in rows if not site.store.path(row.file).exists()], counts
     )

@@ -63,6 +63,12 @@ def time(dataset: Dataset, keyword: str) -> str:
     return "".join(match.groups("")) if match else ""
 
 
+def items(dataset: Dataset, keyword: str) -> list[Dataset]:
+    """The items of a sequence; none if it is absent, or is no sequence."""
+    value = dataset.get(keyword)
+    return list(value) if isinstance(value, DatasetSequence) else []
+
+
 def is_uid(value: str) -> bool:
     """Whether it has the form of a UID (PS3.5 9.1), zeros at the start of a component included."""
     return len(value) <= MAX_UID and _UID.fullmatch(value) is not None

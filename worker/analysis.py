@@ -4,12 +4,13 @@ import filecmp
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from db import job_lifecycle, stated_attributes, studies
+from db import job_lifecycle, reports, stated_attributes, studies
 from db.context import SiteContext
 from db.jobs import ClaimedJob
 from db.models import Instance, ReportRow
@@ -21,9 +22,8 @@ from lumbar.dicom.instance_identity import study_attributes
 from lumbar.errors import NotAnalysable, NotDicom, Transient
 from lumbar.log import get_logger
 from lumbar.networks import Networks
-from lumbar.reports.report import Predecessor, Report
-from lumbar.reports.report_uids import report_uid
-from lumbar.reports.sr import OUTPUT, build_sr
+from lumbar.reports.report import Draft, Predecessor
+from lumbar.reports.sr import draft_sr
 from lumbar.spine.provenance import Provenance
 from lumbar.store.files import REPORTS
 from lumbar.study_attributes import Disagreement, Stated, StudyAttributes, agreed, disagreements
@@ -61,7 +61,7 @@ def analyse_study(site: SiteContext, networks: Networks, claimed: ClaimedJob) ->
         return
     analysis = replace(analysis, caveats=analysis.caveats + study.caveats)
     report = _stored_report(site, claimed, analysis, study, networks)
-    with site.database.transaction() as session:
+    with _removing_unless_kept(site, report), site.database.transaction() as session:
         job_lifecycle.end_analysis(
             session,
             claimed,
@@ -73,6 +73,19 @@ def analyse_study(site: SiteContext, networks: Networks, claimed: ClaimedJob) ->
             report=report,
             destinations=site.settings.destinations,
         )
+
+
+@contextmanager
+def _removing_unless_kept(site: SiteContext, report: ReportRow) -> Iterator[None]:
+    """Removes a new report's file if its row is not written: it names the patient."""
+    is_new = report.id is None
+    try:
+        yield
+    except BaseException:
+        if is_new and report.file is not None:
+            with suppress(OSError, Transient):
+                site.store.remove(report.file)
+        raise
 
 
 @dataclass(frozen=True)
@@ -118,25 +131,22 @@ def inputs_sha256(digests: Iterable[str], attributes: StudyAttributes) -> str:
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
 
 
-def report_of(
+def draft_report(
     analysis: Analysis,
     instances: Sequence[MRInstance],
     provenance: Provenance,
     attributes: StudyAttributes,
-    predecessor: Predecessor | None = None,
-) -> Report:
-    """The Structured Report of an analysis, dated now; ``why_no_report`` has found no obstacle."""
+) -> Draft:
+    """The Structured Report of an analysis; ``why_no_report`` has found no obstacle."""
     used = {finding.point.sop_instance_uid for finding in analysis.findings if finding.point}
     by_uid = {i.slices[0].sop_instance_uid: i.header for i in instances}  # a copied file once
     sources = [by_uid[uid] for uid in sorted(used)] or [instances[0].header]
-    return build_sr(
+    return draft_sr(
         sources,
         analysis.findings,
         provenance,
         caveats=analysis.caveats,
-        created=datetime.now(UTC).astimezone(),
         study=attributes.as_dataset(),
-        predecessor=predecessor,
     )
 
 
@@ -239,40 +249,57 @@ def _stored_report(
 ) -> ReportRow:
     """The report's row; its bytes are stored before anything is sent.
 
-    An analysis that would make the study's newest report again reuses it.
+    An analysis that has nothing else to say than the newest report reuses that.
     """
     provenance = provenance_of(
         site.settings.results_sha256, networks, study.instances, study.digests, study.attributes
     )
+    draft = draft_report(analysis, study.instances, provenance, study.attributes)
     with site.database.reading() as session:
-        newest = job_lifecycle.newest_report(session, claimed.study_id)
-        while (
-            stored := job_lifecycle.stored_report(
-                session, report_uid(analysis.study_instance_uid, provenance, OUTPUT)
-            )
-        ) is not None:
-            if newest is None or stored.id == newest.id:
-                return stored
-            # A later report has replaced it, and needs to be replaced by one with another UID.
-            after = f"{provenance.inputs_sha256} again".encode()
-            provenance = replace(provenance, inputs_sha256=hashlib.sha256(after).hexdigest())
-        earlier = newest
-    predecessor = _predecessor(analysis.study_instance_uid, earlier)
-    report = report_of(analysis, study.instances, provenance, study.attributes, predecessor)
+        newest = reports.newest_report(session, claimed.study_id)
+        current = reports.current_reports(session, claimed.study_id)
+        history = reports.History.of(session, claimed.study_id)
+        number = reports.next_number(session, claimed.study_id)
+    if newest is not None:
+        replaced = {newest.id, *history.replaced_by(newest.id)}
+        if {row.id for row in current} <= replaced and _is_stored(site, newest, draft):
+            return newest
+    created = datetime.now(UTC)
+    predecessors = list(map(_predecessor, current))
+    report = draft.finish(created, site.settings.zone, number=number, predecessors=predecessors)
     return ReportRow(
         study_id=claimed.study_id,
         revision=claimed.revision,
         sop_class_uid=report.sop_class_uid,
         sop_instance_uid=report.sop_instance_uid,
         series_instance_uid=report.series_instance_uid,
+        number=number,
+        content_sha256=draft.sha256,
+        inputs_sha256=provenance.inputs_sha256,
+        predecessor_ids=[row.id for row in current],
+        created_at=created,
         sha256=report.sha256,
         file=site.store.put(REPORTS, report.sha256, report.content),
     )
 
 
-def _predecessor(study_instance_uid: str, row: ReportRow | None) -> Predecessor | None:
-    if row is None:
-        return None
-    return Predecessor(
-        study_instance_uid, row.series_instance_uid, row.sop_class_uid, row.sop_instance_uid
+def _is_stored(site: SiteContext, row: ReportRow, draft: Draft) -> bool:
+    """Whether a report says the same, and its file is there or could be made again."""
+    if row.content_sha256 != draft.sha256 or row.file is None:
+        return False
+    if site.store.is_intact(row.file, row.sha256 or ""):
+        return True
+    with site.database.reading() as session:
+        predecessors = list(map(_predecessor, reports.predecessors_of(session, row)))
+    report = draft.finish(
+        row.created_at, site.settings.zone, number=row.number, predecessors=predecessors
     )
+    if report.sha256 != row.sha256:  # by another version, or in another time zone
+        return False
+    site.store.remove(row.file)
+    site.store.put(REPORTS, report.sha256, report.content)
+    return True
+
+
+def _predecessor(row: ReportRow) -> Predecessor:
+    return Predecessor(row.series_instance_uid, row.sop_class_uid, row.sop_instance_uid)

@@ -84,10 +84,12 @@ def study_detail(session: Session, study_instance_uid: str, ranking: Ranking) ->
 
 
 def _reports(session: Session, study: Study) -> tuple[StoredReport, ...]:
-    statement = select(ReportRow).where(ReportRow.study_id == study.id).order_by(ReportRow.id)
+    stored = (ReportRow.study_id == study.id, ReportRow.file.is_not(None))
     return tuple(
-        StoredReport(report.revision, report.sop_instance_uid, report.sha256, report.created_at)
-        for report in session.scalars(statement)
+        StoredReport(
+            report.revision, report.sop_instance_uid, report.sha256 or "", report.created_at
+        )
+        for report in session.scalars(select(ReportRow).where(*stored).order_by(ReportRow.id))
     )
 
 

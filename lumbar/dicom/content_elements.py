@@ -5,9 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence as DatasetSequence
 
-from lumbar.elements import words
+from lumbar.elements import items, words
 from lumbar.spine.slices import Content
 
 # GE (0043,xx2F), its "image type" of the raw data: GE's conformance statements; dcm2niix pull 826.
@@ -76,7 +75,7 @@ def has_contrast_agent(datasets: Sequence[Dataset]) -> bool:
     if administered := _word(datasets, "ContrastBolusAgentAdministered"):
         return administered != "NO"
     agents = [" ".join(words([dataset], "ContrastBolusAgent")) for dataset in datasets]
-    for item in (i for d in datasets for i in _items(d, "ContrastBolusAgentSequence")):
+    for item in (i for d in datasets for i in items(d, "ContrastBolusAgentSequence")):
         code, meaning = (str(item.get(k) or "").strip() for k in ("CodeValue", "CodeMeaning"))
         agents.append("none" if code in NO_AGENT_CODES else meaning or code or "unnamed")
     return any(not _means_none(agent) for agent in agents)
@@ -104,16 +103,11 @@ def _ge_component(root: Dataset) -> str:
 def _codes(datasets: Sequence[Dataset], keyword: str) -> Iterator[str]:
     """The code values of a sequence of codes."""
     for dataset in datasets:
-        for item in _items(dataset, keyword):
+        for item in items(dataset, keyword):
             yield str(item.get("CodeValue") or "").strip()
-
-
-def _items(dataset: Dataset, keyword: str) -> list[Dataset]:
-    value = dataset.get(keyword)
-    return list(value) if isinstance(value, DatasetSequence) else []
 
 
 def _units(datasets: Sequence[Dataset]) -> Iterator[str]:
     """The units into which pixels are mapped (PS3.3 C.7.6.16.2.11)."""
-    mappings = _items(datasets[-1], "RealWorldValueMappingSequence")
+    mappings = items(datasets[-1], "RealWorldValueMappingSequence")
     yield from _codes([*datasets, *mappings], "MeasurementUnitsCodeSequence")

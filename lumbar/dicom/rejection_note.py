@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence
 
-from lumbar.elements import is_uid, text
+from lumbar.elements import is_uid, items, text
 from lumbar.rejection_reason import RejectionReason
 
 # The end of what is read of the document: behind CurrentRequestedProcedureEvidenceSequence
@@ -45,7 +44,7 @@ def rejection_note_of(header: Dataset) -> RejectionNote | None:
 
     A reference with a missing or invalid UID is left out.
     """
-    title = next(_items(header, "ConceptNameCodeSequence"), Dataset())
+    title = next(iter(items(header, "ConceptNameCodeSequence")), Dataset())
     if text(title, "CodingSchemeDesignator").upper() != "DCM":
         return None
     reason = _REASONS.get(text(title, "CodeValue"))
@@ -55,16 +54,10 @@ def rejection_note_of(header: Dataset) -> RejectionNote | None:
 
 
 def _references(header: Dataset) -> Iterator[tuple[str, str]]:
-    for study in _items(header, "CurrentRequestedProcedureEvidenceSequence"):
+    for study in items(header, "CurrentRequestedProcedureEvidenceSequence"):
         study_uid = text(study, "StudyInstanceUID")
-        for series in _items(study, "ReferencedSeriesSequence"):
-            for instance in _items(series, "ReferencedSOPSequence"):
+        for series in items(study, "ReferencedSeriesSequence"):
+            for instance in items(series, "ReferencedSOPSequence"):
                 uid = text(instance, "ReferencedSOPInstanceUID")
                 if is_uid(study_uid) and is_uid(uid):
                     yield study_uid, uid
-
-
-def _items(dataset: Dataset, keyword: str) -> Iterator[Dataset]:
-    """The items of a sequence; none if the element holds anything else."""
-    value = dataset.get(keyword)
-    yield from value if isinstance(value, Sequence) else ()

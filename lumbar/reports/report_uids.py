@@ -1,11 +1,12 @@
-"""UIDs derived from a result's inputs: equal inputs give equal UIDs, different ones do not.
+"""UIDs derived from what they identify: equal things have equal UIDs, different ones do not.
 
 All are ``2.25.`` + a name-based UUID (PS3.5 B.2, RFC 9562 section 5.5), at most 44 characters.
 """
 
-import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import astuple
+from datetime import datetime
 from uuid import NAMESPACE_DNS, uuid5
 
 from lumbar.spine.anatomy import FindingKey
@@ -19,22 +20,23 @@ def _uid(kind: str, *parts: object) -> str:
     return f"2.25.{uuid5(_NAMESPACE, json.dumps([kind, *parts])).int}"
 
 
-def report_uid(study_instance_uid: str, provenance: Provenance, output: str) -> str:
-    """SOP Instance UID of one kind of ``output`` (``"sr"``, ``"picture"``).
+def report_uid(
+    study_instance_uid: str,
+    output: str,
+    draft_sha256: str,
+    created: datetime,
+    number: int,
+    predecessors: Sequence[str],
+) -> str:
+    """SOP Instance UID of a report of one kind of ``output`` (``"sr"``, ``"picture"``).
 
-    It depends on the study, the bundle, the settings, the code version, the set of input instances
-    and their contents; their order does not matter.
+    It depends on everything in the report: on what it says, when it was created, its number and the
+    UIDs of the reports that it replaces. So no two files with different bytes have the same UID,
+    whatever the database has forgotten.
     """
-    inputs = "\n".join(sorted(provenance.input_sop_instance_uids))
+    moment = created.isoformat(timespec="microseconds")
     return _uid(
-        "instance",
-        study_instance_uid,
-        astuple(provenance.bundle),
-        provenance.settings_sha256,
-        provenance.code_version,
-        hashlib.sha256(inputs.encode()).hexdigest(),
-        provenance.inputs_sha256,
-        output,
+        "instance", study_instance_uid, output, draft_sha256, moment, number, sorted(predecessors)
     )
 
 

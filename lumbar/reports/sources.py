@@ -15,7 +15,7 @@ from pydicom.uid import (
 )
 from pydicom.valuerep import PersonName
 
-from lumbar.elements import date, first_positive, numbers, stored_text, text, time
+from lumbar.elements import date, first_positive, items, numbers, stored_text, text, time
 
 _MR_IMAGES = frozenset(
     (
@@ -29,6 +29,15 @@ _MR_IMAGES = frozenset(
 # Characters (PS3.5 6.2): of LO and of each group of a PN; and of the identifiers, LO and SH.
 _LENGTH = 64
 _IDENTIFIERS = {"IssuerOfPatientID": 64, "StudyID": 16, "AccessionNumber": 16}
+_REQUEST = {
+    "AccessionNumber": 16,
+    "PlacerOrderNumberImagingServiceRequest": 64,
+    "FillerOrderNumberImagingServiceRequest": 64,
+    "RequestedProcedureID": 16,
+    "RequestedProcedureDescription": 64,
+}
+_CODE = {"CodeValue": 16, "CodingSchemeDesignator": 16, "CodeMeaning": 64}
+_UTC_OFFSET = re.compile(r"\+(0[0-9]|1[0-3])[0-5][0-9]|\+1400|-(0[0-9]|1[01])[0-5][0-9]|-1200")
 _NAMES = ("PatientName", "ReferringPhysicianName")
 _OPTIONAL = ("IssuerOfPatientID", "StudyDescription")
 _GROUPS, _COMPONENTS = 3, 5  # of a name
@@ -90,14 +99,81 @@ def _patient_and_study(source: Dataset) -> dict[str, str | PersonName]:
         "StudyDescription": _cut(_ILLEGAL.sub(" ", text(source, "StudyDescription"))),
     }
     for keyword, length in _IDENTIFIERS.items():
-        value = text(source, keyword)
-        values[keyword] = "" if len(value) > length or _ILLEGAL.search(value) else value
+        values[keyword] = _legal(source, keyword, length)
     sex = text(source, "PatientSex").upper()
     values["PatientSex"] = sex if sex in ("M", "F", "O") else ""
     # From str, which does not depend on the source's character set.
     for keyword in _NAMES:
         values[keyword] = PersonName(_legal_name(text(source, keyword)))
     return values
+
+
+def requested_procedures(sources: Sequence[Dataset]) -> list[Dataset]:
+    """The requested procedures that the images fulfil, each once (PS3.3 table C.17-2).
+
+    As an image's Referenced Request Sequence states them or, without one, its Request Attributes
+    Sequence.
+    """
+    found: dict[str, Dataset] = {}
+    for source in sources:
+        stated = items(source, "ReferencedRequestSequence")
+        for request in stated or items(source, "RequestAttributesSequence"):
+            procedure = Dataset()
+            procedure.StudyInstanceUID = source.StudyInstanceUID
+            procedure.ReferencedStudySequence = []
+            for keyword, length in _REQUEST.items():
+                setattr(procedure, keyword, _legal(request, keyword, length))
+            codes = items(request, "RequestedProcedureCodeSequence")
+            procedure.RequestedProcedureCodeSequence = list(filter(None, map(_code, codes)))
+            if issuer := _issuer_of_accession_number(request):
+                procedure.IssuerOfAccessionNumberSequence = [issuer]
+            found.setdefault(str(procedure), procedure)
+    return [procedure for _, procedure in sorted(found.items())]
+
+
+def copy_issuer_of_accession_number(document: Dataset, sources: Sequence[Dataset]) -> None:
+    """Copies the issuer from an image that states the document's accession number."""
+    for source in sources:
+        same = text(source, "AccessionNumber") == text(document, "AccessionNumber")
+        if same and (issuer := _issuer_of_accession_number(source)):
+            document.IssuerOfAccessionNumberSequence = [issuer]
+            return
+
+
+def utc_offset(sources: Sequence[Dataset]) -> str:
+    """TimezoneOffsetFromUTC, if all images that state one state the same; empty if not."""
+    stated = {text(source, "TimezoneOffsetFromUTC") for source in sources} - {""}
+    offset = stated.pop() if len(stated) == 1 else ""
+    return offset if _UTC_OFFSET.fullmatch(offset) else ""
+
+
+def _issuer_of_accession_number(dataset: Dataset) -> Dataset | None:
+    """PS3.3 table 10-17, HL7v2 Hierarchic Designator Macro; None if it says nothing."""
+    for item in items(dataset, "IssuerOfAccessionNumberSequence"):
+        issuer = Dataset()
+        for keyword in ("LocalNamespaceEntityID", "UniversalEntityID", "UniversalEntityIDType"):
+            if value := text(item, keyword):
+                setattr(issuer, keyword, value)
+        complete = "UniversalEntityID" in issuer and "UniversalEntityIDType" in issuer
+        if complete or "LocalNamespaceEntityID" in issuer:
+            return issuer
+    return None
+
+
+def _code(item: Dataset) -> Dataset | None:
+    """A code with its scheme and meaning; None if it is incomplete."""
+    code = Dataset()
+    for keyword, length in _CODE.items():
+        if not (value := _legal(item, keyword, length)):
+            return None
+        setattr(code, keyword, value)
+    return code
+
+
+def _legal(dataset: Dataset, keyword: str, length: int) -> str:
+    """A text of the dataset; empty if it is longer or has illegal characters."""
+    value = text(dataset, keyword)
+    return "" if len(value) > length or _ILLEGAL.search(value) else value
 
 
 def _legal_name(name: str) -> str:

@@ -5,7 +5,6 @@ with the reason if not. See PS3.3 A.35.13, PS3.16 TID 1500, and IHE AI Results f
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 from io import BytesIO
 
 import numpy as np
@@ -32,14 +31,21 @@ from highdicom.sr import (
 )
 from pydicom import Dataset
 from pydicom.sr.codedict import codes as standard
-from pydicom.uid import Comprehensive3DSRStorage
 from pydicom.valuerep import DT
 
 from lumbar.reports import codes
 from lumbar.reports.creator import MANUFACTURER, SERIES_NAME, SERIES_NUMBER
-from lumbar.reports.report import Predecessor, Report
-from lumbar.reports.report_uids import device_uid, report_uid, series_uid, tracking_uid
-from lumbar.reports.sources import copy_patient_and_study, evidence_of, is_mr_image, library_entries
+from lumbar.reports.report import DRAFT_TIME, DRAFT_UID, Draft
+from lumbar.reports.report_uids import device_uid, series_uid, tracking_uid
+from lumbar.reports.sources import (
+    copy_issuer_of_accession_number,
+    copy_patient_and_study,
+    evidence_of,
+    is_mr_image,
+    library_entries,
+    requested_procedures,
+    utc_offset,
+)
 from lumbar.spine.anatomy import ALL_FINDINGS, Severity
 from lumbar.spine.findings import Finding, ImagePoint, Probabilities
 from lumbar.spine.provenance import RESEARCH_USE_ONLY, Provenance
@@ -52,17 +58,15 @@ _MeasurementGroup = (
 )
 
 
-def build_sr(
+def draft_sr(
     sources: Sequence[Dataset],
     findings: Sequence[Finding],
     provenance: Provenance,
     *,
     caveats: Sequence[str] = (),
-    created: datetime,
     study: Dataset | None = None,
-    predecessor: Predecessor | None = None,
-) -> Report:
-    """The Structured Report of one study.
+) -> Draft:
+    """The Structured Report of one study, without time and identity.
 
     Equal arguments give equal bytes, whatever the order of the sequences. The text is UTF-8
     (ISO_IR 192).
@@ -74,8 +78,6 @@ def build_sr(
         provenance: What the findings were made with; its notices come first in the report.
         caveats: Written after the notices and before the measurements.
         study: What the report states of patient and study; None: what the first source states.
-        created: Written without conversion: the site's wall-clock time.
-        predecessor: The report that this one replaces.
 
     Raises:
         ValueError: there is no source, a finding occurs twice, or a point references an instance
@@ -90,14 +92,12 @@ def build_sr(
     _check_points(findings, {source.SOPInstanceUID: source for source in sources})
 
     study_uid = sources[0].StudyInstanceUID
-    sop_instance_uid = report_uid(study_uid, provenance, OUTPUT)
-    series_instance_uid = series_uid(study_uid, provenance, OUTPUT)
     document = Comprehensive3DSR(
         evidence=[evidence_of(source) for source in sources],
-        content=_content(sources, findings, provenance, caveats, sop_instance_uid),
-        series_instance_uid=series_instance_uid,
+        content=_content(sources, findings, provenance, caveats),
+        series_instance_uid=series_uid(study_uid, provenance, OUTPUT),
         series_number=SERIES_NUMBER,
-        sop_instance_uid=sop_instance_uid,
+        sop_instance_uid=DRAFT_UID,
         instance_number=1,
         manufacturer=MANUFACTURER,
         manufacturer_model_name=MANUFACTURER,
@@ -108,20 +108,23 @@ def build_sr(
         coding_schemes=[codes.private_scheme()],
         performed_procedure_codes=[codes.PROCEDURE_PERFORMED],
         contributing_equipment=[_equipment(provenance)],
-        previous_versions=[_reference_to(predecessor)] if predecessor else None,
+        requested_procedures=requested_procedures(sources) or None,
         is_complete=True,
-        content_date=created.date(),
-        content_time=created.time(),
+        content_date=DRAFT_TIME.date(),
+        content_time=DRAFT_TIME.time(),
     )
+    # highdicom sets these to the current time, and adds itself to the equipment with it.
     document.InstanceCreationDate = document.ContentDate
     document.InstanceCreationTime = document.ContentTime
-    # highdicom adds itself, with the current time.
     for equipment in document.ContributingEquipmentSequence:
-        equipment.ContributionDateTime = DT(created.replace(tzinfo=None))
+        equipment.ContributionDateTime = DT(DRAFT_TIME)
     copy_patient_and_study(document, sources[0] if study is None else study)
+    copy_issuer_of_accession_number(document, sources)
+    if offset := utc_offset(sources):
+        document.TimezoneOffsetFromUTC = offset
     file = BytesIO()
     document.save_as(file, enforce_file_format=True)
-    return Report(Comprehensive3DSRStorage, sop_instance_uid, series_instance_uid, file.getvalue())
+    return Draft(OUTPUT, file.getvalue())
 
 
 def _check_points(findings: Sequence[Finding], sources: dict[str, Dataset]) -> None:
@@ -147,15 +150,13 @@ def _content(
     findings: Sequence[Finding],
     provenance: Provenance,
     caveats: Sequence[str],
-    sop_instance_uid: str,
 ) -> MeasurementReport:
     algorithm = _algorithm(provenance)
     content = MeasurementReport(
         observation_context=_observer(provenance),
         procedure_reported=codes.PROCEDURE_REPORTED,
         imaging_measurements=[
-            _measurement_group(finding, sources, algorithm, sop_instance_uid)
-            for finding in findings
+            _measurement_group(finding, sources, algorithm) for finding in findings
         ],
         referenced_images=library_entries(sources),
     )
@@ -168,11 +169,10 @@ def _measurement_group(
     finding: Finding,
     sources: Sequence[Dataset],
     algorithm: AlgorithmIdentification,
-    sop_instance_uid: str,
 ) -> _MeasurementGroup:
     side = finding.condition.side
     tracking = TrackingIdentifier(
-        uid=tracking_uid(sop_instance_uid, finding.key),
+        uid=tracking_uid(DRAFT_UID, finding.key),
         identifier=f"{finding.condition}_{finding.level}",
     )
     site = FindingSite(codes.LEVELS[finding.level], laterality=codes.SIDES[side] if side else None)
@@ -248,6 +248,7 @@ def _algorithm(provenance: Provenance) -> AlgorithmIdentification:
             f"weights_sha256={bundle.weights_sha256}",
             f"preprocessing_version={bundle.preprocessing_version}",
             f"settings_sha256={provenance.settings_sha256}",
+            f"inputs_sha256={provenance.inputs_sha256}",
         ],
     )
 
@@ -293,12 +294,3 @@ def _insert_before_measurements(content: MeasurementReport, notice: str) -> None
         if item.RelationshipType == RelationshipTypeValues.CONTAINS.value
     )
     items.insert(first, _comment(notice))
-
-
-def _reference_to(predecessor: Predecessor) -> Dataset:
-    reference = Dataset()
-    reference.StudyInstanceUID = predecessor.study_instance_uid
-    reference.SeriesInstanceUID = predecessor.series_instance_uid
-    reference.SOPClassUID = predecessor.sop_class_uid
-    reference.SOPInstanceUID = predecessor.sop_instance_uid
-    return reference

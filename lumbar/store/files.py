@@ -5,7 +5,7 @@ import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -170,6 +170,24 @@ class Store:
         """The full path of a stored file."""
         return self.root / relative
 
+    def is_intact(self, relative: str, digest: str) -> bool:
+        """Whether the file is there with that SHA-256.
+
+        Raises:
+            StoreFull: it cannot be read, or its kind's folder is empty: the disk is not mounted.
+        """
+        try:
+            with self.path(relative).open("rb") as file:
+                return file_digest(file, "sha256").hexdigest() == digest
+        except FileNotFoundError:
+            kind = self.root / Path(relative).parts[0]
+            if not kind.is_dir() or not any(kind.iterdir()):
+                raise StoreFull(f"{kind} is empty: mount the disk that holds it") from None
+            return False
+        except OSError as error:
+            reason = os.strerror(error.errno or errno.EIO)
+            raise StoreFull(f"cannot read from {self.root}: {reason}") from error
+
     def remove(self, relative: str) -> None:
         """Removes a stored file if it exists."""
         with suppress(OSError):
@@ -267,6 +285,13 @@ class Store:
                 self.make_folder(arrived)
                 self._shares.append(Share.create(arrived))
             return self._shares[-1]
+
+    def close(self) -> None:
+        """Gives this process's shares up; a process that ends does so anyway."""
+        with self._lock:
+            for share in self._shares:
+                share.close()
+            self._shares.clear()
 
     def shares(self) -> list[Share]:
         """The shares of all processes, dead ones included."""

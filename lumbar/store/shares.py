@@ -78,6 +78,12 @@ class Share:
             if lock is not None:
                 return cls(folder, lock, os.open(folder, os.O_RDONLY | os.O_CLOEXEC))
 
+    def close(self) -> None:
+        """Gives it up: whoever registers takes it for a dead process's."""
+        for descriptor in (self._lock, self._folder):
+            if descriptor is not None:
+                os.close(descriptor)
+
     @classmethod
     def all(cls, parent: Path) -> list[Self]:
         """The shares below a folder."""

@@ -15,7 +15,7 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from lumbar.reports.sr import build_sr
+from lumbar.reports.sr import draft_sr
 from lumbar.spine.anatomy import ALL_FINDINGS
 from lumbar.spine.findings import Finding
 from tests.factories.objects import make_object
@@ -45,7 +45,7 @@ def sent_along(folder: Path, image: Dataset) -> list[Path]:
         files.append(folder / f"other{number}.dcm")
         ds.save_as(files[-1], enforce_file_format=True)
     findings = [Finding(*key.parts, reason="a test") for key in ALL_FINDINGS]
-    report = build_sr([image], findings, PROVENANCE, created=datetime(2026, 11, 16, tzinfo=UTC))
+    report = draft_sr([image], findings, PROVENANCE).finish(datetime(2026, 11, 16, tzinfo=UTC))
     files.append(folder / "own.dcm")
     files[-1].write_bytes(report.content)
     return files

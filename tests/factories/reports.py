@@ -1,22 +1,25 @@
 """Structured Reports to test: headers, findings, and the items of a content tree."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
 from io import BytesIO
+from zoneinfo import ZoneInfo
 
 from highdicom.sr import Comprehensive3DSR
 from pydicom import Dataset, dcmread
 from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
 
 from lumbar.reports.report import Predecessor, Report
-from lumbar.reports.sr import build_sr
+from lumbar.reports.sr import draft_sr
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey
 from lumbar.spine.findings import Finding, ImagePoint
 from lumbar.spine.provenance import BundleIdentity, Provenance, TrainedOn
 
 STUDY = "1.2.826.0.1.3680043.8.498.1"
 SERIES = f"{STUDY}.1"
-CREATED = datetime(2026, 3, 4, 5, 6, 7)  # noqa: DTZ001 - the report carries the site's wall-clock time
+BERLIN = ZoneInfo("Europe/Berlin")
+CREATED = datetime(2026, 3, 4, 5, 6, 7, tzinfo=BERLIN)
 BUNDLE = BundleIdentity("baseline", "1", "ab" * 32, TrainedOn.NOTHING, "1")
 PROVENANCE = Provenance(BUNDLE, "0.1.0", "cd" * 32, (f"{SERIES}.1", f"{SERIES}.2"), "ef" * 32)
 REASON = "no sagittal T1 series"
@@ -91,22 +94,22 @@ def nothing_assessed() -> list[Finding]:
 @cache
 def standard() -> Report:
     """The report most tests read: all 25 findings, one full header."""
-    return build_sr([source()], mixed(), PROVENANCE, created=CREATED)
+    return draft_sr([source()], mixed(), PROVENANCE).finish(CREATED, BERLIN)
 
 
 def build(
     sources: list[Dataset] | None = None,
     findings: list[Finding] | None = None,
     provenance: Provenance = PROVENANCE,
-    predecessor: Predecessor | None = None,
+    predecessors: Sequence[Predecessor] = (),
+    number: int = 1,
 ) -> Report:
-    return build_sr(
+    draft = draft_sr(
         [source()] if sources is None else sources,
         mixed() if findings is None else findings,
         provenance,
-        created=CREATED,
-        predecessor=predecessor,
     )
+    return draft.finish(CREATED, BERLIN, number=number, predecessors=predecessors)
 
 
 def read(report: Report) -> Comprehensive3DSR:

@@ -25,8 +25,9 @@ from lumbar.spine.findings import Finding, ImagePoint
 from lumbar.spine.roles import Roles
 from lumbar.study_attributes import agreed
 from tests.factories.instances import ROOT, make_slice
+from tests.factories.reports import CREATED
 from tests.stub_networks import StubNetworks
-from worker.analysis import provenance_of, report_of, stated_by, why_no_report
+from worker.analysis import draft_report, provenance_of, stated_by, why_no_report
 from worker.pipeline import Analysis
 
 Change = Callable[[Dataset], object]
@@ -228,7 +229,7 @@ def test_a_report_needs_unique_uids_but_a_copied_file_is_one_instance(tmp_path: 
     analysis = Analysis(header.study_instance_uid, (graded,), (), Roles({}, ()))
     attributes = agreed(stated_by(instances))
     provenance = provenance_of("0" * 64, StubNetworks(), instances, [], attributes)
-    report = report_of(analysis, instances, provenance, attributes)
+    report = draft_report(analysis, instances, provenance, attributes).finish(CREATED)
     (evidence,) = dcmread(BytesIO(report.content)).CurrentRequestedProcedureEvidenceSequence
     (series,) = evidence.ReferencedSeriesSequence
     (reference,) = series.ReferencedSOPSequence

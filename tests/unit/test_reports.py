@@ -11,8 +11,8 @@ from pydicom.uid import EnhancedMRImageStorage, MRImageStorage
 
 from lumbar.reports import codes
 from lumbar.reports.report import Predecessor, Report
-from lumbar.reports.report_uids import report_uid, series_uid
-from lumbar.reports.sr import build_sr
+from lumbar.reports.report_uids import series_uid
+from lumbar.reports.sr import draft_sr
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level
 from lumbar.spine.findings import Finding, ImagePoint
 from lumbar.spine.provenance import RESEARCH_USE_ONLY, BundleIdentity, Provenance, TrainedOn
@@ -128,7 +128,7 @@ def test_every_notice_is_in_the_tree_and_research_use_on_the_series() -> None:
 
 def test_a_caveat_comes_after_the_notices_and_before_the_measurements() -> None:
     caveat = "the numbering is uncertain: another numbering fits almost as well"
-    document = read(build_sr([source()], mixed(), PROVENANCE, caveats=[caveat], created=CREATED))
+    document = read(draft_sr([source()], mixed(), PROVENANCE, caveats=[caveat]).finish(CREATED))
 
     in_tree = texts(document)
     at = in_tree.index(f"Caution: {caveat}")
@@ -186,7 +186,7 @@ def test_the_file_carries_the_report_uids() -> None:
 
     document = read(report)
 
-    assert document.SOPInstanceUID == report.sop_instance_uid == report_uid(STUDY, PROVENANCE, "sr")
+    assert document.SOPInstanceUID == report.sop_instance_uid
     assert (
         document.SeriesInstanceUID
         == report.series_instance_uid
@@ -269,9 +269,9 @@ def spacings_in(image: Dataset) -> int:
 
 
 def test_a_new_report_references_its_predecessor() -> None:
-    old = Predecessor(STUDY, "1.2.3.4", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.3.4.5")
+    old = Predecessor("1.2.3.4", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.3.4.5")
 
-    (study,) = read(build(findings=one(), predecessor=old)).PredecessorDocumentsSequence
+    (study,) = read(build(findings=one(), predecessors=[old])).PredecessorDocumentsSequence
 
     assert study.StudyInstanceUID == STUDY
     (series,) = study.ReferencedSeriesSequence
@@ -333,7 +333,7 @@ def file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
             [enhanced], [assessed(key, point(frame=2)) for key in ALL_FINDINGS]
         ),
         "successor": lambda: build(
-            predecessor=Predecessor(STUDY, "1.2.3", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.4")
+            predecessors=[Predecessor("1.2.3", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.4")]
         ),
     }[request.param]()
     path = tmp_path / "sr.dcm"
