@@ -28,6 +28,7 @@ class Lumbar(LazyGroup):
             "scp": ("services", "Runs the DICOM receiver."),
             "register": ("services", "Writes the rows of received images; `scp` runs it."),
             "sweep": ("services", "Runs the sweep; without a broker it also does the jobs."),
+            "deliver": ("services", "Sends the reports to the destinations."),
             "web": ("services", "Runs the web page and the REST API."),
             "worker": ("services", "Runs one Celery worker."),
             "status": ("status", "Shows studies, jobs, disk, destinations and weights."),

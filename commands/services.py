@@ -45,64 +45,23 @@ UntilEof = Annotated[
 def up(until_eof: UntilEof = False) -> None:
     """Upgrades the schema and runs receiver, sweep and page; with a broker, a worker too."""
     settings = _start()
-    stop = on_stop()
+    stop = on_stop(until_eof)
     upgrade = SchemaUpgrade(Database.connect(settings.effective_database_url), stop)
     others = [
         "sweep",
-        *(("web",) if settings.web else ()),
-        *(("worker",) if settings.broker_url else ()),
-    )
-    stop = _on_signal(until_eof)
-    children = [_Service(name) for name in names]
-    try:
-        while not stop.wait(0.5):
-            for child in children:
-                child.keep_running()
-    finally:
-        for child in children:
-            child.process.terminate()
-        for child in children:
-            child.end()
-
-
-class _Service:
-    """A child process of `lumbar up`.
-
-    It ends when its standard input closes, so it never outlives its parent.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._start()
-
-    def _start(self) -> None:
-        self.process = subprocess.Popen(
-            [*PROGRAM, self._name, "--until-eof"], stdin=subprocess.PIPE
-        )
-
-    def keep_running(self) -> None:
-        """Restarts the service if it was killed, or stopped alone.
-
-        Raises:
-            Permanent: the service ended by itself, with the reason on standard error.
-        """
-        status = self.process.poll()
-        if status is None:
-            return
-        if status > 0:
-            raise Permanent(
-                f"`lumbar {self._name}` ended with status {status}; the reason is above"
-            )
-        log.error("service.restarted", service=self._name, status=status)
-        self._start()
-
-    def end(self) -> None:
-        """Waits for the job under way, at most ``STOP_WITHIN_S``; then kills it."""
-        try:
-            self.process.wait(STOP_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        "deliver",
+        *(["web"] if settings.web else []),
+        *(["worker"] if settings.broker_url else []),
+    ]
+    with Supervisor() as services:
+        services.start("scp", essential=True)
+        upgrade.start()
+        while not stop.wait(TICK_S):
+            services.keep_running()
+            if others and upgrade.done():
+                for name in others:
+                    services.start(name)
+                others.clear()
 
 
 @app.command(epilog="Example: LUMBAR_HOST=0.0.0.0 LUMBAR_KNOWN_AES=MR1,MR2 lumbar scp")
@@ -168,6 +127,18 @@ def sweep(until_eof: UntilEof = False) -> None:
     notifier.close()
 
 
+@app.command(
+    epilog='Example: LUMBAR_DESTINATIONS=\'{"pacs": "dicom://PACS@pacs:104"}\' lumbar deliver'
+)
+def deliver(until_eof: UntilEof = False) -> None:
+    """Sends the reports to the destinations, each of which has a lane of its own."""
+    from worker import lanes
+
+    settings = _start()
+    stop = on_stop(until_eof)
+    lanes.run(_site(settings, stop), stop)
+
+
 @app.command(epilog="Example: LUMBAR_WEB_PORT=8080 lumbar web")
 def web(until_eof: UntilEof = False) -> None:
     """Runs the page and the REST API."""
@@ -178,36 +149,23 @@ def web(until_eof: UntilEof = False) -> None:
     serve(_site(settings, stop), stop)
 
 
-@app.command(
-    epilog="Example: LUMBAR_BROKER_URL=redis://localhost:6379/0 lumbar worker --only deliver"
-)
-def worker(
-    only: Annotated[
-        str | None, typer.Option(help="Do only these jobs: analyse (and uploads) or deliver")
-    ] = None,
-    until_eof: UntilEof = False,
-) -> None:
-    """Runs one Celery worker; start one per accelerator."""
-    from db.models import JobKind
+@app.command(epilog="Example: LUMBAR_BROKER_URL=redis://localhost:6379/0 lumbar worker")
+def worker(until_eof: UntilEof = False) -> None:
+    """Runs one Celery worker, which analyses studies and uploads; start one per accelerator."""
     from worker.celery_app import bind, create_app, run_worker
     from worker.tasks import tasks
 
     settings = _start()
     if not settings.broker_url:
         raise WrongSetting(
-            "`lumbar worker` needs LUMBAR_BROKER_URL; without a broker `lumbar sweep` does the jobs"
+            "`lumbar worker` needs LUMBAR_BROKER_URL; without a broker `lumbar sweep` analyses"
         )
-    analyse, deliver = [JobKind.ANALYSE, JobKind.PREVIEW], [JobKind.DELIVER]
-    kinds = {None: [*analyse, *deliver], "analyse": analyse, "deliver": deliver}.get(only)
-    if kinds is None:
-        raise WrongSetting(f"--only is {only!r}; it can be analyse or deliver")
     stop = on_stop(until_eof)
     networks = load_networks(settings)
-    if JobKind.ANALYSE in kinds:
-        networks()
+    networks()
     celery = create_app(settings)
     bind(celery, tasks(_site(settings, stop), networks))
-    run_worker(celery, kinds, stop)
+    run_worker(celery, stop)
 
 
 def load_networks(settings: Settings) -> Callable[[], Networks]:

@@ -141,7 +141,9 @@ def insert_if_new(
     insert = dialect.insert(table.__table__).values(**values)
     return (
         session.execute(
-            insert.on_conflict_do_nothing(index_elements=key).returning(table.__table__.c.id)
+            insert.on_conflict_do_nothing(index_elements=key).returning(
+                *table.__table__.primary_key
+            )
         ).first()
         is not None
     )

@@ -15,10 +15,19 @@ from db import audit, jobs, leases, previews, studies
 from db.database import insert_if_new
 from db.jobs import ClaimedJob
 from db.leases import Backoff, LeaseLostError
-from db.models import Bundle, Delivery, Explanation, FindingRow, JobKind, Preview, ReportRow, Study
+from db.models import (
+    Bundle,
+    Explanation,
+    FindingRow,
+    JobKind,
+    Preview,
+    ReportRow,
+    Study,
+)
 from db.preview_results import PreviewResult
 from db.previews import ClaimedPreview
 from db.studies import StudyEvent
+from lumbar.errors import Transient
 from lumbar.log import get_logger
 from lumbar.spine.anatomy import Severity
 from lumbar.spine.findings import Finding
@@ -29,6 +38,8 @@ log = get_logger()
 Claimed = ClaimedJob | ClaimedPreview
 C = TypeVar("C", ClaimedJob, ClaimedPreview)
 Claim = Callable[[Session], C | None]  # claims the most urgent due row, if any
+# what becomes of a job that failed for now; whether it was dead-lettered
+OnTemporary = Callable[[Session, C, Transient, Backoff], bool]
 
 
 class Recovery(Enum):
@@ -42,19 +53,17 @@ CANDIDATES = 20  # due rows that a worker tries to claim; if others have them al
 WORKER_LOST = "the worker was lost"
 
 
-def claim(session: Session, kind: JobKind, *, lease_s: float) -> ClaimedJob | None:
-    """Claims the most urgent due job of a kind, an ANALYSE job with its study; None if none is due.
+def claim_analysis(session: Session, *, lease_s: float) -> ClaimedJob | None:
+    """Claims the most urgent due analysis, with its study; None if none is due.
 
     A study that a receiver or another worker has locked is skipped, not waited for.
     """
-    for job_id, study_id in jobs.due(session, kind, CANDIDATES):
+    for job_id, study_id in jobs.due(session, JobKind.ANALYSE, CANDIDATES):
         if not studies.try_lock(session, study_id):
             continue
         claimed = jobs.claim(session, job_id, lease_s=lease_s)
         if claimed is None:
             continue
-        if kind is not JobKind.ANALYSE:
-            return claimed
         if studies.advance(session, study_id, StudyEvent.CLAIMED, revision=claimed.revision):
             return claimed
         leases.cancel(session, claimed.lease)
@@ -113,18 +122,6 @@ def end_analysis(
         _add_report(session, claimed, report, destinations)
 
 
-def end_delivery(session: Session, claimed: ClaimedJob, status: str) -> None:
-    """Records that the destination has the report.
-
-    Raises:
-        LeaseLostError: the job is no longer ours.
-    """
-    leases.finish(session, claimed.lease)
-    delivery = {"report_id": claimed.report_id, "destination": claimed.destination}
-    if session.scalar(select(Delivery).filter_by(**delivery)) is None:
-        session.add(Delivery(**delivery, status=status))
-
-
 def end_preview(session: Session, claimed: ClaimedPreview, result: PreviewResult) -> None:
     """Writes an upload's result.
 
@@ -154,15 +151,19 @@ def refuse_preview(
     audit.note(session, "upload.not_analysable", claimed.user, preview=claimed.lease.row_id)
 
 
-def release(session: Session, claimed: Claimed, error: str, backoff: Backoff) -> bool:
+def release(
+    session: Session, claimed: Claimed, error: str, backoff: Backoff, *, fault: bool = False
+) -> bool:
     """Returns a failed job to the queue for a later attempt, or dead-letters it; its study follows.
 
-    Returns whether it was dead-lettered. Has no effect if the lease is lost.
+    ``fault``: the error is ours. Returns whether it was dead-lettered. Has no effect if the lease
+    is lost.
     """
     _lock_study(session, claimed)
     if not leases.is_held(session, claimed.lease):
         return False
-    wait_s = leases.retry(session, claimed.lease, error, backoff)
+    retry = leases.retry_after_fault if fault else leases.retry
+    wait_s = retry(session, claimed.lease, error, backoff)
     if wait_s is None:
         return dead_letter(session, claimed, error)
     if isinstance(claimed, ClaimedJob) and studies.report_superseded(
@@ -214,26 +215,6 @@ def recover(session: Session, lost: Claimed, *, max_losses: int) -> Recovery | N
     return Recovery.DEAD
 
 
-def stored_report(session: Session, sop_instance_uid: str) -> ReportRow | None:
-    """The report stored under this UID, if any: its bytes are sent, never others under its UID."""
-    return session.scalar(select(ReportRow).where(ReportRow.sop_instance_uid == sop_instance_uid))
-
-
-def newest_report(session: Session, study_id: int) -> ReportRow | None:
-    """The newest report of a study, which a new one replaces."""
-    return session.scalar(
-        select(ReportRow)
-        .where(ReportRow.study_id == study_id)
-        .order_by(ReportRow.id.desc())
-        .limit(1)
-    )
-
-
-def report_file(session: Session, claimed: ClaimedJob) -> str:
-    """Where in the store the bytes of a DELIVER job's report are."""
-    return session.scalars(select(ReportRow.file).where(ReportRow.id == claimed.report_id)).one()
-
-
 def _lock_study(session: Session, claimed: Claimed) -> None:
     if isinstance(claimed, ClaimedJob):
         studies.lock(session, claimed.study_id)
@@ -276,7 +257,9 @@ def _add_report(
 
     Pending deliveries of its predecessor are cancelled.
     """
-    stored = stored_report(session, report.sop_instance_uid)
+    stored = session.scalar(
+        select(ReportRow).where(ReportRow.sop_instance_uid == report.sop_instance_uid)
+    )
     if stored is None:
         session.add(report)
         session.flush()

@@ -45,7 +45,7 @@ def create(
     destination: str = "",
     report_id: int | None = None,
 ) -> None:
-    """Adds a job that is due now; those of STAT orders go first."""
+    """Adds a job that is due now; those of STAT orders go first, then those of severe studies."""
     session.add(
         Job(
             kind=kind,
@@ -53,7 +53,7 @@ def create(
             revision=study.revision,
             destination=destination,
             report_id=report_id,
-            priority=1 if study.stat else 0,
+            priority=2 * study.stat + study.severe,
         )
     )
     session.flush()
@@ -71,6 +71,61 @@ def due(session: Session, kind: JobKind, limit: int) -> Sequence[tuple[int, int]
         .limit(limit)
     )
     return [(job_id, study_id) for job_id, study_id in session.execute(statement)]
+
+
+def due_deliveries(
+    session: Session, destination: str, limit: int, *, probe: bool = False
+) -> Sequence[tuple[int, int]]:
+    """The ids (job, study) of a destination's due jobs, the most urgent first.
+
+    Of one study's reports only one is under way at a time, lest an earlier one arrives last.
+    ``probe``: those that have not met with a failure of the destination come first, then those
+    whose failure is longest ago, so that no report alone can hold it.
+    """
+    other = aliased(Job)
+    under_way = exists().where(
+        other.study_id == Job.study_id,
+        other.kind == Job.kind,
+        other.destination == Job.destination,
+        other.state == JobState.RUNNING,
+    )
+    order = (Job.priority.desc(), Job.run_after, Job.id)
+    statement = (
+        select(Job.id, Job.study_id)
+        .where(*_of(destination), leases.is_due(Job), ~under_way)
+        .order_by(*((Job.failed_at.is_not(None), Job.failed_at) if probe else ()), *order)
+        .limit(limit)
+    )
+    return [(job_id, study_id) for job_id, study_id in session.execute(statement)]
+
+
+def is_any(session: Session, destination: str, *states: JobState) -> bool:
+    """Whether a destination has a job in one of these states."""
+    statement = select(Job.id).where(*_of(destination), Job.state.in_(states))
+    return session.scalar(statement.limit(1)) is not None
+
+
+def _of(destination: str) -> tuple[ColumnElement[bool], ...]:
+    return Job.kind == JobKind.DELIVER, Job.destination == destination
+
+
+def make_due(session: Session, destination: str) -> None:
+    """Makes every pending job of a destination due."""
+    waiting = (Job.destination == destination, Job.state == JobState.PENDING)
+    session.execute(
+        leases.change(Job, *waiting, Job.run_after > db_now()).values(run_after=db_now())
+    )
+
+
+def is_replaced(session: Session, claimed: ClaimedJob) -> bool:
+    """Whether a later revision's report is to go to the same destination."""
+    later = select(Job.id).where(
+        Job.study_id == claimed.study_id,
+        Job.kind == claimed.kind,
+        Job.destination == claimed.destination,
+        Job.revision > claimed.revision,
+    )
+    return session.scalar(later.limit(1)) is not None
 
 
 def claim(session: Session, job_id: int, *, lease_s: float) -> ClaimedJob | None:

@@ -265,8 +265,10 @@ def _empty(session: Session, study_id: int, why: str) -> bool:
     return True
 
 
-def requeue(session: Session, study_id: int) -> bool:
+def requeue(session: Session, study_id: int, *, keep_read: bool = False) -> bool:
     """Analyses an ended study again, as its next revision; False if it has not ended.
+
+    ``keep_read``: a study that has been read need not be read again.
 
     Raises:
         Permanent: its images were removed; its findings remain.
@@ -281,7 +283,8 @@ def requeue(session: Session, study_id: int) -> bool:
         return False
     session.refresh(study)
     study.revision += 1
-    study.read_at = study.expired_at = None
+    if not keep_read:
+        study.read_at = study.expired_at = None
     jobs.create(session, JobKind.ANALYSE, study)
     return True
 

@@ -49,4 +49,8 @@ if __name__ == "__main__":
         stub_children()
     elif set(ANALYSING) & set(sys.argv[1:2]):
         stub_networks()
+    elif "deliver" in sys.argv[1:2]:
+        from tests.faults import stub_reading
+
+        stub_reading.delay_responses()
     commands.main()

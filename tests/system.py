@@ -23,12 +23,13 @@ from lumbar.store.files import Store
 from tests import command_line
 from tests.peers import free_port
 
-SERVICES = ("up", "scp", "register", "sweep", "web", "worker", "demo")
+SERVICES = ("up", "scp", "register", "sweep", "deliver", "web", "worker", "demo")
 QUICK = {
     "LUMBAR_QUIET_S": "0.5",
     "LUMBAR_SWEEP_EVERY_S": "0.2",
     "LUMBAR_LEASE_S": "2",
     "LUMBAR_RETRY_BASE_S": "0.2",
+    "LUMBAR_DELIVERY_TIMEOUT_S": "10",
 }
 
 

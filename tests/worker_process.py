@@ -80,7 +80,7 @@ def _run() -> None:
     log.configure()
     app = create_app(settings)
     bind(app, {JobKind.ANALYSE: job})
-    run_worker(app, list(JobKind), on_stop())
+    run_worker(app, on_stop())
 
 
 if __name__ == "__main__":

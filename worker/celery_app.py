@@ -130,7 +130,7 @@ def _waiting(connection: Connection, queue: str) -> int:
         return 0
 
 
-def run_worker(app: Celery, kinds: list[JobKind], stop: Event) -> None:
+def run_worker(app: Celery, stop: Event) -> None:
     """Does jobs until ``stop``, one at a time in this process: TensorFlow cannot survive a fork.
 
     Raises:
@@ -141,7 +141,7 @@ def run_worker(app: Celery, kinds: list[JobKind], stop: Event) -> None:
         app=app,
         pool_cls="solo",
         concurrency=1,
-        queues=[queue_name(kind) for kind in kinds],
+        queues=[queue_name(kind) for kind in NAMES],
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,

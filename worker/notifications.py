@@ -11,7 +11,7 @@ from uuid import UUID
 
 from db.models import JobKind
 
-NAMES = {JobKind.ANALYSE: "analyse_study", JobKind.DELIVER: "deliver", JobKind.PREVIEW: "preview"}
+NAMES = {JobKind.ANALYSE: "analyse_study", JobKind.PREVIEW: "preview"}
 LONGEST_BODY = 1000  # characters; ours has about 100
 
 

@@ -9,7 +9,7 @@ from threading import Event, Thread
 
 from db import job_lifecycle, leases
 from db.context import SiteContext
-from db.job_lifecycle import C, Claim, Claimed
+from db.job_lifecycle import C, Claim, Claimed, OnTemporary
 from db.leases import LeaseLostError
 from lumbar.errors import Permanent, Transient
 from lumbar.log import get_logger
@@ -24,25 +24,34 @@ def perform(
     claim: Claim[C],
     work: Callable[[C], None],
     on_dead_letter: Callable[[C], None] = lambda claimed: None,
+    on_temporary: OnTemporary[C] = lambda session, claimed, error, backoff: job_lifecycle.release(
+        session, claimed, str(error), backoff
+    ),
+    on_stuck: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGKILL),
 ) -> bool:
     """Claims the most urgent due job and does it; False when there was none.
 
     ``work`` ends the job itself, in the transaction that writes its results. If it raises, the job
-    is attempted again later (Transient), dead-lettered (Permanent) or, after any other exception,
-    which is a fault of ours, attempted again a few times.
+    is attempted again later (Transient: ``on_temporary``, which says whether it was dead-lettered),
+    dead-lettered (Permanent) or, after any other exception, which is a fault of ours, attempted
+    again a few times. A job that exceeds ``job_limit_s`` is released, and ``on_stuck`` called: by
+    default it ends the process, as nothing else ends a thread that hangs; its parent process
+    starts a new one.
     """
     with site.database.transaction() as session:
         claimed = claim(session)
     if claimed is None:
         return False
     log.info("job.started", **claimed.log_fields, attempt=claimed.lease.attempts)
-    with kept_alive(site, claimed):
-        if _run(site, claimed, work):
+    with kept_alive(site, claimed, on_stuck):
+        if _run(site, claimed, work, on_temporary):
             on_dead_letter(claimed)
     return True
 
 
-def _run(site: SiteContext, claimed: C, work: Callable[[C], None]) -> bool:
+def _run(
+    site: SiteContext, claimed: C, work: Callable[[C], None], on_temporary: OnTemporary[C]
+) -> bool:
     """Does the work; returns whether the job ended as a dead letter."""
     policy = site.retry_policy(claimed.kind)
     try:
@@ -54,27 +63,24 @@ def _run(site: SiteContext, claimed: C, work: Callable[[C], None]) -> bool:
             return job_lifecycle.dead_letter(session, claimed, str(error))
     except Transient as error:
         with site.database.transaction() as session:
-            return job_lifecycle.release(session, claimed, str(error), policy.temporary)
+            return on_temporary(session, claimed, error, policy.temporary)
     except Exception as error:  # no fault of ours may lose a study
         log.exception("job.fault", **claimed.log_fields)
         why = (
             f"an internal fault ({type(error).__name__}); see the log of job {claimed.lease.row_id}"
         )
         with site.database.transaction() as session:
-            return job_lifecycle.release(session, claimed, why, policy.fault)
+            return job_lifecycle.release(session, claimed, why, policy.fault, fault=True)
     else:
         log.info("job.done", **claimed.log_fields)
     return False
 
 
 @contextmanager
-def kept_alive(site: SiteContext, claimed: Claimed) -> Iterator[None]:
-    """Extends the lease during the work.
-
-    A worker that is killed stops doing so; one that exceeds ``job_limit_s`` is killed.
-    """
+def kept_alive(site: SiteContext, claimed: Claimed, on_stuck: Callable[[], None]) -> Iterator[None]:
+    """Extends the lease during the work, at most for ``job_limit_s``."""
     ended = Event()
-    thread = Thread(target=_beat, args=(site, claimed, ended), name="lease", daemon=True)
+    thread = Thread(target=_beat, args=(site, claimed, ended, on_stuck), name="lease", daemon=True)
     thread.start()
     try:
         yield
@@ -83,33 +89,30 @@ def kept_alive(site: SiteContext, claimed: Claimed) -> Iterator[None]:
         thread.join()
 
 
-def _beat(site: SiteContext, claimed: Claimed, ended: Event) -> None:
+def _beat(site: SiteContext, claimed: Claimed, ended: Event, on_stuck: Callable[[], None]) -> None:
     """Sends heartbeats until the work has ended or its time is up."""
-    settings = site.settings
-    deadline = time.monotonic() + settings.job_limit_s
+    lease_s = site.lease_s(claimed.kind)
+    deadline = time.monotonic() + site.settings.job_limit_s
     while (remaining_s := deadline - time.monotonic()) > 0:
-        if ended.wait(min(remaining_s, settings.lease_s / HEARTBEATS_PER_LEASE)):
+        if ended.wait(min(remaining_s, lease_s / HEARTBEATS_PER_LEASE)):
             return
         try:
             with site.database.transaction() as session:
-                leases.extend(session, claimed.lease, lease_s=settings.lease_s)
+                leases.extend(session, claimed.lease, lease_s=lease_s)
         except Exception as error:  # noqa: BLE001 - the next heartbeat may succeed
             log.warning("lease.not_extended", **claimed.log_fields, error=type(error).__name__)
-    _end_stuck(site, claimed)
+    _release_stuck(site, claimed)
+    on_stuck()
 
 
-def _end_stuck(site: SiteContext, claimed: Claimed) -> None:
-    """Releases the job and kills this process: nothing else ends a thread that hangs.
-
-    Its parent process starts a new one.
-    """
+def _release_stuck(site: SiteContext, claimed: Claimed) -> None:
     limit_s = site.settings.job_limit_s
     log.error("job.stuck", **claimed.log_fields, limit_s=limit_s)
     try:
         with site.database.transaction() as session:
             backoff = site.retry_policy(claimed.kind).fault
-            job_lifecycle.release(session, claimed, f"it did not end within {limit_s:g} s", backoff)
-    # The process ends in any case; the lease then expires.
+            why = f"it did not end within {limit_s:g} s"
+            job_lifecycle.release(session, claimed, why, backoff, fault=True)
+    # There are no more heartbeats; the lease then expires.
     except Exception as error:  # noqa: BLE001
         log.warning("job.not_released", **claimed.log_fields, error=type(error).__name__)
-    os.kill(os.getpid(), signal.SIGKILL)

@@ -26,6 +26,8 @@ log = get_logger()
 
 # per kind that wait in the broker; more than workers can do until the next sweep
 MAX_NOTIFICATIONS = 100
+# Lanes look for deliveries themselves (``worker.lanes``).
+NOTIFIED_KINDS = (JobKind.ANALYSE, JobKind.PREVIEW)
 UNREGISTERED_S = 10.0  # after that, images are registered here: no registrar is running
 
 
@@ -71,7 +73,7 @@ def sweep(
         counts["studies_completed"] += completed
     for claimed in lost:
         counts["jobs_recovered"] += _recover(site, claimed)
-    for kind in JobKind:
+    for kind in NOTIFIED_KINDS:
         with site.database.reading() as session:
             due = job_lifecycle.count_due(session, kind, MAX_NOTIFICATIONS)
         notifier.notify(kind, due)

@@ -1,4 +1,7 @@
-"""The tasks, with or without a broker. They take no arguments: the database says what is due."""
+"""The tasks of those that need the networks, with or without a broker.
+
+They take no arguments: the database says what is due.
+"""
 
 from collections.abc import Callable
 
@@ -7,7 +10,6 @@ from db.context import SiteContext
 from db.models import JobKind
 from lumbar.networks import Networks
 from worker.analysis import analyse_study
-from worker.delivery import deliver
 from worker.inline import Task
 from worker.preview import read_upload
 from worker.runner import perform
@@ -22,19 +24,8 @@ def tasks(site: SiteContext, networks: Callable[[], Networks]) -> dict[JobKind, 
     def analyse() -> bool:
         return perform(
             site,
-            lambda session: job_lifecycle.claim(
-                session, JobKind.ANALYSE, lease_s=site.settings.lease_s
-            ),
+            lambda session: job_lifecycle.claim_analysis(session, lease_s=site.settings.lease_s),
             lambda claimed: analyse_study(site, networks(), claimed),
-        )
-
-    def send() -> bool:
-        return perform(
-            site,
-            lambda session: job_lifecycle.claim(
-                session, JobKind.DELIVER, lease_s=site.settings.lease_s
-            ),
-            lambda claimed: deliver(site, claimed),
         )
 
     def preview() -> bool:
@@ -45,4 +36,4 @@ def tasks(site: SiteContext, networks: Callable[[], Networks]) -> dict[JobKind, 
             on_dead_letter=lambda claimed: previews.remove_files(site, claimed.name),
         )
 
-    return {JobKind.ANALYSE: analyse, JobKind.DELIVER: send, JobKind.PREVIEW: preview}
+    return {JobKind.ANALYSE: analyse, JobKind.PREVIEW: preview}

@@ -2,7 +2,6 @@
 
 from db import job_lifecycle, studies
 from db.ingest import ingest
-from db.models import JobKind
 from db.studies import StudyEvent
 from lumbar.spine.anatomy import ALL_FINDINGS, Condition, FindingKey, Level
 from lumbar.spine.findings import Finding, ImagePoint
@@ -55,5 +54,5 @@ def end(site, number, event, **outcome):
         study = studies.find(session, f"{ROOT}.{number}")
         studies.complete(session, study.id)
         job_lifecycle.end_analysis(
-            session, job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10), event, **outcome
+            session, job_lifecycle.claim_analysis(session, lease_s=10), event, **outcome
         )
