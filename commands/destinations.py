@@ -1,18 +1,44 @@
 """`lumbar destinations`: the systems that reports are sent to."""
 
+from dataclasses import asdict, fields
+
 import typer
 
-from commands.output import console
+from commands.output import AsFormat, Format, console, print_records
+from db.context import SiteContext
+from db.read_models import destinations
 from lumbar.errors import LumbarError, Permanent
 from lumbar.peers import Destination, Peer
 from lumbar.settings import Settings
 
 app = typer.Typer(help="The systems that reports are sent to.", no_args_is_help=True)
 
+COLUMNS = tuple(field.name for field in fields(destinations.DestinationRow))
+
 
 @app.callback()
 def _group() -> None:
     """The systems that reports are sent to."""
+
+
+@app.command("list", epilog="Example: lumbar destinations list --format json")
+def list_(form: AsFormat = Format.TABLE) -> None:
+    """Lists the destinations: what waits for each, since when it is held, and why."""
+    settings = Settings.load()
+    site = SiteContext.open(settings)
+    with site.database.reading() as session:
+        rows = destinations.destinations(session, settings.destinations)
+    records = [
+        asdict(row)
+        | {"oldest_s": round(row.oldest_s)}
+        | {
+            name: moment.isoformat(timespec="seconds")
+            for name in ("held_since", "next_probe")
+            if (moment := getattr(row, name))
+        }
+        for row in rows
+    ]
+    print_records(records, COLUMNS, form)
 
 
 @app.command(

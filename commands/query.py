@@ -164,9 +164,9 @@ def study(
     print_findings(detail.findings, form)
     for row in detail.deliveries:
         error = f", {row.last_error}" if row.last_error else ""
-        status = f" ({row.status})" if row.status else ""
+        outcome = f", {row.outcome} ({row.status})" if row.outcome else ""
         console().print(
-            f"report to {row.destination}: {row.state}{status}, {row.attempts} attempts{error}"
+            f"report to {row.destination}: {row.state}{outcome}, {row.attempts} attempts{error}"
         )
 
 

@@ -9,7 +9,7 @@ from commands.output import AsFormat, Format, print_records
 from commands.version import version_lines
 from db import disk_usage, quarantine, schema
 from db.context import SiteContext
-from db.read_models import metrics
+from db.read_models import destinations, metrics
 from db.read_models.statistics import in_flight
 from db.read_models.worklist import MAX_EXPIRED, waiting
 from lumbar.peers.destinations import Destination, DimseDestination
@@ -26,7 +26,7 @@ Line = tuple[str, str, Any, str]  # in the order of COLUMNS
 def status(form: AsFormat = Format.TABLE) -> None:
     """Shows studies and jobs in flight, the worklist, disk, destinations and weights."""
     site = SiteContext.open(Settings.load())
-    lines = [*_version(), *_database(site), *_disk(site), *_destinations(site.settings)]
+    lines = [*_version(), *_database(site), *_disk(site), *_destinations(site)]
     print_records([dict(zip(COLUMNS, line, strict=True)) for line in lines], COLUMNS, form)
 
 
@@ -43,7 +43,7 @@ def _version() -> Iterator[Line]:
 
 def _database(site: SiteContext) -> Iterator[Line]:
     with site.database.reading() as session:
-        figures = metrics.figures(session)
+        figures = metrics.figures(session, site.settings.destinations)
         leases_expired = in_flight(session).leases_expired
         unread = waiting(session, site.ranking)
         quarantined = quarantine.count(session)
@@ -64,7 +64,7 @@ def _database(site: SiteContext) -> Iterator[Line]:
     for (kind, job_state), count in sorted(figures.jobs.items()):
         yield "jobs", f"{kind}, {job_state}", count, ""
     for kind, age_s in figures.queue_age_s.items():
-        yield "jobs", f"{kind}, oldest due", round(age_s), "s"
+        yield "jobs", f"{kind}, oldest waiting", round(age_s), "s"
     yield "jobs", "leases expired", leases_expired, ""
     yield "images", "quarantined", quarantined, "`lumbar quarantine list` shows them"
 
@@ -88,10 +88,19 @@ def _disk(site: SiteContext) -> Iterator[Line]:
     yield "images", "that cannot be registered", site.store.quarantined(), quarantined
 
 
-def _destinations(settings: Settings) -> Iterator[Line]:
-    for name in sorted(settings.destinations):
-        yield "destinations", name, _address(settings.destination(name)), ""
-    if not settings.destinations:
+def _destinations(site: SiteContext) -> Iterator[Line]:
+    settings = site.settings
+    with site.database.reading() as session:
+        rows = destinations.destinations(session, settings.destinations)
+    for row in rows:
+        name = row.destination
+        address = _address(settings.destination(name)) if row.configured else "not configured"
+        counts = {"waiting": row.waiting, "dead": row.dead, "absent": row.absent}
+        notes = [f"{count} {what}" for what, count in counts.items() if count]
+        if row.held_since:
+            notes.append(f"held since {row.held_since:%Y-%m-%d %H:%M} UTC: {row.last_error}")
+        yield "destinations", name, address, "; ".join(notes)
+    if not rows:
         yield "destinations", "none", None, "no report is sent"
 
 

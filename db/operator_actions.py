@@ -14,7 +14,18 @@ from db.types import db_now
 from lumbar.errors import NotFound, Permanent, Transient
 
 CANCELLED = "cancelled by an operator"
-RESTARTED = {"state": JobState.PENDING, "attempts": 0, "losses": 0, "ended_at": None}
+RESTARTED = {
+    "state": JobState.PENDING,
+    "attempts": 0,
+    "losses": 0,
+    "faults": 0,
+    "first_failed_at": None,
+    "first_failed_s": None,
+    "failed_at": None,
+    "sends": 0,
+    "sent_status": None,
+    "ended_at": None,
+}
 
 
 @dataclass(frozen=True)

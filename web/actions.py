@@ -6,13 +6,21 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
-from db import accounts, deletion, operator_actions, quarantine, reviews, studies
+from db import (
+    accounts,
+    deletion,
+    destination_actions,
+    operator_actions,
+    quarantine,
+    reviews,
+    studies,
+)
 from db.models import Permission, UserRole
 from lumbar.errors import LumbarError, NotFound, Permanent
 from lumbar.peers import Peer
 from lumbar.spine.anatomy import Severity
 from web.auth import Admin, NotAllowed, Operator, Reviewer, TheSite, Viewer
-from web.params import LastReceived, Number, QuarantineId, Words
+from web.params import DestinationName, LastReceived, Number, QuarantineId, Words
 from web.rendering import page
 
 router = APIRouter(include_in_schema=False)
@@ -113,6 +121,35 @@ def resend(site: TheSite, actor: Operator, job: Number, uid: Words = "") -> Resp
     with site.database.transaction() as session:
         operator_actions.resend(session, job, actor.name)
     return _redirect(f"/studies/{uid}" if uid else "/jobs", "sent")
+
+
+@router.post("/destinations/{name:path}/retry")
+def retry_destination(site: TheSite, actor: Operator, name: DestinationName) -> Response:
+    """Makes the waiting jobs of a destination due, and attempts its dead ones again."""
+    with site.database.transaction() as session:
+        destination_actions.retry_all(session, name, actor.name)
+    return _redirect("/system", "all retried")
+
+
+@router.post("/destinations/{name:path}/cancel")
+def cancel_destination(site: TheSite, actor: Operator, name: DestinationName) -> Response:
+    """Cancels what waits for a destination, or is dead."""
+    with site.database.transaction() as session:
+        destination_actions.cancel_all(session, name, actor.name)
+    return _redirect("/system", "all cancelled")
+
+
+@router.post("/destinations/{name:path}/reroute")
+def reroute(site: TheSite, actor: Operator, name: DestinationName, to: Words) -> Response:
+    """Sends what waits for a destination to another.
+
+    Raises:
+        WrongSetting: no destination has that name.
+    """
+    site.settings.destination(to)
+    with site.database.transaction() as session:
+        destination_actions.reroute(session, name, to, actor.name)
+    return _redirect("/system", "rerouted")
 
 
 @router.post("/destinations/{name:path}/echo")

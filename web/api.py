@@ -6,15 +6,16 @@ from fastapi import APIRouter, Path, Query, Security
 from fastapi.security import HTTPBearer
 from pydantic import Field
 
-from db import operator_actions, quarantine, reviews, studies
+from db import destination_actions, operator_actions, quarantine, reviews, studies
 from db.models import OPEN_JOB_STATES, JobKind, JobState
-from db.read_models import findings, statistics, study_queries, worklist
+from db.read_models import destinations, findings, statistics, study_queries, worklist
 from db.read_models.findings import CURSOR_PATTERN
 from db.read_models.study_detail import study_detail
 from web.auth import Operator, Reviewer, TheAuditTrail, TheSite, Viewer
 from web.params import (
     AnyRequestedStudies,
     Chosen,
+    DestinationName,
     KnownParametersOnly,
     NoneIfEmpty,
     Number,
@@ -26,11 +27,14 @@ from web.schemas import (
     BundleModel,
     CorrectRequest,
     DeliveryModel,
+    DestinationModel,
     Done,
     FindingsPageModel,
     JobModel,
+    JobsModel,
     QuarantinedModel,
     ReadRequest,
+    RerouteRequest,
     ReviewModel,
     ReviewRequest,
     StudiesModel,
@@ -311,6 +315,46 @@ def post_resend(site: TheSite, actor: Operator, job: Number) -> Done:
     with site.database.transaction() as session:
         operator_actions.resend(session, job, actor.name)
     return Done()
+
+
+@router.get("/destinations", tags=["jobs"], summary="What waits for each destination")
+def get_destinations(site: TheSite, actor: Operator) -> list[DestinationModel]:
+    with site.database.reading() as session:
+        rows = destinations.destinations(session, site.settings.destinations)
+    return [DestinationModel.model_validate(row) for row in rows]
+
+
+@router.post(
+    "/destinations/{name:path}/retry",
+    tags=["jobs"],
+    summary="Run a destination's waiting and dead jobs now",
+)
+def post_retry_destination(site: TheSite, actor: Operator, name: DestinationName) -> JobsModel:
+    with site.database.transaction() as session:
+        return JobsModel(jobs=destination_actions.retry_all(session, name, actor.name))
+
+
+@router.post(
+    "/destinations/{name:path}/cancel",
+    tags=["jobs"],
+    summary="Cancel a destination's waiting and dead jobs",
+)
+def post_cancel_destination(site: TheSite, actor: Operator, name: DestinationName) -> JobsModel:
+    with site.database.transaction() as session:
+        return JobsModel(jobs=destination_actions.cancel_all(session, name, actor.name))
+
+
+@router.post(
+    "/destinations/{name:path}/reroute",
+    tags=["jobs"],
+    summary="Send a destination's waiting and dead jobs to another",
+)
+def post_reroute(
+    site: TheSite, actor: Operator, name: DestinationName, request: RerouteRequest
+) -> JobsModel:
+    site.settings.destination(request.to)
+    with site.database.transaction() as session:
+        return JobsModel(jobs=destination_actions.reroute(session, name, request.to, actor.name))
 
 
 @router.get("/studies/{uid}/deliveries", tags=["jobs"], summary="What became of a study's reports")

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from db import disk_usage
 from db.context import SiteContext
 from db.read_models import metrics, worklist
+from db.read_models.destinations import DestinationRow
 from lumbar.errors import LumbarError
 from web.auth import TheSite
 
@@ -51,7 +52,7 @@ class _SiteMetrics(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         with self._site.database.reading() as session:
-            figures = metrics.figures(session)
+            figures = metrics.figures(session, self._site.settings.destinations)
             waiting = worklist.waiting(session, self._site.ranking)
             usage = disk_usage.last_measured(session)
         yield _gauge(
@@ -60,10 +61,11 @@ class _SiteMetrics(Collector):
         yield _gauge("lumbar_jobs", "Unfinished and dead jobs", ["kind", "state"], figures.jobs)
         yield _gauge(
             "lumbar_queue_age_seconds",
-            "Age of the oldest due job",
+            "Age of the oldest job that waits, due or not",
             ["kind"],
             _single_labels(figures.queue_age_s),
         )
+        yield from _destinations(figures.destinations)
         yield _gauge(
             "lumbar_last_hour",
             "Events in the last hour",
@@ -105,6 +107,35 @@ class _SiteMetrics(Collector):
             "Files received that cannot be registered",
             self._site.store.quarantined(),
         )
+
+
+def _destinations(rows: Sequence[DestinationRow]) -> Iterator[GaugeMetricFamily]:
+    """What waits for each destination."""
+    jobs = {
+        (row.destination, state): count
+        for row in rows
+        for state, count in {
+            "waiting": row.waiting,
+            "failing": row.failing,
+            "dead": row.dead,
+            "absent": row.absent,
+        }.items()
+    }
+    yield _gauge(
+        "lumbar_deliveries", "Reports by destination and state", ["destination", "state"], jobs
+    )
+    yield _gauge(
+        "lumbar_destination_held",
+        "1 while a destination fails and is only probed",
+        ["destination"],
+        {(row.destination,): float(row.held_since is not None) for row in rows},
+    )
+    yield _gauge(
+        "lumbar_destination_age_seconds",
+        "Age of the oldest report that waits",
+        ["destination"],
+        {(row.destination,): row.oldest_s for row in rows},
+    )
 
 
 def _single_labels(values: Mapping[Any, float]) -> dict[tuple[str], float]:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from db import accounts, audit, disk_usage, operator_actions, quarantine
 from db.models import OPEN_JOB_STATES, JobKind, JobState, UserRole
-from db.read_models import statistics
+from db.read_models import destinations, statistics
 from db.read_models.reviewed_labels import labels
 from web import csv_export
 from web.auth import Admin, Operator, Reviewer, TheAuditTrail, TheSite, Viewer
@@ -140,17 +140,20 @@ def reviewed_labels(site: TheSite, trail: TheAuditTrail, actor: Reviewer) -> Res
 
 
 @router.get("/system")
-def system(request: Request, site: TheSite, actor: Operator) -> Response:
+def system(request: Request, site: TheSite, actor: Operator, done: Done = "") -> Response:
     """Studies in flight, destinations, weights and the disk."""
     with site.database.reading() as session:
         bundles = statistics.bundles(session)
         in_flight = statistics.in_flight(session)
         instances = quarantine.count(session)
+        waiting = destinations.destinations(session, site.settings.destinations)
         usage = disk_usage.last_measured(session)
     return page(
         request,
         "system.html",
-        destinations=sorted(site.settings.destinations),
+        destinations=waiting,
+        names=sorted(site.settings.destinations),
+        confirmation=CONFIRMATIONS.get(done),
         bundles=bundles,
         in_flight=in_flight,
         fill=site.store.fill_ratio(),

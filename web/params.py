@@ -55,6 +55,7 @@ def _moment(value: object) -> object:
 Text = Annotated[str, Query(max_length=200)]
 Done = Annotated[str, Query(max_length=20)]
 Words = Annotated[str, Form(max_length=2000, pattern=WITHOUT_NUL)]
+DestinationName = Annotated[str, Path(min_length=1, max_length=64, pattern=WITHOUT_NUL)]
 Number = Annotated[int, Path(ge=1, le=LARGEST)]
 QuarantineId = Annotated[
     str, Path(min_length=1, max_length=160, description="As the list of what is quarantined has it")

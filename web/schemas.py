@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from db.models import JobKind, JobState, ReadingState, StudyState
+from db.models import DeliveryOutcome, JobKind, JobState, ReadingState, StudyState
 from db.read_models.corrections import Correction
 from db.read_models.findings import FindingsPage
 from db.read_models.worklist import StudyPage
@@ -175,6 +175,10 @@ class DeliveryModel(_Model):
     sop_instance_uid: str
     revision: int
     state: JobState
+    outcome: DeliveryOutcome | None = Field(
+        description="confirmed: it lists the report; accepted: it reported success, and was not or "
+        "cannot be asked; absent: it reported success, but does not list it"
+    )
     status: str | None = Field(description="The peer's: `0000`, `200`")
     attempts: int
     last_error: str | None
@@ -254,6 +258,35 @@ class JobModel(_Model):
     losses: int
     run_after: datetime
     last_error: str | None
+
+
+class DestinationModel(_Model):
+    """A destination and what waits for it; nothing of the patients."""
+
+    destination: str
+    configured: bool = Field(description="If not, its jobs wait until it is, or are rerouted")
+    waiting: int
+    failing: int = Field(description="Of the waiting ones, those that failed the last time")
+    dead: int
+    absent: int = Field(description="Reports that it accepted, but does not list")
+    oldest_s: float = Field(description="How long the oldest waiting report has waited, seconds")
+    held_since: datetime | None = Field(description="Since when it fails and is only probed")
+    next_probe: datetime | None
+    last_error: str | None
+
+
+class JobsModel(_Model):
+    """How many jobs an action concerned."""
+
+    jobs: int
+
+
+class RerouteRequest(BaseModel):
+    """Where the jobs of a destination are sent instead."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    to: str = Field(min_length=1, max_length=64, pattern=WITHOUT_NUL)
 
 
 class ReviewRequest(BaseModel):

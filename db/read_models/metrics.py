@@ -1,6 +1,6 @@
 """Figures for monitoring: present counts, and those of the last hour. No patient data."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import quantiles
@@ -20,6 +20,7 @@ from db.models import (
     Study,
     StudyState,
 )
+from db.read_models.destinations import DestinationRow, destinations
 from db.read_models.statistics import active_studies, open_jobs
 from db.types import db_now, read_clock
 
@@ -33,7 +34,8 @@ class Figures:
 
     studies: dict[StudyState, int]  # active ones, by state
     jobs: dict[tuple[JobKind, JobState], int]  # open ones
-    queue_age_s: dict[JobKind, float]  # of the oldest job that is due; 0 where none is
+    queue_age_s: dict[JobKind, float]  # of the oldest job that waits, due or not; 0 where none does
+    destinations: list[DestinationRow]
     last_hour: dict[str, int]
     stages_s: dict[tuple[str, str], float]  # by stage and quantile (0.5, 0.95)
 
@@ -43,23 +45,25 @@ def ping(session: Session) -> None:
     session.execute(text("SELECT 1"))
 
 
-def figures(session: Session) -> Figures:
-    """The present figures, each read from an index."""
+def figures(session: Session, configured: Collection[str]) -> Figures:
+    """The present figures, each read from an index; ``configured``: the destinations' names."""
     now = read_clock(session)
     return Figures(
         studies=dict.fromkeys(ACTIVE_STUDY_STATES, 0) | active_studies(session),
         jobs=open_jobs(session),
         queue_age_s=_queue_ages(session),
+        destinations=destinations(session, configured),
         last_hour=_last_hour(session, now),
         stages_s=_stages(session, now - HOUR),
     )
 
 
 def _queue_ages(session: Session) -> dict[JobKind, float]:
-    """How long the oldest due job of each kind has been due, in seconds; 0 where none is due."""
+    """How long the oldest waiting job of each kind has waited, in seconds; 0 where none waits."""
+    since = func.coalesce(Job.first_failed_at, Job.run_after)
     jobs = (
-        select(Job.kind, func.min(Job.run_after), db_now())
-        .where(Job.state == JobState.PENDING, Job.run_after <= db_now())
+        select(Job.kind, func.min(since), db_now())
+        .where(Job.state == JobState.PENDING)
         .group_by(Job.kind)
     )
     uploads = select(literal(JobKind.PREVIEW), func.min(Preview.uploaded_at), db_now()).where(

@@ -12,6 +12,7 @@ from db import stated_attributes
 from db.models import (
     Bundle,
     Delivery,
+    DeliveryOutcome,
     Explanation,
     FindingRow,
     Instance,
@@ -56,6 +57,7 @@ class DeliveryRow:
     revision: int
     state: JobState
     status: str | None  # the peer's, for instance ``0000`` (DIMSE) or ``200`` (STOW-RS)
+    outcome: DeliveryOutcome | None  # None until the peer reported success
     attempts: int
     last_error: str | None
     delivered_at: datetime | None
@@ -96,6 +98,7 @@ def deliveries(session: Session, study_id: int) -> list[DeliveryRow]:
             revision=job.revision,
             state=job.state,
             status=delivery.status if delivery else None,
+            outcome=delivery.outcome if delivery else None,
             attempts=job.attempts,
             last_error=job.last_error,
             delivered_at=delivery.delivered_at if delivery else None,

@@ -98,7 +98,7 @@ def test_the_description_is_open_and_complete():
         for path, methods in description["paths"].items()
         for method, operation in methods.items()
     ]
-    assert len(operations) == 20
+    assert len(operations) == 24
     for path, _, operation in operations:
         assert path.startswith("/api/v1/")
         assert operation["summary"]

@@ -11,7 +11,6 @@ from db.models import (
     FindingRow,
     Instance,
     Job,
-    JobKind,
     JobState,
     Patient,
     ReportRow,
@@ -326,7 +325,7 @@ def test_an_image_that_arrives_while_its_study_is_deleted_is_kept(site, admin, m
 def test_a_worker_analysing_a_deleted_study_writes_nothing(site, admin):
     admin.submit(f"/studies/{ARRIVING_UID}/complete")
     with site.database.transaction() as session:
-        claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
+        claimed = job_lifecycle.claim_analysis(session, lease_s=10)
     assert admin.submit(f"/studies/{ARRIVING_UID}/delete", reason="a phantom").status_code == 303
     with pytest.raises(LeaseLostError), site.database.transaction() as session:
         job_lifecycle.end_analysis(session, claimed, studies.StudyEvent.REFUSED, reason="none")

@@ -50,6 +50,9 @@ FORMS = {
     f"/jobs/{WAITING_JOB}/cancel": {},
     f"/jobs/{DELIVERED_JOB}/resend": {},
     "/destinations/pacs/echo": {},
+    "/destinations/archive/reroute": {"to": "pacs"},
+    "/destinations/pacs/retry": {},
+    "/destinations/pacs/cancel": {},
     "/users": {"name": "ben", "password": "a good long one", "role": "viewer"},
     "/users/operator": {"role": "viewer"},
     "/tokens": {"user": "operator", "name": "ris", "scopes": "read"},
@@ -66,6 +69,9 @@ BODIES = {
     f"/api/v1/jobs/{DEAD_JOB}/retry": None,
     f"/api/v1/jobs/{WAITING_JOB}/cancel": None,
     f"/api/v1/jobs/{DELIVERED_JOB}/resend": None,
+    "/api/v1/destinations/archive/reroute": {"to": "pacs"},
+    "/api/v1/destinations/pacs/retry": None,
+    "/api/v1/destinations/pacs/cancel": None,
 }
 
 

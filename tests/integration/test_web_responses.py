@@ -262,7 +262,10 @@ def test_the_page_of_findings_keeps_an_invalid_time_for_correction(admin):
 
 
 API_ROUTES = [
-    *(("GET", path) for path in ("/worklist", "/studies", "/findings", "/jobs", "/bundles")),
+    *(
+        ("GET", path)
+        for path in ("/worklist", "/studies", "/findings", "/jobs", "/bundles", "/destinations")
+    ),
     ("GET", "/worklist/counts"),
     ("GET", f"/studies/{SEVERE_UID}"),
     ("GET", f"/studies/{SEVERE_UID}/deliveries"),
@@ -276,6 +279,7 @@ API_ROUTES = [
     ("POST", f"/studies/{SEVERE_UID}/complete"),
     ("POST", "/findings/1/reviews"),
     *(("POST", f"/jobs/1/{act}") for act in ("retry", "cancel", "resend")),
+    *(("POST", f"/destinations/pacs/{act}") for act in ("retry", "cancel", "reroute")),
 ]
 
 
@@ -511,7 +515,7 @@ def test_readiness_depends_on_the_database_and_the_disk(site, app, monkeypatch):
     assert (client.get("/readyz").status_code, client.get("/healthz").status_code) == (503, 200)
     monkeypatch.undo()
 
-    def unavailable(session):
+    def unavailable(session, *_):
         raise DatabaseUnavailable("the database does not answer (OperationalError)")
 
     monkeypatch.setattr("db.read_models.metrics.ping", unavailable)
