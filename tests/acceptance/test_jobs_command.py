@@ -80,7 +80,7 @@ def test_the_status_shows_backlog_and_configuration_on_one_screen(waiting):
     values = {(row["topic"], row["what"]): row["value"] for row in rows}
     assert values["studies", "queued"] == "2"
     assert values["jobs", "analyse, pending"] == "2"
-    assert int(values["jobs", "analyse, oldest due"]) < 600
+    assert int(values["jobs", "analyse, oldest waiting"]) < 600
     assert values["jobs", "leases expired"] == "0"
     assert (values["worklist", "unread"], values["worklist", "unread, severe"]) == ("2", "0")
     assert 0 < float(values["disk", "fill, 0-1"]) < 1

@@ -63,8 +63,8 @@ def test_a_study_sent_by_a_scanner_ends_as_a_report_in_the_pacs_and_25_rows(
 
     wait_until(lambda: delivered(delivering, study) == 2, 30, delivering.tail)
     output = delivering.lumbar("study", study).stdout
-    assert "report to pacs: done (0000)" in output
-    assert "report to archive: done (200)" in output
+    assert "report to pacs: done, confirmed (0000)" in output
+    assert "report to archive: done, confirmed (200)" in output
     (report,) = pacs.rest("/instances")
     file = tmp_path / "report.dcm"
     file.write_bytes(pacs.download(f"/instances/{report}/file"))

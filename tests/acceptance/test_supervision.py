@@ -139,7 +139,7 @@ def test_a_broker_full_of_poison_and_a_failover_end_nothing(tmp_path, postgres, 
             "LUMBAR_DATABASE_URL": postgres.migrated_database(),
             "LUMBAR_BROKER_URL": redis.url,
         }
-        for queue in ("lumbar.analyse", "lumbar.deliver"):
+        for queue in ("lumbar.analyse", "lumbar.preview"):
             client.lpush(queue, "17", "not json", "[]", '{"properties": {"delivery_tag": "x"}}')
         client.set("lumbar.preview", "of the wrong type")
         redis.command("replicaof", "127.0.0.1", "1")

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from sqlalchemy import exists, func, select
+from sqlalchemy.orm import aliased
 
 from db.database import Database, DatabaseUnavailable
 from db.models import (
@@ -27,17 +28,11 @@ from db.models import (
     StudyState,
 )
 from db.stated_attributes import attributes_of
-from lumbar import VERSION
-from lumbar.reports.report_uids import report_uid
-from lumbar.reports.sr import OUTPUT
-from lumbar.settings import Settings
-from lumbar.spine.provenance import Provenance
 from lumbar.store.files import Store
 from lumbar.study_attributes import StudyAttributes, agreed
 from tests.faults.outcome import Outcome, Stopwatch
 from tests.faults.sending import SentInstance, dataset_of
 from tests.peers import Orthanc
-from tests.stub_networks import StubNetworks
 from tests.system import System, closing_database
 from worker.analysis import inputs_sha256
 
@@ -50,36 +45,32 @@ class StudySnapshot:
     revision: int
     patient: str
     report: str | None  # SOP Instance UID of the newest
+    inputs: str | None  # that it was made from
     shown: bool  # as ended, with findings
     # In use: SOP Instance UID → file in the store.
     instances: dict[str, str] = field(default_factory=dict)
     attributes: Counter[StudyAttributes] = field(default_factory=Counter)
 
-    def covered(self, uid: str) -> bool:
+    @property
+    def covered(self) -> bool:
         """Whether the newest report was made from all instances in use."""
         attributes = agreed(list(self.attributes.items()))
-        files = tuple(sorted(self.instances.items()))
-        return self.report == expected_report(uid, files, attributes)
+        files = tuple(sorted(self.instances.values()))
+        return self.inputs == expected_inputs(files, attributes)
 
 
 @lru_cache(maxsize=100_000)
-def expected_report(
-    study: str, files: tuple[tuple[str, str], ...], attributes: StudyAttributes
-) -> str:
-    inputs = tuple(uid for uid, _ in files)
-    contents = inputs_sha256([Path(file).stem for _, file in files], attributes)
-    settings = Settings().results_sha256
-    provenance = Provenance(StubNetworks.identity, VERSION, settings, inputs, contents)
-    return report_uid(study, provenance, OUTPUT)
+def expected_inputs(files: tuple[str, ...], attributes: StudyAttributes) -> str:
+    """What a report of these files, which are named by their contents, states as its inputs."""
+    return inputs_sha256([Path(file).stem for file in files], attributes)
 
 
 def snapshot(database: Database) -> dict[str, StudySnapshot]:
     """Every study, read in one statement."""
+    other = aliased(ReportRow)
     newest = (
-        select(ReportRow.sop_instance_uid)
-        .where(ReportRow.study_id == Study.id)
-        .order_by(ReportRow.id.desc())
-        .limit(1)
+        select(func.max(other.id))
+        .where(other.study_id == Study.id)
         .correlate(Study)
         .scalar_subquery()
     )
@@ -90,7 +81,8 @@ def snapshot(database: Database) -> dict[str, StudySnapshot]:
             Study.state,
             Study.revision,
             Patient.patient_identifier,
-            newest,
+            ReportRow.sop_instance_uid,
+            ReportRow.inputs_sha256,
             Study.ended_at.is_not(None) & has_findings,
             Instance.sop_instance_uid,
             Instance.file,
@@ -100,13 +92,14 @@ def snapshot(database: Database) -> dict[str, StudySnapshot]:
         .join(Series, Series.study_id == Study.id)
         .join(Instance, (Instance.series_id == Series.id) & Instance.quarantined.is_(None))
         .join(StatedAttributes, StatedAttributes.id == Instance.attributes_id)
+        .outerjoin(ReportRow, ReportRow.id == newest)
     )
     studies: dict[str, StudySnapshot] = {}
     with database.reading() as session:
         for row in session.execute(statement):
-            uid, state, revision, patient, report, shown, instance, file, stated = row
+            uid, state, revision, patient, report, inputs, shown, instance, file, stated = row
             study = studies.setdefault(
-                uid, StudySnapshot(state, revision, patient, report, bool(shown))
+                uid, StudySnapshot(state, revision, patient, report, inputs, bool(shown))
             )
             study.instances[instance] = file
             study.attributes[attributes_of(stated)] += 1
@@ -121,7 +114,7 @@ def ended(database: Database) -> int:
 
 def partial_in(studies: dict[str, StudySnapshot]) -> set[str]:
     """Studies shown as ended although their report was made from other images than they have."""
-    return {uid for uid, study in studies.items() if study.shown and not study.covered(uid)}
+    return {uid for uid, study in studies.items() if study.shown and not study.covered}
 
 
 class PartialResultWatch:
@@ -173,7 +166,7 @@ def wait_until_settled(
             waits = Store(system.home / "store").unregistered()
             now = snapshot(database)
             if not waits and all(
-                uid in now and now[uid].shown and now[uid].covered(uid) for uid in studies
+                uid in now and now[uid].shown and now[uid].covered for uid in studies
             ):
                 with database.reading() as session:
                     if not session.scalar(unfinished):
@@ -208,7 +201,7 @@ def check_outcome(
         file = study.instances.get(sent.uid) if study else None
         if study is None or file is None or not _intact(store, file, sent):
             outcome.lost.add(sent.uid)
-        elif not study.covered(sent.study) or study.state is not StudyState.ANALYSED:
+        elif not study.covered or study.state is not StudyState.ANALYSED:
             outcome.lost.add(f"report of {sent.study}")
         if study and study.patient != sent.patient:
             outcome.lost.add(f"{sent.uid} under another patient")

@@ -17,7 +17,7 @@ from db.context import SiteContext
 from db.ingest import ingest
 from db.jobs import ClaimedJob
 from db.leases import LeaseLostError
-from db.models import FindingRow, Instance, JobKind, Series, Study, StudyState
+from db.models import FindingRow, Instance, Series, Study, StudyState
 from db.stated_attributes import by_id
 from db.stored_instances import IngestResult, TrustedSources
 from db.studies import StudyEvent
@@ -147,7 +147,7 @@ class Sequence:
             return "an analysis is running"
         with self.site.database.transaction() as session:
             studies.complete(session, self._study(session).id)
-            self.running = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=600)
+            self.running = job_lifecycle.claim_analysis(session, lease_s=600)
         if self.running is None:
             return "nothing to analyse"
         with self.site.database.reading() as session:

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Sequence
 from hashlib import sha256
+from pathlib import Path
 
 from lumbar.dicom.discover import MRInstance
 from lumbar.peers import Peer, Sent
@@ -23,10 +24,14 @@ from worker.pipeline import Analysis
 def replace() -> None:
     """Replaces the pipeline in this process."""
     analysis.analyse = by_headers  # type: ignore[attr-defined]
+
+
+def delay_responses() -> None:
+    """Delays what destinations respond, in this process."""
     real = Peer.send
 
-    def send(*arguments: object, **options: object) -> Sent:
-        sent = real(*arguments, **options)  # type: ignore[arg-type]
+    def send(self: Peer, file: Path, *, not_after: float | None = None) -> Sent:
+        sent = real(self, file, not_after=not_after)
         time.sleep(float(os.environ.get("TESTS_STORED_S", "0")))
         return sent
 

@@ -1,4 +1,4 @@
-"""kill -9 of workers at random moments: in an analysis, or after storage in the PACS."""
+"""kill -9 of workers and lanes at random moments: in an analysis, or after storage in the PACS."""
 
 import time
 
@@ -26,7 +26,7 @@ def run(environment: Environment, rounds: int) -> Outcome:
     }
     with environment.distributed(FAULT, **settings) as system:
         studies = make_studies(system.folder / "sent", range(300_000, 300_000 + STUDIES * rounds))
-        system.start("scp", "sweep")
+        _, _, lanes = system.start("scp", "sweep", "deliver")
         workers = environment.start_workers(system, WORKERS)
         queue = [instance for study in studies for instance in study]
         with (
@@ -37,10 +37,11 @@ def run(environment: Environment, rounds: int) -> Outcome:
             for kill in range(rounds):
                 if kill % 2:
                     time.sleep(rng.uniform(0, 2))  # at any moment, on purpose
+                    victim = rng.randrange(WORKERS)
+                    workers[victim] = system.replace(workers[victim])
                 else:
                     _wait_for_a_report(environment)
-                victim = rng.randrange(WORKERS)
-                workers[victim] = system.replace(workers[victim])
+                    lanes = system.replace(lanes)
                 environment.progress(f"{FAULT} {kill + 1}/{rounds}")
             wait_until(lambda: senders.done, 600, system.tail)
             wait_until_settled(system, senders.acknowledged, 600)
@@ -51,7 +52,7 @@ def run(environment: Environment, rounds: int) -> Outcome:
 
 
 def _wait_for_a_report(environment: Environment) -> None:
-    """Waits some seconds until the PACS has one more: its worker has not written the row yet."""
+    """Waits some seconds until the PACS has one more: its lane has not written the row yet."""
     stopwatch, before = Stopwatch(), _stored_in_pacs(environment)
     while stopwatch.s < 5 and _stored_in_pacs(environment) == before:
         time.sleep(0.01)
