@@ -11,7 +11,6 @@ from commands.demo import MIXTURE
 from db import job_lifecycle, studies
 from db.context import SiteContext
 from db.ingest import ingest
-from db.models import JobKind
 from db.studies import StudyEvent
 from lumbar.dicom.headers import read_header, slice_headers
 from lumbar.phantoms import PhantomTruth, write_study
@@ -78,7 +77,7 @@ def _analyse(
     with site.database.transaction() as session:
         study = studies.find(session, uid)
         studies.complete(session, study.id)
-        claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=60)
+        claimed = job_lifecycle.claim_analysis(session, lease_s=60)
         results = {"notes": ["the canal was followed"], "bundle": BUNDLE, "findings": findings}
         job_lifecycle.end_analysis(
             session,
@@ -94,7 +93,7 @@ def _fail(site: SiteContext, uid: str) -> None:
     with site.database.transaction() as session:
         studies.complete(session, studies.find(session, uid).id)
         job_lifecycle.dead_letter(
-            session, job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=60), "the disk is full"
+            session, job_lifecycle.claim_analysis(session, lease_s=60), "the disk is full"
         )
 
 

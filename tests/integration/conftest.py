@@ -1,6 +1,6 @@
 """A site on each kind of database."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,13 +16,15 @@ from tests.factories.reports import standard
 
 
 @pytest.fixture
-def site(database: Database, tmp_path) -> SiteContext:
+def site(database: Database, tmp_path) -> Iterator[SiteContext]:
     settings = Settings(
         home=tmp_path / "home",
         retry_base_s=0.001,
-        destinations={"pacs": "dicom://PACS@127.0.0.1:1"},
+        destinations={name: f"dicom://{name.upper()}@127.0.0.1:1" for name in ("pacs", "archive")},
     )
-    return SiteContext(settings, database, Store(tmp_path / "home" / "store").create())
+    store = Store(tmp_path / "home" / "store").create()
+    yield SiteContext(settings, database, store)
+    store.close()  # descriptors are few
 
 
 @pytest.fixture

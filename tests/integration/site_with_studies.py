@@ -13,6 +13,7 @@ from lumbar.settings import Settings
 from lumbar.store.files import Store, digest_of
 from tests.databases import sqlite_database
 from tests.factories.analyses import CANAL, SEVERE, analysed, end
+from tests.factories.deliveries import claim_delivery, delivered
 from tests.factories.instances import ROOT, arrival, make_slice
 
 SEVERE_UID, FAILED_UID, REFUSED_UID, ARRIVING_UID = (f"{ROOT}.{number}" for number in (1, 2, 3, 4))
@@ -44,17 +45,14 @@ def add_studies(site: SiteContext) -> None:
         **read,
     )
     with site.database.transaction() as session:
-        for _ in range(2):
-            job = job_lifecycle.claim(session, JobKind.DELIVER, lease_s=10)
-            if job.destination == "archive":
-                job_lifecycle.end_delivery(session, job, "200")
-            else:
-                job_lifecycle.release(session, job, "the PACS is unavailable", Backoff(2, 0, 0))
+        delivered(session, claim_delivery(session, "archive"), "200")
+        waiting = claim_delivery(session, "pacs")
+        job_lifecycle.release(session, waiting, "the PACS is unavailable", Backoff(2, 0, 0))
     ingest(site.database, site.store, arrival(make_slice(study=2)))
     with site.database.transaction() as session:
         studies.complete(session, studies.find(session, FAILED_UID).id)
         job_lifecycle.dead_letter(
-            session, job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10), "the disk is full"
+            session, job_lifecycle.claim_analysis(session, lease_s=10), "the disk is full"
         )
         assert session.get_one(Job, DEAD_JOB).kind is JobKind.ANALYSE
     ingest(site.database, site.store, arrival(make_slice(study=3)))

@@ -33,7 +33,7 @@ def study_id(session, number):
 def claim(site):
     """The number of the study whose job is claimed, or None."""
     with site.database.transaction() as session:
-        claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
+        claimed = job_lifecycle.claim_analysis(session, lease_s=10)
         return claimed and int(
             session.get_one(Study, claimed.study_id).study_instance_uid.split(".")[-1]
         )
@@ -145,7 +145,7 @@ def test_two_sweeps_release_a_lost_job_once(site, queue):
 def test_a_worker_that_lost_its_lease_does_not_affect_the_one_that_holds_it(site, queue):
     queue("routine")
     with site.database.transaction() as session:
-        claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
+        claimed = job_lifecycle.claim_analysis(session, lease_s=10)
     change(site, 1, lease_expires_at=jobs.db_now(-1))
     with site.database.transaction() as session:
         assert job_lifecycle.recover(session, claimed, max_losses=10)

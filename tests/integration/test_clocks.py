@@ -23,7 +23,6 @@ from db.clock_corrections import correct_times
 from db.ingest import ingest
 from db.leases import Backoff
 from db.models import (
-    JobKind,
     JobState,
     Maintenance,
     Preview,
@@ -37,6 +36,7 @@ from db.types import db_now, read_clock
 from lumbar.store import shares
 from tests.factories.ages import pass_days
 from tests.factories.analyses import CANAL, SEVERE, analysed
+from tests.factories.deliveries import claim_delivery
 from tests.factories.instances import ROOT, arrival, make_slice
 from tests.integration.site_with_studies import stored_report
 from tests.integration.test_accounts import PASSWORD, actor, sign_in
@@ -158,20 +158,20 @@ def test_a_job_that_was_to_be_retried_when_the_clock_was_ahead_is_done_now(site,
     analysed(site, 1, report=stored_report(site, 1, 1), destinations=["pacs"])
     turn(DAY_S)
     with site.database.transaction() as session:
-        job = job_lifecycle.claim(session, JobKind.DELIVER, lease_s=10)
+        job = claim_delivery(session)
         job_lifecycle.release(session, job, "the PACS is unavailable", Backoff(9, 60, 60))
     turn(0)
     notifier = RecordingNotifier()
     assert sweep(site, notifier)["times_corrected"] == 1
     with site.database.transaction() as session:
-        assert job_lifecycle.claim(session, JobKind.DELIVER, lease_s=10) is not None
+        assert claim_delivery(session) is not None
 
 
 def test_a_wait_that_is_permitted_is_not_cut_short(site):
     analysed(site, 1, report=stored_report(site, 1, 1), destinations=["pacs"])
     longest_s = site.settings.retry_longest_s
     with site.database.transaction() as session:
-        job = job_lifecycle.claim(session, JobKind.DELIVER, lease_s=10)
+        job = claim_delivery(session)
         job_lifecycle.release(session, job, "away", Backoff(9, longest_s, longest_s))
     assert correct_times(site) == 0
 
@@ -182,7 +182,7 @@ def test_a_lost_workers_lease_from_when_the_clock_was_ahead_runs_out(site, turn)
         studies.complete(session, study(site).id)
     turn(DAY_S)
     with site.database.transaction() as session:
-        job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=site.settings.lease_s)
+        job_lifecycle.claim_analysis(session, lease_s=site.settings.lease_s)
     turn(0)
     sweep(site, RecordingNotifier())
     assert study(site).state is StudyState.ANALYSING  # its worker may be alive
@@ -221,7 +221,7 @@ def test_a_clock_that_is_turned_ahead_takes_no_job_from_a_living_worker(site, tu
     ingest(site.database, site.store, arrival(make_slice(study=1)))
     with site.database.transaction() as session:
         studies.complete(session, study(site).id)
-        claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=site.settings.lease_s)
+        claimed = job_lifecycle.claim_analysis(session, lease_s=site.settings.lease_s)
     ingest(site.database, site.store, arrival(make_slice(study=2)))
     timer = count(0, 1).__next__
     watch, notifier = ClockWatch(lambda: float(timer())), RecordingNotifier()
@@ -356,7 +356,7 @@ def test_time_zones_and_summer_time_change_no_decision(site, monkeypatch, zone):
     ingest(site.database, site.store, arrival(make_slice()))
     with site.database.transaction() as session:
         studies.complete(session, study(site).id)
-        assert job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10) is not None
+        assert job_lifecycle.claim_analysis(session, lease_s=10) is not None
     assert correct_times(site) == 0
     with site.database.reading() as session:
         assert job_lifecycle.expired(session) == []

@@ -10,7 +10,6 @@ from db.ingest import ingest
 from db.models import (
     Instance,
     Job,
-    JobKind,
     JobState,
     ReportRow,
     Study,
@@ -20,6 +19,7 @@ from db.read_models import study_queries, worklist
 from db.read_models.worklist_rows import Ranking
 from db.stored_instances import IngestResult, TrustedSources
 from lumbar.errors import NotFound, Permanent
+from tests.factories.deliveries import claim_delivery, delivered
 from tests.factories.instances import ROOT, arrival, make_slice
 from tests.factories.objects import make_key_objects, make_note, make_object
 from tests.faults import stub_reading
@@ -69,7 +69,7 @@ def analyse(site, monkeypatch):
     stub_reading.replace()
     with site.database.transaction() as session:
         studies.complete(session, studies.find(session, UID).id)
-        claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=600)
+        claimed = job_lifecycle.claim_analysis(session, lease_s=600)
     analysis.analyse_study(site, StubNetworks(), claimed)
     with site.database.reading() as session:
         return list(session.scalars(select(ReportRow).order_by(ReportRow.id)))
@@ -89,9 +89,7 @@ def test_a_correction_back_and_forth_sends_a_report_that_replaces_the_other_pati
     assert study_of(site).patient.patient_identifier == "P1"
     analyse(site, monkeypatch)
     with site.database.reading() as session:
-        job = session.scalars(
-            select(Job).where(Job.kind == JobKind.DELIVER, Job.revision == 3)
-        ).one()
+        job = session.scalars(select(Job).where(Job.destination == "pacs", Job.revision == 3)).one()
     # report 1 is sent again, under the UID that report 2 (of the wrong patient) says it replaced
     assert job.report_id not in (first.id, second.id)
 
@@ -100,7 +98,7 @@ def test_a_report_of_the_former_patient_is_not_sent_again(site, monkeypatch):
     send_all(site)
     analyse(site, monkeypatch)
     with site.database.transaction() as session:
-        job = session.scalars(select(Job.id).where(Job.kind == JobKind.DELIVER)).one()
+        job = session.scalars(select(Job.id).where(Job.destination == "pacs")).one()
         session.execute(update(Job).where(Job.id == job).values(state=JobState.DEAD))
     send_all(site, **B)
     correct(site)
@@ -113,7 +111,7 @@ def test_a_report_of_rejected_images_is_not_sent_again(site, monkeypatch):
     send_all(site)
     analyse(site, monkeypatch)
     with site.database.transaction() as session:
-        job = session.scalars(select(Job.id).where(Job.kind == JobKind.DELIVER)).one()
+        job = session.scalars(select(Job.id).where(Job.destination == "pacs")).one()
     reject(site, [1, 2, 3])
     with site.database.transaction() as session:
         studies.complete(session, study_of(site).id)
@@ -279,6 +277,8 @@ def test_the_report_after_a_correction_is_the_new_patients_and_replaces_the_firs
 ):
     send_all(site)
     analyse(site, monkeypatch)
+    with site.database.transaction() as session:
+        delivered(session, claim_delivery(session))
     send_all(site, **B)
     correct(site)
     first, second = analyse(site, monkeypatch)

@@ -14,6 +14,7 @@ from db.studies import StudyEvent
 from lumbar.spine.provenance import TrainedOn
 from tests.factories.ages import pass_days
 from tests.factories.analyses import CANAL, SEVERE, analysed, end
+from tests.factories.deliveries import claim_delivery, delivered
 from tests.factories.instances import ROOT, arrival, make_slice
 from tests.integration.site_with_studies import stored_report
 
@@ -102,7 +103,7 @@ def test_what_is_still_to_come_keeps_a_study_on_the_list(site):
     report = {"destinations": ["pacs"]}
     with site.database.transaction() as session:
         studies.complete(session, studies.find(session, uid(2)).id)
-        job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
+        job_lifecycle.claim_analysis(session, lease_s=10)
         studies.complete(session, studies.find(session, uid(3)).id)
         waits = session.scalars(select(Job).where(Job.state == "pending")).one()
         waits.run_after = jobs.db_now(1000)
@@ -141,8 +142,8 @@ def test_a_dead_delivery_that_an_operator_cancels_or_a_later_report_replaces_doe
         destinations=["pacs"],
     )
     with site.database.transaction() as session:
-        job = job_lifecycle.claim(session, JobKind.DELIVER, lease_s=10)
-        job_lifecycle.end_delivery(session, job, "0000")
+        job = claim_delivery(session)
+        delivered(session, job)
     pass_days(site.database, 7.1)
     assert expiry.expire_unread(site) == 2
 
@@ -315,7 +316,7 @@ def test_studies_that_are_kept_do_not_hide_those_behind_them(site, monkeypatch):
 def test_a_failed_delivery_that_is_retried_keeps_its_study(site):
     analysed(site, 1, report=stored_report(site, 1, 1), destinations=["pacs"])
     with site.database.transaction() as session:
-        job = job_lifecycle.claim(session, JobKind.DELIVER, lease_s=10)
+        job = claim_delivery(session)
         job_lifecycle.release(session, job, "the PACS is unavailable", Backoff(100, 900, 900))
     pass_days(site.database, 30)
     assert expiry.expire_unread(site) == 0

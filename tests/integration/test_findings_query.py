@@ -227,7 +227,7 @@ def test_figures_count_the_jobs_in_flight_and_the_age_of_the_queue(site):
         studies.complete(session, studies.find(session, f"{ROOT}.2").id)
     ingest(site.database, site.store, arrival(make_slice(study=3)))
     with site.database.reading() as session:
-        figures = metrics.figures(session)
+        figures = metrics.figures(session, ())
     assert {state: count for state, count in figures.studies.items() if count} == {
         "receiving": 1,
         "queued": 1,

@@ -35,7 +35,6 @@ from db.models import (
     FindingRow,
     Instance,
     Job,
-    JobKind,
     JobState,
     ReadingState,
     Series,
@@ -121,7 +120,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def a_worker_claims(self) -> None:
         with self.site.database.transaction() as session:
-            claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=LEASE_S)
+            claimed = job_lifecycle.claim_analysis(session, lease_s=LEASE_S)
             if claimed is not None:
                 images = {
                     row.sop_instance_uid for row in studies.images_in_use(session, claimed.study_id)

@@ -33,17 +33,17 @@ def test_as_many_messages_wait_as_jobs_are_due_however_often_it_notifies(notifie
     for due in (2, 2, 5, 5, 3, 0):
         notifier.notify(JobKind.ANALYSE, due)
     assert waiting(broker) == 5
-    assert waiting(broker, JobKind.DELIVER) == 0
+    assert waiting(broker, JobKind.PREVIEW) == 0
 
 
 def test_it_notifies_again_after_workers_took_messages_and_after_a_flush(notifier, broker):
-    notifier.notify(JobKind.DELIVER, 3)
-    broker.rpop("lumbar.deliver")
-    notifier.notify(JobKind.DELIVER, 3)
-    assert waiting(broker, JobKind.DELIVER) == 3
+    notifier.notify(JobKind.PREVIEW, 3)
+    broker.rpop("lumbar.preview")
+    notifier.notify(JobKind.PREVIEW, 3)
+    assert waiting(broker, JobKind.PREVIEW) == 3
     broker.flushall()
-    notifier.notify(JobKind.DELIVER, 3)
-    assert waiting(broker, JobKind.DELIVER) == 3
+    notifier.notify(JobKind.PREVIEW, 3)
+    assert waiting(broker, JobKind.PREVIEW) == 3
 
 
 def test_a_message_names_the_task_and_contains_nothing_else(notifier, broker):

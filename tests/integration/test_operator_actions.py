@@ -10,6 +10,7 @@ from db.models import AuditEvent, Job, JobKind, JobState, ReportRow, Study, Stud
 from db.operator_actions import CANCELLED
 from db.studies import StudyEvent
 from lumbar.errors import Permanent
+from tests.factories.deliveries import claim_delivery
 from tests.factories.instances import ROOT, arrival, make_slice
 
 LATER, ONCE = Backoff(2, 1000, 1000), Backoff(1, 1, 1)
@@ -42,7 +43,7 @@ def next_analysis(site):
 
 def analysed(site, number):
     with site.database.transaction() as session:
-        claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
+        claimed = job_lifecycle.claim_analysis(session, lease_s=10)
         report = ReportRow(study_id=1, revision=number, sop_instance_uid=f"1.2.{number}", **REPORT)
         job_lifecycle.end_analysis(
             session, claimed, StudyEvent.ANALYSED, report=report, destinations=["pacs"]
@@ -52,7 +53,9 @@ def analysed(site, number):
 
 def claim(site, kind):
     with site.database.transaction() as session:
-        return job_lifecycle.claim(session, kind, lease_s=10)
+        if kind is JobKind.DELIVER:
+            return claim_delivery(session)
+        return job_lifecycle.claim_analysis(session, lease_s=10)
 
 
 def release(site, claimed, backoff):

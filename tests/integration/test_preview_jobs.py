@@ -8,7 +8,6 @@ from io import BytesIO
 import pytest
 from pydicom import dcmread
 
-from commands import services
 from db import context, job_lifecycle, leases, previews
 from db.leases import LeaseLostError
 from db.models import JobKind, JobState
@@ -191,7 +190,7 @@ def test_uploads_are_counted_among_the_jobs_in_flight(site):
     name = create_upload(site, [image()])
     change(site, name, uploaded_at=db_now(-60))
     with site.database.reading() as session:
-        figures = metrics.figures(session)
+        figures = metrics.figures(session, ())
         assert statistics.in_flight(session).jobs == {(JobKind.PREVIEW, JobState.PENDING): 1}
     assert figures.jobs == {(JobKind.PREVIEW, JobState.PENDING): 1}
     assert 59 < figures.queue_age_s[JobKind.PREVIEW] < 120
@@ -203,7 +202,7 @@ def test_uploads_are_counted_among_the_jobs_in_flight(site):
 
 
 def test_without_a_broker_uploads_and_studies_take_turns():
-    run_kinds, remaining = [], {JobKind.ANALYSE: 3, JobKind.PREVIEW: 2, JobKind.DELIVER: 1}
+    run_kinds, remaining = [], {JobKind.ANALYSE: 3, JobKind.PREVIEW: 2}
 
     def task(kind):
         def run_one():
@@ -222,32 +221,10 @@ def test_without_a_broker_uploads_and_studies_take_turns():
         notifier.notify(JobKind.ANALYSE, 3)
         notifier.notify(JobKind.PREVIEW, 2)
     started.set()
-    wait_until(lambda: sum(remaining.values()) <= 1, 10, lambda: f"left: {remaining}")
+    wait_until(lambda: not sum(remaining.values()), 10, lambda: f"left: {remaining}")
     notifier.close()
     analyse, upload = JobKind.ANALYSE, JobKind.PREVIEW
     assert run_kinds == [analyse, upload, analyse, upload, analyse]
-
-
-@pytest.mark.parametrize(
-    ("only", "kinds"),
-    [
-        ("analyse", {"analyse", "preview"}),
-        ("deliver", {"deliver"}),
-        (None, {"analyse", "deliver", "preview"}),
-    ],
-)
-def test_the_worker_that_has_the_networks_reads_uploads_too(monkeypatch, tmp_path, only, kinds):
-    worker_kinds = []
-    monkeypatch.setenv("LUMBAR_BROKER_URL", "redis://127.0.0.1:1/0")
-    monkeypatch.setattr(services, "load_networks", lambda settings: StubNetworks)
-    monkeypatch.setattr(services, "_site", lambda *_: None)
-    monkeypatch.setattr(services, "on_stop", lambda *_: None)
-    monkeypatch.setattr(services.logging, "configure", lambda *_: None)
-    monkeypatch.setattr(
-        "worker.celery_app.run_worker", lambda app, kinds, stop: worker_kinds.extend(kinds)
-    )
-    services.worker(only=only)
-    assert set(worker_kinds) == kinds
 
 
 @pytest.mark.slow

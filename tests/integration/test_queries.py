@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from db import job_lifecycle, studies
 from db.ingest import ingest
-from db.models import Explanation, FindingRow, JobKind, JobState, ReportRow
+from db.models import Explanation, FindingRow, JobState, ReportRow
 from db.read_models import findings, study_queries
 from db.read_models.findings import FindingFilter
 from db.read_models.worklist import worklist
@@ -188,7 +188,7 @@ def analyse(site):
     """The study's ANALYSE job as a worker does it, with stub networks."""
     with site.database.transaction() as session:
         studies.complete(session, studies.find(session, f"{ROOT}.1").id)
-        claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
+        claimed = job_lifecycle.claim_analysis(session, lease_s=10)
     analysis.analyse_study(site, StubNetworks(), claimed)
 
 
@@ -300,7 +300,7 @@ def test_a_requeued_studys_earlier_findings_are_superseded_and_kept(site):
     with site.database.transaction() as session:
         study = studies.find(session, f"{ROOT}.1")
         assert studies.requeue(session, study.id)
-        claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
+        claimed = job_lifecycle.claim_analysis(session, lease_s=10)
         findings = [
             Finding(*key.parts, probabilities=NORMAL, point=POINT, shows=0.5)
             for key in ALL_FINDINGS

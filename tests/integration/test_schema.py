@@ -12,6 +12,7 @@ from db.database import Database, DatabaseUnavailable
 from db.models import Job, JobKind, JobState, Preview, Study, User, UserRole
 from db.preview_results import PreviewResult
 from db.schema import SchemaOutdated
+from db.types import read_clock
 from lumbar.errors import WrongSetting
 from lumbar.settings import Settings
 from tests.databases import sqlite_database
@@ -142,6 +143,42 @@ def test_the_cautions_of_an_upload_read_before_the_upgrade_are_there_after_it(da
         results = session.scalars(select(Preview.result).order_by(Preview.id)).all()
     assert PreviewResult.from_json(results[0]).caveats == ["the numbering is uncertain"]
     assert results[1] is None
+
+
+def test_ages_of_the_time_before_the_upgrade_are_kept(database):
+    ended = {"ended_at": "2026-11-20 12:00:00", "state": "analysed"}
+    ahead = {"ended_at": "2099-11-20 12:00:00", "state": "failed"}
+    with database.engine.connect() as connection:
+        config = schema._config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0009")
+        patient = OF_0001["patient"]
+        studies = [
+            {**OF_0001["study"], **values, "id": n, "study_instance_uid": f"1.{n}"}
+            for n, values in enumerate((ended, ahead, {}), 1)
+        ]
+        for table, row in (("patient", patient), *(("study", study) for study in studies)):
+            literals = [f"'{value}'" for value in row.values()]
+            defaults = {"study": ", study_time, scanner, severe", "patient": ""}[table]
+            values = {"study": ", '', '', false", "patient": ""}[table]
+            names = ", ".join(row) + defaults
+            connection.execute(
+                text(f"INSERT INTO {table} ({names}) VALUES ({', '.join(literals)}{values})")
+            )
+        connection.commit()
+    assert schema.upgrade(database) == schema.newest()
+    assert schema.differences(database) == []
+    with database.reading() as session:
+        now = operating_time.read(session)
+        rows = session.execute(select(Study.result_s, Study.kept_from_s).order_by(Study.id)).all()
+        assert abs(now - read_clock(session).timestamp()) < 60
+    day_of_2026 = datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()
+    received = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
+    assert [tuple(row) for row in rows] == [
+        (min(day_of_2026, now), min(day_of_2026, now)),
+        (now, now),  # the clock was ahead
+        (None, min(received, now)),
+    ]
 
 
 def test_sqlite_sorts_patients_data_in_memory_not_in_the_systems_temporary_folder(tmp_path):

@@ -80,22 +80,22 @@ def test_an_arrival_always_leads_back_to_receiving(site, study_id, before):
 
 def test_a_job_is_claimed_once(site, job_id):
     with site.database.transaction() as session:
-        first = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
+        first = job_lifecycle.claim_analysis(session, lease_s=10)
     with site.database.transaction() as session:
-        assert job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10) is None
+        assert job_lifecycle.claim_analysis(session, lease_s=10) is None
     assert first is not None
     assert state(site) is StudyState.ANALYSING
 
 
 def test_a_lost_workers_job_is_claimed_by_another_and_its_late_result_is_not_written(site, job_id):
     with site.database.transaction() as session:
-        first_claim = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
+        first_claim = job_lifecycle.claim_analysis(session, lease_s=10)
     expire(site)
     with site.database.transaction() as session:
         assert recover(session, site) == [Recovery.REQUEUED]
     assert state(site) is StudyState.QUEUED
     with site.database.transaction() as session:
-        second_claim = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
+        second_claim = job_lifecycle.claim_analysis(session, lease_s=10)
     assert (second_claim.lease.attempts, second_claim.study_id) == (2, first_claim.study_id)
     with pytest.raises(LeaseLostError), site.database.transaction() as session:
         job_lifecycle.end_analysis(session, first_claim, StudyEvent.ANALYSED)
@@ -106,7 +106,7 @@ def test_a_lost_workers_job_is_claimed_by_another_and_its_late_result_is_not_wri
 
 def test_a_heartbeat_extends_a_lease_but_not_a_lost_one(site, job_id):
     with site.database.transaction() as session:
-        claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
+        claimed = job_lifecycle.claim_analysis(session, lease_s=10)
     expire(site)
     with site.database.transaction() as session:
         assert leases.extend(session, claimed.lease, lease_s=10)
@@ -121,7 +121,7 @@ def test_a_heartbeat_extends_a_lease_but_not_a_lost_one(site, job_id):
 
 def test_a_worker_whose_heartbeat_arrives_between_check_and_recovery_keeps_its_job(site, job_id):
     with site.database.transaction() as session:
-        claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
+        claimed = job_lifecycle.claim_analysis(session, lease_s=10)
     expire(site)
     with site.database.reading() as session:
         (expired,) = job_lifecycle.expired(session)
@@ -135,7 +135,7 @@ def test_a_worker_whose_heartbeat_arrives_between_check_and_recovery_keeps_its_j
 def test_a_job_lost_too_often_fails_its_study_with_a_reason(site, job_id):
     for _ in range(site.settings.worker_losses):
         with site.database.transaction() as session:
-            assert job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
+            assert job_lifecycle.claim_analysis(session, lease_s=10)
         expire(site)
         with site.database.transaction() as session:
             recover(session, site)
@@ -150,7 +150,7 @@ def test_a_job_lost_too_often_fails_its_study_with_a_reason(site, job_id):
 
 def test_a_job_that_fails_too_often_fails_its_study_and_lost_workers_do_not_count(site, job_id):
     with site.database.transaction() as session:
-        job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
+        job_lifecycle.claim_analysis(session, lease_s=10)
     expire(site)
     with site.database.transaction() as session:
         recover(session, site)
@@ -159,7 +159,7 @@ def test_a_job_that_fails_too_often_fails_its_study_and_lost_workers_do_not_coun
         with site.database.transaction() as session:
             session.execute(update(Job).values(run_after=jobs.db_now(-1)))
         with site.database.transaction() as session:
-            claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
+            claimed = job_lifecycle.claim_analysis(session, lease_s=10)
             job_lifecycle.release(
                 session, claimed, "the disk is unavailable", site.retry_policy(claimed.kind).fault
             )
@@ -210,7 +210,7 @@ def test_an_analysis_whose_stored_images_are_unavailable_waits_for_them(site, jo
 
 def test_a_late_image_while_results_are_written_causes_no_deadlock(site, job_id):
     with site.database.transaction() as session:
-        claimed = job_lifecycle.claim(session, JobKind.ANALYSE, lease_s=10)
+        claimed = job_lifecycle.claim_analysis(session, lease_s=10)
 
     def write(_):
         with suppress(LeaseLostError), site.database.transaction() as session:

@@ -97,6 +97,6 @@ def test_a_worker_that_ends_though_nobody_told_it_to_is_a_failure(monkeypatch):
     monkeypatch.setattr(celery_app.WorkController, "start", lambda self: None)
     app = celery_app.create_app(Settings(broker_url="redis://127.0.0.1:1/0"))
     with pytest.raises(Permanent, match="ended by itself"):
-        celery_app.run_worker(app, [], stop)
+        celery_app.run_worker(app, stop)
     monkeypatch.setattr(celery_app.WorkController, "start", lambda self: stop.set())
-    celery_app.run_worker(app, [], stop)
+    celery_app.run_worker(app, stop)
