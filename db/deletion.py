@@ -5,7 +5,7 @@ and no file without a row: the next start would register that file as an acknowl
 (``db.reconcile``). While an image of the study waits in ``arrived``, it is not deleted.
 """
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select, true
 from sqlalchemy.orm import Session
 
 from db import audit, operating_time, patients, retention, studies
@@ -51,13 +51,7 @@ def delete_study(site: SiteContext, study_instance_uid: str, reason: str, actor:
         study = session.get_one(Study, study_id, populate_existing=True)
         # a worker that is doing one of them finds its lease lost
         session.execute(delete(Job).where(Job.study_id == study.id))
-        series = select(Series.id).where(Series.study_id == study.id)
-        session.execute(
-            update(Instance)
-            .where(Instance.series_id.in_(series), Instance.removed_at.is_(None))
-            .values(removed_at=db_now())
-            .execution_options(synchronize_session=False)
-        )
+        retention.mark_removed(session, study.id, true())
         study.images_removed_at = study.ended_at = db_now()
         study.result_s = operating_time.read(session)
         # an interrupted deletion can be repeated from here
@@ -66,9 +60,10 @@ def delete_study(site: SiteContext, study_instance_uid: str, reason: str, actor:
     retention.unlink_removed(site, study_id)
     with site.database.transaction() as session:
         reports = _remove_rows(session, study_instance_uid, reason.strip(), actor)
-    for report in reports:
-        site.store.remove(report)
-    site.store.remove_quarantined(study_instance_uid)
+        # before the commit: where the disk refuses, the rows remain, and name what is left
+        for report in reports:
+            site.store.remove(report)
+        site.store.remove_quarantined(study_instance_uid)
 
 
 def _remove_rows(session: Session, study_instance_uid: str, reason: str, actor: str) -> list[str]:

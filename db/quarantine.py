@@ -26,7 +26,7 @@ from db.models import (
 from db.types import db_now
 from lumbar.errors import NotFound, Permanent
 from lumbar.log import get_logger
-from lumbar.store.files import QUARANTINED
+from lumbar.store.files import QUARANTINED, raising_store_full
 from lumbar.store.shares import ArrivedFile
 from lumbar.study_attributes import StudyAttributes
 
@@ -104,12 +104,13 @@ def drop(site: SiteContext, instance_id: str, actor: str) -> None:
 
     Raises:
         NotFound: nothing is quarantined under this id.
+        Transient: the disk or the database failed; drop it again.
     """
     if instance_id.endswith(".dcm"):
         file = _file(site, instance_id)
         with site.database.transaction() as session:
             audit.note(session, "instance.dropped", actor, file=instance_id)
-        site.store.remove(f"{QUARANTINED}/{file}")
+            site.store.remove(f"{QUARANTINED}/{file}")
         return
     with site.database.transaction() as session:
         row, study = _locked(session, instance_id)
@@ -138,7 +139,7 @@ def _remove(site: SiteContext, study_id: int, row_id: int) -> None:
         if row is None or row.removed_at is None:
             return
         site.store.remove(row.file)
-        with suppress(FileNotFoundError):
+        with raising_store_full(site.store.root), suppress(FileNotFoundError):
             site.store.sync({row.file})  # else a power cut could bring it back
         rejections.note_dropped(session, row_id)
         session.delete(row)

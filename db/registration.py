@@ -107,18 +107,17 @@ class Registration:
         """
         reason = NotDicom(str(why) if isinstance(why, LumbarError) else f"a {type(why).__name__}")
         with raising_store_full(self.store.root):
+            # The link that it had got before it was refused would outlive a deletion of the study,
+            # and be adopted at every start (``db.reconcile``).
+            with suppress(NotDicom, OSError):  # it cannot be read, so it has never been linked
+                self._remove_unnamed(file_name(INSTANCES, _read(file.path)[-1]))
             folder = self.store.path(QUARANTINED)
             self.store.make_folder(folder)
             with self.database.transaction() as session:
                 detail = {"why": str(reason), "file": f"{QUARANTINED}/{file.path.name}"}
                 session.add(AuditEvent(event="instance.unregistrable", actor="", detail=detail))
-            kept = folder / file.path.name
-            file.path.rename(kept)
+            file.path.rename(folder / file.path.name)
             fsync_folder(folder)
-            # The link that it had got before it was refused would outlive a deletion of the study,
-            # and be adopted at every start (``db.reconcile``).
-            with suppress(NotDicom, OSError):  # it cannot be read, so it has never been linked
-                self._remove_unnamed(file_name(INSTANCES, _read(kept)[-1]))
         log.error("instance.unregistrable", why=str(reason))
         return reason
 

@@ -6,16 +6,16 @@ on a full disk. Findings and reports remain. Ages are counted in operating time
 (``db.operating_time``).
 
 Removal takes two steps, each under the study's lock: the rows are marked, then the files are
-deleted. An image that is sent again lies in ``arrived`` until its registration, under the same
-lock, unmarks its row and puts its file back (``db.registration``). A process killed between the two
-leaves files that ``db.reconcile`` removes.
+deleted. Where the disk refuses that, the rows stay marked, nothing else is removed, and the next
+round begins with those files. An image that is sent again lies in ``arrived`` until its
+registration, under the same lock, unmarks its row and puts its file back (``db.registration``). A
+process killed between the two leaves files that ``db.reconcile`` removes.
 """
 
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
-from sqlalchemy import Select, exists, select, true, tuple_, update
+from sqlalchemy import ColumnElement, Select, exists, select, true, tuple_, update
 from sqlalchemy.orm import Session
 
 from db import jobs, operating_time, rejections, studies
@@ -26,6 +26,7 @@ from db.read_models.corrections import pending
 from db.reading_states import is_in
 from db.types import db_now
 from lumbar.log import get_logger
+from lumbar.store.files import INSTANCES, raising_store_full
 
 log = get_logger()
 
@@ -42,6 +43,7 @@ def remove_images(site: SiteContext) -> int:
         Transient: the database or the disk is unavailable.
     """
     settings = site.settings
+    _complete_removals(site)
     removed = _remove_expired(site)
     if settings.keep_days:
         for study_id in _finished(site, settings.keep_days * DAY_S):
@@ -53,6 +55,14 @@ def remove_images(site: SiteContext) -> int:
             break
         removed += remove(site, study_id, f"the disk is {fill:.0%} full")
     return removed
+
+
+def _complete_removals(site: SiteContext) -> None:
+    """Deletes the files that could not be deleted when their studies' images were removed."""
+    with site.database.reading() as session:
+        ids = session.scalars(select(Study.id).where(Study.removal_pending.is_(True))).all()
+    for study_id in ids:
+        unlink_removed(site, study_id)
 
 
 def _remove_expired(site: SiteContext) -> int:
@@ -79,11 +89,7 @@ def remove(site: SiteContext, study_id: int, why: str, *, expired: bool = False)
             return False
         series = select(Series.id).where(Series.study_id == study_id)
         named = Instance.id.in_(rejections.expired(session, study_id)) if expired else true()
-        session.execute(
-            update(Instance)
-            .where(Instance.series_id.in_(series), Instance.removed_at.is_(None), named)
-            .values(removed_at=db_now())
-        )
+        mark_removed(session, study_id, named)
         left = exists().where(Instance.series_id.in_(series), Instance.removed_at.is_(None))
         session.execute(
             update(Study).where(Study.id == study_id, ~left).values(images_removed_at=db_now())
@@ -98,8 +104,29 @@ def remove(site: SiteContext, study_id: int, why: str, *, expired: bool = False)
     return True
 
 
+def mark_removed(session: Session, study_id: int, which: ColumnElement[bool]) -> None:
+    """Marks some of a locked study's instances as removed, for ``unlink_removed``."""
+    series = select(Series.id).where(Series.study_id == study_id)
+    session.execute(
+        update(Instance)
+        .where(Instance.series_id.in_(series), Instance.removed_at.is_(None), which)
+        .values(removed_at=db_now())
+        .execution_options(synchronize_session=False)
+    )
+    session.execute(
+        update(Study)
+        .where(Study.id == study_id)
+        .values(removal_pending=True)
+        .execution_options(synchronize_session=False)
+    )
+
+
 def unlink_removed(site: SiteContext, study_id: int) -> None:
-    """Deletes the files of images that are marked as removed."""
+    """Deletes the files of images that are marked as removed.
+
+    Raises:
+        Transient: the disk refuses, or the database is unavailable; repeat it.
+    """
     with site.database.transaction() as session:
         studies.lock(session, study_id)
         files = session.scalars(
@@ -107,10 +134,13 @@ def unlink_removed(site: SiteContext, study_id: int) -> None:
             .join(Series)
             .where(Series.study_id == study_id, Instance.removed_at.is_not(None))
         ).all()
+        if files:
+            site.store.require_kind(INSTANCES)
         for file in files:
             site.store.remove(file)
-        with suppress(FileNotFoundError):
-            site.store.sync(set(files))
+        with raising_store_full(site.store.root):
+            site.store.sync({file for file in files if site.store.path(file).parent.exists()})
+        session.execute(update(Study).where(Study.id == study_id).values(removal_pending=False))
 
 
 def _is_kept_long_enough(site: SiteContext, session: Session, study_id: int) -> bool:

@@ -64,6 +64,12 @@ class Study(Table):
         Index("ix_study_last_received_at_id", "last_received_at", "id"),
         Index("ix_study_scanner_last_received_at", "scanner", "last_received_at"),
         Index("ix_study_scanner_ended_at", "scanner", "ended_at"),
+        Index(
+            "ix_study_removal_pending",
+            "id",
+            sqlite_where=text("removal_pending IS 1"),
+            postgresql_where=text("removal_pending IS true"),
+        ),
         _unread("ix_study_unread"),
         _unread("ix_study_unread_stat", "stat"),
         _unread("ix_study_unread_severe", "severe"),
@@ -88,6 +94,8 @@ class Study(Table):
     last_received_at: Mapped[datetime] = mapped_column(default=db_now())
     ended_at: Mapped[datetime | None]  # when this revision's analysis ended
     images_removed_at: Mapped[datetime | None]  # when retention removed its images
+    # Of instances that are marked as removed, files may be left
+    removal_pending: Mapped[bool] = mapped_column(Boolean, default=False)
     # The worklist's order: by its findings, an earlier revision's until it is analysed again
     severe: Mapped[bool] = mapped_column(Boolean, default=False)
     trained_on: Mapped[TrainedOn | None]

@@ -180,18 +180,25 @@ class Store:
             with self.path(relative).open("rb") as file:
                 return file_digest(file, "sha256").hexdigest() == digest
         except FileNotFoundError:
-            kind = self.root / Path(relative).parts[0]
-            if not kind.is_dir() or not any(kind.iterdir()):
-                raise StoreFull(f"{kind} is empty: mount the disk that holds it") from None
+            self.require_kind(Path(relative).parts[0])
             return False
         except OSError as error:
             reason = os.strerror(error.errno or errno.EIO)
             raise StoreFull(f"cannot read from {self.root}: {reason}") from error
 
     def remove(self, relative: str) -> None:
-        """Removes a stored file if it exists."""
-        with suppress(OSError):
-            self.path(relative).unlink(missing_ok=True)
+        """Removes a stored file, if it exists.
+
+        Raises:
+            StoreFull: the disk refuses, or is not mounted: the file may be there still.
+        """
+        try:
+            self.path(relative).unlink()
+        except FileNotFoundError:
+            self.require_mounted()
+        except OSError as error:
+            reason = os.strerror(error.errno or errno.EIO)
+            raise StoreFull(f"cannot remove files from {self.root}: {reason}") from error
 
     def files(self, folder: str) -> set[str]:
         """The paths below the root of the files in a folder (``<kind>/<two digits>``)."""
@@ -275,6 +282,16 @@ class Store:
                 "holds it"
             )
 
+    def require_kind(self, kind: str) -> None:
+        """Checks that files of a kind that is known to have some are not missing with their disk.
+
+        Raises:
+            StoreFull: its folder is empty.
+        """
+        folder = self.path(kind)
+        if not folder.is_dir() or not any(folder.iterdir()):
+            raise StoreFull(f"{folder} is empty: mount the disk that holds it")
+
     def share(self) -> Share:
         """This process's folder for arriving files, created and locked on the first call."""
         with self._lock:
@@ -324,7 +341,11 @@ class Store:
         return len(files)
 
     def remove_quarantined(self, study_instance_uid: str) -> None:
-        """Removes what could not be registered of a study."""
+        """Removes what could not be registered of a study.
+
+        Raises:
+            StoreFull: the disk refuses.
+        """
         for file in self.files(QUARANTINED):
             if Path(file).name.startswith(f"{study_instance_uid}_"):
                 self.remove(file)

@@ -23,6 +23,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_maintenance")),
     )
     _add_columns()
+    op.create_index(
+        "ix_study_removal_pending",
+        "study",
+        ["id"],
+        sqlite_where=sa.text("removal_pending IS 1"),
+        postgresql_where=sa.text("removal_pending IS true"),
+    )
     op.execute("UPDATE study SET result_s = kept_from_s WHERE ended_at IS NOT NULL")
     _replace_indexes(" AND expired_at IS NULL")
     for name, flag in EXPIRED.items():
@@ -50,6 +57,10 @@ def _add_columns() -> None:
     op.add_column("study", sa.Column("result_s", sa.BigInteger()))
     op.add_column(
         "study", sa.Column("kept_from_s", sa.BigInteger(), nullable=False, server_default="0")
+    )
+    op.add_column(
+        "study",
+        sa.Column("removal_pending", sa.Boolean(), nullable=False, server_default=sa.false()),
     )
     since = "coalesce(ended_at, last_received_at)"
     epoch = f"CAST(strftime('%s', {since}) AS INTEGER)"
@@ -85,7 +96,8 @@ def downgrade() -> None:
     for name in EXPIRED:
         op.drop_index(name, "study")
     _replace_indexes("")
-    for column in ("kept_from_s", "result_s", "expired_at"):
+    op.drop_index("ix_study_removal_pending", "study")
+    for column in ("removal_pending", "kept_from_s", "result_s", "expired_at"):
         op.drop_column("study", column)
     op.drop_column("preview", "expires_s")
     op.drop_table("maintenance")

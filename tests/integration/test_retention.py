@@ -1,12 +1,16 @@
 """Retention by age and disk pressure: the oldest first; findings and open studies are kept."""
 
+import errno
+import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import select, update
 
-from db import jobs, reconcile, retention, studies
+from db import deletion, jobs, reconcile, retention, studies
 from db.context import SiteContext
 from db.ingest import ingest
 from db.instance_rows import IngestResult
@@ -14,6 +18,7 @@ from db.models import AuditEvent, Instance, JobKind, Study, StudyState
 from db.registrar import Registrar
 from db.registration import Registration
 from lumbar.errors import Permanent
+from lumbar.store.files import StoreFull
 from tests.factories.ages import ended
 from tests.factories.instances import ROOT, arrival, make_slice
 from tests.stub_networks import StubNetworks
@@ -228,6 +233,63 @@ def test_a_late_image_of_a_study_whose_images_were_removed_is_not_analysed_as_th
         row = session.get_one(Study, study)
     assert row.state is StudyState.NOT_ANALYSABLE
     assert row.reason == "2 of its 3 images were removed to make room; send the study again"
+
+
+@pytest.fixture
+def unlinking(monkeypatch):
+    """Lets files be unlinked only while ``unlinking.allowed``, as on a disk mounted read-only."""
+    unlink, state = Path.unlink, SimpleNamespace(allowed=True)
+
+    def unlinked(path, missing_ok=False):
+        if not state.allowed and path.suffix == ".dcm":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlinked)
+    return state
+
+
+def test_retention_stops_at_files_that_cannot_go_and_removes_them_at_the_next_round(
+    site, finish, unlinking
+):
+    first, second = finish(1, days=40), finish(2, days=35)
+    unlinking.allowed = False
+    for _ in range(2):
+        with pytest.raises(StoreFull, match="cannot remove files"):
+            retention.remove_images(site)
+        with site.database.reading() as session:
+            assert session.get_one(Study, first).images_removed_at is not None
+            assert session.get_one(Study, second).images_removed_at is None
+    unlinking.allowed = True
+    assert retention.remove_images(site) == 1
+    assert images(site) == {first: 0, second: 0}
+
+
+def test_files_missing_with_their_disk_do_not_count_as_removed(site, finish):
+    study = finish(1, days=40)
+    instances = site.store.root / "instances"
+    instances.rename(site.store.root / "elsewhere")
+    instances.mkdir()
+    with pytest.raises(StoreFull, match="mount the disk"):
+        retention.remove_images(site)
+    instances.rmdir()
+    (site.store.root / "elsewhere").rename(instances)
+    retention.remove_images(site)
+    assert images(site) == {study: 0}
+
+
+def test_a_deletion_whose_files_cannot_go_says_so_and_keeps_its_rows(site, finish, unlinking):
+    study = finish(1, days=1)
+    unlinking.allowed = False
+    with pytest.raises(StoreFull, match="cannot remove files"):
+        deletion.delete_study(site, f"{ROOT}.1", "a test", "admin")
+    with site.database.reading() as session:
+        assert session.get(Study, study) is not None
+    unlinking.allowed = True
+    deletion.delete_study(site, f"{ROOT}.1", "a test", "admin")
+    assert reconcile.reconcile(site) == reconcile.ReconcileCounts()
+    with site.database.reading() as session:
+        assert session.get(Study, study) is None
 
 
 class Killed(BaseException):
