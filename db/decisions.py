@@ -31,6 +31,7 @@ class Decision:
     quarantined: QuarantineReason | None = None
     displaces: QuarantineReason | None = None  # why the copy in use no longer is
     same_image: bool = False  # as the copy in use: it need not be kept twice
+    restores: bool = False  # the copy in use, whose file retention removed: it displaces that
 
 
 USED = Decision()
@@ -64,7 +65,7 @@ def decide(
     if _corrects(stated, copy, study):
         return Decision(_Q.CORRECTION)
     if not copy.has_file:
-        return Decision(displaces=_Q.REPLACED)
+        return Decision(displaces=_Q.REPLACED, restores=True)
     return _compared(copy.compare())
 
 

@@ -72,6 +72,7 @@ class _StudyBatch:
     trusted: TrustedSources
     study: Study = field(init=False)
     held: StudyHoldings = field(init=False)
+    restored: set[tuple[str, str]] = field(init=False, default_factory=set)
     now: datetime = field(init=False)
 
     def write(self) -> list[IngestResult]:
@@ -223,21 +224,25 @@ class _StudyBatch:
     def _keep(
         self, stored: StoredInstance, row: Instance | None, size: int, decision: Decision
     ) -> IngestResult:
+        stated = stored.attributes
         if decision.displaces is not None:
-            self._displace(stored, decision.displaces)
+            before = self._displace(stored, decision.displaces)
+            if decision.restores and self.study.state in studies.ENDED:
+                self.restored.add(stored.key)
+                stated = before.filled_from(stated)
         reason = decision.quarantined.value if decision.quarantined else None
         known = row is not None and row.quarantined == reason
         if row is None:
-            row = self._add(stored, size, reason)
+            row = self._add(stored, stated, size, reason)
         else:  # sent again: it is the newest copy now
             row.quarantined, row.source = reason, stored.source
             row.received_at = self.now - timedelta(seconds=stored.age_s)
-            row.attributes_id = self.held.attributes_id(stored.attributes)
+            row.attributes_id = self.held.attributes_id(stated)
         if self.study.images_removed_at is not None:
             self.study.images_removed_at = None  # so that it is removed with the study's images
         self._keep_longer()
         if reason is None:
-            self.held.use(row, stored.attributes)
+            self.held.use(row, stated)
             return IngestResult.NEW
         if known:
             return IngestResult.DUPLICATE
@@ -246,19 +251,23 @@ class _StudyBatch:
         log.warning("instance.quarantined", study=self.study.id, why=reason)
         return IngestResult.QUARANTINED
 
-    def _displace(self, stored: StoredInstance, why: QuarantineReason) -> None:
+    def _displace(self, stored: StoredInstance, why: QuarantineReason) -> StudyAttributes:
+        """Takes the copy in use out of use; returns what it stated."""
         copy = self.held.in_use[stored.identity.sop_instance_uid]
         self.held.displace(copy)
         copy.quarantined = why.value
         self.session.flush()  # before the new one: one copy is in use
+        return self.held.stated_by(copy) or StudyAttributes()
 
-    def _add(self, stored: StoredInstance, size: int, quarantined: str | None) -> Instance:
+    def _add(
+        self, stored: StoredInstance, stated: StudyAttributes, size: int, quarantined: str | None
+    ) -> Instance:
         identity = stored.identity
         row = Instance(
             series_id=self.held.series_id(
                 identity.series_instance_uid, identity.series_number, identity.series_description
             ),
-            attributes_id=self.held.attributes_id(stored.attributes),
+            attributes_id=self.held.attributes_id(stated),
             sop_instance_uid=identity.sop_instance_uid,
             sop_class_uid=identity.sop_class_uid,
             transfer_syntax_uid=stored.transfer_syntax_uid,
@@ -276,15 +285,23 @@ class _StudyBatch:
         return row
 
     def _follow_up(self, results: Sequence[IngestResult]) -> None:
-        """What follows for the study from what has arrived."""
+        """What follows for the study from what has arrived.
+
+        An image that only puts back what retention removed opens no revision: the others may never
+        come, and the study's findings remain.
+        """
         outcomes = list(zip(self.instances, results, strict=True))
-        new = [s for s, result in outcomes if result is IngestResult.NEW and s.is_image]
+        new = [
+            stored
+            for stored, result in outcomes
+            if result is IngestResult.NEW and stored.is_image and stored.key not in self.restored
+        ]
         if self.held.changed:
             stated_attributes.refresh(self.session, self.study)
         if new:
             stat = any(stored.identity.stat for stored in new)
             studies.image_arrived(self.session, self.study.id, stat=stat)
-        elif self.held.report_changed:
+        elif self.held.report_changed and not self.restored:
             studies.attributes_changed(self.session, self.study.id)
         self._note_copies(results.count(IngestResult.SAME_IMAGE))
         self._apply_notes()

@@ -114,9 +114,11 @@ def end_analysis(
         session, claimed.study_id, event, revision=claimed.revision, reason=reason
     ):
         raise LeaseLostError
-    studies.supersede_findings(session, claimed.study_id)
     _add_explanations(session, claimed, notes, caveats)
-    if bundle is not None:
+    if bundle is None:
+        studies.ended_without_findings(session, claimed.study_id)
+    else:
+        studies.supersede_findings(session, claimed.study_id)
         _add_findings(session, claimed, findings, bundle)
     if report is not None:
         _add_report(session, claimed, report, destinations)
@@ -192,7 +194,7 @@ def dead_letter(session: Session, claimed: Claimed, error: str) -> bool:
         studies.advance(
             session, claimed.study_id, exhausted, revision=claimed.revision, reason=error
         )
-        studies.supersede_findings(session, claimed.study_id)
+        studies.ended_without_findings(session, claimed.study_id)
     return True
 
 

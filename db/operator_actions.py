@@ -132,7 +132,7 @@ def cancel(session: Session, job_id: int, actor: str) -> None:
         studies.advance(
             session, job.study_id, StudyEvent.CANCELLED, revision=job.revision, reason=reason
         )
-        studies.supersede_findings(session, job.study_id)
+        studies.ended_without_findings(session, job.study_id)
     audit.note(session, "job.cancelled", actor, study_id=job.study_id, job=job.id)
 
 

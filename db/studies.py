@@ -10,7 +10,16 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from db import jobs
-from db.models import FindingRow, Instance, JobKind, Series, Study, StudyState, operating_s
+from db.models import (
+    REJECTED,
+    FindingRow,
+    Instance,
+    JobKind,
+    Series,
+    Study,
+    StudyState,
+    operating_s,
+)
 from db.types import db_now
 from lumbar.errors import NotFound, Permanent
 from lumbar.log import get_logger
@@ -144,7 +153,12 @@ def images_changed(session: Session, study_id: int) -> None:
 
 
 def attributes_changed(session: Session, study_id: int) -> None:
-    """Opens the next revision of a study whose report states, or may be about to, other values."""
+    """Opens the next revision of a study whose report states, or may be about to, other values.
+
+    Not where retention has removed images: without them there would be no new report.
+    """
+    if images_removed(session, study_id):
+        return
     state = session.scalars(select(Study.state).where(Study.id == study_id)).one()
     if state in (_S.ANALYSING, _S.ANALYSED):
         images_changed(session, study_id)
@@ -275,7 +289,7 @@ def requeue(session: Session, study_id: int, *, keep_read: bool = False) -> bool
     """
     lock(session, study_id)
     study = session.get_one(Study, study_id, populate_existing=True)
-    if any(row.removed_at is not None for row in images_in_use(session, study_id)):
+    if images_removed(session, study_id):
         raise Permanent(
             "the study's images were removed to make room; send the study again, then requeue it"
         )
@@ -316,6 +330,11 @@ def images_in_use(session: Session, study_id: int) -> list[Instance]:
     )
 
 
+def images_removed(session: Session, study_id: int) -> bool:
+    """Whether the file of an image in use was removed."""
+    return any(row.removed_at is not None for row in images_in_use(session, study_id))
+
+
 def report_superseded(session: Session, study_id: int, revision: int) -> bool:
     """Whether the report of a revision is no longer true: corrected since, or its images rejected.
 
@@ -336,6 +355,24 @@ def supersede_findings(session: Session, study_id: int) -> None:
         .execution_options(synchronize_session=False)
     )
     rank(session, study_id, severe=False, trained_on=None)
+
+
+def ended_without_findings(session: Session, study_id: int) -> None:
+    """Supersedes the findings of earlier revisions when one has ended without any.
+
+    Not where it could not be analysed as a whole because retention has removed images: then the
+    earlier ones are the last there can be, unless an image that they are from has been rejected.
+    """
+    rejected = (
+        select(Instance.id)
+        .join(Series)
+        .where(
+            Series.study_id == study_id,
+            Instance.quarantined.in_([reason.value for reason in REJECTED]),
+        )
+    )
+    if not images_removed(session, study_id) or session.scalar(rejected.limit(1)) is not None:
+        supersede_findings(session, study_id)
 
 
 def rank(session: Session, study_id: int, *, severe: bool, trained_on: TrainedOn | None) -> None:

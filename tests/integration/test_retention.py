@@ -8,18 +8,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
-from db import deletion, jobs, reconcile, retention, studies
+from db import deletion, jobs, reconcile, retention, reviews, studies
 from db.context import SiteContext
 from db.ingest import ingest
 from db.instance_rows import IngestResult
-from db.models import AuditEvent, Instance, JobKind, Study, StudyState
+from db.models import AuditEvent, FindingRow, Instance, JobKind, Study, StudyState
 from db.registrar import Registrar
 from db.registration import Registration
 from lumbar.errors import Permanent
 from lumbar.store.files import StoreFull
-from tests.factories.ages import ended
+from tests.factories.ages import ended, pass_days
+from tests.factories.analyses import CANAL, SEVERE, analysed
 from tests.factories.instances import ROOT, arrival, make_slice
 from tests.stub_networks import StubNetworks
 from worker.tasks import tasks
@@ -290,6 +291,49 @@ def test_a_deletion_whose_files_cannot_go_says_so_and_keeps_its_rows(site, finis
     assert reconcile.reconcile(site) == reconcile.ReconcileCounts()
     with site.database.reading() as session:
         assert session.get(Study, study) is None
+
+
+def in_force(site):
+    """The findings in force, and the state and revision of the only study."""
+    with site.database.reading() as session:
+        study = session.scalars(select(Study)).one()
+        found = select(func.count()).where(FindingRow.superseded.is_(False))
+        return session.scalar(found), study.severe, study.state, study.revision
+
+
+@pytest.fixture
+def removed(site):
+    """A severe study of two images that has been read, and whose images retention removed."""
+    ingest(site.database, site.store, arrival(make_slice(number=2, StudyID="1")))
+    analysed(site, 1, {CANAL: SEVERE})
+    with site.database.transaction() as session:
+        reviews.mark_read(session, studies.find(session, f"{ROOT}.1"), "anna")
+    pass_days(site.database, 31)
+    assert retention.remove_images(site) == 1
+
+
+@pytest.mark.parametrize(
+    "changed", [{"InstitutionName": "B"}, {"StudyID": "77"}, {"StudyDescription": "B"}], ids=str
+)
+def test_a_removed_image_that_comes_back_with_another_header_leaves_the_findings(
+    site, removed, changed
+):
+    before = in_force(site)
+    assert before == (25, True, StudyState.ANALYSED, 1)
+    for number in (1, 2):
+        again = make_slice(number=number, **changed)
+        assert ingest(site.database, site.store, arrival(again)) is IngestResult.NEW
+        assert in_force(site) == before
+    with site.database.transaction() as session:  # all of its images are there again
+        assert studies.requeue(session, studies.find(session, f"{ROOT}.1").id)
+
+
+def test_an_analysis_for_which_images_are_missing_supersedes_no_findings(site, removed):
+    ingest(site.database, site.store, arrival(make_slice(number=3)))
+    with site.database.transaction() as session:
+        assert studies.complete(session, studies.find(session, f"{ROOT}.1").id)
+    assert tasks(site, StubNetworks)[JobKind.ANALYSE]()
+    assert in_force(site) == (25, True, StudyState.NOT_ANALYSABLE, 2)
 
 
 class Killed(BaseException):
