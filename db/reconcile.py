@@ -84,7 +84,11 @@ def _folders(site: SiteContext) -> list[str]:
     prefix = func.substr(Instance.file, 1, len(f"{INSTANCES}/00"))
     with site.database.reading() as session:
         named = set(session.scalars(select(prefix).distinct()))
-    found = {f"{INSTANCES}/{path.name}" for path in site.store.path(INSTANCES).glob("*")}
+    found = {
+        f"{INSTANCES}/{path.name}"
+        for path in site.store.path(INSTANCES).glob("[0-9a-f][0-9a-f]")
+        if path.is_dir()
+    }
     return sorted(named | found)
 
 
@@ -114,7 +118,12 @@ def _adopt(site: SiteContext, file: str, counts: ReconcileCounts) -> None:
         return
     with raising_store_full(site.store.root):
         share = site.store.share()
-        os.link(path, share.folder / arrived_name(study, ADOPTED))
+        try:
+            os.link(path, share.folder / arrived_name(study, ADOPTED))
+        except PermissionError as error:  # somebody else's file
+            log.warning("store.unreadable", file=file, why=os.strerror(error.errno))
+            counts.unreadable += 1
+            return
         share.fsync()
     log.info("store.adopted", file=file)
     counts.adopted += 1

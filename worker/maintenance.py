@@ -38,7 +38,7 @@ def _run(site: SiteContext, stop: Event) -> None:
     while not stop.is_set():
         _succeeded(lambda: operating_time.count(site.database))
         if not reconciled:
-            reconciled = _succeeded(lambda: reconcile(site))
+            reconciled = _reconciled(site)
         _succeeded(lambda: expire_unread(site))
         if reconciled:
             _succeeded(lambda: remove_images(site))
@@ -47,6 +47,21 @@ def _run(site: SiteContext, stop: Event) -> None:
         if syslog:
             _succeeded(lambda: forward(site.database, syslog))
         stop.wait(INTERVAL_S)
+
+
+def _reconciled(site: SiteContext) -> bool:
+    """Whether retention may begin; not while the database or the disk is unavailable.
+
+    A fault of ours is not repeated: what lies in the store must not stop retention.
+    """
+    try:
+        reconcile(site)
+    except Transient as error:
+        log.warning("maintenance.skipped", why=str(error))
+        return False
+    except Exception:
+        log.exception("maintenance.fault")
+    return True
 
 
 def _watch_disk(site: SiteContext, hourly: Throttle, while_full: Throttle) -> None:

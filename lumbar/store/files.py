@@ -201,15 +201,22 @@ class Store:
             raise StoreFull(f"cannot remove files from {self.root}: {reason}") from error
 
     def files(self, folder: str) -> set[str]:
-        """The paths below the root of the files in a folder (``<kind>/<two digits>``)."""
+        """The paths below the root of the files in a folder (``<kind>/<two digits>``).
+
+        Raises:
+            StoreFull: the folder cannot be read.
+        """
         try:
             return {
                 f"{folder}/{entry.name}"
                 for entry in os.scandir(self.root / folder)
                 if entry.is_file() and entry.name.endswith(".dcm")
             }
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return set()
+        except OSError as error:
+            reason = os.strerror(error.errno or errno.EIO)
+            raise StoreFull(f"cannot read from {self.root}: {reason}") from error
 
     def used_and_free(self) -> tuple[int, int]:
         """Bytes of the store's disk, not counting the blocks reserved for root.

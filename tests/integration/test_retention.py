@@ -5,6 +5,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 
 import pytest
@@ -23,6 +24,7 @@ from tests.factories.ages import ended, pass_days
 from tests.factories.analyses import CANAL, SEVERE, analysed
 from tests.factories.instances import ROOT, arrival, make_slice
 from tests.stub_networks import StubNetworks
+from worker import maintenance
 from worker.tasks import tasks
 
 
@@ -334,6 +336,33 @@ def test_an_analysis_for_which_images_are_missing_supersedes_no_findings(site, r
         assert studies.complete(session, studies.find(session, f"{ROOT}.1").id)
     assert tasks(site, StubNetworks)[JobKind.ANALYSE]()
     assert in_force(site) == (25, True, StudyState.NOT_ANALYSABLE, 2)
+
+
+def test_what_is_not_ours_in_the_store_stops_neither_reconciliation_nor_retention(site, finish):
+    study = finish(1, days=31)
+    for name in (".DS_Store", ".nfs0001", "fe", "notes.txt"):
+        (site.store.root / "instances" / name).write_text("not ours")
+    (site.store.root / "instances" / "lost+found").mkdir(0)
+    assert reconcile.reconcile(site) == reconcile.ReconcileCounts()
+    assert retention.remove_images(site) == 1
+    assert images(site) == {study: 0}
+
+
+@pytest.mark.parametrize(
+    ("error", "removed"), [(NotADirectoryError(), True), (StoreFull("not mounted"), False)]
+)
+def test_retention_waits_for_a_reconciliation_only_while_it_may_still_succeed(
+    site, monkeypatch, error, removed
+):
+    def fails(site):
+        raise error
+
+    stop, ran = Event(), []
+    monkeypatch.setattr(maintenance, "reconcile", fails)
+    monkeypatch.setattr(maintenance, "remove_images", ran.append)
+    monkeypatch.setattr(maintenance, "_watch_disk", lambda *_: stop.set())
+    maintenance.start(site, stop).join(60)
+    assert bool(ran) == removed
 
 
 class Killed(BaseException):
