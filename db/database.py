@@ -1,8 +1,11 @@
 """Connections: short transactions, write locks taken at their start, durable commits."""
 
+import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Dialect, Engine, create_engine, event, make_url
@@ -26,6 +29,10 @@ from lumbar.errors import Transient, WrongSetting
 
 class DatabaseUnavailable(Transient):
     """The database does not answer, or has aborted this transaction."""
+
+
+class DatabaseDiskFull(DatabaseUnavailable):
+    """The database answers, and cannot write."""
 
 
 class Conflict(Transient):
@@ -60,6 +67,8 @@ _LIMITS = "SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '30s'"
 # is broken though we have begun another.
 _LOST_CLASSES = ("08", "57P")
 _LOST_STATES = ("25006", "25P02", "55000")
+
+_DISK_FULL_STATE = "53100"
 
 # A database that is being restored or handed over lacks tables or permissions for a while.
 _CHANGING_STATES = ("0A000", "3F000", "42501", "42P01")
@@ -120,6 +129,10 @@ class Database:
         except IntegrityError as error:
             raise Conflict("the database has another row under the same key") from error
         except (OperationalError, InterfaceError, InternalError, PoolTimeout) as error:
+            if _is_disk_full(engine, error):
+                raise DatabaseDiskFull(
+                    "the database cannot be written, as its disk is full: make room on it"
+                ) from error
             raise DatabaseUnavailable(f"the database does not answer ({_kind(error)})") from error
         except (ProgrammingError, NotSupportedError) as error:
             if _state(error.orig) not in _CHANGING_STATES:
@@ -152,6 +165,24 @@ def insert_if_new(
 def _state(error: BaseException | None) -> str:
     """PostgreSQL's code of an error (SQLSTATE); empty where there is none."""
     return getattr(error, "sqlstate", None) or ""
+
+
+def _is_disk_full(engine: Engine, error: Exception) -> bool:
+    cause = getattr(error, "orig", None)
+    if _state(cause) == _DISK_FULL_STATE:
+        return True
+    code = getattr(cause, "sqlite_errorcode", None)
+    if code is None:
+        return False
+    if code & 0xFF == sqlite3.SQLITE_FULL:
+        return True
+    # Beside the database there are files that SQLite makes anew.
+    if code & 0xFF not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
+        return False
+    try:
+        return os.statvfs(Path(engine.url.database or "").parent).f_bavail == 0
+    except OSError:
+        return False
 
 
 def _kind(error: Exception) -> str:

@@ -25,6 +25,7 @@ from db.models import (
 )
 from db.reading_states import is_in
 from db.types import read_clock
+from lumbar.errors import Transient
 from lumbar.log import get_logger
 from lumbar.store import sizes
 from lumbar.store.files import QUARANTINED, REPORTS
@@ -32,6 +33,7 @@ from lumbar.store.shares import Share
 
 log = get_logger()
 
+OUTDATED_FROM = 0.05  # of the disk: a measurement that differs by so much is no longer true
 NAMED_FROM = 0.02  # of all bytes; kinds of less are not named where images are refused
 
 
@@ -118,14 +120,12 @@ def refusal(site: SiteContext) -> str | None:
     """Why images are refused because of the disk, and what can be done; None while they are not.
 
     Raises:
-        Transient: the database or the disk is unavailable.
+        StoreFull: the disk's usage cannot be read.
     """
     fill = site.store.fill_ratio()
     if fill <= site.settings.disk_refuse_above:
         return None
-    with site.database.reading() as session:
-        usage = last_measured(session)
-    kinds = usage.kinds if usage else {}
+    kinds = _current_kinds(site)
     most = [(k, n) for k, n in kinds.items() if n >= NAMED_FROM * sum(kinds.values())]
     filled_by = "; ".join(f"{in_words(count)} {kind} ({kind.remedy})" for kind, count in most)
     return f"The disk is {fill:.0%} full: new images are refused. " + (
@@ -133,18 +133,28 @@ def refusal(site: SiteContext) -> str | None:
     )
 
 
+def _current_kinds(site: SiteContext) -> dict[Kind, int]:
+    """The last measurement; empty if the disk has filled up since, or the database is away."""
+    used, free = site.store.used_and_free()
+    try:
+        with site.database.reading() as session:
+            usage = last_measured(session)
+    except Transient:
+        return {}
+    kinds = usage.kinds if usage else {}
+    return kinds if abs(used - sum(kinds.values())) <= OUTDATED_FROM * (used + free) else {}
+
+
 def alert(site: SiteContext) -> None:
     """Logs that images are refused, or that nothing more can be removed.
 
     Raises:
-        Transient: the database or the disk is unavailable.
+        StoreFull: the disk's usage cannot be read.
     """
     fill, settings = site.store.fill_ratio(), site.settings
     if fill <= settings.disk_remove_above:
         return
-    with site.database.reading() as session:
-        usage = last_measured(session)
-    kinds = {f"bytes_{kind.name.lower()}": n for kind, n in (usage.kinds if usage else {}).items()}
+    kinds = {f"bytes_{kind.name.lower()}": n for kind, n in _current_kinds(site).items()}
     if fill > settings.disk_refuse_above:
         log.error("disk.images_refused", fill=round(fill, 3), **kinds)
     else:

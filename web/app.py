@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from db.accounts import TooManyAttempts
 from db.context import SiteContext
-from db.database import DatabaseUnavailable
+from db.database import DatabaseDiskFull, DatabaseUnavailable
 from db.previews import TooManyWaiting
 from lumbar import VERSION
 from lumbar.errors import LumbarError, NotAnalysable, NotDicom, NotFound, Permanent, Transient
@@ -173,7 +173,9 @@ async def _lumbar_error(request: Request, error: LumbarError) -> Response:
     """The project's own errors: one line for the user, with the HTTP status of its kind."""
     if isinstance(error, Transient):
         log.warning("web.unavailable", why=type(error).__name__)
-        unreachable = isinstance(error, DatabaseUnavailable)
+        unreachable = isinstance(error, DatabaseUnavailable) and not isinstance(
+            error, DatabaseDiskFull
+        )
         detail = f"{error}; try again in a moment" if unreachable else str(error)
         return _error(request, 503, detail, **{"Retry-After": "5"})
     status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))

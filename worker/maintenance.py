@@ -15,6 +15,7 @@ from db.reconcile import reconcile
 from db.retention import remove_images
 from lumbar.errors import Transient
 from lumbar.log import get_logger
+from lumbar.store import reserve
 from lumbar.syslog import Syslog
 from lumbar.throttle import Throttle
 
@@ -36,6 +37,7 @@ def _run(site: SiteContext, stop: Event) -> None:
     syslog = Syslog(site.settings.syslog) if site.settings.syslog else None
     measured = Throttle(MEASURED_EVERY_S, 1), Throttle(FULL_MEASURED_EVERY_S, 1)
     while not stop.is_set():
+        reserve.keep(site.settings.home)  # first: the others write to the database
         _succeeded(lambda: operating_time.count(site.database))
         if not reconciled:
             reconciled = _reconciled(site)
@@ -67,10 +69,14 @@ def _reconciled(site: SiteContext) -> bool:
 def _watch_disk(site: SiteContext, hourly: Throttle, while_full: Throttle) -> None:
     full = site.store.fill_ratio() > site.settings.disk_remove_above
     if hourly.due(None) or (full and while_full.due(None)):
-        disk_usage.measure(site)
+        try:
+            disk_usage.measure(site)
+        finally:  # said even where it cannot be kept: the database may lie on the full disk
+            disk_usage.alert(site)
         hourly.record(None)
         while_full.record(None)
-    disk_usage.alert(site)
+    else:
+        disk_usage.alert(site)
 
 
 def _succeeded(work: Callable[[], object]) -> bool:

@@ -1,12 +1,14 @@
 """What fills the disk is measured and said; while images are refused for it, everybody sees it."""
 
 import pytest
+from sqlalchemy import text
 from structlog.testing import capture_logs
 
 from db import disk_usage, expiry, reviews, studies
+from db.database import DatabaseUnavailable
 from db.disk_usage import Kind
 from db.ingest import ingest
-from db.models import UserRole
+from db.models import AuditEvent, UserRole
 from tests.factories.ages import pass_days
 from tests.factories.analyses import analysed
 from tests.factories.instances import ROOT, arrival, make_slice
@@ -14,6 +16,7 @@ from tests.integration.site_with_studies import stored_report
 from tests.integration.test_registration import arrive_in
 from tests.integration.web_client import WebClient, browser_client, sqlite_only
 from web.app import create_app
+from web.auth import AuditTrail
 from worker import maintenance
 
 MIB = 2**20
@@ -80,14 +83,14 @@ def test_while_images_are_refused_it_is_said_what_fills_the_disk_and_what_can_be
     assert "files that are not lumbar-triage's (make room there" in refusal
     with capture_logs() as events:
         disk_usage.alert(site)
-    (event,) = events
-    assert (event["event"], event["log_level"]) == ("disk.images_refused", "error")
-    assert event["bytes_unread"] == image_bytes(site, [1])
+    (logged,) = events
+    assert (logged["event"], logged["log_level"]) == ("disk.images_refused", "error")
+    assert logged["bytes_unread"] == image_bytes(site, [1])
     disk(90 * MIB, 10 * MIB)
     assert disk_usage.refusal(site) is None
     with capture_logs() as events:
         disk_usage.alert(site)
-    assert [event["event"] for event in events] == ["retention.disk_still_full"]
+    assert [each["event"] for each in events] == ["retention.disk_still_full"]
     disk(MIB, 99 * MIB)
     with capture_logs() as events:
         disk_usage.alert(site)
@@ -109,6 +112,47 @@ def test_it_is_measured_now_and_then_and_more_often_while_the_disk_is_full(site,
             maintenance._watch_disk(site, hourly, while_full)
             clock[0] += 60
         assert len(measured) == (3 if fill == MIB else 18)
+
+
+def test_what_was_measured_before_the_disk_filled_up_is_not_said_to_fill_it(site, disk):
+    disk(50 * MIB, 50 * MIB)
+    analysed(site, 1)
+    disk_usage.measure(site)
+    disk(99 * MIB, MIB)
+    assert disk_usage.refusal(site).endswith("What fills it is being measured.")
+    with capture_logs() as events:
+        disk_usage.alert(site)
+    assert events == [{"event": "disk.images_refused", "log_level": "error", "fill": 0.99}]
+
+
+def test_images_being_refused_is_logged_though_the_database_cannot_be_written(
+    site, disk, monkeypatch
+):
+    def fails(site):
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(disk_usage, "measure", fails)
+    disk(99 * MIB, MIB)
+    due = maintenance.Throttle(60, 1), maintenance.Throttle(60, 1)
+    with capture_logs() as events, pytest.raises(DatabaseUnavailable):
+        maintenance._watch_disk(site, *due)
+    assert [each["event"] for each in events] == ["disk.images_refused"]
+
+
+@sqlite_only
+def test_a_page_that_cannot_be_audited_names_the_full_disk(site, monkeypatch):
+    def record_view(trail, *seen, **_):
+        with site.database.transaction() as session:
+            session.execute(text("PRAGMA max_page_count = 1"))  # no page more than there are
+            detail = {"larger than a page": "x" * 100_000}
+            session.add(AuditEvent(event=seen[0], actor="", detail=detail))
+
+    analysed(site, 1)
+    reader = browser_client(create_app(site), UserRole.OPERATOR)
+    monkeypatch.setattr(AuditTrail, "record_view", record_view)
+    refused = reader.get(f"/studies/{ROOT}.1")
+    assert refused.status_code == 503
+    assert "its disk is full: make room on it." in refused.text
 
 
 @sqlite_only
