@@ -79,6 +79,8 @@ def _disk(site: SiteContext) -> Iterator[Line]:
     yield "disk", "fill, 0-1", fill, limits
     if site.store.mounted and (refusal := disk_usage.refusal(site)):
         yield "disk", "images are refused", "yes", refusal
+    if full := disk_usage.home_full(site):
+        yield "disk", "home is full", "yes", full
     with site.database.reading() as session:
         usage = disk_usage.last_measured(session)
     for kind, count in (usage.kinds if usage else {}).items():

@@ -28,7 +28,7 @@ from db.types import read_clock
 from lumbar.errors import Transient
 from lumbar.log import get_logger
 from lumbar.store import sizes
-from lumbar.store.files import QUARANTINED, REPORTS
+from lumbar.store.files import QUARANTINED, REPORTS, StoreFull, raising_store_full
 from lumbar.store.shares import Share
 
 log = get_logger()
@@ -133,6 +133,48 @@ def refusal(site: SiteContext) -> str | None:
     )
 
 
+def home_fill(site: SiteContext) -> float | None:
+    """Usage of the disk of ``home``, 0-1; None if it is the store's.
+
+    Raises:
+        StoreFull: it cannot be read.
+    """
+    home = site.settings.home
+    if sizes.same_disk(home, site.store.root):
+        return None
+    with raising_store_full(home):
+        return sizes.fill_ratio(home) if home.exists() else None
+
+
+def home_full(site: SiteContext) -> str | None:
+    """What does not work because the disk of ``home`` is full, if the store has another one.
+
+    Images are received as long as the store has room.
+
+    Raises:
+        StoreFull: the disk's usage cannot be read.
+    """
+    fill = home_fill(site)
+    if fill is None or fill <= site.settings.disk_refuse_above:
+        return None
+    return (
+        f"The disk of LUMBAR_HOME is {fill:.0%} full: uploads are refused"
+        + (", and soon the database cannot be written" if not site.settings.database_url else "")
+        + f". Make room in {site.settings.home}."
+    )
+
+
+def require_room(site: SiteContext) -> None:
+    """Checks that there is room in ``home``, where uploads lie, and in the store.
+
+    Raises:
+        StoreFull: there is not, or it cannot be read.
+    """
+    if full := home_full(site):
+        raise StoreFull(full)
+    site.store.require_room(site.settings.disk_refuse_above)
+
+
 def _current_kinds(site: SiteContext) -> dict[Kind, int]:
     """The last measurement; empty if the disk has filled up since, or the database is away."""
     used, free = site.store.used_and_free()
@@ -146,11 +188,13 @@ def _current_kinds(site: SiteContext) -> dict[Kind, int]:
 
 
 def alert(site: SiteContext) -> None:
-    """Logs that images are refused, or that nothing more can be removed.
+    """Logs that images are refused, that nothing more can be removed, that ``home`` has no room.
 
     Raises:
         StoreFull: the disk's usage cannot be read.
     """
+    if home_full(site):
+        log.error("disk.home_full", fill=round(home_fill(site) or 0, 3))
     fill, settings = site.store.fill_ratio(), site.settings
     if fill <= settings.disk_remove_above:
         return

@@ -28,11 +28,11 @@ def healthz() -> Response:
 
 @router.get("/readyz")
 def readyz(site: TheSite) -> Response:
-    """200 while the database answers and the store has room; else 503 and the reason."""
+    """200 while the database answers and the disks have room; else 503 and the reason."""
     try:
         with site.database.reading() as session:
             metrics.ping(session)
-        site.store.require_room(site.settings.disk_refuse_above)
+        disk_usage.require_room(site)
     except LumbarError as error:
         return Response(f"{error}\n", 503, media_type="text/plain")
     return Response("ready\n", media_type="text/plain")
@@ -90,6 +90,10 @@ class _SiteMetrics(Collector):
             yield GaugeMetricFamily("lumbar_disk_fill_ratio", "Fill of the store's disk, 0-1", fill)
             yield GaugeMetricFamily(
                 "lumbar_disk_images_refused", "1 while images are refused as it is full", refused
+            )
+        if (home := disk_usage.home_fill(self._site)) is not None:
+            yield GaugeMetricFamily(
+                "lumbar_home_disk_fill_ratio", "Fill of another disk that holds home, 0-1", home
             )
         yield _gauge(
             "lumbar_disk_bytes",

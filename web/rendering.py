@@ -72,9 +72,11 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
 
 
 def _disk_refusal(request: Request) -> str | None:
-    """Why images are refused because of the disk; a page is shown if that cannot be found out."""
+    """What a full disk prevents; a page is shown if that cannot be found out."""
+    site = site_of(request)
     try:
-        return disk_usage.refusal(site_of(request))
+        said = disk_usage.refusal(site), disk_usage.home_full(site)
+        return " ".join(filter(None, said)) or None
     except Transient:
         return None
 

@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse, RedirectResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from db import previews
+from db import disk_usage, previews
 from db.accounts import Actor
 from db.context import SiteContext
 from db.models import JobState, Permission, Preview
@@ -127,8 +127,7 @@ class _UploadReceiver:
         async for chunk in self._chunks():
             if form.size >= checks * ROOM_CHECK_BYTES:
                 checks = form.size // ROOM_CHECK_BYTES + 1
-                max_fill = self._site.settings.disk_refuse_above
-                await run_in_threadpool(self._site.store.require_room, max_fill)
+                await run_in_threadpool(disk_usage.require_room, self._site)
             await run_in_threadpool(form.write, chunk)
         await run_in_threadpool(self._finish, form)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from db import job_lifecycle, leases, previews
+from db import disk_usage, job_lifecycle, leases, previews
 from db.context import SiteContext
 from db.leases import LeaseLostError
 from db.preview_results import PreviewFinding, PreviewResult
@@ -55,7 +55,7 @@ def read_upload(
 def _read(
     site: SiteContext, networks: Callable[[], Networks], claimed: ClaimedPreview, scratch: Path
 ) -> PreviewResult:
-    site.store.require_room(site.settings.disk_refuse_above)
+    disk_usage.require_room(site)
     folder = previews.folder(site, claimed.name)
     scratch.mkdir(mode=0o700)
     uploaded = list((folder / previews.UPLOAD).iterdir())

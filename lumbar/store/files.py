@@ -13,6 +13,7 @@ from typing import Self
 from uuid import uuid4
 
 from lumbar.errors import Transient
+from lumbar.store import sizes
 from lumbar.store.folders import FILE_MODE, fsync_folder, make_folder
 from lumbar.store.shares import Share
 
@@ -226,11 +227,10 @@ class Store:
         """
         self.require_mounted()
         try:
-            usage = os.statvfs(self.root)
+            return sizes.used_and_free(self.root)
         except OSError as error:
             reason = os.strerror(error.errno or errno.EIO)
             raise StoreFull(f"cannot read the disk usage of {self.root}: {reason}") from error
-        return usage.f_frsize * (usage.f_blocks - usage.f_bfree), usage.f_frsize * usage.f_bavail
 
     def fill_ratio(self) -> float:
         """Usage of the store's disk, 0–1.

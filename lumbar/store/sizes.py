@@ -28,6 +28,18 @@ def mean_size(folder: Path) -> float:
     return sum(sizes) / len(sizes) if sizes else 0
 
 
+def used_and_free(path: Path) -> tuple[int, int]:
+    """Bytes of the disk on which a path lies, not counting the blocks reserved for root."""
+    usage = os.statvfs(path)
+    return usage.f_frsize * (usage.f_blocks - usage.f_bfree), usage.f_frsize * usage.f_bavail
+
+
+def fill_ratio(path: Path) -> float:
+    """Usage of the disk on which a path lies, 0-1."""
+    used, free = used_and_free(path)
+    return used / (used + free) if used + free else 1.0
+
+
 def same_disk(one: Path, other: Path) -> bool:
     """Whether two paths lie in one file system; False if one of them is not there."""
     try:

@@ -9,6 +9,8 @@ from db.database import DatabaseUnavailable
 from db.disk_usage import Kind
 from db.ingest import ingest
 from db.models import AuditEvent, UserRole
+from lumbar.store import sizes
+from lumbar.store.files import StoreFull
 from tests.factories.ages import pass_days
 from tests.factories.analyses import analysed
 from tests.factories.instances import ROOT, arrival, make_slice
@@ -137,6 +139,28 @@ def test_images_being_refused_is_logged_though_the_database_cannot_be_written(
     with capture_logs() as events, pytest.raises(DatabaseUnavailable):
         maintenance._watch_disk(site, *due)
     assert [each["event"] for each in events] == ["disk.images_refused"]
+
+
+@sqlite_only
+def test_a_full_disk_of_home_beside_the_stores_refuses_uploads_and_is_said(site, monkeypatch):
+    disks = {site.settings.home: (99 * MIB, MIB)}
+    monkeypatch.setattr(sizes, "used_and_free", lambda path: disks.get(path, (MIB, 99 * MIB)))
+    assert disk_usage.home_full(site) is None  # one disk for both
+    monkeypatch.setattr(sizes, "same_disk", lambda *_: False)
+    app = create_app(site)
+    reader, program = browser_client(app, UserRole.OPERATOR), WebClient(app)
+    said = "The disk of LUMBAR_HOME is 99% full: uploads are refused"
+    assert disk_usage.refusal(site) is None
+    site.store.require_room(site.settings.disk_refuse_above)  # as the receiver asks
+    with pytest.raises(StoreFull, match=said):
+        disk_usage.require_room(site)
+    with capture_logs() as events:
+        disk_usage.alert(site)
+    assert events == [{"event": "disk.home_full", "log_level": "error", "fill": 0.99}]
+    assert said in reader.get("/").text
+    ready = program.get("/readyz")
+    assert (ready.status_code, ready.text.startswith(said)) == (503, True)
+    assert "lumbar_home_disk_fill_ratio 0.99" in program.get("/metrics").text
 
 
 @sqlite_only
