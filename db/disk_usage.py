@@ -23,6 +23,7 @@ from db.models import (
     Study,
     StudyState,
 )
+from db.read_models import corrections
 from db.reading_states import is_in
 from db.types import read_clock
 from lumbar.errors import Transient
@@ -42,6 +43,7 @@ class Kind(StrEnum):
 
     UNREAD = "images of studies that have not been read"
     UNDELIVERED = "images of studies with undelivered reports"
+    CORRECTED = "images of studies with waiting corrections"
     FINISHED = "images of finished studies"
     ARRIVED = "images that wait for the database"
     QUARANTINED = "files that cannot be registered"
@@ -59,6 +61,7 @@ class Kind(StrEnum):
 _REMEDIES = {
     Kind.UNREAD: "mark studies as read, or set a shorter LUMBAR_WORKLIST_DAYS",
     Kind.UNDELIVERED: "see `lumbar jobs list`; repair the destination, or cancel the deliveries",
+    Kind.CORRECTED: "take the corrections over, see `lumbar study correct`, or drop their copies",
     Kind.FINISHED: "they go after LUMBAR_KEEP_AT_LEAST_HOURS",
     Kind.ARRIVED: "repair the database",
     Kind.QUARANTINED: "drop them, see `lumbar quarantine list`",
@@ -234,6 +237,7 @@ def _kinds_of_studies() -> Subquery:
     kind = case(
         (active, literal(Kind.UNREAD.name)),
         (jobs.has_undelivered_report(), literal(Kind.UNDELIVERED.name)),
+        (corrections.copies_wait(), literal(Kind.CORRECTED.name)),
         (unread, literal(Kind.UNREAD.name)),
         else_=literal(Kind.FINISHED.name),
     )

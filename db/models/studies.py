@@ -102,7 +102,8 @@ class Study(Table):
     read_at: Mapped[datetime | None]  # when it was marked as read; a late image clears it
     expired_at: Mapped[datetime | None]  # when it left the worklist unread, as ``read_at``
     # Operating time (``db.operating_time``), seconds. Of the last result, or of when the study was
-    # put back on the worklist: it expires so many days later. NULL: its revision has not ended
+    # put back on the worklist: it expires so many days later; later where something was still to
+    # come (``db.expiry``). NULL: its revision has not ended
     result_s: Mapped[int | None] = mapped_column(BigInteger)
     # Of the last instance or result, or as above: its images are kept so many days from then
     kept_from_s: Mapped[int] = mapped_column(BigInteger, default=operating_s())

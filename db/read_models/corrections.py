@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session
 
 from db import stated_attributes
@@ -105,6 +105,16 @@ class Copies:
     def _differs(self, row: Instance, target: StudyAttributes) -> bool:
         stated = self.of(row)
         return stated is None or target.corrects(stated)
+
+
+def copies_wait() -> ColumnElement[bool]:
+    """The condition that newer copies of a study's images wait, of which ``pending`` says more."""
+    return exists().where(
+        Series.study_id == Study.id,
+        Instance.series_id == Series.id,
+        Instance.quarantined == QuarantineReason.CORRECTION.value,
+        Instance.removed_at.is_(None),
+    )
 
 
 def pending(session: Session, study_id: int) -> Correction | None:

@@ -20,7 +20,7 @@ from db import operating_time
 from db.expiry import expires_by
 from db.models import ReadingState, Study, StudyState
 from db.operating_time import HOUR_S
-from db.read_models import study_search
+from db.read_models import corrections, study_search
 from db.read_models.worklist_rows import Ranking, WorklistRow, assess, rows_of
 from db.reading_states import is_in, is_on_worklist
 from db.types import UtcDateTime, read_clock
@@ -195,7 +195,11 @@ def _severe_expiring(session: Session, ranking: Ranking, severe: Select[int]) ->
     if not ranking.days:
         return 0
     soon = operating_time.read(session) + SOON_S
-    return _count(session, severe.where(expires_by(soon, ranking.days)))
+    expiring = expires_by(soon, ranking.days)
+    corrected = severe.with_only_columns(Study.id).where(expiring, corrections.copies_wait())
+    # These do not expire as long as their correction waits.
+    waiting = corrections.pending_of(session, session.scalars(corrected).all())
+    return _count(session, severe.where(expiring)) - len(waiting)
 
 
 def _expired_severe(session: Session, ranking: Ranking) -> int:

@@ -1,14 +1,14 @@
 """What fills the disk is measured and said; while images are refused for it, everybody sees it."""
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 from structlog.testing import capture_logs
 
 from db import disk_usage, expiry, reviews, studies
 from db.database import DatabaseUnavailable
 from db.disk_usage import Kind
 from db.ingest import ingest
-from db.models import AuditEvent, UserRole
+from db.models import AuditEvent, Instance, UserRole
 from lumbar.store import sizes
 from lumbar.store.files import StoreFull
 from tests.factories.ages import pass_days
@@ -54,6 +54,11 @@ def test_every_byte_is_of_a_kind(site, disk):
     analysed(site, 4)
     ingest(site.database, site.store, arrival(make_slice(study=5)))
     analysed(site, 6, report=stored_report(site, 6, 1), destinations=["pacs"])
+    analysed(site, 8)
+    ingest(site.database, site.store, arrival(make_slice(study=8, PatientID="RIGHT")))
+    with site.database.reading() as session:
+        waits = select(Instance.size).where(Instance.quarantined.is_not(None))
+        correction = session.scalars(waits).one()
     arrived = arrive_in(site.store, make_slice(study=7)).path.stat().st_size
     usage = disk_usage.measure(site)
     kinds = usage.kinds
@@ -61,6 +66,7 @@ def test_every_byte_is_of_a_kind(site, disk):
     assert kinds[Kind.UNREAD] == image_bytes(site, [4, 5])
     assert kinds[Kind.UNDELIVERED] == image_bytes(site, [6])
     assert kinds[Kind.ARRIVED] == arrived
+    assert kinds[Kind.CORRECTED] == image_bytes(site, [8]) + correction
     assert kinds[Kind.REPORTS] == len(b"report 6 1")
     assert sum(kinds.values()) == 100 * MIB
     assert list(kinds.values()) == sorted(kinds.values(), reverse=True)

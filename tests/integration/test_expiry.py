@@ -3,7 +3,16 @@
 import pytest
 from sqlalchemy import select, update
 
-from db import expiry, job_lifecycle, jobs, operator_actions, retention, reviews, studies
+from db import (
+    expiry,
+    job_lifecycle,
+    jobs,
+    operator_actions,
+    quarantine,
+    retention,
+    reviews,
+    studies,
+)
 from db.context import SiteContext
 from db.ingest import ingest
 from db.leases import Backoff
@@ -208,6 +217,35 @@ def test_severe_studies_are_warned_of_before_and_stay_listed_after(site):
     assert expired(site) == [1, 2, 3]
     mark_read(site, 1)
     assert (expired(site), counts(site).expired_severe) == ([2, 3], 0)
+
+
+@pytest.mark.parametrize("obstacle", ["undelivered", "corrected"])
+def test_a_severe_study_is_warned_of_for_a_day_once_nothing_is_to_come(site, obstacle):
+    report = {"report": stored_report(site, 1, 1), "destinations": ["pacs"]}
+    analysed(site, 1, {CANAL: SEVERE}, **(report if obstacle == "undelivered" else {}))
+    if obstacle == "corrected":
+        ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))
+        end(site, 1, StudyEvent.ANALYSED)
+        with site.database.transaction() as session:
+            session.execute(update(Study).values(severe=True, trained_on=TrainedOn.CLINICAL))
+        ingest(site.database, site.store, arrival(make_slice(study=1, PatientID="RIGHT")))
+    for days in (6.5, 0.6, 3, 100):
+        pass_days(site.database, days)
+        assert counts(site).severe_expiring == 0
+        assert expiry.expire_unread(site) == 0
+        assert counts(site).severe_expiring == 0
+    if obstacle == "undelivered":
+        deliveries(site, {1: "done"})
+    else:
+        (copy,) = quarantine.list_quarantined(site, uid(1))
+        quarantine.drop(site, copy.id, "op")
+    pass_days(site.database, 1.1 / 24)
+    assert expiry.expire_unread(site) == 0
+    assert counts(site).severe_expiring == 1
+    pass_days(site.database, 22.8 / 24)
+    assert expiry.expire_unread(site) == 0
+    pass_days(site.database, 1.2 / 24)
+    assert expiry.expire_unread(site) == 1
 
 
 def test_worklist_days_0_lets_nothing_expire_and_keeps_images_until_they_are_read(site):
