@@ -67,7 +67,7 @@ def _demonstrate(home: Path, end: bool, studies: int) -> None:
     try:
         with DemoPacs(home / "pacs", "DEMOPACS") as pacs:
             settings = _demo_settings(home, pacs.port)
-            with _system(settings, home / "system.log"):
+            with _system(settings, home / "system.log") as system:
                 password = _add_user(settings)
                 page = (
                     f"The page: http://127.0.0.1:{settings.web_port} – "
@@ -81,11 +81,10 @@ def _demonstrate(home: Path, end: bool, studies: int) -> None:
                         f"`LUMBAR_HOME={settings.home} lumbar worklist` lists the studies again. "
                         f"Ctrl-C ends the demo.\n{page}"
                     )
-                    signal.pause()
+                    status = system.wait()  # until a signal ends the demo
+                    raise Permanent(f"`lumbar up` has ended with status {status}")
     except (Permanent, Transient) as error:
-        raise Permanent(
-            f"the demo is not complete: {error}\n{_tail(home / 'system.log')}"
-        ) from error
+        raise Permanent(f"the demo has failed: {error}\n{_tail(home / 'system.log')}") from error
 
 
 def _end_in_order() -> None:
@@ -183,7 +182,7 @@ def _demo_settings(home: Path, pacs_port: int) -> Settings:
 
 
 @contextmanager
-def _system(settings: Settings, log: Path) -> Iterator[None]:
+def _system(settings: Settings, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`lumbar up`, once its receiver and its page listen. It ends if this process is killed."""
     with log.open("wb") as output:
         system = subprocess.Popen(
@@ -195,7 +194,7 @@ def _system(settings: Settings, log: Path) -> Iterator[None]:
     try:
         for port in (settings.port, settings.web_port):
             _wait_until_listening(port, system)
-        yield
+        yield system
     finally:
         system.terminate()
         system.wait()

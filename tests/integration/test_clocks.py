@@ -247,6 +247,20 @@ def test_a_clock_that_is_turned_ahead_takes_no_job_from_a_living_worker(site, tu
     assert completed
 
 
+@pytest.mark.parametrize("every_s", [5, 100])
+def test_a_clock_that_is_turned_again_and_again_holds_nothing_up_for_ever(site, turn, every_s):
+    ingest(site.database, site.store, arrival(make_slice()))
+    passed = [0.0]
+    watch, notifier = ClockWatch(lambda: passed[0]), RecordingNotifier()
+    for n in count():
+        passed[0] = n * min(every_s, 40)
+        turn(passed[0] + 6 * (passed[0] // every_s % 2))
+        if sweep(site, notifier, watch=watch)["studies_completed"]:
+            break
+        assert passed[0] < 1300
+    assert passed[0] >= 600
+
+
 def test_an_arrived_file_from_ahead_is_registered_when_its_process_has_died(site, monkeypatch):
     ahead = shares.time_ns() + DAY_S * 10**9
     with monkeypatch.context() as patch:
