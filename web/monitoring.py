@@ -10,7 +10,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.registry import Collector
 
-from db import disk_usage
+from db import disk_usage, quarantine
 from db.context import SiteContext
 from db.read_models import metrics, worklist
 from db.read_models.destinations import DestinationRow
@@ -55,6 +55,7 @@ class _SiteMetrics(Collector):
             figures = metrics.figures(session, self._site.settings.destinations)
             waiting = worklist.waiting(session, self._site.ranking)
             usage = disk_usage.last_measured(session)
+            quarantined = quarantine.count(session)
         yield _gauge(
             "lumbar_studies", "Studies by state", ["state"], _single_labels(figures.studies)
         )
@@ -107,7 +108,10 @@ class _SiteMetrics(Collector):
             self._site.store.unregistered(),
         )
         yield GaugeMetricFamily(
-            "lumbar_images_quarantined",
+            "lumbar_images_quarantined", "Registered instances that are not used", quarantined
+        )
+        yield GaugeMetricFamily(
+            "lumbar_images_unregistrable",
             "Files received that cannot be registered",
             self._site.store.quarantined(),
         )

@@ -202,3 +202,15 @@ def test_pages_and_metrics_show_that_images_are_refused(site, disk):
     assert 'lumbar_disk_bytes{kind="unread"}' in metrics
     assert "images of studies that have not been read" in reader.get("/system").text
     assert "new images are refused." not in program.get("/sign-in").text  # nobody is signed in
+
+
+@sqlite_only
+def test_metrics_count_quarantined_instances_and_unregistrable_files_apart(site):
+    analysed(site, 1)
+    ingest(site.database, site.store, arrival(make_slice(study=1, fill=99)))  # other content
+    for name in ("1.2_1_a.dcm", "1.2_2_b.dcm"):
+        site.store.make_folder(site.store.path("quarantined"))
+        site.store.path(f"quarantined/{name}").write_bytes(b"no image")
+    metrics = WebClient(create_app(site)).get("/metrics").text
+    assert "lumbar_images_quarantined 1.0" in metrics
+    assert "lumbar_images_unregistrable 2.0" in metrics
