@@ -11,6 +11,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from db import audit, jobs, patients, rejections, stated_attributes, studies
+from db.database import log_committed
 from db.models import Instance, JobKind, QuarantineReason, Study
 from db.read_models.corrections import NEWER, Copies, copies_of, waiting
 from lumbar.errors import Permanent
@@ -106,7 +107,7 @@ def _take_over(
     jobs.cancel_superseded(session, study.id, JobKind.DELIVER)
     rejections.apply(session, study, actor)  # by notes that have come into use
     audit.note(session, "study.corrected", actor, study_id=study.id, images=used)
-    log.warning("study.corrected", study=study.id, images=used)
+    log_committed(session, log.warning, "study.corrected", study=study.id, images=used)
 
 
 def _displace(copies: Copies, target: StudyAttributes, replaced: Collection[str]) -> None:

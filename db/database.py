@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +144,11 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def log_committed(session: Session, log: Callable[..., Any], name: str, **fields: Any) -> None:
+    """Logs an event once the transaction is committed; not at all if it is rolled back."""
+    event.listen(session, "after_commit", lambda _: log(name, **fields), once=True)
 
 
 def insert_if_new(

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from db import audit, jobs, operating_time, studies
 from db.context import SiteContext
-from db.database import Database
+from db.database import Database, log_committed
 from db.models import Study
 from db.operating_time import DAY_S, HOUR_S
 from db.read_models import corrections
@@ -115,5 +115,6 @@ def _expire(session: Session, due: list[Study], ranking: Ranking) -> int:
         audit.note(session, "study.expired_unread", "sweep", study_id=study.id)
     if expired:
         severe = sum(s.severe and ranking.ranks(s.trained_on) for s in expired)
-        log.warning("worklist.expired_unread", studies=len(expired), severe=severe)
+        fields = {"studies": len(expired), "severe": severe}
+        log_committed(session, log.warning, "worklist.expired_unread", **fields)
     return len(expired)

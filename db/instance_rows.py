@@ -15,7 +15,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db import audit, corrections, operating_time, patients, rejections, stated_attributes, studies
-from db.database import insert_if_new
+from db.database import insert_if_new, log_committed
 from db.decisions import CopyInUse, Decision, decide
 from db.models import Instance, QuarantineReason, Study, StudyState, Tombstone, operating_s
 from db.stored_instances import (
@@ -248,7 +248,8 @@ class _StudyBatch:
             return IngestResult.DUPLICATE
         event, source = "instance.quarantined", stored.source
         audit.note(self.session, event, source, study_id=self.study.id, why=reason)
-        log.warning("instance.quarantined", study=self.study.id, why=reason)
+        fields = {"study": self.study.id, "why": reason}
+        log_committed(self.session, log.warning, "instance.quarantined", **fields)
         return IngestResult.QUARANTINED
 
     def _displace(self, stored: StoredInstance, why: QuarantineReason) -> StudyAttributes:
@@ -311,7 +312,8 @@ class _StudyBatch:
         if count:
             source, study_id = self.instances[0].source, self.study.id
             audit.note(self.session, "instances.same_image", source, study_id=study_id, count=count)
-            log.info("instances.same_image", study=study_id, count=count)
+            fields = {"study": study_id, "count": count}
+            log_committed(self.session, log.info, "instances.same_image", **fields)
 
     def _apply_notes(self) -> None:
         """Takes out of use what rejection notes name that have just arrived."""

@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db import audit, jobs, leases, previews, studies
-from db.database import insert_if_new
+from db.database import insert_if_new, log_committed
 from db.jobs import ClaimedJob
 from db.leases import Backoff, LeaseLostError
 from db.models import (
@@ -173,7 +173,8 @@ def release(
     ):
         jobs.cancel_superseded(session, claimed.study_id, JobKind.DELIVER)
     attempts = claimed.lease.attempts
-    log.warning("job.retry", **claimed.log_fields, attempts=attempts, wait_s=round(wait_s, 1))
+    fields = claimed.log_fields | {"attempts": attempts, "wait_s": round(wait_s, 1)}
+    log_committed(session, log.warning, "job.retry", **fields)
     _requeue_study(session, claimed)
     return False
 
@@ -186,7 +187,8 @@ def dead_letter(session: Session, claimed: Claimed, error: str) -> bool:
     _lock_study(session, claimed)
     if not leases.dead_letter(session, claimed.lease, error):
         return False
-    log.error("job.dead", **claimed.log_fields, attempts=claimed.lease.attempts)
+    fields = claimed.log_fields | {"attempts": claimed.lease.attempts}
+    log_committed(session, log.error, "job.dead", **fields)
     if isinstance(claimed, ClaimedPreview):
         audit.note(session, "upload.failed", claimed.user, preview=claimed.lease.row_id)
     elif claimed.kind is JobKind.ANALYSE:
@@ -209,7 +211,8 @@ def recover(session: Session, lost: Claimed, *, max_losses: int) -> Recovery | N
     if not leases.lock_expired(session, lost.lease):
         return None
     if leases.requeue_lost(session, lost.lease, WORKER_LOST, max_losses):
-        log.warning("job.worker_lost", **lost.log_fields, losses=lost.lease.losses + 1)
+        fields = lost.log_fields | {"losses": lost.lease.losses + 1}
+        log_committed(session, log.warning, "job.worker_lost", **fields)
         _requeue_study(session, lost)
         return Recovery.REQUEUED
     times = lost.lease.losses + 1

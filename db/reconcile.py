@@ -120,8 +120,8 @@ def _adopt(site: SiteContext, file: str, counts: ReconcileCounts) -> None:
         share = site.store.share()
         try:
             os.link(path, share.folder / arrived_name(study, ADOPTED))
-        except PermissionError as error:  # somebody else's file
-            log.warning("store.unreadable", file=file, why=os.strerror(error.errno))
+        except PermissionError:  # somebody else's file
+            log.warning("store.unreadable", file=file, why="it may not be linked")
             counts.unreadable += 1
             return
         share.fsync()

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement
 
 from db import jobs
+from db.database import log_committed
 from db.models import (
     REJECTED,
     FindingRow,
@@ -251,7 +252,7 @@ def complete(
         return False
     study = session.get_one(Study, study_id, populate_existing=True)
     jobs.create(session, JobKind.ANALYSE, study)
-    log.info("study.completed", study=study_id, revision=study.revision)
+    log_committed(session, log.info, "study.completed", study=study_id, revision=study.revision)
     return True
 
 
@@ -275,7 +276,7 @@ def _empty(session: Session, study_id: int, why: str) -> bool:
         return False
     supersede_findings(session, study_id)
     jobs.cancel_superseded(session, study_id, JobKind.DELIVER)
-    log.info("study.no_images", study=study_id)
+    log_committed(session, log.info, "study.no_images", study=study_id)
     return True
 
 

@@ -1,10 +1,12 @@
 """Claiming: the most urgent due job, one worker each, and no waiting for locked studies."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from threading import Barrier, Event
 
 import pytest
 from sqlalchemy import event, select, update
+from structlog.testing import capture_logs
 
 from db import job_lifecycle, jobs, studies
 from db.ingest import ingest
@@ -168,3 +170,18 @@ def test_looking_for_work_writes_nothing_when_there_is_none(site):
     event.listen(site.database.engine, "before_cursor_execute", note)
     assert claim(site) is None
     assert statements == []
+
+
+def test_a_lost_worker_is_logged_once_the_row_says_so(site):
+    ingest(site.database, site.store, arrival(make_slice()))
+    with site.database.transaction() as session:
+        studies.complete(session, studies.find(session, f"{ROOT}.1").id)
+        claimed = job_lifecycle.claim_analysis(session, lease_s=-1)
+    with capture_logs() as events:
+        for error in (OSError(), None):
+            with suppress(OSError), site.database.transaction() as session:
+                job_lifecycle.recover(session, claimed, max_losses=3)
+                assert events == []
+                if error:
+                    raise error
+    assert [each["event"] for each in events] == ["job.worker_lost"]
