@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 import migrations
 from db.database import Database, DatabaseUnavailable
+from db.faults import error_code, is_of_connection, kind_of, meaning
 from db.models import Table
 from lumbar.errors import Permanent, Transient, WrongSetting
 from lumbar.store.folders import FILE_MODE, make_private_folder
@@ -26,7 +27,7 @@ UPGRADE_LOCK = 0x6C756D626172  # the number of the advisory lock: "lumbar"
 TURN_S = 120  # for another upgrade to end
 TABLE_S = 10  # for others' transactions on a table to end
 UNLIMITED = "SET LOCAL statement_timeout = 0"  # an index on a large table may take long
-LOCK_NOT_AVAILABLE = "55P03"
+IN_USE = ("55P03", "SQLITE_BUSY", "SQLITE_LOCKED")  # the codes of a lock that was not got
 
 
 class SchemaOutdated(Transient):
@@ -37,6 +38,10 @@ class SchemaNewer(Permanent):
     """The database was upgraded by a later version of this program."""
 
 
+class UpgradeFailed(Permanent):
+    """A migration does not fit what is in this database, which is as it was before."""
+
+
 def upgrade(database: Database) -> str:
     """Brings the database to the newest schema; returns its revision.
 
@@ -45,6 +50,7 @@ def upgrade(database: Database) -> str:
     Raises:
         DatabaseUnavailable: it cannot be reached, or is in use so that it cannot be changed now.
         SchemaNewer: a later version has upgraded it.
+        UpgradeFailed: a migration does not fit its rows.
         WrongSetting: its folder cannot be made.
     """
     file = _sqlite_file(database)
@@ -60,15 +66,78 @@ def upgrade(database: Database) -> str:
 
 
 def _migrate(database: Database) -> None:
-    """Runs the missing migrations in one transaction, which begins by waiting for its turn."""
+    """Runs the missing migrations in one transaction, which begins by waiting for its turn.
+
+    Raises:
+        DatabaseUnavailable: it cannot be reached, or is in use so that it cannot be changed now.
+        UpgradeFailed: a migration does not fit its rows.
+    """
     from alembic import command
 
     config = _config()
-    with _connection(database) as connection, connection.begin():
+    with _reported(database), changing(database) as connection:
         _wait_for_turn(connection)
-        _require_known(_current(connection))
+        current = _current(connection)
+        _require_known(current)
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        with _failures_named(current):
+            command.upgrade(config, "head")
+
+
+@contextmanager
+def _failures_named(current: str | None) -> Iterator[None]:
+    """Tells a migration that fails from a database that does.
+
+    Raises:
+        DBAPIError: of the database.
+        UpgradeFailed: the migration's.
+    """
+    try:
+        yield
+    except DBAPIError as error:
+        code = error_code(error.orig)
+        if is_of_connection(error) or code.startswith(IN_USE) or meaning(error.orig):
+            raise
+        raise UpgradeFailed(
+            f"a migration from schema {current} to {newest()} failed ({kind_of(error)}); nothing "
+            "was changed: run the earlier version, and report this with `lumbar version`"
+        ) from error
+
+
+@contextmanager
+def changing(database: Database) -> Iterator[Connection]:
+    """A transaction that may make tables anew; what refers to their rows is checked at its end.
+
+    SQLite would otherwise refuse to remove a table whose rows others refer to, though a new one
+    takes its place; it can be told so only before the transaction.
+
+    Raises:
+        UpgradeFailed: a row would refer to one that is not there.
+    """
+    with database.engine.connect() as connection:
+        sqlite = connection.dialect.name == "sqlite"
+        if sqlite:
+            connection.detach()  # from the pool: others' references are checked as ever
+            connection.connection.cursor().execute("PRAGMA foreign_keys=OFF")
+        with connection.begin():
+            yield connection
+            if sqlite:
+                _require_references(connection)
+
+
+def _require_references(connection: Connection) -> None:
+    """Refuses rows that refer to none; a transaction with them is not committed.
+
+    Raises:
+        UpgradeFailed: names their tables.
+    """
+    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+    if broken:
+        tables = ", ".join(sorted({f"{table} (to {parent})" for table, _, parent, _ in broken}))
+        raise UpgradeFailed(
+            f"after the upgrade {len(broken)} rows would refer to rows that are not there: "
+            f"{tables}; nothing was changed: restore the database from a backup"
+        )
 
 
 def _wait_for_turn(connection: Connection) -> None:
@@ -188,30 +257,32 @@ def _current(connection: Connection) -> str | None:
 
 @contextmanager
 def _connection(database: Database) -> Iterator[Connection]:
+    with _reported(database), database.engine.connect() as connection:
+        yield connection
+
+
+@contextmanager
+def _reported(database: Database) -> Iterator[None]:
+    """Reports a driver's error as what it is.
+
+    Raises:
+        DatabaseUnavailable: it cannot be reached, is in use, or cannot be read or written.
+    """
     try:
-        with database.engine.connect() as connection:
-            yield connection
-    except OperationalError as error:
-        if getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE or _is_locked(error):
+        yield
+    except DBAPIError as error:
+        if error_code(error.orig).startswith(IN_USE):
             raise DatabaseUnavailable(
                 "the schema cannot be changed while others use the database (a backup, a long "
                 "query, an upgrade); nothing was changed: run `lumbar db upgrade` again"
             ) from error
-        raise DatabaseUnavailable(_unreachable(database, error)) from error
-    except DBAPIError as error:
-        raise DatabaseUnavailable(_unreachable(database, error)) from error
-
-
-def _is_locked(error: OperationalError) -> bool:
-    return getattr(error.orig, "sqlite_errorname", "").startswith("SQLITE_BUSY")
-
-
-def _unreachable(database: Database, error: DBAPIError) -> str:
-    url = database.engine.url.render_as_string()
-    return (
-        f"the database at {url} does not answer or permit this ({type(error.orig).__name__}); "
-        "is it running, and is LUMBAR_DATABASE_URL right?"
-    )
+        url = database.engine.url.render_as_string()
+        said = meaning(error.orig) or (
+            "it does not answer; is it running, and is LUMBAR_DATABASE_URL right?"
+            if is_of_connection(error)
+            else "it refuses this; is LUMBAR_DATABASE_URL right?"
+        )
+        raise DatabaseUnavailable(f"the database at {url}: {said} ({kind_of(error)})") from error
 
 
 def _config() -> "Config":

@@ -5,6 +5,7 @@ from sqlalchemy import Connection
 
 from db.database import Database
 from db.models import Table
+from db.schema import changing
 from lumbar.settings import Settings
 
 
@@ -23,5 +24,5 @@ caller_connection = context.config.attributes.get("connection")
 if caller_connection is not None:
     migrate(caller_connection)
 else:
-    with Database.connect(Settings.load().effective_database_url).engine.begin() as connection:
+    with changing(Database.connect(Settings.load().effective_database_url)) as connection:
         migrate(connection)
