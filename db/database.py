@@ -24,6 +24,8 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session
 
+from db.faults import error_code, kind_of, meaning
+from db.same_file import SameFile
 from lumbar.errors import Transient, WrongSetting
 
 
@@ -58,6 +60,9 @@ _POSTGRESQL: dict[str, Any] = {
     },
 }
 
+# A role, a database or the environment may say otherwise, and names would not be readable.
+_ENCODING = {"client_encoding": "utf8"}
+
 # No statement blocks a receiver's thread for ever. Set in each transaction, not for the session:
 # behind PgBouncer, the next transaction may be in another one, and this one is somebody else's.
 _LIMITS = "SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '30s'"
@@ -76,9 +81,10 @@ _CHANGING_STATES = ("0A000", "3F000", "42501", "42P01")
 
 @dataclass(frozen=True)
 class Database:
-    """One engine per process."""
+    """One engine per process. ``file``: of SQLite, which must stay the same one."""
 
     engine: Engine
+    file: SameFile | None = None
 
     @classmethod
     def connect(cls, url: str) -> "Database":
@@ -87,10 +93,12 @@ class Database:
         Raises:
             WrongSetting: the URL is not one SQLAlchemy understands.
         """
+        file = None
         try:
             parsed = make_url(url)
             if parsed.get_backend_name() == "sqlite":
                 engine = create_engine(parsed, hide_parameters=True, connect_args={"timeout": 30})
+                file = SameFile(Path(parsed.database)) if parsed.database else None
                 event.listen(engine, "connect", _prepare_sqlite)
                 event.listen(engine, "begin", _begin_sqlite)
             else:
@@ -104,7 +112,21 @@ class Database:
                 "use postgresql+psycopg://user@host/name or sqlite:///file (of several servers: "
                 "postgresql+psycopg://user@/name?host=a:5432&host=b:5432)"
             ) from error
-        return cls(engine)
+        database = cls(engine, file)
+        if file:
+            # A session with another file is not left in the pool, and none begins a transaction.
+            for moment in ("connect", "begin"):
+                event.listen(engine, moment, lambda *_: database.require_same_file(), insert=True)
+        return database
+
+    def require_same_file(self) -> None:
+        """Checks that SQLite's file is still the one that this process found first.
+
+        Raises:
+            DatabaseUnavailable: another one is in its place, or none.
+        """
+        if self.file and (change := self.file.change()):
+            raise DatabaseUnavailable(change)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -133,12 +155,14 @@ class Database:
                 raise DatabaseDiskFull(
                     "the database cannot be written, as its disk is full: make room on it"
                 ) from error
-            raise DatabaseUnavailable(f"the database does not answer ({_kind(error)})") from error
+            said = meaning(getattr(error, "orig", None))
+            what = f"the database: {said}" if said else "the database does not answer"
+            raise DatabaseUnavailable(f"{what} ({kind_of(error)})") from error
         except (ProgrammingError, NotSupportedError) as error:
-            if _state(error.orig) not in _CHANGING_STATES:
+            if error_code(error.orig) not in _CHANGING_STATES:
                 raise
             raise DatabaseUnavailable(
-                f"the database is not as this version needs it ({_kind(error)}): "
+                f"the database is not as this version needs it ({kind_of(error)}): "
                 "run `lumbar db upgrade`, unless it is being restored"
             ) from error
 
@@ -167,14 +191,9 @@ def insert_if_new(
     )
 
 
-def _state(error: BaseException | None) -> str:
-    """PostgreSQL's code of an error (SQLSTATE); empty where there is none."""
-    return getattr(error, "sqlstate", None) or ""
-
-
 def _is_disk_full(engine: Engine, error: Exception) -> bool:
     cause = getattr(error, "orig", None)
-    if _state(cause) == _DISK_FULL_STATE:
+    if error_code(cause) == _DISK_FULL_STATE:
         return True
     code = getattr(cause, "sqlite_errorcode", None)
     if code is None:
@@ -190,17 +209,12 @@ def _is_disk_full(engine: Engine, error: Exception) -> bool:
         return False
 
 
-def _kind(error: Exception) -> str:
-    """The driver's name for the error; not its text, which may contain values."""
-    return type(getattr(error, "orig", None) or error).__name__
-
-
 def _postgresql(url: URL) -> dict[str, Any]:
-    """The options of an engine; what the URL itself says about a connection counts."""
+    """The options of an engine; what the URL says about a connection counts, its encoding not."""
     connect = {
         name: value for name, value in _POSTGRESQL["connect_args"].items() if name not in url.query
     }
-    return _POSTGRESQL | {"connect_args": connect}
+    return _POSTGRESQL | {"connect_args": connect | _ENCODING}
 
 
 def _connect_postgresql(
@@ -210,15 +224,26 @@ def _connect_postgresql(
 
     Raises:
         DatabaseUnavailable: with what the server or the network said, which names neither values
-            nor the password: a wrong user, password, database or host is named.
+            nor the password: a wrong user, password, database or host is named. Or the database
+            cannot hold every name.
     """
     try:
-        return dialect.connect(*arguments, **options)
+        connection = dialect.connect(*arguments, **options)
     except dialect.loaded_dbapi.OperationalError as error:
         raise DatabaseUnavailable(
             f"cannot connect to the database: {_reason(error, str(options.get('password') or ''))};"
             " is it running, and is LUMBAR_DATABASE_URL right?"
         ) from error
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding != "UTF8":
+        name = connection.info.dbname
+        connection.close()
+        raise DatabaseUnavailable(
+            f"the database {name} has the encoding {encoding}, which cannot hold every patient's "
+            "name: create one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0, and name "
+            "it in LUMBAR_DATABASE_URL"
+        )
+    return connection
 
 
 def _reason(error: Exception, password: str) -> str:
@@ -234,7 +259,7 @@ def _begin_postgresql(connection: Connection) -> None:
 
 def _drop_lost_session(context: ExceptionContext) -> None:
     """Lets the pool drop its sessions after an error that no later transaction would outlive."""
-    state = _state(context.original_exception)
+    state = error_code(context.original_exception)
     if state.startswith(_LOST_CLASSES) or state in _LOST_STATES:
         context.is_disconnect = True
 

@@ -7,7 +7,7 @@ from db import schema
 from db.database import Database, DatabaseUnavailable
 from lumbar.errors import WrongSetting
 from tests.peers import free_port
-from tests.servers import Postgres
+from tests.servers import PgBouncer, Postgres
 from tests.system import closing_database
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.no_cover]
@@ -210,3 +210,39 @@ def test_a_server_that_is_away_or_has_no_sessions_left_is_named(postgres, url):
 def test_servers_in_the_form_of_libpq_are_refused_with_the_right_form():
     with pytest.raises(WrongSetting, match=r"host=a:5432&host=b:5432"):
         Database.connect("postgresql+psycopg://lumbar@a:5432,b:5432/name")
+
+
+def stored_name(url):
+    """A name that no other encoding holds, as this program's sessions write and read it."""
+    with closing_database(url) as database:
+        with database.transaction() as session:
+            session.execute(text("CREATE TABLE named (name text)"))
+            session.execute(text("INSERT INTO named VALUES (:name)"), {"name": "山田^太郎"})
+        with database.reading() as session:
+            assert session.scalar(text("SHOW client_encoding")) == "UTF8"
+            return session.scalar(text("SELECT name FROM named"))
+
+
+@pytest.mark.parametrize("through", ["PostgreSQL", "PgBouncer"])
+def test_sessions_speak_utf8_whatever_a_database_or_the_url_says(postgres, url, through, tmp_path):
+    administer(postgres, url, "ALTER DATABASE {name} SET client_encoding = 'LATIN1'")
+    if through == "PostgreSQL":
+        assert stored_name(f"{url}?client_encoding=latin1") == "山田^太郎"
+        return
+    with PgBouncer(tmp_path / "pgbouncer", postgres) as pgbouncer:
+        assert stored_name(pgbouncer.url(url)) == "山田^太郎"
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_hold_every_name_is_named(postgres, encoding):
+    name = f"in_{encoding.lower()}"
+    postgres._execute(
+        f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' "
+        "TEMPLATE template0"
+    )
+    with closing_database(postgres.url(name)) as database:
+        said = rf"{name} has the encoding {encoding}.*ENCODING 'UTF8'"
+        with pytest.raises(DatabaseUnavailable, match=said):
+            schema.upgrade(database)
+        with pytest.raises(DatabaseUnavailable, match=said), database.transaction():
+            write(database)
