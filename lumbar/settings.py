@@ -38,6 +38,18 @@ UID = re.compile(r"(?=.{1,64}$)(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")  # PS3.5 9.
 WEB_ROOT = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 WEB_ORIGIN = re.compile(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
+# Upper bounds: beyond them a number is a slip, and what waits for so long would never happen.
+HOUR_S, DAY_S = 3600, 86_400
+MAX_DAYS = 36_500  # a century
+MAX_COUNT = 1_000_000
+MAX_MIB = 1_048_576  # a tebibyte
+
+# What 0 means for a setting whose user may want to write "never" or "infinite"
+ZERO = {
+    "keep_days": "0 keeps images until the disk fills up",
+    "worklist_days": "0 keeps studies listed until they are read",
+}
+
 CORRECT_IT = "Correct it in the environment or in lumbar.toml"
 
 
@@ -87,6 +99,7 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         env_ignore_empty=True,
+        allow_inf_nan=False,
     )
 
     home: Path = Field(
@@ -154,14 +167,19 @@ class Settings(BaseSettings):
     maximum_associations: int = Field(
         32,
         ge=1,
+        le=10_000,
         description="Simultaneous associations; beyond it the oldest idle one is closed to admit "
         "a new one",
     )
     network_timeout_s: float = Field(
-        60, gt=0, description="Seconds to wait for a silent peer, and for each PDU"
+        60, gt=0, le=DAY_S, description="Seconds to wait for a silent peer, and for each PDU"
     )
-    association_limit_s: float = Field(3600, gt=0, description="Seconds an association may last")
-    maximum_instance_mib: int = Field(1024, ge=1, description="Largest object accepted, MiB")
+    association_limit_s: float = Field(
+        3600, gt=0, le=7 * DAY_S, description="Seconds an association may last"
+    )
+    maximum_instance_mib: int = Field(
+        1024, ge=1, le=MAX_MIB, description="Largest object accepted, MiB"
+    )
     tls_certificate: Path | None = Field(
         None,
         description="PEM file of the receiver's certificate (and its chain); if set, TLS only",
@@ -175,17 +193,20 @@ class Settings(BaseSettings):
     maximum_unregistered: int = Field(
         20_000,
         ge=1,
+        le=1_000_000_000,
         description="Received images that may wait for the database; beyond it images are refused "
         "with status 0xA700",
     )
     keep_days: float = Field(
         30,
         ge=0,
+        le=MAX_DAYS,
         description="Days the images of a finished study are kept; 0: until the disk fills up",
     )
     keep_at_least_hours: float = Field(
         24,
         ge=0,
+        le=24 * MAX_DAYS,
         description="Hours the images of a finished study are kept however full the disk is",
     )
     disk_remove_above: float = Field(
@@ -235,7 +256,10 @@ class Settings(BaseSettings):
         "`https://ohif/viewer?…`",
     )
     upload_mib: int = Field(
-        2048, ge=1, description="Largest upload to the page, all its files together, MiB"
+        2048,
+        ge=1,
+        le=MAX_MIB,
+        description="Largest upload to the page, all its files together, MiB",
     )
 
     destinations: dict[str, str] = Field(
@@ -244,34 +268,47 @@ class Settings(BaseSettings):
         "`https://host/dicom-web`",
     )
     attempts: int = Field(
-        20, ge=1, description="Attempts at a job after temporary errors before it fails, at least"
+        20,
+        ge=1,
+        le=MAX_COUNT,
+        description="Attempts at a job after temporary errors before it fails, at least",
     )
     retry_hours: float = Field(
         168,
         ge=0,
+        le=24 * MAX_DAYS,
         description="Hours for which a job is attempted again after temporary errors before it "
         "fails, at least",
     )
     fault_attempts: int = Field(
-        3, ge=1, description="Attempts at a job after internal faults before it fails"
+        3, ge=1, le=MAX_COUNT, description="Attempts at a job after internal faults before it fails"
     )
     worker_losses: int = Field(
-        10, ge=1, description="Workers lost while running a job before it fails"
+        10, ge=1, le=MAX_COUNT, description="Workers lost while running a job before it fails"
     )
     retry_base_s: float = Field(
-        5, gt=0, description="Seconds before the first retry; doubled each time, with jitter"
+        5,
+        gt=0,
+        le=DAY_S,
+        description="Seconds before the first retry; doubled each time, with jitter",
     )
-    retry_longest_s: float = Field(900, gt=0, description="Maximum seconds before a retry")
+    retry_longest_s: float = Field(
+        900, gt=0, le=DAY_S, description="Maximum seconds before a retry"
+    )
 
     delivery_timeout_s: float = Field(
-        30, gt=0, description="Seconds to wait for each response of a destination"
+        30, gt=0, le=DAY_S, description="Seconds to wait for each response of a destination"
     )
     delivery_limit_s: float = Field(
-        120, gt=0, description="Seconds that sending to a destination, or asking it, may take"
+        120,
+        gt=0,
+        le=DAY_S,
+        description="Seconds that sending to a destination, or asking it, may take",
     )
     absent_after_minutes: float = Field(
         10,
         ge=0,
+        le=60 * 24 * MAX_DAYS,
         description="Minutes after which a report that a destination accepted, but does not "
         "list, is sent again",
     )
@@ -279,21 +316,27 @@ class Settings(BaseSettings):
     quiet_s: float = Field(
         15,
         ge=0,
+        le=7 * DAY_S,
         description="Seconds without a new image after which a study with all three series roles "
         "is complete",
     )
     quiet_incomplete_s: float = Field(
-        120, ge=0, description="Seconds without a new image after which any study is complete"
+        120,
+        ge=0,
+        le=7 * DAY_S,
+        description="Seconds without a new image after which any study is complete",
     )
-    sweep_every_s: float = Field(0.5, gt=0, description="Seconds between two sweeps")
+    sweep_every_s: float = Field(0.5, gt=0, le=HOUR_S, description="Seconds between two sweeps")
     lease_s: float = Field(
         25,
         ge=1,
+        le=DAY_S,
         description="Seconds without a heartbeat after which a worker's job goes to another worker",
     )
     job_limit_s: float = Field(
         900,
         gt=0,
+        le=7 * DAY_S,
         description="Seconds after which a job counts as stuck and its worker is terminated",
     )
 
@@ -303,6 +346,7 @@ class Settings(BaseSettings):
     worklist_days: float = Field(
         7,
         ge=0,
+        le=MAX_DAYS,
         description="Days an unread study stays on the worklist after its last result; then it is "
         "listed as expired, and its images may be removed; 0: until it is read",
     )
@@ -535,7 +579,9 @@ def _is_broker(url: str) -> bool:
 def _problem(problem: ErrorDetails) -> str:
     """``LUMBAR_PORT: Input should be a valid integer``."""
     name = "_".join(("LUMBAR", *map(str, problem["loc"]))).upper()
-    return f"{name}: {problem['msg']}"
+    zero = ZERO.get("_".join(map(str, problem["loc"])))
+    too_large = problem["type"] in {"finite_number", "less_than_equal"}
+    return f"{name}: {problem['msg']}" + (f" ({zero})" if zero and too_large else "")
 
 
 def _reject_misspelt(known: Iterable[str]) -> None:

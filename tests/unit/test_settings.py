@@ -7,6 +7,10 @@ import pytest
 from lumbar.errors import WrongSetting
 from lumbar.settings import Settings
 
+NUMBERS = {
+    name: field for name, field in Settings.model_fields.items() if field.annotation in (int, float)
+}
+
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch, tmp_path):
@@ -42,6 +46,28 @@ def test_a_wrong_value_stops_start_up_and_names_its_setting(monkeypatch, name, v
     with pytest.raises(WrongSetting, match=message) as wrong:
         Settings.load()
     assert "\n" not in str(wrong.value)
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e300", "9" * 30])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_no_number_is_infinite_or_absurd(monkeypatch, name, value):
+    monkeypatch.setenv(f"LUMBAR_{name.upper()}", value)
+    with pytest.raises(WrongSetting, match=f"LUMBAR_{name.upper()}: "):
+        Settings.load()
+
+
+@pytest.mark.parametrize("name", ["keep_days", "worklist_days"])
+@pytest.mark.parametrize("value", ["inf", "1e9"])
+def test_who_writes_an_infinity_of_days_is_told_what_to_write(monkeypatch, name, value):
+    monkeypatch.setenv(f"LUMBAR_{name.upper()}", value)
+    with pytest.raises(WrongSetting, match=r"\(0 keeps .* until"):
+        Settings.load()
+
+
+def test_an_infinity_in_the_file_is_refused(tmp_path):
+    (tmp_path / "lumbar.toml").write_text("sweep_every_s = inf\n")
+    with pytest.raises(WrongSetting, match="LUMBAR_SWEEP_EVERY_S: Input should be a finite"):
+        Settings.load()
 
 
 def test_an_unknown_setting_in_the_file_is_named(tmp_path):
