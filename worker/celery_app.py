@@ -6,12 +6,13 @@ The settings and their reasons: ``docs/architecture.md``, "Celery".
 """
 
 import ssl
+from concurrent.futures import Future, wait
 from threading import Event, Thread
 
 from celery import Celery
 from celery.worker import WorkController, state
 from kombu import Connection, Exchange, Queue
-from kombu.exceptions import OperationalError
+from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
@@ -29,6 +30,8 @@ log = get_logger()
 
 # An unreachable broker must not hold up the sweep: by default kombu waits 6 s a round, or for ever.
 SHORT_TIMEOUTS = {"socket_connect_timeout": 2, "socket_timeout": 5}
+NOTIFY_S = 5.0  # the time of a call in all
+BATCH = 1000  # messages in a round trip
 ONE_ATTEMPT = {"max_retries": 1, "interval_start": 0}
 
 
@@ -95,23 +98,49 @@ class CeleryNotifier:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
+        self._sent: Future[None] | None = None  # of the last call
 
     def notify(self, kind: JobKind, due: int) -> None:
         """Sends messages until ``due`` wait: a flushed broker is refilled, and none pile up.
 
+        Takes at most ``NOTIFY_S`` seconds, however slowly the broker or the network answers.
+
         Raises:
-            BrokerUnavailable: nothing, or not everything, was sent.
+            BrokerUnavailable: nothing, or not everything, was sent, as far as known.
         """
         if not due:
             return
+        if self._sent is None or self._sent.done():
+            self._sent = Future()
+            arguments = (kind, due, self._sent)
+            Thread(target=self._send, args=arguments, name="notify", daemon=True).start()
+            wait([self._sent], NOTIFY_S)
+        if not self._sent.done():
+            raise self._unavailable(TimeoutError(f"it did not answer within {NOTIFY_S:g} s"))
+        try:
+            self._sent.result()
+        except (OperationalError, BatchPublishError, RedisError, OSError) as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> BrokerUnavailable:
+        fault = broker_fault(error, self._app.conf.broker_url)
+        return BrokerUnavailable(f"{fault}; jobs wait in the database")
+
+    def _send(self, kind: JobKind, due: int, sent: Future[None]) -> None:
+        """Sends them in one round trip, or one for each ``BATCH`` of them."""
         options = SHORT_TIMEOUTS | ONE_ATTEMPT
         try:
-            with self._app.connection_for_write(transport_options=options) as connection:
-                for _ in range(due - _waiting(connection, queue_name(kind))):
-                    self._app.send_task(NAMES[kind], connection=connection, retry=False)
-        except (OperationalError, RedisError, OSError) as error:
-            fault = broker_fault(error, self._app.conf.broker_url)
-            raise BrokerUnavailable(f"{fault}; jobs wait in the database") from error
+            with (
+                self._app.connection_for_write(transport_options=options) as connection,
+                self._app.amqp.Producer(connection, auto_declare=False) as producer,
+            ):
+                missing = due - _waiting(connection, queue_name(kind))
+                with producer.batch(BATCH):  # type: ignore[attr-defined]
+                    for _ in range(missing):
+                        self._app.send_task(NAMES[kind], producer=producer, retry=False)
+            sent.set_result(None)
+        except BaseException as error:  # noqa: BLE001 - raised by ``notify``
+            sent.set_exception(error)
 
 
 def _waiting(connection: Connection, queue: str) -> int:
