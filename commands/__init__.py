@@ -4,6 +4,7 @@ Expected errors end in one line on standard error and an exit status, never in a
 """
 
 import io
+import os
 import sys
 from errno import EDQUOT, EFBIG, EIO, ENOSPC
 from typing import Any
@@ -19,6 +20,7 @@ def main() -> None:
 
     Exit status: 0 success, 1 failure, 2 wrong usage or setting, 3 not analysable.
     """
+    _open_standard_streams()
     from commands.app import app
 
     for stream in (sys.stdout, sys.stderr):
@@ -40,6 +42,20 @@ def main() -> None:
         if isinstance(error, OSError):  # what is left of the output is not written either
             sys.stdout = None
         sys.exit(status)
+
+
+def _open_standard_streams() -> None:
+    """Opens those that were closed (`lumbar up 2>&-`), so that no other file takes their number.
+
+    Otherwise what a library prints could be written into the database.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 def _explained(error: Exception) -> tuple[Any, ...]:

@@ -25,15 +25,17 @@ MAX_TRACE_FRAMES = 12  # innermost frames of an exception's traceback that are l
 
 
 class _StandardError:
-    """Its disk may be full: what is logged is lost then, and nothing else."""
+    """It may be closed, or its disk full: what is logged is lost then, and nothing else."""
 
     def write(self, text: str) -> None:
         with suppress(OSError, ValueError):
-            sys.stderr.write(text)
+            if sys.stderr is not None:  # of a process that was started without one
+                sys.stderr.write(text)
 
     def flush(self) -> None:
         with suppress(OSError, ValueError):
-            sys.stderr.flush()
+            if sys.stderr is not None:
+                sys.stderr.flush()
 
 
 class _Logger:

@@ -155,3 +155,13 @@ def test_a_broker_full_of_poison_and_a_failover_end_nothing(tmp_path, postgres, 
             assert "message.dropped" in system.log.read_text()
         finally:
             system.kill()
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_cost_only_the_log(embedded, phantom, closed):
+    folder, truth = phantom(1)
+    embedded._program[:0] = ["sh", "-c", f'exec "$@" {closed}', "sh"]
+    (up,) = embedded.start()
+    assert embedded.dcmsend(folder).returncode == 0
+    embedded.wait_for_states({truth.study_instance_uid: "analysed"})
+    assert up.poll() is None

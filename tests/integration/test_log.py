@@ -189,3 +189,18 @@ def test_a_full_disk_under_standard_error_loses_the_line_and_nothing_else():
             [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=full, text=True
         )
     assert done.stdout == "went on\n"
+
+
+def test_a_closed_standard_error_loses_the_log_and_nothing_else():
+    program = (
+        "from lumbar import log\n"
+        "log.configure('logfmt')\n"
+        "log.get_logger().error('instance.refused', why='the disk is full')\n"
+        "print('went on')\n"
+    )
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert (done.stdout, done.returncode) == ("went on\n", 0)
