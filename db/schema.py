@@ -13,8 +13,8 @@ import migrations
 from db.database import Database, DatabaseUnavailable
 from db.faults import error_code, is_of_connection, kind_of, meaning
 from db.models import Table
-from lumbar.errors import Permanent, Transient, WrongSetting
-from lumbar.store.folders import FILE_MODE, make_private_folder
+from db.sqlite_file import SqliteFile
+from lumbar.errors import Permanent, Transient
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -53,13 +53,9 @@ def upgrade(database: Database) -> str:
         UpgradeFailed: a migration does not fit its rows.
         WrongSetting: its folder cannot be made.
     """
-    file = _sqlite_file(database)
-    if file:
-        try:
-            make_private_folder(Path(file).parent)
-            Path(file).touch(FILE_MODE)  # SQLite gives its other files the same mode
-        except OSError as error:
-            raise WrongSetting(f"LUMBAR_HOME: cannot make {file} ({error.strerror})") from error
+    file = SqliteFile.of(database)
+    if file and not file.exists():
+        file.make()
     if _checked(database) != newest():
         _migrate(database)
     return newest()
@@ -211,8 +207,8 @@ def is_empty(database: Database) -> bool:
 
 def _checked(database: Database) -> str | None:
     """The revision the database is at, which is one of ours, or None."""
-    file = _sqlite_file(database)
-    if file and not Path(file).exists():
+    file = SqliteFile.of(database)
+    if file and not file.exists():
         return None
     with _connection(database) as connection:
         current = _current(connection)
@@ -241,10 +237,6 @@ def differences(database: Database) -> list[object]:
 
     with database.engine.connect() as connection:
         return list(compare_metadata(MigrationContext.configure(connection), Table.metadata))
-
-
-def _sqlite_file(database: Database) -> str | None:
-    return database.engine.url.database if database.engine.dialect.name == "sqlite" else None
 
 
 def _current(connection: Connection) -> str | None:

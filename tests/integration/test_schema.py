@@ -1,6 +1,9 @@
 """The migrations make the tables, and a database of another schema is refused."""
 
+import errno
+import os
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from alembic import command
@@ -96,6 +99,38 @@ def test_an_unavailable_database_is_reported():
     with pytest.raises(DatabaseUnavailable, match="is it running") as error:
         schema.upgrade(unavailable)
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("code", ["EROFS", "ENOSPC", "EDQUOT", "EIO", "ESTALE", "ENODEV"])
+@pytest.mark.parametrize("place", ["stat", "mkdir", "touch"])
+def test_a_disk_that_refuses_for_now_is_awaited(tmp_path, monkeypatch, place, code):
+    def refuse(path, *_, **__):
+        raise OSError(getattr(errno, code), os.strerror(getattr(errno, code)), str(path))
+
+    url = f"sqlite:///{tmp_path / 'home' / 'lumbar.sqlite'}"
+    with closing_database(url) as database, monkeypatch.context() as patched:
+        patched.setattr(Path, place, refuse)
+        with pytest.raises(DatabaseUnavailable, match=os.strerror(getattr(errno, code))):
+            schema.upgrade(database)
+    with closing_database(url) as database:
+        assert schema.upgrade(database) == schema.newest()
+
+
+def test_a_place_where_no_database_can_be_is_a_wrong_setting(tmp_path):
+    (tmp_path / "home").touch()
+    with (
+        closing_database(f"sqlite:///{tmp_path / 'home' / 'lumbar.sqlite'}") as database,
+        pytest.raises(WrongSetting, match=r"LUMBAR_HOME.*Not a directory"),
+    ):
+        schema.upgrade(database)
+
+
+def test_the_file_of_a_database_is_not_touched(tmp_path):
+    file = tmp_path / "lumbar.sqlite"
+    with closing_database(sqlite_database(file)) as database:
+        os.utime(file, (1, 1))
+        assert schema.upgrade(database) == schema.newest()
+    assert file.stat().st_mtime == 1
 
 
 def test_an_invalid_url_is_reported_with_its_setting():
