@@ -50,15 +50,29 @@ def use_home(home: Path) -> None:
 
 
 def _held(parent: Path, prefix: str) -> tuple[Path, int]:
-    """A new folder and the descriptor that holds it, as long as this process lives."""
+    """A new folder and the descriptor that holds it, as long as this process lives.
+
+    Raises:
+        OSError: it cannot be made or locked, for instance on a disk without locks.
+    """
     while True:
         folder = parent / f"{prefix}{uuid4().hex[:12]}"
         folder.mkdir(FOLDER_MODE)
-        with suppress(OSError):  # another process took it for abandoned
+        try:
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if folder.exists():
-                return folder, descriptor
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                folder.stat()
+            except BaseException:
+                os.close(descriptor)
+                raise
+        except (FileNotFoundError, BlockingIOError):
+            continue  # another process took it for abandoned
+        except BaseException:
+            with suppress(OSError):
+                folder.rmdir()
+            raise
+        return folder, descriptor
 
 
 def _remove_abandoned(parent: Path, prefix: str) -> None:
