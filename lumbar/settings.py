@@ -14,7 +14,7 @@ from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -385,6 +385,17 @@ class Settings(BaseSettings):
             return tuple(entry for entry in entries if entry != "")
         return value
 
+    @field_validator(
+        *("home", "bundle", "broker_ca"),
+        *("tls_certificate", "tls_key", "tls_client_ca", "web_certificate", "web_key"),
+    )
+    @classmethod
+    def _expand(cls, value: Path | None) -> Path | None:
+        try:
+            return value and value.expanduser()
+        except RuntimeError as error:
+            raise ValueError(f"{value}: there is no such user's home folder") from error
+
     @field_validator("ae_title", "known_aes", "correction_sources", "rejection_sources")
     @classmethod
     def _check_ae_titles(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
@@ -536,8 +547,11 @@ class Settings(BaseSettings):
 
     @cached_property
     def effective_database_url(self) -> str:
-        """The configured database, or SQLite under ``home``."""
-        return self.database_url or f"sqlite:///{self.home / 'lumbar.sqlite'}"
+        """The configured database, or SQLite under ``home``.
+
+        In a URL, a folder's ``?``, ``#`` and ``%`` would be taken for its own.
+        """
+        return self.database_url or f"sqlite:///{quote(str(self.home / 'lumbar.sqlite'))}"
 
     @cached_property
     def zone(self) -> ZoneInfo | None:

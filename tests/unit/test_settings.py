@@ -4,8 +4,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from db import schema
 from lumbar.errors import WrongSetting
 from lumbar.settings import Settings
+from tests.system import closing_database
 
 NUMBERS = {
     name: field for name, field in Settings.model_fields.items() if field.annotation in (int, float)
@@ -181,3 +183,26 @@ def test_a_path_prefix_may_be_written_with_and_without_slashes(monkeypatch, writ
     assert Settings.load().web_root == "/triage"
     monkeypatch.setenv("LUMBAR_WEB_ROOT", "/")
     assert Settings.load().web_root == ""
+
+
+@pytest.mark.parametrize("name", ["a?b=c", "50% full", "a%20b", "#1", "a:b@c", "Köln"])
+def test_a_home_may_have_any_name(tmp_path, name):
+    home = tmp_path / name
+    with closing_database(Settings(home=home).effective_database_url) as database:
+        schema.upgrade(database)
+    assert (home / "lumbar.sqlite").stat().st_size
+    assert [folder.name for folder in tmp_path.iterdir()] == [name]
+
+
+def test_a_tilde_is_the_users_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LUMBAR_HOME", "~/triage")
+    monkeypatch.setenv("LUMBAR_BUNDLE", "~/bundle")
+    settings = Settings.load()
+    assert (settings.home, settings.bundle) == (tmp_path / "triage", tmp_path / "bundle")
+
+
+def test_a_tilde_of_no_user_is_named(monkeypatch):
+    monkeypatch.setenv("LUMBAR_HOME", "~nobody-of-that-name/triage")
+    with pytest.raises(WrongSetting, match=r"LUMBAR_HOME: .*no such user"):
+        Settings.load()
