@@ -11,6 +11,8 @@ from lumbar.log import get_logger
 
 log = get_logger()
 
+NO_CLUSTER = "cluster mode is not supported: use Sentinel or one server"
+
 # The first that an error, or one of its causes, is an instance of says what to do.
 REMEDIES: tuple[tuple[type[BaseException], str], ...] = (
     (redis.AuthenticationError, "correct the user and password in LUMBAR_BROKER_URL"),
@@ -20,6 +22,9 @@ REMEDIES: tuple[tuple[type[BaseException], str], ...] = (
     (redis.ReadOnlyError, "it is a replica at present"),
     (redis.OutOfMemoryError, "it is full: raise its maxmemory"),
     (redis.BusyLoadingError, "it is starting"),
+    (redis.ClusterError, NO_CLUSTER),
+    (redis.ClusterCrossSlotError, NO_CLUSTER),
+    (redis.AskError, NO_CLUSTER),  # and MovedError
     (redis.ResponseError, "it refuses a command"),
 )
 NO_REMEDY = "is it running, and is LUMBAR_BROKER_URL right?"

@@ -4,6 +4,7 @@ Celery's own consumer makes a lost connection anew, but ends the worker after an
 as Redis having become a replica, being full, or refusing a command.
 """
 
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -18,6 +19,11 @@ from lumbar.log import get_logger
 from worker.broker import broker_fault, remove_wrong_type
 
 log = get_logger()
+
+# Celery says, without the error, what ``broker.awaited`` has said with it.
+logging.getLogger(consumer.Consumer.__module__).addFilter(
+    lambda record: record.funcName != "on_connection_error_after_connected"
+)
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 STEADY_S = 10.0  # without an error; after that the next wait is the first one again

@@ -4,6 +4,8 @@ kombu's own takes a queue's content for its own messages: what is not JSON, or n
 ends the worker. Importing this module makes kombu use these transports for its Redis URLs.
 """
 
+from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES, redis, virtual
@@ -36,6 +38,37 @@ class Notification(virtual.Message):
         super().__init__(payload, channel=channel, **options)
 
 
+class Dropped:
+    """Logs each message that is dropped; of a flood, how many more there were in each minute."""
+
+    PERIOD_S = 60.0
+    LOGGED = 50  # messages in each period
+
+    def __init__(self, timer: Callable[[], float] = monotonic) -> None:
+        self._timer = timer
+        self._began_at = timer()
+        self._count = 0
+
+    def add(self, error: Exception) -> None:
+        """Records a message that could not be taken because of this error."""
+        self.end_period()
+        self._count += 1
+        if self._count <= self.LOGGED:
+            identity = error.id if isinstance(error, NotANotification) else None
+            log.warning("message.dropped", id=identity, error=type(error).__name__)
+
+    def end_period(self) -> None:
+        """Logs what was not logged in the last minute, if it has passed."""
+        if self._timer() - self._began_at < self.PERIOD_S:
+            return
+        if self._count > self.LOGGED:
+            log.warning("messages.dropped", count=self._count - self.LOGGED)
+        self._began_at, self._count = self._timer(), 0
+
+
+_dropped = Dropped()
+
+
 class _DropsForeignMessages:
     """A channel; Redis has removed a message from its queue by the time it is looked at."""
 
@@ -47,9 +80,10 @@ class _DropsForeignMessages:
         except (RedisError, OSError, virtual.Empty):
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the next message may be ours
-            identity = error.id if isinstance(error, NotANotification) else None
-            log.warning("message.dropped", id=identity, error=type(error).__name__)
+            _dropped.add(error)
             return None
+        finally:
+            _dropped.end_period()
 
 
 class Channel(_DropsForeignMessages, redis.Channel):  # type: ignore[misc]

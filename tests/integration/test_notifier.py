@@ -7,12 +7,15 @@ from contextlib import contextmanager, suppress
 
 import pytest
 from redis import Redis
+from redis.exceptions import RedisError
 
 from db.models import JobKind
 from lumbar.settings import Settings
 from tests.peers import free_port
+from tests.servers import Redis as Server
 from tests.system import wait_until
 from worker import celery_app
+from worker.broker import broker_fault
 from worker.celery_app import BrokerUnavailable, CeleryNotifier, create_app
 
 
@@ -124,3 +127,13 @@ def test_a_broker_that_answers_slowly_does_not_hold_up_the_sweep(redis, broker, 
         wait_until(notifier._sent.done, 30, lambda: "it never ended")
         notifier.notify(JobKind.ANALYSE, 4)
     assert waiting(broker) == 4
+
+
+def test_cluster_mode_is_named(tmp_path):
+    with Server(tmp_path / "cluster", cluster_enabled="yes") as server:
+        server.command("cluster", "addslotsrange", "0", "16383")
+        wait_until(lambda: "cluster_state:ok" in server.command("cluster", "info"), 30, lambda: "")
+        server.command("set", "x", "1")
+        with Redis.from_url(server.url) as client, pytest.raises(RedisError) as refused:
+            client.brpop(["lumbar.analyse", "lumbar.preview"], timeout=1)
+    assert "cluster mode is not supported" in broker_fault(refused.value, server.url)
