@@ -52,6 +52,7 @@ class Receiver:
         self._acceptor = Acceptor(settings.ae_title, settings.known_aes, supported)
         self._storage = Storage(
             store,
+            database,
             Backlog(store, settings.maximum_unregistered),
             settings.maximum_instance_mib * 2**20,
             settings.disk_refuse_above,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at run time
 
+from db.database import Database
 from lumbar.errors import NotDicom, Transient
 from lumbar.log import get_logger
 from lumbar.store.arrivals import Announcement, ArrivingInstance, HeaderDisagrees
@@ -50,6 +51,7 @@ class Storage:
     """What all associations store into."""
 
     store: Store
+    database: Database  # the images' rows will be written there
     backlog: Backlog
     max_size: int  # bytes of a data set
     refuse_above: float  # disk usage, 0–1
@@ -115,6 +117,7 @@ class Reception:
                 abstract_syntax != self._announced.sop_class_uid
             ):
                 raise _WrongContext
+            self._storage.database.require_same_file()
             self._storage.store.require_room(self._storage.refuse_above)
             self._storage.backlog.require_room()
             self._arriving = ArrivingInstance(self._storage.store, self._announced, staging)

@@ -10,8 +10,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from structlog.testing import capture_logs
 
+from db.database import DatabaseUnavailable
 from db.registrar import Registrar
 from lumbar.errors import WrongSetting
 from lumbar.settings import Settings
@@ -99,6 +101,31 @@ def test_a_store_that_is_not_mounted_is_noticed_and_never_written_beside(site, t
         root.rmdir()
         (tmp_path / "unmounted").rename(root)
         assert assoc.send_c_store(make_slice(number=2)).Status == 0
+    assert len(stored(site)) == 2
+
+
+def test_a_database_that_another_disk_hides_is_noticed_and_nothing_is_stored_beside_it(site):
+    file = Path(site.database.engine.url.database)
+    own, other = file.with_name("own"), file.with_name("other")
+    other.write_bytes(b"")
+    with listening(site) as running, association(running.port) as assoc:
+        assert assoc.send_c_store(make_slice(number=1)).Status == 0
+        file.rename(own)
+        with capture_logs() as logged:
+            for hide in (lambda: None, lambda: other.rename(file)):  # unmounted, or another mounted
+                hide()
+                assert assoc.send_c_store(make_slice(number=2)).Status == 0xA700
+                with (
+                    pytest.raises(DatabaseUnavailable, match="right disk"),
+                    site.database.reading() as session,
+                ):
+                    session.execute(text("SELECT 1"))
+        (event, *_) = [entry for entry in logged if entry["event"] == "database.replaced"]
+        assert f"inode {own.stat().st_ino}, now none" in event["why"]
+        own.rename(file)
+        assert assoc.send_c_store(make_slice(number=2)).Status == 0
+        with site.database.reading() as session:
+            session.execute(text("SELECT 1"))
     assert len(stored(site)) == 2
 
 
