@@ -1,6 +1,7 @@
 """`lumbar destinations`: the systems that reports are sent to."""
 
 from dataclasses import asdict, fields
+from typing import Any
 
 import typer
 
@@ -28,17 +29,16 @@ def list_(form: AsFormat = Format.TABLE) -> None:
     site = SiteContext.open(settings)
     with site.database.reading() as session:
         rows = destinations.destinations(session, settings.destinations)
-    records = [
-        asdict(row)
-        | {"oldest_s": round(row.oldest_s)}
-        | {
-            name: moment.isoformat(timespec="seconds")
-            for name in ("held_since", "next_probe")
-            if (moment := getattr(row, name))
-        }
-        for row in rows
-    ]
-    print_records(records, COLUMNS, form)
+    print_records(list(map(_record, rows)), COLUMNS, form)
+
+
+def _record(row: destinations.DestinationRow) -> dict[str, Any]:
+    """A row as programs get it: seconds rounded, times as ISO 8601."""
+    record = asdict(row) | {"oldest_s": round(row.oldest_s)}
+    for name in ("held_since", "next_probe"):
+        if record[name] is not None:
+            record[name] = record[name].isoformat(timespec="seconds")
+    return record
 
 
 @app.command(

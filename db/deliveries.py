@@ -226,7 +226,8 @@ def record_held(session: Session, claimed: ClaimedJob, held: tuple[HeldReport, .
         )
     ).all()
     there = {row.id for row in known if row.study_id == claimed.study_id}
-    unknown = [listed[uid] for uid in listed.keys() - {row.sop_instance_uid for row in known}]
+    known_uids = {row.sop_instance_uid for row in known}
+    unknown = [listed[uid] for uid in listed.keys() - known_uids]
     there |= {row.id for row in _add_found(session, claimed, unknown)}
     for report_id in there:
         key = {"report_id": report_id, "destination": claimed.destination}
