@@ -138,8 +138,10 @@ class MonitoredSystem:
         return self.peak - self._idle
 
     def require_nothing_outside_the_store(self) -> None:
-        store = self.system.folder / "home" / "store"
-        expected_files = {self.system.log, *(self.system.folder / "home").glob("lumbar.sqlite*")}
+        home = self.system.folder / "home"
+        store = home / "store"
+        ours = {home / "disk-reserve", home / "instance-id"}  # nothing of a sender's is in them
+        expected_files = {self.system.log, *home.glob("lumbar.sqlite*"), *ours}
         outside = [
             p
             for p in self.folder.rglob("*")

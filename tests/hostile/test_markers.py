@@ -67,6 +67,7 @@ def evidence(tmp_path_factory, redis, phantom):
                 {"pacs": refusing, "web": refusing.replace("dicom://NOBODY@", "http://")}
             ),
             "LUMBAR_ATTEMPTS": "3",
+            "LUMBAR_RETRY_HOURS": "0",
             "LUMBAR_FAULT_ATTEMPTS": "2",
         }
         monitored = MonitoredSystem(folder, settings)
