@@ -101,7 +101,9 @@ def test_services_that_start_while_the_database_is_unavailable_wait_for_it(
         servers = {"LUMBAR_DATABASE_URL": database.new_database(), "LUMBAR_BROKER_URL": redis.url}
         system = System(tmp_path / "system", servers)
         system.start()
-        wait_until(lambda: set(system.parts()) == {"scp", "sweep", "deliver", "worker"}, 30, system.tail)
+        wait_until(
+            lambda: set(system.parts()) == {"scp", "sweep", "deliver", "worker"}, 30, system.tail
+        )
         database.stop_at_once()
         try:
             before = system.parts()

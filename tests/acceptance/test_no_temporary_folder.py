@@ -40,13 +40,14 @@ def test_services_need_no_temporary_folder_and_remove_what_killed_ones_left(syst
     wait_until(analysed, 120, system.tail)
     temporary = system.home / "temporary"
     first = {folder.name for folder in temporary.iterdir()}
-    assert len(first) == 5  # of `up`, and of the four services
+    assert len(first) == 6  # of `up`, and of the five services
     system.kill()
     (temporary / min(first) / "report.dcm").write_bytes(b"Doe^Jane")
     system.start()
     wait_until(lambda: system.log.read_text().count("sweep.started") == 2, 120, system.tail)
-    now = {folder.name for folder in temporary.iterdir()}
-    assert len(now) == 5
+    names = lambda: {folder.name for folder in temporary.iterdir()}  # noqa: E731
+    wait_until(lambda: len(names() - first) == 6, 60, system.tail)
+    now = names()
     assert not first & now
     assert system.terminate(60) == 0
     assert list(temporary.iterdir()) == []
