@@ -4,25 +4,17 @@ No other module reads settings from the environment. Every setting has a row in
 ``docs/operations.md``; a test keeps the two consistent.
 """
 
-import os
-import re
-import tomllib
-from collections.abc import Iterable
-from difflib import get_close_matches
 from functools import cached_property
 from hashlib import sha256
-from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, Self
-from urllib.parse import quote, urlsplit
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import Self
+from urllib.parse import quote
+from zoneinfo import ZoneInfo
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
-    InitSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -30,13 +22,21 @@ from pydantic_settings import (
 
 from lumbar.errors import WrongSetting
 from lumbar.peers.destinations import Destination, parse_destination
-
-# PS3.5 6.2: the default character repertoire, no backslash, not only spaces
-AE_TITLE = re.compile(r"(?! *$)[ -\[\]-~]{1,16}")
-UID = re.compile(r"(?=.{1,64}$)(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")  # PS3.5 9.1
-
-WEB_ROOT = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
-WEB_ORIGIN = re.compile(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+from lumbar.setting_types import (
+    AeTitle,
+    AeTitles,
+    BrokerUrl,
+    Destinations,
+    FilePath,
+    Networks,
+    SyslogUrl,
+    TimeZone,
+    Uids,
+    ViewerUrl,
+    WebOrigin,
+    WebRoot,
+)
+from lumbar.settings_sources import TomlFile, reject_misspelt
 
 # Upper bounds: beyond them a number is a slip, and what waits for so long would never happen.
 HOUR_S, DAY_S = 3600, 86_400
@@ -53,44 +53,6 @@ ZERO = {
 CORRECT_IT = "Correct it in the environment or in lumbar.toml"
 
 
-class _TomlFile(InitSettingsSource):
-    """`lumbar.toml`. A table that the environment sets too is replaced as a whole, not merged."""
-
-    def __init__(self, settings: type[BaseSettings]) -> None:
-        super().__init__(settings, _settings_in(Path("lumbar.toml")))
-
-    def __call__(self) -> dict[str, Any]:
-        return {
-            name: value
-            for name, value in super().__call__().items()
-            if name not in self.current_state
-        }
-
-
-def _settings_in(file: Path) -> dict[str, Any]:
-    """The file's settings; none where there is no file.
-
-    Raises:
-        WrongSetting: it cannot be read, or is not TOML in UTF-8; a byte order mark does no harm.
-    """
-    try:
-        content = file.read_bytes()
-    except FileNotFoundError as error:
-        if file.is_symlink():
-            raise WrongSetting(f"{file} is a link to a file that does not exist") from error
-        return {}
-    except OSError as error:
-        raise WrongSetting(f"{file} cannot be read: {error.strerror}") from error
-    try:
-        return tomllib.loads(content.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise WrongSetting(f"{file} is not UTF-8 (line {line}); save it as UTF-8") from error
-    except ValueError as error:
-        utf_16 = "; it looks like UTF-16: save it as UTF-8" if b"\0" in content else ""
-        raise WrongSetting(f"{file} is not TOML: {error}{utf_16}") from error
-
-
 class Settings(BaseSettings):
     """What a site can configure. A wrong value stops start-up with a message that names it."""
 
@@ -102,7 +64,7 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
     )
 
-    home: Path = Field(
+    home: FilePath = Field(
         Path("var"), description="Folder of the received files, the reports and the SQLite database"
     )
     database_url: str | None = Field(
@@ -110,12 +72,12 @@ class Settings(BaseSettings):
         description="SQLAlchemy URL; unset: SQLite under `home`. PostgreSQL: "
         "`postgresql+psycopg://…`",
     )
-    broker_url: str | None = Field(
+    broker_url: BrokerUrl | None = Field(
         None,
         description="Redis URL of the Celery broker, which carries notifications: `redis://`, "
         "`rediss://` (TLS) or `sentinel://host:26379;sentinel://…`; unset: none (embedded)",
     )
-    broker_ca: Path | None = Field(
+    broker_ca: FilePath | None = Field(
         None,
         description="PEM file of the CA that issued the certificate of a `rediss://` broker; "
         "unset: the system's CAs",
@@ -126,7 +88,7 @@ class Settings(BaseSettings):
     broker_sentinel_password: str | None = Field(
         None, description="Password of the Sentinels; that of Redis is in the URL"
     )
-    bundle: Path | None = Field(
+    bundle: FilePath | None = Field(
         None,
         description="Folder of the networks' weights; unset: the shipped bundle, trained on "
         "phantoms",
@@ -138,28 +100,28 @@ class Settings(BaseSettings):
     port: int = Field(
         11112, ge=0, le=65535, description="TCP port of the receiver; 0: any free one"
     )
-    ae_title: str = Field(
+    ae_title: AeTitle = Field(
         "LUMBAR", description="The receiver's AE title; associations that call another are rejected"
     )
-    known_aes: Annotated[tuple[str, ...], NoDecode] = Field(
+    known_aes: AeTitles = Field(
         (), description="Calling AE titles that may send, comma-separated; empty: any"
     )
-    correction_sources: Annotated[tuple[str, ...], NoDecode] = Field(
+    correction_sources: AeTitles = Field(
         (),
         description="Calling AE titles whose corrections of a patient, name or accession number "
         "are taken over at once when the whole study was sent again, comma-separated; those of "
         "others wait for an operator",
     )
-    rejection_sources: Annotated[tuple[str, ...], NoDecode] = Field(
+    rejection_sources: AeTitles = Field(
         (),
         description="Calling AE titles whose rejection notes (IHE IOCM) count, comma-separated",
     )
-    known_addresses: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+    known_addresses: Networks = Field(
         (),
         description="Addresses or networks (`10.1.0.0/16`) that may connect, comma-separated; "
         "empty: any",
     )
-    extra_sop_classes: Annotated[tuple[str, ...], NoDecode] = Field(
+    extra_sop_classes: Uids = Field(
         (),
         description="UIDs of private SOP classes to accept, too, comma-separated: "
         "`1.3.12.2.1107.5.9.1` (Siemens CSA Non-Image)",
@@ -180,12 +142,12 @@ class Settings(BaseSettings):
     maximum_instance_mib: int = Field(
         1024, ge=1, le=MAX_MIB, description="Largest object accepted, MiB"
     )
-    tls_certificate: Path | None = Field(
+    tls_certificate: FilePath | None = Field(
         None,
         description="PEM file of the receiver's certificate (and its chain); if set, TLS only",
     )
-    tls_key: Path | None = Field(None, description="PEM file of the certificate's key")
-    tls_client_ca: Path | None = Field(
+    tls_key: FilePath | None = Field(None, description="PEM file of the certificate's key")
+    tls_client_ca: FilePath | None = Field(
         None,
         description="PEM file of the CA that must have issued senders' certificates; unset: no "
         "certificate is required",
@@ -230,27 +192,27 @@ class Settings(BaseSettings):
         "account, and TLS or a proxy",
     )
     web_port: int = Field(8080, ge=0, le=65535, description="TCP port of the page; 0: any free one")
-    web_certificate: Path | None = Field(
+    web_certificate: FilePath | None = Field(
         None,
         description="PEM file of the page's certificate (and its chain); if set, HTTPS only",
     )
-    web_key: Path | None = Field(None, description="PEM file of that certificate's key")
+    web_key: FilePath | None = Field(None, description="PEM file of that certificate's key")
     web_proxy: str = Field(
         "",
         description="Address of the reverse proxy that provides HTTPS; its X-Forwarded headers "
         "are trusted",
     )
-    web_root: str = Field(
+    web_root: WebRoot = Field(
         "",
         description="Path under which a reverse proxy serves the page, whether it strips it or "
         "not: `/triage`; empty: `/`",
     )
-    web_origin: str | None = Field(
+    web_origin: WebOrigin | None = Field(
         None,
         description="Scheme and host by which browsers reach the page, where a proxy does not pass "
         "them on: `https://triage.example`",
     )
-    viewer_url: str | None = Field(
+    viewer_url: ViewerUrl | None = Field(
         None,
         description="Viewer URL with `{study}`, `{accession}` or `{patient}`: "
         "`https://ohif/viewer?…`",
@@ -262,7 +224,7 @@ class Settings(BaseSettings):
         description="Largest upload to the page, all its files together, MiB",
     )
 
-    destinations: dict[str, str] = Field(
+    destinations: Destinations = Field(
         default_factory=dict,
         description="Report destinations: name → `dicom://AE@host:port` or "
         "`https://host/dicom-web`",
@@ -356,13 +318,13 @@ class Settings(BaseSettings):
         le=1,
         description="A finding whose highest probability is below this is marked uncertain",
     )
-    time_zone: str | None = Field(
+    time_zone: TimeZone | None = Field(
         None,
         description="IANA time zone of the site (`Europe/Berlin`), "
         "for dates and times without an offset; "
         "unset: the machine's",
     )
-    syslog: str | None = Field(
+    syslog: SyslogUrl | None = Field(
         None,
         description="Server to send the audit trail to: `tls://host:6514`, `tcp://host:601` or "
         "`udp://host:514`",
@@ -370,60 +332,6 @@ class Settings(BaseSettings):
     log_format: str = Field(
         "console", pattern="^(console|json)$", description="`console` or `json` log lines"
     )
-
-    @field_validator(
-        *("known_aes", "correction_sources", "rejection_sources"),
-        *("known_addresses", "extra_sop_classes"),
-        mode="before",
-    )
-    @classmethod
-    def _split(cls, value: object) -> object:
-        if isinstance(value, str):
-            value = value.split(",")
-        if isinstance(value, list | tuple):
-            entries = (entry.strip() if isinstance(entry, str) else entry for entry in value)
-            return tuple(entry for entry in entries if entry != "")
-        return value
-
-    @field_validator(
-        *("home", "bundle", "broker_ca"),
-        *("tls_certificate", "tls_key", "tls_client_ca", "web_certificate", "web_key"),
-    )
-    @classmethod
-    def _expand(cls, value: Path | None) -> Path | None:
-        try:
-            return value and value.expanduser()
-        except RuntimeError as error:
-            raise ValueError(f"{value}: there is no such user's home folder") from error
-
-    @field_validator("ae_title", "known_aes", "correction_sources", "rejection_sources")
-    @classmethod
-    def _check_ae_titles(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        for title in (value,) if isinstance(value, str) else value:
-            if not AE_TITLE.fullmatch(title):
-                raise ValueError(f"{title!r} is not an AE title: 1 to 16 characters, no backslash")
-        return value
-
-    @field_validator("extra_sop_classes")
-    @classmethod
-    def _check_uids(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for uid in value:
-            if not UID.fullmatch(uid):
-                raise ValueError(
-                    f"{uid!r} is not a UID: numbers separated by dots, at most 64 characters"
-                )
-        return value
-
-    @field_validator("broker_url")
-    @classmethod
-    def _check_broker_url(cls, value: str | None) -> str | None:
-        parts = (value or "").split(";")
-        if value is not None and not all(map(_is_broker, parts)):
-            raise ValueError(
-                "must be the URL of a Redis server, for instance redis://localhost:6379/0, "
-                "rediss://… (TLS), or of its Sentinels: sentinel://host:26379;sentinel://…"
-            )
-        return value
 
     @model_validator(mode="after")
     def _has_broker_tls(self) -> Self:
@@ -445,77 +353,11 @@ class Settings(BaseSettings):
             raise ValueError("tls_client_ca needs tls_certificate and tls_key")
         return self
 
-    @field_validator("syslog")
-    @classmethod
-    def _check_syslog(cls, value: str | None) -> str | None:
-        if value is not None:
-            from lumbar.syslog import Syslog  # imports ssl, which commands without it can spare
-
-            try:
-                Syslog(value)
-            except WrongSetting as error:
-                raise ValueError(str(error)) from error
-        return value
-
-    @field_validator("time_zone")
-    @classmethod
-    def _is_a_time_zone(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                ZoneInfo(value)
-            except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-                raise ValueError(
-                    f"{value!r} is not an IANA time zone; write one such as Europe/Berlin"
-                ) from error
-        return value
-
-    @field_validator("web_root")
-    @classmethod
-    def _check_web_root(cls, value: str) -> str:
-        path = value.strip("/")
-        if path and not WEB_ROOT.fullmatch(path):
-            raise ValueError(
-                f"{value!r} is not a path such as /triage: letters, digits, - and _, between /"
-            )
-        return f"/{path}" if path else ""
-
-    @field_validator("web_origin")
-    @classmethod
-    def _check_web_origin(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        origin = value.rstrip("/").lower()
-        if not WEB_ORIGIN.fullmatch(origin):
-            raise ValueError(
-                f"{value!r} is not a scheme and a host, such as https://triage.example; "
-                "a path belongs in web_root"
-            )
-        return origin
-
-    @field_validator("viewer_url")
-    @classmethod
-    def _check_viewer_url(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("http://", "https://", "weasis://")):
-            raise ValueError("viewer_url must begin with http://, https:// or weasis://")
-        return value
-
     @model_validator(mode="after")
     def _check_disk_limits(self) -> Self:
         if self.disk_remove_above > self.disk_refuse_above:
             raise ValueError("disk_remove_above must not be larger than disk_refuse_above")
         return self
-
-    @field_validator("destinations")
-    @classmethod
-    def _check_destinations(cls, value: dict[str, str]) -> dict[str, str]:
-        for name, url in value.items():
-            if not 1 <= len(name) <= 64:
-                raise ValueError(f"a destination's name has 1 to 64 characters, not {len(name)}")
-            try:
-                parse_destination(name, url)
-            except WrongSetting as error:
-                raise ValueError(str(error)) from error
-        return value
 
     @classmethod
     def settings_customise_sources(
@@ -526,7 +368,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _TomlFile(settings_cls)
+        return init_settings, env_settings, TomlFile(settings_cls)
 
     @classmethod
     def load(cls, **overrides: object) -> Self:
@@ -535,7 +377,7 @@ class Settings(BaseSettings):
         Raises:
             WrongSetting: a setting is unknown or has an invalid value; the message names each.
         """
-        _reject_misspelt(cls.model_fields)
+        reject_misspelt(cls.model_fields)
         try:
             return cls(**overrides)  # type: ignore[arg-type]
         except ValidationError as error:
@@ -578,34 +420,9 @@ class Settings(BaseSettings):
         return parse_destination(name, self.destinations[name])
 
 
-def _is_broker(url: str) -> bool:
-    """Whether it is a URL of a Redis server or a Sentinel."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:  # the port is not a number
-        return False
-    if parts.scheme == "redis+socket":
-        return bool(parts.path)
-    return parts.scheme in {"redis", "rediss", "sentinel"} and bool(parts.hostname)
-
-
 def _problem(problem: ErrorDetails) -> str:
     """``LUMBAR_PORT: Input should be a valid integer``."""
     name = "_".join(("LUMBAR", *map(str, problem["loc"]))).upper()
     zero = ZERO.get("_".join(map(str, problem["loc"])))
     too_large = problem["type"] in {"finite_number", "less_than_equal"}
     return f"{name}: {problem['msg']}" + (f" ({zero})" if zero and too_large else "")
-
-
-def _reject_misspelt(known: Iterable[str]) -> None:
-    """Rejects variables that look like a misspelt setting, which would be ignored silently.
-
-    Raises:
-        WrongSetting: there is such a variable.
-    """
-    names = {f"LUMBAR_{name.upper()}" for name in known}
-    unknown = [name for name in os.environ if name.startswith("LUMBAR_") and name not in names]
-    for variable in sorted(unknown):
-        if similar := get_close_matches(variable, names, n=1, cutoff=0.85):
-            raise WrongSetting(f"{variable} is not a setting; did you mean {similar[0]}?")

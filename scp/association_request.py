@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from struct import Struct, unpack_from
 
-from lumbar.settings import AE_TITLE
+from lumbar.setting_types import AE_TITLE
 
 NO_LIMIT = 0  # of the length of a PDU (PS3.8 D.1)
 

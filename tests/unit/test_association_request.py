@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydicom.uid import ImplicitVRLittleEndian, MRImageStorage
 from pynetdicom.pdu import A_ASSOCIATE_AC
 
-from lumbar.settings import AE_TITLE
+from lumbar.setting_types import AE_TITLE
 from scp.association import encode_command
 from scp.association_request import NO_LIMIT, decode, printable_calling_ae_title
 from scp.negotiation import Acceptor, Rejected
