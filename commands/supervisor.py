@@ -5,10 +5,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 from commands.stopping import STOP_WITHIN_S
+from lumbar.closing import Closing
 from lumbar.errors import Permanent
 from lumbar.log import get_logger
 
@@ -20,7 +19,7 @@ STEADY_S = 60.0  # after running for so long, the next wait is the first one aga
 WRONG_SETTING = 2  # the exit status of a service that a setting keeps from starting
 
 
-class Supervisor:
+class Supervisor(Closing):
     """Runs services as child processes, as long as the ``with`` block.
 
     A service that ends is started again, whatever its status, until the block ends. However this
@@ -43,15 +42,7 @@ class Supervisor:
         for service in self._services:
             service.keep_running()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Ends the services; kills what has not ended after ``STOP_WITHIN_S``."""
         for service in self._services:
             service.terminate()

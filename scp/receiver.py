@@ -8,11 +8,10 @@ again is safe.
 
 import resource
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
 
 from db.audit import Auditor
 from db.database import Database
+from lumbar.closing import Closing
 from lumbar.errors import WrongSetting
 from lumbar.log import get_logger
 from lumbar.settings import Settings
@@ -35,7 +34,7 @@ MANY_DESCRIPTORS = 4096  # more are not needed
 AUDITED_REFUSALS = ("address not allowed", "TLS handshake failed")
 
 
-class Receiver:
+class Receiver(Closing):
     """A listening storage SCP; a context manager that stops it.
 
     Raises:
@@ -128,15 +127,7 @@ class Receiver:
         self._auditor.note("association.rejected", calling, why, connection.peer)
         stream.wait_until_closed()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._server.stop()
         log.info("receiver.stopped")
 

@@ -73,7 +73,7 @@ class StorageService:
         )
         staging, self._spare = self._spare, None
         if staging is not None and not staging.share.exists():  # its folder was removed
-            staging.discard()
+            staging.close()
             staging = None
         reception = Reception(self._storage, announced, self._connection)
         reception.begin(context, staging)
@@ -88,7 +88,7 @@ class StorageService:
     def close(self) -> None:
         """The association has ended."""
         if self._spare is not None:
-            self._spare.discard()
+            self._spare.close()
 
 
 class Reception:
@@ -111,7 +111,7 @@ class Reception:
         """
         with ExitStack() as unused, self._keeping_failure():
             if staging is not None:
-                unused.callback(staging.discard)
+                unused.callback(staging.close)
             abstract_syntax = context.abstract_syntax
             if abstract_syntax in (Verification, "") or (
                 abstract_syntax != self._announced.sop_class_uid
@@ -150,7 +150,7 @@ class Reception:
     def discard(self) -> None:
         """Removes what has not arrived."""
         if self._arriving is not None:
-            self._arriving.discard()
+            self._arriving.close()
 
     @contextmanager
     def _keeping_failure(self) -> Iterator[None]:

@@ -3,10 +3,10 @@
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
-from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
 
 from lumbar import errors
+from lumbar.closing import Closing
 from lumbar.log import get_logger
 from lumbar.peers import outcomes
 from lumbar.peers.deadline import Unfinished
@@ -19,7 +19,7 @@ GRACE_S = 1  # beyond the operation's time, so that the child can end it itself
 log = get_logger()
 
 
-class Peer:
+class Peer(Closing):
     """A destination, reached through a child process that is killed at a deadline.
 
     Whatever the peer does, an operation ends within ``limit_s`` and about a second, with an outcome
@@ -38,17 +38,6 @@ class Peer:
         self.timeout_s = timeout_s
         self.limit_s = limit_s
         self._child = ChildProcess("lumbar.peers.child")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def send(self, file: Path, *, not_after: float | None = None) -> Sent:
         """Sends one Part-10 file, by C-STORE or STOW-RS.

@@ -4,9 +4,8 @@ The file is the record of what was acknowledged; ``db.registration`` writes the 
 """
 
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
+from lumbar.closing import Closing
 from lumbar.dicom import headers
 from lumbar.dicom.header_scan import BEHIND_UIDS, PIXELS, scan_uids
 from lumbar.dicom.part10 import file_head
@@ -32,7 +31,7 @@ class HeaderDisagrees(NotDicom):
     """The data set is not the instance that the sender announced."""
 
 
-class ArrivingInstance:
+class ArrivingInstance(Closing):
     """An instance being received; a context manager that removes it unless it has arrived.
 
     Raises:
@@ -62,7 +61,7 @@ class ArrivingInstance:
             store.require_mounted()
             self._staging.write(self._head)
         except StoreFull:  # nothing was acknowledged; the sender still has it
-            self._staging.discard()
+            self._staging.close()
             raise
 
     def write(self, content: bytes | bytearray | memoryview) -> None:
@@ -101,20 +100,9 @@ class ArrivingInstance:
         """Where it arrives."""
         return self._staging.share
 
-    def discard(self) -> None:
+    def close(self) -> None:
         """Removes what has not arrived."""
-        self._staging.discard()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.discard()
+        self._staging.close()
 
 
 def require_uid(value: str, name: str) -> None:

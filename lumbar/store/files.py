@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from hashlib import file_digest, sha256
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
+from lumbar.closing import Closing
 from lumbar.errors import Transient
 from lumbar.store import sizes
 from lumbar.store.folders import FILE_MODE, fsync_folder, make_folder
@@ -40,7 +40,7 @@ def raising_store_full(root: Path) -> Iterator[None]:
         raise StoreFull(f"cannot write to {root}: {reason}") from error
 
 
-class StagingFile:
+class StagingFile(Closing):
     """A file being written; a context manager that removes it unless it was committed.
 
     Every method raises StoreFull where the disk refuses.
@@ -92,7 +92,7 @@ class StagingFile:
             self.share.fsync()
         return path
 
-    def discard(self) -> None:
+    def close(self) -> None:
         """Closes it, and removes it unless it was committed."""
         if self._descriptor is not None:
             descriptor, self._descriptor = self._descriptor, None
@@ -105,17 +105,6 @@ class StagingFile:
     def _open(self) -> int:
         assert self._descriptor is not None, "discarded"  # noqa: S101 - a fault of ours
         return self._descriptor
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.discard()
 
 
 @dataclass(frozen=True)

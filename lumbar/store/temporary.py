@@ -63,12 +63,12 @@ def _held(parent: Path, prefix: str) -> tuple[Path, int]:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 folder.stat()
-            except BaseException:
+            except OSError:
                 os.close(descriptor)
                 raise
         except (FileNotFoundError, BlockingIOError):
             continue  # another process took it for abandoned
-        except BaseException:
+        except OSError:
             with suppress(OSError):
                 folder.rmdir()
             raise
