@@ -95,8 +95,8 @@ def _folders(site: SiteContext) -> list[str]:
 def _reports(site: SiteContext, counts: ReconcileCounts) -> None:
     """Counts the reports whose file is missing.
 
-    A report's row is written after its file. A file without a row needs nothing: its analysis is
-    repeated and builds the same report.
+    A file without a row is left where it is: its process ended before it wrote the row, or the
+    database is an older copy. Nothing sends it.
     """
     with site.database.reading() as session:
         stored = select(ReportRow.id, ReportRow.file).where(ReportRow.file.is_not(None))

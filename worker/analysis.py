@@ -13,6 +13,7 @@ from pathlib import Path
 from db import job_lifecycle, reports, stated_attributes, studies
 from db.context import SiteContext
 from db.jobs import ClaimedJob
+from db.leases import LeaseLostError
 from db.models import Instance, ReportRow
 from db.studies import StudyEvent
 from lumbar import VERSION
@@ -77,13 +78,19 @@ def analyse_study(site: SiteContext, networks: Networks, claimed: ClaimedJob) ->
 
 @contextmanager
 def _removing_unless_kept(site: SiteContext, report: ReportRow) -> Iterator[None]:
-    """Removes a new report's file if its row is not written: it names the patient."""
+    """Removes a new report's file if its row is not written, as it names the patient.
+
+    After any other error the row may have been written.
+
+    Raises:
+        LeaseLostError: as the block raised it.
+    """
     is_new = report.id is None
     try:
         yield
-    except BaseException:
+    except LeaseLostError:
         if is_new and report.file is not None:
-            with suppress(OSError, Transient):
+            with suppress(Transient):
                 site.store.remove(report.file)
         raise
 
