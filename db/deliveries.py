@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db import audit, held_destinations, job_lifecycle, jobs, leases, studies
-from db.database import insert_if_new
+from db.database import insert_if_new, log_committed
 from db.jobs import ClaimedJob
 from db.leases import Backoff, LeaseLostError
 from db.models import (
@@ -167,7 +167,13 @@ def not_listed(
     elif unanswered:
         end(session, claimed, DeliveryOutcome.ACCEPTED, status)
     elif job.sends < MAX_SENDS:
-        log.warning("delivery.absent", **claimed.log_fields, destination=claimed.destination)
+        log_committed(
+            session,
+            log.warning,
+            "delivery.absent",
+            **claimed.log_fields,
+            destination=claimed.destination,
+        )
         leases.postpone(session, claimed.lease, None, 0, last_error=why, sent_status=None)
     elif job_lifecycle.dead_letter(session, claimed, f"{why}, sent {job.sends} times"):
         _record(session, claimed, DeliveryOutcome.ABSENT, status)
@@ -189,7 +195,9 @@ def failed(session: Session, claimed: ClaimedJob, error: Transient, backoff: Bac
     if not holds or alone:
         return job_lifecycle.release(session, claimed, str(error), backoff)
     wait_s = held_destinations.hold(session, claimed.destination, str(error), backoff)
-    log.warning("delivery.held", **claimed.log_fields, wait_s=round(wait_s, 1))
+    log_committed(
+        session, log.warning, "delivery.held", **claimed.log_fields, wait_s=round(wait_s, 1)
+    )
     if leases.is_given_up(session, claimed.lease, backoff):
         return job_lifecycle.dead_letter(session, claimed, str(error))
     if jobs.is_replaced(session, claimed):
@@ -241,7 +249,9 @@ def record_held(session: Session, claimed: ClaimedJob, held: tuple[HeldReport, .
 def _add_found(session: Session, claimed: ClaimedJob, unknown: list[HeldReport]) -> list[ReportRow]:
     if not unknown:
         return []
-    log.warning("delivery.unknown_reports", **claimed.log_fields, reports=len(unknown))
+    log_committed(
+        session, log.warning, "delivery.unknown_reports", **claimed.log_fields, reports=len(unknown)
+    )
     found = (ReportRow.study_id == claimed.study_id, ReportRow.file.is_(None))
     room = max(0, MAX_FOUND - (session.scalar(select(func.count()).where(*found)) or 0))
     newest_first = sorted(unknown, key=lambda report: report.instance_number or 0, reverse=True)
@@ -290,7 +300,7 @@ def make_again(session: Session, claimed: ClaimedJob, why: str) -> None:
             raise Permanent(f"{why}, and cannot be made again: {error}") from error
         leases.cancel(session, claimed.lease)
         audit.note(session, "report.made_again", "worker", study_id=study.id)
-        log.warning("report.made_again", **claimed.log_fields, why=why)
+        log_committed(session, log.warning, "report.made_again", **claimed.log_fields, why=why)
 
 
 def _record(session: Session, claimed: ClaimedJob, outcome: DeliveryOutcome, status: str) -> None:

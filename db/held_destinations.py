@@ -10,7 +10,7 @@ from datetime import datetime
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from db.database import insert_if_new
+from db.database import insert_if_new, log_committed
 from db.leases import Backoff
 from db.models import HeldDestination
 from db.types import db_now
@@ -63,7 +63,7 @@ def hold(session: Session, destination: str, error: str, backoff: Backoff) -> fl
     wait_s = backoff.wait_s(failures)
     _change(session, destination, failures=failures, last_error=error, probe_after=db_now(wait_s))
     if failures == 1:
-        log.error("destination.held", destination=destination, why=error)
+        log_committed(session, log.error, "destination.held", destination=destination, why=error)
     return wait_s
 
 
@@ -74,7 +74,7 @@ def release(session: Session, destination: str) -> bool:
     )
     if not released.rowcount:  # type: ignore[attr-defined]
         return False
-    log.info("destination.released", destination=destination)
+    log_committed(session, log.info, "destination.released", destination=destination)
     return True
 
 
