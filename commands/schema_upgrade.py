@@ -52,7 +52,7 @@ class SchemaUpgrade:
         except LumbarError as error:
             log.error("schema.awaited", why=str(error))
             return False
-        except Exception:  # the receiver goes on without a database
+        except Exception:  # a fault of ours is tried again, too: the receiver goes on meanwhile
             log.exception("schema.fault")
             return False
         else:

@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 
 from lumbar.log import get_logger
@@ -43,7 +42,12 @@ def _stop_with_parent(stop: threading.Event) -> None:
     while os.read(0, 1):
         pass
     stop.set()
-    time.sleep(STOP_WITHIN_S)
+    kill = threading.Timer(STOP_WITHIN_S, _kill)
+    kill.daemon = True
+    kill.start()
+
+
+def _kill() -> None:
     log.error("service.killed", why="it did not stop when its parent had ended")
     os.kill(os.getpid(), signal.SIGKILL)
 

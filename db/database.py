@@ -155,8 +155,8 @@ class Database:
                 raise DatabaseDiskFull(
                     "the database cannot be written, as its disk is full: make room on it"
                 ) from error
-            said = meaning(getattr(error, "orig", None))
-            what = f"the database: {said}" if said else "the database does not answer"
+            reason = meaning(getattr(error, "orig", None))
+            what = f"the database: {reason}" if reason else "the database does not answer"
             raise DatabaseUnavailable(f"{what} ({kind_of(error)})") from error
         except (ProgrammingError, NotSupportedError) as error:
             if error_code(error.orig) not in _CHANGING_STATES:

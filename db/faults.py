@@ -28,7 +28,7 @@ def error_code(error: BaseException | None) -> str:
 def meaning(error: BaseException | None) -> str | None:
     """What a driver's error means and what to do; None: its code does not say."""
     code = error_code(error)
-    return next((said for prefix, said in _MEANINGS if code.startswith(prefix)), None)
+    return next((reason for prefix, reason in _MEANINGS if code.startswith(prefix)), None)
 
 
 def is_of_connection(error: DBAPIError) -> bool:

@@ -269,12 +269,12 @@ def _reported(database: Database) -> Iterator[None]:
                 "query, an upgrade); nothing was changed: run `lumbar db upgrade` again"
             ) from error
         url = database.engine.url.render_as_string()
-        said = meaning(error.orig) or (
+        reason = meaning(error.orig) or (
             "it does not answer; is it running, and is LUMBAR_DATABASE_URL right?"
             if is_of_connection(error)
             else "it refuses this; is LUMBAR_DATABASE_URL right?"
         )
-        raise DatabaseUnavailable(f"the database at {url}: {said} ({kind_of(error)})") from error
+        raise DatabaseUnavailable(f"the database at {url}: {reason} ({kind_of(error)})") from error
 
 
 def _config() -> "Config":

@@ -52,9 +52,9 @@ class SqliteFile:
         try:
             yield
         except OSError as error:
-            said = f"{self.path} cannot be {done} ({error.strerror})"
+            reason = f"{self.path} cannot be {done} ({error.strerror})"
             if error.errno in WRONG_PLACE:
-                raise WrongSetting(f"LUMBAR_HOME: {said}") from error
+                raise WrongSetting(f"LUMBAR_HOME: {reason}") from error
             raise DatabaseUnavailable(
-                f"the database {said}: is its disk mounted, writable, and has it room?"
+                f"the database {reason}: is its disk mounted, writable, and has it room?"
             ) from error

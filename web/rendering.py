@@ -75,8 +75,8 @@ def _disk_refusal(request: Request) -> str | None:
     """What a full disk prevents; a page is shown if that cannot be found out."""
     site = site_of(request)
     try:
-        said = disk_usage.refusal(site), disk_usage.home_full(site)
-        return " ".join(filter(None, said)) or None
+        alerts = disk_usage.refusal(site), disk_usage.home_full(site)
+        return " ".join(filter(None, alerts)) or None
     except Transient:
         return None
 

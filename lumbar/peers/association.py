@@ -14,6 +14,7 @@ from typing import BinaryIO, NoReturn, Self
 
 from pydicom.uid import UID
 
+from lumbar.errors import LumbarError
 from lumbar.peers import pdus
 from lumbar.peers.deadline import Deadline
 from lumbar.peers.destinations import DimseDestination
@@ -76,6 +77,8 @@ class Association:
             Unreachable: no connection, no response in time, or a rejection (``Rejected``).
             Unintelligible: the response is malformed.
             Refused: the peer accepts none of the contexts.
+            LumbarError: any of these.
+            OSError: the socket cannot be made.
         """
         to = self._destination
         self._connect()
@@ -84,7 +87,7 @@ class Association:
                 pdus.encode_request(to.called_ae_title, to.calling_ae_title, self._encodings)
             )
             self._negotiate()
-        except BaseException:
+        except (LumbarError, OSError):
             self.abort()
             raise
         return self

@@ -88,14 +88,14 @@ def _operations(destination: Destination, deadline: Deadline) -> _Operations:
         return _Operations(
             partial(dimse.send, destination, deadline),
             partial(dimse.echo, destination, deadline),
-            find.asked(destination, deadline),
+            find.search_of(destination, deadline),
         )
     from lumbar.peers import qido, stow
 
     return _Operations(
         partial(stow.send, destination, deadline),
         partial(qido.test, destination, deadline),
-        qido.asked(destination, deadline),
+        qido.search_of(destination, deadline),
     )
 
 

@@ -111,7 +111,7 @@ def send(
         if last or not cannot_understand(response.status):
             break
     if response.status == DUPLICATE or _names_another(response, instance):
-        return _asked(destination, instance, response.status, deadline)
+        return _found_by_query(destination, instance, response.status, deadline)
     return interpret_status(response.status, destination.name)
 
 
@@ -194,7 +194,7 @@ def _names_another(response: Response, instance: _Instance) -> bool:
     return stored and response.sop_instance_uid not in ("", instance.sop_instance_uid)
 
 
-def _asked(
+def _found_by_query(
     destination: DimseDestination, instance: _Instance, status: int, deadline: Deadline
 ) -> Sent:
     """The outcome where the response does not say enough: stored if the peer lists it.
@@ -203,7 +203,7 @@ def _asked(
         Refused: it reports a duplicate, and can be asked and does not list it.
         Unintelligible: it reports the success of another instance, and does not list this one.
     """
-    listed = holds(find.asked(destination, deadline), read_reference(instance.path))
+    listed = holds(find.search_of(destination, deadline), read_reference(instance.path))
     if listed:
         warning = "it was already stored" if status == DUPLICATE else "the response names another"
         return Sent(f"{status:04X}", warning, listed=True)

@@ -25,7 +25,7 @@ VERIFICATION = [("1.2.840.10008.1.1", str(syntax)) for syntax in _SYNTAXES]
 _MOST_MATCHES = 5000
 
 
-def asked(destination: DimseDestination, deadline: Deadline) -> Search:
+def search_of(destination: DimseDestination, deadline: Deadline) -> Search:
     """The peer, to be searched."""
     return partial(_search, destination, deadline)
 

@@ -41,7 +41,7 @@ def test(destination: DicomwebDestination, deadline: Deadline) -> None:
         )
 
 
-def asked(destination: DicomwebDestination, deadline: Deadline) -> Search:
+def search_of(destination: DicomwebDestination, deadline: Deadline) -> Search:
     """The server, to be searched."""
     return partial(_search, destination, deadline)
 

@@ -45,23 +45,23 @@ def send(
     with reading(path) as file:
         content = file.read()
     answer = _post(destination, content, deadline, not_after)
-    said = read_store_response(answer.body, reference.sop_instance_uid)
-    if isinstance(said, Stored) and answer.status <= 299:
-        return _stored(said, answer.status)
-    failed = said if isinstance(said, Failed) else None
+    response = read_store_response(answer.body, reference.sop_instance_uid)
+    if isinstance(response, Stored) and answer.status <= 299:
+        return _stored(response, answer.status)
+    failed = response if isinstance(response, Failed) else None
     if failed is None:
         _raise_for_status(destination, answer.status)
     elif failed.reason is not None and not _contradicts(failed.reason):
         return interpret_status(failed.reason, destination.name)
 
-    if holds_it := holds(qido.asked(destination, deadline), reference):
+    if holds_it := holds(qido.search_of(destination, deadline), reference):
         return Sent(str(answer.status), _warning(answer.status, failed), listed=True)
-    asked = "cannot be asked" if holds_it is None else "does not list it"
+    unlisted = "cannot be asked" if holds_it is None else "does not list it"
     if failed and failed.reason == DUPLICATE:
         if holds_it is None:
             return interpret_status(DUPLICATE, destination.name)
-        raise Refused(f"{destination.name} reports a duplicate (reason 0111) but {asked}")
-    return _unlisted(destination, answer.status, failed, asked)
+        raise Refused(f"{destination.name} reports a duplicate (reason 0111) but {unlisted}")
+    return _unlisted(destination, answer.status, failed, unlisted)
 
 
 def _post(
@@ -77,9 +77,9 @@ def _post(
     return post(destination, "/studies", deadline, headers, body, not_after)
 
 
-def _stored(said: Stored, status: int) -> Sent:
-    if said.warning is not None:
-        return Sent(str(status), f"stored, with warning {said.warning:04X}")
+def _stored(response: Stored, status: int) -> Sent:
+    if response.warning is not None:
+        return Sent(str(status), f"stored, with warning {response.warning:04X}")
     return Sent(str(status), "stored, with an unspecified warning" if status == 202 else None)
 
 
@@ -118,7 +118,7 @@ def _warning(status: int, failed: Failed | None) -> str | None:
 
 
 def _unlisted(
-    destination: DicomwebDestination, status: int, failed: Failed | None, asked: str
+    destination: DicomwebDestination, status: int, failed: Failed | None, unlisted: str
 ) -> Sent:
     """The outcome where neither the answer nor a query says that it is stored.
 
@@ -132,8 +132,8 @@ def _unlisted(
             f"{name} failed to store it and gives no reason (HTTP {status}); its log says why"
         )
     if status in _BARE_SUCCESS:
-        return Sent(str(status), f"the server does not say what it stored, and {asked}")
+        return Sent(str(status), f"the server does not say what it stored, and {unlisted}")
     raise Unintelligible(
-        f"{name} does not say whether it stored the instance (HTTP {status}), and {asked}; "
+        f"{name} does not say whether it stored the instance (HTTP {status}), and {unlisted}; "
         "check that its URL is the DICOMweb root, and whether it requires a login"
     )
