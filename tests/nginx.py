@@ -1,9 +1,9 @@
 """nginx as a reverse proxy, with its defaults except where a test says otherwise."""
 
 import socket
-import subprocess
 from pathlib import Path
 
+from tests.certificates import self_signed
 from tests.peers import Peer, free_port
 
 CONFIGURATION = """
@@ -40,21 +40,7 @@ class Nginx(Peer):
         folder.chmod(0o711)
         certificate = ""
         if tls:
-            key, pem = folder / "key.pem", folder / "certificate.pem"
-            request = [
-                "openssl",
-                "req",
-                "-x509",
-                "-newkey",
-                "rsa:2048",
-                "-nodes",
-                "-days",
-                "2",
-                "-subj",
-                "/CN=127.0.0.1",
-            ]
-            files = ["-keyout", str(key), "-out", str(pem)]
-            subprocess.run([*request, *files], check=True, capture_output=True)
+            pem, key = self_signed(folder, "127.0.0.1")
             certificate = f"ssl_certificate {pem}; ssl_certificate_key {key};"
         configuration = folder / "nginx.conf"
         configuration.write_text(

@@ -2,13 +2,13 @@
 
 import socket
 import ssl
-import subprocess
 import threading
 from contextlib import suppress
 from time import monotonic
 
 import pytest
 
+from tests.certificates import self_signed
 from tests.hostile import wire
 from tests.hostile.monitored import MonitoredSystem
 
@@ -21,34 +21,13 @@ WITHIN_S = 2.0  # the bound that the documentation states
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("certificate")
-    new = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "2",
-        "-subj",
-        "/CN=localhost",
-    ]
-    subprocess.run(
-        [*new, "-keyout", "key.pem", "-out", "cert.pem"],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
-    return folder
+    return self_signed(tmp_path_factory.mktemp("certificate"), "localhost")
 
 
 @pytest.fixture(params=["plain", "tls"])
 def receiver(request, certificate, tmp_path):
-    tls = {
-        "LUMBAR_TLS_CERTIFICATE": str(certificate / "cert.pem"),
-        "LUMBAR_TLS_KEY": str(certificate / "key.pem"),
-    }
+    pem, key = certificate
+    tls = {"LUMBAR_TLS_CERTIFICATE": str(pem), "LUMBAR_TLS_KEY": str(key)}
     monitored = MonitoredSystem(tmp_path, tls if request.param == "tls" else {})
     monitored.system.echo_options = (
         ["+tla", "+cf", str(certificate / "cert.pem")] if request.param == "tls" else []

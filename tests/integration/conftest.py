@@ -12,7 +12,10 @@ from lumbar.reports.report import Report
 from lumbar.settings import Settings
 from lumbar.store.files import Store
 from tests.factories.instances import make_slice
+from tests.factories.lanes import LaneInMemory
 from tests.factories.reports import standard
+from tests.servers import Redis
+from tests.worker_process import WorkerProcess
 
 
 @pytest.fixture
@@ -42,3 +45,16 @@ def report_file(tmp_path_factory: pytest.TempPathFactory, report: Report) -> Pat
     path = tmp_path_factory.mktemp("report") / "report.dcm"
     path.write_bytes(report.content)
     return path
+
+
+@pytest.fixture
+def lane(site: SiteContext, monkeypatch: pytest.MonkeyPatch) -> LaneInMemory:
+    return LaneInMemory(site, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def worker(broker: Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcess]:
+    """A worker on the module's own ``broker``."""
+    with WorkerProcess(tmp_path_factory.mktemp("worker"), broker_url=broker.url) as process:
+        process.does_the_next_job()
+        yield process

@@ -27,13 +27,6 @@ def broker(tmp_path_factory):
         yield server
 
 
-@pytest.fixture(scope="module")
-def worker(broker, tmp_path_factory):
-    with WorkerProcess(tmp_path_factory.mktemp("worker"), broker_url=broker.url) as process:
-        process.does_the_next_job()
-        yield process
-
-
 def awaited(worker, reason):
     """Until the worker has logged one more time that it waits for the broker, and why."""
     wait_until(lambda: reason in worker.log(), 30, worker.log)

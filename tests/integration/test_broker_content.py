@@ -23,13 +23,6 @@ def broker(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def worker(broker, tmp_path_factory):
-    with WorkerProcess(tmp_path_factory.mktemp("worker"), broker_url=broker.url) as process:
-        process.does_the_next_job()
-        yield process
-
-
-@pytest.fixture(scope="module")
 def client(broker):
     with Client.from_url(broker.url) as connected:
         yield connected

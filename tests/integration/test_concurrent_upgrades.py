@@ -62,10 +62,10 @@ def upgrade_at_once(url):
         process.start()
     for process in processes:
         process.join(120)
-    said = []
+    message = []
     while not failures.empty():
-        said.append(failures.get())
-    return said + [f"status {process.exitcode}" for process in processes if process.exitcode]
+        message.append(failures.get())
+    return message + [f"status {process.exitcode}" for process in processes if process.exitcode]
 
 
 def downgrade(url, revision):
@@ -150,16 +150,16 @@ def test_waiting_for_others_is_bounded_and_named(empty, monkeypatch):
         schema.upgrade(database)
     downgrade(empty, "0008")
     if empty.startswith("sqlite"):
-        lock, said = "SELECT 1", "cannot be changed while others use"
+        lock, message = "SELECT 1", "cannot be changed while others use"
         monkeypatch.setattr(databases, "_prepare_sqlite", prepare_impatient_sqlite)
     else:
-        lock, said = (
+        lock, message = (
             f"SELECT pg_advisory_xact_lock({schema.UPGRADE_LOCK})",
             "another `lumbar db upgrade`",
         )
     with closing_database(empty) as other, other.transaction() as session:
         session.execute(text(lock))
-        with closing_database(empty) as database, pytest.raises(DatabaseUnavailable, match=said):
+        with closing_database(empty) as database, pytest.raises(DatabaseUnavailable, match=message):
             schema.upgrade(database)
 
 

@@ -241,8 +241,8 @@ def test_a_database_that_cannot_hold_every_name_is_named(postgres, encoding):
         "TEMPLATE template0"
     )
     with closing_database(postgres.url(name)) as database:
-        said = rf"{name} has the encoding {encoding}.*ENCODING 'UTF8'"
-        with pytest.raises(DatabaseUnavailable, match=said):
+        message = rf"{name} has the encoding {encoding}.*ENCODING 'UTF8'"
+        with pytest.raises(DatabaseUnavailable, match=message):
             schema.upgrade(database)
-        with pytest.raises(DatabaseUnavailable, match=said), database.transaction():
+        with pytest.raises(DatabaseUnavailable, match=message), database.transaction():
             write(database)

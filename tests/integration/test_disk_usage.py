@@ -155,17 +155,17 @@ def test_a_full_disk_of_home_beside_the_stores_refuses_uploads_and_is_said(site,
     monkeypatch.setattr(sizes, "same_disk", lambda *_: False)
     app = create_app(site)
     reader, program = browser_client(app, UserRole.OPERATOR), WebClient(app)
-    said = "The disk of LUMBAR_HOME is 99% full: uploads are refused"
+    message = "The disk of LUMBAR_HOME is 99% full: uploads are refused"
     assert disk_usage.refusal(site) is None
     site.store.require_room(site.settings.disk_refuse_above)  # as the receiver asks
-    with pytest.raises(StoreFull, match=said):
+    with pytest.raises(StoreFull, match=message):
         disk_usage.require_room(site)
     with capture_logs() as events:
         disk_usage.alert(site)
     assert events == [{"event": "disk.home_full", "log_level": "error", "fill": 0.99}]
-    assert said in reader.get("/").text
+    assert message in reader.get("/").text
     ready = program.get("/readyz")
-    assert (ready.status_code, ready.text.startswith(said)) == (503, True)
+    assert (ready.status_code, ready.text.startswith(message)) == (503, True)
     assert "lumbar_home_disk_fill_ratio 0.99" in program.get("/metrics").text
 
 

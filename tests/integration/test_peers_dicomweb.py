@@ -166,8 +166,8 @@ def test_an_answer_of_any_length_takes_little_memory(report_file: Path, status: 
 )
 def test_a_server_holds_what_it_lists(status: int, body: bytes, held: bool | None) -> None:
     with Web(gets=[Http(status, body)]).running() as destination:
-        asked = qido.asked(destination, Deadline("web", 10, 20))
-        assert holds(asked, REFERENCE) is held
+        search = qido.search_of(destination, Deadline("web", 10, 20))
+        assert holds(search, REFERENCE) is held
 
 
 @pytest.mark.parametrize(
@@ -178,8 +178,8 @@ def test_a_study_that_is_not_found_is_told_from_a_service_that_is_not(
     held: bool | None,
 ) -> None:
     with Web(gets=[Http(404), studies]).running() as destination:
-        asked = qido.asked(destination, Deadline("web", 10, 20))
-        assert holds(asked, REFERENCE) is held
+        search = qido.search_of(destination, Deadline("web", 10, 20))
+        assert holds(search, REFERENCE) is held
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,7 @@ def test_a_server_that_does_not_say_is_asked(
             with pytest.raises(sent, match="web"):
                 send(destination, report_file)
 
-    asked = web.requests[1]
+    question = web.requests[1]
     series = f"/dicom-web/studies/{STUDY}/series/{REFERENCE.series_instance_uid}/instances"
-    assert asked.path == f"{series}?SOPInstanceUID={UID}"
-    assert asked.headers["Authorization"] == "Bearer secret"
+    assert question.path == f"{series}?SOPInstanceUID={UID}"
+    assert question.headers["Authorization"] == "Bearer secret"

@@ -293,7 +293,7 @@ OURS, OTHER = match(instance=REFERENCE.sop_instance_uid), match(instance="9.9")
 )
 def test_a_peer_holds_what_it_lists(script: Script, held: bool | None) -> None:
     with scripted(script) as destination:
-        assert holds(find.asked(destination, Deadline("odd", 10, 30)), REFERENCE) is held
+        assert holds(find.search_of(destination, Deadline("odd", 10, 30)), REFERENCE) is held
 
 
 @pytest.mark.parametrize(
@@ -311,9 +311,9 @@ def test_a_peer_that_cannot_answer_now_is_asked_again(
     script: Script, error: type[LumbarError], message: str
 ) -> None:
     with scripted(script) as destination, pytest.raises(error, match=message):
-        holds(find.asked(destination, Deadline("odd", SHORT, 3 * SHORT)), REFERENCE)
+        holds(find.search_of(destination, Deadline("odd", SHORT, 3 * SHORT)), REFERENCE)
 
 
 def test_a_peer_that_lists_a_million_series_says_nothing() -> None:
     with scripted(finding(match(study="1.2.1", series="1.2.2"), again=10_000)) as destination:
-        assert our_reports(find.asked(destination, Deadline("odd", 10, 30)), "1.2.1") is None
+        assert our_reports(find.search_of(destination, Deadline("odd", 10, 30)), "1.2.1") is None

@@ -43,13 +43,13 @@ values = st.recursive(
 
 @given(values)
 def test_any_json_says_something_or_nothing(value: Any) -> None:
-    said = read_store_response(json.dumps(value).encode(), UID)
+    response = read_store_response(json.dumps(value).encode(), UID)
 
-    assert said is None or isinstance(said, Stored | Failed)
-    if isinstance(said, Stored):
+    assert response is None or isinstance(response, Stored | Failed)
+    if isinstance(response, Stored):
         assert UID in json.dumps(value)
-    if isinstance(said, Failed) and said.reason is not None:
-        assert 0 <= said.reason <= 0xFFFF
+    if isinstance(response, Failed) and response.reason is not None:
+        assert 0 <= response.reason <= 0xFFFF
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))

@@ -107,9 +107,9 @@ def test_only_those_are_read_that_the_page_calls_read(row: Row) -> None:
 @pytest.mark.parametrize("row", list(rows(SYNTAXES)), ids=lambda row: row.names[:50])
 def test_each_transfer_syntax_is_accepted_as_the_page_says(row: Row) -> None:
     for syntax in syntaxes_of(row):
-        said = dict(zip(SYNTAXES[1:3], row.cells, strict=False))
+        stated = dict(zip(SYNTAXES[1:3], row.cells, strict=False))
         found = {kind: "yes" if syntax in BY_KIND[kind] else "no" for kind in BY_KIND}
-        assert found == said, syntax
+        assert found == stated, syntax
 
 
 def test_every_transfer_syntax_is_in_the_table_once() -> None:

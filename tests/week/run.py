@@ -3,9 +3,10 @@
 import json
 import shutil
 import sqlite3
+import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -146,7 +147,7 @@ class Hospital:
                 told = self.day
                 self._progress(self.state)
                 self._look_at_worklist()
-            time.sleep(0.2)
+            self._pass(0.2)
         self._look_at_worklist()
         self._note("the week is over")
         self._settle(senders)
@@ -205,8 +206,13 @@ class Hospital:
             if time.monotonic() - changed > STANDSTILL_S:
                 self._note("not everything has settled, and nothing changes any more")
                 break
-            time.sleep(2)
+            self._pass(2)
         self._look_at_worklist()
+
+    def _pass(self, seconds: float) -> None:
+        """Lets time pass, which is what a week consists of; less if the system ends."""
+        with suppress(subprocess.TimeoutExpired):
+            self._up.wait(seconds)
 
     def _reported(self) -> bool:
         """Whether every archive has as many reports' studies as were sent."""
@@ -225,7 +231,7 @@ class Hospital:
         """What the command line prints; waits for a database that is away."""
         done = self.system.lumbar(*command, "--format", "json")
         while done.returncode == 1 and "database" in done.stderr:
-            time.sleep(1)
+            self._pass(1)
             done = self.system.lumbar(*command, "--format", "json")
         assert done.returncode == 0, done.stderr
         return list(json.loads(done.stdout))
@@ -252,7 +258,7 @@ class Hospital:
         while self._waiting_for_rows() != 0:
             if time.monotonic() > ends:
                 return
-            time.sleep(0.2)
+            self._pass(0.2)
         done = self.system.lumbar("worklist", "--format", "json")
         if done.returncode == 0:  # else the database is away
             rows = json.loads(done.stdout)
