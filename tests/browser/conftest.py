@@ -33,7 +33,8 @@ def playwright() -> Iterator[Playwright]:
 @pytest.fixture(scope="package")
 def chromium(playwright: Playwright) -> Iterator[Browser]:
     browser = playwright.chromium.launch(
-        executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+        executable_path=shutil.which("chromium"),
+        args=["--no-sandbox", "--ignore-certificate-errors"],  # the tests' own are self-signed
     )
     yield browser
     browser.close()

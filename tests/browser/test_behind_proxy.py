@@ -23,7 +23,7 @@ ADDRESSES = """() => [...document.querySelectorAll("[href], [src], [action]")]
 @contextmanager
 def browsing(chromium, root: str, complaints: list[str]) -> Iterator[Page]:
     """A page of a new browser; failed requests, and messages on the console, are complaints."""
-    context = chromium.new_context(base_url=root, viewport=WIDE, ignore_https_errors=True)
+    context = chromium.new_context(base_url=root, viewport=WIDE)
     context.set_default_timeout(20_000)
     context.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
     context.on(

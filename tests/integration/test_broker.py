@@ -135,7 +135,14 @@ def test_a_worker_writes_nothing_but_takes_messages(broker, worker):
     wait_until(lambda: broker.command("keys", "*") == "", 10, lambda: broker.command("keys", "*"))
 
 
-def test_a_user_with_the_documented_permissions_suffices(broker, tmp_path):
+@pytest.fixture
+def broker_of_one_worker(tmp_path):
+    with Redis(tmp_path / "redis") as server:
+        yield server
+
+
+def test_a_user_with_the_documented_permissions_suffices(broker_of_one_worker, tmp_path):
+    broker = broker_of_one_worker  # no other worker removes the key
     permitted = re.search(r"A Redis user needs `(.*?)` on `(.*?)`", OPERATIONS, re.DOTALL)
     assert permitted
     rights = f"on >limited resetkeys {permitted[2]} -@all {permitted[1]}"
