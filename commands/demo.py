@@ -156,12 +156,13 @@ def _is_of(study_instance_uid: str, received: ReceivedInstance) -> bool:
 def _add_user(settings: Settings) -> str:
     """Adds an administrator for this demo; returns the password, a new one each time."""
     from db import accounts
+    from db.audit import on_this_host
     from db.context import SiteContext
     from db.models import UserRole
 
     password = secrets.token_urlsafe(12)
     with SiteContext.open(settings).database.transaction() as session:
-        accounts.add_user(session, _USER, password, UserRole.ADMIN, "lumbar demo")
+        accounts.add_user(session, _USER, password, UserRole.ADMIN, on_this_host("lumbar demo"))
     return password
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from commands.output import AsFormat, Format, print_records
+from db.audit import Participant, on_this_host
 from db.context import SiteContext
 from db.models import UserRole
 from lumbar.errors import WrongSetting
@@ -107,9 +108,9 @@ def list_(form: AsFormat = Format.TABLE) -> None:
     print_records(records, COLUMNS, form)
 
 
-def by_command_line() -> str:
-    """The actor in the audit trail: the user's number, as a container's user may have no name."""
-    return f"command line, user {os.getuid()}"
+def by_command_line() -> Participant:
+    """Who works here: the user's number, as a container's user may have no name."""
+    return on_this_host(f"command line, user {os.getuid()}")
 
 
 def _password() -> str:

@@ -18,8 +18,10 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from db import audit
+from db.audit import Participant
 from db.models import ApiToken, Permission, SignInFailure, User, UserRole, WebSession
 from db.types import db_now, read_clock
+from lumbar.audit_messages import Outcome
 from lumbar.errors import NotFound, Permanent
 
 MIN_PASSWORD, MAX_PASSWORD = 12, 1024
@@ -56,6 +58,12 @@ class Actor:
     role: UserRole
     permissions: frozenset[Permission]
     csrf_token: str | None = None
+    address: str = ""  # of the request
+
+    @property
+    def participant(self) -> Participant:
+        """As the audit trail names them."""
+        return Participant(self.name, self.address)
 
     def may(self, permission: Permission) -> bool:
         return permission in self.permissions
@@ -91,7 +99,9 @@ def user_named(session: Session, name: str) -> User:
     return user
 
 
-def add_user(session: Session, name: str, password: str, role: UserRole, actor: str) -> User:
+def add_user(
+    session: Session, name: str, password: str, role: UserRole, actor: Participant
+) -> User:
     """Adds a user.
 
     Raises:
@@ -106,11 +116,11 @@ def add_user(session: Session, name: str, password: str, role: UserRole, actor: 
     user = User(name=name, password_hash=_hash(password), role=role)
     session.add(user)
     session.flush()
-    audit.note(session, "user.added", actor, user=user.id, role=role)
+    audit.note(session, "user.added", actor, user=user.name, role=role)
     return user
 
 
-def set_password(session: Session, user: User, password: str, actor: str) -> None:
+def set_password(session: Session, user: User, password: str, actor: Participant) -> None:
     """Sets a password and ends the user's sessions.
 
     Raises:
@@ -118,10 +128,12 @@ def set_password(session: Session, user: User, password: str, actor: str) -> Non
     """
     user.password_hash = _hash(password)
     _sign_out_everywhere(session, user)
-    audit.note(session, "user.password_set", actor, user=user.id)
+    audit.note(session, "user.password_set", actor, user=user.name)
 
 
-def change_password(session: Session, user: User, current: str, password: str) -> None:
+def change_password(
+    session: Session, user: User, current: str, password: str, actor: Participant
+) -> None:
     """As ``set_password``, by the user, who must give the current password.
 
     Raises:
@@ -129,20 +141,20 @@ def change_password(session: Session, user: User, current: str, password: str) -
     """
     if not _matches(user.password_hash, current):
         raise Permanent("the current password is wrong; nothing was changed")
-    set_password(session, user, password, user.name)
+    set_password(session, user, password, actor)
 
 
-def set_role(session: Session, user: User, role: UserRole, actor: str) -> None:
+def set_role(session: Session, user: User, role: UserRole, actor: Participant) -> None:
     user.role = role
-    audit.note(session, "user.role_set", actor, user=user.id, role=role)
+    audit.note(session, "user.role_set", actor, user=user.name, role=role)
 
 
-def set_disabled(session: Session, user: User, disabled: bool, actor: str) -> None:
+def set_disabled(session: Session, user: User, disabled: bool, actor: Participant) -> None:
     """Ends the user's access at once, or restores it."""
     user.disabled_at = read_clock(session) if disabled else None
     if disabled:
         _sign_out_everywhere(session, user)
-    audit.note(session, "user.disabled" if disabled else "user.enabled", actor, user=user.id)
+    audit.note(session, "user.disabled" if disabled else "user.enabled", actor, user=user.name)
 
 
 def sign_in(session: Session, name: str, password: str, address: str) -> SignedIn:
@@ -176,7 +188,7 @@ def sign_in(session: Session, name: str, password: str, address: str) -> SignedI
     if not _matches(user.password_hash if user else _placeholder_hash(), password) or user is None:
         session.add_all(SignInFailure(who=identity) for identity in identities)
         session.execute(delete(SignInFailure).where(~recent))
-        audit.note(session, "sign_in.refused", address)
+        audit.note(session, "sign_in.refused", Participant("", address), outcome=Outcome.REFUSED)
         raise SignInRefused("the name or the password is wrong")
     if _hasher.check_needs_rehash(user.password_hash):
         user.password_hash = _hasher.hash(password)
@@ -189,11 +201,11 @@ def sign_in(session: Session, name: str, password: str, address: str) -> SignedI
     )
     session.flush()
     _forget_old_sessions(session, user)
-    audit.note(session, "sign_in.done", user.name, user=user.id)
+    audit.note(session, "sign_in.done", Participant(user.name, address), user=user.name)
     return SignedIn(cookie, user.name)
 
 
-def by_cookie(session: Session, cookie: str) -> Actor | None:
+def by_cookie(session: Session, cookie: str, address: str = "") -> Actor | None:
     """The user who is signed in with this cookie; None if the session is unknown or has ended.
 
     One from further ahead than a session may last has ended, too: the clock was ahead.
@@ -208,7 +220,9 @@ def by_cookie(session: Session, cookie: str) -> Actor | None:
     if idle > IDLE_TIMEOUT or age > MAX_SESSION:
         return None
     user = web_session.user
-    return Actor(user.id, user.name, user.role, user.role.permissions, web_session.csrf_token)
+    return Actor(
+        user.id, user.name, user.role, user.role.permissions, web_session.csrf_token, address
+    )
 
 
 def record_use(session: Session, cookie: str) -> None:
@@ -222,13 +236,18 @@ def record_use(session: Session, cookie: str) -> None:
     )
 
 
-def sign_out(session: Session, cookie: str, actor: str) -> None:
+def sign_out(session: Session, cookie: str, actor: Participant) -> None:
     session.execute(delete(WebSession).where(WebSession.token_sha256 == _digest(cookie)))
     audit.note(session, "sign_out", actor)
 
 
 def new_token(
-    session: Session, user: User, name: str, scopes: Collection[Permission], days: float, actor: str
+    session: Session,
+    user: User,
+    name: str,
+    scopes: Collection[Permission],
+    days: float,
+    actor: Participant,
 ) -> str:
     """Creates a program's token and returns it; it cannot be shown again.
 
@@ -252,11 +271,11 @@ def new_token(
     )
     session.add(row)
     session.flush()
-    audit.note(session, "token.made", actor, token=row.id, user=user.id)
+    audit.note(session, "token.made", actor, token=row.id, user=user.name)
     return token
 
 
-def by_token(session: Session, token: str) -> Actor | None:
+def by_token(session: Session, token: str, address: str = "") -> Actor | None:
     """The actor a token stands for; None if it is unknown, revoked or expired.
 
     Its permissions are those of its scopes that its user has now.
@@ -269,7 +288,11 @@ def by_token(session: Session, token: str) -> Actor | None:
     scopes = {Permission(scope) for scope in row.scopes.split(",")}
     user = row.user
     return Actor(
-        user.id, f"{user.name} ({row.name})"[:64], user.role, user.role.permissions & scopes
+        user.id,
+        f"{user.name} ({row.name})"[:64],
+        user.role,
+        user.role.permissions & scopes,
+        address=address,
     )
 
 
@@ -283,7 +306,9 @@ def tokens(session: Session, user_id: int | None = None) -> list[ApiToken]:
     )
 
 
-def revoke_token(session: Session, token_id: int, actor: str, user_id: int | None = None) -> None:
+def revoke_token(
+    session: Session, token_id: int, actor: Participant, user_id: int | None = None
+) -> None:
     """Revokes a token.
 
     Raises:

@@ -1,5 +1,6 @@
 """The audit trail (PS3.15 A.5): who did what to which study, and who was refused; by ids only."""
 
+import socket
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import takewhile
@@ -11,7 +12,7 @@ from sqlalchemy.orm import Session
 from db.database import Database
 from db.models import AuditEvent, AuditForward, Study, Tombstone
 from db.types import db_now
-from lumbar.audit_messages import AuditLine
+from lumbar.audit_messages import AuditLine, Outcome
 from lumbar.errors import NotFound, Transient
 from lumbar.log import get_logger
 from lumbar.throttle import Throttle
@@ -27,6 +28,23 @@ FORWARD_BATCH, SETTLED_S = 500, 60.0
 
 
 @dataclass(frozen=True)
+class Participant:
+    """Who does something, and from where (Active Participant, PS3.15 A.5.2).
+
+    ``name``: of a user, a calling AE title, or a service (UserID). ``address``: of the network, or
+    a host's name (NetworkAccessPointID); empty: not known.
+    """
+
+    name: str
+    address: str = ""
+
+
+def on_this_host(name: str) -> Participant:
+    """A service of ours, or somebody at this host's command line."""
+    return Participant(name, socket.gethostname())
+
+
+@dataclass(frozen=True)
 class AuditRow:
     """An event of the audit trail, as the page shows it."""
 
@@ -34,15 +52,38 @@ class AuditRow:
     happened_at: datetime
     event: str
     actor: str
+    address: str
+    outcome: Outcome
+    times: int
     study: str | None  # its UID; None if the event is about no study, or a deleted one
     detail: str
 
 
 def note(
-    session: Session, event: str, actor: str, *, study_id: int | None = None, **detail: Any
+    session: Session,
+    event: str,
+    actor: Participant,
+    *,
+    study_id: int | None = None,
+    outcome: Outcome = Outcome.SUCCESS,
+    times: int = 1,
+    **detail: Any,
 ) -> None:
-    """Adds an event in the transaction of the action it records: neither is written alone."""
-    session.add(AuditEvent(event=event, actor=actor[:64], study_id=study_id, detail=detail))
+    """Adds an event in the transaction of the action it records: neither is written alone.
+
+    ``times``: how often it happened; ``detail`` has ids, such as that of the user or token meant.
+    """
+    session.add(
+        AuditEvent(
+            event=event,
+            actor=actor.name[:64],
+            address=actor.address[:64],
+            study_id=study_id,
+            outcome=outcome,
+            times=times,
+            detail=detail,
+        )
+    )
 
 
 def lines_after(
@@ -66,10 +107,20 @@ def lines_after(
         .limit(limit)
     )
     settled = takewhile(lambda found: not found[2], session.execute(statement))
-    return [
-        (row.id, AuditLine(row.happened_at, row.event, row.actor, uid, row.detail))
-        for row, uid, _ in settled
-    ]
+    return [(row.id, _line(row, uid)) for row, uid, _ in settled]
+
+
+def _line(row: AuditEvent, study_instance_uid: str | None) -> AuditLine:
+    return AuditLine(
+        happened_at=row.happened_at,
+        event=row.event,
+        actor=row.actor,
+        address=row.address,
+        outcome=Outcome(row.outcome),
+        times=row.times,
+        study_instance_uid=study_instance_uid,
+        detail=row.detail,
+    )
 
 
 def search(
@@ -99,6 +150,9 @@ def search(
             happened_at=row.happened_at,
             event=row.event,
             actor=row.actor,
+            address=row.address,
+            outcome=Outcome(row.outcome),
+            times=row.times,
             study=uid,
             detail=_in_words(row.detail),
         )
@@ -154,15 +208,15 @@ class Auditor:
         self._database = database
         self._throttle = Throttle(REFUSAL_PERIOD_S, MAX_REFUSALS)
 
-    def note(self, event: str, actor: str, why: str, peer: str) -> None:
+    def note(self, event: str, actor: Participant, why: str) -> None:
         """Adds an event.
 
         If the database is unavailable, that is logged, not raised: the peer is refused anyway.
         """
-        if not self._throttle.claim((event, peer, why)):
+        if not self._throttle.claim((event, actor.address, why)):
             return
         try:
             with self._database.transaction() as session:
-                note(session, event, actor, why=why, peer=peer)
+                note(session, event, actor, outcome=Outcome.REFUSED, why=why)
         except Transient as error:
             log.warning("audit.not_written", missed=event, why=str(error))

@@ -11,6 +11,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from db import audit, jobs, patients, rejections, stated_attributes, studies
+from db.audit import Participant
 from db.database import log_committed
 from db.models import Instance, JobKind, QuarantineReason, Study
 from db.read_models.corrections import NEWER, Copies, copies_of, waiting
@@ -21,7 +22,7 @@ from lumbar.study_attributes import StudyAttributes
 log = get_logger()
 
 
-def correct(session: Session, study: Study, actor: str, token: str | None = None) -> None:
+def correct(session: Session, study: Study, actor: Participant, token: str | None = None) -> None:
     """Takes a study over: the newer copies replace the images in use.
 
     ``token``: of the correction meant (``Correction.token``); None where there is only one.
@@ -53,7 +54,9 @@ def correct(session: Session, study: Study, actor: str, token: str | None = None
     _take_over(session, study, copies, complete[0].attributes, actor)
 
 
-def correct_from(session: Session, study: Study, sources: Collection[str], actor: str) -> bool:
+def correct_from(
+    session: Session, study: Study, sources: Collection[str], actor: Participant
+) -> bool:
     """Takes a study over if every newer copy that this needs came from one of these sources."""
     copies = copies_of(session, study.id)
     newer = [row for row in copies.newer if row.source in sources]
@@ -65,15 +68,15 @@ def correct_from(session: Session, study: Study, sources: Collection[str], actor
     return True
 
 
-def adopt(session: Session, study: Study, attributes: StudyAttributes, source: str) -> None:
+def adopt(session: Session, study: Study, attributes: StudyAttributes, sender: Participant) -> None:
     """Makes these the attributes of a study of which no image is in use.
 
     Its first image says whose study it is, whatever other objects or rejected images have said.
     """
-    _take_over(session, study, copies_of(session, study.id), attributes, source)
+    _take_over(session, study, copies_of(session, study.id), attributes, sender)
 
 
-def adopt_waiting(session: Session, study: Study, actor: str) -> None:
+def adopt_waiting(session: Session, study: Study, actor: Participant) -> None:
     """Uses the quarantined images of another patient where none of the study's own is in use.
 
     Those that they contradicted have been rejected; the newest says whose study it is.
@@ -89,7 +92,7 @@ def adopt_waiting(session: Session, study: Study, actor: str) -> None:
 
 
 def _take_over(
-    session: Session, study: Study, copies: Copies, target: StudyAttributes, actor: str
+    session: Session, study: Study, copies: Copies, target: StudyAttributes, actor: Participant
 ) -> None:
     matching = copies.matching(target)
     _displace(copies, target, {row.sop_instance_uid for row in matching})

@@ -9,6 +9,7 @@ from sqlalchemy import delete, select, true
 from sqlalchemy.orm import Session
 
 from db import audit, operating_time, patients, retention, studies
+from db.audit import Participant
 from db.context import SiteContext
 from db.models import (
     Delivery,
@@ -32,7 +33,9 @@ from lumbar.errors import Permanent
 MAX_REASON = 500
 
 
-def delete_study(site: SiteContext, study_instance_uid: str, reason: str, actor: str) -> None:
+def delete_study(
+    site: SiteContext, study_instance_uid: str, reason: str, actor: Participant
+) -> None:
     """Deletes a study's images, reports, findings and reviews.
 
     Raises:
@@ -66,7 +69,9 @@ def delete_study(site: SiteContext, study_instance_uid: str, reason: str, actor:
         site.store.remove_quarantined(study_instance_uid)
 
 
-def _remove_rows(session: Session, study_instance_uid: str, reason: str, actor: str) -> list[str]:
+def _remove_rows(
+    session: Session, study_instance_uid: str, reason: str, actor: Participant
+) -> list[str]:
     """Deletes the rows; returns the reports' files, which no row refers to any more.
 
     Raises:
@@ -112,7 +117,7 @@ def _remove_rows(session: Session, study_instance_uid: str, reason: str, actor: 
             study_instance_uid=study_instance_uid,
             study_id=study_id,
             reason=reason,
-            actor=actor[:64],
+            actor=actor.name,
         )
     )
     audit.note(session, "study.deleted", actor, study_id=study_id)

@@ -299,7 +299,7 @@ def make_again(session: Session, claimed: ClaimedJob, why: str) -> None:
         except Permanent as error:
             raise Permanent(f"{why}, and cannot be made again: {error}") from error
         leases.cancel(session, claimed.lease)
-        audit.note(session, "report.made_again", "worker", study_id=study.id)
+        audit.note(session, "report.made_again", audit.on_this_host("worker"), study_id=study.id)
         log_committed(session, log.warning, "report.made_again", **claimed.log_fields, why=why)
 
 

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session, aliased
 from sqlalchemy.sql.elements import ColumnElement
 
 from db import audit, held_destinations, jobs, leases
+from db.audit import Participant
 from db.models import Job, JobKind, JobState
 from db.operator_actions import CANCELLED, RESTARTED
 from db.types import db_now
@@ -15,7 +16,7 @@ from lumbar.errors import NotFound, Permanent
 OPEN = (JobState.PENDING, JobState.DEAD)
 
 
-def retry_all(session: Session, destination: str, actor: str) -> int:
+def retry_all(session: Session, destination: str, actor: Participant) -> int:
     """Makes a destination's waiting jobs due, and attempts its dead ones again; returns how many.
 
     Dead deliveries of reports that later ones have replaced stay as they are.
@@ -31,7 +32,7 @@ def retry_all(session: Session, destination: str, actor: str) -> int:
     return count
 
 
-def reroute(session: Session, old: str, new: str, actor: str) -> int:
+def reroute(session: Session, old: str, new: str, actor: Participant) -> int:
     """Sends what waits for one destination, or is dead, to another; returns how many jobs.
 
     A report that has a job for the other one goes there by that job.
@@ -58,7 +59,7 @@ def reroute(session: Session, old: str, new: str, actor: str) -> int:
     return count
 
 
-def cancel_all(session: Session, destination: str, actor: str) -> int:
+def cancel_all(session: Session, destination: str, actor: Participant) -> int:
     """Cancels what waits for a destination, or is dead; returns how many jobs.
 
     For one that is gone for ever: as long as a report is not delivered, its study's images stay.

@@ -112,7 +112,7 @@ def _expire(session: Session, due: list[Study], ranking: Ranking) -> int:
         .execution_options(synchronize_session=False)
     )
     for study in expired:
-        audit.note(session, "study.expired_unread", "sweep", study_id=study.id)
+        audit.note(session, "study.expired_unread", audit.on_this_host("sweep"), study_id=study.id)
     if expired:
         severe = sum(s.severe and ranking.ranks(s.trained_on) for s in expired)
         fields = {"studies": len(expired), "severe": severe}

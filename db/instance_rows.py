@@ -15,6 +15,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db import audit, corrections, operating_time, patients, rejections, stated_attributes, studies
+from db.audit import Participant
 from db.database import insert_if_new, log_committed
 from db.decisions import CopyInUse, Decision, decide
 from db.models import Instance, QuarantineReason, Study, StudyState, Tombstone, operating_s
@@ -170,7 +171,8 @@ class _StudyBatch:
         self.study.scanner = stored.identity.scanner
         if not stored.attributes.same_patient(patients.attributes_of(self.study.patient)):
             self.session.flush()
-            corrections.adopt(self.session, self.study, stored.attributes, stored.source)
+            sender = Participant(stored.source)
+            corrections.adopt(self.session, self.study, stored.attributes, sender)
             self.held.read()
 
     def _decide(self, stored: StoredInstance) -> Decision:
@@ -246,8 +248,8 @@ class _StudyBatch:
             return IngestResult.NEW
         if known:
             return IngestResult.DUPLICATE
-        event, source = "instance.quarantined", stored.source
-        audit.note(self.session, event, source, study_id=self.study.id, why=reason)
+        event, sender = "instance.quarantined", Participant(stored.source)
+        audit.note(self.session, event, sender, study_id=self.study.id, why=reason)
         fields = {"study": self.study.id, "why": reason}
         log_committed(self.session, log.warning, "instance.quarantined", **fields)
         return IngestResult.QUARANTINED
@@ -310,8 +312,8 @@ class _StudyBatch:
 
     def _note_copies(self, count: int) -> None:
         if count:
-            source, study_id = self.instances[0].source, self.study.id
-            audit.note(self.session, "instances.same_image", source, study_id=study_id, count=count)
+            sender, study_id = Participant(self.instances[0].source), self.study.id
+            audit.note(self.session, "instances.same_image", sender, study_id=study_id, count=count)
             fields = {"study": study_id, "count": count}
             log_committed(self.session, log.info, "instances.same_image", **fields)
 
@@ -322,8 +324,9 @@ class _StudyBatch:
             named = stored.attributes.patient_identifier or not self.held.has_patient
             if note is not None and named and stored.source in self.trusted.rejections:
                 rejections.record(self.session, self.study, self.held.known[stored.key], note)
-                if rejections.apply(self.session, self.study, stored.source):
-                    corrections.adopt_waiting(self.session, self.study, stored.source)
+                sender = Participant(stored.source)
+                if rejections.apply(self.session, self.study, sender):
+                    corrections.adopt_waiting(self.session, self.study, sender)
 
     def _apply_corrections(self) -> None:
         """Takes the study over where a trusted source has corrected all of it."""
@@ -333,7 +336,8 @@ class _StudyBatch:
             )
             if reason in _FROM_UPSTREAM and stored.source in self.trusted.corrections:
                 trusted = self.trusted.corrections
-                corrections.correct_from(self.session, self.study, trusted, stored.source)
+                sender = Participant(stored.source)
+                corrections.correct_from(self.session, self.study, trusted, sender)
                 return
 
 

@@ -132,12 +132,17 @@ def end_preview(session: Session, claimed: ClaimedPreview, result: PreviewResult
     """
     leases.finish(session, claimed.lease, result=result.to_json())
     if not claimed.keep:
-        audit.note(session, "upload.analysed", claimed.user, preview=claimed.lease.row_id)
+        _note_upload(session, "upload.analysed", claimed)
     for uid in result.studies:
         study_id = studies.find(session, uid).id
-        audit.note(
-            session, "upload.kept", claimed.user, study_id=study_id, preview=claimed.lease.row_id
-        )
+        _note_upload(session, "upload.kept", claimed, study_id)
+
+
+def _note_upload(
+    session: Session, event: str, claimed: ClaimedPreview, study_id: int | None = None
+) -> None:
+    worker, upload = audit.on_this_host("worker"), claimed.lease.row_id
+    audit.note(session, event, worker, study_id=study_id, upload=upload, user=claimed.user)
 
 
 def refuse_preview(
@@ -150,7 +155,7 @@ def refuse_preview(
     """
     result = PreviewResult(choices=tuple(notes))
     leases.finish(session, claimed.lease, reason=reason, result=result.to_json())
-    audit.note(session, "upload.not_analysable", claimed.user, preview=claimed.lease.row_id)
+    _note_upload(session, "upload.not_analysable", claimed)
 
 
 def release(
@@ -190,7 +195,7 @@ def dead_letter(session: Session, claimed: Claimed, error: str) -> bool:
     fields = claimed.log_fields | {"attempts": claimed.lease.attempts}
     log_committed(session, log.error, "job.dead", **fields)
     if isinstance(claimed, ClaimedPreview):
-        audit.note(session, "upload.failed", claimed.user, preview=claimed.lease.row_id)
+        _note_upload(session, "upload.failed", claimed)
     elif claimed.kind is JobKind.ANALYSE:
         exhausted = StudyEvent.EXHAUSTED
         studies.advance(

@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db import audit, corrections, leases, studies
+from db.audit import Participant
 from db.models import OPEN_JOB_STATES, UNFINISHED_JOB_STATES, Job, JobKind, JobState, Study
 from db.studies import StudyEvent
 from db.types import db_now
@@ -77,7 +78,7 @@ def list_jobs(
     ]
 
 
-def retry(session: Session, job_id: int, actor: str) -> None:
+def retry(session: Session, job_id: int, actor: Participant) -> None:
     """Makes a pending job due now, or attempts a dead one again.
 
     A dead analysis is repeated as the study's next revision.
@@ -105,7 +106,7 @@ def retry(session: Session, job_id: int, actor: str) -> None:
     audit.note(session, "job.retried", actor, study_id=job.study_id, job=job.id)
 
 
-def cancel(session: Session, job_id: int, actor: str) -> None:
+def cancel(session: Session, job_id: int, actor: Participant) -> None:
     """Cancels a job that has not ended; its worker finds its lease lost.
 
     The study of a cancelled analysis has failed. A dead delivery can be cancelled, too: then the
@@ -136,7 +137,7 @@ def cancel(session: Session, job_id: int, actor: str) -> None:
     audit.note(session, "job.cancelled", actor, study_id=job.study_id, job=job.id)
 
 
-def requeue(session: Session, study_instance_uid: str, actor: str) -> None:
+def requeue(session: Session, study_instance_uid: str, actor: Participant) -> None:
     """Analyses an ended study again, as its next revision.
 
     Raises:
@@ -152,7 +153,7 @@ def requeue(session: Session, study_instance_uid: str, actor: str) -> None:
 
 
 def correct(
-    session: Session, study_instance_uid: str, actor: str, token: str | None = None
+    session: Session, study_instance_uid: str, actor: Participant, token: str | None = None
 ) -> None:
     """Takes a study over under the patient, name or accession number that newer copies state.
 
@@ -167,7 +168,7 @@ def correct(
 
 
 def complete(
-    session: Session, study_instance_uid: str, actor: str, arriving: Collection[str]
+    session: Session, study_instance_uid: str, actor: Participant, arriving: Collection[str]
 ) -> None:
     """Analyses a study now, without waiting for it to become quiet.
 
@@ -190,7 +191,7 @@ def complete(
     audit.note(session, "study.completed", actor, study_id=study.id)
 
 
-def resend(session: Session, job_id: int, actor: str) -> None:
+def resend(session: Session, job_id: int, actor: Participant) -> None:
     """Delivers a report again to its destination: the same bytes under the same UID.
 
     Raises:

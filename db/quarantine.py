@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db import audit, patients, rejections, stated_attributes, studies
+from db.audit import Participant
 from db.context import SiteContext
 from db.models import (
     REJECTED,
@@ -64,7 +65,7 @@ def list_quarantined(
     return rows[:limit]
 
 
-def release(site: SiteContext, instance_id: str, actor: str) -> None:
+def release(site: SiteContext, instance_id: str, actor: Participant) -> None:
     """Uses a quarantined instance after all, in place of the copy in use; the study is read again.
 
     A file that could not be registered is registered again.
@@ -99,7 +100,7 @@ def release(site: SiteContext, instance_id: str, actor: str) -> None:
         log.info("instance.released", study=study.id, instance=row.id)
 
 
-def drop(site: SiteContext, instance_id: str, actor: str) -> None:
+def drop(site: SiteContext, instance_id: str, actor: Participant) -> None:
     """Deletes a quarantined instance, its file included.
 
     Raises:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from sqlalchemy import func, select
 
-from db import retention
+from db import audit, retention
 from db.context import SiteContext
-from db.models import AuditEvent, Instance, ReportRow
+from db.models import Instance, ReportRow
+from lumbar.audit_messages import Outcome
 from lumbar.dicom.instance_identity import identify
 from lumbar.errors import NotDicom
 from lumbar.log import get_logger
@@ -135,5 +136,12 @@ def _report_missing(site: SiteContext, kind: str, ids: list[int], counts: Reconc
     counts.missing += len(ids)
     log.error("store.missing", kind=kind, count=len(ids), ids=ids[:20])
     with site.database.transaction() as session:
-        detail = {"kind": kind, "count": len(ids), "ids": ids[:1000]}
-        session.add(AuditEvent(event="store.missing", actor="sweep", detail=detail))
+        audit.note(
+            session,
+            "store.missing",
+            audit.on_this_host("sweep"),
+            outcome=Outcome.SERIOUS_FAILURE,
+            kind=kind,
+            count=len(ids),
+            ids=ids[:1000],
+        )

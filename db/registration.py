@@ -19,10 +19,11 @@ from time import monotonic
 from sqlalchemy import select
 from sqlalchemy.exc import DataError, ProgrammingError
 
+from db import audit
 from db.comparisons import Comparisons, copies_in_use
 from db.database import Conflict, Database, DatabaseUnavailable
 from db.instance_rows import write_rows
-from db.models import AuditEvent, Instance
+from db.models import Instance
 from db.stored_instances import (
     NO_ONE,
     Files,
@@ -114,8 +115,13 @@ class Registration:
             folder = self.store.path(QUARANTINED)
             self.store.make_folder(folder)
             with self.database.transaction() as session:
-                detail = {"why": str(reason), "file": f"{QUARANTINED}/{file.path.name}"}
-                session.add(AuditEvent(event="instance.unregistrable", actor="", detail=detail))
+                audit.note(
+                    session,
+                    "instance.unregistrable",
+                    audit.on_this_host("registrar"),
+                    why=str(reason),
+                    file=f"{QUARANTINED}/{file.path.name}",
+                )
             file.path.rename(folder / file.path.name)
             fsync_folder(folder)
         log.error("instance.unregistrable", why=str(reason))

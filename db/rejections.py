@@ -11,6 +11,7 @@ from sqlalchemy import Select, delete, select, update
 from sqlalchemy.orm import Session
 
 from db import audit, studies
+from db.audit import Participant
 from db.models import Instance, QuarantineReason, Rejection, Series, Study
 from lumbar.log import get_logger
 from lumbar.rejection_reason import RejectionReason
@@ -82,7 +83,7 @@ def note_dropped(session: Session, note_id: int) -> None:
     session.execute(update(Rejection).where(of_note).values(note_id=None))
 
 
-def apply(session: Session, study: Study, actor: str) -> bool:
+def apply(session: Session, study: Study, actor: Participant) -> bool:
     """Takes out of use what the notes in use name; whether an image was among it.
 
     ``actor``: the source of the note. The study is read again without them; one of which none is
@@ -97,7 +98,7 @@ def apply(session: Session, study: Study, actor: str) -> bool:
         return False
     session.flush()
     audit.note(session, "instances.rejected", actor, study_id=study.id, count=len(rows))
-    log.warning("instances.rejected", study=study.id, count=len(rows), source=actor)
+    log.warning("instances.rejected", study=study.id, count=len(rows), source=actor.name)
     images = any(row.is_image for row in rows)
     if images:
         studies.images_changed(session, study.id)

@@ -18,9 +18,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, exists, select, true, tuple_, update
 from sqlalchemy.orm import Session
 
-from db import jobs, operating_time, rejections, studies
+from db import audit, jobs, operating_time, rejections, studies
 from db.context import SiteContext
-from db.models import AuditEvent, Instance, ReadingState, Series, Study, StudyState
+from db.models import Instance, ReadingState, Series, Study, StudyState
 from db.operating_time import DAY_S, HOUR_S
 from db.read_models.corrections import pending
 from db.reading_states import is_in
@@ -94,11 +94,8 @@ def remove(site: SiteContext, study_id: int, why: str, *, expired: bool = False)
         session.execute(
             update(Study).where(Study.id == study_id, ~left).values(images_removed_at=db_now())
         )
-        session.add(
-            AuditEvent(
-                event="study.images_removed", actor="sweep", study_id=study_id, detail={"why": why}
-            )
-        )
+        sweep = audit.on_this_host("sweep")
+        audit.note(session, "study.images_removed", sweep, study_id=study_id, why=why)
     unlink_removed(site, study_id)
     log.info("retention.removed", study=study_id, why=why)
     return True

@@ -6,6 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db import audit, operating_time, studies
+from db.audit import Participant
 from db.models import FindingRow, Review, Study
 from db.types import read_clock
 from lumbar.errors import NotFound, Permanent
@@ -17,7 +18,7 @@ MAX_COMMENT = 2000
 def mark_read(
     session: Session,
     study: Study,
-    actor: str,
+    actor: Participant,
     *,
     read: bool = True,
     last_received_at: datetime | None = None,
@@ -47,7 +48,7 @@ def add_review(
     finding_id: int,
     severity: Severity,
     comment: str,
-    reviewer: str,
+    reviewer: Participant,
     study_id: int | None = None,
 ) -> Review:
     """Records a reader's severity for a finding in force.
@@ -63,7 +64,9 @@ def add_review(
         raise Permanent("a later revision has replaced this finding; look at the study again")
     if len(comment) > MAX_COMMENT:
         raise Permanent(f"a comment has at most {MAX_COMMENT} characters")
-    review = Review(finding_id=finding_id, reviewer=reviewer, severity=severity, comment=comment)
+    review = Review(
+        finding_id=finding_id, reviewer=reviewer.name, severity=severity, comment=comment
+    )
     session.add(review)
     session.flush()
     audit.note(

@@ -6,8 +6,17 @@ messages contain nothing else about a patient.
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import IntEnum
 from typing import Any
 from xml.etree import ElementTree
+
+
+class Outcome(IntEnum):
+    """EventOutcomeIndicator of PS3.15 A.5.2."""
+
+    SUCCESS = 0
+    REFUSED = 4  # "minor failure": somebody may not do this, or did not prove who they are
+    SERIOUS_FAILURE = 8
 
 
 @dataclass(frozen=True)
@@ -17,6 +26,9 @@ class AuditLine:
     happened_at: datetime
     event: str
     actor: str
+    address: str = ""
+    outcome: Outcome = Outcome.SUCCESS
+    times: int = 1
     study_instance_uid: str | None = None
     detail: dict[str, Any] = field(default_factory=dict)
 

@@ -9,7 +9,7 @@ again is safe.
 import resource
 from contextlib import suppress
 
-from db.audit import Auditor
+from db.audit import Auditor, Participant
 from db.database import Database
 from lumbar.closing import Closing
 from lumbar.errors import WrongSetting
@@ -82,7 +82,7 @@ class Receiver(Closing):
 
     def _on_refused(self, connection: Connection, why: str) -> None:
         if why in AUDITED_REFUSALS:
-            self._auditor.note("connection.refused", "", why, connection.peer)
+            self._auditor.note("connection.refused", Participant("", connection.peer), why)
 
     def _serve(self, connection: Connection, content: bytes) -> None:
         """One connection, from its association request to its end."""
@@ -124,7 +124,7 @@ class Receiver(Closing):
         log.warning("association.rejected", calling=calling, peer=connection.peer, why=why)
         with suppress(ConnectionEnded):
             stream.send(rejection.pdu)
-        self._auditor.note("association.rejected", calling, why, connection.peer)
+        self._auditor.note("association.rejected", Participant(calling, connection.peer), why)
         stream.wait_until_closed()
 
     def close(self) -> None:

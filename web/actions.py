@@ -43,7 +43,7 @@ def review(
 ) -> Response:
     with site.database.transaction() as session:
         study = studies.find(session, uid)
-        reviews.add_review(session, finding_id, severity, comment, actor.name, study.id)
+        reviews.add_review(session, finding_id, severity, comment, actor.participant, study.id)
     return _redirect(f"/studies/{uid}", "reviewed", at=at)
 
 
@@ -57,7 +57,11 @@ def mark_read(
 ) -> Response:
     with site.database.transaction() as session:
         reviews.mark_read(
-            session, studies.find(session, uid), actor.name, read=not undo, last_received_at=seen
+            session,
+            studies.find(session, uid),
+            actor.participant,
+            read=not undo,
+            last_received_at=seen,
         )
     return _redirect(f"/studies/{uid}", "unread") if undo else _redirect("/", "read")
 
@@ -65,7 +69,7 @@ def mark_read(
 @router.post("/studies/{uid}/requeue")
 def requeue(site: TheSite, actor: Operator, uid: str) -> Response:
     with site.database.transaction() as session:
-        operator_actions.requeue(session, uid, actor.name)
+        operator_actions.requeue(session, uid, actor.participant)
     return _redirect(f"/studies/{uid}", "requeued")
 
 
@@ -73,53 +77,53 @@ def requeue(site: TheSite, actor: Operator, uid: str) -> Response:
 def complete(site: TheSite, actor: Operator, uid: str) -> Response:
     arriving = site.store.arriving()
     with site.database.transaction() as session:
-        operator_actions.complete(session, uid, actor.name, arriving)
+        operator_actions.complete(session, uid, actor.participant, arriving)
     return _redirect(f"/studies/{uid}", "completed")
 
 
 @router.post("/studies/{uid}/correct")
 def correct(site: TheSite, actor: Operator, uid: str, correction: Words = "") -> Response:
     with site.database.transaction() as session:
-        operator_actions.correct(session, uid, actor.name, correction or None)
+        operator_actions.correct(session, uid, actor.participant, correction or None)
     return _redirect(f"/studies/{uid}", "corrected")
 
 
 @router.post("/quarantine/{instance}/release")
 def release(site: TheSite, actor: Operator, instance: QuarantineId, uid: Words = "") -> Response:
-    quarantine.release(site, instance, actor.name)
+    quarantine.release(site, instance, actor.participant)
     return _redirect(f"/studies/{uid}" if uid else "/quarantine", "released")
 
 
 @router.post("/quarantine/{instance}/drop")
 def drop(site: TheSite, actor: Operator, instance: QuarantineId, uid: Words = "") -> Response:
-    quarantine.drop(site, instance, actor.name)
+    quarantine.drop(site, instance, actor.participant)
     return _redirect(f"/studies/{uid}" if uid else "/quarantine", "dropped")
 
 
 @router.post("/studies/{uid}/delete")
 def delete(site: TheSite, actor: Admin, uid: str, reason: Words = "") -> Response:
-    deletion.delete_study(site, uid, reason, actor.name)
+    deletion.delete_study(site, uid, reason, actor.participant)
     return _redirect("/studies", "deleted")
 
 
 @router.post("/jobs/{job}/retry")
 def retry(site: TheSite, actor: Operator, job: Number) -> Response:
     with site.database.transaction() as session:
-        operator_actions.retry(session, job, actor.name)
+        operator_actions.retry(session, job, actor.participant)
     return _redirect("/jobs", "retried")
 
 
 @router.post("/jobs/{job}/cancel")
 def cancel(site: TheSite, actor: Operator, job: Number) -> Response:
     with site.database.transaction() as session:
-        operator_actions.cancel(session, job, actor.name)
+        operator_actions.cancel(session, job, actor.participant)
     return _redirect("/jobs", "cancelled")
 
 
 @router.post("/jobs/{job}/resend")
 def resend(site: TheSite, actor: Operator, job: Number, uid: Words = "") -> Response:
     with site.database.transaction() as session:
-        operator_actions.resend(session, job, actor.name)
+        operator_actions.resend(session, job, actor.participant)
     return _redirect(f"/studies/{uid}" if uid else "/jobs", "sent")
 
 
@@ -127,7 +131,7 @@ def resend(site: TheSite, actor: Operator, job: Number, uid: Words = "") -> Resp
 def retry_destination(site: TheSite, actor: Operator, name: DestinationName) -> Response:
     """Makes the waiting jobs of a destination due, and attempts its dead ones again."""
     with site.database.transaction() as session:
-        destination_actions.retry_all(session, name, actor.name)
+        destination_actions.retry_all(session, name, actor.participant)
     return _redirect("/system", "all retried")
 
 
@@ -135,7 +139,7 @@ def retry_destination(site: TheSite, actor: Operator, name: DestinationName) -> 
 def cancel_destination(site: TheSite, actor: Operator, name: DestinationName) -> Response:
     """Cancels what waits for a destination, or is dead."""
     with site.database.transaction() as session:
-        destination_actions.cancel_all(session, name, actor.name)
+        destination_actions.cancel_all(session, name, actor.participant)
     return _redirect("/system", "all cancelled")
 
 
@@ -148,7 +152,7 @@ def reroute(site: TheSite, actor: Operator, name: DestinationName, to: Words) ->
     """
     site.settings.destination(to)
     with site.database.transaction() as session:
-        destination_actions.reroute(session, name, to, actor.name)
+        destination_actions.reroute(session, name, to, actor.participant)
     return _redirect("/system", "rerouted")
 
 
@@ -175,7 +179,7 @@ def add_user(
     site: TheSite, actor: Admin, name: Words, password: Words, role: Annotated[UserRole, Form()]
 ) -> Response:
     with site.database.transaction() as session:
-        accounts.add_user(session, name, password, role, actor.name)
+        accounts.add_user(session, name, password, role, actor.participant)
     return _redirect("/users", "saved")
 
 
@@ -193,11 +197,11 @@ def change_user(
         if user.id == actor.user_id and (disabled or role not in (None, user.role)):
             raise Permanent("you cannot lock yourself out; ask another administrator")
         if role is not None and role != user.role:
-            accounts.set_role(session, user, role, actor.name)
+            accounts.set_role(session, user, role, actor.participant)
         if disabled is not None:
-            accounts.set_disabled(session, user, disabled, actor.name)
+            accounts.set_disabled(session, user, disabled, actor.participant)
         if password:
-            accounts.set_password(session, user, password, actor.name)
+            accounts.set_password(session, user, password, actor.participant)
     return _redirect("/users", "saved")
 
 
@@ -213,7 +217,7 @@ def add_token(
 ) -> Response:
     with site.database.transaction() as session:
         token = accounts.new_token(
-            session, accounts.user_named(session, user), name, scopes, days, actor.name
+            session, accounts.user_named(session, user), name, scopes, days, actor.participant
         )
     return page(request, "token.html", token=token, user=user)
 
@@ -221,7 +225,7 @@ def add_token(
 @router.post("/tokens/{token}/revoke")
 def revoke(site: TheSite, actor: Admin, token: Number) -> Response:
     with site.database.transaction() as session:
-        accounts.revoke_token(session, token, actor.name)
+        accounts.revoke_token(session, token, actor.participant)
     return _redirect("/users", "saved")
 
 
@@ -236,6 +240,10 @@ def own_password(site: TheSite, actor: Viewer, current: Words, password: Words) 
         raise NotAllowed("a token cannot change a password; sign in with a browser")
     with site.database.transaction() as session:
         accounts.change_password(
-            session, accounts.user_named(session, actor.name), current, password
+            session,
+            accounts.user_named(session, actor.name),
+            current,
+            password,
+            actor.participant,
         )
     return RedirectResponse("/sign-in", 303)

@@ -156,7 +156,7 @@ class _AdministratorsOnly(AuthenticationBackend):
             return Response(
                 "Only administrators may view the tables.\n", 403, media_type="text/plain"
             )
-        await run_in_threadpool(trail.record_view, "tables.seen", actor.name)
+        await run_in_threadpool(trail.record_view, "tables.seen", actor.participant)
         return True
 
 

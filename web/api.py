@@ -105,7 +105,7 @@ def get_worklist(
     limit: Limit = 50,
     after: After = None,
 ) -> StudiesModel:
-    trail.record_view("worklist.seen", actor.name)
+    trail.record_view("worklist.seen", actor.participant)
     with site.database.reading() as session:
         return studies_model(
             worklist.worklist(session, site.ranking, limit=limit, after=after, only=only)
@@ -129,7 +129,7 @@ def get_studies(
     limit: Limit = 50,
     after: After = None,
 ) -> StudiesModel:
-    trail.record_view("studies.seen", actor.name)
+    trail.record_view("studies.seen", actor.participant)
     with site.database.reading() as session:
         return studies_model(
             worklist.studies(session, site.ranking, limit=limit, after=after, only=only)
@@ -145,7 +145,7 @@ def get_study(site: TheSite, trail: TheAuditTrail, actor: Viewer, uid: Uid) -> S
     with site.database.reading() as session:
         study_id = studies.find(session, uid).id
         detail = study_detail(session, uid, site.ranking)
-    trail.record_view("study.seen", actor.name, study_id)
+    trail.record_view("study.seen", actor.participant, study_id)
     return StudyDetailModel(
         study=study_model(detail.study),
         reason=detail.reason,
@@ -168,7 +168,11 @@ def put_read(site: TheSite, actor: Reviewer, uid: Uid, body: ReadRequest) -> Don
     with site.database.transaction() as session:
         study = studies.find(session, uid)
         reviews.mark_read(
-            session, study, actor.name, read=body.read, last_received_at=body.last_received_at
+            session,
+            study,
+            actor.participant,
+            read=body.read,
+            last_received_at=body.last_received_at,
         )
     return Done()
 
@@ -176,7 +180,7 @@ def put_read(site: TheSite, actor: Reviewer, uid: Uid, body: ReadRequest) -> Don
 @router.post("/studies/{uid}/requeue", tags=["studies"], summary="Analyse an ended study again")
 def post_requeue(site: TheSite, actor: Operator, uid: Uid) -> Done:
     with site.database.transaction() as session:
-        operator_actions.requeue(session, uid, actor.name)
+        operator_actions.requeue(session, uid, actor.participant)
     return Done()
 
 
@@ -188,7 +192,7 @@ def post_requeue(site: TheSite, actor: Operator, uid: Uid) -> Done:
 def post_complete(site: TheSite, actor: Operator, uid: Uid) -> Done:
     arriving = site.store.arriving()
     with site.database.transaction() as session:
-        operator_actions.complete(session, uid, actor.name, arriving)
+        operator_actions.complete(session, uid, actor.participant, arriving)
     return Done()
 
 
@@ -202,7 +206,7 @@ def post_correct(
 ) -> Done:
     token = body.correction if body else None
     with site.database.transaction() as session:
-        operator_actions.correct(session, uid, actor.name, token)
+        operator_actions.correct(session, uid, actor.participant, token)
     return Done()
 
 
@@ -216,7 +220,7 @@ def get_quarantined_of_study(
 ) -> list[QuarantinedModel]:
     with site.database.reading() as session:
         study_id = studies.find(session, uid).id
-    trail.record_view("study.seen", actor.name, study_id)
+    trail.record_view("study.seen", actor.participant, study_id)
     rows = quarantine.list_quarantined(site, uid, limit)
     return [QuarantinedModel.model_validate(row) for row in rows]
 
@@ -225,7 +229,7 @@ def get_quarantined_of_study(
 def get_quarantined(
     site: TheSite, trail: TheAuditTrail, actor: Viewer, limit: Limit = 50
 ) -> list[QuarantinedModel]:
-    trail.record_view("quarantine.seen", actor.name)
+    trail.record_view("quarantine.seen", actor.participant)
     rows = quarantine.list_quarantined(site, limit=limit)
     return [QuarantinedModel.model_validate(row) for row in rows]
 
@@ -236,7 +240,7 @@ def get_quarantined(
     summary="Use a quarantined instance after all, in place of the copy in use",
 )
 def post_release(site: TheSite, actor: Operator, instance: QuarantineId) -> Done:
-    quarantine.release(site, instance, actor.name)
+    quarantine.release(site, instance, actor.participant)
     return Done()
 
 
@@ -246,7 +250,7 @@ def post_release(site: TheSite, actor: Operator, instance: QuarantineId) -> Done
     summary="Delete a quarantined instance, its file included",
 )
 def delete_quarantined(site: TheSite, actor: Operator, instance: QuarantineId) -> Done:
-    quarantine.drop(site, instance, actor.name)
+    quarantine.drop(site, instance, actor.participant)
     return Done()
 
 
@@ -264,7 +268,7 @@ def get_findings(
     limit: Limit = 50,
     after: AfterFinding = None,
 ) -> FindingsPageModel:
-    trail.record_view("findings.seen", actor.name)
+    trail.record_view("findings.seen", actor.participant)
     with site.database.reading() as session:
         return findings_model(findings.page(session, only, limit=limit, after=after))
 
@@ -277,7 +281,7 @@ def get_findings(
 )
 def post_review(site: TheSite, actor: Reviewer, finding_id: Number, body: ReviewRequest) -> Done:
     with site.database.transaction() as session:
-        reviews.add_review(session, finding_id, body.severity, body.comment, actor.name)
+        reviews.add_review(session, finding_id, body.severity, body.comment, actor.participant)
     return Done()
 
 
@@ -299,21 +303,21 @@ def get_jobs(
 @router.post("/jobs/{job}/retry", tags=["jobs"], summary="Run a pending or dead job now")
 def post_retry(site: TheSite, actor: Operator, job: Number) -> Done:
     with site.database.transaction() as session:
-        operator_actions.retry(session, job, actor.name)
+        operator_actions.retry(session, job, actor.participant)
     return Done()
 
 
 @router.post("/jobs/{job}/cancel", tags=["jobs"], summary="Cancel a job that has not ended")
 def post_cancel(site: TheSite, actor: Operator, job: Number) -> Done:
     with site.database.transaction() as session:
-        operator_actions.cancel(session, job, actor.name)
+        operator_actions.cancel(session, job, actor.participant)
     return Done()
 
 
 @router.post("/jobs/{job}/resend", tags=["jobs"], summary="Deliver a report again")
 def post_resend(site: TheSite, actor: Operator, job: Number) -> Done:
     with site.database.transaction() as session:
-        operator_actions.resend(session, job, actor.name)
+        operator_actions.resend(session, job, actor.participant)
     return Done()
 
 
@@ -331,7 +335,7 @@ def get_destinations(site: TheSite, actor: Operator) -> list[DestinationModel]:
 )
 def post_retry_destination(site: TheSite, actor: Operator, name: DestinationName) -> JobsModel:
     with site.database.transaction() as session:
-        return JobsModel(jobs=destination_actions.retry_all(session, name, actor.name))
+        return JobsModel(jobs=destination_actions.retry_all(session, name, actor.participant))
 
 
 @router.post(
@@ -341,7 +345,7 @@ def post_retry_destination(site: TheSite, actor: Operator, name: DestinationName
 )
 def post_cancel_destination(site: TheSite, actor: Operator, name: DestinationName) -> JobsModel:
     with site.database.transaction() as session:
-        return JobsModel(jobs=destination_actions.cancel_all(session, name, actor.name))
+        return JobsModel(jobs=destination_actions.cancel_all(session, name, actor.participant))
 
 
 @router.post(
@@ -354,7 +358,9 @@ def post_reroute(
 ) -> JobsModel:
     site.settings.destination(request.to)
     with site.database.transaction() as session:
-        return JobsModel(jobs=destination_actions.reroute(session, name, request.to, actor.name))
+        return JobsModel(
+            jobs=destination_actions.reroute(session, name, request.to, actor.participant)
+        )
 
 
 @router.get("/studies/{uid}/deliveries", tags=["jobs"], summary="What became of a study's reports")
@@ -364,7 +370,7 @@ def get_deliveries(
     with site.database.reading() as session:
         study_id = studies.find(session, uid).id
         rows = study_queries.deliveries(session, study_id)
-    trail.record_view("study.seen", actor.name, study_id)
+    trail.record_view("study.seen", actor.participant, study_id)
     return [DeliveryModel.model_validate(row) for row in rows]
 
 

@@ -13,6 +13,7 @@ from fastapi import Depends, Request
 
 from db import accounts, audit
 from db.accounts import Actor
+from db.audit import Participant
 from db.context import SiteContext
 from db.models import Permission
 from lumbar.throttle import Throttle
@@ -41,7 +42,7 @@ class AuditTrail:
         self._site = site
         self._throttle = Throttle(VIEW_PERIOD_S, MAX_VIEWS)
 
-    def record_view(self, event: str, actor: str, study_id: int | None = None) -> None:
+    def record_view(self, event: str, actor: Participant, study_id: int | None = None) -> None:
         """Records a view, once in ten minutes per person and thing.
 
         The view counts as recorded only once its row is committed.
@@ -119,7 +120,7 @@ def by_browser(request: Request, site: SiteContext) -> Actor | None:
     if not cookie:
         return None
     with site.database.reading() as session:
-        actor = accounts.by_cookie(session, cookie)
+        actor = accounts.by_cookie(session, cookie, address_of(request))
     session_use: Throttle = request.app.state.session_use
     if actor is not None and REFRESH not in request.headers and session_use.claim(cookie):
         with site.database.transaction() as session:
@@ -133,7 +134,7 @@ def by_token(request: Request, site: SiteContext) -> Actor | None:
     if scheme.lower() != "bearer" or not token:
         return None
     with site.database.reading() as session:
-        return accounts.by_token(session, token.strip())
+        return accounts.by_token(session, token.strip(), address_of(request))
 
 
 def signed_in(request: Request, site: SiteContext) -> Actor:

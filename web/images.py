@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 from numpy.typing import NDArray
 
 from db import studies
+from db.audit import Participant
 from db.context import SiteContext
 from db.models import Instance
 from lumbar.dicom.headers import read_header, slice_headers
@@ -27,7 +28,7 @@ def series(site: TheSite, trail: TheAuditTrail, actor: Viewer, uid: str) -> list
     """Every series with its slices in anatomical order; unreadable files are left out."""
     described: dict[str, dict[str, Any]] = {}
     headers: dict[str, list[SliceHeader]] = {}
-    for instance in _instances(site, trail, actor.name, uid):
+    for instance in _instances(site, trail, actor.participant, uid):
         row = instance.series
         for header in _headers(site.store.path(instance.file)):
             described.setdefault(
@@ -71,7 +72,7 @@ def pixels(
     Raises:
         NotFound: the study has no such instance or frame, or its file was removed.
     """
-    instances = _instances(site, trail, actor.name, uid)
+    instances = _instances(site, trail, actor.participant, uid)
     row = next((i for i in instances if i.sop_instance_uid == instance), None)
     if row is None:
         raise NotFound("the study has no such image, or it was removed")
@@ -105,7 +106,9 @@ def _pixel_response(image: NDArray[np.float32]) -> Response:
     )
 
 
-def _instances(site: SiteContext, trail: TheAuditTrail, actor: str, uid: str) -> list[Instance]:
+def _instances(
+    site: SiteContext, trail: TheAuditTrail, actor: Participant, uid: str
+) -> list[Instance]:
     """The study's instances whose files are not removed; the view is recorded."""
     with site.database.reading() as session:
         study = studies.find(session, uid)

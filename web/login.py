@@ -76,7 +76,7 @@ def me(request: Request, actor: Viewer) -> Response:
 def sign_out(request: Request, site: TheSite, actor: Viewer) -> Response:
     name = cookie_name(site)
     with site.database.transaction() as session:
-        accounts.sign_out(session, request.cookies.get(name, ""), actor.name)
+        accounts.sign_out(session, request.cookies.get(name, ""), actor.participant)
     response = RedirectResponse("/sign-in", 303)
     response.delete_cookie(name, path=site.settings.web_root or "/")
     response.headers["Clear-Site-Data"] = '"cache", "storage"'

@@ -77,7 +77,7 @@ def quarantined(
     done: Done = "",
 ) -> Response:
     """What is quarantined, of one study or of all."""
-    trail.record_view("quarantine.seen", actor.name)
+    trail.record_view("quarantine.seen", actor.participant)
     rows = quarantine.list_quarantined(site, uid or None, ROWS * 4)
     return page(
         request,
@@ -92,7 +92,7 @@ def quarantined(
 
 @router.get("/quarantine.csv")
 def quarantined_csv(site: TheSite, trail: TheAuditTrail, actor: Viewer, uid: Text = "") -> Response:
-    trail.record_view("quarantine.exported", actor.name)
+    trail.record_view("quarantine.exported", actor.participant)
     rows = quarantine.list_quarantined(site, uid or None, MAX_EXPORTED)
     records = [
         asdict(row) | {"received_at": row.received_at.isoformat(timespec="seconds")} for row in rows
@@ -128,7 +128,7 @@ def quality(
 @router.get("/reviews.zip")
 def reviewed_labels(site: TheSite, trail: TheAuditTrail, actor: Reviewer) -> Response:
     """The readers' reviews as tables in the RSNA layout; `lumbar export-labels` adds the images."""
-    trail.record_view("reviews.exported", actor.name)
+    trail.record_view("reviews.exported", actor.participant)
     with site.database.reading() as session:
         exported = labels(session)
     content = io.BytesIO()

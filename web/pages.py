@@ -46,7 +46,7 @@ def reading_worklist(
     after: Text = "",
     done: Done = "",
 ) -> Response:
-    trail.record_view("worklist.seen", actor.name)
+    trail.record_view("worklist.seen", actor.participant)
     with site.database.reading() as session:
         shown = worklist.worklist(session, site.ranking, limit=ROWS, after=after or None, only=only)
         more = {
@@ -66,7 +66,7 @@ def all_studies(
     after: Text = "",
     done: Done = "",
 ) -> Response:
-    trail.record_view("studies.seen", actor.name)
+    trail.record_view("studies.seen", actor.participant)
     with site.database.reading() as session:
         shown = worklist.studies(session, site.ranking, limit=ROWS, after=after or None, only=only)
     return _listed(request, site, "studies.html", shown, only, after, done)
@@ -127,7 +127,7 @@ def one_study(
     with site.database.reading() as session:
         study_id = studies.find(session, uid).id
         detail = study_detail(session, uid, site.ranking)
-    trail.record_view("study.seen", actor.name, study_id)
+    trail.record_view("study.seen", actor.participant, study_id)
     quarantined = quarantine.list_quarantined(site, uid, MAX_QUARANTINED)
     by_key = {row.finding.key: row for row in detail.findings}
     key = _key(at)
@@ -218,7 +218,7 @@ def findings_page(
     after: Annotated[str | None, Query(pattern=CURSOR_PATTERN)] = None,
 ) -> Response:
     only = query.only
-    trail.record_view("findings.seen", actor.name)
+    trail.record_view("findings.seen", actor.participant)
     with site.database.reading() as session:
         shown = FindingsPage((), None)
         if not query.errors:
@@ -250,6 +250,6 @@ def findings_page(
 def findings_csv(
     site: TheSite, trail: TheAuditTrail, actor: Viewer, only: RequestedFindings
 ) -> Response:
-    trail.record_view("findings.exported", actor.name)
+    trail.record_view("findings.exported", actor.participant)
     records = map(finding_record, findings.stream(site.database, only))
     return as_csv("findings.csv", FINDING_COLUMNS, records)

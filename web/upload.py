@@ -179,7 +179,7 @@ def preview_page(
 ) -> Response:
     preview = _find(site, name, actor)
     if preview.result is not None:
-        trail.record_view("upload.seen", actor.name)
+        trail.record_view("upload.seen", actor.participant)
     return page(
         request,
         "preview.html",
@@ -202,7 +202,7 @@ def picture(site: TheSite, trail: TheAuditTrail, actor: Uploader, name: Name) ->
     path = previews.folder(site, _find(site, name, actor).name) / previews.PICTURE
     if not path.exists():
         raise NotFound("the upload has no picture")
-    trail.record_view("upload.seen", actor.name)
+    trail.record_view("upload.seen", actor.participant)
     return FileResponse(path, media_type="image/png")
 
 

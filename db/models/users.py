@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import (
     ForeignKey,
     Index,
+    SmallInteger,
     String,
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
@@ -81,7 +82,13 @@ class AuditEvent(Table):
     happened_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)
     event: Mapped[str] = mapped_column(String(64))
     actor: Mapped[str] = mapped_column(String(64))
+    # of the network, or a host's name; empty: not known
+    address: Mapped[str] = mapped_column(String(64), server_default="")
     study_id: Mapped[int | None] = mapped_column(index=True)
+    outcome: Mapped[int] = mapped_column(SmallInteger, server_default="0")  # an ``Outcome``
+    times: Mapped[int] = mapped_column(
+        server_default="1"
+    )  # it happened, in a period that has ended
     detail: Mapped[dict[str, Any]]
 
 

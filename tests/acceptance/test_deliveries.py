@@ -8,6 +8,7 @@ from hashlib import sha256
 
 import pytest
 
+from db.audit import Participant
 from db.context import SiteContext
 from db.deletion import delete_study
 from lumbar.settings import Settings
@@ -135,7 +136,7 @@ def test_a_study_deleted_here_and_sent_again_replaces_the_report_that_the_pacs_k
     with closing_database(embedded.database_url) as database:
         settings = Settings(home=embedded.home, database_url=embedded.database_url)
         site = SiteContext(settings, database, Store(embedded.home / "store"))
-        delete_study(site, study, "asked by the patient", "anna")
+        delete_study(site, study, "asked by the patient", Participant("anna"))
 
     assert send(embedded, phantom, 1) == study
     wait_until(lambda: len(pacs.rest("/instances")) == 2, 60, embedded.tail)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from db.audit import Participant
 from db.context import SiteContext
 from db.ingest import ingest
 from db.reviews import add_review, finding_ids
@@ -34,7 +35,7 @@ def hospital(tmp_path_factory):
         end(site, 3, StudyEvent.REFUSED, reason="no lumbar spine was found")
         with database.transaction() as session:
             number = finding_ids(session, find(session, f"{ROOT}.1").id)[CANAL]
-            add_review(session, number, Severity.MODERATE, "", "anna")
+            add_review(session, number, Severity.MODERATE, "", Participant("anna"))
     return system
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from db.audit import Participant
 from db.context import SiteContext
 from db.reviews import add_review, finding_ids
 from db.studies import find
@@ -34,7 +35,11 @@ def hospital(tmp_path):
         with database.transaction() as session:
             study = find(session, f"{ROOT}.2")
             add_review(
-                session, finding_ids(session, study.id)[CANAL], Severity.MODERATE, "", "anna"
+                session,
+                finding_ids(session, study.id)[CANAL],
+                Severity.MODERATE,
+                "",
+                Participant("anna"),
             )
     return system
 

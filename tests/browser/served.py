@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 from db import accounts
+from db.audit import Participant
 from db.context import SiteContext
 from db.models import UserRole
 from tests.integration.site_with_studies import open_site
@@ -40,7 +41,7 @@ def new_site(home: Path, **settings: object) -> SiteContext:
     site = open_site(home, web_port=free_port(), **settings)
     with site.database.transaction() as session:
         for role in UserRole:
-            accounts.add_user(session, role.value, PASSWORD, role, "test")
+            accounts.add_user(session, role.value, PASSWORD, role, Participant("test"))
     return site
 
 

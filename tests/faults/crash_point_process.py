@@ -20,6 +20,7 @@ from sqlalchemy import select, update
 
 from db import deletion, registration, retention
 from db import reconcile as reconcile_module
+from db.audit import Participant
 from db.context import SiteContext
 from db.database import Database
 from db.models import Instance, Study
@@ -92,7 +93,7 @@ def deleted_in_between(site: SiteContext, acknowledge: int) -> None:
 
     deletion._remove_rows = arrives_first  # type: ignore[assignment]
     os.write(acknowledge, b"forget\n")  # its first image is deleted on purpose
-    deletion.delete_study(site, UID, "a test", "admin")
+    deletion.delete_study(site, UID, "a test", Participant("admin"))
     register(site)
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from structlog.testing import capture_logs
 
 from db import corrections, job_lifecycle, quarantine, schema, studies
+from db.audit import Participant
 from db.context import SiteContext
 from db.ingest import ingest
 from db.jobs import ClaimedJob
@@ -113,7 +114,7 @@ class Sequence:
     def correct(self) -> str:
         try:
             with self.site.database.transaction() as session:
-                corrections.correct(session, self._study(session), "operator")
+                corrections.correct(session, self._study(session), Participant("operator"))
         except Permanent as error:
             return f"correct: {error}"
         return "correct"
@@ -132,7 +133,7 @@ class Sequence:
         with self.site.database.reading() as session:
             row = session.get_one(Instance, int(chosen.id.partition("-")[0]))
         try:
-            action(self.site, chosen.id, "operator")
+            action(self.site, chosen.id, Participant("operator"))
         except (Permanent, NotFound) as error:
             return f"{name} {row.sop_instance_uid}: {error}"
         if name == "drop":

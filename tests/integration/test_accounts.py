@@ -8,6 +8,7 @@ from sqlalchemy import func, select
 
 from db import accounts
 from db.accounts import IDLE_TIMEOUT, MAX_FAILURES, MAX_SESSION, SignInRefused, TooManyAttempts
+from db.audit import Participant
 from db.models import ApiToken, AuditEvent, Permission, SignInFailure, User, UserRole, WebSession
 from lumbar.errors import Permanent
 
@@ -17,7 +18,7 @@ PASSWORD = "correct horse battery"
 @pytest.fixture
 def anna(database):
     with database.transaction() as session:
-        return accounts.add_user(session, "anna", PASSWORD, UserRole.READER, "test")
+        return accounts.add_user(session, "anna", PASSWORD, UserRole.READER, Participant("test"))
 
 
 def sign_in(database, name="anna", password=PASSWORD, address="10.0.0.1"):
@@ -123,18 +124,20 @@ def test_a_session_ends_at_once(database, anna, act):
     with database.transaction() as session:
         user = accounts.user_named(session, "anna")
         if act == "disable":
-            accounts.set_disabled(session, user, True, "test")
+            accounts.set_disabled(session, user, True, Participant("test"))
         elif act == "password":
-            accounts.set_password(session, user, "another good one", "test")
+            accounts.set_password(session, user, "another good one", Participant("test"))
         else:
-            accounts.sign_out(session, cookie, "anna")
+            accounts.sign_out(session, cookie, Participant("anna"))
     assert actor(database, cookie) is None
 
 
 def test_a_disabled_user_may_not_sign_in_until_enabled_again(database, anna):
     for disabled in (True, False):
         with database.transaction() as session:
-            accounts.set_disabled(session, accounts.user_named(session, "anna"), disabled, "test")
+            accounts.set_disabled(
+                session, accounts.user_named(session, "anna"), disabled, Participant("test")
+            )
         if disabled:
             with pytest.raises(SignInRefused):
                 sign_in(database)
@@ -144,7 +147,7 @@ def test_a_disabled_user_may_not_sign_in_until_enabled_again(database, anna):
 def token(database, scopes, days=1.0):
     with database.transaction() as session:
         return accounts.new_token(
-            session, accounts.user_named(session, "anna"), "ris", scopes, days, "test"
+            session, accounts.user_named(session, "anna"), "ris", scopes, days, Participant("test")
         )
 
 
@@ -155,7 +158,9 @@ def test_a_token_allows_its_scopes_within_its_users_current_permissions(database
             Permission.READ,
             Permission.REVIEW,
         }
-        accounts.set_role(session, accounts.user_named(session, "anna"), UserRole.VIEWER, "test")
+        accounts.set_role(
+            session, accounts.user_named(session, "anna"), UserRole.VIEWER, Participant("test")
+        )
         assert accounts.by_token(session, secret).permissions == {Permission.READ}
 
 
@@ -172,9 +177,11 @@ def test_a_token_ends(database, anna, end):
         if end == "expire":
             row.expires_at = datetime.now(UTC) - timedelta(seconds=1)
         elif end == "revoke":
-            accounts.revoke_token(session, row.id, "test")
+            accounts.revoke_token(session, row.id, Participant("test"))
         elif end == "disable":
-            accounts.set_disabled(session, accounts.user_named(session, "anna"), True, "test")
+            accounts.set_disabled(
+                session, accounts.user_named(session, "anna"), True, Participant("test")
+            )
         session.flush()
         assert accounts.by_token(session, secret + ("x" if end == "guess" else "")) is None
 
@@ -182,7 +189,7 @@ def test_a_token_ends(database, anna, end):
 def test_another_users_token_cannot_be_revoked(database, anna):
     token(database, {Permission.READ})
     with database.transaction() as session, pytest.raises(Permanent, match="there is no token 1"):
-        accounts.revoke_token(session, 1, "eve", user_id=anna.id + 1)
+        accounts.revoke_token(session, 1, Participant("eve"), user_id=anna.id + 1)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +205,7 @@ def test_another_users_token_cannot_be_revoked(database, anna):
 )
 def test_an_invalid_user_is_refused_with_a_message(database, anna, name, password, reason):
     with database.transaction() as session, pytest.raises(Permanent, match=reason):
-        accounts.add_user(session, name, password, UserRole.VIEWER, "test")
+        accounts.add_user(session, name, password, UserRole.VIEWER, Participant("test"))
 
 
 def test_every_action_is_in_the_audit_trail_without_a_secret(database, anna):

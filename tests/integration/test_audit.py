@@ -33,7 +33,9 @@ WHEN = datetime(2026, 11, 27, 12, tzinfo=UTC)
     ],
 )
 def test_an_event_is_coded_as_dicom_requires(event, code, action, outcome):
-    root = ElementTree.fromstring(audit_message(AuditLine(WHEN, event, 'an"<na', "1.2.3"), "here"))
+    root = ElementTree.fromstring(
+        audit_message(AuditLine(WHEN, event, 'an"<na', study_instance_uid="1.2.3"), "here")
+    )
     identification = root.find("EventIdentification")
     assert (
         identification.find("EventID").get("csd-code"),
@@ -129,7 +131,7 @@ def test_a_datagram_contains_one_message():
         server.bind(("127.0.0.1", 0))
         server.settimeout(5)
         Syslog(f"udp://127.0.0.1:{server.getsockname()[1]}").send(
-            [AuditLine(WHEN, "study.seen", "anna", "1.2.3")]
+            [AuditLine(WHEN, "study.seen", "anna", study_instance_uid="1.2.3")]
         )
         assert server.recv(65535).endswith(b"</AuditMessage>")
 

@@ -19,6 +19,7 @@ from db import (
     studies,
 )
 from db.accounts import MAX_FAILURES, SignInRefused, TooManyAttempts
+from db.audit import Participant
 from db.clock_corrections import correct_times
 from db.ingest import ingest
 from db.leases import Backoff
@@ -79,7 +80,7 @@ def test_nothing_is_removed_or_expires_while_the_clock_is_wrong(site, turn, turn
     analysed(site, 1, {CANAL: SEVERE})
     analysed(site, 2)
     with site.database.transaction() as session:
-        reviews.mark_read(session, studies.find(session, f"{ROOT}.2"), "anna")
+        reviews.mark_read(session, studies.find(session, f"{ROOT}.2"), Participant("anna"))
     name = create_upload(site, [image()])
     with site.database.transaction() as session:
         session.execute(update(Preview).values(state=JobState.DONE))
@@ -104,7 +105,7 @@ def test_what_ends_while_the_clock_is_wrong_is_kept_as_long_as_any(site, turn, t
     analysed(site, 1)
     analysed(site, 2)
     with site.database.transaction() as session:
-        reviews.mark_read(session, studies.find(session, f"{ROOT}.2"), "anna")
+        reviews.mark_read(session, studies.find(session, f"{ROOT}.2"), Participant("anna"))
     turn(0)
     assert maintain(site) == 0
     pass_days(site.database, 6.9)
@@ -302,13 +303,13 @@ def test_the_audit_trail_is_forwarded_whole_after_the_clock_was_ahead(site, turn
 
 def note(site, event):
     with site.database.transaction() as session:
-        audit.note(session, event, "anna")
+        audit.note(session, event, Participant("anna"))
 
 
 @pytest.fixture
 def anna(database):
     with database.transaction() as session:
-        return accounts.add_user(session, "anna", PASSWORD, UserRole.READER, "test")
+        return accounts.add_user(session, "anna", PASSWORD, UserRole.READER, Participant("test"))
 
 
 def test_sessions_survive_a_wrong_clock_and_none_outlives_its_hours(database, anna, turn):

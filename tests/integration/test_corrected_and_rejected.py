@@ -6,6 +6,7 @@ from pydicom.uid import BasicTextSRStorage, SecondaryCaptureImageStorage
 from sqlalchemy import select, update
 
 from db import job_lifecycle, operator_actions, quarantine, studies
+from db.audit import Participant
 from db.ingest import ingest
 from db.models import (
     Instance,
@@ -56,7 +57,7 @@ def read(site, uid=UID):
 
 def correct(site, uid=UID):
     with site.database.transaction() as session:
-        operator_actions.correct(session, uid, "op")
+        operator_actions.correct(session, uid, Participant("op"))
 
 
 def listed(site):
@@ -104,7 +105,7 @@ def test_a_report_of_the_former_patient_is_not_sent_again(site, monkeypatch):
     correct(site)
     for action in (operator_actions.retry, operator_actions.resend):
         with pytest.raises(Permanent), site.database.transaction() as session:
-            action(session, job, "op")
+            action(session, job, Participant("op"))
 
 
 def test_a_report_of_rejected_images_is_not_sent_again(site, monkeypatch):
@@ -119,7 +120,7 @@ def test_a_report_of_rejected_images_is_not_sent_again(site, monkeypatch):
     with site.database.reading() as session:
         assert session.get_one(Job, job).state is JobState.CANCELLED
     with pytest.raises(Permanent), site.database.transaction() as session:
-        operator_actions.resend(session, job, "op")
+        operator_actions.resend(session, job, Participant("op"))
 
 
 def test_rejecting_all_images_does_not_take_over_untrusted_copies_of_them(site):
@@ -177,7 +178,7 @@ def test_a_released_note_takes_the_images_out_that_are_in_use(site):
         for row in quarantine.list_quarantined(site)
         if row.sop_instance_uid == make_note("113037", [make_slice()]).SOPInstanceUID
     ]
-    quarantine.release(site, note.id, "op")
+    quarantine.release(site, note.id, Participant("op"))
     assert 3 not in read(site)
 
 
@@ -230,17 +231,17 @@ def test_releasing_the_earlier_copies_does_not_mix_accession_numbers(site):
     correct(site)
     old = [r for r in quarantine.list_quarantined(site) if r.accession_number == "A1"]
     with pytest.raises(Permanent):
-        quarantine.release(site, old[0].id, "op")
+        quarantine.release(site, old[0].id, Participant("op"))
 
 
 def test_an_id_of_a_dropped_instance_is_not_used_again(site):
     send_all(site, [1])
     send_all(site, [1], fill=50)
     (seen,) = quarantine.list_quarantined(site)
-    quarantine.drop(site, seen.id, "op")
+    quarantine.drop(site, seen.id, Participant("op"))
     send_all(site, [1], fill=60)
     with pytest.raises(NotFound):
-        quarantine.drop(site, seen.id, "other operator, on a page opened before")
+        quarantine.drop(site, seen.id, Participant("other operator, on a page opened before"))
 
 
 def test_a_copy_replaces_one_whose_file_is_missing(site):

@@ -8,6 +8,7 @@ from pydicom.uid import BasicTextSRStorage
 from sqlalchemy import select, update
 
 from db import corrections, operator_actions, retention, reviews, studies
+from db.audit import Participant
 from db.models import FindingRow, Patient, Study
 from db.read_models import reviewed_labels
 from db.read_models.corrections import pending
@@ -48,7 +49,7 @@ def test_an_image_that_waits_for_a_correction_leaves_no_patient_behind(site):
     send_all(site, **B)
     with ThreadPoolExecutor(1) as pool:
         with site.database.transaction() as session:
-            operator_actions.correct(session, UID, "op")
+            operator_actions.correct(session, UID, Participant("op"))
             waiting = pool.submit(send, site, make_slice(number=4))  # of the former patient
             sleep(1)
         waiting.result()
@@ -150,4 +151,4 @@ def test_an_object_that_arrives_after_retention_does_not_open_the_way_to_lose_th
     assert retention.remove(site, study_of(site).id, "old")
     send(site, make_object(BasicTextSRStorage), "PACS")
     with pytest.raises(Permanent), site.database.transaction() as session:
-        operator_actions.requeue(session, UID, "op")
+        operator_actions.requeue(session, UID, Participant("op"))

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import select
 
 from db import operator_actions, studies
+from db.audit import Participant
 from db.ingest import ingest
 from db.models import AuditEvent, Instance, Patient, QuarantineReason, StudyState
 from db.read_models import study_search
@@ -44,7 +45,7 @@ def correction_of(site):
 
 def correct(site):
     with site.database.transaction() as session:
-        operator_actions.correct(session, f"{ROOT}.1", "operator")
+        operator_actions.correct(session, f"{ROOT}.1", Participant("operator"))
 
 
 @pytest.fixture

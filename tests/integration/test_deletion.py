@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import func, select
 
 from db import audit, deletion, jobs, operator_actions, registration, retention, studies
+from db.audit import Participant
 from db.ingest import ingest
 from db.instance_rows import IngestResult
 from db.models import (
@@ -41,7 +42,7 @@ def stored(site):
 def test_a_deleted_study_leaves_only_a_tombstone_that_the_audit_trail_can_name(site):
     analysed(site, 1)
     analysed(site, 2)
-    deletion.delete_study(site, UID, "sent by mistake", "admin")
+    deletion.delete_study(site, UID, "sent by mistake", Participant("admin"))
     assert [rows(site, table) for table in (Study, Patient, Instance, FindingRow)] == [1, 1, 1, 25]
     assert rows(site, SearchKey) > 0
     assert len(stored(site)) == 1
@@ -60,7 +61,7 @@ def test_a_deleted_study_leaves_only_a_tombstone_that_the_audit_trail_can_name(s
 
 def test_a_deleted_study_that_is_sent_again_is_a_new_one(site):
     analysed(site, 1)
-    deletion.delete_study(site, UID, "sent by mistake", "admin")
+    deletion.delete_study(site, UID, "sent by mistake", Participant("admin"))
     assert ingest(site.database, site.store, arrival(make_slice(study=1))) is IngestResult.NEW
     assert len(stored(site)) == 1
 
@@ -72,15 +73,15 @@ def test_a_deletion_killed_half_way_can_be_repeated_or_undone(site, monkeypatch)
             retention, "unlink_removed", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
         )
         with pytest.raises(KeyboardInterrupt):
-            deletion.delete_study(site, UID, "sent by mistake", "admin")
+            deletion.delete_study(site, UID, "sent by mistake", Participant("admin"))
     with site.database.reading() as session:
         study = studies.find(session, UID)
         assert (study.state, study.reason) == (StudyState.FAILED, "its deletion was started")
     retention.unlink_removed(site, study.id)
     assert ingest(site.database, site.store, arrival(make_slice(study=1))) is IngestResult.DUPLICATE
     with site.database.transaction() as session:
-        operator_actions.requeue(session, UID, "admin")
-    deletion.delete_study(site, UID, "after all", "admin")
+        operator_actions.requeue(session, UID, Participant("admin"))
+    deletion.delete_study(site, UID, "after all", Participant("admin"))
     assert rows(site, Study) == 0
 
 
@@ -88,9 +89,9 @@ def test_a_study_of_which_an_image_waits_for_its_rows_is_not_deleted(site):
     analysed(site, 1)
     arrive(site, make_slice(study=1, number=99))
     with pytest.raises(Permanent, match="has just arrived"):
-        deletion.delete_study(site, UID, "sent by mistake", "admin")
+        deletion.delete_study(site, UID, "sent by mistake", Participant("admin"))
     assert Registrar(site).register_arrived() == 1
-    deletion.delete_study(site, UID, "sent by mistake", "admin")
+    deletion.delete_study(site, UID, "sent by mistake", Participant("admin"))
     assert rows(site, Instance) == 0
 
 
@@ -103,7 +104,7 @@ def test_an_image_that_arrives_while_its_study_is_deleted_is_a_new_study(site, m
         return remove_rows(*arguments)
 
     monkeypatch.setattr(deletion, "_remove_rows", arrives_first)
-    deletion.delete_study(site, UID, "sent by mistake", "admin")
+    deletion.delete_study(site, UID, "sent by mistake", Participant("admin"))
     assert rows(site, Instance) == 0
     assert Registrar(site).register_arrived() == 1
     assert len(stored(site)) == 1
@@ -116,7 +117,7 @@ def test_what_could_not_be_registered_of_a_study_is_deleted_with_it(site, monkey
         arrive(site, make_slice(study=1, number=98))
         arrive(site, make_slice(study=2))
         assert Registrar(site).register_arrived() == 2
-    deletion.delete_study(site, UID, "sent by mistake", "admin")
+    deletion.delete_study(site, UID, "sent by mistake", Participant("admin"))
     (kept,) = (site.store.root / "quarantined").iterdir()
     assert kept.name.startswith(f"{ROOT}.2_")
 
@@ -133,13 +134,13 @@ def arrive(site, ds):
 def test_a_deletion_without_a_reason_is_refused(site, reason):
     analysed(site, 1)
     with pytest.raises(Permanent, match="give a reason"):
-        deletion.delete_study(site, UID, reason, "admin")
+        deletion.delete_study(site, UID, reason, Participant("admin"))
     assert rows(site, FindingRow) == 25
 
 
 def test_a_study_that_does_not_exist_cannot_be_deleted(site):
     with pytest.raises(NotFound):
-        deletion.delete_study(site, UID, "why not", "admin")
+        deletion.delete_study(site, UID, "why not", Participant("admin"))
 
 
 def test_a_superseded_report_is_not_sent_again(site):
@@ -159,7 +160,7 @@ def test_a_superseded_report_is_not_sent_again(site):
         site.database.transaction() as session,
         pytest.raises(Permanent, match="a later one has replaced"),
     ):
-        operator_actions.resend(session, old.id, "anna")
+        operator_actions.resend(session, old.id, Participant("anna"))
     with site.database.transaction() as session:
-        operator_actions.resend(session, new.id, "anna")
+        operator_actions.resend(session, new.id, Participant("anna"))
         assert session.get_one(Job, new.id, populate_existing=True).state is JobState.PENDING

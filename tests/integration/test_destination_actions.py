@@ -7,6 +7,7 @@ from db import (
     destination_actions,
     operator_actions,
 )
+from db.audit import Participant
 from db.models import (
     Job,
 )
@@ -25,12 +26,12 @@ def test_all_jobs_of_a_destination_are_retried_at_once(site, lane):
     lane.fails(Unreachable("down"))
     lane.send_all()
     with site.database.transaction() as session:
-        assert destination_actions.retry_all(session, "pacs", "anna") == 3
+        assert destination_actions.retry_all(session, "pacs", Participant("anna")) == 3
     lane.works()
     assert lane.send_all() == 3
     assert lane.states() == ["done"] * 3
     with site.database.transaction() as session, pytest.raises(NotFound):
-        destination_actions.retry_all(session, "pacs", "anna")
+        destination_actions.retry_all(session, "pacs", Participant("anna"))
 
 
 def test_retrying_leaves_dead_deliveries_of_replaced_reports(site, lane):
@@ -39,7 +40,7 @@ def test_retrying_leaves_dead_deliveries_of_replaced_reports(site, lane):
     lane.send_all()
     report_again(site, 1, 2)
     with site.database.transaction() as session:
-        assert destination_actions.retry_all(session, "pacs", "anna") == 1
+        assert destination_actions.retry_all(session, "pacs", Participant("anna")) == 1
     assert lane.states() == ["dead", "pending"]
 
 
@@ -49,11 +50,11 @@ def test_jobs_of_an_unknown_destination_wait_and_can_be_rerouted(site, lane):
     lane.send_all()
     assert lane.states() == ["pending", "done", "pending"]
     with site.database.transaction() as session:
-        assert destination_actions.reroute(session, "old", "pacs", "anna") == 2
+        assert destination_actions.reroute(session, "old", "pacs", Participant("anna")) == 2
     lane.send_all()
     assert lane.states() == ["cancelled", "done", "done"]
     with site.database.transaction() as session, pytest.raises(Permanent):
-        destination_actions.reroute(session, "pacs", "pacs", "anna")
+        destination_actions.reroute(session, "pacs", "pacs", Participant("anna"))
 
 
 @pytest.mark.parametrize("ended", ["cancelled", "dead"])
@@ -62,12 +63,12 @@ def test_a_report_rerouted_to_where_its_job_has_ended_goes_there_by_that_job(sit
     with site.database.transaction() as session:
         pacs = session.scalars(select(Job.id).where(Job.destination == "pacs")).one()
         if ended == "cancelled":
-            operator_actions.cancel(session, pacs, "anna")
+            operator_actions.cancel(session, pacs, Participant("anna"))
     if ended == "dead":
         lane.fails(Refused("refused"))
         lane.send_all()
         lane.works()
     with site.database.transaction() as session:
-        destination_actions.reroute(session, "old", "pacs", "anna")
+        destination_actions.reroute(session, "old", "pacs", Participant("anna"))
     lane.send_all()
     assert lane.states() == ["cancelled", "done"]

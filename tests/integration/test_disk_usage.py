@@ -5,6 +5,7 @@ from sqlalchemy import select, text
 from structlog.testing import capture_logs
 
 from db import disk_usage, expiry, reviews, studies
+from db.audit import Participant
 from db.database import DatabaseUnavailable
 from db.disk_usage import Kind
 from db.ingest import ingest
@@ -48,7 +49,7 @@ def test_every_byte_is_of_a_kind(site, disk):
     for number in (1, 2, 3):
         analysed(site, number)
     with site.database.transaction() as session:
-        reviews.mark_read(session, studies.find(session, f"{ROOT}.3"), "anna")
+        reviews.mark_read(session, studies.find(session, f"{ROOT}.3"), Participant("anna"))
     pass_days(site.database, 8)
     expiry.expire_unread(site)
     analysed(site, 4)

@@ -13,6 +13,7 @@ from db import (
     reviews,
     studies,
 )
+from db.audit import Participant
 from db.context import SiteContext
 from db.ingest import ingest
 from db.leases import Backoff
@@ -61,7 +62,7 @@ def counts(site):
 
 def mark_read(site, number, **how):
     with site.database.transaction() as session:
-        reviews.mark_read(session, studies.find(session, uid(number)), "anna", **how)
+        reviews.mark_read(session, studies.find(session, uid(number)), Participant("anna"), **how)
 
 
 def file_of(site, number):
@@ -140,7 +141,7 @@ def test_a_dead_delivery_that_an_operator_cancels_or_a_later_report_replaces_doe
     with site.database.transaction() as session:
         of_first = Job.study_id == studies.find(session, uid(1)).id, Job.kind == JobKind.DELIVER
         operator_actions.cancel(
-            session, session.scalars(select(Job.id).where(*of_first)).one(), "op"
+            session, session.scalars(select(Job.id).where(*of_first)).one(), Participant("op")
         )
         studies.requeue(session, studies.find(session, uid(2)).id)
     end(
@@ -166,7 +167,7 @@ def test_a_study_with_a_waiting_correction_neither_expires_nor_loses_its_copies(
     pass_days(site.database, 400)
     assert retention.remove_images(site) == 0
     with site.database.transaction() as session:
-        operator_actions.correct(session, uid(1), "op")
+        operator_actions.correct(session, uid(1), Participant("op"))
     assert listed(site) == [1]
 
 
@@ -238,7 +239,7 @@ def test_a_severe_study_is_warned_of_for_a_day_once_nothing_is_to_come(site, obs
         deliveries(site, {1: "done"})
     else:
         (copy,) = quarantine.list_quarantined(site, uid(1))
-        quarantine.drop(site, copy.id, "op")
+        quarantine.drop(site, copy.id, Participant("op"))
     pass_days(site.database, 1.1 / 24)
     assert expiry.expire_unread(site) == 0
     assert counts(site).severe_expiring == 1

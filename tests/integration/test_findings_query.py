@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from db import reviews, studies
+from db.audit import Participant
 from db.ingest import ingest
 from db.models import FindingRow, JobKind, Study, StudyState
 from db.read_models import findings, metrics, statistics
@@ -137,8 +138,10 @@ def test_a_finding_carries_its_last_review(site):
     analysed(site, 1, {CANAL: SEVERE})
     with site.database.transaction() as session:
         number = reviews.finding_ids(session, studies.find(session, f"{ROOT}.1").id)[CANAL]
-        reviews.add_review(session, number, Severity.MODERATE, "plainly", "anna")
-        reviews.add_review(session, number, Severity.SEVERE, "on second thoughts", "ben")
+        reviews.add_review(session, number, Severity.MODERATE, "plainly", Participant("anna"))
+        reviews.add_review(
+            session, number, Severity.SEVERE, "on second thoughts", Participant("ben")
+        )
     with site.database.reading() as session:
         rows = findings.page(session, FindingFilter(), limit=100).rows
     (row,) = [row for row in rows if row.review]
@@ -181,8 +184,10 @@ def test_a_study_shows_its_changes_its_reviews_and_the_deliveries_of_its_report(
     with site.database.transaction() as session:
         study = studies.find(session, f"{ROOT}.1")
         number = reviews.finding_ids(session, study.id)[RECESS]
-        reviews.add_review(session, number, Severity.SEVERE, "plainly", "anna")
-        reviews.add_review(session, number, Severity.MODERATE, "on second thoughts", "ben")
+        reviews.add_review(session, number, Severity.SEVERE, "plainly", Participant("anna"))
+        reviews.add_review(
+            session, number, Severity.MODERATE, "on second thoughts", Participant("ben")
+        )
     with site.database.reading() as session:
         detail = study_detail(session, f"{ROOT}.1", Ranking())
     assert set(detail.changes) == {
@@ -217,7 +222,7 @@ def test_a_superseded_finding_cannot_be_reviewed(site):
         site.database.transaction() as session,
         pytest.raises(Exception, match="a later revision has replaced"),
     ):
-        reviews.add_review(session, number, Severity.SEVERE, "", "anna")
+        reviews.add_review(session, number, Severity.SEVERE, "", Participant("anna"))
 
 
 def test_figures_count_the_jobs_in_flight_and_the_age_of_the_queue(site):
@@ -254,7 +259,7 @@ def test_a_week_counts_severities_and_the_last_reviews(site):
             (CANAL, Severity.SEVERE),
             (RECESS, Severity.SEVERE),
         ):
-            reviews.add_review(session, numbers[key], severity, "", "anna")
+            reviews.add_review(session, numbers[key], severity, "", Participant("anna"))
     with site.database.reading() as session:
         weeks = statistics.by_week(session, now=datetime.now(UTC))
     assert weeks[-1].counts == {Severity.NORMAL_MILD: 23, Severity.MODERATE: 1, Severity.SEVERE: 1}

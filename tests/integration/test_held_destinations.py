@@ -7,6 +7,7 @@ from db import (
     destination_actions,
     operator_actions,
 )
+from db.audit import Participant
 from db.models import (
     HeldDestination,
     Job,
@@ -175,12 +176,12 @@ def test_a_hold_ends_with_the_last_job(site, lane):
     lane.fails(Unreachable("down"))
     lane.send_all()
     with site.database.transaction() as session:
-        assert destination_actions.cancel_all(session, "pacs", "anna") == 1
+        assert destination_actions.cancel_all(session, "pacs", Participant("anna")) == 1
     assert lane.hold() is None
     report(site, 2)
     lane.send_all()
     with site.database.transaction() as session:
-        operator_actions.cancel(session, lane.jobs()[1].id, "anna")
+        operator_actions.cancel(session, lane.jobs()[1].id, Participant("anna"))
     assert lane.hold() is not None
     lane.send_all()
     assert lane.hold() is None

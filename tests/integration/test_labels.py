@@ -1,6 +1,7 @@
 """Reviews by readers as labels, in the layout that `lumbar train` reads."""
 
 from db import reviews, studies
+from db.audit import Participant
 from db.ingest import ingest
 from db.models import FindingRow
 from db.read_models import reviewed_labels
@@ -23,7 +24,7 @@ def reviewed(site, key, severity):
     with site.database.transaction() as session:
         study = studies.find(session, f"{ROOT}.1")
         reviews.add_review(
-            session, reviews.finding_ids(session, study.id)[key], severity, "", "anna"
+            session, reviews.finding_ids(session, study.id)[key], severity, "", Participant("anna")
         )
 
 

@@ -25,6 +25,7 @@ from db import (
     reviews,
     studies,
 )
+from db.audit import Participant
 from db.context import SiteContext
 from db.database import Database
 from db.ingest import ingest
@@ -170,14 +171,14 @@ class Machine(RuleBasedStateMachine):
     def an_operator_acts_on_a_job(self, data: st.DataObject, action: object) -> None:
         with suppress(Permanent), self.site.database.transaction() as session:
             if job_ids := session.scalars(select(Job.id).order_by(Job.id)).all():
-                action(session, data.draw(st.sampled_from(job_ids[-2:])), "a test")  # type: ignore[operator]
+                action(session, data.draw(st.sampled_from(job_ids[-2:])), Participant("a test"))  # type: ignore[operator]
 
     @rule(study=study_numbers, is_read=st.booleans())
     def somebody_marks_a_study(self, study: int, is_read: bool) -> None:
         with self.site.database.transaction() as session:
             if (study_id := self.id_of(session, study)) is not None:
                 row = session.get_one(Study, study_id)
-                reviews.mark_read(session, row, "anna", read=is_read)
+                reviews.mark_read(session, row, Participant("anna"), read=is_read)
 
     @rule(days=st.sampled_from([0.04, 0.1, 1.1]))
     def days_pass(self, days: float) -> None:

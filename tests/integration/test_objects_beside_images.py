@@ -7,6 +7,7 @@ from pynetdicom.sop_class import Verification
 from sqlalchemy import update
 
 from db import deletion, retention, studies
+from db.audit import Participant
 from db.ingest import ingest
 from db.models import QuarantineReason, Study, StudyState
 from db.read_models import study_queries
@@ -68,7 +69,7 @@ def test_an_object_never_starts_an_analysis_where_a_patient_had_another_study(si
     send(site, make_slice(1))
     send(site, make_slice(2, PatientID="P1", PatientName="Other^Spelling"))
     end(site)
-    deletion.delete_study(site, UID, "a test", "admin")
+    deletion.delete_study(site, UID, "a test", Participant("admin"))
     send(site, make_object(BasicTextSRStorage, 5, 2, PatientID="P1"))
     with site.database.reading() as session:
         study = studies.find(session, f"{ROOT}.2")

@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import select, update
 
 from db import job_lifecycle, jobs, operator_actions, studies
+from db.audit import Participant
 from db.ingest import ingest
 from db.leases import Backoff, LeaseLostError
 from db.models import AuditEvent, Job, JobKind, JobState, ReportRow, Study, StudyState
@@ -65,7 +66,7 @@ def release(site, claimed, backoff):
 
 def act_as_operator(site, act, job_id):
     with site.database.transaction() as session:
-        act(session, job_id, "person")
+        act(session, job_id, Participant("person"))
 
 
 def refused(site, act, job_id, text):

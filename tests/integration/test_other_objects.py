@@ -11,6 +11,7 @@ from pydicom.uid import (
 from sqlalchemy import select, update
 
 from db import deletion, operator_actions, retention, studies
+from db.audit import Participant
 from db.ingest import ingest
 from db.models import Instance, Job, Study, StudyState
 from db.read_models import study_queries, worklist
@@ -75,7 +76,7 @@ def test_a_study_of_other_objects_alone_is_on_no_worklist_and_never_analysed(sit
         assert not studies.complete(session, study_of(site).id)
         assert session.scalars(select(Job)).all() == []
         with pytest.raises(Permanent, match="it has no MR images"):
-            operator_actions.complete(session, UID, "operator", ())
+            operator_actions.complete(session, UID, Participant("operator"), ())
 
 
 def test_images_that_follow_make_it_a_study_to_read(site):
@@ -120,7 +121,7 @@ def test_retention_and_deletion_take_the_other_objects_along(site):
     assert list(site.store.path("instances").glob("*/*.dcm")) == []
     send(site, make_slice())
     send(site, make_secondary_capture())
-    deletion.delete_study(site, UID, "a test", "admin")
+    deletion.delete_study(site, UID, "a test", Participant("admin"))
     assert list(site.store.path("instances").glob("*/*.dcm")) == []
 
 

@@ -50,7 +50,7 @@ def test_a_lost_workers_upload_is_retried_until_three_workers_were_lost(site):
     assert upload.state is JobState.DEAD
     assert "lost 3 times" in upload.failure
     assert remaining_files(site, name) == []
-    assert ("upload.failed", "reader", None) in audit_rows(site)
+    assert ("upload.failed", "worker", None) in audit_rows(site)
 
 
 def test_an_upload_of_a_lost_worker_is_completed_by_the_next(site):

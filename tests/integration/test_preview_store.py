@@ -46,7 +46,7 @@ def test_kept_images_are_stored_as_if_a_scanner_had_sent_them(site):
         instances = session.scalars(select(Instance)).all()
     assert {instance.source for instance in instances} == {"UPLOAD"}
     assert len(instances) == 2  # the third has a mistaken modality and is the same image
-    assert audit_rows(site)[-1] == ("upload.kept", "reader", 1)
+    assert audit_rows(site)[-1] == ("upload.kept", "worker", 1)
 
 
 def test_an_upload_half_stored_before_a_kill_can_be_stored_again(site, monkeypatch):

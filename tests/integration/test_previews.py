@@ -46,7 +46,7 @@ def test_a_zip_of_a_study_yields_25_findings_and_a_picture_and_leaves_nothing_el
     assert result.notices[0].startswith("Research use only")
     assert result.choices
     assert remaining_files(site, name) == ["picture.png"]
-    assert audit_rows(site) == [("upload.analysed", "reader", None)]
+    assert audit_rows(site) == [("upload.analysed", "worker", None)]
     assert not read(site)
 
 
@@ -100,7 +100,7 @@ def test_an_unreadable_upload_has_a_reason_and_is_removed_as_well(site, files, r
     assert upload.attempts == 1
     assert re.fullmatch(reason, upload.failure)
     assert remaining_files(site, name) == []
-    assert audit_rows(site)[-1] == ("upload.not_analysable", "reader", None)
+    assert audit_rows(site)[-1] == ("upload.not_analysable", "worker", None)
 
 
 @pytest.mark.parametrize("keep", [False, True])

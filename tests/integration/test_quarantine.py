@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import select
 
 from db import quarantine, studies
+from db.audit import Participant
 from db.ingest import ingest
 from db.models import AuditEvent, Instance, QuarantineReason, StudyState
 from db.operator_actions import correct
@@ -71,11 +72,11 @@ def test_a_file_that_cannot_be_registered_is_listed_released_and_dropped(site, s
     assert row.reason
     assert listed(site, study_instance_uid=UID) == [row]
     assert listed(site, study_instance_uid=f"{ROOT}.2") == []
-    quarantine.release(site, row.id, "anna")
+    quarantine.release(site, row.id, Participant("anna"))
     assert listed(site) == []
     Registrar(site).register_arrived()
     assert [again.id for again in listed(site)] == [row.id]
-    quarantine.drop(site, row.id, "anna")
+    quarantine.drop(site, row.id, Participant("anna"))
     assert listed(site) == []
     assert events(site) == [
         "instance.unregistrable",
@@ -89,12 +90,12 @@ def test_a_released_copy_replaces_the_one_in_use_and_the_study_is_read_again(sit
     send(*store)
     send(*store, fill=99)
     (row,) = listed(site)
-    quarantine.release(site, row.id, "anna")
+    quarantine.release(site, row.id, Participant("anna"))
     assert reasons(site) == [QuarantineReason.REPLACED]
     assert [in_use.sop_instance_uid for in_use in listed(site)] == [row.sop_instance_uid]
     assert detail(site).study.images == 1
     with pytest.raises(NotFound):
-        quarantine.release(site, row.id, "anna")
+        quarantine.release(site, row.id, Participant("anna"))
 
 
 def test_what_states_another_patient_is_not_released(site, store):
@@ -102,7 +103,7 @@ def test_what_states_another_patient_is_not_released(site, store):
     send(*store, number=3, PatientID="THIRD")
     for row in listed(site):
         with pytest.raises(Permanent, match="another patient"):
-            quarantine.release(site, row.id, "anna")
+            quarantine.release(site, row.id, Participant("anna"))
     assert len(listed(site)) == 2
 
 
@@ -111,12 +112,12 @@ def test_a_dropped_instance_leaves_no_row_and_no_file(site, store):
     in_use = files(site)
     send(*store, fill=99)
     (row,) = listed(site)
-    quarantine.drop(site, row.id, "anna")
+    quarantine.drop(site, row.id, Participant("anna"))
     assert listed(site) == []
     assert files(site) == in_use
     assert events(site)[-1] == "instance.dropped"
     with pytest.raises(NotFound, match="lumbar quarantine list"):
-        quarantine.drop(site, row.id, "anna")
+        quarantine.drop(site, row.id, Participant("anna"))
 
 
 def test_an_instance_that_is_sent_again_while_it_is_dropped_keeps_its_file(
@@ -132,7 +133,7 @@ def test_an_instance_that_is_sent_again_while_it_is_dropped_keeps_its_file(
         remove(*arguments)
 
     monkeypatch.setattr(quarantine, "_remove", sent_again_first)
-    quarantine.drop(site, row.id, "anna")
+    quarantine.drop(site, row.id, Participant("anna"))
     (again,) = listed(site)
     assert again.has_file
     with site.database.reading() as session:
@@ -145,12 +146,12 @@ def test_a_drop_that_was_interrupted_is_completed_by_another(site, store, monkey
     send(*store, fill=99)
     with monkeypatch.context() as patch:
         patch.setattr(quarantine, "_remove", lambda *arguments: None)  # the process is killed
-        quarantine.drop(site, listed(site)[0].id, "anna")
+        quarantine.drop(site, listed(site)[0].id, Participant("anna"))
     (row,) = listed(site)
     assert not row.has_file
     with pytest.raises(Permanent, match="send it again"):
-        quarantine.release(site, row.id, "anna")
-    quarantine.drop(site, row.id, "anna")
+        quarantine.release(site, row.id, Participant("anna"))
+    quarantine.drop(site, row.id, Participant("anna"))
     assert listed(site) == []
     assert len(files(site)) == 1
 
@@ -159,7 +160,7 @@ def test_an_unknown_id_is_refused(site):
     for unknown in ("1", "9" * 12, "../instances/x.dcm", "x.dcm", "", "٣", "-1"):
         for action in (quarantine.release, quarantine.drop):
             with pytest.raises(NotFound):
-                action(site, unknown, "anna")
+                action(site, unknown, Participant("anna"))
 
 
 def test_a_correction_states_both_sides_and_how_far_it_has_got(site, store):
@@ -180,7 +181,7 @@ def test_a_study_that_is_taken_over_has_another_patient_and_is_read_again(site, 
         study = studies.find(session, UID)
         studies.complete(session, study.id)
     with site.database.transaction() as session:
-        correct(session, UID, "anna")
+        correct(session, UID, Participant("anna"))
     after = detail(site)
     assert after.corrections == ()
     assert after.study.correction is None
@@ -191,14 +192,14 @@ def test_a_study_that_is_taken_over_has_another_patient_and_is_read_again(site, 
     assert after.study.state is StudyState.RECEIVING
     assert set(reasons(site)) == {QuarantineReason.REPLACED}
     with site.database.transaction() as session, pytest.raises(Permanent, match="no newer copies"):
-        correct(session, UID, "anna")
+        correct(session, UID, Participant("anna"))
 
 
 def test_a_dropped_copy_no_longer_counts_for_a_correction(site, store):
     send_corrected(*store, study=1)
-    quarantine.drop(site, listed(site)[0].id, "anna")
+    quarantine.drop(site, listed(site)[0].id, Participant("anna"))
     assert [correction.complete for correction in detail(site).corrections] == [False]
-    quarantine.drop(site, listed(site)[0].id, "anna")
+    quarantine.drop(site, listed(site)[0].id, Participant("anna"))
     assert detail(site).corrections == ()
 
 

@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import select, update
 
 from db import quarantine, retention, studies
+from db.audit import Participant
 from db.ingest import ingest
 from db.models import Instance, Job, JobKind, JobState, QuarantineReason, Study, StudyState
 from db.read_models import worklist
@@ -198,7 +199,7 @@ def test_an_operator_may_release_a_rejected_image(site):
     send_images(site)
     reject(site, [1])
     (row,) = quarantine.list_quarantined(site)
-    quarantine.release(site, row.id, "operator")
+    quarantine.release(site, row.id, Participant("operator"))
     assert read(site) == [1, 2, 3]
     send(site, make_slice(number=1))
     assert read(site) == [1, 2, 3]
@@ -208,7 +209,7 @@ def test_a_note_that_is_dropped_no_longer_counts(site):
     send_images(site, [1])
     reject(site, [2], PatientID="OTHER")
     (row,) = quarantine.list_quarantined(site)
-    quarantine.drop(site, row.id, "operator")
+    quarantine.drop(site, row.id, Participant("operator"))
     assert quarantine.list_quarantined(site) == []
     assert not site.store.path(row.id).exists()
 
@@ -237,4 +238,4 @@ def test_another_patients_image_cannot_be_released_into_the_study(site):
     send(site, make_slice(number=2, PatientID="OTHER"), trusted=NO_ONE)
     (row,) = quarantine.list_quarantined(site)
     with pytest.raises(Permanent, match="another patient"):
-        quarantine.release(site, row.id, "operator")
+        quarantine.release(site, row.id, Participant("operator"))

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from db import deletion, jobs, reconcile, retention, reviews, studies
+from db.audit import Participant
 from db.context import SiteContext
 from db.ingest import ingest
 from db.instance_rows import IngestResult
@@ -285,11 +286,11 @@ def test_a_deletion_whose_files_cannot_go_says_so_and_keeps_its_rows(site, finis
     study = finish(1, days=1)
     unlinking.allowed = False
     with pytest.raises(StoreFull, match="cannot remove files"):
-        deletion.delete_study(site, f"{ROOT}.1", "a test", "admin")
+        deletion.delete_study(site, f"{ROOT}.1", "a test", Participant("admin"))
     with site.database.reading() as session:
         assert session.get(Study, study) is not None
     unlinking.allowed = True
-    deletion.delete_study(site, f"{ROOT}.1", "a test", "admin")
+    deletion.delete_study(site, f"{ROOT}.1", "a test", Participant("admin"))
     assert reconcile.reconcile(site) == reconcile.ReconcileCounts()
     with site.database.reading() as session:
         assert session.get(Study, study) is None
@@ -309,7 +310,7 @@ def removed(site):
     ingest(site.database, site.store, arrival(make_slice(number=2, StudyID="1")))
     analysed(site, 1, {CANAL: SEVERE})
     with site.database.transaction() as session:
-        reviews.mark_read(session, studies.find(session, f"{ROOT}.1"), "anna")
+        reviews.mark_read(session, studies.find(session, f"{ROOT}.1"), Participant("anna"))
     pass_days(site.database, 31)
     assert retention.remove_images(site) == 1
 

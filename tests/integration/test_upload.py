@@ -325,7 +325,7 @@ def test_an_operator_may_keep_images_and_a_reader_may_not(site, reader):
     read(site)
     assert f'href="/studies/{ROOT}.1"' in operator.get(place).text
     assert operator.get(f"/studies/{ROOT}.1").status_code == 200
-    assert ("upload.kept", "operator", 1) in audit_rows(site)
+    assert ("upload.kept", "worker", 1) in audit_rows(site)
 
 
 @contextmanager

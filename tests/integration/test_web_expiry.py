@@ -5,6 +5,7 @@ import json
 import pytest
 
 from db import expiry, reviews, studies
+from db.audit import Participant
 from db.models import UserRole
 from tests.factories.ages import pass_days
 from tests.factories.analyses import CANAL, SEVERE, analysed
@@ -23,7 +24,7 @@ def app(site):
     for number in (2, 3):
         analysed(site, number)
     with site.database.transaction() as session:
-        reviews.mark_read(session, studies.find(session, f"{ROOT}.3"), "anna")
+        reviews.mark_read(session, studies.find(session, f"{ROOT}.3"), Participant("anna"))
     pass_days(site.database, 1)
     analysed(site, 5, {CANAL: SEVERE})
     pass_days(site.database, 6.1)

@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from db import accounts
 from db.accounts import IDLE_TIMEOUT, MAX_FAILURES, MAX_SESSION
+from db.audit import Participant
 from db.models import Permission, UserRole, WebSession
 from tests.integration.site_with_studies import SEVERE_UID, add_studies
 from tests.integration.web_client import (
@@ -32,7 +33,7 @@ def app(site):
 def anna(app, site) -> WebClient:
     """Anna's browser, before she signs in."""
     with site.database.transaction() as session:
-        accounts.add_user(session, "anna", PASSWORD, UserRole.ADMIN, "test")
+        accounts.add_user(session, "anna", PASSWORD, UserRole.ADMIN, Participant("test"))
     return WebClient(app)
 
 
@@ -219,7 +220,12 @@ def by_token_of(app, name):
     site = app.state.site
     with site.database.transaction() as session:
         token = accounts.new_token(
-            session, accounts.user_named(session, name), "ris", {Permission.READ}, 1, "test"
+            session,
+            accounts.user_named(session, name),
+            "ris",
+            {Permission.READ},
+            1,
+            Participant("test"),
         )
     return WebClient(app, Authorization=f"Bearer {token}")
 

@@ -6,6 +6,7 @@ import pytest
 from fastapi import FastAPI
 
 from db import accounts
+from db.audit import Participant
 from db.context import SiteContext
 from db.models import UserRole
 from lumbar.errors import WrongSetting
@@ -29,7 +30,7 @@ def sign_in(app: FastAPI, **headers: str):
     site: SiteContext = app.state.site
     with site.database.transaction() as session:
         if not accounts.has_users(session):
-            accounts.add_user(session, "anna", PASSWORD, UserRole.ADMIN, "test")
+            accounts.add_user(session, "anna", PASSWORD, UserRole.ADMIN, Participant("test"))
     return WebClient(app).post(
         "/sign-in", data={"name": "anna", "password": PASSWORD}, headers=headers
     )

@@ -8,6 +8,7 @@ import pytest
 from markupsafe import escape
 
 from db import quarantine, retention, reviews, studies
+from db.audit import Participant
 from db.ingest import ingest
 from db.models import Study, UserRole
 from db.stored_instances import TrustedSources
@@ -297,7 +298,7 @@ def test_a_study_whose_images_were_partly_removed_shows_the_rest(site, store, op
     ingest(site.database, site.store, arrival(note), REJECTING)
     with site.database.transaction() as session:
         study = studies.find(session, UID)
-        reviews.mark_read(session, study, "anna")
+        reviews.mark_read(session, study, Participant("anna"))
         study_id = study.id
     assert retention.remove(site, study_id, "retention", expired=True)
     page = operator.get(f"/studies/{UID}")

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from db import audit, reviews, studies
+from db.audit import Participant
 from db.database import DatabaseUnavailable
 from db.models import AuditEvent, UserRole
 from lumbar.reports.finding_records import FINDING_COLUMNS
@@ -348,7 +349,7 @@ def test_a_renamed_field_is_returned_under_both_names_and_the_old_one_is_depreca
 def test_the_page_its_csv_and_the_api_list_the_same_findings(admin, site):
     with site.database.transaction() as session:
         number = reviews.finding_ids(session, studies.find(session, SEVERE_UID).id)[CANAL]
-        reviews.add_review(session, number, Severity.MODERATE, "", "anna")
+        reviews.add_review(session, number, Severity.MODERATE, "", Participant("anna"))
     for query in ("", "?severity=severe", "?level=l4_l5&since=1d", "?until=1d"):
         text = admin.get(f"/findings.csv{query}").content.decode("utf-8-sig")
         table = list(csv.DictReader(io.StringIO(text, newline="")))

@@ -11,6 +11,7 @@ from markupsafe import escape
 from sqlalchemy import select, update
 
 from db import accounts, reviews
+from db.audit import Participant
 from db.models import (
     Bundle,
     Explanation,
@@ -67,8 +68,10 @@ def site(tmp_path_factory):
     send_corrected(site.database, site.store, CORRECTED)
     send(site.database, site.store, study=CORRECTED, number=3, PatientName="Third^Name")
     with site.database.transaction() as session:
-        user = accounts.add_user(session, "reader", "a good long one", UserRole.READER, "test")
-        accounts.new_token(session, user, "token", {Permission.READ}, 1, "test")
+        user = accounts.add_user(
+            session, "reader", "a good long one", UserRole.READER, Participant("test")
+        )
+        accounts.new_token(session, user, "token", {Permission.READ}, 1, Participant("test"))
     yield site
     site.database.close()
 
@@ -103,7 +106,7 @@ def write(site, text: str) -> None:
         )
         session.scalars(select(accounts.User).where(accounts.User.id == 1)).one().name = text
         session.scalars(select(accounts.ApiToken)).one().name = text
-        reviews.add_review(session, 1, Severity.SEVERE, text, text)
+        reviews.add_review(session, 1, Severity.SEVERE, text, Participant(text))
 
 
 class Elements(HTMLParser):

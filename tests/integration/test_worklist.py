@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from db import reviews, studies
+from db.audit import Participant
 from db.ingest import ingest
 from db.models import AuditEvent, Study, StudyState
 from db.read_models import study_search
@@ -98,7 +99,7 @@ def test_a_severe_study_ranks_above_one_that_has_waited_all_night(site):
 def test_a_read_study_leaves_the_list_and_a_late_image_puts_it_back(site):
     analysed(site, 1, {CANAL: SEVERE})
     with site.database.transaction() as session:
-        reviews.mark_read(session, studies.find(session, f"{ROOT}.1"), "anna")
+        reviews.mark_read(session, studies.find(session, f"{ROOT}.1"), Participant("anna"))
     assert listed(site) == []
     ingest(site.database, site.store, arrival(make_slice(study=1, number=2)))
     assert listed(site) == [
@@ -198,10 +199,15 @@ def test_a_study_is_not_marked_as_read_with_images_that_its_reader_has_not_seen(
         pytest.raises(Permanent, match="new images have arrived"),
     ):
         reviews.mark_read(
-            session, studies.find(session, f"{ROOT}.1"), "anna", last_received_at=last_received_at
+            session,
+            studies.find(session, f"{ROOT}.1"),
+            Participant("anna"),
+            last_received_at=last_received_at,
         )
     assert listed(site) == [(f"{ROOT}.1", False)]
     with site.database.transaction() as session:
         study = studies.find(session, f"{ROOT}.1")
-        reviews.mark_read(session, study, "anna", last_received_at=study.last_received_at)
+        reviews.mark_read(
+            session, study, Participant("anna"), last_received_at=study.last_received_at
+        )
     assert listed(site) == []

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from db import accounts
+from db.audit import Participant
 from db.context import SiteContext
 from db.models import AuditEvent, Permission, User, UserRole, WebSession
 from web.auth import CSRF_FIELD, cookie_name
@@ -55,7 +56,12 @@ def token_client(app: FastAPI, role: UserRole, scopes: Collection[Permission] = 
     site: SiteContext = app.state.site
     with site.database.transaction() as session:
         token = accounts.new_token(
-            session, _user(session, role), "program", scopes or role.permissions, 1, "test"
+            session,
+            _user(session, role),
+            "program",
+            scopes or role.permissions,
+            1,
+            Participant("test"),
         )
     return WebClient(app, Authorization=f"Bearer {token}")
 
