@@ -21,7 +21,6 @@ from db import audit
 from db.audit import Participant
 from db.models import ApiToken, Permission, SignInFailure, User, UserRole, WebSession
 from db.types import db_now, read_clock
-from lumbar.audit_messages import Outcome
 from lumbar.errors import NotFound, Permanent
 
 MIN_PASSWORD, MAX_PASSWORD = 12, 1024
@@ -40,6 +39,10 @@ _NAME = re.compile(r"(?=.*\w)[\w.@+-]+( [\w.@+-]+)*")
 
 class SignInRefused(Permanent):
     """Signing in failed; the message does not say why."""
+
+
+class WrongPassword(Permanent):
+    """The current password, which a change of it needs, is wrong."""
 
 
 class TooManyAttempts(Permanent):
@@ -85,6 +88,11 @@ def has_users(session: Session) -> bool:
 def users(session: Session) -> list[User]:
     """All users, by name."""
     return list(session.scalars(select(User).order_by(User.name)))
+
+
+def known_name(session: Session, name: str) -> str:
+    """The name if a user has it, else nothing: people type passwords where names belong."""
+    return session.scalar(select(User.name).where(User.name == name)) or ""
 
 
 def user_named(session: Session, name: str) -> User:
@@ -137,10 +145,11 @@ def change_password(
     """As ``set_password``, by the user, who must give the current password.
 
     Raises:
-        Permanent: the current password is wrong, or the new one is too short or too long.
+        WrongPassword: the current password is wrong.
+        Permanent: the new one is too short or too long.
     """
     if not _matches(user.password_hash, current):
-        raise Permanent("the current password is wrong; nothing was changed")
+        raise WrongPassword("the current password is wrong; nothing was changed")
     set_password(session, user, password, actor)
 
 
@@ -188,7 +197,6 @@ def sign_in(session: Session, name: str, password: str, address: str) -> SignedI
     if not _matches(user.password_hash if user else _placeholder_hash(), password) or user is None:
         session.add_all(SignInFailure(who=identity) for identity in identities)
         session.execute(delete(SignInFailure).where(~recent))
-        audit.note(session, "sign_in.refused", Participant("", address), outcome=Outcome.REFUSED)
         raise SignInRefused("the name or the password is wrong")
     if _hasher.check_needs_rehash(user.password_hash):
         user.password_hash = _hasher.hash(password)
@@ -289,11 +297,35 @@ def by_token(session: Session, token: str, address: str = "") -> Actor | None:
     user = row.user
     return Actor(
         user.id,
-        f"{user.name} ({row.name})"[:64],
+        _name_of(row),
         user.role,
         user.role.permissions & scopes,
         address=address,
     )
+
+
+def _name_of(token: ApiToken) -> str:
+    return f"{token.user.name} ({token.name})"[:64]
+
+
+@dataclass(frozen=True)
+class RefusedToken:
+    """Why a token is refused, and whose it is; nobody's if it is not known."""
+
+    name: str  # as of an ``Actor``
+    detail: dict[str, object]
+
+
+def refused_token(session: Session, token: str) -> RefusedToken:
+    """What the audit trail says of a token for which ``by_token`` has found nobody."""
+    row = session.scalar(select(ApiToken).where(ApiToken.token_sha256 == _digest(token)))
+    if row is None:
+        return RefusedToken("", {"why": "no such token"})
+    if row.revoked_at is not None:
+        why = "revoked"
+    else:
+        why = "its user is disabled" if row.user.disabled_at is not None else "expired"
+    return RefusedToken(_name_of(row), {"why": why, "token": row.id})
 
 
 def tokens(session: Session, user_id: int | None = None) -> list[ApiToken]:

@@ -13,17 +13,11 @@ from db.database import Database
 from db.models import AuditEvent, AuditForward, Study, Tombstone
 from db.types import db_now
 from lumbar.audit_messages import AuditLine, Outcome
-from lumbar.errors import NotFound, Transient
-from lumbar.log import get_logger
-from lumbar.throttle import Throttle
+from lumbar.errors import NotFound
 
 if TYPE_CHECKING:
     from lumbar.syslog import Syslog
 
-log = get_logger()
-
-REFUSAL_PERIOD_S = 60.0  # one row per event, peer and reason
-MAX_REFUSALS = 1000
 FORWARD_BATCH, SETTLED_S = 500, 60.0
 
 
@@ -199,24 +193,3 @@ def forward(database: Database, syslog: "Syslog") -> int:
         with database.transaction() as session:
             session.merge(AuditForward(id=1, last_id=rows[-1][0]))
         sent += len(rows)
-
-
-class Auditor:
-    """Audits refused peers; one that retries a thousand times a minute makes one row."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._throttle = Throttle(REFUSAL_PERIOD_S, MAX_REFUSALS)
-
-    def note(self, event: str, actor: Participant, why: str) -> None:
-        """Adds an event.
-
-        If the database is unavailable, that is logged, not raised: the peer is refused anyway.
-        """
-        if not self._throttle.claim((event, actor.address, why)):
-            return
-        try:
-            with self._database.transaction() as session:
-                note(session, event, actor, outcome=Outcome.REFUSED, why=why)
-        except Transient as error:
-            log.warning("audit.not_written", missed=event, why=str(error))

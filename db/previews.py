@@ -9,8 +9,9 @@ from pathlib import Path
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from db import leases, operating_time
+from db import audit, leases, operating_time
 from db.accounts import Actor
+from db.audit import Participant
 from db.context import SiteContext
 from db.leases import Lease
 from db.models import JobKind, JobState, Permission, Preview, User
@@ -25,6 +26,17 @@ MAX_WAITING = 3  # per user
 RETENTION_S = 3600  # after the last change, in operating time
 ENDED = (JobState.DONE, JobState.DEAD)
 UPLOAD, SCRATCH, PICTURE = "upload", "scratch", "picture.png"  # within a preview's folder
+
+
+NO_SUCH_UPLOAD = "there is no such upload; it may have been deleted"
+
+
+class NotOwner(NotFound):
+    """The upload is another user's; the message is as if there were none."""
+
+    def __init__(self, upload_id: int) -> None:
+        super().__init__(NO_SUCH_UPLOAD)
+        self.upload_id = upload_id
 
 
 class TooManyWaiting(Permanent):
@@ -97,14 +109,14 @@ def find(session: Session, name: str, actor: Actor) -> Preview:
     """One of the actor's own previews; for an administrator, any user's.
 
     Raises:
-        NotFound: there is none, or it is another user's; the message does not say which.
+        NotFound: there is none.
+        NotOwner: it is another user's; the message is the same.
     """
     preview = session.scalar(select(Preview).where(Preview.name == name))
-    visible = preview is not None and (
-        preview.user_id == actor.user_id or actor.may(Permission.ADMINISTER)
-    )
-    if preview is None or not visible:
-        raise NotFound("there is no such upload; it may have been deleted")
+    if preview is None:
+        raise NotFound(NO_SUCH_UPLOAD)
+    if preview.user_id != actor.user_id and not actor.may(Permission.ADMINISTER):
+        raise NotOwner(preview.id)
     return preview
 
 
@@ -129,6 +141,23 @@ def claimed_preview(preview: Preview) -> ClaimedPreview:
 def expired(session: Session) -> list[ClaimedPreview]:
     """Previews whose worker is lost."""
     return [claimed_preview(preview) for preview in leases.expired(session, Preview)]
+
+
+def forget(site: SiteContext, preview: Preview, actor: Participant) -> None:
+    """As ``discard``, at somebody's wish.
+
+    Raises:
+        Transient: the database is unavailable.
+    """
+    with site.database.transaction() as session:
+        note(session, "upload.forgotten", preview, actor)
+        session.execute(delete(Preview).where(Preview.name == preview.name))
+    shutil.rmtree(folder(site, preview.name), ignore_errors=True)
+
+
+def note(session: Session, event: str, preview: Preview, actor: Participant) -> None:
+    """Adds an audit event about an upload: which, and whose."""
+    audit.note(session, event, actor, upload=preview.id, user=preview.user.name)
 
 
 def discard(site: SiteContext, name: str) -> None:

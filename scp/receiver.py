@@ -9,8 +9,10 @@ again is safe.
 import resource
 from contextlib import suppress
 
-from db.audit import Auditor, Participant
+from db.audit import Participant
+from db.audit_writer import AuditWriter, Line
 from db.database import Database
+from lumbar.audit_messages import Outcome
 from lumbar.closing import Closing
 from lumbar.errors import WrongSetting
 from lumbar.log import get_logger
@@ -42,7 +44,7 @@ class Receiver(Closing):
     """
 
     def __init__(self, settings: Settings, database: Database, store: Store) -> None:
-        self._auditor = Auditor(database)
+        self._audit = AuditWriter(database)
         self._admission = Admission(
             settings.maximum_associations, settings.known_addresses, _pending_limit()
         )
@@ -82,7 +84,12 @@ class Receiver(Closing):
 
     def _on_refused(self, connection: Connection, why: str) -> None:
         if why in AUDITED_REFUSALS:
-            self._auditor.note("connection.refused", Participant("", connection.peer), why)
+            self._note("connection.refused", connection, why)
+
+    def _note(self, event: str, connection: Connection, why: str) -> None:
+        peer = Participant(connection.calling, connection.peer)
+        line = Line(event, peer, Outcome.REFUSED, detail={"why": why})
+        self._audit.note(line, stranger=True)
 
     def _serve(self, connection: Connection, content: bytes) -> None:
         """One connection, from its association request to its end."""
@@ -124,11 +131,12 @@ class Receiver(Closing):
         log.warning("association.rejected", calling=calling, peer=connection.peer, why=why)
         with suppress(ConnectionEnded):
             stream.send(rejection.pdu)
-        self._auditor.note("association.rejected", Participant(calling, connection.peer), why)
+        self._note("association.rejected", connection, why)
         stream.wait_until_closed()
 
     def close(self) -> None:
         self._server.stop()
+        self._audit.close()
         log.info("receiver.stopped")
 
 

@@ -15,11 +15,12 @@ from db import (
     reviews,
     studies,
 )
+from db.accounts import WrongPassword
 from db.models import Permission, UserRole
 from lumbar.errors import LumbarError, NotFound, Permanent
 from lumbar.peers import Peer
 from lumbar.spine.anatomy import Severity
-from web.auth import Admin, NotAllowed, Operator, Reviewer, TheSite, Viewer
+from web.auth import Admin, NotAllowed, Operator, Reviewer, TheAuditTrail, TheSite, Viewer
 from web.params import DestinationName, LastReceived, Number, QuarantineId, Words
 from web.rendering import page
 
@@ -157,7 +158,9 @@ def reroute(site: TheSite, actor: Operator, name: DestinationName, to: Words) ->
 
 
 @router.post("/destinations/{name:path}/echo")
-def echo(request: Request, site: TheSite, actor: Operator, name: str) -> Response:
+def echo(
+    request: Request, site: TheSite, trail: TheAuditTrail, actor: Operator, name: str
+) -> Response:
     """Tests whether a destination is reachable: C-ECHO, or a DICOMweb query.
 
     Raises:
@@ -165,6 +168,7 @@ def echo(request: Request, site: TheSite, actor: Operator, name: str) -> Respons
     """
     if name not in site.settings.destinations:
         raise NotFound(f"no destination is called {name!r}")
+    trail.record("destination.tested", actor.participant, destination=name)
     failure: str | None = None
     try:
         with Peer(site.settings.destination(name), timeout_s=10, limit_s=20) as peer:
@@ -230,20 +234,32 @@ def revoke(site: TheSite, actor: Admin, token: Number) -> Response:
 
 
 @router.post("/password")
-def own_password(site: TheSite, actor: Viewer, current: Words, password: Words) -> Response:
+def own_password(
+    request: Request,
+    site: TheSite,
+    trail: TheAuditTrail,
+    actor: Viewer,
+    current: Words,
+    password: Words,
+) -> Response:
     """Changes the user's own password, given the current one, and ends all of their sessions.
 
     Raises:
         NotAllowed: the request comes with a token, not from a browser.
+        WrongPassword: the current password is wrong.
     """
     if actor.csrf_token is None:
         raise NotAllowed("a token cannot change a password; sign in with a browser")
-    with site.database.transaction() as session:
-        accounts.change_password(
-            session,
-            accounts.user_named(session, actor.name),
-            current,
-            password,
-            actor.participant,
-        )
+    try:
+        with site.database.transaction() as session:
+            accounts.change_password(
+                session,
+                accounts.user_named(session, actor.name),
+                current,
+                password,
+                actor.participant,
+            )
+    except WrongPassword:
+        trail.record_refusal("password.refused", request)
+        raise
     return RedirectResponse("/sign-in", 303)

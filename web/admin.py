@@ -3,7 +3,7 @@
 sqladmin renders them. Studies, jobs and users are changed on pages of their own, with an audit row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from types import new_class
 from typing import Any, ClassVar
@@ -15,6 +15,7 @@ from sqladmin import Admin, ModelView
 from sqladmin.authentication import AuthenticationBackend
 from sqladmin.filters import StaticValuesFilter
 
+from db.accounts import Actor
 from db.context import SiteContext
 from db.models import (
     AuditEvent,
@@ -36,7 +37,8 @@ from db.models import (
 from db.read_models import statistics
 from lumbar.spine.anatomy import Condition, Level, Severity
 from web import login
-from web.auth import AuditTrail, by_browser
+from web.audit_trail import AuditTrail
+from web.auth import by_browser
 from web.csv_export import as_csv
 from web.prefix import RelativeLinks
 
@@ -134,6 +136,10 @@ def _view(table: type[Table]) -> type[ModelView]:
     return view
 
 
+_VIEWS = [_view(table) for table in _FILTERS]
+_TABLES = {view.identity for view in _VIEWS}
+
+
 class _AdministratorsOnly(AuthenticationBackend):
     """Admits administrators who are signed in to the page; there is no other session."""
 
@@ -152,12 +158,24 @@ class _AdministratorsOnly(AuthenticationBackend):
         actor = await run_in_threadpool(by_browser, request, site)
         if actor is None:
             return RedirectResponse(login.address(request), 303)
+        request.state.participant = actor.participant
         if not actor.may(Permission.ADMINISTER):
+            trail.record_refusal("request.refused", request)
             return Response(
                 "Only administrators may view the tables.\n", 403, media_type="text/plain"
             )
-        await run_in_threadpool(trail.record_view, "tables.seen", actor.participant)
+        await run_in_threadpool(_record, trail, actor, request.path_params)
         return True
+
+
+def _record(trail: AuditTrail, actor: Actor, asked: Mapping[str, str]) -> None:
+    """Records which table is seen, or saved as a file."""
+    identity = asked.get("identity")
+    table = identity if identity in _TABLES else "all"
+    if "export_type" in asked:
+        trail.record("tables.exported", actor.participant, table=table)
+    else:
+        trail.record_view("tables.seen", actor.participant, table=table)
 
 
 def mount(app: FastAPI, site: SiteContext) -> None:
@@ -171,6 +189,6 @@ def mount(app: FastAPI, site: SiteContext) -> None:
         authentication_backend=_AdministratorsOnly(),
     )
     admin.admin.state = app.state
-    for table in _FILTERS:
-        admin.add_view(_view(table))
+    for view in _VIEWS:
+        admin.add_view(view)
     admin.admin.add_middleware(RelativeLinks, prefix=site.settings.web_root)

@@ -288,11 +288,13 @@ def post_review(site: TheSite, actor: Reviewer, finding_id: Number, body: Review
 @router.get("/jobs", tags=["jobs"], summary="Jobs in the order in which workers claim them")
 def get_jobs(
     site: TheSite,
+    trail: TheAuditTrail,
     actor: Operator,
     state: Annotated[list[JobState] | None, Chosen, Query()] = None,
     kind: Annotated[list[JobKind] | None, Chosen, Query()] = None,
     limit: Limit = 50,
 ) -> list[JobModel]:
+    trail.record_visit("jobs.seen", actor.participant)
     with site.database.reading() as session:
         rows = operator_actions.list_jobs(
             session, states=state or OPEN_JOB_STATES, kinds=kind or (), limit=limit
@@ -322,7 +324,10 @@ def post_resend(site: TheSite, actor: Operator, job: Number) -> Done:
 
 
 @router.get("/destinations", tags=["jobs"], summary="What waits for each destination")
-def get_destinations(site: TheSite, actor: Operator) -> list[DestinationModel]:
+def get_destinations(
+    site: TheSite, trail: TheAuditTrail, actor: Operator
+) -> list[DestinationModel]:
+    trail.record_visit("system.seen", actor.participant)
     with site.database.reading() as session:
         rows = destinations.destinations(session, site.settings.destinations)
     return [DestinationModel.model_validate(row) for row in rows]

@@ -15,19 +15,21 @@ from starlette.exceptions import HTTPException
 from db.accounts import TooManyAttempts
 from db.context import SiteContext
 from db.database import DatabaseDiskFull, DatabaseUnavailable
-from db.previews import TooManyWaiting
+from db.previews import NotOwner, TooManyWaiting
 from lumbar import VERSION
 from lumbar.errors import LumbarError, NotAnalysable, NotDicom, NotFound, Permanent, Transient
 from lumbar.log import get_logger
 from lumbar.spine.provenance import RESEARCH_USE_ONLY
 from lumbar.throttle import Throttle
 from web import actions, admin, api, images, login, monitoring, operations, pages, upload
+from web.audit_trail import AuditTrail
 from web.auth import (
     MAX_SESSIONS,
     SESSION_USE_PERIOD_S,
-    AuditTrail,
+    Forged,
     NotAllowed,
     NotSignedIn,
+    trail_of,
 )
 from web.multipart import NotAForm, TooLarge
 from web.prefix import UnderPrefix, require_free
@@ -166,6 +168,8 @@ async def _not_signed_in(request: Request, error: NotSignedIn) -> Response:
 
 
 async def _not_allowed(request: Request, error: NotAllowed) -> Response:
+    event = "request.forged" if isinstance(error, Forged) else "request.refused"
+    trail_of(request).record_refusal(event, request)
     return _error(request, 403, str(error))
 
 
@@ -178,6 +182,8 @@ async def _lumbar_error(request: Request, error: LumbarError) -> Response:
         )
         detail = f"{error}; try again in a moment" if unreachable else str(error)
         return _error(request, 503, detail, **{"Retry-After": "5"})
+    if isinstance(error, NotOwner):  # who is not told that there is such an upload
+        trail_of(request).record_refusal("request.refused", request, upload=error.upload_id)
     status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
     return _error(request, status, str(error))
 

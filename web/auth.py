@@ -1,8 +1,8 @@
-"""Authentication and authorisation of requests, and the audit trail of what users viewed.
+"""Authentication and authorisation of requests.
 
 A browser is authenticated by a cookie, and every change it makes by the CSRF token of our form; a
 program by a bearer token. Whatever shows or changes patients' data is written to the audit trail
-before the response is sent.
+before the response is sent (``web.audit_trail``), and so is, soon, what is refused.
 """
 
 import secrets
@@ -11,18 +11,17 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from db import accounts, audit
+from db import accounts
 from db.accounts import Actor
 from db.audit import Participant
 from db.context import SiteContext
 from db.models import Permission
 from lumbar.throttle import Throttle
+from web.audit_trail import AuditTrail, address_of
 
 CSRF_FIELD, CSRF_HEADER = "csrf_token", "X-CSRF-Token"
 REFRESH = "X-Renew"  # header of a page's refresh of itself, which is no sign of a user's presence
 UNSAFE = ("POST", "PUT", "PATCH", "DELETE")
-VIEW_PERIOD_S = 600.0  # one audit event per person and thing viewed
-MAX_VIEWS = 10_000
 SESSION_USE_PERIOD_S = 60.0  # so that not every request writes to the database
 MAX_SESSIONS = 10_000
 
@@ -35,27 +34,8 @@ class NotAllowed(Exception):
     """The user who is signed in may not do this."""
 
 
-class AuditTrail:
-    """The audit trail of who viewed what; one per process."""
-
-    def __init__(self, site: SiteContext) -> None:
-        self._site = site
-        self._throttle = Throttle(VIEW_PERIOD_S, MAX_VIEWS)
-
-    def record_view(self, event: str, actor: Participant, study_id: int | None = None) -> None:
-        """Records a view, once in ten minutes per person and thing.
-
-        The view counts as recorded only once its row is committed.
-
-        Raises:
-            Transient: the row cannot be written; then nothing may be shown.
-        """
-        view = (event, actor, study_id)
-        if not self._throttle.due(view):
-            return
-        with self._site.database.transaction() as session:
-            audit.note(session, event, actor, study_id=study_id)
-        self._throttle.record(view)
+class Forged(NotAllowed):
+    """A change that no page of ours has requested."""
 
 
 def site_of(request: Request) -> SiteContext:
@@ -88,12 +68,12 @@ def require_same_origin(request: Request) -> None:
     cannot make a browser send another X-Forwarded-Host.
 
     Raises:
-        NotAllowed: the request comes from a page of another site, or the proxy replaced the host.
+        Forged: the request comes from a page of another site, or the proxy replaced the host.
     """
     fetch_site = request.headers.get("sec-fetch-site")
     if fetch_site is not None:
         if fetch_site not in ("same-origin", "none"):
-            raise NotAllowed("the request comes from another site's page")
+            raise Forged("the request comes from another site's page")
         return
     origin = request.headers.get("origin")
     forwarded = request.headers.get("x-forwarded-host", "").split(",")[0].strip()
@@ -101,14 +81,10 @@ def require_same_origin(request: Request) -> None:
     settings = site_of(request).settings
     if origin is None or origin == settings.web_origin or origin.partition("://")[2] in hosts:
         return
-    raise NotAllowed(
+    raise Forged(
         "the request comes from another site's page, or the proxy does not pass on the Host header "
         "(then set LUMBAR_WEB_ORIGIN)"
     )
-
-
-def address_of(request: Request) -> str:
-    return request.client.host if request.client else "unknown"
 
 
 def by_browser(request: Request, site: SiteContext) -> Actor | None:
@@ -134,7 +110,12 @@ def by_token(request: Request, site: SiteContext) -> Actor | None:
     if scheme.lower() != "bearer" or not token:
         return None
     with site.database.reading() as session:
-        return accounts.by_token(session, token.strip(), address_of(request))
+        actor = accounts.by_token(session, token.strip(), address_of(request))
+        refused = accounts.refused_token(session, token.strip()) if actor is None else None
+    if refused is not None:
+        who = Participant(refused.name, address_of(request))
+        trail_of(request).record_stranger("token.refused", who, **refused.detail)
+    return actor
 
 
 def signed_in(request: Request, site: SiteContext) -> Actor:
@@ -147,6 +128,7 @@ def signed_in(request: Request, site: SiteContext) -> Actor:
     actor = authenticate(request, site)
     if actor is None:
         raise NotSignedIn
+    request.state.participant = actor.participant  # as whom a refusal is recorded
     return actor
 
 
@@ -154,12 +136,12 @@ def require_csrf_token(actor: Actor, token: str) -> None:
     """Refuses a browser's change without the CSRF token of its session; a program needs none.
 
     Raises:
-        NotAllowed: the token is not the session's.
+        Forged: the token is not the session's.
     """
     if actor.csrf_token is not None and not secrets.compare_digest(
         token.encode(), actor.csrf_token.encode()
     ):
-        raise NotAllowed("the form has expired or is not ours; open the page again")
+        raise Forged("the form has expired or is not ours; open the page again")
 
 
 async def _csrf_token(request: Request) -> str:

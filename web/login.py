@@ -1,5 +1,6 @@
 """Signing in and out."""
 
+from dataclasses import replace
 from typing import Annotated
 from urllib.parse import quote
 
@@ -8,8 +9,11 @@ from fastapi.responses import RedirectResponse
 
 from db import accounts
 from db.accounts import SignedIn, SignInRefused, TooManyAttempts
+from db.audit import Participant
+from db.context import SiteContext
 from lumbar.errors import Permanent
-from web.auth import TheSite, Viewer, address_of, cookie_name, require_same_origin
+from web.audit_trail import AuditTrail, address_of
+from web.auth import TheAuditTrail, TheSite, Viewer, cookie_name, require_same_origin
 from web.params import WITHOUT_NUL
 from web.rendering import page
 
@@ -33,6 +37,7 @@ def sign_in_page(request: Request, site: TheSite, to: str = "/") -> Response:
 def sign_in(
     request: Request,
     site: TheSite,
+    trail: TheAuditTrail,
     name: Annotated[str, Form(max_length=200, pattern=WITHOUT_NUL)] = "",
     password: Annotated[str, Form(max_length=5000)] = "",
     to: Annotated[str, Form(max_length=2000)] = "/",
@@ -45,6 +50,7 @@ def sign_in(
         except (SignInRefused, TooManyAttempts) as error:
             outcome = error
     if isinstance(outcome, Permanent):
+        _record_refused(site, trail, Participant(name, address_of(request)), outcome)
         return page(
             request,
             "sign_in.html",
@@ -65,6 +71,20 @@ def sign_in(
         path=site.settings.web_root or "/",
     )
     return response
+
+
+def _record_refused(
+    site: SiteContext, trail: AuditTrail, tried: Participant, error: Permanent
+) -> None:
+    """Records an attempt, with the name only if a user has it: it may be a password."""
+    with site.database.reading() as session:
+        known = accounts.known_name(session, tried.name)
+    throttled = isinstance(error, TooManyAttempts)
+    trail.record_stranger(
+        "sign_in.throttled" if throttled else "sign_in.refused",
+        replace(tried, name=known),
+        **({} if known else {"why": "no user has the name"}),
+    )
 
 
 @router.get("/me")

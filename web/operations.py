@@ -26,11 +26,13 @@ MAX_EXPORTED = 100_000  # rows of a file
 def jobs(
     request: Request,
     site: TheSite,
+    trail: TheAuditTrail,
     actor: Operator,
     state: Annotated[list[JobState] | None, Query()] = None,
     kind: Annotated[list[JobKind] | None, Query()] = None,
     done: Done = "",
 ) -> Response:
+    trail.record_visit("jobs.seen", actor.participant)
     states = state or list(OPEN_JOB_STATES)
     with site.database.reading() as session:
         rows = operator_actions.list_jobs(session, states=states, kinds=kind or (), limit=ROWS * 4)
@@ -53,10 +55,12 @@ def jobs(
 @router.get("/jobs.csv")
 def jobs_csv(
     site: TheSite,
+    trail: TheAuditTrail,
     actor: Operator,
     state: Annotated[list[JobState] | None, Query()] = None,
     kind: Annotated[list[JobKind] | None, Query()] = None,
 ) -> Response:
+    trail.record("jobs.exported", actor.participant)
     with site.database.reading() as session:
         rows = operator_actions.list_jobs(
             session, states=state or OPEN_JOB_STATES, kinds=kind or (), limit=MAX_EXPORTED
@@ -92,7 +96,7 @@ def quarantined(
 
 @router.get("/quarantine.csv")
 def quarantined_csv(site: TheSite, trail: TheAuditTrail, actor: Viewer, uid: Text = "") -> Response:
-    trail.record_view("quarantine.exported", actor.participant)
+    trail.record("quarantine.exported", actor.participant)
     rows = quarantine.list_quarantined(site, uid or None, MAX_EXPORTED)
     records = [
         asdict(row) | {"received_at": row.received_at.isoformat(timespec="seconds")} for row in rows
@@ -128,7 +132,7 @@ def quality(
 @router.get("/reviews.zip")
 def reviewed_labels(site: TheSite, trail: TheAuditTrail, actor: Reviewer) -> Response:
     """The readers' reviews as tables in the RSNA layout; `lumbar export-labels` adds the images."""
-    trail.record_view("reviews.exported", actor.participant)
+    trail.record("reviews.exported", actor.participant)
     with site.database.reading() as session:
         exported = labels(session)
     content = io.BytesIO()
@@ -140,8 +144,11 @@ def reviewed_labels(site: TheSite, trail: TheAuditTrail, actor: Reviewer) -> Res
 
 
 @router.get("/system")
-def system(request: Request, site: TheSite, actor: Operator, done: Done = "") -> Response:
+def system(
+    request: Request, site: TheSite, trail: TheAuditTrail, actor: Operator, done: Done = ""
+) -> Response:
     """Studies in flight, destinations, weights and the disk."""
+    trail.record_visit("system.seen", actor.participant)
     with site.database.reading() as session:
         bundles = statistics.bundles(session)
         in_flight = statistics.in_flight(session)
@@ -166,7 +173,10 @@ def system(request: Request, site: TheSite, actor: Operator, done: Done = "") ->
 
 
 @router.get("/users")
-def users_page(request: Request, site: TheSite, actor: Admin, done: Done = "") -> Response:
+def users_page(
+    request: Request, site: TheSite, trail: TheAuditTrail, actor: Admin, done: Done = ""
+) -> Response:
+    trail.record_visit("users.seen", actor.participant)
     with site.database.reading() as session:
         users = accounts.users(session)
         tokens = accounts.tokens(session)
@@ -184,12 +194,14 @@ def users_page(request: Request, site: TheSite, actor: Admin, done: Done = "") -
 def audit_trail(
     request: Request,
     site: TheSite,
+    trail: TheAuditTrail,
     actor: Admin,
     event: Text = "",
     who: Text = "",
     uid: Text = "",
     after: Annotated[int | None, Query(ge=1, le=LARGEST)] = None,
 ) -> Response:
+    trail.record_visit("audit.seen", actor.participant)
     with site.database.reading() as session:
         rows, next_after = audit.search(
             session, event=event, actor=who, study=uid, limit=ROWS * 2, after=after

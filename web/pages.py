@@ -250,6 +250,6 @@ def findings_page(
 def findings_csv(
     site: TheSite, trail: TheAuditTrail, actor: Viewer, only: RequestedFindings
 ) -> Response:
-    trail.record_view("findings.exported", actor.participant)
+    trail.record("findings.exported", actor.participant)
     records = map(finding_record, findings.stream(site.database, only))
     return as_csv("findings.csv", FINDING_COLUMNS, records)

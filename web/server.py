@@ -29,8 +29,9 @@ def serve(site: SiteContext, stop: threading.Event) -> None:
     """
     settings = site.settings
     _require_safe_address(site)
+    app = create_app(site)
     config = uvicorn.Config(
-        create_app(site),
+        app,
         host=settings.web_host,
         port=settings.web_port,
         ssl_certfile=str(settings.web_certificate) if settings.web_certificate else None,
@@ -52,6 +53,8 @@ def serve(site: SiteContext, stop: threading.Event) -> None:
         raise WrongSetting(
             f"the page cannot listen on {where} ({error.strerror}); set LUMBAR_WEB_PORT"
         ) from error
+    finally:
+        app.state.trail.close()
 
 
 async def _serve(config: uvicorn.Config, stop: threading.Event) -> None:

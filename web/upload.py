@@ -22,6 +22,7 @@ from db.preview_results import PreviewResult
 from lumbar.errors import NotFound
 from lumbar.spine.anatomy import FindingKey
 from lumbar.store.files import StoreFull
+from web.audit_trail import AuditTrail
 from web.auth import (
     CSRF_FIELD,
     CSRF_HEADER,
@@ -164,6 +165,8 @@ class _UploadReceiver:
             raise NotAForm("no file was chosen")
         with self._site.database.transaction() as session:
             previews.mark_uploaded(session, self.name, files=form.files, size=form.size)
+            preview = previews.find(session, self.name, self._actor)
+            previews.note(session, "upload.received", preview, self._actor.participant)
         self._complete = True
 
     def close(self) -> None:
@@ -179,7 +182,7 @@ def preview_page(
 ) -> Response:
     preview = _find(site, name, actor)
     if preview.result is not None:
-        trail.record_view("upload.seen", actor.participant)
+        _record_view(trail, actor, preview)
     return page(
         request,
         "preview.html",
@@ -199,18 +202,24 @@ def picture(site: TheSite, trail: TheAuditTrail, actor: Uploader, name: Name) ->
     Raises:
         NotFound: the upload has no picture, or none yet.
     """
-    path = previews.folder(site, _find(site, name, actor).name) / previews.PICTURE
+    preview = _find(site, name, actor)
+    path = previews.folder(site, preview.name) / previews.PICTURE
     if not path.exists():
         raise NotFound("the upload has no picture")
-    trail.record_view("upload.seen", actor.participant)
+    _record_view(trail, actor, preview)
     return FileResponse(path, media_type="image/png")
 
 
 @router.post(ADDRESS + "/{name}/forget")
 def forget(site: TheSite, actor: Viewer, name: Name) -> Response:
     """Deletes files, picture and findings at once."""
-    previews.discard(site, _find(site, name, actor).name)
+    previews.forget(site, _find(site, name, actor), actor.participant)
     return RedirectResponse(ADDRESS, 303)
+
+
+def _record_view(trail: AuditTrail, actor: Actor, preview: Preview) -> None:
+    whose = preview.user.name
+    trail.record_view("upload.seen", actor.participant, upload=preview.id, user=whose)
 
 
 def _find(site: SiteContext, name: str, actor: Actor) -> Preview:

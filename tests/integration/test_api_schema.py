@@ -26,7 +26,7 @@ from tests.integration.site_with_studies import (
 )
 from tests.integration.web_client import WebClient, token_client
 from web.app import create_app
-from web.auth import AuditTrail
+from web.audit_trail import AuditTrail
 
 DESCRIPTION = "/api/v1/openapi.json"
 EXAMPLES = 40  # requests of each kind per operation

@@ -19,7 +19,7 @@ from tests.integration.site_with_studies import stored_report
 from tests.integration.test_registration import arrive_in
 from tests.integration.web_client import WebClient, browser_client, sqlite_only
 from web.app import create_app
-from web.auth import AuditTrail
+from web.audit_trail import AuditTrail
 from worker import maintenance
 
 MIB = 2**20

@@ -90,6 +90,7 @@ def test_a_reader_uploads_an_image_and_sees_its_result(site, reader):
     assert place in reader.get("/upload").text
     assert [event for event, *_ in audit_rows(site)] == [
         "worklist.seen",
+        "upload.received",
         "upload.analysed",
         "upload.seen",
     ]
