@@ -31,7 +31,7 @@ from db.read_models import worklist as study_lists
 from db.read_models.findings import FindingFilter
 from db.read_models.reviewed_labels import labels
 from db.read_models.study_detail import study_detail
-from lumbar.audit_messages import audit_message
+from lumbar.audit_messages import audit_message, objects_of
 from lumbar.errors import WrongSetting
 from lumbar.reports.finding_records import FINDING_COLUMNS, finding_record
 from lumbar.settings import Settings
@@ -39,6 +39,11 @@ from lumbar.spine.anatomy import Condition, Level, Severity
 from lumbar.time_window import parse_since, parse_until
 
 app = typer.Typer()
+
+AUDIT_COLUMNS = (
+    *("number", "happened_at", "event", "actor", "address", "outcome", "times"),
+    *("study_instance_uid", "object", "detail"),
+)
 
 StudyUid = Annotated[str, typer.Argument(metavar="UID", help="Study Instance UID")]
 
@@ -279,14 +284,16 @@ def audit_trail(
             "happened_at": line.happened_at.isoformat(timespec="seconds"),
             "event": line.event,
             "actor": line.actor,
+            "address": line.address,
+            "outcome": line.outcome.label,
+            "times": line.times,
             "study_instance_uid": line.study_instance_uid,
+            "object": objects_of(line),
             "detail": json.dumps(line.detail),
         }
         for number, line in lines
     ]
-    print_records(
-        records, ("number", "happened_at", "event", "actor", "study_instance_uid", "detail"), form
-    )
+    print_records(records, AUDIT_COLUMNS, form)
 
 
 def _time(

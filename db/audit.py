@@ -2,7 +2,6 @@
 
 import socket
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
@@ -39,18 +38,17 @@ def on_this_host(name: str) -> Participant:
 
 
 @dataclass(frozen=True)
-class AuditRow:
-    """An event of the audit trail, as the page shows it."""
+class Filter:
+    """Which events a list shows; what is empty matches everything.
 
-    id: int
-    happened_at: datetime
-    event: str
-    actor: str
-    address: str
-    outcome: Outcome
-    times: int
-    study: str | None  # its UID; None if the event is about no study, or a deleted one
-    detail: str
+    ``study``: the UID of one, deleted or not. ``refused``: only what did not succeed.
+    """
+
+    event: str = ""
+    actor: str = ""
+    address: str = ""
+    study: str = ""
+    refused: bool = False
 
 
 def note(
@@ -118,11 +116,11 @@ def _line(row: AuditEvent, study_instance_uid: str | None) -> AuditLine:
 
 
 def search(
-    session: Session, *, event: str, actor: str, study: str, limit: int, after: int | None = None
-) -> tuple[list[AuditRow], int | None]:
-    """Audit events, the newest first, and the ``after`` of the next page; None at the end.
+    session: Session, only: Filter, *, limit: int, after: int | None = None
+) -> tuple[list[tuple[int, AuditLine]], int | None]:
+    """Audit events with their ids, the newest first, and the ``after`` of the next page.
 
-    An empty filter matches everything; ``study`` is the UID of a study, deleted or not.
+    That is None at the end. A deleted study is not named.
 
     Raises:
         NotFound: no study has, or had, the UID.
@@ -130,33 +128,22 @@ def search(
     statement = select(AuditEvent, Study.study_instance_uid).outerjoin(
         Study, Study.id == AuditEvent.study_id
     )
-    if event:
-        statement = statement.where(AuditEvent.event == event)
-    if actor:
-        statement = statement.where(AuditEvent.actor == actor)
-    if study:
-        statement = statement.where(AuditEvent.study_id.in_(_study_ids(session, study)))
+    for column, wanted in (
+        (AuditEvent.event, only.event),
+        (AuditEvent.actor, only.actor),
+        (AuditEvent.address, only.address),
+    ):
+        if wanted:
+            statement = statement.where(column == wanted)
+    if only.study:
+        statement = statement.where(AuditEvent.study_id.in_(_study_ids(session, only.study)))
+    if only.refused:
+        statement = statement.where(AuditEvent.outcome > 0)
     if after is not None:
         statement = statement.where(AuditEvent.id < after)
-    rows = [
-        AuditRow(
-            id=row.id,
-            happened_at=row.happened_at,
-            event=row.event,
-            actor=row.actor,
-            address=row.address,
-            outcome=Outcome(row.outcome),
-            times=row.times,
-            study=uid,
-            detail=_in_words(row.detail),
-        )
-        for row, uid in session.execute(statement.order_by(AuditEvent.id.desc()).limit(limit + 1))
-    ]
-    return rows[:limit], rows[limit - 1].id if len(rows) > limit else None
-
-
-def _in_words(detail: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in detail.items())
+    found = session.execute(statement.order_by(AuditEvent.id.desc()).limit(limit + 1)).all()
+    rows = [(row.id, _line(row, uid)) for row, uid in found]
+    return rows[:limit], rows[limit - 1][0] if len(rows) > limit else None
 
 
 def _study_ids(session: Session, study_instance_uid: str) -> list[int]:

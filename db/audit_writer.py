@@ -29,6 +29,7 @@ from lumbar.log import get_logger
 log = get_logger()
 
 GATHER_S = 0.5
+RETRY_S = 5.0  # after the database has failed
 PERIOD_S = 60.0  # after which what was only counted is written
 FIRST = 3  # lines in a period that differ in nothing but the time; the others are counted
 MAX_LINES = 500  # at once; with ``LINES_PER_S`` it bounds what the trail grows by in a flood
@@ -153,9 +154,11 @@ class AuditWriter(Closing):
         while True:
             self._busy.wait()
             closing = self._closing.wait(GATHER_S)
-            self._write(self._due(closing))
+            written = self._write(self._due(closing))
             if closing:
                 return
+            if not written:
+                self._closing.wait(RETRY_S)
 
     def _due(self, closing: bool) -> list[Line]:
         """The lines to be written now. Periods end only once all earlier lines are written."""
@@ -169,20 +172,22 @@ class AuditWriter(Closing):
                 self._busy.clear()
             return list(self._unwritten)
 
-    def _write(self, lines: list[Line]) -> None:
+    def _write(self, lines: list[Line]) -> bool:
+        """Writes the lines; False: they are to be tried again, unless this is the end."""
         if not lines:
-            return
+            return True
         try:
             with self._database.transaction() as session:
                 for line in lines:
                     _add(session, line)
-        except Transient as error:  # they are tried again, unless this is the end
+        except Transient as error:
             log.warning("audit.not_written", lines=len(lines), why=str(error))
-            return
+            return False
         except Exception:
             log.exception("audit.not_written", lines=len(lines))
         with self._lock:
             del self._unwritten[: len(lines)]
+        return True
 
 
 def _add(session: Session, line: Line) -> None:

@@ -11,6 +11,7 @@ from db import accounts, audit, disk_usage, operator_actions, quarantine
 from db.models import OPEN_JOB_STATES, JobKind, JobState, UserRole
 from db.read_models import destinations, statistics
 from db.read_models.reviewed_labels import labels
+from lumbar.audit_messages import in_words, objects_of
 from web import csv_export
 from web.auth import Admin, Operator, Reviewer, TheAuditTrail, TheSite, Viewer
 from web.params import LARGEST, ChosenNumber, Done, Text
@@ -198,21 +199,23 @@ def audit_trail(
     actor: Admin,
     event: Text = "",
     who: Text = "",
+    address: Text = "",
     uid: Text = "",
+    refused: bool = False,
     after: Annotated[int | None, Query(ge=1, le=LARGEST)] = None,
 ) -> Response:
     trail.record_visit("audit.seen", actor.participant)
     with site.database.reading() as session:
-        rows, next_after = audit.search(
-            session, event=event, actor=who, study=uid, limit=ROWS * 2, after=after
-        )
-    query = {"event": event, "who": who, "uid": uid}
+        only = audit.Filter(event, who, address, uid, refused)
+        rows, next_after = audit.search(session, only, limit=ROWS * 2, after=after)
+    query = {"event": event, "who": who, "address": address, "uid": uid}
+    query |= {"refused": "true"} if refused else {}
     return page(
         request,
         "audit.html",
         rows=rows,
-        event=event,
-        who=who,
-        uid=uid,
+        only=only,
+        objects_of=objects_of,
+        in_words=in_words,
         next=link("/audit", query | {"after": next_after}) if next_after else None,
     )

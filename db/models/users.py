@@ -8,6 +8,7 @@ from sqlalchemy import (
     Index,
     SmallInteger,
     String,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
@@ -77,6 +78,14 @@ class AuditEvent(Table):
     """Who did what to which study (PS3.15 A.5); append-only, ids only."""
 
     __tablename__ = "audit_event"
+    __table_args__ = (
+        Index(
+            "ix_audit_event_refused",
+            "id",
+            sqlite_where=text("outcome > 0"),
+            postgresql_where=text("outcome > 0"),
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     happened_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)

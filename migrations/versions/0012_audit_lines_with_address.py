@@ -37,9 +37,17 @@ def upgrade() -> None:
         (EVENT == "store.missing", {"outcome": 8}),
     ):
         op.execute(sa.update(AUDIT_EVENT).where(which).values(values))
+    op.create_index(
+        "ix_audit_event_refused",
+        "audit_event",
+        ["id"],
+        sqlite_where=sa.text("outcome > 0"),
+        postgresql_where=sa.text("outcome > 0"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_index("ix_audit_event_refused", "audit_event")
     refused = sa.update(AUDIT_EVENT).where(EVENT == "sign_in.refused")
     op.execute(refused.values(actor=AUDIT_EVENT.c.address))
     for column in ("times", "outcome", "address"):

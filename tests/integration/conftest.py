@@ -1,11 +1,13 @@
 """A site on each kind of database."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from pydicom import Dataset
 
+from db.audit_writer import AuditWriter, Line
 from db.context import SiteContext
 from db.database import Database
 from lumbar.reports.report import Report
@@ -26,8 +28,26 @@ def site(database: Database, tmp_path) -> Iterator[SiteContext]:
         destinations={name: f"dicom://{name.upper()}@127.0.0.1:1" for name in ("pacs", "archive")},
     )
     store = Store(tmp_path / "home" / "store").create()
-    yield SiteContext(settings, database, store)
+    with closing_audit_writers():
+        yield SiteContext(settings, database, store)
     store.close()  # descriptors are few
+
+
+@contextmanager
+def closing_audit_writers() -> Iterator[None]:
+    """Ends, before the database goes, the threads of applications that nothing has stopped."""
+    begun: list[AuditWriter] = []
+    note = AuditWriter.note
+
+    def remembering(writer: AuditWriter, *line: Line, **how: bool) -> None:
+        begun.append(writer)
+        note(writer, *line, **how)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(AuditWriter, "note", remembering)
+        yield
+    for writer in begun:
+        writer.close()
 
 
 @pytest.fixture

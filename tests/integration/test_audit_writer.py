@@ -65,6 +65,7 @@ def test_what_is_only_counted_is_written_at_the_end(database):
 
 def test_nothing_is_lost_while_the_database_is_away(database, monkeypatch):
     monkeypatch.setattr(audit_writer, "PERIOD_S", 1.0)
+    monkeypatch.setattr(audit_writer, "RETRY_S", 0.2)
     away = [True]
     begin = Database.transaction
 

@@ -9,13 +9,14 @@ import pytest
 from alembic import command
 from sqlalchemy import select, text
 
-from db import operating_time, schema
+from db import audit, operating_time, schema
 from db.context import SiteContext
 from db.database import Database, DatabaseUnavailable
 from db.models import Job, JobKind, JobState, Preview, Study, User, UserRole
 from db.preview_results import PreviewResult
 from db.schema import SchemaOutdated
 from db.types import read_clock
+from lumbar.audit_messages import Outcome
 from lumbar.errors import WrongSetting
 from lumbar.settings import Settings
 from tests.databases import sqlite_database
@@ -220,3 +221,36 @@ def test_sqlite_sorts_patients_data_in_memory_not_in_the_systems_temporary_folde
     with closing_database(sqlite_database(tmp_path / "a.sqlite")) as database:  # noqa: SIM117
         with database.reading() as session:
             assert session.connection().exec_driver_sql("PRAGMA temp_store").scalar() == 2
+
+
+def test_audit_lines_of_the_time_before_the_upgrade_say_from_where_and_how_they_ended(database):
+    earlier = (
+        ("study.seen", "anna", "{}"),
+        ("sign_in.refused", "10.0.0.7", "{}"),
+        ("association.rejected", "MR2", '{"why": "unknown", "peer": "10.0.0.8"}'),
+        ("connection.refused", "", '{"why": "unknown", "peer": null}'),
+        ("store.missing", "sweep", '{"count": 3}'),
+    )
+    with database.engine.connect() as connection:
+        config = schema._config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0011")
+        for event, actor, detail in earlier:
+            connection.execute(
+                text(
+                    "INSERT INTO audit_event (happened_at, event, actor, detail) "
+                    "VALUES ('2026-11-20 12:00:00', :event, :actor, :detail)"
+                ),
+                {"event": event, "actor": actor, "detail": detail},
+            )
+        connection.commit()
+    assert schema.upgrade(database) == schema.newest()
+    with database.reading() as session:
+        lines = [line for _, line in audit.lines_after(session, 0, 10)]
+    assert [(line.actor, line.address, line.outcome, line.times) for line in lines] == [
+        ("anna", "", Outcome.SUCCESS, 1),
+        ("", "10.0.0.7", Outcome.REFUSED, 1),
+        ("MR2", "10.0.0.8", Outcome.REFUSED, 1),
+        ("", "", Outcome.REFUSED, 1),
+        ("sweep", "", Outcome.SERIOUS_FAILURE, 1),
+    ]

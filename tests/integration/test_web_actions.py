@@ -1,9 +1,12 @@
 """Actions on studies, findings and jobs have the same effect by form and by API."""
 
+import re
+
 import pytest
 from sqlalchemy import select
 
-from db import deletion, job_lifecycle, studies
+from db import audit, deletion, job_lifecycle, studies
+from db.audit import Participant
 from db.ingest import ingest
 from db.leases import LeaseLostError
 from db.models import (
@@ -20,6 +23,7 @@ from db.models import (
     Tombstone,
     UserRole,
 )
+from lumbar.audit_messages import Outcome
 from lumbar.spine.anatomy import Severity
 from tests.factories.analyses import end
 from tests.factories.instances import ROOT, arrival, make_slice
@@ -361,3 +365,18 @@ def test_a_failed_study_that_is_requeued_and_analysed_is_no_longer_failed(site, 
     assert "disk is full" not in admin.get(f"/studies/{FAILED_UID}").text
     end(site, 2, studies.StudyEvent.REFUSED, reason="no lumbar spine was found")
     assert "Not analysable: no lumbar spine was found" in admin.get(f"/studies/{FAILED_UID}").text
+
+
+def test_the_page_shows_who_from_where_on_what_and_how_often(site, app, admin):
+    with site.database.transaction() as session:
+        anna = Participant("anna", "10.0.0.7")
+        detail = {"token": 9, "why": "expired", "seconds": 60}
+        refused = Outcome.REFUSED
+        audit.note(session, "token.refused", anna, outcome=refused, times=987, **detail)
+        audit.note(session, "study.read", Participant("ben", "10.0.0.8"), study_id=1)
+    shown = admin.get("/audit", params={"refused": "true", "address": "10.0.0.7"}).text
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", shown)
+    assert cells[1:6] == ["token.refused", "anna", "10.0.0.7", "refused", "987"]
+    assert cells[-2:] == ["token 9", "why expired, 987 more in 60 s"]
+    assert "10.0.0.8" not in shown
+    assert "10.0.0.8" in admin.get("/audit").text
