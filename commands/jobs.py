@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from commands.output import MAX_NUMBER, AsFormat, Format, print_records
-from commands.users import by_command_line
+from commands.users import by_command_line, record_visit
 from db import destination_actions, operator_actions
 from db.context import SiteContext
 from db.models import OPEN_JOB_STATES, JobKind, JobState
@@ -45,6 +45,7 @@ def list_(
 ) -> None:
     """Lists the jobs in the order of claiming: the most urgent first, then the oldest."""
     site = SiteContext.open(Settings.load())
+    record_visit(site, "jobs.seen")
     with site.database.reading() as session:
         rows = operator_actions.list_jobs(
             session, states=state or OPEN_JOB_STATES, kinds=kind or ()

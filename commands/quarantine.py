@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from commands.output import MAX_NUMBER, AsFormat, Format, print_records
-from commands.users import by_command_line
+from commands.users import by_command_line, record_view
 from db import quarantine
 from db.context import SiteContext
 from lumbar.settings import Settings
@@ -49,6 +49,7 @@ def list_(
 ) -> None:
     """Lists what is quarantined, the newest first, with the reason and what it states."""
     site = SiteContext.open(Settings.load())
+    record_view(site, "quarantine.seen")
     rows = quarantine.list_quarantined(site, study, limit)
     records = [
         asdict(row) | {"received_at": row.received_at.isoformat(timespec="seconds")} for row in rows

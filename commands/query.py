@@ -22,7 +22,7 @@ from commands.output import (
     print_records,
     print_worklist,
 )
-from commands.users import by_command_line
+from commands.users import by_command_line, record_view, record_visit
 from db import audit, operator_actions, reviews, studies
 from db.context import SiteContext
 from db.models import ReadingState, StudyState
@@ -85,6 +85,7 @@ def worklist(
             )
         else:
             page = study_lists.worklist(session, site.ranking, limit=limit, after=after, only=only)
+    record_view(site, "studies.seen" if all_studies or expired else "worklist.seen")
     print_worklist(page.rows, form)
     if waiting.severe_expiring:
         soon = in_words(waiting.severe_expiring, "severe study expires", "severe studies expire")
@@ -137,6 +138,7 @@ def findings(
         _time("--until", until, parse_until, settings),
     )
     site = SiteContext.open(settings)
+    record_view(site, "findings.seen")
     print_findings(islice(finding_queries.stream(site.database, only), limit), form)
 
 
@@ -156,7 +158,9 @@ def study(
     """
     site = SiteContext.open(Settings.load())
     with site.database.reading() as session:
+        study_id = studies.find(session, uid).id
         detail = study_detail(session, uid, site.ranking)
+    record_view(site, "study.seen", study_id)
     choices = detail.read.choices
     if form is not Format.TABLE:
         records = [finding_record(row) | {"choices": "; ".join(choices)} for row in detail.findings]
@@ -274,6 +278,7 @@ def audit_trail(
     site = SiteContext.open(Settings.load())
     with site.database.reading() as session:
         lines = audit.lines_after(session, after, limit)
+    record_visit(site, "audit.seen")
     if xml:
         for _, line in lines:
             typer.echo(audit_message(line, "lumbar-triage").replace(b"\n", b""))

@@ -8,11 +8,15 @@ from typing import Annotated
 import typer
 
 from commands.output import AsFormat, Format, print_records
+from db import audit
 from db.audit import Participant, on_this_host
 from db.context import SiteContext
 from db.models import UserRole
-from lumbar.errors import WrongSetting
+from lumbar.errors import Transient, WrongSetting
+from lumbar.log import get_logger
 from lumbar.settings import Settings
+
+log = get_logger()
 
 app = typer.Typer(help="Users of the web page.", no_args_is_help=True)
 
@@ -92,6 +96,7 @@ def list_(form: AsFormat = Format.TABLE) -> None:
     from db import accounts
 
     site = SiteContext.open(Settings.load())
+    record_visit(site, "users.seen")
     with site.database.reading() as session:
         rows = accounts.users(session)
     records = [
@@ -111,6 +116,24 @@ def list_(form: AsFormat = Format.TABLE) -> None:
 def by_command_line() -> Participant:
     """Who works here: the user's number, as a container's user may have no name."""
     return on_this_host(f"command line, user {os.getuid()}")
+
+
+def record_view(site: SiteContext, event: str, study_id: int | None = None) -> None:
+    """Records that patients' data are about to be shown.
+
+    Raises:
+        Transient: it cannot be recorded; then nothing may be shown.
+    """
+    with site.database.transaction() as session:
+        audit.note(session, event, by_command_line(), study_id=study_id)
+
+
+def record_visit(site: SiteContext, event: str) -> None:
+    """The same for what names no patient: it is shown though the disk may be full."""
+    try:
+        record_view(site, event)
+    except Transient as error:
+        log.warning("audit.not_written", lines=1, why=str(error))
 
 
 def _password() -> str:

@@ -1,6 +1,7 @@
 """Users, reading and reviews on the command line."""
 
 import json
+import socket
 
 import pytest
 
@@ -67,8 +68,19 @@ def test_a_user_is_added_changed_and_disabled(tmp_path):
     assert_one_line(
         system.lumbar("users", "role", "nobody", "viewer"), 1, "there is no user 'nobody'"
     )
-    events = [row["event"] for row in rows_of(system.lumbar("audit", "--format", "csv"))]
-    assert events == ["user.added", "user.role_set", "user.password_set", "user.disabled"]
+    system.lumbar("audit")
+    lines = rows_of(system.lumbar("audit", "--format", "csv"))
+    assert [(line["event"], line["object"]) for line in lines] == [
+        ("user.added", "user anna"),
+        ("user.role_set", "user anna"),
+        ("user.password_set", "user anna"),
+        ("user.disabled", "user anna"),
+        ("users.seen", ""),
+        ("audit.seen", ""),
+    ]
+    for line in lines:
+        assert line["actor"].startswith("command line, user ")
+        assert (line["address"], line["outcome"]) == (socket.gethostname(), "success")
 
 
 def test_the_worklist_is_paged_and_a_read_study_leaves_it(hospital):
@@ -91,10 +103,15 @@ def test_the_worklist_is_paged_and_a_read_study_leaves_it(hospital):
 
 
 def test_the_audit_trail_is_printed_as_dicom_messages(hospital):
+    assert hospital.lumbar("study", f"{ROOT}.2").returncode == 0
+    assert hospital.lumbar("findings").returncode == 0
     lines = hospital.lumbar("audit", "--xml").stdout.splitlines()
-    assert len(lines) == 1
     assert 'csd-code="finding.reviewed"' in lines[0]
     assert f'ParticipantObjectID="{ROOT}.2"' in lines[0]
+    study, findings = lines[-2:]
+    assert 'csd-code="study.seen"' in study
+    assert f'ParticipantObjectID="{ROOT}.2"' in study
+    assert 'csd-code="findings.seen"' in findings
 
 
 def test_reviewed_findings_are_written_as_labels(hospital, tmp_path):
