@@ -3,6 +3,7 @@
 import time
 
 import pytest
+import requests
 from sqlalchemy import select, text
 from structlog.testing import capture_logs
 
@@ -13,11 +14,13 @@ from db.database import Database
 from db.ingest import ingest
 from db.models import AuditEvent
 from lumbar.audit_messages import Outcome
+from tests.browser.served import new_site, serving
 from tests.factories.instances import ROOT, arrival, make_slice
 from tests.integration.web_client import sqlite_only
-from tests.system import wait_until
+from tests.system import closing_database, wait_until
 
 ANNA = Participant("anna", "10.0.0.1")
+GUESSED = {"Authorization": "Bearer lumbar_guessed"}
 TRY = Line("sign_in.refused", ANNA, Outcome.REFUSED)
 
 
@@ -46,11 +49,15 @@ def test_a_line_says_who_from_where_what_on_what_and_how_it_ended(site):
 
 def test_a_flood_is_summed_when_its_period_ends_though_nothing_follows(database, monkeypatch):
     monkeypatch.setattr(audit_writer, "PERIOD_S", 1.0)
+    begun = []
+    begin = Database.transaction
+    monkeypatch.setattr(Database, "transaction", lambda self: begun.append(1) or begin(self))
     with AuditWriter(database) as writer:
         note(writer, 990)
         wait_until(lambda: sum(line.times for line in lines(database)) == 990, 10, str)
         written = lines(database)
     assert len(written) == FIRST + 1
+    assert len(begun) <= 3  # not one for each
     assert (written[-1].times, written[-1].actor) == (990 - FIRST, "anna")
     assert written[-1].outcome is Outcome.REFUSED
     assert lines(database) == written
@@ -61,6 +68,18 @@ def test_what_is_only_counted_is_written_at_the_end(database):
         note(writer, 10)
     assert sum(line.times for line in lines(database)) == 10
     writer.close()
+
+
+def test_a_page_that_stops_writes_what_it_has_counted(tmp_path):
+    site = new_site(tmp_path / "home")
+    with serving(site) as served:
+        for _ in range(20):
+            refused = requests.get(f"{served.root}/api/v1/jobs", headers=GUESSED, timeout=10)
+            assert refused.status_code == 401
+    with closing_database(site.settings.effective_database_url) as database:
+        found = [line for line in lines(database) if line.event == "token.refused"]
+    assert [line.times for line in found] == [1] * FIRST + [20 - FIRST]
+    assert {(line.actor, line.address) for line in found} == {("", "127.0.0.1")}
 
 
 def test_nothing_is_lost_while_the_database_is_away(database, monkeypatch):
