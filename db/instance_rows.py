@@ -15,7 +15,6 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db import audit, corrections, operating_time, patients, rejections, stated_attributes, studies
-from db.audit import Participant
 from db.database import insert_if_new, log_committed
 from db.decisions import CopyInUse, Decision, decide
 from db.models import Instance, QuarantineReason, Study, StudyState, Tombstone, operating_s
@@ -171,8 +170,7 @@ class _StudyBatch:
         self.study.scanner = stored.identity.scanner
         if not stored.attributes.same_patient(patients.attributes_of(self.study.patient)):
             self.session.flush()
-            sender = Participant(stored.source)
-            corrections.adopt(self.session, self.study, stored.attributes, sender)
+            corrections.adopt(self.session, self.study, stored.attributes, stored.sender)
             self.held.read()
 
     def _decide(self, stored: StoredInstance) -> Decision:
@@ -248,8 +246,8 @@ class _StudyBatch:
             return IngestResult.NEW
         if known:
             return IngestResult.DUPLICATE
-        event, sender = "instance.quarantined", Participant(stored.source)
-        audit.note(self.session, event, sender, study_id=self.study.id, why=reason)
+        event = "instance.quarantined"
+        audit.note(self.session, event, stored.sender, study_id=self.study.id, why=reason)
         fields = {"study": self.study.id, "why": reason}
         log_committed(self.session, log.warning, "instance.quarantined", **fields)
         return IngestResult.QUARANTINED
@@ -312,7 +310,7 @@ class _StudyBatch:
 
     def _note_copies(self, count: int) -> None:
         if count:
-            sender, study_id = Participant(self.instances[0].source), self.study.id
+            sender, study_id = self.instances[0].sender, self.study.id
             audit.note(self.session, "instances.same_image", sender, study_id=study_id, count=count)
             fields = {"study": study_id, "count": count}
             log_committed(self.session, log.info, "instances.same_image", **fields)
@@ -324,9 +322,8 @@ class _StudyBatch:
             named = stored.attributes.patient_identifier or not self.held.has_patient
             if note is not None and named and stored.source in self.trusted.rejections:
                 rejections.record(self.session, self.study, self.held.known[stored.key], note)
-                sender = Participant(stored.source)
-                if rejections.apply(self.session, self.study, sender):
-                    corrections.adopt_waiting(self.session, self.study, sender)
+                if rejections.apply(self.session, self.study, stored.sender):
+                    corrections.adopt_waiting(self.session, self.study, stored.sender)
 
     def _apply_corrections(self) -> None:
         """Takes the study over where a trusted source has corrected all of it."""
@@ -336,8 +333,7 @@ class _StudyBatch:
             )
             if reason in _FROM_UPSTREAM and stored.source in self.trusted.corrections:
                 trusted = self.trusted.corrections
-                sender = Participant(stored.source)
-                corrections.correct_from(self.session, self.study, trusted, sender)
+                corrections.correct_from(self.session, self.study, trusted, stored.sender)
                 return
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic
+from typing import NamedTuple
 
 from sqlalchemy import select
 from sqlalchemy.exc import DataError, ProgrammingError
@@ -34,7 +35,7 @@ from db.stored_instances import (
 )
 from lumbar.dicom.headers import raising_not_dicom
 from lumbar.dicom.instance_identity import identify
-from lumbar.dicom.part10 import read_file_meta
+from lumbar.dicom.part10 import read_file_meta, sender_address
 from lumbar.elements import text
 from lumbar.errors import LumbarError, NotDicom, Transient, Unreadable
 from lumbar.log import get_logger
@@ -111,7 +112,7 @@ class Registration:
             # The link that it had got before it was refused would outlive a deletion of the study,
             # and be adopted at every start (``db.reconcile``).
             with suppress(NotDicom, OSError):  # it cannot be read, so it has never been linked
-                self._remove_unnamed(file_name(INSTANCES, _read(file.path)[-1]))
+                self._remove_unnamed(file_name(INSTANCES, _read(file.path).digest))
             folder = self.store.path(QUARANTINED)
             self.store.make_folder(folder)
             with self.database.transaction() as session:
@@ -141,20 +142,21 @@ class Registration:
             NotDicom: the header cannot be read; Unreadable, this time.
             HeaderDisagrees: it is another instance than the one that was acknowledged.
         """
-        syntax, source, announced, digest = _read(file.path)
+        head = _read(file.path)
         identity = identify(file.path)
         require_uid(identity.sop_instance_uid, "SOPInstanceUID")
         require_uid(identity.series_instance_uid, "SeriesInstanceUID")
         require_uid(identity.study_instance_uid, "StudyInstanceUID")
         found = (identity.sop_class_uid, identity.sop_instance_uid)
-        if found != announced or identity.study_instance_uid != file.study_instance_uid:
+        if found != head.announced or identity.study_instance_uid != file.study_instance_uid:
             raise HeaderDisagrees("the dataset's UIDs are not those that were acknowledged")
         stored = StoredInstance(
             identity=identity,
-            transfer_syntax_uid=syntax,
-            digest=digest,
-            file=file_name(INSTANCES, digest),
-            source=source,
+            transfer_syntax_uid=head.syntax,
+            digest=head.digest,
+            file=file_name(INSTANCES, head.digest),
+            source=head.source,
+            address=head.address,
             age_s=file.age_s(),
         )
         return _Prepared(file, stored)
@@ -279,8 +281,18 @@ class Registration:
         return {each.arrived.path: result for each, result in zip(prepared, results, strict=True)}
 
 
-def _read(path: Path) -> tuple[str, str, tuple[str, str], str]:
-    """A file's transfer syntax, its source, its SOP class and instance, and its digest.
+class _Head(NamedTuple):
+    """What an arrived file's meta information says, and the digest of its content."""
+
+    syntax: str
+    source: str
+    address: str
+    announced: tuple[str, str]  # SOP class and instance
+    digest: str
+
+
+def _read(path: Path) -> _Head:
+    """Reads a file's meta information, and its content for the digest.
 
     Raises:
         NotDicom: the file meta information cannot be read.
@@ -290,12 +302,13 @@ def _read(path: Path) -> tuple[str, str, tuple[str, str], str]:
             meta = read_file_meta(stream)
             syntax = text(meta, "TransferSyntaxUID")
             source = text(meta, "SourceApplicationEntityTitle")
+            address = sender_address(meta)
             sop_class = text(meta, "MediaStorageSOPClassUID")
             instance = text(meta, "MediaStorageSOPInstanceUID")
         digest = sha256(syntax.encode() + b"\0")
         while chunk := stream.read(CHUNK):
             digest.update(chunk)
-    return syntax, source, (sop_class, instance), digest.hexdigest()
+    return _Head(syntax, source, address, (sop_class, instance), digest.hexdigest())
 
 
 def _intact(path: Path, digest: str) -> bool:

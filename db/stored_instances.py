@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from db.audit import Participant
 from lumbar.study_attributes import StudyAttributes
 
 if TYPE_CHECKING:  # slow to import; every command imports ``TrustedSources``
@@ -41,12 +42,18 @@ class StoredInstance:
     digest: str  # sha256 of transfer syntax UID, a NUL and the data set
     file: str  # relative to the store
     source: str
+    address: str = ""  # of the source's host; empty: not known
     age_s: float = 0.0  # since it was received
 
     @property
     def key(self) -> tuple[str, str]:
         """What tells instances apart: one UID may have several contents."""
         return self.identity.sop_instance_uid, self.digest
+
+    @property
+    def sender(self) -> Participant:
+        """As the audit trail names it."""
+        return Participant(self.source, self.address)
 
     @property
     def is_image(self) -> bool:

@@ -69,7 +69,11 @@ class StorageService:
     def receive(self, context: AcceptedContext, command: Command) -> "Reception":
         """Begins to receive the data set of a C-STORE request."""
         announced = Announcement(
-            context.transfer_syntax, command.sop_class_uid, command.sop_instance_uid, self._source
+            context.transfer_syntax,
+            command.sop_class_uid,
+            command.sop_instance_uid,
+            self._source,
+            self._connection.peer,
         )
         staging, self._spare = self._spare, None
         if staging is not None and not staging.share.exists():  # its folder was removed

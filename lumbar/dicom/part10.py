@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from io import BytesIO
 from struct import pack, unpack
 from typing import BinaryIO
+from urllib.parse import urlsplit
 
 from pydicom.charset import python_encoding
 from pydicom.datadict import dictionary_VR
@@ -36,11 +37,15 @@ PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 DEFAULT_REPERTOIRE = ("", "ISO_IR 6", "ISO 2022 IR 6")  # ASCII (PS3.3 C.12.1.1.2)
 
 
-def file_head(sop_class: str, sop_instance: str, transfer_syntax: str, source: str) -> bytes:
+def file_head(
+    sop_class: str, sop_instance: str, transfer_syntax: str, source: str, address: str = ""
+) -> bytes:
     """A new file up to its data set: preamble, prefix and file meta information (PS3.10 7.1).
 
-    ``source`` is the sender's AE title, of which the first 16 characters are kept.
+    ``source`` is the sender's AE title, of which the first 16 characters are kept; ``address``
+    that of its host, if it is known.
     """
+    host = f"[{address}]" if ":" in address else address
     elements = b"".join(
         (
             pack("<HH2sHL2s", META, 0x0001, b"OB", 0, 2, b"\0\1"),
@@ -49,6 +54,7 @@ def file_head(sop_class: str, sop_instance: str, transfer_syntax: str, source: s
             _meta_element(0x0010, b"UI", transfer_syntax),
             _meta_element(0x0012, b"UI", PYDICOM_IMPLEMENTATION_UID),
             _meta_element(0x0016, b"AE", source[:16]),
+            _meta_element(0x0026, b"UR", f"dicom://{host}") if address else b"",
         )
     )
     group_length = pack("<HH2sHL", META, 0x0000, b"UL", 4, len(elements))
@@ -58,7 +64,17 @@ def file_head(sop_class: str, sop_instance: str, transfer_syntax: str, source: s
 def _meta_element(element: int, vr: bytes, value: str) -> bytes:
     content = value.encode("ascii", "replace")
     content += (b"\0" if vr == b"UI" else b" ") * (len(content) % 2)
+    if vr in LONG_VRS:
+        return pack("<HH2sHL", META, element, vr, 0, len(content)) + content
     return pack("<HH2sH", META, element, vr, len(content)) + content
+
+
+def sender_address(meta: FileMetaDataset) -> str:
+    """The address of the host that sent a file, as ``file_head`` wrote it; empty: not known."""
+    try:
+        return urlsplit(text(meta, "SourcePresentationAddress")).hostname or ""
+    except ValueError:
+        return ""
 
 
 def read_file_meta(stream: BinaryIO) -> FileMetaDataset:

@@ -25,6 +25,7 @@ class Announcement:
     sop_class_uid: str
     sop_instance_uid: str
     source: str  # calling AE title, or the name of another source; empty: it names none
+    address: str = ""  # of its host; empty: not known
 
 
 class HeaderDisagrees(NotDicom):
@@ -55,6 +56,7 @@ class ArrivingInstance(Closing):
             announced.sop_instance_uid,
             announced.transfer_syntax_uid,
             announced.source,
+            announced.address,
         )
         self._staging = staging or StagingFile(store)
         try:

@@ -20,7 +20,7 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, AllStoragePresentationContexts
 
-from db import studies
+from db import audit, studies
 from db.registrar import Registrar
 from lumbar.dicom import header_scan
 from lumbar.peers import DimseDestination
@@ -239,3 +239,17 @@ def _encoded_as(other):
     from pynetdicom.dsutils import encode
 
     return lambda ds, *arguments, **options: encode(other, *arguments, **options)
+
+
+def test_what_a_sender_causes_later_is_audited_with_its_address(site, running):
+    """Only registration finds out that an image contradicts its study."""
+    with association(running.port) as assoc:
+        for patient in ("A", "B"):
+            assert assoc.send_c_store(make_slice(PatientID=patient)).Status == 0
+    while Registrar(site).register_arrived():
+        pass
+    with site.database.reading() as session:
+        lines = [line for _, line in audit.lines_after(session, 0, 10)]
+    assert [(line.event, line.actor, line.address) for line in lines] == [
+        ("instance.quarantined", "TESTMR", "127.0.0.1")
+    ]

@@ -8,6 +8,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.data import get_testdata_file
+from pydicom.dataset import FileMetaDataset
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import (
@@ -22,7 +23,7 @@ from pydicom.uid import (
 from lumbar.dicom.discover import find_instances
 from lumbar.dicom.headers import read_header, slice_headers
 from lumbar.dicom.instance_identity import identity_of
-from lumbar.dicom.part10 import read_file_meta
+from lumbar.dicom.part10 import file_head, read_file_meta, sender_address
 from lumbar.dicom.pixels import read_slice
 from lumbar.errors import NotAnalysable, NotDicom
 
@@ -207,3 +208,19 @@ def test_the_stream_is_left_where_the_data_set_begins() -> None:
     stream = BytesIO(file_meta(LITTLE) + element(8, 5, b"CS", b"ISO_IR 100"))
     read_file_meta(stream)
     assert stream.read(4) == b"\x08\x00\x05\x00"
+
+
+@pytest.mark.parametrize("address", ["", "10.0.0.7", "2001:db8::7", "scanner"])
+def test_a_file_names_the_address_of_its_sender_in_the_standards_element(address: str) -> None:
+    head = file_head("1.2", "1.2.3", LITTLE, "MR1", address)
+    meta = read_file_meta(BytesIO(head + b"\x08\x00"))
+    assert (meta.SourceApplicationEntityTitle, sender_address(meta)) == ("MR1", address)
+    assert ("SourcePresentationAddress" in meta) == bool(address)
+    assert meta.FileMetaInformationGroupLength == len(head) - 144
+
+
+@pytest.mark.parametrize("stated", ["", "10.0.0.7", "dicom://[10.0.0.7", "dicom://", "\\"])
+def test_what_is_no_address_of_a_sender_is_none(stated: str) -> None:
+    meta = FileMetaDataset()
+    meta.SourcePresentationAddress = stated
+    assert sender_address(meta) == ""
