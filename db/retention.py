@@ -6,13 +6,15 @@ on a full disk. Findings and reports remain. Ages are counted in operating time
 (``db.operating_time``).
 
 Removal takes two steps, each under the study's lock: the rows are marked, then the files are
-deleted. Where the disk refuses that, the rows stay marked, nothing else is removed, and the next
-round begins with those files. An image that is sent again lies in ``arrived`` until its
-registration, under the same lock, unmarks its row and puts its file back (``db.registration``). A
-process killed between the two leaves files that ``db.reconcile`` removes.
+deleted. Where the disk refuses that, the rows stay marked, and each round begins with those files.
+It goes on with other studies unless the disk refuses ``MAX_REFUSED`` of them. An image that is
+sent again lies in ``arrived`` until its registration, under the same lock, unmarks its row and puts
+its file back (``db.registration``). A process killed between the two leaves files that
+``db.reconcile`` removes.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, exists, select, true, tuple_, update
@@ -26,11 +28,12 @@ from db.read_models.corrections import pending
 from db.reading_states import is_in
 from db.types import db_now
 from lumbar.log import get_logger
-from lumbar.store.files import INSTANCES, raising_store_full
+from lumbar.store.files import INSTANCES, StoreFull, raising_store_full
 
 log = get_logger()
 
 BATCH = 100  # studies that are listed at once
+MAX_REFUSED = 5  # studies whose files cannot be deleted, before nothing more is removed
 
 
 def remove_images(site: SiteContext) -> int:
@@ -40,38 +43,74 @@ def remove_images(site: SiteContext) -> int:
     Returns the number of studies.
 
     Raises:
-        Transient: the database or the disk is unavailable.
+        Transient: the database or the disk is unavailable, or the disk refuses to delete some
+            files; the others' were deleted, unless it refuses many.
     """
-    settings = site.settings
-    _complete_removals(site)
-    removed = _remove_expired(site)
-    if settings.keep_days:
-        for study_id in _finished(site, settings.keep_days * DAY_S):
-            removed += remove(site, study_id, f"older than {settings.keep_days:g} days")
-    if site.store.fill_ratio() <= settings.disk_remove_above:
-        return removed
-    for study_id in _finished(site, settings.keep_at_least_hours * HOUR_S):
-        if (fill := site.store.fill_ratio()) <= settings.disk_remove_above:
-            break
-        removed += remove(site, study_id, f"the disk is {fill:.0%} full")
-    return removed
+    retention = _Round(site)
+    retention.remove_images()
+    if retention.refusal is not None:
+        raise retention.refusal
+    return retention.removed
 
 
-def _complete_removals(site: SiteContext) -> None:
-    """Deletes the files that could not be deleted when their studies' images were removed."""
-    with site.database.reading() as session:
-        ids = session.scalars(select(Study.id).where(Study.removal_pending.is_(True))).all()
-    for study_id in ids:
-        unlink_removed(site, study_id)
+class _Round:
+    """One round of retention."""
 
+    def __init__(self, site: SiteContext) -> None:
+        self._site = site
+        self.removed = 0  # studies
+        self.refusal: StoreFull | None = None  # the last error of the disk
+        self._refused: set[int] = set()  # studies whose files it does not delete
 
-def _remove_expired(site: SiteContext) -> int:
-    with site.database.reading() as session:
-        ids = rejections.studies_with_expired(session)
-    return sum(
-        remove(site, study_id, "their retention has expired upstream", expired=True)
-        for study_id in ids
-    )
+    def remove_images(self) -> None:
+        """See ``remove_images``."""
+        settings, store = self._site.settings, self._site.store
+        self._complete_removals()
+        self._remove_expired()
+        if settings.keep_days:
+            for study_id in _finished(self._site, settings.keep_days * DAY_S):
+                self._remove(study_id, f"older than {settings.keep_days:g} days")
+        if store.fill_ratio() <= settings.disk_remove_above:
+            return
+        for study_id in _finished(self._site, settings.keep_at_least_hours * HOUR_S):
+            if (fill := store.fill_ratio()) <= settings.disk_remove_above:
+                break
+            self._remove(study_id, f"the disk is {fill:.0%} full")
+
+    def _complete_removals(self) -> None:
+        """Deletes the files that could not be deleted when their studies' images were removed."""
+        with self._site.database.reading() as session:
+            ids = session.scalars(select(Study.id).where(Study.removal_pending.is_(True))).all()
+        for study_id in ids:
+            with self._going_on(study_id):
+                unlink_removed(self._site, study_id)
+
+    def _remove_expired(self) -> None:
+        with self._site.database.reading() as session:
+            ids = rejections.studies_with_expired(session)
+        for study_id in ids:
+            self._remove(study_id, "their retention has expired upstream", expired=True)
+
+    def _remove(self, study_id: int, why: str, *, expired: bool = False) -> None:
+        with self._going_on(study_id):
+            self.removed += remove(self._site, study_id, why, expired=expired)
+
+    @contextmanager
+    def _going_on(self, study_id: int) -> Iterator[None]:
+        """Goes on although the disk refuses to delete a study's files, unless it is one of many.
+
+        Raises:
+            StoreFull: it has refused ``MAX_REFUSED`` studies, or is not mounted.
+        """
+        try:
+            yield
+        except StoreFull as error:
+            self._site.store.require_kind(INSTANCES)
+            log.error("retention.refused", study=study_id, why=str(error))
+            self.refusal = error
+            self._refused.add(study_id)
+            if len(self._refused) >= MAX_REFUSED:
+                raise
 
 
 def remove(site: SiteContext, study_id: int, why: str, *, expired: bool = False) -> bool:

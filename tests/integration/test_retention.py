@@ -10,13 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import func, select, update
+from structlog.testing import capture_logs
 
 from db import deletion, jobs, reconcile, retention, reviews, studies
 from db.audit import Participant
 from db.context import SiteContext
 from db.ingest import ingest
 from db.instance_rows import IngestResult
-from db.models import AuditEvent, FindingRow, Instance, JobKind, Study, StudyState
+from db.models import AuditEvent, FindingRow, Instance, JobKind, Series, Study, StudyState
 from db.registrar import Registrar
 from db.registration import Registration
 from lumbar.errors import Permanent
@@ -254,8 +255,9 @@ def unlinking(monkeypatch):
 
 
 def test_retention_stops_at_files_that_cannot_go_and_removes_them_at_the_next_round(
-    site, finish, unlinking
+    site, finish, unlinking, monkeypatch
 ):
+    monkeypatch.setattr(retention, "MAX_REFUSED", 1)
     first, second = finish(1, days=40), finish(2, days=35)
     unlinking.allowed = False
     for _ in range(2):
@@ -372,3 +374,21 @@ class Killed(BaseException):
 
 def killed(*arguments):
     raise Killed
+
+
+def test_one_file_that_cannot_go_stops_no_other(site, finish):
+    studies_ = [finish(number, days=40 - number) for number in range(1, 4)]
+    with site.database.reading() as session:
+        of_study = select(Instance.file).join(Series).where(Series.study_id == studies_[0])
+        file = session.scalars(of_study.limit(1)).one()
+    path = site.store.path(file)
+    path.unlink()
+    path.mkdir()  # stands for a file that is immutable, or another owner's
+    for _ in range(2):
+        with pytest.raises(StoreFull, match="cannot remove files"), capture_logs() as logged:
+            retention.remove_images(site)
+        refused = [event["study"] for event in logged if event["event"] == "retention.refused"]
+        assert refused == studies_[:1]
+    with site.database.reading() as session:
+        pending = session.scalars(select(Study.id).where(Study.removal_pending.is_(True))).all()
+    assert pending == studies_[:1]
