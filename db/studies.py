@@ -1,6 +1,6 @@
 """The states of a study: one table of transitions, and the only functions that apply it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -25,6 +25,7 @@ from db.types import db_now
 from lumbar.errors import NotFound, Permanent
 from lumbar.log import get_logger
 from lumbar.spine.anatomy import Role
+from lumbar.spine.findings import Finding
 from lumbar.spine.provenance import TrainedOn
 
 log = get_logger()
@@ -356,6 +357,27 @@ def supersede_findings(session: Session, study_id: int) -> None:
         .execution_options(synchronize_session=False)
     )
     rank(session, study_id, severe=False, trained_on=None)
+
+
+def is_graded_otherwise(session: Session, study_id: int, findings: Iterable[Finding]) -> bool:
+    """Whether a study has findings, and other severities than these."""
+    current = session.execute(
+        select(FindingRow.condition, FindingRow.level, FindingRow.severity).where(
+            FindingRow.study_id == study_id, FindingRow.superseded.is_(False)
+        )
+    ).all()
+    new = {(finding.condition, finding.level, finding.severity) for finding in findings}
+    return bool(current) and {tuple(row) for row in current} != new
+
+
+def mark_unread(session: Session, study_id: int) -> None:
+    """Puts a study back on the worklist, as nobody has read what is known of it now."""
+    session.execute(
+        update(Study)
+        .where(Study.id == study_id)
+        .values(**UNREAD)
+        .execution_options(synchronize_session=False)
+    )
 
 
 def ended_without_findings(session: Session, study_id: int) -> None:

@@ -31,6 +31,11 @@ def upgrade() -> None:
         postgresql_where=sa.text("removal_pending IS true"),
     )
     op.execute("UPDATE study SET result_s = kept_from_s WHERE ended_at IS NOT NULL")
+    # Unread studies expire as if their results were of now: nobody has been warned of it.
+    op.execute(
+        "UPDATE study SET result_s = (SELECT operating_s FROM maintenance) "
+        "WHERE ended_at IS NOT NULL AND read_at IS NULL"
+    )
     _replace_indexes(" AND expired_at IS NULL")
     for name, flag in EXPIRED.items():
         _index(name, "read_at IS NULL AND expired_at IS NOT NULL", flag)

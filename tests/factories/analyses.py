@@ -34,8 +34,12 @@ def analysed(
 ):
     """A study whose 25 findings are normal but for the exceptions."""
     ingest(site.database, site.store, arrival(make_slice(study=number)))
-    exceptions = exceptions or {}
-    findings = [
+    findings = findings_with(exceptions or {}, unassessed, poorly_shown)
+    end(site, number, StudyEvent.ANALYSED, findings=findings, bundle=bundle(trained_on), **words)
+
+
+def findings_with(exceptions, unassessed=(), poorly_shown=()):
+    return [
         Finding(*key.parts, reason="no axial T2")
         if key in unassessed
         else Finding(
@@ -46,7 +50,6 @@ def analysed(
         )
         for key in ALL_FINDINGS
     ]
-    end(site, number, StudyEvent.ANALYSED, findings=findings, bundle=bundle(trained_on), **words)
 
 
 def end(site, number, event, **outcome):

@@ -211,7 +211,7 @@ def test_ages_of_the_time_before_the_upgrade_are_kept(database):
     day_of_2026 = datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()
     received = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
     assert [tuple(row) for row in rows] == [
-        (min(day_of_2026, now), min(day_of_2026, now)),
+        (now, min(day_of_2026, now)),  # unread, and nobody has been warned that it expires
         (now, now),  # the clock was ahead
         (None, min(received, now)),
     ]
