@@ -81,7 +81,8 @@ class SiteContext:
     def retry_policy(self, kind: JobKind) -> RetryPolicy:
         """When a job of this kind is attempted again.
 
-        A user is waiting for a preview, so it is given up sooner.
+        A user is waiting for a preview, so it is given up sooner. However many workers were lost
+        on a delivery, it is not given up: what might kill one runs in the lane's child process.
         """
         if kind is JobKind.PREVIEW:
             soon = Backoff(PREVIEW_ATTEMPTS, PREVIEW_WAIT_S, PREVIEW_WAIT_S)
@@ -91,7 +92,7 @@ class SiteContext:
         return RetryPolicy(
             temporary=Backoff(settings.attempts, base_s, max_s, settings.retry_hours * HOUR_S),
             fault=Backoff(settings.fault_attempts, base_s, max_s),
-            max_losses=settings.worker_losses,
+            max_losses=None if kind is JobKind.DELIVER else settings.worker_losses,
         )
 
     def lease_s(self, kind: JobKind) -> float:

@@ -27,6 +27,7 @@ from db.models import (
 from db.preview_results import PreviewResult
 from db.previews import ClaimedPreview
 from db.studies import StudyEvent
+from db.types import db_now
 from lumbar.errors import Transient
 from lumbar.log import get_logger
 from lumbar.spine.anatomy import Severity
@@ -118,6 +119,8 @@ def end_analysis(
     if bundle is None:
         studies.ended_without_findings(session, claimed.study_id)
     else:
+        if studies.is_graded_otherwise(session, claimed.study_id, findings):
+            studies.mark_unread(session, claimed.study_id)
         studies.supersede_findings(session, claimed.study_id)
         _add_findings(session, claimed, findings, bundle)
     if report is not None:
@@ -205,7 +208,7 @@ def dead_letter(session: Session, claimed: Claimed, error: str) -> bool:
     return True
 
 
-def recover(session: Session, lost: Claimed, *, max_losses: int) -> Recovery | None:
+def recover(session: Session, lost: Claimed, *, max_losses: int | None) -> Recovery | None:
     """Returns a lost worker's job to the queue, or dead-letters it.
 
     None if its worker has sent a heartbeat after all, or if the study is locked: the next sweep
@@ -215,7 +218,9 @@ def recover(session: Session, lost: Claimed, *, max_losses: int) -> Recovery | N
         return None
     if not leases.lock_expired(session, lost.lease):
         return None
-    if leases.requeue_lost(session, lost.lease, WORKER_LOST, max_losses):
+    delivers = isinstance(lost, ClaimedJob) and lost.kind is JobKind.DELIVER
+    values = {"failed_at": db_now()} if delivers else {}  # another report is the next probe
+    if leases.requeue_lost(session, lost.lease, WORKER_LOST, max_losses, **values):
         fields = lost.log_fields | {"losses": lost.lease.losses + 1}
         log_committed(session, log.warning, "job.worker_lost", **fields)
         _requeue_study(session, lost)

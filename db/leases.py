@@ -64,7 +64,7 @@ class RetryPolicy:
 
     temporary: Backoff
     fault: Backoff
-    max_losses: int
+    max_losses: int | None  # None: any number
 
 
 def is_due(table: type[LeasedRow]) -> ColumnElement[bool]:
@@ -163,16 +163,18 @@ def postpone(
     return write(session, lease, **(pending | values))
 
 
-def requeue_lost(session: Session, lease: Lease, error: str, max_losses: int) -> bool:
+def requeue_lost(
+    session: Session, lease: Lease, error: str, max_losses: int | None, **values: object
+) -> bool:
     """Returns a lost worker's row to the queue at once; False if too many workers were lost on it.
 
     A worker's restart is not the row's fault and does not count as a failed attempt; but the row
-    may be what kills its workers, so the number of losses is bounded.
+    may be what kills its workers, so the number of losses may be bounded.
     """
-    if lease.losses + 1 >= max_losses:
+    if max_losses is not None and lease.losses + 1 >= max_losses:
         return False
     pending = {"state": JobState.PENDING, "last_error": error, "run_after": db_now()}
-    return write(session, lease, **pending, losses=lease.losses + 1, **RELEASED)
+    return write(session, lease, **pending, losses=lease.losses + 1, **RELEASED, **values)
 
 
 def dead_letter(session: Session, lease: Lease, error: str) -> bool:

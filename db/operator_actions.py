@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from db import audit, corrections, leases, studies
+from db import audit, corrections, held_destinations, leases, studies
 from db.audit import Participant
 from db.models import OPEN_JOB_STATES, UNFINISHED_JOB_STATES, Job, JobKind, JobState, Study
 from db.studies import StudyEvent
@@ -25,6 +25,7 @@ RESTARTED = {
     "failed_at": None,
     "sends": 0,
     "sent_status": None,
+    "unlisted": False,
     "ended_at": None,
 }
 
@@ -92,6 +93,7 @@ def retry(session: Session, job_id: int, actor: Participant) -> None:
         raise Permanent(f"job {job_id} is {job.state}; only a pending or dead one can be retried")
     if job.kind is JobKind.DELIVER:
         _require_current(session, job)
+        held_destinations.probe_now(session, job.destination)
     if job.kind is JobKind.ANALYSE and job.state is JobState.DEAD:
         if session.get_one(Study, job.study_id).revision != job.revision or not studies.requeue(
             session, job.study_id

@@ -4,21 +4,28 @@ A lane is a thread with a child process that talks to the destination (``lumbar.
 destination that hangs costs its own lane the time-out, and nothing else.
 """
 
+import time
 from threading import Event, Thread
 
-from db import deliveries, held_destinations, jobs
+from sqlalchemy.orm import Session
+
+from db import deliveries, held_destinations, jobs, leases
 from db.context import SiteContext
+from db.jobs import ClaimedJob
+from db.leases import Backoff
 from db.models import UNFINISHED_JOB_STATES, JobKind
 from lumbar.errors import Permanent, Transient
 from lumbar.log import get_logger
 from lumbar.peers import Peer
 from lumbar.peers.destinations import Probe
+from lumbar.peers.outcomes import NotAuthorised
 from worker.delivery import deliver
 from worker.runner import perform
 
 log = get_logger()
 
 PAUSE_S = 1.0  # after an error of the database or the disk
+STOP_S = 5.0  # that the deliveries under way may still take when the lanes are to stop
 
 
 class Lane:
@@ -35,6 +42,7 @@ class Lane:
             limit_s=settings.delivery_limit_s,
         )
         self._backoff = site.retry_policy(JobKind.DELIVER).temporary
+        self._interrupted = False
 
     def do_next(self) -> bool:
         """Does the most urgent delivery; False when none is due, or the destination is held.
@@ -61,7 +69,7 @@ class Lane:
                 longest_s=self._site.settings.retry_longest_s,
             ),
             lambda claimed: deliver(self._site, self._destination, self._peer, claimed),
-            on_temporary=deliveries.failed,
+            on_temporary=self._failed,
             on_stuck=self._peer.close,
         )
 
@@ -78,6 +86,20 @@ class Lane:
                 log.exception("lane.fault", destination=self._name)
                 wait_s = PAUSE_S
         self._peer.close()
+
+    def interrupt(self) -> None:
+        """Ends the delivery under way, which is due again at once."""
+        self._interrupted = True
+        self._peer.close()
+
+    def _failed(
+        self, session: Session, claimed: ClaimedJob, error: Transient, backoff: Backoff
+    ) -> bool:
+        """See ``deliveries.failed``; what was interrupted has not failed."""
+        if not self._interrupted:
+            return deliveries.failed(session, claimed, error, backoff)
+        leases.postpone(session, claimed.lease, None, 0)
+        return False
 
     def _release_if_idle(self) -> None:
         """Nothing waits for a held destination: whether it works, the next report shows."""
@@ -96,22 +118,30 @@ class Lane:
                 return False
         try:
             self._peer.test()
+        except (Permanent, NotAuthorised) as error:  # it answers, though not this question
+            log.warning("destination.not_tested", destination=self._name, why=str(error))
         except Transient as error:
             with self._site.database.transaction() as session:
                 held_destinations.hold(session, self._name, str(error), self._backoff)
             return False
-        except Permanent as error:  # it answers, though not this question
-            log.warning("destination.not_tested", destination=self._name, why=str(error))
         return True
 
 
 def run(site: SiteContext, stop: Event) -> None:
-    """Runs a lane for each destination until ``stop`` is set; deliveries under way are finished."""
+    """Runs a lane for each destination until ``stop`` is set.
+
+    Deliveries under way are finished then, if they take no longer than ``STOP_S``.
+    """
     lanes = [Lane(site, name) for name in sorted(site.settings.destinations)]
-    threads = [Thread(target=lane.run, args=(stop,), name="lane") for lane in lanes]
+    threads = {Thread(target=lane.run, args=(stop,), name="lane"): lane for lane in lanes}
     for thread in threads:
         thread.start()
     log.info("lanes.started", destinations=len(lanes))
     stop.wait()
+    ends = time.monotonic() + STOP_S
     for thread in threads:
-        thread.join()
+        thread.join(max(0.0, ends - time.monotonic()))
+    for thread, lane in threads.items():
+        while thread.is_alive():
+            lane.interrupt()
+            thread.join(PAUSE_S)

@@ -13,7 +13,8 @@ from lumbar.peers.outcomes import Refused, Unintelligible
 
 _NO_MATCH = 204
 _NOT_FOUND = 404  # the service, or the study
-_CANNOT_BE_ASKED = (400, 401, 403, _NOT_FOUND, 405, 406, 407, 410, 501)
+_NO_SEARCH = (_NOT_FOUND, 405, 410, 501)
+_CANNOT_BE_ASKED = (400, 401, 403, 406, 407, *_NO_SEARCH)
 # Servers limit lists by default; so long a list may not be all.
 _LONGEST_LIST = 100
 _IN_THE_PATH = ("StudyInstanceUID", "SeriesInstanceUID")
@@ -28,6 +29,11 @@ def test(destination: DicomwebDestination, deadline: Deadline) -> None:
         Refused: the URL may not be the DICOMweb root.
     """
     answer = get(destination, "/studies?limit=1", deadline)
+    if answer.status in _NO_SEARCH:
+        raise Refused(
+            f"{destination.name} cannot be asked for studies (HTTP {answer.status}); "
+            "check that its URL is the DICOMweb root"
+        )
     raise_unavailable(destination, answer.status)
     if answer.status not in (200, _NO_MATCH):
         raise Refused(

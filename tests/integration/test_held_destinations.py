@@ -1,5 +1,7 @@
 """A destination that fails is held: its reports wait, one probes, and none dies of time."""
 
+import threading
+
 import pytest
 from sqlalchemy import update
 
@@ -8,15 +10,14 @@ from db import (
     operator_actions,
 )
 from db.audit import Participant
-from db.models import (
-    HeldDestination,
-    Job,
-    JobState,
-)
+from db.models import Delivery, HeldDestination, Job, JobState
 from db.types import db_now
 from lumbar.peers.outcomes import Busy, NotAuthorised, ProcessingFailed, Refused, Unreachable
 from tests.factories.deliveries import claim_delivery
 from tests.factories.lanes import LaneInMemory, files_of, report
+from tests.integration.upload_factory import RecordingNotifier
+from worker import lanes
+from worker.sweep import sweep
 
 
 def test_a_night_without_the_pacs_costs_one_attempt_a_wait_and_no_report(site, lane):
@@ -235,4 +236,107 @@ def test_a_probe_that_never_reached_the_destination_does_not_count(site, lane):
     lane.works()
     lane.later()
     assert lane.send_all() == 2
-    assert lane.states() == ["cancelled", "done"]
+    assert lane.states() == ["pending", "done"]
+
+
+def test_one_taken_while_the_clock_was_ahead_is_not_another_that_was_taken_since(site, lane):
+    report(site, 1)
+    lane.send_all()
+    with site.database.transaction() as session:
+        session.execute(update(Delivery).values(delivered_at=db_now(86_400)))
+    for number in range(2, 6):
+        report(site, number)
+    lane.fails(Unreachable("down"))
+    for _ in range(4):
+        lane.later()
+        lane.send_all()
+    failures = lane.hold().failures
+    lane.later()
+    assert lane.send_all() == 1  # the probe, and no other
+    assert lane.hold().failures == failures + 1
+
+
+def test_a_reports_own_earlier_success_is_not_another_that_was_taken_since(site, lane):
+    report(site, 1)
+    lane.fails(Unreachable("down"))
+    lane.send_all()
+    lane.works()
+    lane.peer.lists = False
+    lane.later()
+    lane.send_all()
+    assert lane.hold() is None
+    lane.fails(Unreachable("down"))
+    lane.change(run_after=db_now(), sent_at=db_now(-601))
+    lane.send_all()  # absent, so it is sent again
+    assert lane.hold() is not None
+
+
+def test_lost_workers_make_no_delivery_dead_and_another_report_probes(site, lane):
+    for number in (1, 2):
+        report(site, number)
+    lane.fails(Unreachable("down"))
+    lane.send_all()
+    probed = set()
+    for _ in range(24):
+        lane.later()
+        with site.database.transaction() as session:
+            claimed = claim_delivery(session)
+            session.execute(update(Job).values(lease_expires_at=db_now(-1)))
+        probed.add(claimed.lease.row_id)
+        assert sweep(lane.site, RecordingNotifier())["jobs_recovered"] == 1
+    assert lane.states() == ["pending", "pending"]
+    assert len(probed) == 2
+
+
+def test_retrying_one_job_probes_its_held_destination(site, lane):
+    report(site, 1)
+    lane.fails(Unreachable("down"))
+    lane.send_all()
+    lane.works()
+    assert lane.send_all() == 0
+    with site.database.transaction() as session:
+        operator_actions.retry(session, lane.jobs()[0].id, "anna")
+    assert lane.send_all() == 1
+    assert lane.states() == ["done"]
+
+
+@pytest.mark.parametrize("error", [Refused("HTTP 404"), NotAuthorised("HTTP 403")])
+def test_a_destination_that_answers_but_not_questions_is_probed_by_a_job(site, monkeypatch, error):
+    lane = LaneInMemory(site, monkeypatch, confirm="?probe=echo")
+    report(site, 1)
+    lane.fails(Unreachable("down"))
+    lane.send_all()
+    lane.works()
+
+    def test():
+        raise error
+
+    lane.peer.test = test
+    lane.later()
+    assert lane.send_all() == 1
+    assert lane.states() == ["done"]
+
+
+def test_what_is_under_way_when_the_lanes_stop_is_due_again_at_once(site, monkeypatch):
+    """A peer that drips does not let a stop last until the delivery's own limit."""
+    monkeypatch.setattr(lanes, "STOP_S", 0.1)
+    lane = LaneInMemory(site, monkeypatch)
+    del lane.site.settings.destinations["archive"]
+    sending, closed = threading.Event(), threading.Event()
+
+    def drips():
+        sending.set()
+        assert closed.wait(30)
+        raise Unreachable("the process that talks to pacs ended")
+
+    lane.peer.fails, lane.peer.close = drips, closed.set
+    report(site, 1)
+    stop = threading.Event()
+    running = threading.Thread(target=lanes.run, args=(lane.site, stop))
+    running.start()
+    assert sending.wait(30)
+    stop.set()
+    running.join(30)
+    assert not running.is_alive()
+    assert lane.states() == ["pending"]
+    assert lane.hold() is None

@@ -133,7 +133,7 @@ def test_a_url_that_is_not_the_dicomweb_root_holds_the_destination(
     with Peer(wrong) as peer:
         with pytest.raises(Unreachable, match="HTTP 404"):
             peer.send(report_file)
-        with pytest.raises(Unreachable, match="HTTP 404"):
+        with pytest.raises(Refused, match="HTTP 404"):
             peer.test()
 
 

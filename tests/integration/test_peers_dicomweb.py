@@ -17,7 +17,6 @@ from lumbar.peers.outcomes import (
     Refused,
     TooLate,
     Unintelligible,
-    Unreachable,
 )
 from lumbar.reports.report import Report
 from tests.factories.reports import STUDY, standard
@@ -191,8 +190,9 @@ def test_a_study_that_is_not_found_is_told_from_a_service_that_is_not(
         (Http(200, b'{"error": 1}'), Unintelligible),
         (Http(302, headers={"Location": "http://localhost/login"}), Unintelligible),
         (Http(401), NotAuthorised),
-        (Http(404), Unreachable),
+        (Http(404), Refused),
         (Http(405), Refused),
+        (Http(501), Refused),
         (Http(503), Busy),
     ],
 )
