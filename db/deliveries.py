@@ -4,7 +4,6 @@ The writes of a lane (``worker.lanes``). Each is conditional on the job's lease.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -28,7 +27,7 @@ from lumbar.elements import is_uid
 from lumbar.errors import Permanent, Transient
 from lumbar.log import get_logger
 from lumbar.peers import HeldReport, InstanceReference
-from lumbar.peers.outcomes import NotSent
+from lumbar.peers.outcomes import NotConnected, NotSent
 
 log = get_logger()
 
@@ -36,7 +35,6 @@ MAX_FOUND = 10  # reports of one study that only a destination remembers
 LARGEST_NUMBER = 2**31 - 1000  # Instance Number, an IS (PS3.5 6.2)
 MAX_SENDS = 3  # of a report that the destination accepts but does not list
 SHORTEST_S, LONGEST_S = 2.0, 60.0  # between two questions whether the destination lists it
-LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)  # of what a destination was found to hold
 LATER_S = 60.0  # until a job is looked at again that a later revision will replace
 
 
@@ -124,7 +122,8 @@ def record_sent(session: Session, claimed: ClaimedJob, status: str) -> None:
     Raises:
         LeaseLostError: the job is no longer ours.
     """
-    values = {"sent_status": status, "sent_at": db_now(), "sends": Job.sends + 1}
+    sent = {"sent_status": status, "sent_at": db_now(), "unlisted": False}
+    values = {**sent, "sends": Job.sends + 1}
     if not leases.write(session, claimed.lease, **values):
         raise LeaseLostError
     _record(session, claimed, DeliveryOutcome.ACCEPTED, status)
@@ -142,13 +141,14 @@ def end(session: Session, claimed: ClaimedJob, outcome: DeliveryOutcome, status:
 
 
 def not_listed(
-    session: Session, claimed: ClaimedJob, absent_after_s: float, unanswered: str | None
+    session: Session, claimed: ClaimedJob, absent_after_s: float, unanswered: NotSent | None
 ) -> None:
     """The destination reported success, and does not list the report, or does not say so.
 
     It is asked again for ``absent_after_s``. Then, if it does not list it, it is sent again; after
-    ``MAX_SENDS`` sendings the job is a dead letter, and the report absent. If it was never
-    answered (``unanswered`` says why), success is all that is known.
+    ``MAX_SENDS`` sendings the job is a dead letter, and the report absent. If it has taken every
+    question and answered none (``unanswered``), success is all that is known. As long as nothing
+    connects there, or it has said before that it does not list the report, it is asked on.
 
     Raises:
         LeaseLostError: the job is no longer ours.
@@ -161,9 +161,12 @@ def not_listed(
         f"{claimed.destination} reported success (status {status}) and "
         f"{f'does not say whether it has it: {unanswered}' if unanswered else 'does not list it'}"
     )
+    unlisted = job.unlisted or unanswered is None
     if 0 <= age_s < absent_after_s:
         wait_s = min(max(SHORTEST_S, age_s), LONGEST_S, absent_after_s - age_s)
-        leases.postpone(session, claimed.lease, None, wait_s, last_error=why)
+        leases.postpone(session, claimed.lease, None, wait_s, last_error=why, unlisted=unlisted)
+    elif unanswered and (unlisted or isinstance(unanswered, NotConnected)):
+        leases.postpone(session, claimed.lease, None, LONGEST_S, last_error=why)
     elif unanswered:
         end(session, claimed, DeliveryOutcome.ACCEPTED, status)
     elif job.sends < MAX_SENDS:
@@ -208,10 +211,16 @@ def failed(session: Session, claimed: ClaimedJob, error: Transient, backoff: Bac
 
 
 def _has_taken_another(session: Session, claimed: ClaimedJob) -> bool:
-    """Whether the destination has taken a report since this one met with its failure."""
+    """Whether the destination has taken another report since this one met with its failure.
+
+    One that was taken in the future was taken while the clock was ahead, and does not count.
+    """
     since = select(Job.failed_at).where(Job.id == claimed.lease.row_id).scalar_subquery()
     taken = select(Delivery.id).where(
-        Delivery.destination == claimed.destination, Delivery.delivered_at > since
+        Delivery.destination == claimed.destination,
+        Delivery.report_id != claimed.report_id,
+        Delivery.delivered_at > since,
+        Delivery.delivered_at <= db_now(),
     )
     return session.scalar(taken.limit(1)) is not None
 
@@ -240,7 +249,7 @@ def record_held(session: Session, claimed: ClaimedJob, held: tuple[HeldReport, .
     for report_id in there:
         key = {"report_id": report_id, "destination": claimed.destination}
         values = {"status": "listed", "outcome": DeliveryOutcome.CONFIRMED}
-        insert_if_new(session, Delivery, tuple(key), **key, **values, delivered_at=LONG_AGO)
+        insert_if_new(session, Delivery, tuple(key), **key, **values, delivered_at=None)
     history = History.of(session, claimed.study_id)
     report_id = claimed.report_id or 0
     return there <= {report_id, *history.replaced_by(report_id)}
@@ -277,7 +286,9 @@ def _is_plausible(report: HeldReport) -> bool:
 
 
 def make_again(session: Session, claimed: ClaimedJob, why: str) -> None:
-    """Has the report made again by another analysis of its study, and cancels this delivery of it.
+    """Has the report made again by another analysis of its study.
+
+    Until that has ended this delivery waits: the new report replaces it, or it is all there is.
 
     Raises:
         LeaseLostError: the job is no longer ours.
@@ -298,7 +309,7 @@ def make_again(session: Session, claimed: ClaimedJob, why: str) -> None:
             studies.requeue(session, claimed.study_id, keep_read=True)
         except Permanent as error:
             raise Permanent(f"{why}, and cannot be made again: {error}") from error
-        leases.cancel(session, claimed.lease)
+        leases.postpone(session, claimed.lease, None, LATER_S, last_error=why)
         audit.note(session, "report.made_again", audit.on_this_host("worker"), study_id=study.id)
         log_committed(session, log.warning, "report.made_again", **claimed.log_fields, why=why)
 

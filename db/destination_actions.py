@@ -44,6 +44,7 @@ def reroute(session: Session, old: str, new: str, actor: Participant) -> int:
     if old == new:
         raise Permanent(f"both destinations are {old!r}; name another one")
     count = _count(session, old)
+    held_destinations.release(session, old)
     ended = Job.state.in_((JobState.CANCELLED, JobState.DEAD))
     there = (Job.destination == new) & ended & _same_report(old, OPEN)
     session.execute(leases.change(Job, there).values(run_after=db_now(), **RESTARTED))
@@ -52,9 +53,12 @@ def reroute(session: Session, old: str, new: str, actor: Participant) -> int:
             state=JobState.CANCELLED, ended_at=db_now(), last_error=f"goes to {new} anyway"
         )
     )
-    _restart_dead(session, old)
-    session.execute(leases.change(Job, _waiting(old)).values(destination=new))
-    held_destinations.release(session, old)
+    # nothing of what the first destination has said is true of the other one
+    session.execute(
+        leases.change(Job, _waiting(old)).values(
+            destination=new, run_after=db_now(), last_error=None, **RESTARTED
+        )
+    )
     audit.note(session, "destination.rerouted", actor, destination=old, to=new, jobs=count)
     return count
 
@@ -68,13 +72,13 @@ def cancel_all(session: Session, destination: str, actor: Participant) -> int:
         NotFound: no job of the destination waits or is dead.
     """
     count = _count(session, destination)
+    held_destinations.release(session, destination)
     open_jobs = (Job.destination == destination, Job.kind == JobKind.DELIVER, Job.state.in_(OPEN))
     session.execute(
         leases.change(Job, *open_jobs).values(
             state=JobState.CANCELLED, ended_at=db_now(), last_error=CANCELLED
         )
     )
-    held_destinations.release(session, destination)
     audit.note(session, "destination.cancelled", actor, destination=destination, jobs=count)
     return count
 

@@ -56,12 +56,12 @@ def _outcome(
     site: SiteContext, peer: Peer, claimed: ClaimedJob, sending: Sending
 ) -> DeliveryOutcome | None:
     """What the destination says of a report that it has accepted; None: it is asked again later."""
-    unanswered = None
+    unanswered: NotSent | None = None
     try:
         if (listed := peer.holds(sending.reference)) is not False:
             return DeliveryOutcome.CONFIRMED if listed else DeliveryOutcome.ACCEPTED
     except NotSent as error:  # it takes reports, and may never answer questions
-        unanswered = str(error)
+        unanswered = error
     with site.database.transaction() as session:
         after_s = site.settings.absent_after_minutes * MINUTE_S
         deliveries.not_listed(session, claimed, after_s, unanswered)

@@ -39,6 +39,7 @@ class Job(LeasedRow):
     sends: Mapped[int] = mapped_column(default=0)  # how often the destination reported success
     sent_status: Mapped[str | None] = mapped_column(String(16))  # of a sending to be confirmed
     sent_at: Mapped[datetime | None]
+    unlisted: Mapped[bool] = mapped_column(default=False)  # it has said since that it has it not
     failed_at: Mapped[datetime | None]  # the last time that its destination failed
 
 
@@ -53,7 +54,8 @@ class Delivery(Table):
     destination: Mapped[str] = mapped_column(String(64))
     status: Mapped[str] = mapped_column(String(16))  # the peer's: 0000, B007, 200
     outcome: Mapped[DeliveryOutcome]
-    delivered_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)
+    # NULL: unknown, because it was found there
+    delivered_at: Mapped[datetime | None] = mapped_column(default=db_now(), index=True)
 
 
 class HeldDestination(Table):

@@ -103,7 +103,8 @@ def _stages(session: Session, since: datetime) -> dict[tuple[str, str], float]:
         .where(Delivery.delivered_at > since, ReportRow.revision == Study.revision)
         .limit(MAX_STUDIES)
     )
-    times = session.execute(statement).all()
+    rows = session.execute(statement).all()
+    times = [(last, built, sent) for last, built, sent in rows if sent is not None]
     seconds = {
         "last_image_to_result": [(built - last).total_seconds() for last, built, _ in times],
         "result_to_delivery": [(sent - built).total_seconds() for _, built, sent in times],

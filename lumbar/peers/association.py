@@ -18,7 +18,7 @@ from lumbar.errors import LumbarError
 from lumbar.peers import pdus
 from lumbar.peers.deadline import Deadline
 from lumbar.peers.destinations import DimseDestination
-from lumbar.peers.outcomes import Refused, Unintelligible, Unreachable
+from lumbar.peers.outcomes import NotConnected, Refused, Unintelligible, Unreachable
 from lumbar.peers.pdus import Encoding, Malformed
 
 MAX_CONTEXTS = 128  # PS3.8 section 9.3.2.2: odd numbers from 1 to 255
@@ -161,11 +161,11 @@ class Association:
             # Nagle's algorithm with delayed acknowledgements costs 40 ms per message.
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except (socket.gaierror, UnicodeError):
-            raise Unreachable(
+            raise NotConnected(
                 f"{to.name}: the host {to.host} is not known; check its name"
             ) from None
         except OSError:
-            self._raise_unanswered()
+            self._raise_unanswered(NotConnected)
 
     def _negotiate(self) -> None:
         """Takes the response to the request.
@@ -281,9 +281,9 @@ class Association:
             for_good=rejection.for_good,
         )
 
-    def _raise_unanswered(self) -> NoReturn:
+    def _raise_unanswered(self, kind: type[Unreachable] = Unreachable) -> NoReturn:
         self._deadline.wait_s()
-        raise Unreachable(
+        raise kind(
             f"{self._peer} does not answer; check host, port and that it is running"
         ) from None
 

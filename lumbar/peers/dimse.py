@@ -91,8 +91,7 @@ def send(
     Raises:
         NotSent: see ``lumbar.peers.outcomes``; among them ``TooLate``, checked just before the
             C-STORE.
-        Refused: the peer does not accept this instance, or reports a duplicate that it does not
-            list.
+        Refused: the peer does not accept this instance.
         Permanent: the file is not DICOM.
     """
     instance = _read(path)
@@ -199,8 +198,9 @@ def _found_by_query(
 ) -> Sent:
     """The outcome where the response does not say enough: stored if the peer lists it.
 
+    A duplicate that it does not list yet was stored a moment ago, or another's report has its UID.
+
     Raises:
-        Refused: it reports a duplicate, and can be asked and does not list it.
         Unintelligible: it reports the success of another instance, and does not list this one.
     """
     listed = holds(find.search_of(destination, deadline), read_reference(instance.path))
@@ -213,9 +213,7 @@ def _found_by_query(
         )
     if listed is None:
         return interpret_status(status, destination.name)
-    raise Refused(
-        f"{destination.name} reports a duplicate (status 0111) but does not list the instance"
-    )
+    return Sent(f"{status:04X}", "it was already stored, and is not listed (yet)")
 
 
 def _require_proposed(encoding: Encoding, proposed: Sequence[Encoding]) -> None:

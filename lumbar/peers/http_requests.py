@@ -10,11 +10,17 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 import requests
 from requests.auth import AuthBase, HTTPBasicAuth
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 from lumbar.peers.deadline import Deadline, require_before
 from lumbar.peers.destinations import DicomwebDestination
-from lumbar.peers.outcomes import Busy, NotAuthorised, Unintelligible, Unreachable
+from lumbar.peers.outcomes import (
+    Busy,
+    NotAuthorised,
+    NotConnected,
+    Unintelligible,
+    Unreachable,
+)
 
 LONGEST_ANSWER = 2**20  # bytes, once decompressed
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -178,11 +184,17 @@ def _exchange(
         raise Unreachable(
             f"{destination.name}: its proxy does not answer; check HTTPS_PROXY and HTTP_PROXY"
         ) from None
-    except (requests.RequestException, HTTPError, HTTPException, OSError, ValueError):
+    except (requests.RequestException, HTTPError, HTTPException, OSError, ValueError) as error:
         deadline.wait_s()
-        raise Unreachable(
+        raise (NotConnected if _is_of_connecting(error) else Unreachable)(
             f"{destination.name} does not answer; check its URL and that it is running"
         ) from None
+
+
+def _is_of_connecting(error: Exception) -> bool:
+    """Whether there was no connection, rather than one that was lost or silent."""
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    return isinstance(reason, NewConnectionError | ConnectTimeoutError)
 
 
 def _authorities() -> str | None:

@@ -55,6 +55,10 @@ class Unreachable(NotSent):
     """No connection, no association, no response in time, or a connection that was lost."""
 
 
+class NotConnected(Unreachable):
+    """No connection: nothing listens there, or the network does not lead there."""
+
+
 class Busy(NotSent):
     """The peer has no resources or no time at the moment."""
 

@@ -60,7 +60,7 @@ def send(
     if failed and failed.reason == DUPLICATE:
         if holds_it is None:
             return interpret_status(DUPLICATE, destination.name)
-        raise Refused(f"{destination.name} reports a duplicate (reason 0111) but {unlisted}")
+        return Sent(f"{DUPLICATE:04X}", "it was already stored, and is not listed (yet)")
     return _unlisted(destination, answer.status, failed, unlisted)
 
 

@@ -20,6 +20,9 @@ def upgrade() -> None:
     op.add_column("job", sa.Column("sent_status", sa.String(16)))
     op.add_column("job", sa.Column("sent_at", UtcDateTime()))
     op.add_column("job", sa.Column("failed_at", UtcDateTime()))
+    op.add_column(
+        "job", sa.Column("unlisted", sa.Boolean(), nullable=False, server_default=sa.false())
+    )
     op.create_index("ix_job_destination", "job", ["destination", "state"])
 
     # Every earlier delivery was a peer's success that nobody had asked about.
@@ -27,6 +30,9 @@ def upgrade() -> None:
         "delivery",
         sa.Column("outcome", sa.String(64), nullable=False, server_default="accepted"),
     )
+
+    with op.batch_alter_table("delivery") as delivery:
+        delivery.alter_column("delivered_at", existing_type=UtcDateTime(), nullable=True)
 
     op.add_column("report", sa.Column("number", sa.Integer(), nullable=False, server_default="1"))
     op.add_column("report", sa.Column("content_sha256", sa.String(64)))
@@ -55,9 +61,12 @@ def downgrade() -> None:
         report.alter_column("file", existing_type=sa.String(), nullable=False)
         for column in ("predecessor_ids", "inputs_sha256", "content_sha256", "number"):
             report.drop_column(column)
+    op.execute("DELETE FROM delivery WHERE delivered_at IS NULL")
+    with op.batch_alter_table("delivery") as delivery:
+        delivery.alter_column("delivered_at", existing_type=UtcDateTime(), nullable=False)
     op.drop_column("delivery", "outcome")
     op.drop_index("ix_job_destination", "job")
-    for column in ("failed_at", "sent_at", "sent_status", "sends"):
+    for column in ("unlisted", "failed_at", "sent_at", "sent_status", "sends"):
         op.drop_column("job", column)
     for table in LEASED:
         op.drop_column(table, "first_failed_s")

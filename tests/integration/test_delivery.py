@@ -6,7 +6,7 @@ from db.models import (
     JobState,
 )
 from db.types import db_now
-from lumbar.peers.outcomes import Unreachable
+from lumbar.peers.outcomes import NotConnected, Unreachable
 from tests.factories.deliveries import claim_delivery
 from tests.factories.lanes import LaneInMemory, report, report_again
 
@@ -116,3 +116,39 @@ def test_of_one_study_only_one_report_is_under_way_to_a_destination(site, lane):
     report_again(site, 1, 2)
     with site.database.transaction() as session:
         assert claim_delivery(session) is None
+
+
+@pytest.mark.parametrize("away", [Unreachable("it is silent"), NotConnected("nothing is there")])
+def test_a_report_that_was_not_listed_is_sent_again_though_the_peer_was_away(site, lane, away):
+    lane.peer.lists = False
+    report(site, 1)
+    lane.send_all()
+
+    def holds(reference):
+        raise away
+
+    answers, lane.peer.holds = lane.peer.holds, holds
+    lane.change(run_after=db_now(), sent_at=db_now(-601))
+    lane.send_all()
+    assert lane.states() == ["pending"]
+    lane.peer.holds, lane.peer.lists = answers, False
+    lane.change(run_after=db_now(), sent_at=db_now(-601))
+    lane.send_all()
+    assert len(lane.peer.sent) == 2
+
+
+@pytest.mark.parametrize(
+    ("silent", "state"),
+    [(Unreachable("it is silent"), "done"), (NotConnected("nothing is there"), "pending")],
+)
+def test_success_is_enough_where_questions_are_taken_and_never_answered(site, lane, silent, state):
+    def holds(reference):
+        raise silent
+
+    lane.peer.holds = holds
+    report(site, 1)
+    lane.send_all()
+    lane.change(run_after=db_now(), sent_at=db_now(-601))
+    lane.send_all()
+    assert lane.states() == [state]
+    assert lane.outcomes() == ["accepted"]

@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy import select
 
 from db import (
+    deliveries,
     destination_actions,
     operator_actions,
 )
@@ -14,7 +15,8 @@ from db.models import (
 from lumbar.errors import NotFound, Permanent
 from lumbar.peers.outcomes import Refused, Unreachable
 from tests.factories.analyses import analysed
-from tests.factories.lanes import report, report_again
+from tests.factories.deliveries import claim_delivery
+from tests.factories.lanes import LaneInMemory, report, report_again
 from tests.integration.site_with_studies import stored_report
 
 
@@ -72,3 +74,20 @@ def test_a_report_rerouted_to_where_its_job_has_ended_goes_there_by_that_job(sit
         destination_actions.reroute(session, "old", "pacs", Participant("anna"))
     lane.send_all()
     assert lane.states() == ["cancelled", "done"]
+
+
+@pytest.mark.parametrize("confirm", ["", "?confirm=no"])
+def test_a_rerouted_report_is_sent_whatever_the_first_destination_has_said(
+    site, monkeypatch, confirm
+):
+    lane = LaneInMemory(site, monkeypatch, confirm=confirm)
+    analysed(site, 1, report=stored_report(site, 1, 1), destinations=["archive"])
+    with site.database.transaction() as session:
+        claimed = claim_delivery(session, "archive")
+        deliveries.record_sent(session, claimed, "0000")
+        deliveries.not_listed(session, claimed, 600, None)
+    with site.database.transaction() as session:
+        assert destination_actions.reroute(session, "archive", "pacs", "anna") == 1
+    lane.send_all()
+    assert [content.decode() for content in lane.peer.sent] == ["report 1 1"]
+    assert lane.states() == ["done"]

@@ -220,7 +220,11 @@ def test_an_answer_is_judged_by_what_it_says_of_the_instance(
         ),
         (Http(409), LISTS_NOTHING, ProcessingFailed),
         (Http(409, failed(0x0111)), LISTS, Sent("409", "it was already stored", listed=True)),
-        (Http(409, failed(0x0111)), LISTS_NOTHING, Refused),
+        (
+            Http(409, failed(0x0111)),
+            LISTS_NOTHING,
+            Sent("0111", "it was already stored, and is not listed (yet)"),
+        ),
         (
             Http(409, failed(0xB00E)),
             LISTS,

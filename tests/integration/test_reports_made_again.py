@@ -6,9 +6,7 @@ import pytest
 from sqlalchemy import select, update
 from structlog.testing import capture_logs
 
-from db import (
-    reports,
-)
+from db import job_lifecycle, reports, reviews, studies
 from db.models import (
     Delivery,
     Instance,
@@ -16,10 +14,14 @@ from db.models import (
     Study,
     StudyState,
 )
+from db.read_models.worklist import worklist
+from db.studies import StudyEvent
 from db.types import db_now
 from lumbar.peers import HeldReport
 from lumbar.peers.outcomes import Unreachable
-from tests.factories.analyses import analysed
+from lumbar.spine.provenance import TrainedOn
+from tests.factories.analyses import CANAL, NORMAL, SEVERE, analysed, bundle, findings_with
+from tests.factories.instances import ROOT
 from tests.factories.lanes import SR, LaneInMemory, analyse, files_of, report, report_again, study
 from tests.integration.site_with_studies import stored_report
 
@@ -33,9 +35,11 @@ def test_a_damaged_report_is_not_sent_but_made_again(site, lane, damage):
     path.unlink() if damage == "missing" else path.write_bytes(b"repor")
     lane.send_all()
     assert [content.decode() for content in lane.peer.sent] == ["report 2 1"]
-    assert lane.states() == ["cancelled", "done"]
+    assert lane.states() == ["pending", "done"]  # until its successor is there
     assert study(site, 1).state is StudyState.QUEUED
     assert study(site, 1).revision == 2
+    analyse(site, stored_report(site, 1, 2))
+    assert lane.states() == ["cancelled", "done", "pending"]
 
 
 def test_one_whose_images_are_gone_is_dead_with_the_reason(site, lane):
@@ -83,7 +87,7 @@ def test_what_only_the_destination_remembers_is_replaced_by_a_report_that_names_
             "1.9.1",
         ]
     assert study(site, 1).state is StudyState.QUEUED
-    assert lane.states() == ["cancelled"]
+    assert lane.states() == ["pending"]
 
 
 def test_a_report_whose_answer_was_lost_is_replaced_once_the_destination_lists_it(site, lane):
@@ -213,3 +217,42 @@ def test_a_read_study_whose_report_is_made_again_stays_read(site, lane):
     site.store.path(files_of(site)[0]).unlink()
     lane.send_all()
     assert study(site, 1).read_at is not None
+
+
+@pytest.mark.parametrize("ends", ["dead", "not analysable"])
+def test_one_that_cannot_be_made_again_after_all_is_sent_as_it_is(site, lane, ends):
+    report(site, 1)
+    lane.peer.held = (HeldReport("1.3", SR, "1.9.1", 4),)
+    lane.send_all()
+    with site.database.transaction() as session:
+        claimed = job_lifecycle.claim_analysis(session, lease_s=10)
+        if ends == "dead":
+            job_lifecycle.dead_letter(session, claimed, "an internal fault")
+        else:
+            job_lifecycle.end_analysis(session, claimed, StudyEvent.REFUSED, reason="no T2")
+    lane.change(run_after=db_now())
+    lane.send_all()
+    assert [content.decode() for content in lane.peer.sent] == ["report 1 1"]
+    assert lane.states() == ["done"]
+
+
+@pytest.mark.parametrize(("grade", "on_worklist"), [(NORMAL, False), (SEVERE, True)])
+def test_a_read_study_is_unread_again_if_it_is_graded_otherwise_now(site, lane, grade, on_worklist):
+    """As where the weights were replaced before its report was made again."""
+    analysed(site, 1, {}, report=stored_report(site, 1, 1), destinations=["pacs"])
+    with site.database.transaction() as session:
+        reviews.mark_read(session, studies.find(session, f"{ROOT}.1"), "anna")
+    lane.peer.held = (HeldReport("1.3", SR, "1.9.1", 4),)
+    lane.send_all()
+    with site.database.transaction() as session:
+        claimed = job_lifecycle.claim_analysis(session, lease_s=10)
+        findings = findings_with({CANAL: grade})
+        job_lifecycle.end_analysis(
+            session,
+            claimed,
+            StudyEvent.ANALYSED,
+            findings=findings,
+            bundle=bundle(TrainedOn.CLINICAL),
+        )
+    with site.database.reading() as session:
+        assert bool(worklist(session, site.ranking).rows) is on_worklist
