@@ -246,7 +246,7 @@ class Settings(BaseSettings):
         3, ge=1, le=MAX_COUNT, description="Attempts at a job after internal faults before it fails"
     )
     worker_losses: int = Field(
-        10, ge=1, le=MAX_COUNT, description="Workers lost while running a job before it fails"
+        10, ge=1, le=MAX_COUNT, description="Workers lost while running an analysis before it fails"
     )
     retry_base_s: float = Field(
         5,
