@@ -87,7 +87,7 @@ def test_a_rerouted_report_is_sent_whatever_the_first_destination_has_said(
         deliveries.record_sent(session, claimed, "0000")
         deliveries.not_listed(session, claimed, 600, None)
     with site.database.transaction() as session:
-        assert destination_actions.reroute(session, "archive", "pacs", "anna") == 1
+        assert destination_actions.reroute(session, "archive", "pacs", Participant("anna")) == 1
     lane.send_all()
     assert [content.decode() for content in lane.peer.sent] == ["report 1 1"]
     assert lane.states() == ["done"]

@@ -295,7 +295,7 @@ def test_retrying_one_job_probes_its_held_destination(site, lane):
     lane.works()
     assert lane.send_all() == 0
     with site.database.transaction() as session:
-        operator_actions.retry(session, lane.jobs()[0].id, "anna")
+        operator_actions.retry(session, lane.jobs()[0].id, Participant("anna"))
     assert lane.send_all() == 1
     assert lane.states() == ["done"]
 

@@ -7,6 +7,7 @@ from sqlalchemy import select, update
 from structlog.testing import capture_logs
 
 from db import job_lifecycle, reports, reviews, studies
+from db.audit import Participant
 from db.models import (
     Delivery,
     Instance,
@@ -241,7 +242,7 @@ def test_a_read_study_is_unread_again_if_it_is_graded_otherwise_now(site, lane, 
     """As where the weights were replaced before its report was made again."""
     analysed(site, 1, {}, report=stored_report(site, 1, 1), destinations=["pacs"])
     with site.database.transaction() as session:
-        reviews.mark_read(session, studies.find(session, f"{ROOT}.1"), "anna")
+        reviews.mark_read(session, studies.find(session, f"{ROOT}.1"), Participant("anna"))
     lane.peer.held = (HeldReport("1.3", SR, "1.9.1", 4),)
     lane.send_all()
     with site.database.transaction() as session:
