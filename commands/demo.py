@@ -155,14 +155,17 @@ def _is_of(study_instance_uid: str, received: ReceivedInstance) -> bool:
 
 def _add_user(settings: Settings) -> str:
     """Adds an administrator for this demo; returns the password, a new one each time."""
-    from db import accounts
+    from db import accounts, passwords
     from db.audit import on_this_host
     from db.context import SiteContext
     from db.models import UserRole
 
     password = secrets.token_urlsafe(12)
+    password_hash = passwords.new_hash(password, _USER)
     with SiteContext.open(settings).database.transaction() as session:
-        accounts.add_user(session, _USER, password, UserRole.ADMIN, on_this_host("lumbar demo"))
+        accounts.add_user(
+            session, _USER, password_hash, UserRole.ADMIN, on_this_host("lumbar demo")
+        )
     return password
 
 

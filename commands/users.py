@@ -3,6 +3,7 @@
 import getpass
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -21,6 +22,9 @@ log = get_logger()
 app = typer.Typer(help="Users of the web page.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The user's name")]
+Yes = Annotated[
+    bool, typer.Option("--yes", help="Do not ask, even about the last enabled administrator")
+]
 COLUMNS = ("name", "role", "created_at", "disabled_at")
 
 
@@ -40,53 +44,72 @@ def add(
     ],
 ) -> None:
     """Adds a user; prompts for the password, or reads it from standard input."""
-    from db import accounts
+    from db import accounts, passwords
 
     site = SiteContext.open(Settings.load())
-    password = _password()
+    password_hash = passwords.new_hash(_password(), name)
     with site.database.transaction() as session:
-        accounts.add_user(session, name, password, role, by_command_line())
+        accounts.add_user(session, name, password_hash, role, by_command_line())
     typer.echo(f"{name} may sign in as {role}.")
 
 
 @app.command(epilog="Example: lumbar users password anna")
-def password(name: Name) -> None:
-    """Sets a new password and ends the user's sessions.
+def password(
+    name: Name,
+    keep_tokens: Annotated[
+        bool, typer.Option("--keep-tokens", help="Do not revoke the user's API tokens")
+    ] = False,
+) -> None:
+    """Sets a new password, ends the user's sessions and revokes their API tokens.
 
     Prompts for the password, or reads it from standard input.
     """
-    from db import accounts
+    from db import accounts, passwords
 
     site = SiteContext.open(Settings.load())
-    new = _password()
+    new = passwords.new_hash(_password(), name)
     with site.database.transaction() as session:
-        accounts.set_password(session, accounts.user_named(session, name), new, by_command_line())
+        user = accounts.locked(session, name)
+        accounts.set_password(session, user, new, by_command_line(), keep_tokens=keep_tokens)
     typer.echo(f"The password of {name} is set.")
 
 
 @app.command(epilog="Example: lumbar users role anna operator")
-def role(name: Name, role: Annotated[UserRole, typer.Argument(help="The new role")]) -> None:
-    """Changes a user's role."""
+def role(
+    name: Name, role: Annotated[UserRole, typer.Argument(help="The new role")], yes: Yes = False
+) -> None:
+    """Changes a user's role; asks before the last enabled administrator becomes something else."""
     from db import accounts
 
+    def change(even_last: bool) -> None:
+        with site.database.transaction() as session:
+            user = accounts.locked(session, name)
+            accounts.set_role(session, user, role, by_command_line(), even_last=even_last)
+
     site = SiteContext.open(Settings.load())
-    with site.database.transaction() as session:
-        accounts.set_role(session, accounts.user_named(session, name), role, by_command_line())
+    _even_if_last(change, yes)
     typer.echo(f"{name} has the role {role}.")
 
 
 @app.command(epilog="Example: lumbar users disable anna")
 def disable(
-    name: Name, undo: Annotated[bool, typer.Option("--undo", help="Enable the user again")] = False
+    name: Name,
+    undo: Annotated[bool, typer.Option("--undo", help="Enable the user again")] = False,
+    yes: Yes = False,
 ) -> None:
-    """Disables a user at once, sessions and tokens included; nothing the user did is removed."""
+    """Disables a user at once, sessions and tokens included; nothing the user did is removed.
+
+    Asks before it disables the last enabled administrator.
+    """
     from db import accounts
 
+    def change(even_last: bool) -> None:
+        with site.database.transaction() as session:
+            user = accounts.locked(session, name)
+            accounts.set_disabled(session, user, not undo, by_command_line(), even_last=even_last)
+
     site = SiteContext.open(Settings.load())
-    with site.database.transaction() as session:
-        accounts.set_disabled(
-            session, accounts.user_named(session, name), not undo, by_command_line()
-        )
+    _even_if_last(change, yes)
     typer.echo(f"{name} may {'' if undo else 'not '}sign in.")
 
 
@@ -134,6 +157,23 @@ def record_visit(site: SiteContext, event: str) -> None:
         record_view(site, event)
     except Transient as error:
         log.warning("audit.not_written", lines=1, why=str(error))
+
+
+def _even_if_last(change: Callable[[bool], None], yes: bool) -> None:
+    """Makes a change after which there may be no administrator only if that is wanted.
+
+    Raises:
+        LastAdministrator: it is not, or nobody can be asked.
+    """
+    from db.accounts import LastAdministrator
+
+    try:
+        change(yes)
+    except LastAdministrator as error:
+        if not sys.stdin.isatty():
+            raise LastAdministrator(f"{error}; --yes does it all the same") from error
+        typer.confirm(f"{error}. Do it all the same?", abort=True)
+        change(True)
 
 
 def _password() -> str:

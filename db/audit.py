@@ -31,6 +31,13 @@ class Participant:
     name: str
     address: str = ""
 
+    def require(self, session: Session) -> None:
+        """Makes sure that they still may do what is being noted; others than users always may.
+
+        Raises:
+            Permanent: they may not any more.
+        """
+
 
 def on_this_host(name: str) -> Participant:
     """A service of ours, or somebody at this host's command line."""
@@ -63,8 +70,15 @@ def note(
 ) -> None:
     """Adds an event in the transaction of the action it records: neither is written alone.
 
+    Whoever does something is asked here whether they still may: a change cannot be made without.
+
     ``times``: how often it happened; ``detail`` has ids, such as that of the user or token meant.
+
+    Raises:
+        NoLongerAllowed: the user has been disabled, say, since the request was admitted.
     """
+    if outcome is Outcome.SUCCESS:
+        actor.require(session)
     session.add(
         AuditEvent(
             event=event,

@@ -197,7 +197,8 @@ def _add(session: Session, line: Line) -> None:
     audit.note(
         session,
         line.event,
-        line.actor,
+        # who was admitted then: it does not matter whether they still would be
+        Participant(line.actor.name, line.actor.address),
         study_id=_study_id(session, line.study),
         outcome=line.outcome,
         times=line.times,

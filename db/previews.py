@@ -10,7 +10,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from db import audit, leases, operating_time
-from db.accounts import Actor
+from db.actors import Actor
 from db.audit import Participant
 from db.context import SiteContext
 from db.leases import Lease

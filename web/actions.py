@@ -4,10 +4,12 @@ from typing import Annotated
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 
 from db import (
     accounts,
+    api_tokens,
     deletion,
     destination_actions,
     operator_actions,
@@ -15,13 +17,15 @@ from db import (
     reviews,
     studies,
 )
-from db.accounts import WrongPassword
+from db.actors import Actor
 from db.models import Permission, UserRole
+from db.passwords import PasswordHash, new_hash
 from lumbar.errors import LumbarError, NotFound, Permanent
 from lumbar.peers import Peer
 from lumbar.spine.anatomy import Severity
-from web.auth import Admin, NotAllowed, Operator, Reviewer, TheAuditTrail, TheSite, Viewer
+from web.auth import Admin, Operator, Reviewer, TheAuditTrail, TheSite
 from web.params import DestinationName, LastReceived, Number, QuarantineId, Words
+from web.password_queue import queue_of
 from web.rendering import page
 
 router = APIRouter(include_in_schema=False)
@@ -179,11 +183,19 @@ def echo(
 
 
 @router.post("/users")
-def add_user(
-    site: TheSite, actor: Admin, name: Words, password: Words, role: Annotated[UserRole, Form()]
+async def add_user(
+    request: Request,
+    site: TheSite,
+    actor: Admin,
+    name: Words,
+    password: Words,
+    role: Annotated[UserRole, Form()],
 ) -> Response:
-    with site.database.transaction() as session:
-        accounts.add_user(session, name, password, role, actor.participant)
+    def add(password_hash: PasswordHash) -> None:
+        with site.database.transaction() as session:
+            accounts.add_user(session, name, password_hash, role, actor.participant)
+
+    await run_in_threadpool(add, await _hashed(request, actor, password, name))
     return _redirect("/users", "saved")
 
 
@@ -194,19 +206,43 @@ def change_user(
     name: str,
     role: Annotated[UserRole | None, Form()] = None,
     disabled: Annotated[bool | None, Form()] = None,
-    password: Words = "",
 ) -> Response:
     with site.database.transaction() as session:
-        user = accounts.user_named(session, name)
+        user = accounts.locked(session, name, [actor.user_id])
         if user.id == actor.user_id and (disabled or role not in (None, user.role)):
             raise Permanent("you cannot lock yourself out; ask another administrator")
         if role is not None and role != user.role:
             accounts.set_role(session, user, role, actor.participant)
         if disabled is not None:
             accounts.set_disabled(session, user, disabled, actor.participant)
-        if password:
-            accounts.set_password(session, user, password, actor.participant)
     return _redirect("/users", "saved")
+
+
+@router.post("/users/{name}/password")
+async def set_password(
+    request: Request,
+    site: TheSite,
+    actor: Admin,
+    name: str,
+    password: Words,
+    keep_tokens: Annotated[bool, Form()] = False,
+) -> Response:
+    """Sets a user's password. Their sessions end, and unless ``keep_tokens`` their tokens, too."""
+
+    def change(password_hash: PasswordHash) -> None:
+        with site.database.transaction() as session:
+            user = accounts.locked(session, name, [actor.user_id])
+            accounts.set_password(
+                session, user, password_hash, actor.participant, keep_tokens=keep_tokens
+            )
+
+    await run_in_threadpool(change, await _hashed(request, actor, password, name))
+    return _redirect("/users", "saved")
+
+
+async def _hashed(request: Request, actor: Actor, password: str, user: str) -> PasswordHash:
+    queue = queue_of(request)
+    return await queue.run(f"user {actor.user_id}", False, new_hash, password, user)
 
 
 @router.post("/tokens")
@@ -220,7 +256,7 @@ def add_token(
     days: Annotated[float, Form(gt=0, le=3660)] = 365,
 ) -> Response:
     with site.database.transaction() as session:
-        token = accounts.new_token(
+        token = api_tokens.new_token(
             session, accounts.user_named(session, user), name, scopes, days, actor.participant
         )
     return page(request, "token.html", token=token, user=user)
@@ -229,37 +265,5 @@ def add_token(
 @router.post("/tokens/{token}/revoke")
 def revoke(site: TheSite, actor: Admin, token: Number) -> Response:
     with site.database.transaction() as session:
-        accounts.revoke_token(session, token, actor.participant)
+        api_tokens.revoke_token(session, token, actor.participant)
     return _redirect("/users", "saved")
-
-
-@router.post("/password")
-def own_password(
-    request: Request,
-    site: TheSite,
-    trail: TheAuditTrail,
-    actor: Viewer,
-    current: Words,
-    password: Words,
-) -> Response:
-    """Changes the user's own password, given the current one, and ends all of their sessions.
-
-    Raises:
-        NotAllowed: the request comes with a token, not from a browser.
-        WrongPassword: the current password is wrong.
-    """
-    if actor.csrf_token is None:
-        raise NotAllowed("a token cannot change a password; sign in with a browser")
-    try:
-        with site.database.transaction() as session:
-            accounts.change_password(
-                session,
-                accounts.user_named(session, actor.name),
-                current,
-                password,
-                actor.participant,
-            )
-    except WrongPassword:
-        trail.record_refusal("password.refused", request)
-        raise
-    return RedirectResponse("/sign-in", 303)

@@ -12,7 +12,8 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from db.accounts import TooManyAttempts
+from db.actors import NoLongerAllowed
+from db.attempts import TooManyAttempts
 from db.context import SiteContext
 from db.database import DatabaseDiskFull, DatabaseUnavailable
 from db.previews import NotOwner, TooManyWaiting
@@ -32,6 +33,7 @@ from web.auth import (
     trail_of,
 )
 from web.multipart import NotAForm, TooLarge
+from web.password_queue import PasswordQueue, TooBusy
 from web.prefix import UnderPrefix, require_free
 from web.rendering import page
 
@@ -48,7 +50,9 @@ MAX_BODY = 2**20  # bytes of a form or of JSON; uploads have a limit of their ow
 # The first kind that matches counts, so subclasses come before `Permanent`.
 _STATUS: dict[type[LumbarError], int] = {
     NotFound: 404,
+    NoLongerAllowed: 403,
     TooManyAttempts: 429,
+    TooBusy: 429,
     TooManyWaiting: 429,
     TooLarge: 413,
     NotAForm: 422,
@@ -76,6 +80,7 @@ def create_app(site: SiteContext) -> FastAPI:
     )
     app.state.site = site
     app.state.trail = AuditTrail(site)
+    app.state.passwords = PasswordQueue()
     app.state.session_use = Throttle(SESSION_USE_PERIOD_S, MAX_SESSIONS)
     app.middleware("http")(_limit_and_protect)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
@@ -185,7 +190,9 @@ async def _lumbar_error(request: Request, error: LumbarError) -> Response:
     if isinstance(error, NotOwner):  # who is not told that there is such an upload
         trail_of(request).record_refusal("request.refused", request, upload=error.upload_id)
     status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))
-    return _error(request, status, str(error))
+    retry_after_s = getattr(error, "retry_after_s", None)
+    headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    return _error(request, status, str(error), **headers)
 
 
 async def _invalid_request(request: Request, error: RequestValidationError) -> Response:

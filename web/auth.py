@@ -7,12 +7,13 @@ before the response is sent (``web.audit_trail``), and so is, soon, what is refu
 
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import Depends, Request
 
-from db import accounts
-from db.accounts import Actor
+from db import api_tokens, sessions
+from db.actors import Actor
 from db.audit import Participant
 from db.context import SiteContext
 from db.models import Permission
@@ -60,6 +61,11 @@ def cookie_name(site: SiteContext) -> str:
     return f"lumbar_session_{site.instance_id}"
 
 
+def known_cookie_name(site: SiteContext) -> str:
+    """The name of the cookie by which a browser is known that somebody has signed in from."""
+    return f"lumbar_browser_{site.instance_id}"
+
+
 def require_same_origin(request: Request) -> None:
     """Refuses a change that a page of another site requests, with or without a session.
 
@@ -96,11 +102,11 @@ def by_browser(request: Request, site: SiteContext) -> Actor | None:
     if not cookie:
         return None
     with site.database.reading() as session:
-        actor = accounts.by_cookie(session, cookie, address_of(request))
+        actor = sessions.by_cookie(session, cookie, address_of(request))
     session_use: Throttle = request.app.state.session_use
     if actor is not None and REFRESH not in request.headers and session_use.claim(cookie):
         with site.database.transaction() as session:
-            accounts.record_use(session, cookie)
+            sessions.record_use(session, cookie)
     return actor
 
 
@@ -110,8 +116,8 @@ def by_token(request: Request, site: SiteContext) -> Actor | None:
     if scheme.lower() != "bearer" or not token:
         return None
     with site.database.reading() as session:
-        actor = accounts.by_token(session, token.strip(), address_of(request))
-        refused = accounts.refused_token(session, token.strip()) if actor is None else None
+        actor = api_tokens.by_token(session, token.strip(), address_of(request))
+        refused = api_tokens.refused_token(session, token.strip()) if actor is None else None
     if refused is not None:
         who = Participant(refused.name, address_of(request))
         trail_of(request).record_stranger("token.refused", who, **refused.detail)
@@ -174,6 +180,7 @@ def allowed(permission: Permission) -> Callable[..., Actor]:
             raise NotAllowed(
                 f"{actor.name} may not {permission}; ask an administrator for another role"
             )
+        actor = replace(actor, needs=permission)
         request.state.actor = actor
         return actor
 

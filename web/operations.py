@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from db import accounts, audit, disk_usage, operator_actions, quarantine
+from db import accounts, api_tokens, audit, disk_usage, operator_actions, quarantine
 from db.models import OPEN_JOB_STATES, JobKind, JobState, UserRole
 from db.read_models import destinations, statistics
 from db.read_models.reviewed_labels import labels
@@ -180,7 +180,7 @@ def users_page(
     trail.record_visit("users.seen", actor.participant)
     with site.database.reading() as session:
         users = accounts.users(session)
-        tokens = accounts.tokens(session)
+        tokens = api_tokens.tokens(session)
     return page(
         request,
         "users.html",

@@ -38,6 +38,7 @@ CONFIRMATIONS = {  # what a page says after an action, by the `done` of its addr
     "released": "The instance is released. Its study is analysed again if its images change.",
     "dropped": "The instance is deleted.",
     "saved": "The change is saved.",
+    "ended": "Ended: that browser has to sign in again.",
 }
 SEVERITY_CLASS = {
     Severity.SEVERE: "severe",

@@ -4,6 +4,7 @@ The web process only writes the bytes to disk; a worker interprets them (``worke
 """
 
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path as File
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from db import disk_usage, previews
-from db.accounts import Actor
+from db.actors import Actor
 from db.context import SiteContext
 from db.models import JobState, Permission, Preview
 from db.preview_results import PreviewResult
@@ -58,6 +59,8 @@ def uploader(request: Request, site: TheSite) -> Actor:
         raise NotAllowed(f"{actor.name} may not upload; ask an administrator for another role")
     if request.method in UNSAFE and actor.csrf_token is not None:
         require_same_origin(request)
+    needs = Permission.REVIEW if actor.may(Permission.REVIEW) else Permission.OPERATE
+    actor = replace(actor, needs=needs)
     request.state.actor = actor
     return actor
 
@@ -156,6 +159,8 @@ class _UploadReceiver:
             raise NotAllowed(
                 f"{self._actor.name} may not keep uploaded images; upload without that option"
             )
+        if keep:
+            self._actor = replace(self._actor, needs=Permission.OPERATE)
         self.name = previews.create(self._site, self._actor.user_id, keep=keep)
         return previews.folder(self._site, self.name) / previews.UPLOAD
 
@@ -164,6 +169,7 @@ class _UploadReceiver:
         if self.name is None:
             raise NotAForm("no file was chosen")
         with self._site.database.transaction() as session:
+            self._actor.require(session)
             previews.mark_uploaded(session, self.name, files=form.files, size=form.size)
             preview = previews.find(session, self.name, self._actor)
             previews.note(session, "upload.received", preview, self._actor.participant)

@@ -29,7 +29,15 @@ from db.models.studies import (
     Study,
     Tombstone,
 )
-from db.models.users import ApiToken, AuditEvent, AuditForward, SignInFailure, User, WebSession
+from db.models.users import (
+    ApiToken,
+    AuditEvent,
+    AuditForward,
+    KnownBrowser,
+    PasswordAttempts,
+    User,
+    WebSession,
+)
 
 __all__ = [
     "ACTIVE_STUDY_STATES",
@@ -49,8 +57,10 @@ __all__ = [
     "Job",
     "JobKind",
     "JobState",
+    "KnownBrowser",
     "LeasedRow",
     "Maintenance",
+    "PasswordAttempts",
     "Patient",
     "Permission",
     "Preview",
@@ -61,7 +71,6 @@ __all__ = [
     "Review",
     "SearchKey",
     "Series",
-    "SignInFailure",
     "StatedAttributes",
     "Study",
     "StudyState",

@@ -5,9 +5,9 @@ from typing import Any
 
 from sqlalchemy import (
     ForeignKey,
-    Index,
     SmallInteger,
     String,
+    UniqueConstraint,
     text,
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
@@ -39,6 +39,8 @@ class WebSession(Table):
     token_sha256: Mapped[str] = mapped_column(String(64), unique=True)  # of the cookie
     user_id: Mapped[int] = mapped_column(ForeignKey("user_account.id"), index=True)
     csrf_token: Mapped[str] = mapped_column(String(64))
+    address: Mapped[str] = mapped_column(String(64), default="")  # at sign-in
+    browser: Mapped[str] = mapped_column(String(64), default="")  # "Firefox on Windows"
     last_used_at: Mapped[datetime] = mapped_column(default=db_now())
     created_at: Mapped[datetime] = mapped_column(default=db_now())
 
@@ -62,16 +64,26 @@ class ApiToken(Table):
     user: Mapped[User] = relationship(lazy="joined", innerjoin=True)
 
 
-class SignInFailure(Table):
-    """A refused attempt to sign in. Too many for one name or one address block further ones."""
+class KnownBrowser(Table):
+    """A browser in which a user has signed in before; it has attempts of its own."""
 
-    __tablename__ = "sign_in_failure"
-    __table_args__ = (Index("ix_sign_in_failure_who_happened_at", "who", "happened_at"),)
+    __tablename__ = "known_browser"
+    __table_args__ = (UniqueConstraint("token_sha256", "user_id"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    # sha256 of the name or address, because people mistype passwords as names
-    who: Mapped[str] = mapped_column(String(64))
-    happened_at: Mapped[datetime] = mapped_column(default=db_now(), index=True)
+    token_sha256: Mapped[str] = mapped_column(String(64))  # of the cookie
+    user_id: Mapped[int] = mapped_column(ForeignKey("user_account.id"), index=True)
+    created_at: Mapped[datetime] = mapped_column(default=db_now())
+
+
+class PasswordAttempts(Table):
+    """How many attempts at a password one key has used up (``db.attempts``)."""
+
+    __tablename__ = "password_attempts"
+
+    # sha256 of the name, address, …, because people mistype passwords as names
+    who: Mapped[str] = mapped_column(String(64), primary_key=True)
+    spent_until_s: Mapped[float] = mapped_column(index=True)  # seconds since 1970
 
 
 class AuditEvent(Table):

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
-from db import accounts
 from db.models import UserRole
-from tests.browser.served import PASSWORD, WIDE, Served, new_site, serving
+from tests.browser.served import WIDE, Served, new_site, serving
 from tests.browser.site_with_images import add_studies
+from tests.factories.accounts import signed_in
 from web.auth import cookie_name
 
 expect.set_options(timeout=30_000)  # ms; how long a page takes depends on what else runs
@@ -58,8 +58,7 @@ def open_page(
         contexts.append(context)
         context.set_default_timeout(20_000)
         if role is not None:
-            with served.site.database.transaction() as session:
-                cookie = accounts.sign_in(session, role.value, PASSWORD, "127.0.0.1").cookie
+            cookie = signed_in(served.site.database, role.value)
             name = cookie_name(served.site)
             context.add_cookies([{"name": name, "value": cookie, "url": served.root}])
 

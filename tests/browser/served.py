@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
 
-from db import accounts
-from db.audit import Participant
 from db.context import SiteContext
 from db.models import UserRole
+from tests.factories.accounts import add_user
 from tests.integration.site_with_studies import open_site
 from tests.peers import free_port
 from tests.system import wait_until
 from web.server import serve
 
-PASSWORD = "correct horse battery"
 WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 360, "height": 740}
 
 
@@ -39,9 +37,8 @@ class Served:
 def new_site(home: Path, **settings: object) -> SiteContext:
     """A site with a user of each role, named after it, to be served on a free port."""
     site = open_site(home, web_port=free_port(), **settings)
-    with site.database.transaction() as session:
-        for role in UserRole:
-            accounts.add_user(session, role.value, PASSWORD, role, Participant("test"))
+    for role in UserRole:
+        add_user(site.database, role.value, role)
     return site
 
 

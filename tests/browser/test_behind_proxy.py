@@ -9,8 +9,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from db.models import UserRole
-from tests.browser.served import PASSWORD, WIDE, new_site, serving
+from tests.browser.served import WIDE, new_site, serving
 from tests.browser.site_with_images import add_studies
+from tests.factories.accounts import PASSWORD
 from tests.nginx import Nginx
 
 pytestmark = pytest.mark.slow

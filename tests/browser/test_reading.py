@@ -13,8 +13,8 @@ from playwright.sync_api import Page, expect
 from db.read_models.study_detail import study_detail
 from db.studies import find, images_in_use
 from lumbar.dicom.pixels import read_slice
-from tests.browser.served import PASSWORD
 from tests.browser.site_with_images import CANAL, NORMAL, RECESS
+from tests.factories.accounts import PASSWORD
 
 pytestmark = pytest.mark.slow
 

@@ -10,6 +10,7 @@ from pydicom import Dataset
 from db.audit_writer import AuditWriter, Line
 from db.context import SiteContext
 from db.database import Database
+from db.types import db_now
 from lumbar.reports.report import Report
 from lumbar.settings import Settings
 from lumbar.store.files import Store
@@ -48,6 +49,16 @@ def closing_audit_writers() -> Iterator[None]:
         yield
     for writer in begun:
         writer.close()
+
+
+@pytest.fixture
+def turn(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets how wrong the database's clock is, in seconds; 0: it is right."""
+
+    def turned(seconds: float) -> None:
+        monkeypatch.setattr(db_now, "turned_s", seconds)
+
+    return turned
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ NEEDS: dict[str, Permission | None] = {
     "GET /me": READ,
     "POST /password": READ,
     "POST /sign-out": READ,
+    "POST /sessions/{session_id}/end": READ,
+    "POST /sessions/end-others": READ,
     "GET /reviews.zip": REVIEW,
     "POST /studies/{uid}/findings/{finding_id}/review": REVIEW,
     "POST /studies/{uid}/read": REVIEW,
@@ -41,6 +43,7 @@ NEEDS: dict[str, Permission | None] = {
     "GET /users": ADMINISTER,
     "POST /users": ADMINISTER,
     "POST /users/{name}": ADMINISTER,
+    "POST /users/{name}/password": ADMINISTER,
     "POST /tokens": ADMINISTER,
     "POST /tokens/{token}/revoke": ADMINISTER,
     "GET /audit": ADMINISTER,
@@ -75,3 +78,6 @@ NEEDS: dict[str, Permission | None] = {
     "GET /readyz": OPEN,
     "GET /metrics": OPEN,
 }
+
+# No token permits them.
+FOR_BROWSERS = {"POST /sessions/{session_id}/end", "POST /sessions/end-others"}

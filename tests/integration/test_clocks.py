@@ -8,7 +8,6 @@ import pytest
 from sqlalchemy import select, update
 
 from db import (
-    accounts,
     audit,
     expiry,
     job_lifecycle,
@@ -16,9 +15,10 @@ from db import (
     previews,
     retention,
     reviews,
+    sessions,
     studies,
 )
-from db.accounts import MAX_FAILURES, SignInRefused, TooManyAttempts
+from db.attempts import HERE, TooManyAttempts
 from db.audit import Participant
 from db.clock_corrections import correct_times
 from db.ingest import ingest
@@ -28,20 +28,21 @@ from db.models import (
     Maintenance,
     Preview,
     StudyState,
-    UserRole,
     WebSession,
 )
 from db.read_models.worklist import waiting, worklist
 from db.registrar import Registrar
+from db.sign_in import SignInRefused
 from db.types import db_now, read_clock
 from lumbar.store import shares
+from tests.factories.accounts import add_user, signed_in
 from tests.factories.ages import pass_days
 from tests.factories.analyses import CANAL, SEVERE, analysed
 from tests.factories.deliveries import claim_delivery
 from tests.factories.instances import ROOT, arrival, make_slice
 from tests.integration.site_with_studies import stored_report
-from tests.integration.test_accounts import PASSWORD, actor, sign_in
 from tests.integration.test_registration import arrive_in
+from tests.integration.test_sessions import actor
 from tests.integration.upload_factory import RecordingNotifier, create_upload, image, row
 from worker.clock_watch import ClockWatch
 from worker.sweep import sweep
@@ -51,16 +52,6 @@ UID = f"{ROOT}.1"
 TURNS = pytest.mark.parametrize(
     "turned_s", [-56 * YEAR_S, -YEAR_S, -5 * HOUR_S, 5 * HOUR_S, DAY_S, YEAR_S, 12 * YEAR_S]
 )
-
-
-@pytest.fixture
-def turn(monkeypatch):
-    """Sets how wrong the database's clock is, in seconds; 0: it is right."""
-
-    def turned(seconds):
-        monkeypatch.setattr(db_now, "turned_s", seconds)
-
-    return turned
 
 
 def study(site):
@@ -308,15 +299,14 @@ def note(site, event):
 
 @pytest.fixture
 def anna(database):
-    with database.transaction() as session:
-        return accounts.add_user(session, "anna", PASSWORD, UserRole.READER, Participant("test"))
+    return add_user(database, "anna")
 
 
 def test_sessions_survive_a_wrong_clock_and_none_outlives_its_hours(database, anna, turn):
-    cookie = sign_in(database)
+    cookie = signed_in(database)
     turn(YEAR_S)
     assert actor(database, cookie) is None  # as far as anybody can tell
-    ahead = sign_in(database, address="10.0.0.2")
+    ahead = signed_in(database, address="10.0.0.2")
     turn(0)
     assert actor(database, cookie).name == "anna"  # it was not deleted
     assert actor(database, ahead) is None  # else it would last for a year
@@ -327,32 +317,32 @@ def test_sessions_survive_a_wrong_clock_and_none_outlives_its_hours(database, an
 
 
 def test_a_session_that_was_used_ahead_is_used_from_now(database, anna, turn):
-    cookie = sign_in(database)
+    cookie = signed_in(database)
     turn(50 * MINUTE_S)
     with database.transaction() as session:
-        accounts.record_use(session, cookie)
+        sessions.record_use(session, cookie)
     turn(0)
     with database.transaction() as session:
-        accounts.record_use(session, cookie)
+        sessions.record_use(session, cookie)
         used = session.scalars(select(WebSession.last_used_at)).one()
         assert abs(used - read_clock(session)) < timedelta(minutes=1)
 
 
 def test_ended_sessions_are_forgotten_by_count(database, anna, monkeypatch):
-    monkeypatch.setattr(accounts, "SESSIONS_KEPT", 3)
-    cookies = [sign_in(database, address=f"10.0.0.{n}") for n in range(5)]
+    monkeypatch.setattr(sessions, "SESSIONS_KEPT", 3)
+    cookies = [signed_in(database, address=f"10.0.0.{n}") for n in range(5)]
     assert [actor(database, cookie) is not None for cookie in cookies] == [False] * 2 + [True] * 3
 
 
 def test_refused_attempts_from_when_the_clock_was_ahead_lock_nobody_out(database, anna, turn):
     turn(DAY_S)
-    for _ in range(MAX_FAILURES):
+    for _ in range(HERE.at_once):
         with pytest.raises(SignInRefused):
-            sign_in(database, password="wrong")
+            signed_in(database, password="wrong")
     with pytest.raises(TooManyAttempts):
-        sign_in(database)
+        signed_in(database)
     turn(0)
-    assert sign_in(database)
+    assert signed_in(database)
 
 
 @pytest.mark.parametrize("zone", ["America/St_Johns", "Australia/Lord_Howe"])

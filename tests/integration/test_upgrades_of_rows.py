@@ -14,6 +14,7 @@ from db.database import Database, DatabaseUnavailable
 from db.schema import UpgradeFailed
 from tests.system import closing_database
 
+FORGOTTEN = {"sign_in_failure"}  # its rows counted for ten minutes
 REVISIONS = sorted(schema._revisions())
 # What a column of states may hold, as far as its table's constraints allow it
 STATES = (None, "done", "analysed", "receiving", "pending", "confirmed")
@@ -101,7 +102,7 @@ def database(request, tmp_path):
 def test_no_row_is_lost(database, revision):
     at(database, revision)
     with database.engine.begin() as connection:
-        before = fill(connection)
+        before = {name: rows for name, rows in fill(connection).items() if name not in FORGOTTEN}
     assert schema.upgrade(database) == schema.newest()
     assert schema.differences(database) == []
     with database.engine.begin() as connection:

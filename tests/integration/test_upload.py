@@ -13,7 +13,8 @@ from sqlalchemy import select
 
 from db import previews
 from db.context import SiteContext
-from db.models import Preview, UserRole
+from db.models import Preview, User, UserRole
+from db.types import db_now
 from tests.factories.instances import ROOT
 from tests.integration.upload_factory import image, read, remaining_files, row, zip_of
 from tests.integration.web_client import (
@@ -174,6 +175,22 @@ def test_a_forged_form_leaves_nothing(site, reader, case):
         "/upload", content=body + b"--B--\r\n", headers=FORM | headers.get(case, {})
     )
     assert response.status_code == 403
+    assert nothing_is_left(site)
+
+
+@pytest.mark.parametrize("keep", [{}, {"keep": "true"}])
+def test_a_user_disabled_while_the_files_are_received_leaves_nothing(site, monkeypatch, keep):
+    operator = browser_client(create_app(site), UserRole.OPERATOR)
+    created = previews.create
+
+    def create(*arguments, **options):
+        with site.database.transaction() as session:
+            user = session.scalars(select(User)).one()
+            user.role, user.disabled_at = (UserRole.READER, None) if keep else (user.role, db_now())
+        return created(*arguments, **options)
+
+    monkeypatch.setattr(previews, "create", create)
+    assert send(operator, image(), **keep).status_code == 403
     assert nothing_is_left(site)
 
 

@@ -38,6 +38,8 @@ CONTRADICTING = f"9-{digest_of(make_slice(**CONTRADICTION))[:8]}"
 FORMS = {
     "/password": {"current": "correct horse battery", "password": "another good one"},
     "/sign-out": {},
+    "/sessions/1/end": {},
+    "/sessions/end-others": {},
     f"/studies/{SEVERE_UID}/findings/1/review": {"severity": "severe"},
     f"/studies/{SEVERE_UID}/read": {},
     f"/studies/{REFUSED_UID}/requeue": {},
@@ -55,6 +57,7 @@ FORMS = {
     "/destinations/pacs/cancel": {},
     "/users": {"name": "ben", "password": "a good long one", "role": "viewer"},
     "/users/operator": {"role": "viewer"},
+    "/users/operator/password": {"password": "a good long one"},
     "/tokens": {"user": "operator", "name": "ris", "scopes": "read"},
     "/tokens/1/revoke": {},
 }

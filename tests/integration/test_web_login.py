@@ -6,10 +6,11 @@ from html import escape
 import pytest
 from sqlalchemy import select
 
-from db import accounts
-from db.accounts import IDLE_TIMEOUT, MAX_FAILURES, MAX_SESSION
-from db.audit import Participant
+from db import accounts, api_tokens
+from db.attempts import HERE
 from db.models import Permission, UserRole, WebSession
+from db.sessions import IDLE_TIMEOUT, MAX_SESSION
+from tests.factories.accounts import OPERATOR, PASSWORD, add_user
 from tests.integration.site_with_studies import SEVERE_UID, add_studies
 from tests.integration.web_client import (
     BASE_URL,
@@ -21,8 +22,6 @@ from tests.integration.web_client import (
 from web.app import create_app
 from web.auth import cookie_name
 
-PASSWORD = "correct horse battery"
-
 
 @pytest.fixture
 def app(site):
@@ -32,8 +31,7 @@ def app(site):
 @pytest.fixture
 def anna(app, site) -> WebClient:
     """Anna's browser, before she signs in."""
-    with site.database.transaction() as session:
-        accounts.add_user(session, "anna", PASSWORD, UserRole.ADMIN, Participant("test"))
+    add_user(site.database, "anna", UserRole.ADMIN)
     return WebClient(app)
 
 
@@ -60,15 +58,22 @@ def test_the_right_password_leads_to_the_requested_page(app, anna):
     assert anna.get("/").status_code == 200
 
 
+def cookies_set(response) -> list[list[str]]:
+    """The attributes of each cookie that a response sets."""
+    return [line.lower().split("; ") for line in response.headers.get_list("set-cookie")]
+
+
 @sqlite_only
-def test_the_cookie_is_httponly_samesite_and_over_https_secure(app, anna):
-    attributes = sign_in(anna).headers["set-cookie"].lower().split("; ")
-    assert {"httponly", "samesite=lax", "path=/"} <= set(attributes)
-    assert not any(part.startswith(("domain", "expires", "max-age")) for part in attributes)
-    assert "secure" not in attributes
+def test_the_cookies_are_httponly_samesite_and_over_https_secure(app, anna):
+    session, known = cookies_set(sign_in(anna))
+    for attributes in (session, known):
+        assert {"httponly", "samesite=lax", "path=/"} <= set(attributes)
+        assert "secure" not in attributes
+    assert not any(part.startswith(("domain", "expires", "max-age")) for part in session)
+    assert "max-age=15552000" in known
     https = WebClient(app)
     https.base_url = BASE_URL.replace("http", "https")
-    assert "secure" in sign_in(https).headers["set-cookie"].lower()
+    assert all("secure" in attributes for attributes in cookies_set(sign_in(https)))
     assert https.get("/sign-in").headers["strict-transport-security"]
 
 
@@ -127,11 +132,12 @@ def test_the_form_is_shown_again_with_its_input_escaped(app, anna):
 
 
 def test_too_many_attempts_are_refused_and_the_page_says_for_how_long(app, anna):
-    statuses = [sign_in(anna, password="wrong").status_code for _ in range(MAX_FAILURES)]
-    assert statuses == [401] * MAX_FAILURES
+    statuses = [sign_in(anna, password="wrong").status_code for _ in range(HERE.at_once)]
+    assert statuses == [401] * HERE.at_once
     response = sign_in(anna)
     assert response.status_code == 429
-    assert "Too many attempts; try again in 10 minutes." in response.text
+    assert "Too many attempts; try again in 1 minute." in response.text
+    assert 0 < int(response.headers["retry-after"]) <= HERE.each_s
     assert "set-cookie" not in response.headers
 
 
@@ -219,13 +225,8 @@ def _csrf(browser):
 def by_token_of(app, name):
     site = app.state.site
     with site.database.transaction() as session:
-        token = accounts.new_token(
-            session,
-            accounts.user_named(session, name),
-            "ris",
-            {Permission.READ},
-            1,
-            Participant("test"),
+        token = api_tokens.new_token(
+            session, accounts.user_named(session, name), "ris", {Permission.READ}, 1, OPERATOR
         )
     return WebClient(app, Authorization=f"Bearer {token}")
 

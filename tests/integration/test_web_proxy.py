@@ -5,11 +5,10 @@ from dataclasses import replace
 import pytest
 from fastapi import FastAPI
 
-from db import accounts
-from db.audit import Participant
 from db.context import SiteContext
 from db.models import UserRole
 from lumbar.errors import WrongSetting
+from tests.factories.accounts import PASSWORD, add_user
 from tests.integration.site_with_studies import SEVERE_UID, add_studies, open_site
 from tests.integration.web_client import WebClient, browser_client, sqlite_only
 from web.app import create_app
@@ -17,7 +16,6 @@ from web.auth import cookie_name
 
 pytestmark = sqlite_only
 
-PASSWORD = "correct horse battery"
 PUBLIC = "http://triage.example"
 
 
@@ -28,9 +26,7 @@ def app_of(site: SiteContext, **settings: object) -> FastAPI:
 def sign_in(app: FastAPI, **headers: str):
     """Of a browser that opened ``PUBLIC``, through a proxy that says ``headers``."""
     site: SiteContext = app.state.site
-    with site.database.transaction() as session:
-        if not accounts.has_users(session):
-            accounts.add_user(session, "anna", PASSWORD, UserRole.ADMIN, Participant("test"))
+    add_user(site.database, "anna", UserRole.ADMIN)
     return WebClient(app).post(
         "/sign-in", data={"name": "anna", "password": PASSWORD}, headers=headers
     )

@@ -10,9 +10,10 @@ import pytest
 from markupsafe import escape
 from sqlalchemy import select, update
 
-from db import accounts, reviews
+from db import api_tokens, reviews
 from db.audit import Participant
 from db.models import (
+    ApiToken,
     Bundle,
     Explanation,
     FindingRow,
@@ -23,10 +24,13 @@ from db.models import (
     Series,
     StatedAttributes,
     Study,
+    User,
     UserRole,
+    WebSession,
 )
 from lumbar.reports.csv_text import cell
 from lumbar.spine.anatomy import ALL_FINDINGS, Severity
+from tests.factories.accounts import OPERATOR, add_user
 from tests.factories.instances import ROOT
 from tests.factories.quarantine import send, send_corrected
 from tests.integration.site_with_studies import (
@@ -67,11 +71,9 @@ def site(tmp_path_factory):
     add_studies(site)
     send_corrected(site.database, site.store, CORRECTED)
     send(site.database, site.store, study=CORRECTED, number=3, PatientName="Third^Name")
+    user = add_user(site.database, "reader")
     with site.database.transaction() as session:
-        user = accounts.add_user(
-            session, "reader", "a good long one", UserRole.READER, Participant("test")
-        )
-        accounts.new_token(session, user, "token", {Permission.READ}, 1, Participant("test"))
+        api_tokens.new_token(session, user, "token", {Permission.READ}, 1, OPERATOR)
     yield site
     site.database.close()
 
@@ -104,8 +106,9 @@ def write(site, text: str) -> None:
             .where(FindingRow.id == 2)
             .values(severity=None, normal_mild=None, reason=text)
         )
-        session.scalars(select(accounts.User).where(accounts.User.id == 1)).one().name = text
-        session.scalars(select(accounts.ApiToken)).one().name = text
+        session.scalars(select(User).where(User.id == 1)).one().name = text
+        session.scalars(select(ApiToken)).one().name = text
+        session.execute(update(WebSession).values(browser=text[:64], address=text[:64]))
         reviews.add_review(session, 1, Severity.SEVERE, text, Participant(text))
 
 

@@ -9,10 +9,10 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
-from db import accounts
-from db.audit import Participant
+from db import api_tokens
 from db.context import SiteContext
 from db.models import AuditEvent, Permission, User, UserRole, WebSession
+from tests.factories.accounts import OPERATOR
 from web.auth import CSRF_FIELD, cookie_name
 
 BASE_URL = "http://127.0.0.1"
@@ -34,15 +34,15 @@ class WebClient(TestClient):
         return self.post(path, data={CSRF_FIELD: self.csrf} | form)
 
 
-def browser_client(app: FastAPI, role: UserRole) -> WebClient:
-    """A signed-in browser, in a new session; the user is named after the role.
+def browser_client(app: FastAPI, role: UserRole, name: str = "") -> WebClient:
+    """A signed-in browser, in a new session; the user is named after the role, or by ``name``.
 
     The slow password check is skipped.
     """
     site: SiteContext = app.state.site
     cookie, csrf = secrets.token_urlsafe(), secrets.token_urlsafe()
     with site.database.transaction() as session:
-        user = _user(session, role)
+        user = _user(session, role, name)
         digest = sha256(cookie.encode()).hexdigest()
         session.add(WebSession(token_sha256=digest, user_id=user.id, csrf_token=csrf))
     client = WebClient(app)
@@ -55,21 +55,16 @@ def token_client(app: FastAPI, role: UserRole, scopes: Collection[Permission] = 
     """A program with a user's token; by default with all permissions of the user's role."""
     site: SiteContext = app.state.site
     with site.database.transaction() as session:
-        token = accounts.new_token(
-            session,
-            _user(session, role),
-            "program",
-            scopes or role.permissions,
-            1,
-            Participant("test"),
+        token = api_tokens.new_token(
+            session, _user(session, role), "program", scopes or role.permissions, 1, OPERATOR
         )
     return WebClient(app, Authorization=f"Bearer {token}")
 
 
-def _user(session, role):
-    user = session.scalar(select(User).where(User.name == role.value))
+def _user(session, role, name=""):
+    user = session.scalar(select(User).where(User.name == (name or role.value)))
     if user is None:
-        user = User(name=role.value, password_hash="none", role=role)
+        user = User(name=name or role.value, password_hash="none", role=role)
         session.add(user)
         session.flush()
     return user
