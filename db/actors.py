@@ -27,7 +27,7 @@ class Actor:
     role: UserRole
     permissions: frozenset[Permission]
     address: str = ""  # of the request
-    csrf_token: str | None = None
+    csrf_token: str | None = field(default=None, repr=False)
     session_id: int | None = None
     token_id: int | None = None
     needs: Permission = Permission.READ
@@ -69,7 +69,7 @@ class Actor:
 class _User(Participant):
     """A user in the audit trail; the same one in whatever browser."""
 
-    actor: Actor | None = field(default=None, compare=False)
+    actor: Actor | None = field(default=None, compare=False, repr=False)
 
     def require(self, session: Session) -> None:
         if self.actor is not None:

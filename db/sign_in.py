@@ -98,7 +98,6 @@ def change_password(
         user = session.get_one(User, actor.user_id)
     if not passwords.matches(user.password_hash, current):
         with database.transaction() as session:
-            audit.note(session, "user.password_refused", actor.participant, outcome=Outcome.REFUSED)
             attempts.forget_old(session)
         raise WrongPassword("the current password is wrong; nothing was changed")
     new = passwords.new_hash(password, user.name)

@@ -15,7 +15,7 @@ from sqladmin import Admin, ModelView
 from sqladmin.authentication import AuthenticationBackend
 from sqladmin.filters import StaticValuesFilter
 
-from db.accounts import Actor
+from db.actors import Actor
 from db.context import SiteContext
 from db.models import (
     AuditEvent,

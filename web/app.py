@@ -187,6 +187,8 @@ async def _lumbar_error(request: Request, error: LumbarError) -> Response:
         )
         detail = f"{error}; try again in a moment" if unreachable else str(error)
         return _error(request, 503, detail, **{"Retry-After": "5"})
+    if isinstance(error, NoLongerAllowed):
+        trail_of(request).record_refusal("request.refused", request)
     if isinstance(error, NotOwner):  # who is not told that there is such an upload
         trail_of(request).record_refusal("request.refused", request, upload=error.upload_id)
     status = next(status for kind, status in _STATUS.items() if isinstance(error, kind))

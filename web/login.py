@@ -192,6 +192,7 @@ async def own_password(
     Raises:
         NotAllowed: the request comes with a token, not from a browser.
         WrongPassword: the current password is wrong.
+        TooManyAttempts: too many wrong ones were given in this session.
     """
     _require_browser(actor.session_id)
     try:

@@ -169,7 +169,6 @@ class _UploadReceiver:
         if self.name is None:
             raise NotAForm("no file was chosen")
         with self._site.database.transaction() as session:
-            self._actor.require(session)
             previews.mark_uploaded(session, self.name, files=form.files, size=form.size)
             preview = previews.find(session, self.name, self._actor)
             previews.note(session, "upload.received", preview, self._actor.participant)

@@ -11,11 +11,11 @@ from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from sqlalchemy import select, update
 
-from db import accounts, quarantine
-from db.audit import Participant
+from db import accounts, api_tokens, quarantine
 from db.ingest import ingest
 from db.models import ApiToken, AuditEvent, Permission, User, UserRole
 from lumbar.audit_messages import Outcome
+from tests.factories.accounts import OPERATOR, PASSWORD, add_user
 from tests.factories.instances import ROOT, arrival, make_slice
 from tests.integration.routes import NEEDS, OPEN
 from tests.integration.site_with_studies import (
@@ -34,8 +34,6 @@ from web.app import create_app
 
 pytestmark = sqlite_only
 
-PASSWORD = "correct horse battery"
-TEST = Participant("test")
 # Routes that neither change anything nor show anything of a patient or of another user
 UNAUDITED = {
     "GET /me",
@@ -76,6 +74,8 @@ AUDITED = {
     ),
     "POST /sign-in": Audited("sign_in.done", form={"name": "admin", "password": PASSWORD}),
     "POST /sign-out": Audited("sign_out"),
+    "POST /sessions/{session_id}/end": Audited("user.session_ended", "/sessions/1/end"),
+    "POST /sessions/end-others": Audited("user.sessions_ended"),
     "GET /reviews.zip": Audited("reviews.exported"),
     "POST /studies/{uid}/findings/{finding_id}/review": Audited(
         "finding.reviewed", f"{STUDY}/findings/1/review", {"severity": "severe"}
@@ -112,6 +112,9 @@ AUDITED = {
         "user.added", form={"name": "ben", "password": PASSWORD, "role": "reader"}
     ),
     "POST /users/{name}": Audited("user.disabled", "/users/anna", {"disabled": "true"}),
+    "POST /users/{name}/password": Audited(
+        "user.password_set", "/users/anna/password", {"password": "a new one, and long"}
+    ),
     "POST /tokens": Audited("token.made", form={"user": "anna", "name": "ris", "scopes": "read"}),
     "POST /tokens/{token}/revoke": Audited("token.revoked", "/tokens/1/revoke"),
     "GET /audit": Audited("audit.seen"),
@@ -167,10 +170,10 @@ AUDITED = {
 @pytest.fixture
 def app(site) -> FastAPI:
     add_studies(site)
-    with site.database.transaction() as session:
-        for name, role in (("admin", UserRole.ADMIN), ("anna", UserRole.READER)):
-            user = accounts.add_user(session, name, PASSWORD, role, TEST)
-            accounts.new_token(session, user, "ris", {Permission.READ}, 1, TEST)
+    for name, role in (("admin", UserRole.ADMIN), ("anna", UserRole.READER)):
+        user = add_user(site.database, name, role)
+        with site.database.transaction() as session:
+            api_tokens.new_token(session, user, "ris", {Permission.READ}, 1, OPERATOR)
     return create_app(site)
 
 
@@ -323,10 +326,12 @@ def test_a_refused_token_leaves_a_line_with_its_number_if_there_is_one(site, app
     with site.database.transaction() as session:
         anna = accounts.user_named(session, "anna")
         for name in ("revoked", "expired", "disabled"):
-            secrets[name] = accounts.new_token(session, anna, name, {Permission.READ}, 1, TEST)
-        rows = {token.name: token for token in accounts.tokens(session)}
+            secrets[name] = api_tokens.new_token(
+                session, anna, name, {Permission.READ}, 1, OPERATOR
+            )
+        rows = {token.name: token for token in api_tokens.tokens(session)}
         numbers = {name: rows[name].id for name in secrets}
-        accounts.revoke_token(session, numbers["revoked"], TEST)
+        api_tokens.revoke_token(session, numbers["revoked"], OPERATOR)
         rows["expired"].expires_at -= timedelta(days=2)
     tried("lumbar_guessed")
     tried(secrets["revoked"])
