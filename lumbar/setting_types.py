@@ -21,6 +21,7 @@ AE_TITLE = re.compile(r"(?! *$)[ -\[\]-~]{1,16}")
 UID = re.compile(r"(?=.{1,64}$)(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")  # PS3.5 9.1
 
 WEB_ROOT = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
+HOST_NAME = re.compile(r"[a-z0-9_.-]+|[0-9a-f:.]+")
 WEB_ORIGIN = re.compile(r"https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
 
@@ -115,6 +116,16 @@ def _check_web_root(value: str) -> str:
     return f"/{path}" if path else ""
 
 
+def _check_hosts(values: tuple[str, ...]) -> tuple[str, ...]:
+    hosts = tuple(value.lower().strip("[]") for value in values)
+    for host in hosts:
+        if not HOST_NAME.fullmatch(host):
+            raise ValueError(
+                f"{host!r} is not a host's name or address, such as triage.example, without a port"
+            )
+    return hosts
+
+
 def _check_web_origin(value: str) -> str:
     origin = value.rstrip("/").lower()
     if not WEB_ORIGIN.fullmatch(origin):
@@ -149,6 +160,7 @@ AeTitles = Annotated[
 ]
 Uids = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_check_uids)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split)]
+Hosts = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_check_hosts)]
 BrokerUrl = Annotated[str, AfterValidator(_check_broker_url)]
 SyslogUrl = Annotated[str, AfterValidator(_check_syslog)]
 TimeZone = Annotated[str, AfterValidator(_check_time_zone)]

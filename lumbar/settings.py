@@ -28,6 +28,7 @@ from lumbar.setting_types import (
     BrokerUrl,
     Destinations,
     FilePath,
+    Hosts,
     Networks,
     SyslogUrl,
     TimeZone,
@@ -197,10 +198,16 @@ class Settings(BaseSettings):
         description="PEM file of the page's certificate (and its chain); if set, HTTPS only",
     )
     web_key: FilePath | None = Field(None, description="PEM file of that certificate's key")
-    web_proxy: str = Field(
-        "",
-        description="Address of the reverse proxy that provides HTTPS; its X-Forwarded headers "
-        "are trusted",
+    web_proxy: Networks = Field(
+        (),
+        description="Address or network of the reverse proxy that provides HTTPS, several "
+        "comma-separated; its X-Forwarded headers are trusted, and only it is answered",
+    )
+    web_hosts: Hosts = Field(
+        (),
+        description="Names under which the page is reached, comma-separated, besides "
+        "`localhost`, this machine's name, the address connected to and the host of "
+        "`LUMBAR_WEB_ORIGIN`; requests with another Host are refused",
     )
     web_root: WebRoot = Field(
         "",

@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from db.actors import NoLongerAllowed
 from db.attempts import TooManyAttempts
@@ -32,6 +33,7 @@ from web.auth import (
     NotSignedIn,
     trail_of,
 )
+from web.hosts import KnownHostsOnly, ProxyOnly, names_of
 from web.multipart import NotAForm, TooLarge
 from web.password_queue import PasswordQueue, TooBusy
 from web.prefix import UnderPrefix, require_free
@@ -97,7 +99,14 @@ def create_app(site: SiteContext) -> FastAPI:
         (Exception, _internal_error),
     ):
         app.add_exception_handler(exception, handler)  # type: ignore[arg-type]
-    app.add_middleware(UnderPrefix, prefix=prefix, https=origin.startswith("https:"))
+    proxies = site.settings.web_proxy
+    https = origin.startswith("https:") or bool(proxies)
+    # The last one comes first: what the proxy has forwarded is read once it is known to be it.
+    app.add_middleware(UnderPrefix, prefix=prefix, https=https)
+    app.add_middleware(KnownHostsOnly, names=names_of(site.settings))
+    if proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=[str(each) for each in proxies])
+        app.add_middleware(ProxyOnly, proxies=proxies)
     for name in ("uvicorn.access", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.WARNING)  # a URL may contain a patient's name
     return app

@@ -14,12 +14,7 @@ from lumbar.throttle import Throttle
 
 VIEW_PERIOD_S = 600.0  # one event per person, address and thing viewed
 MAX_VIEWS = 10_000
-NUMBERED = (
-    "job",
-    "token",
-    "finding_id",
-    "session_id",
-)  # the parts of addresses that are ids of rows
+NUMBERED = ("job", "token", "finding_id")  # the parts of addresses that are ids of rows
 
 
 class AuditTrail(Closing):

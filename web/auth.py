@@ -70,8 +70,8 @@ def require_same_origin(request: Request) -> None:
     """Refuses a change that a page of another site requests, with or without a session.
 
     Browsers say in Sec-Fetch-Site whose page it is, except where the page is served by plain HTTP.
-    There its Origin must have the host of the request, as we or the proxy received it: a page
-    cannot make a browser send another X-Forwarded-Host.
+    There its Origin must have scheme and host of the request, as we or the proxy received it: a
+    page cannot make a browser send another X-Forwarded-Host or X-Forwarded-Proto.
 
     Raises:
         Forged: the request comes from a page of another site, or the proxy replaced the host.
@@ -82,15 +82,22 @@ def require_same_origin(request: Request) -> None:
             raise Forged("the request comes from another site's page")
         return
     origin = request.headers.get("origin")
-    forwarded = request.headers.get("x-forwarded-host", "").split(",")[0].strip()
-    hosts = {request.headers.get("host"), forwarded} - {"", None}
-    settings = site_of(request).settings
-    if origin is None or origin == settings.web_origin or origin.partition("://")[2] in hosts:
+    if origin is None or origin == site_of(request).settings.web_origin:
+        return
+    scheme = request.url.scheme
+    if scheme == "http":
+        scheme = _forwarded(request, "proto") or scheme
+    hosts = {request.headers.get("host"), _forwarded(request, "host")} - {"", None}
+    if origin in {f"{scheme}://{host}" for host in hosts}:
         return
     raise Forged(
-        "the request comes from another site's page, or the proxy does not pass on the Host header "
-        "(then set LUMBAR_WEB_ORIGIN)"
+        "the request comes from another site's page, or the proxy does not pass on the Host and "
+        "X-Forwarded-Proto headers (then set LUMBAR_WEB_ORIGIN)"
     )
+
+
+def _forwarded(request: Request, what: str) -> str:
+    return request.headers.get(f"x-forwarded-{what}", "").split(",")[0].strip().lower()
 
 
 def by_browser(request: Request, site: SiteContext) -> Actor | None:

@@ -36,11 +36,11 @@ class UnderPrefix:
                     headers["location"] = self._public(headers["location"].removeprefix(own))
             await send(message)
 
-        own = str(URL(scope={**scope, "path": "", "query_string": b""}))
         # In place: the handler of internal errors, outside, looks at the address, too.
-        scope["path"] = self._stripped(scope["path"])
         if self._https:
             scope["scheme"] = "https"
+        own = str(URL(scope={**scope, "path": "", "query_string": b""}))
+        scope["path"] = self._stripped(scope["path"])
         await self._app(scope, receive, send_prefixed)
 
     def _stripped(self, path: str) -> str:

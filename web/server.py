@@ -36,8 +36,7 @@ def serve(site: SiteContext, stop: threading.Event) -> None:
         port=settings.web_port,
         ssl_certfile=str(settings.web_certificate) if settings.web_certificate else None,
         ssl_keyfile=str(settings.web_key) if settings.web_key else None,
-        proxy_headers=bool(settings.web_proxy),
-        forwarded_allow_ips=settings.web_proxy or None,
+        proxy_headers=False,  # they are read once the peer is known to be the proxy (web/hosts.py)
         log_config=None,
         access_log=False,
         server_header=False,

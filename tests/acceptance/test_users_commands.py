@@ -5,6 +5,8 @@ import socket
 
 import pytest
 
+from commands import users
+from db.accounts import LastAdministrator
 from db.audit import Participant
 from db.context import SiteContext
 from db.reviews import add_review, finding_ids
@@ -81,6 +83,48 @@ def test_a_user_is_added_changed_and_disabled(tmp_path):
     for line in lines:
         assert line["actor"].startswith("command line, user ")
         assert (line["address"], line["outcome"]) == (socket.gethostname(), "success")
+
+
+def test_the_last_administrator_is_locked_out_only_if_that_is_said(tmp_path):
+    system = System(tmp_path / "cli", {})
+    assert system.lumbar("db", "upgrade").returncode == 0
+    for name in ("anna", "ben"):
+        added = system.lumbar("users", "add", name, "--role", "admin", stdin=PASSWORD)
+        assert added.returncode == 0
+    assert system.lumbar("users", "role", "ben", "viewer").returncode == 0
+    for command in (("role", "anna", "viewer"), ("disable", "anna")):
+        refused = system.lumbar("users", *command)
+        assert_one_line(refused, 1, "anna is the last enabled administrator")
+        assert "--yes" in refused.stderr
+    (anna, _) = rows_of(system.lumbar("users", "list", "--format", "csv"))
+    assert (anna["role"], anna["disabled_at"]) == ("admin", "")
+    assert system.lumbar("users", "disable", "anna", "--yes").returncode == 0
+    assert system.lumbar("users", "disable", "anna", "--undo").returncode == 0
+    assert system.lumbar("users", "role", "anna", "viewer", "--yes").returncode == 0
+
+
+def test_at_a_terminal_the_last_administrators_end_is_asked_about(tmp_path, monkeypatch):
+    """In this process, because the question is asked at a terminal only."""
+    asked = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("typer.confirm", lambda text, abort: asked.append((text, abort)))
+    changes = []
+
+    def change(even_last):
+        changes.append(even_last)
+        if not even_last:
+            raise LastAdministrator("anna is the last enabled administrator")
+
+    users._even_if_last(change, yes=False)
+    assert changes == [False, True]
+    assert asked == [("anna is the last enabled administrator. Do it all the same?", True)]
+
+
+def test_a_common_password_is_refused_on_the_command_line(tmp_path):
+    system = System(tmp_path / "cli", {})
+    assert system.lumbar("db", "upgrade").returncode == 0
+    common = system.lumbar("users", "add", "anna", "--role", "admin", stdin="password1234\n")
+    assert_one_line(common, 1, "would be guessed soon")
 
 
 def test_the_worklist_is_paged_and_a_read_study_leaves_it(hospital):

@@ -5,6 +5,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_network
 
 import pytest
 
@@ -44,7 +45,7 @@ class SlowHashes:
 
 @pytest.fixture
 def served(tmp_path):
-    with serving(new_site(tmp_path / "home", web_proxy="127.0.0.1")) as served:
+    with serving(new_site(tmp_path / "home", web_proxy=(ip_network("127.0.0.1"),))) as served:
         yield served
 
 

@@ -1,5 +1,6 @@
 """Signing in, and what a cookie and a token permit, and for how long."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from html import escape
 
@@ -252,3 +253,67 @@ def test_an_invalid_token_is_401(app, header):
     response = WebClient(app, Authorization=header).get("/api/v1/worklist")
     assert response.status_code == 401
     assert response.headers["content-type"] == "application/problem+json"
+
+
+FIREFOX = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:128.0) Gecko/20100101 Firefox/128.0"
+SAFARI = (
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 "
+    "(KHTML, like Gecko) Version/18.0 Mobile/15E148 Safari/604.1"
+)
+EDGE = (
+    "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) "
+    "Chrome/130.0.0.0 Safari/537.36 Edg/130.0.0.0"
+)
+
+
+def test_users_see_where_they_are_signed_in_and_end_what_they_do_not_know(app, anna):
+    sign_in(anna)
+    others = [WebClient(app, **{"User-Agent": agent}) for agent in (FIREFOX, SAFARI, EDGE, "x")]
+    for other in others:
+        sign_in(other)
+    page = anna.get("/me").text
+    for name in ("Firefox on Windows", "Safari on iPhone", "Edge on macOS", "an unknown system"):
+        assert name in page
+    assert page.count("this browser") == 1
+    assert page.count("testclient") >= 5
+    (firefox,) = re.findall(r'action="(/sessions/\d+/end)">[^/]*Firefox on Windows', page)
+    assert anna.post(firefox, data={"csrf_token": _csrf(anna)}).status_code == 303
+    assert [other.get("/").status_code for other in others] == [303, 200, 200, 200]
+    stranger = browser_client(app, UserRole.VIEWER)
+    (own,) = re.findall(r'action="(/sessions/\d+/end)">[^/]*Safari on iPhone', page)
+    assert stranger.submit(own).status_code == 404
+    assert anna.post("/sessions/end-others", data={"csrf_token": _csrf(anna)}).status_code == 303
+    assert [other.get("/").status_code for other in others] == [303] * 4
+    assert anna.get("/").status_code == 200
+    assert stranger.get("/").status_code == 200
+
+
+@sqlite_only
+def test_signing_in_again_ends_the_browsers_old_session(app, anna, site):
+    name = cookie_name(site)
+    old = sign_in(anna).cookies[name]
+    sign_in(anna)
+    assert anna.get("/").status_code == 200
+    stolen = WebClient(app)
+    stolen.cookies.set(name, old)
+    assert stolen.get("/").status_code == 303
+
+
+@pytest.mark.parametrize(("form", "status"), [({}, 401), ({"keep_tokens": "true"}, 200)])
+@sqlite_only
+def test_a_new_password_revokes_ones_tokens_unless_told_otherwise(app, anna, form, status):
+    sign_in(anna)
+    program = by_token_of(app, "anna")
+    change = {"csrf_token": _csrf(anna), "current": PASSWORD, "password": "another good one"}
+    assert anna.post("/password", data=change | form).status_code == 303
+    assert program.get("/api/v1/worklist").status_code == status
+
+
+@sqlite_only
+def test_a_known_browser_gets_in_while_others_guess(app, anna):
+    sign_in(anna)
+    stranger = WebClient(app)
+    while sign_in(stranger, password="wrong").status_code == 401:
+        pass
+    assert sign_in(stranger).status_code == 429
+    assert sign_in(anna).status_code == 303

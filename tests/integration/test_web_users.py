@@ -167,6 +167,17 @@ def test_an_invalid_token_request_is_refused(site, admin, form, status):
     assert count(site, ApiToken) == 0
 
 
+@sqlite_only
+@pytest.mark.parametrize(("form", "status"), [({}, 401), ({"keep_tokens": "true"}, 200)])
+def test_a_password_set_by_an_administrator_revokes_tokens_unless_told_otherwise(
+    app, admin, form, status
+):
+    add(admin)
+    program = WebClient(app, Authorization=f"Bearer {token_on(create_token(admin).text)}")
+    assert admin.submit("/users/anna/password", password="another good one", **form).is_redirect
+    assert program.get("/api/v1/worklist").status_code == status
+
+
 def test_a_token_is_invalid_once_its_user_is_disabled(app, admin):
     add(admin)
     program = WebClient(app, Authorization=f"Bearer {token_on(create_token(admin).text)}")
