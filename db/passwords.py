@@ -4,10 +4,13 @@ A hash takes 64 MiB and some tens of milliseconds of every core on purpose. So i
 inside a transaction, and a service makes few at a time (``web/password_queue.py``).
 """
 
+import os
 import secrets
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
-from threading import Lock
+from threading import Lock, get_native_id
 from typing import NewType
 
 from argon2 import PasswordHasher
@@ -23,8 +26,20 @@ FIRST_GUESSES = ("lumbar-triage", "lumbartriage", "lumbar", "triage", "radiology
 
 PasswordHash = NewType("PasswordHash", str)
 
+NICENESS = 10  # of threads that make hashes: everything else comes first
+
 _hasher = PasswordHasher()
 _estimating = Lock()  # zxcvbn keeps the words about a user in a global
+
+
+def _give_way() -> None:
+    """Lowers the priority of this thread, which Argon2's own threads inherit (Linux)."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, get_native_id(), NICENESS)
+
+
+# Threads of their own, so that nobody holds a lock or serves a page at the low priority.
+_threads = ThreadPoolExecutor(2, "hashes", _give_way)
 
 
 def new_hash(password: str, user: str) -> PasswordHash:
@@ -43,7 +58,7 @@ def new_hash(password: str, user: str) -> PasswordHash:
             "this password would be guessed soon: it is common, or made of the user's or the "
             "product's name; take several unrelated words, for instance"
         )
-    return PasswordHash(_hasher.hash(prepared))
+    return _hashed(prepared)
 
 
 def matches(password_hash: str, password: str) -> bool:
@@ -61,7 +76,7 @@ def renewed(password_hash: str, password: str) -> PasswordHash | None:
         prepared == password or _verified(password_hash, prepared)
     ):
         return None
-    return PasswordHash(_hasher.hash(prepared))
+    return _hashed(prepared)
 
 
 @cache
@@ -70,7 +85,7 @@ def placeholder_hash() -> str:
 
     Without it, the response time would show whether the name exists.
     """
-    return _hasher.hash(secrets.token_hex())
+    return _hashed(secrets.token_hex())
 
 
 def _prepared(password: str) -> str:
@@ -82,9 +97,13 @@ def _prepared(password: str) -> str:
     return unicodedata.normalize("NFC", spaced)
 
 
+def _hashed(text: str) -> PasswordHash:
+    return PasswordHash(_threads.submit(_hasher.hash, text).result())
+
+
 def _verified(password_hash: str, text: str) -> bool:
     try:
-        return _hasher.verify(password_hash, text)
+        return _threads.submit(_hasher.verify, password_hash, text).result()
     except (VerificationError, InvalidHashError, UnicodeEncodeError):
         return False
 

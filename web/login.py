@@ -65,7 +65,9 @@ async def sign_in(
     require_same_origin(request)
     browser = _browser_of(request, site)
     try:
-        known = await run_in_threadpool(_is_known, site, name, browser)
+        known = bool(browser.known_cookie) and await run_in_threadpool(
+            _is_known, site, name, browser
+        )
         signed_in = await queue_of(request).run(
             f"user {name}" if known else f"address {browser.address}",
             not known,
@@ -75,7 +77,10 @@ async def sign_in(
             password,
             browser,
         )
-    except (SignInRefused, TooManyAttempts, TooBusy) as error:
+    except TooBusy as error:  # without a look into the database: this may be a flood
+        trail.record_stranger("sign_in.throttled", Participant("", browser.address))
+        return _refused(request, error, name, to)
+    except (SignInRefused, TooManyAttempts) as error:
         tried = Participant(name, browser.address)
         await run_in_threadpool(_record_refused, site, trail, tried, error)
         return _refused(request, error, name, to)
