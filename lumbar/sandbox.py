@@ -1,9 +1,10 @@
 """Child processes with time and memory limits, in which untrusted bytes are read.
 
-Such bytes may crash a parser, hang it or exhaust its memory. A child process serves one request
-after another and is restarted if it dies. A request is a line of JSON; a response is a line of JSON
-whose ``bytes`` states how many bytes of content follow. Whatever else a child prints is discarded,
-as it may contain patients' values. A child ends when its parent does, even within a request.
+Such bytes may crash a parser, hang it, exhaust its memory or take it over. A child process serves
+one request after another and is restarted if it dies. A request is a line of JSON; a response is a
+line of JSON whose ``bytes`` states how many bytes of content follow. Whatever else a child prints
+is discarded, as it may contain patients' values. A child ends when its parent does, even within a
+request. It gets no environment but ``ENVIRONMENT``, and is confined (``lumbar.confinement``).
 """
 
 import atexit
@@ -14,18 +15,29 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock, Thread, Timer
 from time import monotonic
 from typing import Any
 
+from lumbar.confinement import confine
+from lumbar.log import get_logger
+
 WALL = 6
 Response = tuple[dict[str, Any], bytes]
 
+# All that Python and the decoders' libraries are found by. Whatever else this process was given may
+# be a secret, such as LUMBAR_DATABASE_URL.
+ENVIRONMENT = (
+    *("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "LC_CTYPE"),
+    *("PYTHONHOME", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX"),
+)
 # The stacks of further threads would count towards the memory limit.
 _SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+log = get_logger()
 
 
 class ChildProcessDied(Exception):
@@ -35,11 +47,13 @@ class ChildProcessDied(Exception):
 class ChildProcess:
     """A module run as ``python -m``, one request at a time.
 
-    Each process that uses it starts at most one child.
+    Each process that uses it starts at most one child. ``environment``: names of variables that it
+    gets, too.
     """
 
-    def __init__(self, module: str) -> None:
-        self._command = [sys.executable, "-m", module]
+    def __init__(self, module: str, environment: Sequence[str] = ()) -> None:
+        self._module = module
+        self._environment = (*ENVIRONMENT, *environment)
         self._lock = Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._parent = 0
@@ -67,6 +81,7 @@ class ChildProcess:
                 response = json.loads(process.stdout.readline())
                 attachment = process.stdout.read(response["bytes"])
                 if len(attachment) == response["bytes"]:
+                    self._log_lacks(response.pop("not_confined", ()))
                     return response, attachment
             except (OSError, ValueError):
                 pass
@@ -88,6 +103,10 @@ class ChildProcess:
             self._process.communicate()
         self._process = None
 
+    def _log_lacks(self, lacks: Sequence[str]) -> None:
+        if lacks:
+            log.warning("sandbox.not_confined", child=self._module, lacks=list(lacks))
+
     @contextmanager
     def _killed_at(self, until: float | None) -> Iterator["subprocess.Popen[bytes]"]:
         """The running child, killed at that time if it is still in use then."""
@@ -107,29 +126,40 @@ class ChildProcess:
         if self._process is None or self._parent != os.getpid() or self._process.poll() is not None:
             self.stop()  # closes the pipes of one that has died
             self._process = subprocess.Popen(
-                self._command,
+                [sys.executable, "-m", self._module],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
-                env=os.environ | _SINGLE_THREADED,
+                env={name: os.environ[name] for name in self._environment if name in os.environ}
+                | _SINGLE_THREADED,
             )
             self._parent = os.getpid()
         return self._process
 
 
-def serve(respond: Callable[[dict[str, Any]], Response], *, seconds: int, memory: int) -> None:
+def serve(
+    respond: Callable[[dict[str, Any]], Response],
+    *,
+    seconds: int,
+    memory: int,
+    network: bool = False,
+) -> None:
     """The child's loop, which ends when its parent closes the pipe, and by no signal to stop.
 
     ``seconds``: of CPU time per request; a request may take ``WALL`` times as long by the clock, as
     the machine may be busy. ``memory``: bytes beyond what the process uses when it starts.
+    ``network``: whether it may open sockets. The first response names what of the confinement this
+    system lacks.
     """
+    lacks = confine(network=network)  # before there is another thread
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     Thread(target=_end_with_parent, daemon=True).start()
     limit = _private_bytes() + memory
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    for number in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
+        resource.setrlimit(number, (0, 0))
     with os.fdopen(os.dup(1), "wb") as responses:
         os.dup2(2, 1)  # what a decoder prints must not be mistaken for a response
         for line in sys.stdin:
@@ -138,7 +168,10 @@ def serve(respond: Callable[[dict[str, Any]], Response], *, seconds: int, memory
             response, content = respond(json.loads(line))
             signal.setitimer(signal.ITIMER_PROF, 0)
             signal.alarm(0)
-            described = json.dumps(response | {"bytes": len(content)})
+            described = json.dumps(
+                response | {"bytes": len(content)} | ({"not_confined": lacks} if lacks else {})
+            )
+            lacks = ()
             responses.write(described.encode("ascii") + b"\n" + content)
             responses.flush()
 

@@ -1,11 +1,31 @@
 """A child process that does as requested within its limits: ``python -m tests.sandbox_child``."""
 
+import ctypes
 import os
 import signal
+import socket
+import subprocess
 import threading
 from pathlib import Path
 
 from lumbar.sandbox import serve
+
+PR_SET_NAME = 15
+
+ATTEMPTS = {
+    "connect": lambda address: socket.create_connection(tuple(address)),
+    "a local socket": lambda path: socket.socket(socket.AF_UNIX).connect(path),
+    "read": lambda path: Path(path).read_bytes(),
+    "write": lambda path: Path(path).write_text("written"),
+    "append": lambda path: os.open(path, os.O_WRONLY | os.O_APPEND),
+    "shorten": lambda path: os.truncate(path, 0),
+    "remove": os.unlink,
+    "rename": lambda path: Path(path).rename(f"{path}.new"),
+    "make a folder": os.mkdir,
+    "make a link": lambda path: Path(path).symlink_to("/"),
+    "run": lambda program: subprocess.run([program], check=False),
+    "kill": lambda pid: os.kill(pid, signal.SIGKILL),
+}
 
 
 def respond(request):
@@ -17,10 +37,18 @@ def respond(request):
             threading.Event().wait()
         case "sleep":  # longer than any test, as no limit ends it before
             signal.alarm(0)
-            Path(request["began"]).write_text(str(os.getpid()))
+            ctypes.CDLL(None).prctl(PR_SET_NAME, b"asleep")  # all that it can say outside
             threading.Event().wait()
         case "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
+        case "environment":
+            return {"names": sorted(os.environ)}, b""
+        case "try":
+            try:
+                ATTEMPTS[request["what"]](request["argument"])
+            except OSError as error:
+                return {"refused": error.errno}, b""
+            return {"refused": None}, b""
         case "grow":
             return {}, bytes(bytearray(request["mib"] * 2**20)[:1])
     raise AssertionError(request)

@@ -119,4 +119,4 @@ def _where(fault: Exception) -> str:
 
 if __name__ == "__main__":
     logging.disable()
-    serve(respond, seconds=CPU_SECONDS, memory=MEMORY)
+    serve(respond, seconds=CPU_SECONDS, memory=MEMORY, network=True)

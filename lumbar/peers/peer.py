@@ -16,6 +16,14 @@ from lumbar.sandbox import ChildProcess, ChildProcessDied
 
 GRACE_S = 1  # beyond the operation's time, so that the child can end it itself
 
+# By which its libraries find authorities, and `?proxy=environment` proxies and .netrc.
+_ENVIRONMENT = (
+    *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR", "OPENSSL_CONF"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
+    *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),
+    *("HOME", "NETRC", "RES_OPTIONS", "LOCALDOMAIN"),
+)
+
 log = get_logger()
 
 
@@ -37,7 +45,7 @@ class Peer(Closing):
         self.destination = destination
         self.timeout_s = timeout_s
         self.limit_s = limit_s
-        self._child = ChildProcess("lumbar.peers.child")
+        self._child = ChildProcess("lumbar.peers.child", _ENVIRONMENT)
 
     def send(self, file: Path, *, not_after: float | None = None) -> Sent:
         """Sends one Part-10 file, by C-STORE or STOW-RS.

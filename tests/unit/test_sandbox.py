@@ -1,7 +1,9 @@
 """A child process with limits: a request is served, or kills the child, which is then restarted."""
 
+import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,14 +12,16 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
+import structlog
 
-from lumbar.sandbox import ChildProcess, ChildProcessDied
+from lumbar.sandbox import ENVIRONMENT, ChildProcess, ChildProcessDied
 from tests.system import wait_until
 
 PARENT = """
-import sys
 from lumbar.sandbox import ChildProcess
-ChildProcess("tests.sandbox_child").request({"do": "sleep", "began": sys.argv[1]})
+child = ChildProcess("tests.sandbox_child")
+print(child.request({"do": "answer", "text": ""})[0]["pid"], flush=True)
+child.request({"do": "sleep"})
 """
 
 
@@ -71,11 +75,72 @@ def test_a_request_ends_the_child_at_its_deadline(child: ChildProcess) -> None:
         os.kill(running, 0)
 
 
-def test_a_child_ends_with_its_parent_even_within_a_request(tmp_path: Path) -> None:
-    began = tmp_path / "began"
-    with subprocess.Popen([sys.executable, "-c", PARENT, str(began)]) as parent:
-        wait_until(lambda: began.exists() and began.read_text() != "", 30, lambda: "no request")
+def test_a_child_ends_with_its_parent_even_within_a_request() -> None:
+    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        comm = Path(f"/proc/{child}/comm")
+        wait_until(lambda: comm.read_text() == "asleep\n", 30, lambda: "no request")
         parent.kill()
-    child = int(began.read_text())
 
     wait_until(lambda: not is_running(child), 30, lambda: "the child outlives its parent")
+
+
+def test_a_child_gets_no_variable_that_its_parent_may_hold_as_a_secret(
+    monkeypatch: pytest.MonkeyPatch, child: ChildProcess
+) -> None:
+    monkeypatch.setenv("LUMBAR_DATABASE_URL", "postgresql://anna:secret@db/lumbar")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/authorities.pem")
+    trusting = ChildProcess("tests.sandbox_child", ["REQUESTS_CA_BUNDLE"])
+
+    names = set(child.request({"do": "environment"})[0]["names"])
+    its_names = set(trusting.request({"do": "environment"})[0]["names"])
+    trusting.stop()
+
+    assert names <= {*ENVIRONMENT, "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"}
+    assert its_names - names == {"REQUESTS_CA_BUNDLE"}
+
+
+def test_a_child_that_was_taken_over_reaches_neither_network_nor_programs_nor_its_parent(
+    child: ChildProcess, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        attempts = {
+            "connect": server.getsockname(),
+            "a local socket": str(tmp_path / "socket"),
+            "run": "/bin/true",
+            "kill": os.getpid(),
+            "read": f"/proc/{os.getpid()}/environ",
+        }
+        for what, argument in attempts.items():
+            answer = child.request({"do": "try", "what": what, "argument": argument})[0]
+            assert answer["refused"] in (errno.EACCES, errno.EPERM), what
+
+
+def test_a_child_reads_files_but_changes_none(child: ChildProcess, tmp_path: Path) -> None:
+    (file := tmp_path / "image.dcm").write_text("pixels")
+    assert try_(child, "read", file) is None
+    for what in ("write", "append", "shorten", "remove", "rename"):
+        assert try_(child, what, file) in (errno.EACCES, errno.EPERM), what
+    for what in ("write", "make a folder", "make a link"):
+        assert try_(child, what, tmp_path / "new") in (errno.EACCES, errno.EPERM), what
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["pixels"]
+
+
+def try_(child: ChildProcess, what: str, path: Path) -> int | None:
+    """The error of an attempt; None if it succeeded."""
+    refused: int | None
+    refused = child.request({"do": "try", "what": what, "argument": str(path)})[0]["refused"]
+    return refused
+
+
+def test_what_the_system_cannot_take_away_is_logged_once() -> None:
+    child = ChildProcess("tests.sandbox_child_without_landlock")
+
+    with structlog.testing.capture_logs() as logged:
+        for _ in range(2):
+            child.request({"do": "answer", "text": ""})
+    child.stop()
+
+    lacking = {"child": "tests.sandbox_child_without_landlock", "lacks": ["files"]}
+    assert logged == [{"event": "sandbox.not_confined", "log_level": "warning"} | lacking]
