@@ -179,7 +179,7 @@ def _scratch(source: Path, home: Path) -> Iterator[Path]:
     Raises:
         Transient: it cannot be written.
     """
-    from lumbar.dicom.discover import is_zip
+    from lumbar.dicom.archive import is_zip
 
     if not is_zip(source):
         yield source

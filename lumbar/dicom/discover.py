@@ -1,6 +1,5 @@
 """Finds DICOM instances in a file, a folder or a zip."""
 
-import zipfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,16 +7,11 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
+from lumbar.dicom.archive import MAX_FILES, is_zip, unpack
 from lumbar.dicom.headers import read_header, slice_headers
 from lumbar.dicom.missing_elements import infer_class, infer_uids
 from lumbar.errors import NotAnalysable, NotDicom
 from lumbar.spine.slices import SliceHeader
-
-MAX_FILES = 20_000
-MAX_BYTES = 4 * 2**30  # of a zip's unpacked contents
-TOO_LARGE = f"the zip unpacks to more than {MAX_BYTES // 2**30} GiB"
-ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
-CHUNK = 2**20
 
 
 @dataclass(frozen=True)
@@ -96,28 +90,14 @@ def files_in(path: Path, scratch: Path) -> list[Path]:
     Raises:
         NotAnalysable: the input is neither a file nor a folder, is too large, or cannot be opened
             or unpacked.
+        OSError: its disk, or the scratch folder's, fails.
     """
     if path.is_dir():
         return _files_below(path)
     if path.exists() and not path.is_file():
         # Reading a pipe could block for ever.
         raise NotAnalysable("the input is neither a file nor a folder")
-    return _unpack(path, scratch) if is_zip(path) else [path]
-
-
-def is_zip(path: Path) -> bool:
-    """Whether the file begins as a zip does; a folder does not.
-
-    Raises:
-        NotAnalysable: it cannot be opened.
-    """
-    if path.exists() and not path.is_file():
-        return False
-    try:
-        with path.open("rb") as stream:
-            return stream.read(4) in ZIP_STARTS
-    except OSError as error:
-        raise NotAnalysable(f"the input cannot be opened: {error.strerror}") from None
+    return unpack(path, scratch) if is_zip(path) else [path]
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -128,40 +108,3 @@ def _files_below(folder: Path) -> list[Path]:
     if len(files) > MAX_FILES:
         raise NotAnalysable(f"the folder holds more than {MAX_FILES} files")
     return files
-
-
-def _unpack(path: Path, scratch: Path) -> list[Path]:
-    files: list[Path] = []
-    remaining = MAX_BYTES
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = sorted(
-                (m for m in archive.infolist() if not m.is_dir()), key=lambda m: m.filename
-            )
-            if len(members) > MAX_FILES:
-                raise NotAnalysable(f"the zip holds more than {MAX_FILES} files")
-            if sum(member.file_size for member in members) > MAX_BYTES:
-                raise NotAnalysable(TOO_LARGE)
-            for ordinal, member in enumerate(members, 1):
-                files.append(scratch / f"{ordinal:06}.dcm")
-                remaining -= _copy(archive, member, files[-1], remaining)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
-        reason = "it is encrypted" if "encrypted" in str(error) else "it is damaged"
-        raise NotAnalysable(f"the zip cannot be unpacked: {reason}") from None
-    return files
-
-
-def _copy(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, limit: int) -> int:
-    """Unpacks a member and returns its size, counted here: the size a zip declares may be false.
-
-    Raises:
-        NotAnalysable: it is larger than ``limit`` bytes.
-    """
-    written = 0
-    with archive.open(member) as source, target.open("wb") as out:
-        while chunk := source.read(CHUNK):
-            written += len(chunk)
-            if written > limit:
-                raise NotAnalysable(TOO_LARGE)
-            out.write(chunk)
-    return written

@@ -1,5 +1,6 @@
 """Hostile folders and zips for ``lumbar analyse``, each with the reason that is shown."""
 
+import bz2
 import os
 import struct
 import zipfile
@@ -13,6 +14,8 @@ from tests.hostile.pixels import NATIVE
 
 NO_FILES = "the input holds no DICOM files"
 DAMAGED = "the zip cannot be unpacked: it is damaged"
+TOO_MANY = "the zip holds more than 20000 files and folders"
+UNUSUAL = "the zip is compressed by an unusual method; pack it again as an ordinary zip .*"
 NO_SLICES = "the input holds no MR slice that can be read: .*"
 
 
@@ -33,15 +36,15 @@ def _zip(
     return buffer.getvalue()
 
 
-def _file(content: bytes, name: str = "study.zip") -> Callable[[Path], Path]:
+def _file(content: bytes, before: bytes = b"", name: str = "study.zip") -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
-        (folder / name).write_bytes(content)
+        (folder / name).write_bytes(before + content)
         return folder / name
 
     return make
 
 
-def _zeros(mib: int, copies: int) -> bytes:
+def _zeros(mib: int, copies: int, stated: int | None = None) -> bytes:
     """A zip of members that each unpack to so many MiB of zeros, without creating them; a thousand to one."""
     packer, piece = zlib.compressobj(9, zlib.DEFLATED, -15), bytes(2**20)
     # What is packed up to a full flush can be repeated.
@@ -49,7 +52,7 @@ def _zeros(mib: int, copies: int) -> bytes:
     check = 0
     for _ in range(mib):
         check = zlib.crc32(piece, check)
-    size, local, central = mib * 2**20, b"", b""
+    size, local, central = stated or mib * 2**20, b"", b""
     for n in range(copies):
         name = b"%05d" % n
         common = struct.pack(
@@ -70,6 +73,57 @@ def _zeros(mib: int, copies: int) -> bytes:
             "<4sHHHHLLH", b"PK\x05\x06", 0, 0, copies, copies, len(central), len(local), 0
         )
     )
+
+
+def _folders(count: int, stated: int | None = None, disk: int = 0) -> Callable[[Path], Path]:
+    """A zip64 that lists so many folders, all of them without a name, and may state otherwise."""
+    entry = struct.pack("<4s6H3L5H2L", b"PK\x01\x02", 20, 20, *[0] * 14)
+    entry = entry[:28] + struct.pack("<H", 1) + entry[30:] + b"/"
+    number = count if stated is None else stated
+
+    def make(folder: Path) -> Path:
+        size = count * len(entry)
+        with (folder / "study.zip").open("wb") as file:
+            file.write(b"PK\x03\x04" + bytes(26))
+            for start in range(0, count, 10_000):
+                file.write(min(10_000, count - start) * entry)
+            end = struct.pack(
+                "<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, disk, number, number, size, 30
+            )
+            locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, 30 + size, 1)
+            short = struct.pack(
+                "<4s4H2LH", b"PK\x05\x06", 0, 0, 2**16 - 1, 2**16 - 1, 2**32 - 1, 2**32 - 1, 0
+            )
+            file.write(end + locator + short)
+        return folder / "study.zip"
+
+    return make
+
+
+def _commented(comment: bytes) -> bytes:
+    content = _zip(("a.dcm", NATIVE.read_bytes()))
+    return content[:-2] + struct.pack("<H", len(comment)) + comment
+
+
+def _bz2_bomb() -> bytes:
+    """A few kB; the streams of bz2 may follow each other."""
+    content = bz2.compress(bytes(2**28), 9)
+    packed = _zip(("a.dcm", b""), method=zipfile.ZIP_STORED)
+    local, central = packed[: packed.index(b"PK\x01\x02")], packed[packed.index(b"PK\x01\x02") :]
+    sizes = struct.pack("<2L", 12 * len(content), 100)
+    local = local[:8] + struct.pack("<H", 12) + local[10:18] + sizes + local[26:] + 12 * content
+    entry, end = central[:-22], central[-22:]
+    entry = entry[:10] + struct.pack("<H", 12) + entry[12:20] + sizes + entry[28:]
+    return local + entry + end[:16] + struct.pack("<L", len(local)) + end[20:]
+
+
+def _overlapping() -> bytes:
+    """A hundred listed files that are one."""
+    packed = _zip(("a.dcm", NATIVE.read_bytes()))
+    at = packed.index(b"PK\x01\x02")
+    local, entry, end = packed[:at], packed[at:-22], packed[-22:]
+    counts = struct.pack("<2H2L", 100, 100, 100 * len(entry), len(local))
+    return local + 100 * entry + end[:8] + counts + end[20:]
 
 
 def _encrypted() -> bytes:
@@ -150,7 +204,7 @@ INPUTS = [
     HostileInput(
         "a file that is not there", lambda folder: folder / "none", "the input cannot be opened: .*"
     ),
-    HostileInput("64 MiB of zeros", _file(bytes(2**26), "zeros.dcm"), NO_FILES),
+    HostileInput("64 MiB of zeros", _file(bytes(2**26), name="zeros.dcm"), NO_FILES),
     HostileInput("8 GiB of zeros, sparse", _sparse, NO_FILES),
     HostileInput("a pipe without a writer, in a folder", _fifo, NO_FILES),
     HostileInput(
@@ -179,7 +233,46 @@ INPUTS = [
     HostileInput(
         "a zip of 20,001 empty files",
         _file(_zip(*[(f"{n}.dcm", b"") for n in range(20_001)])),
-        "the zip holds more than 20000 files",
+        TOO_MANY,
+    ),
+    HostileInput("a zip of 2,000,000 folders", _folders(2_000_000), TOO_MANY),
+    HostileInput("a zip of 300,000 folders that states ten", _folders(300_000, stated=10), DAMAGED),
+    HostileInput("a zip of three folders that states four", _folders(3, stated=4), DAMAGED),
+    HostileInput("a zip of which half is on another disk", _folders(3, disk=1), DAMAGED),
+    HostileInput(
+        "a zip whose names take 20 MiB",
+        _file(_zip(*[(f"{n:060000}.dcm", b"") for n in range(350)])),
+        "the names of the zip's files are too long",
+    ),
+    HostileInput(
+        "a zip with the longest comment, which ends like a zip",
+        _file(_commented(b"PK\x05\x06" + bytes(2**16 - 5))),
+        NO_FILES,
+    ),
+    HostileInput("a zip with the longest comment", _file(_commented(b"x" * (2**16 - 1))), None),
+    HostileInput(
+        "a zip behind a program", _file(_zip(("a.dcm", NATIVE.read_bytes())), b"PK\3\4"), None
+    ),
+    HostileInput(
+        "a zip of 3 GiB of zeros in one bz2 member that states 100 bytes",
+        _file(_bz2_bomb()),
+        UNUSUAL,
+    ),
+    HostileInput(
+        "a zip compressed by LZMA",
+        _file(_zip(("a.dcm", NATIVE.read_bytes()), method=zipfile.ZIP_LZMA)),
+        UNUSUAL,
+    ),
+    HostileInput(
+        "a zip of 1 GiB of zeros that states 100 bytes",
+        _file(_zeros(1024, copies=1, stated=100)),
+        DAMAGED,
+    ),
+    HostileInput("a zip whose files share their bytes", _file(_overlapping()), DAMAGED),
+    HostileInput(
+        "a zip within a folder of a zip",
+        _file(_zip(("deep/" * 1000 + "inner.zip", _nested(1)), ("a.dcm", NATIVE.read_bytes()))),
+        None,
     ),
     HostileInput(
         "a zip of 5 GiB of zeros in 5 MiB",

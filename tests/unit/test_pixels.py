@@ -254,30 +254,6 @@ def test_a_zip_is_read_within_the_scratch_folder_whatever_its_names(tmp_path: Pa
     assert read_slice(instances[0].path, None).shape == (64, 64)
 
 
-@pytest.mark.parametrize(
-    ("limit", "value", "reason"), [("MAX_BYTES", 9000, "unpacks to more"), ("MAX_FILES", 1, "1 f")]
-)
-def test_a_zip_beyond_the_limits_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, reason: str
-) -> None:
-    monkeypatch.setattr(f"lumbar.dicom.discover.{limit}", value)
-    with zipfile.ZipFile(tmp_path / "z.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.write(SMALL, "1.dcm")
-        archive.write(SMALL, "2.dcm")
-    with pytest.raises(NotAnalysable, match=reason):
-        find_instances(tmp_path / "z.zip", tmp_path)
-
-
-def test_a_damaged_zip_is_refused(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
-        archive.write(SMALL, "1.dcm")
-    content = bytearray((tmp_path / "z.zip").read_bytes())
-    content[5000] ^= 0xFF
-    (tmp_path / "z.zip").write_bytes(content)
-    with pytest.raises(NotAnalysable, match="damaged"):
-        find_instances(tmp_path / "z.zip", tmp_path)
-
-
 def test_an_input_without_anything_to_read_is_refused_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(NotAnalysable, match="holds no DICOM files"):
