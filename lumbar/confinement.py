@@ -86,7 +86,7 @@ def _forbid_writing() -> bool:
     descriptor = _LIBC.syscall(
         _CREATE_RULESET, ctypes.byref(ruleset), ctypes.c_size_t(ctypes.sizeof(ruleset)), 0
     )
-    return descriptor >= 0 and _LIBC.syscall(_RESTRICT_SELF, descriptor, 0) == 0
+    return bool(descriptor >= 0 and _LIBC.syscall(_RESTRICT_SELF, descriptor, 0) == 0)
 
 
 def _forbid_sockets() -> bool:
@@ -112,5 +112,5 @@ def _forbid_sockets() -> bool:
 
 
 def _program(instructions: Sequence[tuple[int, int, int, int]]) -> _Program:
-    filter_ = (_Instruction * len(instructions))(*instructions)
+    filter_ = (_Instruction * len(instructions))(*(_Instruction(*one) for one in instructions))
     return _Program(len(instructions), filter_)

@@ -158,8 +158,8 @@ def serve(
     Thread(target=_end_with_parent, daemon=True).start()
     limit = _private_bytes() + memory
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    for number in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
-        resource.setrlimit(number, (0, 0))
+    for none in (resource.RLIMIT_CORE, resource.RLIMIT_FSIZE):
+        resource.setrlimit(none, (0, 0))
     with os.fdopen(os.dup(1), "wb") as responses:
         os.dup2(2, 1)  # what a decoder prints must not be mistaken for a response
         for line in sys.stdin:
