@@ -21,8 +21,8 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/healthz")
-def healthz() -> Response:
-    """200 as long as this process answers."""
+async def healthz() -> Response:
+    """200 as long as this process answers, even if all of its threads are busy."""
     return Response("alive\n", media_type="text/plain")
 
 

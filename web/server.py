@@ -4,7 +4,6 @@ import asyncio
 import socket
 import threading
 from contextlib import suppress
-from ipaddress import ip_address
 
 import uvicorn
 
@@ -13,10 +12,10 @@ from db.context import SiteContext
 from lumbar.errors import WrongSetting
 from lumbar.log import get_logger
 from web.app import create_app
+from web.listener import Listener, RequestLimits, count_instead_of_logging, is_loopback
 
 log = get_logger()
 
-MAX_HEADER = 16 * 2**10  # bytes
 STOP_WITHIN_S = 5
 BACKLOG = 512  # connections that are not accepted yet
 
@@ -31,7 +30,7 @@ def serve(site: SiteContext, stop: threading.Event) -> None:
     _require_safe_address(site)
     app = create_app(site)
     config = uvicorn.Config(
-        app,
+        RequestLimits(app, settings.web_root),
         host=settings.web_host,
         port=settings.web_port,
         ssl_certfile=str(settings.web_certificate) if settings.web_certificate else None,
@@ -40,13 +39,12 @@ def serve(site: SiteContext, stop: threading.Event) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        h11_max_incomplete_event_size=MAX_HEADER,
+        ws="none",
         timeout_graceful_shutdown=STOP_WITHIN_S,
-        limit_concurrency=500,
         lifespan="off",
     )
     try:
-        asyncio.run(_serve(config, stop))
+        asyncio.run(_serve(config, settings.web_proxy, stop))
     except OSError as error:
         where = f"{settings.web_host}:{settings.web_port}"
         raise WrongSetting(
@@ -56,20 +54,27 @@ def serve(site: SiteContext, stop: threading.Event) -> None:
         app.state.trail.close()
 
 
-async def _serve(config: uvicorn.Config, stop: threading.Event) -> None:
+async def _serve(config: uvicorn.Config, proxy: str | None, stop: threading.Event) -> None:
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     with socket.create_server(
         (config.host, config.port), family=family, backlog=BACKLOG
     ) as listener:
         host, port = listener.getsockname()[:2]
         log.info("web.listening", host=host, port=port, tls=config.is_ssl)
+        config.load()
+        count_instead_of_logging()
         server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        connections = Listener(config, server.server_state, listener, proxy)
+        accepting = asyncio.create_task(connections.run())
+        serving = asyncio.create_task(server.serve(sockets=[]))
         stopped = asyncio.create_task(asyncio.to_thread(stop.wait))
-        await asyncio.wait((serving, stopped), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((accepting, serving, stopped), return_when=asyncio.FIRST_COMPLETED)
+        accepting.cancel()
         server.should_exit = True
         stop.set()  # if a signal ended the server, this ends the waiting thread
         await serving
+        with suppress(asyncio.CancelledError):
+            await accepting
 
 
 def _require_safe_address(site: SiteContext) -> None:
@@ -79,7 +84,7 @@ def _require_safe_address(site: SiteContext) -> None:
         WrongSetting: other machines can connect, but there is no TLS or proxy, or no user.
     """
     settings = site.settings
-    if _is_loopback(settings.web_host):
+    if is_loopback(settings.web_host):
         return
     if not settings.web_certificate and not settings.web_proxy:
         raise WrongSetting(
@@ -93,9 +98,3 @@ def _require_safe_address(site: SiteContext) -> None:
                 "LUMBAR_WEB_HOST: there are no users yet; "
                 "run `lumbar users add NAME --role admin` first"
             )
-
-
-def _is_loopback(host: str) -> bool:
-    with suppress(ValueError):
-        return ip_address(host).is_loopback
-    return host == "localhost"

@@ -1,0 +1,142 @@
+"""One connection to the page: what it may send, and how slowly it may send and read.
+
+uvicorn's protocol has no such limits. A connection is *complete* while a whole request of it is
+being answered; any other may be ended to make room (``web.listener``).
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import h11
+from uvicorn import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+MAX_HEADER = 16 * 2**10  # bytes
+HEAD_S = 10  # for a request's head, from the beginning of the connection or the last response
+BODY_S = 20  # after which a body must have come at MIN_RATE
+UNREAD_S = 30  # in which a response must be read at MIN_RATE
+MIN_RATE = 1024  # bytes per second
+GRACE_S = 1  # in which a connection is not slow yet
+
+
+class _StrictParser(h11.Connection):
+    """Refuses what another server, in front of this one, might understand otherwise (RFC 9112)."""
+
+    def next_event(self) -> Any:
+        """The next event.
+
+        Raises:
+            h11.RemoteProtocolError: the request is malformed; the connection is to be closed.
+        """
+        event = super().next_event()
+        if isinstance(event, h11.Request) and (why := _fault(event)):
+            raise h11.RemoteProtocolError(why)
+        return event
+
+
+def _fault(request: h11.Request) -> str | None:
+    names = {name for name, _ in request.headers}
+    version, target = request.http_version, request.target
+    if version not in (b"1.0", b"1.1"):
+        return "another version"
+    if b"transfer-encoding" in names and (b"content-length" in names or version == b"1.0"):
+        return "its length is ambiguous"  # 6.1, 6.3
+    if not target.startswith(b"/") and target != b"*":
+        return "a proxy's target"  # 3.2.2, 3.2.3
+    if sum(len(name) + len(value) + 4 for name, value in request.headers) > MAX_HEADER:
+        return "too many fields"  # which came at once; h11 counts only what is incomplete
+    return None
+
+
+class Connection(H11Protocol):
+    """A connection of ``peer``. ``malformed`` is called when it sends what is no request."""
+
+    def __init__(
+        self, config: Config, state: ServerState, peer: str, malformed: Callable[[], None]
+    ) -> None:
+        super().__init__(config, state, {}, asyncio.get_running_loop())
+        self.conn = _StrictParser(h11.SERVER, MAX_HEADER)
+        self.peer = peer
+        self.is_open = True
+        self.connecting: asyncio.Task[None] | None = None  # by TLS
+        self._malformed = malformed
+        self._since = self._checked = self._unread_since = self.loop.time()  # of the present state
+        self._received = 0  # bytes since then
+        self._unread = 0  # bytes of a response that the client had not read at _unread_since
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a whole request has come that is being answered."""
+        return self._is_answering and self.conn.their_state is not h11.SEND_BODY
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def slowness(self, now: float) -> tuple[bool, float, float]:
+        """The order in which connections that are not complete are ended to make room."""
+        age = max(now - self._since, 1e-3)
+        return age < GRACE_S, self._received / age, self._since
+
+    def is_late(self, now: float) -> bool:
+        """Whether the client is too slow to send or to read; to be asked again and again."""
+        passed, self._checked = now - self._checked, now
+        if self.transport is None:
+            return False  # the TLS handshake has a limit of its own
+        if self.transport.get_write_buffer_size():
+            return self._is_unread(now)
+        self._unread = 0
+        if self.flow.read_paused:
+            self._since += passed  # it is we who do not read
+        waited = now - self._since
+        if self.conn.their_state is h11.SEND_BODY:
+            return self._received < (waited - BODY_S) * MIN_RATE
+        return waited > HEAD_S and not self._is_answering
+
+    def _is_unread(self, now: float) -> bool:
+        size = self.transport.get_write_buffer_size()
+        if not self._unread or size > self._unread:  # more was written
+            self._unread, self._unread_since = size, now
+        if now - self._unread_since < UNREAD_S:
+            return False
+        read, self._unread, self._unread_since = self._unread - size, size, now
+        return read < UNREAD_S * MIN_RATE
+
+    def end(self) -> None:
+        """Ends it at once, whatever has not been sent."""
+        self.is_open = False
+        if self.transport is not None:
+            self.transport.abort()
+        elif self.connecting is not None:
+            self.connecting.cancel()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_open = False
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        before = (self.cycle, self.conn.their_state)
+        super().data_received(data)
+        if (self.cycle, self.conn.their_state) != before:
+            self._begin()  # perhaps a body, of which a part may have come with its head
+        self._received += len(data)
+
+    def on_response_complete(self) -> None:
+        self._begin()
+        super().on_response_complete()
+
+    def _begin(self) -> None:
+        """Another state begins."""
+        self._since, self._received = self.loop.time(), 0
+
+    def send_400_response(self, msg: str) -> None:
+        self._malformed()
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # what the application still says is not sent
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.abort()
