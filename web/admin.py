@@ -3,8 +3,10 @@
 sqladmin renders them. Studies, jobs and users are changed on pages of their own, with an audit row.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
 from types import new_class
 from typing import Any, ClassVar
 
@@ -14,6 +16,7 @@ from fastapi.responses import RedirectResponse
 from sqladmin import Admin, ModelView
 from sqladmin.authentication import AuthenticationBackend
 from sqladmin.filters import StaticValuesFilter
+from starlette.exceptions import HTTPException
 
 from db.actors import Actor
 from db.context import SiteContext
@@ -40,6 +43,7 @@ from web import login
 from web.audit_trail import AuditTrail
 from web.auth import by_browser
 from web.csv_export import as_csv
+from web.params import LARGEST
 from web.prefix import RelativeLinks
 
 ADDRESS = "/admin"
@@ -50,6 +54,8 @@ POLICY = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+ALL_ROWS = "__all"  # sqladmin's value of a filter that is not used
+ROW_NUMBER = re.compile("[1-9][0-9]{0,9}")
 PLURALS = {Study: "Studies", Delivery: "Deliveries", AuditEvent: "Audit events"}
 
 
@@ -68,11 +74,43 @@ class _ReadOnlyView(ModelView):
         site: SiteContext = request.app.state.site
         return await run_in_threadpool(_count_rows, site, query)
 
+    def _stmt_by_identifier(self, identifier: str) -> Any:
+        """The query for a row; sqladmin's own takes whatever ``int`` does, and fails otherwise.
+
+        Raises:
+            HTTPException: 404, no row has such a number.
+        """
+        if not ROW_NUMBER.fullmatch(identifier) or int(identifier) > LARGEST:
+            raise HTTPException(404)
+        return super()._stmt_by_identifier(identifier)
+
+    async def get_object_filepath(self, identifier: str, column_name: str) -> Path:
+        """No column names a file.
+
+        Raises:
+            HTTPException: 404, always.
+        """
+        raise HTTPException(404)
+
     async def export_data(
         self, data: list[Any], export_type: str = "csv", request: Request | None = None
     ) -> Any:
         names = self._export_prop_names
         return as_csv(f"{self.identity}.csv", names, (_csv_record(row, names) for row in data))
+
+
+class _EnumFilter(StaticValuesFilter):
+    """A filter that refuses what none of its values is."""
+
+    async def get_filtered_query(self, query: Any, value: Any, model: Any) -> Any:
+        """The rows of that value.
+
+        Raises:
+            HTTPException: 400, there is no such value.
+        """
+        if value not in [ALL_ROWS, *(value for value, _ in self.values)]:
+            raise HTTPException(400, f"{self.parameter_name} has no such value")
+        return await super().get_filtered_query(query, value, model)
 
 
 def _count_rows(site: SiteContext, query: Any) -> int:
@@ -122,7 +160,7 @@ def _view(table: type[Table]) -> type[ModelView]:
         "column_default_sort": ("id", True),
         "column_sortable_list": ["id"],
         "column_filters": [
-            StaticValuesFilter(column, _filter_values(enum)) for column, enum in _FILTERS[table]
+            _EnumFilter(column, _filter_values(enum)) for column, enum in _FILTERS[table]
         ],
     }
     view: type[ModelView] = new_class(
