@@ -118,8 +118,8 @@ def forget_old(session: Session) -> None:
     old = select(PasswordAttempts.who).where(
         or_(spent < now_s, spent > now_s + LONGEST_S + CLOCK_STEP_S)
     )
-    whos = session.scalars(old.limit(1000).with_for_update(skip_locked=True)).all()
-    session.execute(delete(PasswordAttempts).where(PasswordAttempts.who.in_(whos)))
+    spent_keys = session.scalars(old.limit(1000).with_for_update(skip_locked=True)).all()
+    session.execute(delete(PasswordAttempts).where(PasswordAttempts.who.in_(spent_keys)))
 
 
 def _counted(session: Session, key: Key, now_s: float) -> bool:

@@ -210,6 +210,12 @@ def failed(session: Session, claimed: ClaimedJob, error: Transient, backoff: Bac
     return False
 
 
+def interrupted(session: Session, claimed: ClaimedJob, error: Transient, backoff: Backoff) -> bool:
+    """As ``failed``, for a delivery that we ended: it has not failed, and is due at once."""
+    leases.postpone(session, claimed.lease, None, 0)
+    return False
+
+
 def _has_taken_another(session: Session, claimed: ClaimedJob) -> bool:
     """Whether the destination has taken another report since this one met with its failure.
 

@@ -34,6 +34,7 @@ from web.auth import (
     trail_of,
 )
 from web.hosts import KnownHostsOnly, ProxyOnly, names_of
+from web.listener import RequestLimits
 from web.multipart import NotAForm, TooLarge
 from web.password_queue import PasswordQueue, TooBusy
 from web.prefix import UnderPrefix, require_free
@@ -104,6 +105,7 @@ def create_app(site: SiteContext) -> FastAPI:
     # The last one comes first: what the proxy has forwarded is read once it is known to be it.
     app.add_middleware(UnderPrefix, prefix=prefix, https=https)
     app.add_middleware(KnownHostsOnly, names=names_of(site.settings))
+    app.add_middleware(RequestLimits, prefix=prefix)
     if proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=[str(each) for each in proxies])
         app.add_middleware(ProxyOnly, proxies=proxies)

@@ -16,6 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from lumbar.settings import Settings
 
+Networks = Collection[IPv4Network | IPv6Network]
+
 PROBES = ("/healthz", "/readyz")  # asked by orchestrators, under any name; they say yes or no
 HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)(:[0-9]{1,5})?")
 
@@ -23,24 +25,17 @@ HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+)(:[0-9]{1,5})?")
 class ProxyOnly:
     """Answers only the proxy; besides, anybody may ask whether the page works."""
 
-    def __init__(self, app: ASGIApp, proxies: Collection[IPv4Network | IPv6Network]) -> None:
+    def __init__(self, app: ASGIApp, proxies: Networks) -> None:
         self._app, self._proxies = app, proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in PROBES and not self._is_proxy(scope):
+        peer = (scope.get("client") or ("",))[0]
+        probes = scope["type"] != "http" or scope["path"] in PROBES
+        if not probes and not is_in(peer, self._proxies):
             refusal = PlainTextResponse("The page is served by its HTTPS proxy only.\n", 403)
             await refusal(scope, receive, send)
             return
         await self._app(scope, receive, send)
-
-    def _is_proxy(self, scope: Scope) -> bool:
-        try:
-            peer = ip_address((scope.get("client") or ("",))[0])
-        except ValueError:
-            return False
-        if isinstance(peer, IPv6Address):
-            peer = peer.ipv4_mapped or peer
-        return any(peer in network for network in self._proxies)
 
 
 class KnownHostsOnly:
@@ -74,6 +69,17 @@ class KnownHostsOnly:
         except ValueError:
             return False
         return address.is_loopback or name == (scope.get("server") or ("",))[0]
+
+
+def is_in(address: str, networks: Networks) -> bool:
+    """Whether an IP address, which may be one of IPv4 in IPv6, is in one of the networks."""
+    try:
+        peer = ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(peer, IPv6Address):
+        peer = peer.ipv4_mapped or peer
+    return any(peer in network for network in networks)
 
 
 def names_of(settings: Settings) -> frozenset[str]:

@@ -23,6 +23,7 @@ from uvicorn.server import ServerState
 
 from lumbar.log import get_logger
 from web.connections import HEAD_S, Connection
+from web.hosts import Networks, is_in
 
 log = get_logger()
 
@@ -42,14 +43,14 @@ _COUNTED = ("Invalid HTTP request received.", "Unsupported upgrade request.")
 class Listener:
     """Accepts a server's connections, within the limits of this module.
 
-    ``proxy``: an address whose connections are those of many clients, as loopback's may be.
+    ``proxies``: networks whose connections are those of many clients, as loopback's may be.
     """
 
     def __init__(
-        self, config: Config, state: ServerState, listening: socket.socket, proxy: str | None
+        self, config: Config, state: ServerState, listening: socket.socket, proxies: Networks
     ) -> None:
         self._config, self._state = config, state
-        self._listening, self._proxy = listening, proxy
+        self._listening, self._proxies = listening, proxies
         self._connections: set[Connection] = set()
         self._refused: Counter[str] = Counter()
         self._maximum = min(MAX_CONNECTIONS, _descriptors() // 2)
@@ -106,7 +107,8 @@ class Listener:
         self._forget_closed()
         incomplete = self._incomplete()
         own = [one for one in incomplete if one.peer == peer]
-        if len(own) >= MAX_INCOMPLETE and peer != self._proxy and not is_loopback(peer):
+        of_many = is_loopback(peer) or is_in(peer, self._proxies)
+        if len(own) >= MAX_INCOMPLETE and not of_many:
             self._end_slowest(own, now)
         elif len(self._connections) >= self._maximum:
             self._end_slowest(incomplete, now)

@@ -12,7 +12,8 @@ from db.context import SiteContext
 from lumbar.errors import WrongSetting
 from lumbar.log import get_logger
 from web.app import create_app
-from web.listener import Listener, RequestLimits, count_instead_of_logging, is_loopback
+from web.hosts import Networks
+from web.listener import Listener, count_instead_of_logging, is_loopback
 
 log = get_logger()
 
@@ -30,7 +31,7 @@ def serve(site: SiteContext, stop: threading.Event) -> None:
     _require_safe_address(site)
     app = create_app(site)
     config = uvicorn.Config(
-        RequestLimits(app, settings.web_root),
+        app,
         host=settings.web_host,
         port=settings.web_port,
         ssl_certfile=str(settings.web_certificate) if settings.web_certificate else None,
@@ -54,7 +55,7 @@ def serve(site: SiteContext, stop: threading.Event) -> None:
         app.state.trail.close()
 
 
-async def _serve(config: uvicorn.Config, proxy: str | None, stop: threading.Event) -> None:
+async def _serve(config: uvicorn.Config, proxies: Networks, stop: threading.Event) -> None:
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     with socket.create_server(
         (config.host, config.port), family=family, backlog=BACKLOG
@@ -64,7 +65,7 @@ async def _serve(config: uvicorn.Config, proxy: str | None, stop: threading.Even
         config.load()
         count_instead_of_logging()
         server = uvicorn.Server(config)
-        connections = Listener(config, server.server_state, listener, proxy)
+        connections = Listener(config, server.server_state, listener, proxies)
         accepting = asyncio.create_task(connections.run())
         serving = asyncio.create_task(server.serve(sockets=[]))
         stopped = asyncio.create_task(asyncio.to_thread(stop.wait))

@@ -7,12 +7,8 @@ destination that hangs costs its own lane the time-out, and nothing else.
 import time
 from threading import Event, Thread
 
-from sqlalchemy.orm import Session
-
-from db import deliveries, held_destinations, jobs, leases
+from db import deliveries, held_destinations, jobs
 from db.context import SiteContext
-from db.jobs import ClaimedJob
-from db.leases import Backoff
 from db.models import UNFINISHED_JOB_STATES, JobKind
 from lumbar.errors import Permanent, Transient
 from lumbar.log import get_logger
@@ -69,7 +65,11 @@ class Lane:
                 longest_s=self._site.settings.retry_longest_s,
             ),
             lambda claimed: deliver(self._site, self._destination, self._peer, claimed),
-            on_temporary=self._failed,
+            on_temporary=lambda *failure: (
+                deliveries.interrupted(*failure)
+                if self._interrupted
+                else deliveries.failed(*failure)
+            ),
             on_stuck=self._peer.close,
         )
 
@@ -91,15 +91,6 @@ class Lane:
         """Ends the delivery under way, which is due again at once."""
         self._interrupted = True
         self._peer.close()
-
-    def _failed(
-        self, session: Session, claimed: ClaimedJob, error: Transient, backoff: Backoff
-    ) -> bool:
-        """See ``deliveries.failed``; what was interrupted has not failed."""
-        if not self._interrupted:
-            return deliveries.failed(session, claimed, error, backoff)
-        leases.postpone(session, claimed.lease, None, 0)
-        return False
 
     def _release_if_idle(self) -> None:
         """Nothing waits for a held destination: whether it works, the next report shows."""
