@@ -79,6 +79,7 @@ _BY_EVENT = {
     "sign_out": _Kind(*_AUTHENTICATED, "E", _LOGOUT),
     "token.refused": _Kind(*_AUTHENTICATED, "E", _LOGIN),
     "password.refused": _Kind(*_AUTHENTICATED, "E"),
+    "password.throttled": _Kind(*_AUTHENTICATED, "E"),
     "audit.seen": _Kind("110101", "Audit Log Used", "R"),
     "request.refused": _Kind(*_ALERT, "E", _RESTRICTED),
     "request.forged": _Kind(*_ALERT, "E", _RESTRICTED),
