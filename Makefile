@@ -7,7 +7,7 @@ ROUNDS ?=
 SEED ?= 1
 
 .DELETE_ON_ERROR:
-.PHONY: help demo serve test test-fast faults week hostile advisories bench bench-queries bundle lint lock clean
+.PHONY: help demo serve test test-fast faults week hostile attack advisories bench bench-queries bundle lint lock clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
@@ -39,6 +39,10 @@ hostile: .venv/dev ## Every hostile input, then COUNT damaged messages (SEED=s)
 	scripts/install-test-servers
 	$(BIN)/python -m pytest tests/hostile
 	$(BIN)/python -m tests.hostile.fuzzer --seed $(SEED) --count $(COUNT)
+
+attack: .venv/dev ## Floods of page and receiver while images arrive, 10 minutes (SEED=s, ARGS="--only guesses")
+	scripts/install-test-servers
+	$(BIN)/python -m tests.attack --seed $(SEED) $(ARGS)
 
 advisories: .venv/dev ## Locked packages with known vulnerabilities, from osv.dev (ARGS goes to pip-audit)
 	$(BIN)/pip-audit --vulnerability-service osv --strict --disable-pip --require-hashes \
