@@ -24,6 +24,8 @@ from tests.peers import free_port
 from tests.system import wait_until
 from web import connections, listener
 
+pytestmark = pytest.mark.serial
+
 MANY = 700
 HALF_HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\nX-A: b"
 HALF_BODY = b"POST /sign-in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nname=anna"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPResponse
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,8 @@ def listening(
         timeout_graceful_shutdown=1,
         **files,
     )
-    thread = threading.Thread(target=lambda: asyncio.run(server._serve(config, proxy, stop)))
+    proxies = [ip_network(proxy)] if proxy else []
+    thread = threading.Thread(target=lambda: asyncio.run(server._serve(config, proxies, stop)))
     thread.start()
 
     def answers() -> bool:

@@ -23,7 +23,7 @@ def main() -> None:
     config = uvicorn.Config(
         RequestLimits(Answers(), ""), port=port, ws="none", lifespan="off", log_config=None
     )
-    asyncio.run(server._serve(config, "", threading.Event()))
+    asyncio.run(server._serve(config, [], threading.Event()))
 
 
 if __name__ == "__main__":
