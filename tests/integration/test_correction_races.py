@@ -118,7 +118,7 @@ def test_labels_of_the_former_patients_images_are_not_exported_with_the_new_ones
             session,
             finding_id=finding.id,
             severity=Severity.SEVERE,
-            reviewer="reader",
+            reviewer=Participant("reader"),
             comment="",
         )
     send_all(site, fill=99, **B)  # other images altogether
