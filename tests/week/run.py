@@ -19,7 +19,7 @@ from tests.week.servers import Clock, FailingPostgres, RecordingOrthanc, SmallDi
 from tests.week.studies import StudyFiles, make_files
 
 WORKLIST_DAYS, KEEP_DAYS = 2.0, 3.0  # of the compressed week
-DISK_MIB = 48
+DISK_MIB = 96  # the reports of 300 studies alone are about 40
 REGISTERED_S = 3.0  # at most, until images have rows before the worklist is looked at
 STANDSTILL_S = 60.0  # after the week nothing has changed for so long: it will not any more
 SETTLE_S = 1200.0  # at most, after the week
