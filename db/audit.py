@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from db.database import Database
 from db.models import AuditEvent, AuditForward, Study, Tombstone
 from db.types import db_now
-from lumbar.audit_messages import AuditLine, Outcome
+from lumbar.audit_messages import AE_PREFIX, AuditLine, Outcome
 from lumbar.errors import NotFound
 
 if TYPE_CHECKING:
@@ -37,6 +37,11 @@ class Participant:
         Raises:
             Permanent: they may not any more.
         """
+
+
+def dicom_node(title: str, address: str) -> Participant:
+    """Whoever calls itself by this AE title, if by any; no user's name begins so."""
+    return Participant(f"{AE_PREFIX}{title}" if title else "", address)
 
 
 def on_this_host(name: str) -> Participant:

@@ -36,6 +36,7 @@ MAX_LINES = 500  # at once; with ``LINES_PER_S`` it bounds what the trail grows 
 LINES_PER_S = 500 / 3600
 FOR_SUMS = 100  # of these lines: for how often those did it who had no more lines of their own
 OTHERS = Participant("")
+MAX_USERS = 1000  # who have lines of their own
 CLOSE_WITHIN_S = 10.0
 
 
@@ -126,8 +127,10 @@ class AuditWriter(Closing):
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lock = Lock()
-        # those who are signed in have lines of their own, however many strangers there are
-        self._strangers, self._known = Flood(), Flood()
+        # everybody who is signed in has lines of their own, however many strangers there are, and
+        # lines for what was refused, however much was not
+        self._strangers = Flood()
+        self._known: dict[tuple[str, Outcome], Flood] = {}
         self._unwritten: list[Line] = []
         self._busy, self._closing = Event(), Event()
         self._thread: Thread | None = None
@@ -135,13 +138,20 @@ class AuditWriter(Closing):
     def note(self, line: Line, *, stranger: bool) -> None:
         """Takes a line; ``stranger``: nobody who is signed in did it. Never waits, never raises."""
         with self._lock:
-            flood = self._strangers if stranger else self._known
+            flood = self._strangers if stranger else self._flood_of(line)
             if (written := flood.add(line, monotonic())) is not None:
                 self._unwritten.append(written)
             if self._thread is None and not self._closing.is_set():
                 self._thread = Thread(target=self._run, name="audit", daemon=True)
                 self._thread.start()
             self._busy.set()
+
+    def _flood_of(self, line: Line) -> Flood:
+        """That of the line's user; the last one, if there are too many users, of all others."""
+        key = (line.actor.name, line.outcome)
+        if key not in self._known and len(self._known) >= MAX_USERS:
+            key = (OTHERS.name, line.outcome)
+        return self._known.setdefault(key, Flood())
 
     def close(self) -> None:
         """Writes what is left, what was counted included."""
@@ -164,7 +174,7 @@ class AuditWriter(Closing):
         """The lines to be written now. Periods end only once all earlier lines are written."""
         now = monotonic()
         with self._lock:
-            floods = (self._strangers, self._known)
+            floods = (self._strangers, *self._known.values())
             for flood in floods:
                 if closing or (not self._unwritten and flood.has_ended(now)):
                     self._unwritten += flood.end(now)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from db.audit import Participant
+from db.audit import Participant, dicom_node
 from lumbar.study_attributes import StudyAttributes
 
 if TYPE_CHECKING:  # slow to import; every command imports ``TrustedSources``
@@ -53,7 +53,7 @@ class StoredInstance:
     @property
     def sender(self) -> Participant:
         """As the audit trail names it."""
-        return Participant(self.source, self.address)
+        return dicom_node(self.source, self.address)
 
     @property
     def is_image(self) -> bool:

@@ -55,6 +55,8 @@ class _Kind:
     type_code: tuple[str, str] | None = None
 
 
+AE_PREFIX = "AE:"  # of an actor that is no user but a sender, by its AE title
+
 _ACCESSED = ("110103", "DICOM Instances Accessed")
 _DELETED = ("110105", "DICOM Study Deleted")
 _IMPORT = ("110107", "Import")
@@ -125,6 +127,8 @@ def audit_message(line: AuditLine, source: str) -> bytes:
     root = ElementTree.Element("AuditMessage")
     _identify_event(root, line, kind)
     participant = {"UserID": line.actor or "unknown", "UserIsRequestor": "true"}
+    if line.actor.startswith(AE_PREFIX):
+        participant["AlternativeUserID"] = f"AETITLES={line.actor.removeprefix(AE_PREFIX)}"
     if line.address:
         participant |= {
             "NetworkAccessPointID": line.address,

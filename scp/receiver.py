@@ -9,7 +9,7 @@ again is safe.
 import resource
 from contextlib import suppress
 
-from db.audit import Participant
+from db.audit import dicom_node
 from db.audit_writer import AuditWriter, Line
 from db.database import Database
 from lumbar.audit_messages import Outcome
@@ -87,7 +87,7 @@ class Receiver(Closing):
             self._note("connection.refused", connection, why)
 
     def _note(self, event: str, connection: Connection, why: str) -> None:
-        peer = Participant(connection.calling, connection.peer)
+        peer = dicom_node(connection.calling, connection.peer)
         line = Line(event, peer, Outcome.REFUSED, detail={"why": why})
         self._audit.note(line, stranger=True)
 

@@ -40,7 +40,7 @@ from db.models import (
 from db.read_models import statistics
 from lumbar.spine.anatomy import Condition, Level, Severity
 from web import login
-from web.audit_trail import AuditTrail
+from web.audit_trail import MAX_DIGITS, AuditTrail
 from web.auth import by_browser
 from web.csv_export import as_csv
 from web.params import LARGEST
@@ -206,18 +206,28 @@ class _AdministratorsOnly(AuthenticationBackend):
         return True
 
 
+def _sign_in() -> Response:
+    return RedirectResponse("/sign-in", 303)
+
+
 def _record(trail: AuditTrail, actor: Actor, asked: Mapping[str, str]) -> None:
-    """Records which table is seen, or saved as a file."""
+    """Records which table, or which row of it, is seen, or saved as a file."""
     identity = asked.get("identity")
-    table = identity if identity in _TABLES else "all"
+    what: dict[str, Any] = {"table": identity if identity in _TABLES else "all"}
+    row = str(asked.get("pk", ""))
+    if row.isdecimal() and len(row) <= MAX_DIGITS:
+        what["row"] = int(row)
     if "export_type" in asked:
-        trail.record("tables.exported", actor.participant, table=table)
+        trail.record("tables.exported", actor.participant, **what)
     else:
-        trail.record_view("tables.seen", actor.participant, table=table)
+        trail.record_view("tables.seen", actor.participant, **what)
 
 
 def mount(app: FastAPI, site: SiteContext) -> None:
     """Adds the tables to the application under ``ADDRESS``."""
+    # sqladmin has a form of its own, which nobody's password is meant for
+    own_form, methods = f"{ADDRESS}/login", ["GET", "POST"]
+    app.add_api_route(own_form, _sign_in, methods=methods, include_in_schema=False)
     admin = Admin(
         app,
         engine=site.database.engine.execution_options(reads_only=True),

@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
+from python_multipart.multipart import parse_options_header
 from starlette.exceptions import HTTPException
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -130,9 +131,20 @@ def _refusal(request: Request) -> Response | None:
     length = request.headers.get("content-length", "0")
     if not length.isdecimal() or int(length) > MAX_BODY:
         return _error(request, 413, "the request is too large")
+    if not _is_utf8(request.headers.get("content-type", "")):
+        return _error(request, 415, "the request must be in UTF-8")
     if "transfer-encoding" in request.headers:
         return _error(request, 411, "the request needs a Content-Length header")
     return None
+
+
+def _is_utf8(content_type: str) -> bool:
+    """Whether a body is in UTF-8, as far as it says.
+
+    Starlette decodes a form by whatever codec of Python's is named, and some take hours.
+    """
+    charset = parse_options_header(content_type)[1].get(b"charset", b"utf-8")
+    return charset.lower() in (b"utf-8", b"utf8")
 
 
 def _with_security_headers(request: Request, response: Response) -> Response:

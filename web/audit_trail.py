@@ -14,6 +14,8 @@ from lumbar.throttle import Throttle
 
 VIEW_PERIOD_S = 600.0  # one event per person, address and thing viewed
 MAX_VIEWS = 10_000
+SUMMED_AFTER_S = 60.0  # of what is recorded each time
+MAX_DIGITS = 10  # of a row's id
 NUMBERED = ("job", "token", "finding_id")  # the parts of addresses that are ids of rows
 
 
@@ -23,6 +25,7 @@ class AuditTrail(Closing):
     def __init__(self, site: SiteContext) -> None:
         self._site = site
         self._views = Throttle(VIEW_PERIOD_S, MAX_VIEWS)
+        self._recorded = Throttle(SUMMED_AFTER_S, MAX_VIEWS)
         self._writer = AuditWriter(site.database)
 
     def record(
@@ -30,11 +33,18 @@ class AuditTrail(Closing):
     ) -> None:
         """Records what is about to be shown or done, each time.
 
+        What the same person does again within a minute is left to the thread, which sums floods.
+
         Raises:
             Transient: the row cannot be written; then nothing may be shown.
         """
+        same = (event, actor, study_id, *detail.items())
+        if study_id is None and not self._recorded.due(same):
+            self._writer.note(Line(event, actor, detail=detail), stranger=False)
+            return
         with self._site.database.transaction() as session:
             audit.note(session, event, actor, study_id=study_id, **detail)
+        self._recorded.record(same)
 
     def record_view(
         self, event: str, actor: Participant, study_id: int | None = None, **detail: Any
@@ -67,7 +77,7 @@ class AuditTrail(Closing):
         route = request.scope.get("route")
         asked = request.path_params
         numbers = {name.removesuffix("_id"): asked.get(name, "") for name in NUMBERED}
-        detail |= {name: int(text) for name, text in numbers.items() if str(text).isdecimal()}
+        detail |= {name: int(text) for name, text in numbers.items() if _is_number(str(text))}
         if asked.get("name") in self._site.settings.destinations:
             detail["destination"] = asked["name"]
         line = Line(
@@ -83,6 +93,10 @@ class AuditTrail(Closing):
     def close(self) -> None:
         """Writes what is left."""
         self._writer.close()
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= MAX_DIGITS
 
 
 def address_of(request: Request) -> str:

@@ -146,8 +146,8 @@ def test_rejected_associations_are_audited(site):
             assert echo(running.port, "-aet", "MR2").returncode != 0
             assert echo(running.port, "-aet", "MR1", "-aec", "ANOTHER").returncode != 0
     assert Counter(audited(site)) == {
-        ("association.rejected", "MR1", "called AE title not recognised"): 3,
-        ("association.rejected", "MR2", "calling AE title not recognised"): 3,
+        ("association.rejected", "AE:MR1", "called AE title not recognised"): 3,
+        ("association.rejected", "AE:MR2", "calling AE title not recognised"): 3,
     }
     with site.database.reading() as session:
         lines = session.scalars(select(AuditEvent)).all()
