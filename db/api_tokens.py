@@ -116,20 +116,16 @@ def revoke_token(
     token = session.get(ApiToken, token_id)
     if token is None or user_id not in (None, token.user_id):
         raise NotFound(f"there is no token {token_id}")
+    audit.note(session, "token.revoked", actor, token=token.id)  # first: it may be the actor's
     token.revoked_at = token.revoked_at or read_clock(session)
-    audit.note(session, "token.revoked", actor, token=token.id)
 
 
 def revoke_all(session: Session, user: User, actor: Participant) -> None:
     """Revokes all tokens of a user."""
-    revoked = session.scalars(
-        update(ApiToken)
-        .where(ApiToken.user_id == user.id, ApiToken.revoked_at.is_(None))
-        .values(revoked_at=read_clock(session))
-        .returning(ApiToken.id)
-    )
-    for token_id in revoked:
+    valid = (ApiToken.user_id == user.id, ApiToken.revoked_at.is_(None))
+    for token_id in session.scalars(select(ApiToken.id).where(*valid).with_for_update()).all():
         audit.note(session, "token.revoked", actor, token=token_id)
+    session.execute(update(ApiToken).where(*valid).values(revoked_at=read_clock(session)))
 
 
 def _name_of(token: ApiToken) -> str:

@@ -23,7 +23,7 @@ from db.passwords import PasswordHash, new_hash
 from lumbar.errors import LumbarError, NotFound, Permanent
 from lumbar.peers import Peer
 from lumbar.spine.anatomy import Severity
-from web.auth import Admin, Operator, Reviewer, TheAuditTrail, TheSite
+from web.auth import Admin, Operator, Reviewer, TheAuditTrail, TheSite, UserAdmin
 from web.params import DestinationName, LastReceived, Number, QuarantineId, Words
 from web.password_queue import queue_of
 from web.rendering import page
@@ -186,7 +186,7 @@ def echo(
 async def add_user(
     request: Request,
     site: TheSite,
-    actor: Admin,
+    actor: UserAdmin,
     name: Words,
     password: Words,
     role: Annotated[UserRole, Form()],
@@ -202,7 +202,7 @@ async def add_user(
 @router.post("/users/{name}")
 def change_user(
     site: TheSite,
-    actor: Admin,
+    actor: UserAdmin,
     name: str,
     role: Annotated[UserRole | None, Form()] = None,
     disabled: Annotated[bool | None, Form()] = None,
@@ -222,7 +222,7 @@ def change_user(
 async def set_password(
     request: Request,
     site: TheSite,
-    actor: Admin,
+    actor: UserAdmin,
     name: str,
     password: Words,
     keep_tokens: Annotated[bool, Form()] = False,
@@ -232,6 +232,8 @@ async def set_password(
     def change(password_hash: PasswordHash) -> None:
         with site.database.transaction() as session:
             user = accounts.locked(session, name, [actor.user_id])
+            if user.id == actor.user_id:
+                raise Permanent("change your own password under /me, with the present one")
             accounts.set_password(
                 session, user, password_hash, actor.participant, keep_tokens=keep_tokens
             )
@@ -249,7 +251,7 @@ async def _hashed(request: Request, actor: Actor, password: str, user: str) -> P
 def add_token(
     request: Request,
     site: TheSite,
-    actor: Admin,
+    actor: UserAdmin,
     user: Words,
     name: Words,
     scopes: Annotated[list[Permission], Form()],

@@ -152,7 +152,7 @@ def require_csrf_token(actor: Actor, token: str) -> None:
         Forged: the token is not the session's.
     """
     if actor.csrf_token is not None and not secrets.compare_digest(
-        token.encode(), actor.csrf_token.encode()
+        token.encode(errors="replace"), actor.csrf_token.encode()
     ):
         raise Forged("the form has expired or is not ours; open the page again")
 
@@ -170,8 +170,10 @@ async def _csrf_token(request: Request) -> str:
     return str((await request.form()).get(CSRF_FIELD, ""))
 
 
-def allowed(permission: Permission) -> Callable[..., Actor]:
+def allowed(permission: Permission, *, in_person: bool = False) -> Callable[..., Actor]:
     """A FastAPI dependency that returns the actor if they have the permission.
+
+    ``in_person``: a program's token does not suffice, because it could make itself another user.
 
     The dependency raises NotSignedIn and NotAllowed.
     """
@@ -187,6 +189,8 @@ def allowed(permission: Permission) -> Callable[..., Actor]:
             raise NotAllowed(
                 f"{actor.name} may not {permission}; ask an administrator for another role"
             )
+        if in_person and actor.session_id is None:
+            raise NotAllowed("a token cannot change who may sign in; sign in with a browser")
         actor = replace(actor, needs=permission)
         request.state.actor = actor
         return actor
@@ -198,3 +202,5 @@ Viewer = Annotated[Actor, Depends(allowed(Permission.READ))]
 Reviewer = Annotated[Actor, Depends(allowed(Permission.REVIEW))]
 Operator = Annotated[Actor, Depends(allowed(Permission.OPERATE))]
 Admin = Annotated[Actor, Depends(allowed(Permission.ADMINISTER))]
+Person = Annotated[Actor, Depends(allowed(Permission.READ, in_person=True))]
+UserAdmin = Annotated[Actor, Depends(allowed(Permission.ADMINISTER, in_person=True))]

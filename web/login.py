@@ -18,7 +18,7 @@ from db.sign_in import Browser, SignedIn, SignInRefused, WrongPassword
 from lumbar.errors import Permanent
 from web.audit_trail import AuditTrail, address_of
 from web.auth import (
-    NotAllowed,
+    Person,
     TheAuditTrail,
     TheSite,
     Viewer,
@@ -167,16 +167,14 @@ def me(request: Request, site: TheSite, actor: Viewer, done: Done = "") -> Respo
 
 
 @router.post("/sessions/{session_id}/end")
-def end_session(site: TheSite, actor: Viewer, session_id: Number) -> Response:
-    _require_browser(actor.session_id)
+def end_session(site: TheSite, actor: Person, session_id: Number) -> Response:
     with site.database.transaction() as session:
         sessions.end(session, actor, session_id)
     return RedirectResponse("/me?done=ended", 303)
 
 
 @router.post("/sessions/end-others")
-def end_other_sessions(site: TheSite, actor: Viewer) -> Response:
-    _require_browser(actor.session_id)
+def end_other_sessions(site: TheSite, actor: Person) -> Response:
     with site.database.transaction() as session:
         sessions.end_others(session, actor)
     return RedirectResponse("/me?done=ended", 303)
@@ -187,7 +185,7 @@ async def own_password(
     request: Request,
     site: TheSite,
     trail: TheAuditTrail,
-    actor: Viewer,
+    actor: Person,
     current: Words,
     password: Words,
     keep_tokens: Annotated[bool, Form()] = False,
@@ -199,7 +197,6 @@ async def own_password(
         WrongPassword: the current password is wrong.
         TooManyAttempts: too many wrong ones were given in this session.
     """
-    _require_browser(actor.session_id)
     try:
         await queue_of(request).run(
             f"user {actor.user_id}",
@@ -227,11 +224,6 @@ def sign_out(request: Request, site: TheSite, actor: Viewer) -> Response:
     response.delete_cookie(cookie_name(site), path=site.settings.web_root or "/")
     response.headers["Clear-Site-Data"] = '"cache", "storage"'
     return response
-
-
-def _require_browser(session_id: int | None) -> None:
-    if session_id is None:
-        raise NotAllowed("a token cannot change who may sign in; sign in with a browser")
 
 
 def _local(to: str) -> str:

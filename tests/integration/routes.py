@@ -79,5 +79,13 @@ NEEDS: dict[str, Permission | None] = {
     "GET /metrics": OPEN,
 }
 
-# No token permits them.
-FOR_BROWSERS = {"POST /sessions/{session_id}/end", "POST /sessions/end-others"}
+# A program's token does not suffice, because it could make itself another user.
+FOR_BROWSERS = {
+    "POST /password",
+    "POST /sessions/{session_id}/end",
+    "POST /sessions/end-others",
+    "POST /users",
+    "POST /users/{name}",
+    "POST /users/{name}/password",
+    "POST /tokens",
+}

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
+from sqlalchemy import select
 from starlette.routing import Mount
 
 from db.ingest import ingest
-from db.models import Study, UserRole
+from db.models import ApiToken, Study, UserRole
 from tests.factories.instances import arrival, make_slice
 from tests.integration.routes import ADMINISTER, FOR_BROWSERS, NEEDS, OPEN, OPERATE, READ, REVIEW
 from tests.integration.web_client import WebClient, browser_client, count, sqlite_only, token_client
@@ -120,3 +121,38 @@ def test_the_tables_are_for_administrators_only_and_read_only(app, site):
             ), route
     assert browser_client(app, UserRole.ADMIN).get("/admin/study/list").status_code == 200
     assert count(site, Study) == 1
+
+
+@pytest.mark.parametrize("charset", ["punycode", "unicode_escape", "undefined", "idna", "utf-7"])
+@pytest.mark.parametrize(
+    "kind", ["multipart/form-data; boundary=x", "application/x-www-form-urlencoded"]
+)
+def test_a_form_is_in_utf_8_and_decoded_by_nothing_else(app, kind, charset):
+    """Python's punycode takes hours for a megabyte, which anybody may send."""
+    client = WebClient(app)
+    body = b'--x\r\nContent-Disposition: form-data; name="name"\r\n\r\na-b\r\n--x--\r\n'
+    headers = {"Content-Type": f"{kind}; charset={charset}"}
+    assert client.post("/sign-in", content=body, headers=headers).status_code == 415
+
+
+def test_a_huge_number_in_an_address_is_refused_like_any_other(app):
+    viewer = browser_client(app, UserRole.VIEWER)
+    headers = {"X-CSRF-Token": viewer.csrf}
+    for number in ("4711", "9" * 5000):
+        response = viewer.post(f"/jobs/{number}/retry", headers=headers)
+        assert response.status_code in (403, 414), number[:10]
+
+
+def test_sqladmins_own_form_of_signing_in_is_not_shown(app):
+    for client in (WebClient(app), browser_client(app, UserRole.ADMIN)):
+        response = client.get("/admin/login", follow_redirects=False)
+        assert response.status_code == 303
+        assert response.headers["location"].endswith("/sign-in")
+
+
+def test_a_token_revokes_itself(app, site):
+    client = token_client(app, UserRole.ADMIN)
+    with site.database.reading() as session:
+        token = session.scalars(select(ApiToken.id).order_by(ApiToken.id.desc())).first()
+    assert client.post(f"/tokens/{token}/revoke", follow_redirects=False).status_code == 303
+    assert client.get("/api/v1/worklist").status_code == 401

@@ -184,3 +184,9 @@ def test_a_token_is_invalid_once_its_user_is_disabled(app, admin):
     change(admin, "anna", disabled="true")
     response = program.get("/api/v1/worklist", headers={"Origin": BASE_URL})
     assert response.status_code == 401
+
+
+def test_an_administrator_changes_their_own_password_only_with_the_present_one(admin):
+    answer = admin.submit("/users/admin/password", password="an unused password of four words")
+    assert answer.status_code == 409
+    assert "the present one" in answer.text

@@ -97,3 +97,12 @@ def test_what_is_no_hash_matches_nothing(stored):
 @pytest.mark.parametrize("odd", ["", "x" * 5000, "\ud800" * 12, "\x00" * 12])
 def test_odd_attempts_are_wrong_ones(odd):
     assert not passwords.matches(passwords.placeholder_hash(), odd)
+
+
+def test_looking_at_a_password_takes_a_moment_whatever_it_is(monkeypatch):
+    """zxcvbn takes seconds for long texts of letters that it may read in many ways."""
+    looked_at = []
+    found = {"score": 4}
+    monkeypatch.setattr("zxcvbn.zxcvbn", lambda text, words: looked_at.append(text) or found)
+    passwords.new_hash("4@8({[<369!1|0$5+7%2" * 50, "vera")
+    assert len(looked_at[0]) <= 32
