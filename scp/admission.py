@@ -1,10 +1,15 @@
-"""Who may connect, and how many at once. Idle associations are closed to admit new ones."""
+"""Who may connect, and how many at once.
+
+At the limit, a new association makes room by closing another: one of the address that holds most,
+and one that stores nothing. A C-ECHO, or a few bytes now and then, is no use of an association.
+"""
 
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from threading import Lock
 from time import monotonic, sleep
 
@@ -17,6 +22,9 @@ WAIT_S = 1.0  # for an association to become idle, before a new one is rejected
 IDLE_S = 1.0  # after this silence an association may be closed to admit another
 UNUSED_S = 0.2  # the same, for one on which no message has arrived yet
 IN_MESSAGE_S = 10.0  # the same, for one in the middle of a message
+STORING_S = 10.0  # after data of an instance, an association counts as storing
+STORING_BYTES = 2**16  # of an instance that must arrive to count, if it is not complete
+IPV6_SITE = 64  # bits of an address; whoever has one has all of its network
 
 
 @dataclass(eq=False)
@@ -32,6 +40,7 @@ class Connection:
     associated: bool = False
     used: bool = False  # a whole message has arrived
     in_message: bool = False  # a part of a message has arrived
+    stored_at: float | None = None  # when the last part of an instance had arrived
     busy: bool = False  # a message of this peer is being handled
     closed: bool = False  # by us; the reason has been logged
     noted: set[str] = field(default_factory=set)  # what of it was odd
@@ -41,6 +50,31 @@ class Connection:
         """Whether the peer has been silent for a while and nothing is being done for it."""
         limit_s = IN_MESSAGE_S if self.in_message else IDLE_S if self.used else UNUSED_S
         return not self.busy and monotonic() - self.last_pdu_at >= limit_s
+
+    @property
+    def site(self) -> IPv4Address | IPv6Network:
+        """The peer's address; of IPv6, its network."""
+        address = _address(self.peer)
+        if isinstance(address, IPv4Address):
+            return address
+        return IPv6Network((address, IPV6_SITE), strict=False)
+
+    @property
+    def storing(self) -> bool:
+        """Whether a part of an instance has arrived lately, or is being handled."""
+        if self.stored_at is None:
+            return False
+        return self.busy or monotonic() - self.stored_at < STORING_S
+
+    @property
+    def unused(self) -> bool:
+        """Whether it has stored nothing for a while, whatever else its peer sends."""
+        limit_s = IN_MESSAGE_S if self.in_message else IDLE_S
+        return not self.busy and monotonic() - (self.stored_at or self.opened_at) >= limit_s
+
+    def note_stored(self) -> None:
+        """An instance, or a large part of one, has arrived."""
+        self.stored_at = monotonic()
 
     def begin_message(self) -> None:
         """A message's command has arrived, and its data set follows."""
@@ -105,9 +139,8 @@ class Admission:
 
     def allows(self, address: str) -> bool:
         """Whether this address may connect. An IPv4 address mapped into IPv6 counts as IPv4."""
-        peer = ip_address(address.partition("%")[0])
-        mapped = getattr(peer, "ipv4_mapped", None) or peer
-        return not self._known or any(mapped in network for network in self._known)
+        peer = _address(address)
+        return not self._known or any(peer in network for network in self._known)
 
     def admit(self, connection: Connection) -> None:
         """Registers a connection.
@@ -137,8 +170,8 @@ class Admission:
     def associate(self, connection: Connection) -> bool:
         """Turns a connection into an association, if the limit allows.
 
-        At the limit, the association that has been idle longest is closed. Where none is idle, it
-        waits a little for one; False if none becomes it.
+        At the limit, another association is closed for it (see ``_displaced``). Where none can be,
+        it waits a little for one; False if none becomes it.
         """
         connection.requested = True
         ends = monotonic() + WAIT_S
@@ -151,16 +184,15 @@ class Admission:
     def _try_associate(self, connection: Connection) -> bool:
         with self._lock:
             associated = [c for c in self._connections if c.associated]
-            longest_idle = None
+            displaced = None
             if len(associated) >= self._maximum_associations:
-                idle = [c for c in associated if c.idle]
-                if not idle:
+                displaced = _displaced(associated, connection)
+                if displaced is None:
                     return False
-                longest_idle = min(idle, key=lambda c: c.last_pdu_at)
-                self._connections.discard(longest_idle)
+                self._connections.discard(displaced)
             connection.associated = True
-        if longest_idle is not None:
-            longest_idle.close("idle association, closed to admit a new one")
+        if displaced is not None:
+            displaced.close("idle association, closed to admit a new one")
         return True
 
     def remove(self, connection: Connection) -> None:
@@ -175,3 +207,33 @@ class Admission:
         for connection in connections:
             connection.closed = True
             connection.shut_down()
+
+
+def _displaced(associated: Sequence[Connection], new: Connection) -> Connection | None:
+    """The association that is to make room for a new one, if any can.
+
+    One of the site that holds most; of these an idle one, or else the one that stored last longest
+    ago. Where that site holds more than the new one's would, it need not have been unused for any
+    time. The only association of a site is left alone while it is storing.
+    """
+    held = Counter(c.site for c in associated)
+    own = held[new.site] + 1
+
+    def gives_way(connection: Connection) -> bool:
+        count = held[connection.site]
+        if connection.storing and count == 1:
+            return False
+        crowds = count > own and not connection.storing
+        return connection.idle or connection.unused or crowds
+
+    return min(
+        filter(gives_way, associated),
+        key=lambda c: (-held[c.site], not c.idle, c.stored_at or c.opened_at),
+        default=None,
+    )
+
+
+def _address(peer: str) -> IPv4Address | IPv6Address:
+    """An address without its zone. An IPv4 address mapped into IPv6 counts as IPv4."""
+    address = ip_address(peer.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address

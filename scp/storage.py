@@ -16,7 +16,7 @@ from lumbar.errors import NotDicom, Transient
 from lumbar.log import get_logger
 from lumbar.store.arrivals import Announcement, ArrivingInstance, HeaderDisagrees
 from lumbar.store.files import StagingFile, Store, StoreFull
-from scp.admission import Connection
+from scp.admission import STORING_BYTES, Connection
 from scp.backlog import Backlog
 from scp.command_set import Command
 from scp.negotiation import AcceptedContext
@@ -133,12 +133,14 @@ class Reception:
         Raises:
             _TooLarge: never to the caller, like any failure: it is kept for the answer.
         """
-        self._size += len(fragment)
+        before, self._size = self._size, self._size + len(fragment)
         if self._failure is None and self._arriving is not None:
             with self._keeping_failure():
                 if self._size > self._storage.max_size:
                     raise _TooLarge(self._storage.max_size)
                 self._arriving.write(fragment)
+                if self._size // STORING_BYTES > before // STORING_BYTES:
+                    self._connection.note_stored()
 
     def finish(self) -> int:
         """The status, once the file is durable or must be refused."""
@@ -147,6 +149,7 @@ class Reception:
             if self._failure is None and self._arriving is not None:
                 with self._keeping_failure():
                     self._arriving.arrive()
+                    self._connection.note_stored()
             return STORED if self._failure is None else self._refuse(self._failure)
         finally:
             self._connection.busy = False
