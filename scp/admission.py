@@ -13,9 +13,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from threading import Lock
 from time import monotonic, sleep
 
-from lumbar.log import get_logger
-
-log = get_logger()
+from scp.connection_log import ConnectionLog
 
 MAX_PENDING = 64  # connections that have not requested an association yet
 WAIT_S = 1.0  # for an association to become idle, before a new one is rejected
@@ -33,6 +31,7 @@ class Connection:
 
     socket: socket.socket  # replaced by the TLS socket once there is one
     peer: str  # its address
+    log: ConnectionLog = field(default_factory=ConnectionLog)
     calling: str = ""  # its AE title, once it has requested an association; for the log
     opened_at: float = field(default_factory=monotonic)
     last_pdu_at: float = field(default_factory=monotonic)  # when the last whole PDU had arrived
@@ -88,7 +87,7 @@ class Connection:
         """Logs, once, that the peer does something odd, which is ignored."""
         if why not in self.noted:
             self.noted.add(why)
-            log.info("association.odd", peer=self.peer, calling=self.calling, why=why)
+            self.log.note("association.odd", peer=self.peer, calling=self.calling, why=why)
 
     def close(self, why: str) -> None:
         """Logs the reason, once, and shuts the connection down; callable from any thread.
@@ -97,7 +96,7 @@ class Connection:
         """
         if not self.closed:
             self.closed = True
-            log.warning(
+            self.log.warn(
                 "association.aborted" if self.associated else "connection.refused",
                 peer=self.peer,
                 calling=self.calling,
@@ -109,8 +108,9 @@ class Connection:
         """The same after the peer has aborted the association or closed the connection."""
         if not self.closed:
             self.closed = True
-            why = "by the peer"
-            log.info("association.aborted", peer=self.peer, calling=self.calling, why=why)
+            self.log.note(
+                "association.aborted", peer=self.peer, calling=self.calling, why="by the peer"
+            )
         self.shut_down()
 
     def shut_down(self) -> None:

@@ -128,7 +128,7 @@ class Receiver(Closing):
 
     def _reject(self, connection: Connection, stream: PduStream, rejection: Rejected) -> None:
         calling, why = connection.calling, str(rejection)
-        log.warning("association.rejected", calling=calling, peer=connection.peer, why=why)
+        connection.log.warn("association.rejected", peer=connection.peer, calling=calling, why=why)
         with suppress(ConnectionEnded):
             stream.send(rejection.pdu)
         self._note("association.rejected", connection, why)

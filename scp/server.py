@@ -9,6 +9,7 @@ from threading import Event, Thread, current_thread
 
 from lumbar.log import get_logger
 from scp.admission import Admission, Connection
+from scp.connection_log import ConnectionLog
 from scp.pdu_stream import Limits, read_request, send_abort
 
 log = get_logger()
@@ -40,6 +41,7 @@ class Server:
         self._admission = admission
         self._limits = limits
         self.tls = tls
+        self._log = ConnectionLog()
         self._stopped = Event()
         self._threads: set[Thread] = set()  # of the connections
         # Without SO_REUSEPORT, a second receiver cannot take a part of the connections.
@@ -60,6 +62,7 @@ class Server:
         self._admission.close_all()
         for thread in list(self._threads):
             thread.join(STOP_S)
+        self._log.close()
 
     def _accept(self, serve: Serve, refused: Refused) -> None:
         while not self._stopped.is_set():
@@ -68,7 +71,7 @@ class Server:
             except OSError as error:
                 self._wait_after(error)
                 continue
-            connection = Connection(stream, str(address[0]))
+            connection = Connection(stream, str(address[0]), self._log)
             self._admission.admit(connection)
             thread = Thread(target=self._serve, args=(connection, serve, refused), daemon=True)
             self._threads.add(thread)

@@ -22,6 +22,7 @@ from lumbar.errors import WrongSetting
 from lumbar.settings import Settings
 from scp import admission
 from scp.admission import IDLE_S, MAX_PENDING
+from scp.connection_log import FIRST
 from scp.pdu_stream import MAX_PDU_ACCEPTED
 from scp.receiver import Receiver
 from tests.factories.instances import make_slice
@@ -138,6 +139,17 @@ def test_only_known_addresses_may_connect(site):
         )
     with listening(site, known_addresses="10.0.0.0/8,127.0.0.0/8") as running:
         assert echo(running.port).returncode == 0
+
+
+def test_a_flood_of_refused_connections_is_summed_in_the_log(site):
+    with capture_logs() as logged:
+        with listening(site, known_addresses="10.0.0.0/8") as running:
+            for _ in range(FIRST + 10):
+                with connection(running.port) as opened:
+                    received_from(opened)
+        refused = [line for line in logged if line["event"] == "connection.refused"]
+    assert ["times" in line for line in refused] == [False] * FIRST + [True]
+    assert refused[-1]["times"] == 10
 
 
 def test_rejected_associations_are_audited(site):
