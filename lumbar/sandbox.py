@@ -4,7 +4,8 @@ Such bytes may crash a parser, hang it, exhaust its memory or take it over. A ch
 one request after another and is restarted if it dies. A request is a line of JSON; a response is a
 line of JSON whose ``bytes`` states how many bytes of content follow. Whatever else a child prints
 is discarded, as it may contain patients' values. A child ends when its parent does, even within a
-request. It gets no environment but ``ENVIRONMENT``, and is confined (``lumbar.confinement``).
+request. It gets no environment but ``ENVIRONMENT``, and is confined (``lumbar.confinement``). Its
+parent relies on none of this (``lumbar.untrusted_pipe``).
 """
 
 import atexit
@@ -15,18 +16,20 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from threading import Lock, Thread, Timer
+from threading import Lock, Thread
 from time import monotonic
 from typing import Any
 
 from lumbar.confinement import confine
 from lumbar.log import get_logger
+from lumbar.untrusted_pipe import NoResponse, Pipe, Response
 
 WALL = 6
-Response = tuple[dict[str, Any], bytes]
+GRACE_S = 30.0  # beyond the child's own limits, in which it is started, too
+MAX_LINE = 2**20  # bytes of a response, its content aside
 
 # All that Python and the decoders' libraries are found by. Whatever else this process was given may
 # be a secret, such as LUMBAR_DATABASE_URL.
@@ -47,13 +50,24 @@ class ChildProcessDied(Exception):
 class ChildProcess:
     """A module run as ``python -m``, one request at a time.
 
-    Each process that uses it starts at most one child. ``environment``: names of variables that it
-    gets, too.
+    Each process that uses it starts at most one child. ``seconds``: as the module has them, see
+    ``serve``. ``environment``: names of variables that it gets, too. ``max_line``, ``max_content``:
+    the longest response and content, in bytes.
     """
 
-    def __init__(self, module: str, environment: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        module: str,
+        environment: Sequence[str] = (),
+        *,
+        seconds: int,
+        max_line: int = MAX_LINE,
+        max_content: int = 0,
+    ) -> None:
         self._module = module
         self._environment = (*ENVIRONMENT, *environment)
+        self._limit_s = WALL * seconds + GRACE_S
+        self._max_line, self._max_content = max_line, max_content
         self._lock = Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._parent = 0
@@ -67,26 +81,22 @@ class ChildProcess:
     def request(self, content: dict[str, Any], *, until: float | None = None) -> Response:
         """The child's response and the bytes that came with it.
 
-        ``until``: the ``time.monotonic()`` at which the child is killed; None: its own limits are
-        enough.
+        ``until``: the ``time.monotonic()`` at which the child is killed; None: soon after its own
+        limits should have ended it.
 
         Raises:
-            ChildProcessDied: it died, or its response was incomplete.
+            ChildProcessDied: it died, or did not respond within the limits.
         """
-        with self._lock, self._killed_at(until) as process:
-            assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are pipes
+        until = monotonic() + self._limit_s if until is None else until
+        with self._lock:
+            pipe = Pipe(self._running(), self._max_line, self._max_content)
             try:
-                process.stdin.write(json.dumps(content).encode("ascii") + b"\n")
-                process.stdin.flush()
-                response = json.loads(process.stdout.readline())
-                attachment = process.stdout.read(response["bytes"])
-                if len(attachment) == response["bytes"]:
-                    self._log_lacks(response.pop("not_confined", ()))
-                    return response, attachment
-            except (OSError, ValueError):
-                pass
-            self.stop()
-        raise ChildProcessDied
+                response, attachment = pipe.ask(content, until)
+            except (OSError, NoResponse):
+                self.stop()
+                raise ChildProcessDied from None
+            self._log_lacks(response.pop("not_confined", ()))
+            return response, attachment
 
     def close(self) -> None:
         """Kills the child for good, and with it a request of another thread."""
@@ -99,28 +109,12 @@ class ChildProcess:
     def stop(self) -> None:
         """Kills the child; the next request starts another."""
         if self._process and self._parent == os.getpid():
-            self._process.kill()
-            self._process.communicate()
+            _end(self._process)
         self._process = None
 
     def _log_lacks(self, lacks: Sequence[str]) -> None:
         if lacks:
             log.warning("sandbox.not_confined", child=self._module, lacks=list(lacks))
-
-    @contextmanager
-    def _killed_at(self, until: float | None) -> Iterator["subprocess.Popen[bytes]"]:
-        """The running child, killed at that time if it is still in use then."""
-        process = self._running()
-        if until is None:
-            yield process
-            return
-        timer = Timer(max(until - monotonic(), 0), process.kill)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield process
-        finally:
-            timer.cancel()
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._parent != os.getpid() or self._process.poll() is not None:
@@ -130,12 +124,24 @@ class ChildProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
+                bufsize=0,
                 start_new_session=True,
                 env={name: os.environ[name] for name in self._environment if name in os.environ}
                 | _SINGLE_THREADED,
             )
             self._parent = os.getpid()
         return self._process
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Kills a child and what it has started, and waits for the child alone."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # it is its session's leader
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
 
 
 def serve(

@@ -28,7 +28,30 @@ ATTEMPTS = {
 }
 
 
+def write_response(request):
+    """Writes it, and nothing else, where responses go to: its end of the parent's pipe."""
+    pipes = (Path(f"/proc/self/fd/{number}") for number in range(3, 50))
+    pipe = next(file for file in pipes if file.is_symlink() and "pipe:" in str(file.readlink()))
+    with pipe.open("wb") as written:
+        written.write(request["written"].encode())
+    threading.Event().wait()
+
+
+def leave_another_process(request):
+    """Ends, but not so another process that has the same pipe."""
+    if not os.fork():
+        os.setsid()  # out of reach of a signal to the group
+        signal.alarm(20)
+        threading.Event().wait()
+    os._exit(0)
+
+
+TAKEN_OVER = {"write": write_response, "leave another process": leave_another_process}
+
+
 def respond(request):
+    if request["do"] in TAKEN_OVER:
+        TAKEN_OVER[request["do"]](request)
     match request["do"]:
         case "answer":
             os.write(1, b"decoders print what they like\n")

@@ -16,7 +16,8 @@ from typing import IO, Any, BinaryIO
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from lumbar.errors import NotAnalysable
-from lumbar.sandbox import ChildProcess, ChildProcessDied, Response, serve
+from lumbar.sandbox import ChildProcess, ChildProcessDied, serve
+from lumbar.untrusted_pipe import Response
 
 MAX_FILES = 20_000  # and folders
 MAX_BYTES = 4 * 2**30  # of the unpacked contents
@@ -60,7 +61,7 @@ def unpack(path: Path, scratch: Path) -> list[Path]:
         NotAnalysable: it is damaged, encrypted, too large, or compressed by another method.
         OSError: the zip cannot be read, or the files cannot be written.
     """
-    with closing(ChildProcess("lumbar.dicom.archive")) as child:
+    with closing(_child()) as child:
         requests = _Requests(child)
         count = requests.answer(open=str(path.resolve()))[0]["files"]
         files: list[Path] = []
@@ -74,6 +75,10 @@ def unpack(path: Path, scratch: Path) -> list[Path]:
                         raise NotAnalysable(TOO_LARGE)
                     target.write(chunk)
     return files
+
+
+def _child() -> ChildProcess:
+    return ChildProcess("lumbar.dicom.archive", seconds=SECONDS, max_content=CHUNK)
 
 
 class _Requests:

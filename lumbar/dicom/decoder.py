@@ -27,7 +27,8 @@ from lumbar.dicom.headers import raising_not_dicom
 from lumbar.dicom.part10 import read_up_to_pixels
 from lumbar.dicom.pixel_element import PixelElement, find_pixels
 from lumbar.errors import NotDicom
-from lumbar.sandbox import ChildProcess, ChildProcessDied, Response, serve
+from lumbar.sandbox import ChildProcess, ChildProcessDied, serve
+from lumbar.untrusted_pipe import Response
 
 # One decoder per transfer syntax: a second would only receive bytes that the first has rejected.
 # JPEG Extended is missing, as none of them decodes its 12 bits: it is refused at the door.
@@ -43,8 +44,9 @@ DECODERS = {
 }
 SECONDS = 20  # per slice
 MEMORY = 384 * 2**20  # bytes, per slice of at most 2048 × 2048
+MAX_FRAME = 8 * 2048 * 2048  # bytes
 
-child = ChildProcess("lumbar.dicom.decoder")
+child = ChildProcess("lumbar.dicom.decoder", seconds=SECONDS, max_content=MAX_FRAME)
 
 
 def decode(path: Path, index: int, syntax: UID) -> NDArray[Any]:

@@ -21,10 +21,11 @@ from lumbar.dicom.rejection_note import END as NOTE_END
 from lumbar.dicom.rejection_note import RejectionNote, rejection_note_of
 from lumbar.elements import date, text, time
 from lumbar.errors import NotDicom, Unreadable
-from lumbar.sandbox import ChildProcess, ChildProcessDied, Response, serve
+from lumbar.sandbox import ChildProcess, ChildProcessDied, serve
 from lumbar.spine.anatomy import Role
 from lumbar.spine.roles import role_of
 from lumbar.study_attributes import StudyAttributes
+from lumbar.untrusted_pipe import Response
 
 SECONDS = 10  # per header
 MEMORY = 192 * 2**20  # bytes, per header
@@ -43,7 +44,7 @@ KEYWORDS = (
     *SCANNER,
 )
 
-child = ChildProcess("lumbar.dicom.instance_identity")
+child = ChildProcess("lumbar.dicom.instance_identity", seconds=SECONDS, max_line=2 * NOTE_BYTES)
 
 
 @dataclass(frozen=True)

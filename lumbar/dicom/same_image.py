@@ -23,12 +23,14 @@ from lumbar.dicom.pixel_element import check_bytes, find_pixels
 from lumbar.dicom.pixels import WORDS, check_kind, padding_of, rescale_of, stored_values
 from lumbar.elements import numbers, text
 from lumbar.errors import NotDicom, Unreadable
-from lumbar.sandbox import ChildProcess, ChildProcessDied, Response, serve
+from lumbar.sandbox import ChildProcess, ChildProcessDied, serve
+from lumbar.untrusted_pipe import Response
 
 SECONDS = 30  # per request
 MEMORY = 512 * 2**20  # bytes, per request
 BATCH_PIXELS = 2**24  # decoded in one request; one frame at least
 MAX_PIXELS = 2**31  # in all frames
+MAX_DESCRIPTION = 2**25  # bytes that one request's frames are described in
 # Decimal strings of 16 characters are rewritten with other roundings (PS3.5 6.2, DS).
 GEOMETRY = {  # in mm, and as cosines; with what two values may differ by
     "ImagePositionPatient": 1e-4,
@@ -37,7 +39,7 @@ GEOMETRY = {  # in mm, and as cosines; with what two values may differ by
 }
 RESCALE_TOLERANCE = 1e-6  # of the value
 
-child = ChildProcess("lumbar.dicom.same_image")
+child = ChildProcess("lumbar.dicom.same_image", seconds=SECONDS, max_line=MAX_DESCRIPTION)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from lumbar.peers import asking, outcomes
 from lumbar.peers.deadline import Deadline
 from lumbar.peers.destinations import Destination, DicomwebDestination, DimseDestination, Probe
 from lumbar.peers.outcomes import InstanceReference, Sent, Unintelligible, Unreachable
-from lumbar.sandbox import Response, serve
+from lumbar.sandbox import serve
+from lumbar.untrusted_pipe import Response
 
 CPU_SECONDS = 60  # per operation
 MEMORY = 256 * 2**20  # bytes, per operation

@@ -1,6 +1,7 @@
 """A destination, as the rest of the program uses it."""
 
 from dataclasses import asdict
+from math import ceil
 from pathlib import Path
 from time import monotonic
 from typing import Any, NoReturn
@@ -15,6 +16,7 @@ from lumbar.peers.outcomes import HeldReport, InstanceReference, Sent, Unreachab
 from lumbar.sandbox import ChildProcess, ChildProcessDied
 
 GRACE_S = 1  # beyond the operation's time, so that the child can end it itself
+MAX_RESULT = 2**24  # bytes
 
 # By which its libraries find authorities, and `?proxy=environment` proxies and .netrc.
 _ENVIRONMENT = (
@@ -45,7 +47,9 @@ class Peer(Closing):
         self.destination = destination
         self.timeout_s = timeout_s
         self.limit_s = limit_s
-        self._child = ChildProcess("lumbar.peers.child", _ENVIRONMENT)
+        self._child = ChildProcess(
+            "lumbar.peers.child", _ENVIRONMENT, seconds=ceil(limit_s), max_line=MAX_RESULT
+        )
 
     def send(self, file: Path, *, not_after: float | None = None) -> Sent:
         """Sends one Part-10 file, by C-STORE or STOW-RS.

@@ -7,19 +7,20 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from time import monotonic
 
 import pytest
 import structlog
 
+from lumbar import sandbox
 from lumbar.sandbox import ENVIRONMENT, ChildProcess, ChildProcessDied
 from tests.system import wait_until
 
 PARENT = """
 from lumbar.sandbox import ChildProcess
-child = ChildProcess("tests.sandbox_child")
+child = ChildProcess("tests.sandbox_child", seconds=600)
 print(child.request({"do": "answer", "text": ""})[0]["pid"], flush=True)
 child.request({"do": "sleep"})
 """
@@ -34,7 +35,7 @@ def is_running(pid: int) -> bool:
 
 @pytest.fixture
 def child() -> Iterator[ChildProcess]:
-    started = ChildProcess("tests.sandbox_child")
+    started = ChildProcess("tests.sandbox_child", seconds=1, max_content=64)
     yield started
     started.stop()
 
@@ -75,6 +76,46 @@ def test_a_request_ends_the_child_at_its_deadline(child: ChildProcess) -> None:
         os.kill(running, 0)
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        b"x" * 2**21,
+        b'{"bytes": 65}\n' + b"x" * 65,
+        b'{"bytes": -1}\n',
+        b'{"bytes": 1}\nxx',
+        b'{"bytes": true}\nx',
+        b'{"bytes": "1"}\nx',
+        b"[]\n",
+        b"[" * 2**19 + b"\n",
+    ],
+    ids=["no end", "too long", "negative", "more", "a truth", "a text", "no object", "nested"],
+)
+def test_a_child_that_was_taken_over_answers_within_limits_or_not_at_all(
+    child: ChildProcess, written: bytes
+) -> None:
+    with pytest.raises(ChildProcessDied):
+        child.request({"do": "write", "written": written.decode()})
+    assert child.pid is None
+
+
+def test_a_child_that_ignores_its_limits_is_killed_soon_after_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sandbox, "GRACE_S", 1.0)
+    with closing(ChildProcess("tests.sandbox_child", seconds=0)) as child:
+        with pytest.raises(ChildProcessDied):
+            child.request({"do": "sleep"})
+        assert child.pid is None
+
+
+def test_a_process_that_a_child_has_left_behind_keeps_nobody_waiting(
+    child: ChildProcess,
+) -> None:
+    child.request({"do": "answer", "text": ""})
+    with pytest.raises(ChildProcessDied):
+        child.request({"do": "leave another process"}, until=monotonic() + 0.5)
+
+
 def test_a_child_ends_with_its_parent_even_within_a_request() -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE) as parent:
         assert parent.stdout is not None
@@ -91,7 +132,7 @@ def test_a_child_gets_no_variable_that_its_parent_may_hold_as_a_secret(
 ) -> None:
     monkeypatch.setenv("LUMBAR_DATABASE_URL", "postgresql://anna:secret@db/lumbar")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/authorities.pem")
-    trusting = ChildProcess("tests.sandbox_child", ["REQUESTS_CA_BUNDLE"])
+    trusting = ChildProcess("tests.sandbox_child", ["REQUESTS_CA_BUNDLE"], seconds=1)
 
     names = set(child.request({"do": "environment"})[0]["names"])
     its_names = set(trusting.request({"do": "environment"})[0]["names"])
@@ -135,7 +176,7 @@ def try_(child: ChildProcess, what: str, path: Path) -> int | None:
 
 
 def test_what_the_system_cannot_take_away_is_logged_once() -> None:
-    child = ChildProcess("tests.sandbox_child_without_landlock")
+    child = ChildProcess("tests.sandbox_child_without_landlock", seconds=1)
 
     with structlog.testing.capture_logs() as logged:
         for _ in range(2):
