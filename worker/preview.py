@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from db import disk_usage, job_lifecycle, leases, previews
@@ -63,7 +64,9 @@ def _read(
     check = _sandboxed_check(site)
     if claimed.keep:
         return store_upload.ingest_files(site, source, scratch, check)
-    instances, refused = find_instances(source, scratch, check)
+    instances, refused = find_instances(
+        source, scratch, check, partial(disk_usage.require_room, site)
+    )
     images = sum(len(instance.slices) for instance in instances)
     with site.database.transaction() as session:
         if not leases.write(session, claimed.lease, images=images):

@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from db import disk_usage
 from db.context import SiteContext
 from db.ingest import Arrival, ingest
 from db.preview_results import PreviewResult
@@ -39,7 +41,7 @@ def ingest_files(
     studies: dict[str, None] = {}
     results: Counter[IngestResult] = Counter()
     refused: Counter[str] = Counter()
-    for file in files_in(path, scratch):
+    for file in files_in(path, scratch, partial(disk_usage.require_room, site)):
         try:
             identity = check(file)
             results[_ingest(site, file, identity)] += 1

@@ -6,7 +6,7 @@ of the zip, it is the only one to read more than the first bytes.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +26,7 @@ SECONDS = 10  # per request, which is for one chunk
 MEMORY = 192 * 2**20  # bytes
 LIMIT_S = 600  # for all of it
 CHUNK = 2**20
+ROOM_CHECK_BYTES = 64 * 2**20  # unpacked between two checks of the room on the disk
 TOO_LARGE = f"the zip unpacks to more than {MAX_BYTES // 2**30} GiB"
 _STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 
@@ -54,8 +55,12 @@ def is_zip(path: Path) -> bool:
         raise NotAnalysable(f"the input cannot be opened: {fault.strerror}") from None
 
 
-def unpack(path: Path, scratch: Path) -> list[Path]:
+def unpack(
+    path: Path, scratch: Path, require_room: Callable[[], None] = lambda: None
+) -> list[Path]:
     """The files of a zip, written into an empty folder in the order of their names.
+
+    ``require_room`` is called now and then, and raises where the disk has no room for more.
 
     Raises:
         NotAnalysable: it is damaged, encrypted, too large, or compressed by another method.
@@ -65,7 +70,7 @@ def unpack(path: Path, scratch: Path) -> list[Path]:
         requests = _Requests(child)
         count = requests.answer(open=str(path.resolve()))[0]["files"]
         files: list[Path] = []
-        remaining = MAX_BYTES
+        remaining, check_at = MAX_BYTES, MAX_BYTES
         for ordinal in range(1, count + 1):
             files.append(scratch / f"{ordinal:06}.dcm")
             with files[-1].open("wb") as target:
@@ -73,6 +78,9 @@ def unpack(path: Path, scratch: Path) -> list[Path]:
                     remaining -= len(chunk)
                     if remaining < 0:
                         raise NotAnalysable(TOO_LARGE)
+                    if remaining <= check_at:
+                        require_room()
+                        check_at = remaining - ROOM_CHECK_BYTES
                     target.write(chunk)
     return files
 

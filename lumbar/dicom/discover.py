@@ -41,7 +41,10 @@ class RejectedFile:
 
 
 def find_instances(
-    path: Path, scratch: Path, check: Callable[[Path], object] = lambda file: None
+    path: Path,
+    scratch: Path,
+    check: Callable[[Path], object] = lambda file: None,
+    require_room: Callable[[], None] = lambda: None,
 ) -> tuple[list[MRInstance], list[RejectedFile]]:
     """Every MR instance in a file, a folder with its sub-folders, or a zip, by file name.
 
@@ -51,7 +54,8 @@ def find_instances(
     ``scratch``: an empty folder to unpack a zip into; the caller removes it once the pixels have
     been read. The files of a zip are numbered, never named after its members. ``check`` is called
     with each file first, and raises NotDicom for one that must not even be opened in this process.
-    Links that lead out of the folder are not followed.
+    ``require_room``: see ``lumbar.dicom.archive.unpack``. Links that lead out of the folder are not
+    followed.
 
     Raises:
         NotAnalysable: there is no MR instance that can be read.
@@ -59,7 +63,7 @@ def find_instances(
     headers: dict[Path, Dataset] = {}
     instances: list[MRInstance] = []
     rejected: list[RejectedFile] = []
-    for file in files_in(path, scratch):
+    for file in files_in(path, scratch, require_room):
         try:
             check(file)
             header = read_header(file)
@@ -84,7 +88,7 @@ def find_instances(
     return instances, rejected
 
 
-def files_in(path: Path, scratch: Path) -> list[Path]:
+def files_in(path: Path, scratch: Path, require_room: Callable[[], None]) -> list[Path]:
     """Every file of the input, whatever it contains; arguments as for ``find_instances``.
 
     Raises:
@@ -97,7 +101,7 @@ def files_in(path: Path, scratch: Path) -> list[Path]:
     if path.exists() and not path.is_file():
         # Reading a pipe could block for ever.
         raise NotAnalysable("the input is neither a file nor a folder")
-    return unpack(path, scratch) if is_zip(path) else [path]
+    return unpack(path, scratch, require_room) if is_zip(path) else [path]
 
 
 def _files_below(folder: Path) -> list[Path]:

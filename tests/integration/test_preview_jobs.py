@@ -1,6 +1,7 @@
 """Uploads as jobs: a lost worker loses none, a fault ends one, and each is claimed once."""
 
 import threading
+import zipfile
 from dataclasses import replace
 from datetime import timedelta
 from io import BytesIO
@@ -8,13 +9,14 @@ from io import BytesIO
 import pytest
 from pydicom import dcmread
 
-from db import context, job_lifecycle, leases, previews
+from db import context, disk_usage, job_lifecycle, leases, previews
 from db.leases import LeaseLostError
 from db.models import JobKind, JobState
 from db.preview_results import PreviewResult
 from db.read_models import metrics, statistics
 from db.types import db_now
 from lumbar.errors import NotDicom, NotFound
+from lumbar.store.files import StoreFull
 from tests.integration.upload_factory import (
     RecordingNotifier,
     change,
@@ -129,6 +131,27 @@ def test_a_full_disk_is_retried_and_reported(site, monkeypatch):
         assert read(full_site)
         sweep(site, RecordingNotifier())
     assert "% full" in row(site, name).failure
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_disk_that_fills_up_while_a_zip_is_unpacked_is_retried(site, monkeypatch, keep):
+    asked = []
+
+    def require_room(asking):
+        asked.append(asking)
+        if len(asked) > 1:  # the first time, nothing has been unpacked yet
+            raise StoreFull("no room")
+
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w") as writing:
+        writing.writestr("a.dcm", image())
+    monkeypatch.setattr(disk_usage, "require_room", require_room)
+    name = create_upload(site, [buffer.getvalue()], keep)
+
+    assert read(site)
+
+    assert len(asked) == 2
+    assert row(site, name).state is JobState.PENDING
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)

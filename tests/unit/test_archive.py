@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lumbar.dicom import archive
-from lumbar.dicom.archive import unpack
+from lumbar.dicom.archive import CHUNK, unpack
 from lumbar.errors import NotAnalysable
+from lumbar.store.files import StoreFull
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30)
 METHODS = st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -95,6 +96,25 @@ def test_bytes_are_counted_as_they_come_whatever_the_zip_states(
 
     with pytest.raises(NotAnalysable, match="unpacks to more"):
         unpack(tmp_path / "study.zip", tmp_path)
+
+
+def test_the_room_on_the_disk_is_looked_at_while_a_zip_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive, "ROOM_CHECK_BYTES", 2 * CHUNK)
+    contents = {"a": bytes(3 * CHUNK), "b": bytes(4 * CHUNK)}
+    (tmp_path / "study.zip").write_bytes(zipped(contents, zipfile.ZIP_DEFLATED))
+    written = list[int]()
+
+    def require_room() -> None:
+        written.append(sum(file.stat().st_size for file in tmp_path.glob("*.dcm")))
+        if len(written) == 3:
+            raise StoreFull("no room")
+
+    with pytest.raises(StoreFull):
+        unpack(tmp_path / "study.zip", tmp_path, require_room)
+
+    assert [size // CHUNK for size in written] == [0, 2, 4]
 
 
 def test_unpacking_that_takes_too_long_ends(
