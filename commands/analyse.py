@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,6 +54,7 @@ def analyse(
 ) -> None:
     """Analyses one study and prints its 25 findings, each graded or with the reason why not."""
     from lumbar.dicom.discover import find_instances
+    from lumbar.dicom.instance_identity import identify
     from worker.analysis import draft_report, provenance_of, stated_by, why_no_report
     from worker.analysis_picture import picture_of
     from worker.pipeline import examine
@@ -62,7 +64,7 @@ def analyse(
         _require_writable(option, file)
     settings = Settings.load()
     with _scratch(path, settings.home) as scratch:
-        instances, refused = find_instances(path, scratch)
+        instances, refused = find_instances(path, scratch, partial(identify, whole=True))
         networks = load_networks(settings)()
         analysis = examine(instances, networks)
         report = picture = unreported = None
@@ -145,13 +147,14 @@ def classify(
 ) -> None:
     """Prints which condition one image shows and how severe it is, with probabilities."""
     from lumbar.dicom.discover import find_instances
+    from lumbar.dicom.instance_identity import identify
     from worker.single_image import classify as classify_image
 
     require_tensorflow()
     point = _point(at)
     settings = Settings.load()
     with _scratch(file, settings.home) as scratch:
-        instances, _ = find_instances(file, scratch)
+        instances, _ = find_instances(file, scratch, partial(identify, whole=True))
         networks = load_networks(settings)()
         classified = classify_image(instances, networks, point)
     records = [

@@ -15,7 +15,7 @@ One association, from the TCP accept to its end::
           refused: A-ABORT, Connection.close, Receiver._on_refused
         Receiver._serve
           association_request.decode   whatever is odd about it and need not be understood is noted
-          Admission.associate          may close an idle association, or reject
+          Admission.associate          may close one that stores nothing, or reject
           Acceptor.accept              AE titles, presentation contexts
           A-ASSOCIATE-AC or -RJ        PduStream.send
           Association.serve

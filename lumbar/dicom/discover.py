@@ -8,6 +8,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 
 from lumbar.dicom.archive import MAX_FILES, is_zip, unpack
+from lumbar.dicom.header_budget import HeaderBudget
 from lumbar.dicom.headers import read_header, slice_headers
 from lumbar.dicom.missing_elements import infer_class, infer_uids
 from lumbar.errors import NotAnalysable, NotDicom
@@ -58,23 +59,27 @@ def find_instances(
     followed.
 
     Raises:
-        NotAnalysable: there is no MR instance that can be read.
+        NotAnalysable: there is no MR instance that can be read, or headers hold too much together.
     """
     headers: dict[Path, Dataset] = {}
     instances: list[MRInstance] = []
     rejected: list[RejectedFile] = []
+    budget = HeaderBudget()
     for file in files_in(path, scratch, require_room):
         try:
             check(file)
             header = read_header(file)
+            budget.take(header)
             infer_class(header)
             headers[file] = header
         except NotDicom as error:
             rejected.append(RejectedFile(file, str(error)))
     made_up = infer_uids(headers)
+    budget = HeaderBudget()  # again, as sequences are read only now
     for file, header in headers.items():
         try:
             slices = tuple(slice_headers(header))
+            budget.take(header)
             instances.append(MRInstance(file, header, slices, file in made_up))
         except NotDicom as error:
             rejected.append(RejectedFile(file, str(error)))

@@ -9,14 +9,18 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydicom import Dataset
-from pydicom.uid import KeyObjectSelectionDocumentStorage, MRImageStorage
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    KeyObjectSelectionDocumentStorage,
+    MRImageStorage,
+)
 
-from lumbar.dicom.header_scan import BEHIND_UIDS
+from lumbar.dicom.header_scan import BEHIND_UIDS, scan_uids
 from lumbar.dicom.headers import IMAGE_CLASSES, raising_not_dicom, read_header, slice_headers
-from lumbar.dicom.part10 import read_file_meta, read_up_to
+from lumbar.dicom.part10 import read_file_meta, read_up_to, skip_foreign_groups
 from lumbar.dicom.rejection_note import END as NOTE_END
 from lumbar.dicom.rejection_note import RejectionNote, rejection_note_of
 from lumbar.elements import date, text, time
@@ -221,13 +225,34 @@ def _read(path: Path, *, whole: bool) -> Identity:
     """
     with raising_not_dicom("the file cannot be read as DICOM; it may be damaged"):
         with path.open("rb") as stream:
-            sop_class = text(read_file_meta(stream), "MediaStorageSOPClassUID")
+            meta = read_file_meta(stream)
+            sop_class = text(meta, "MediaStorageSOPClassUID")
+            if whole:
+                _require_limits(stream, text(meta, "TransferSyntaxUID"))
         if whole or not sop_class or sop_class in IMAGE_CLASSES:
             return identity_of(read_header(path))
         with path.open("rb") as stream:
             header = read_up_to(stream, BEHIND_UIDS, KEYWORDS)
     is_note = sop_class == KeyObjectSelectionDocumentStorage
     return identity_of(header, _note(path) if is_note else None)
+
+
+def _require_limits(stream: BinaryIO, syntax: str) -> None:
+    """Checks the data set that begins here as the receiver does, which has not seen an upload.
+
+    Raises:
+        NotDicom: it has too many elements, or they are too deeply nested.
+    """
+    if syntax == DeflatedExplicitVRLittleEndian:
+        return  # refused when it is read
+    skip_foreign_groups(stream)
+    start = stream.tell()
+
+    def read(count: int, offset: int) -> bytes:
+        stream.seek(start + offset)
+        return stream.read(count)
+
+    scan_uids(read, syntax)
 
 
 def _note(path: Path) -> RejectionNote | None:

@@ -122,6 +122,15 @@ def read_up_to(stream: BinaryIO, end: int, keywords: Sequence[str] | None = None
     return _read(stream, lambda tag: tag >= end, keywords)
 
 
+def skip_foreign_groups(stream: BinaryIO) -> None:
+    """Moves behind elements of groups 0000 and 0002 at the start of a data set.
+
+    Neither belongs there (PS3.7 6.3, PS3.10 7.1); both are little endian.
+    """
+    while (tag := _next_tag(stream)) is not None and tag >> 16 in (COMMAND, META):
+        _skip_element(stream)
+
+
 def _read(
     stream: BinaryIO, is_end: Callable[[BaseTag], bool], keywords: Sequence[str] | None = None
 ) -> Dataset:
@@ -130,9 +139,7 @@ def _read(
     if syntax == DeflatedExplicitVRLittleEndian:
         raise NotDicom("the file is deflated, which is not supported; send it uncompressed")
     little_endian = syntax != ExplicitVRBigEndian
-    # Neither group belongs in a data set (PS3.7 6.3, PS3.10 7.1); both are little endian.
-    while (tag := _next_tag(stream)) is not None and tag >> 16 in (COMMAND, META):
-        _skip_element(stream)
+    skip_foreign_groups(stream)
     require_byte_order(_peek(stream, 2), little_endian)
     ds = read_dataset(
         stream,

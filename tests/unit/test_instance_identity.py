@@ -169,3 +169,17 @@ def test_a_damaged_selection_is_kept_but_rejects_nothing(tmp_path: Path) -> None
     del ds.CurrentRequestedProcedureEvidenceSequence
     nested = b"\x40\0\x75\xa3SQ\0\0" + b"\xff" * 4 + b"\xfe\xff\x00\xe0" + b"\xff" * 4
     assert identify(saved(tmp_path / "k.dcm", ds, nested * 2000)).note is None
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_a_header_with_too_many_elements_is_refused_where_it_is_read_as_a_whole(
+    tmp_path: Path, syntax: UID
+) -> None:
+    little = {True: b"\x62\0\x02\0" + bytes(4), False: b"\x62\0\x02\0LO\0\0"}
+    element = little[syntax.is_implicit_VR] if syntax.is_little_endian else b"\0\x62\0\x02LO\0\0"
+    ds = make_slice()
+    del ds.PixelData
+    path = saved(tmp_path / "large.dcm", ds, element * MAX_ELEMENTS, syntax)
+
+    with pytest.raises(NotDicom, match=f"more than {MAX_ELEMENTS} elements"):
+        identify(path, whole=True)
