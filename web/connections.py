@@ -6,6 +6,7 @@ being answered; any other may be ended to make room (``web.listener``).
 
 import asyncio
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 import h11
@@ -17,12 +18,24 @@ MAX_HEADER = 16 * 2**10  # bytes
 HEAD_S = 10  # for a request's head, from the beginning of the connection or the last response
 BODY_S = 20  # after which a body must have come at MIN_RATE
 UNREAD_S = 30  # in which a response must be read at MIN_RATE
+LINGER_S = 30  # for a body that its response did not wait for; it is not looked at
 MIN_RATE = 1024  # bytes per second
 GRACE_S = 1  # in which a connection is not slow yet
+MAX_COOKIES = 4 * 2**10  # bytes
+UPLOAD = b"/upload"  # the end of the only address that takes chunks, which browsers never send
+MEAN_CHUNK, TINY_CHUNKS = 256, 64  # bytes; how many chunks may be smaller than the mean
+
+_END = h11.EndOfMessage()
 
 
 class _StrictParser(h11.Connection):
-    """Refuses what another server, in front of this one, might understand otherwise (RFC 9112)."""
+    """Refuses what another server, in front of this one, might understand otherwise (RFC 9112).
+
+    And what takes long to parse: that would hold up all other connections.
+    """
+
+    refusal = 400  # the status of the response to what ``next_event`` refuses
+    _chunked, _tiny_chunks = False, 0.0
 
     def next_event(self) -> Any:
         """The next event.
@@ -31,9 +44,23 @@ class _StrictParser(h11.Connection):
             h11.RemoteProtocolError: the request is malformed; the connection is to be closed.
         """
         event = super().next_event()
-        if isinstance(event, h11.Request) and (why := _fault(event)):
-            raise h11.RemoteProtocolError(why)
+        if isinstance(event, h11.Request):
+            self._check(event)
+        elif isinstance(event, h11.Data) and self._chunked:
+            self._tiny_chunks += event.chunk_start - len(event.data) / MEAN_CHUNK
+            self._tiny_chunks = max(self._tiny_chunks, 0)
+            if self._tiny_chunks > TINY_CHUNKS:
+                raise h11.RemoteProtocolError("tiny chunks")
         return event
+
+    def _check(self, request: h11.Request) -> None:
+        if why := _fault(request):
+            raise h11.RemoteProtocolError(why)
+        self._chunked = any(name == b"transfer-encoding" for name, _ in request.headers)
+        is_upload = request.target.partition(b"?")[0].endswith(UPLOAD)
+        if self._chunked and not (is_upload and request.method == b"POST"):
+            self.refusal = 411
+            raise h11.RemoteProtocolError("chunks")
 
 
 def _fault(request: h11.Request) -> str | None:
@@ -47,6 +74,9 @@ def _fault(request: h11.Request) -> str | None:
         return "a proxy's target"  # 3.2.2, 3.2.3
     if sum(len(name) + len(value) + 4 for name, value in request.headers) > MAX_HEADER:
         return "too many fields"  # which came at once; h11 counts only what is incomplete
+    cookies = b";".join(value for name, value in request.headers if name == b"cookie")
+    if len(cookies) > MAX_COOKIES or b"\\" in cookies:
+        return "its cookies"  # ours need no escapes; http.cookies takes quadratic time for them
     return None
 
 
@@ -64,6 +94,7 @@ class Connection(H11Protocol):
         self._malformed = malformed
         self._since = self._checked = self._unread_since = self.loop.time()  # of the present state
         self._received = 0  # bytes since then
+        self._lingers = False  # has been answered before its body had come; then it ends
         self._unread = 0  # bytes of a response that the client had not read at _unread_since
 
     @property
@@ -77,6 +108,8 @@ class Connection(H11Protocol):
 
     def slowness(self, now: float) -> tuple[bool, float, float]:
         """The order in which connections that are not complete are ended to make room."""
+        if self._lingers:
+            return False, 0, self._since
         age = max(now - self._since, 1e-3)
         return age < GRACE_S, self._received / age, self._since
 
@@ -91,6 +124,8 @@ class Connection(H11Protocol):
         if self.flow.read_paused:
             self._since += passed  # it is we who do not read
         waited = now - self._since
+        if self._lingers:
+            return waited > LINGER_S
         if self.conn.their_state is h11.SEND_BODY:
             return self._received < (waited - BODY_S) * MIN_RATE
         return waited > HEAD_S and not self._is_answering
@@ -117,6 +152,8 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._lingers:
+            return  # closing at once would reset the connection, and the response might be lost
         before = (self.cycle, self.conn.their_state)
         super().data_received(data)
         if (self.cycle, self.conn.their_state) != before:
@@ -125,7 +162,13 @@ class Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         self._begin()
-        super().on_response_complete()
+        if self.conn.their_state is not h11.SEND_BODY or self.transport.is_closing():
+            super().on_response_complete()
+            return
+        self._lingers = True
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
 
     def _begin(self) -> None:
         """Another state begins."""
@@ -137,6 +180,13 @@ class Connection(H11Protocol):
             self.cycle.disconnected = True  # what the application still says is not sent
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            super().send_400_response(msg)
+            self._refuse(self.conn.refusal)
         else:
             self.transport.abort()
+
+    def _refuse(self, status: int) -> None:
+        reason = HTTPStatus(status).phrase.encode()
+        headers = [(b"Content-Length", b"0"), (b"Connection", b"close")]
+        for event in (h11.Response(status_code=status, headers=headers, reason=reason), _END):
+            self.transport.write(self.conn.send(event))
+        self.transport.close()

@@ -124,6 +124,25 @@ def test_a_body_that_comes_steadily_is_received(monkeypatch: pytest.MonkeyPatch)
         assert status_of(connection) == 200
 
 
+@pytest.mark.parametrize("kind", ["Content-Length: 1000000000000", "Transfer-Encoding: chunked"])
+def test_a_body_that_goes_on_after_its_response_ends(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    limit(monkeypatch, LINGER_S=0.3)
+    monkeypatch.setattr(connections, "UPLOAD", b"/early")
+    head = f"POST /early HTTP/1.1\r\nHost: localhost\r\n{kind}\r\n\r\n".encode()
+    with listening(Answers()) as page, page.sent(head) as connection:
+        assert status_of(connection) == 200
+
+        def is_refused() -> bool:
+            with suppress(ConnectionError):
+                connection.sendall(b"1000\r\n" + bytes(2**12) + b"\r\n")
+                return False
+            return True
+
+        wait_until(is_refused, 20, lambda: "the body is still being read")
+
+
 def test_a_response_that_is_not_read_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     limit(monkeypatch, UNREAD_S=0.3)
     app = Answers()

@@ -16,6 +16,8 @@ SECOND = b"GET /second HTTP/1.1\r\nHost: localhost\r\n\r\n"
 HOST = b"Host: localhost\r\n"
 GET = b"GET / HTTP/1.1\r\n" + HOST
 POST = b"POST / HTTP/1.1\r\n" + HOST
+UPLOAD = b"POST /upload HTTP/1.1\r\n" + HOST  # the only request that may have chunks
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 
 REFUSED = {
     "a length and chunks": POST
@@ -42,12 +44,14 @@ REFUSED = {
     "chunks in HTTP/1.0": b"POST / HTTP/1.0\r\n"
     + HOST
     + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "a chunk of a bad size": POST + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n\r\n",
-    "a chunk of a negative size": POST + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n\r\n",
-    "a chunk of a huge size": POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 21 + b"\r\n",
-    "a chunk that ends elsewhere": POST
-    + b"Transfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n0\r\n\r\n",
-    "an endless chunk extension": POST + b"Transfer-Encoding: chunked\r\n\r\n1;" + b"a" * 20_000,
+    "a chunk of a bad size": UPLOAD + CHUNKED + b"xyz\r\n\r\n",
+    "a chunk of a negative size": UPLOAD + CHUNKED + b"-1\r\n\r\n",
+    "a chunk of a huge size": UPLOAD + CHUNKED + b"" + b"f" * 21 + b"\r\n",
+    "a chunk that ends elsewhere": UPLOAD + CHUNKED + b"1\r\nabc\r\n0\r\n\r\n",
+    "an endless chunk extension": UPLOAD + CHUNKED + b"1;" + b"a" * 20_000,
+    "a flood of tiny chunks": UPLOAD + CHUNKED + b"1\r\na\r\n" * 10_000 + b"0\r\n\r\n",
+    "a cookie that takes quadratic time": GET + b'Cookie: a="' + b"\\" * 3000 + b'"\r\n\r\n',
+    "cookies of 5000 bytes": GET + b"Cookie: a=b\r\n" + b"Cookie: c=" + b"d" * 5000 + b"\r\n\r\n",
     "no host": b"GET / HTTP/1.1\r\n\r\n",
     "two hosts": GET + HOST + b"\r\n",
     "HTTP/0.9": b"GET /\r\n\r\n",
@@ -70,9 +74,10 @@ REFUSED = {
 ANSWERED = {
     "an ordinary request": GET + b"\r\n",
     "the same length twice": POST + b"Content-Length: 5\r\nContent-Length: 5\r\n\r\nabcde",
-    "chunks": POST + b"Transfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n",
-    "chunks with an extension": POST
-    + b"Transfer-Encoding: chunked\r\n\r\n5;a=b\r\nabcde\r\n0\r\nX: trailer\r\n\r\n",
+    "chunks": UPLOAD + CHUNKED + b"5\r\nabcde\r\n0\r\n\r\n",
+    "chunks with an extension": UPLOAD + CHUNKED + b"5;a=b\r\nabcde\r\n0\r\nX: trailer\r\n\r\n",
+    "small chunks": UPLOAD + CHUNKED + (b"100\r\n" + b"a" * 256 + b"\r\n") * 1000 + b"0\r\n\r\n",
+    "a few tiny chunks": UPLOAD + CHUNKED + b"1\r\na\r\n" * 50 + b"0\r\n\r\n",
     "a folded field, one line by now": GET + b"X: a\r\n b\r\n\r\n",
     "an upgrade to HTTP/2": GET
     + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n",
@@ -101,6 +106,12 @@ def test_an_ambiguous_request_is_refused_and_nothing_after_it_is_answered(
     page: Page, name: str
 ) -> None:
     assert statuses(page, REFUSED[name] + SECOND) == [400]
+
+
+@pytest.mark.parametrize("head", [POST, GET, b"POST /upload/x HTTP/1.1\r\n" + HOST])
+def test_chunks_are_refused_before_they_are_read(page: Page, head: bytes) -> None:
+    with page.sent(head + CHUNKED) as connection:
+        assert re.findall(rb"HTTP/1\.1 (\d+)", all_received(connection)) == [b"411"]
 
 
 @pytest.mark.parametrize("name", ANSWERED)

@@ -122,7 +122,7 @@ def listening(
 
 
 class Answers:
-    """An application: ``/hang`` waits, ``/large`` is 16 MiB, anything else waits for its body."""
+    """An application: ``/hang`` waits, ``/large`` is 16 MiB, ``/early`` does not wait for a body."""
 
     def __init__(self) -> None:
         self.begun = self.ended = self.received = 0  # requests; bytes of bodies
@@ -131,7 +131,7 @@ class Answers:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         self.begun += 1
         try:
-            more = True
+            more = scope["path"] != "/early"
             while more:
                 message = await receive()
                 self.received += len(message.get("body", b""))
