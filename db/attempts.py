@@ -7,7 +7,6 @@ of ITU-T I.371). Refused attempts do not count, so nobody is kept out for longer
 
 from dataclasses import dataclass
 from hashlib import sha256
-from ipaddress import IPv6Address, ip_address
 from math import ceil
 
 from sqlalchemy import case, delete, or_, select, update
@@ -16,10 +15,10 @@ from sqlalchemy.orm import Session
 
 from db.models import PasswordAttempts
 from db.types import read_clock
+from lumbar.addresses import network_of
 from lumbar.errors import Permanent
 
 CLOCK_STEP_S = 60.0  # by which a clock that is kept right may be set back
-IPV6_SITE = 64  # bits of an address; whoever has one has all of its network
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def by_stranger(name: str, address: str) -> Keys:
     In the order in which they are counted: where one refuses, the later ones do not count. An
     address can spend only its own share of a name, and no two attempts lock each other's rows.
     """
-    network = _network(address)
+    network = network_of(address)
     return (
         _key(HERE, "name at address", name, network),
         _key(ADDRESS, "address", network),
@@ -143,15 +142,3 @@ def _counted(session: Session, key: Key, now_s: float) -> bool:
 
 def _key(limit: Limit, *parts: str) -> Key:
     return Key(sha256("\0".join(parts).encode()).hexdigest(), limit)
-
-
-def _network(address: str) -> str:
-    """The part of an address that tells one place from another."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(parsed, IPv6Address):
-        mapped = parsed.ipv4_mapped
-        return str(mapped or int(parsed) >> (128 - IPV6_SITE))
-    return address

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Config
 from uvicorn.server import ServerState
 
+from lumbar.addresses import network_of
 from lumbar.log import get_logger
 from web.connections import HEAD_S, Connection
 from web.hosts import Networks, is_in
@@ -62,6 +63,7 @@ class Listener:
         try:
             while True:
                 await self._accept()
+                await asyncio.sleep(0)  # as it does not wait while others are coming
         finally:
             checks.cancel()
             for connection in self._connections:
@@ -80,8 +82,9 @@ class Listener:
                 self._end_slowest(incomplete, loop.time())
                 await asyncio.sleep(CLOSING_S if incomplete else CHECK_S)
             return
-        peer = address[0]
-        self._make_room(peer, loop.time())
+        peer = network_of(address[0])
+        of_many = is_loopback(address[0]) or is_in(address[0], self._proxies)
+        self._make_room(None if of_many else peer, loop.time())
         if len(self._connections) >= self._maximum + RESERVE:
             self._refused["without_room"] += 1
             accepted.close()
@@ -102,13 +105,15 @@ class Listener:
                 ssl_shutdown_timeout=within_s,
             )
 
-    def _make_room(self, peer: str, now: float) -> None:
-        """Ends the slowest connection that is not complete where there are too many."""
+    def _make_room(self, peer: str | None, now: float) -> None:
+        """Ends the slowest connection that is not complete where there are too many, or of a peer.
+
+        ``peer``: None where it has the connections of many clients.
+        """
         self._forget_closed()
         incomplete = self._incomplete()
         own = [one for one in incomplete if one.peer == peer]
-        of_many = is_loopback(peer) or is_in(peer, self._proxies)
-        if len(own) >= MAX_INCOMPLETE and not of_many:
+        if len(own) >= MAX_INCOMPLETE:
             self._end_slowest(own, now)
         elif len(self._connections) >= self._maximum:
             self._end_slowest(incomplete, now)
@@ -166,10 +171,11 @@ class RequestLimits:
         if scope["type"] != "http" or scope["path"] in self._unlimited:
             await self._app(scope, receive, send)
             return
-        client = (scope.get("client") or ("",))[0]
+        address = (scope.get("client") or ("",))[0]
+        client = network_of(address)
         if self._answering.total() >= MAX_CONNECTIONS:
             await _refusal(503, "too many requests are being answered")(scope, receive, send)
-        elif self._answering[client] >= MAX_REQUESTS and not is_loopback(client):
+        elif self._answering[client] >= MAX_REQUESTS and not is_loopback(address):
             await _refusal(429, "too many of your requests are being answered")(
                 scope, receive, send
             )

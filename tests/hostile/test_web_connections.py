@@ -1,5 +1,7 @@
 """Silent, half-sent and slow connections to the page: they end, and nobody else notices."""
 
+import asyncio
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -7,6 +9,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
 from tests.browser.served import new_site, serving
 from tests.certificates import self_signed
@@ -182,6 +186,45 @@ def test_an_address_that_only_waits_ends_its_own_connections(
         others.sendall(ORDINARY)
         assert status_of(others) == 200
         assert page.status(ORDINARY, "127.0.0.2") == 200
+
+
+def test_addresses_of_one_ipv6_network_share_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit(monkeypatch, MAX_REQUESTS=2)
+    app = Answers()
+    with listening(app, proxy="127.0.0.1") as page, ExitStack() as stack:
+        of = b"GET /hang HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 2001:db8:0:%d::%d\r\n\r\n"
+        begun = app.begun
+        for number in range(2):
+            stack.enter_context(page.sent(of % (1, number)))
+        wait_until(lambda: app.begun == begun + 2, 20, lambda: "the requests have not come")
+        assert page.status(of % (1, 3)) == 429
+        other = stack.enter_context(page.sent(of % (2, 3)))
+        app.go_on = True
+        assert status_of(other) == 200
+
+
+def test_a_flood_of_connections_leaves_time_for_everything_else() -> None:
+    async def turns_while_accepting(count: int) -> int:
+        with (
+            socket.create_server(("127.0.0.1", 0), backlog=count) as listening,
+            ExitStack() as flood,
+        ):
+            for _ in range(count):
+                flood.enter_context(socket.create_connection(listening.getsockname()))
+            config = uvicorn.Config(Answers(), ws="none", lifespan="off", log_config=None)
+            config.load()
+            accepts = listener.Listener(config, ServerState(), listening, [])
+            accepting = asyncio.create_task(accepts.run())
+            turns = 0
+            while len(accepts._connections) < count:
+                await asyncio.sleep(0)
+                turns += 1
+            accepting.cancel()
+            with suppress(asyncio.CancelledError):
+                await accepting
+            return turns
+
+    assert asyncio.run(turns_while_accepting(50)) >= 50
 
 
 def test_a_proxys_connections_are_many_clients(monkeypatch: pytest.MonkeyPatch) -> None:
