@@ -50,7 +50,7 @@ POLICY = (
     "connect-src 'self'; font-src 'self'; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'"
 )
-MAX_BODY = 2**20  # bytes of a form or of JSON; uploads have a limit of their own
+MAX_JSON, MAX_FORM = 2**20, 32 * 2**10  # bytes of a body; uploads have a limit of their own
 # The first kind that matches counts, so subclasses come before `Permanent`.
 _STATUS: dict[type[LumbarError], int] = {
     NotFound: 404,
@@ -129,7 +129,9 @@ def _refusal(request: Request) -> Response | None:
     if request.url.path == upload.ADDRESS:  # which counts the bytes as they arrive
         return None
     length = request.headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > MAX_BODY:
+    is_json = request.headers.get("content-type", "").startswith("application/json")
+    # A form is parsed by the thread that answers everybody: of many fields, for a long time.
+    if not length.isdecimal() or int(length) > (MAX_JSON if is_json else MAX_FORM):
         return _error(request, 413, "the request is too large")
     if not _is_utf8(request.headers.get("content-type", "")):
         return _error(request, 415, "the request must be in UTF-8")

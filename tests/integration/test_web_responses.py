@@ -32,7 +32,7 @@ from tests.integration.site_with_studies import (
 from tests.integration.web_client import WebClient, audit_rows, browser_client, token_client
 from tests.system import wait_until
 from web import pages
-from web.app import MAX_BODY, create_app
+from web.app import MAX_FORM, MAX_JSON, create_app
 
 SLICE = f"/studies/{SEVERE_UID}/instances/{ROOT}.1.1.1/frames"
 
@@ -87,7 +87,7 @@ def test_every_response_has_the_security_headers(admin, monkeypatch):
         ],
         405: [admin.delete("/"), admin.delete("/api/v1/worklist")],
         411: [admin.post("/sign-in", content=iter([b"name=a"]))],
-        413: [admin.post("/sign-in", content=bytes(MAX_BODY + 1))],
+        413: [admin.post("/sign-in", content=bytes(MAX_FORM + 1))],
         422: [admin.get("/api/v1/worklist?limit=0"), admin.get("/?state=lost")],
         500: [failing_client.get("/system")],
     }
@@ -136,7 +136,7 @@ def test_every_response_has_the_security_headers(admin, monkeypatch):
         ("POST", f"/studies/{SEVERE_UID}/complete", {}, 409),
         ("POST", "/jobs/1/cancel", {}, 409),
         ("POST", "/jobs/1/resend", {}, 409),
-        ("POST", "/findings/1/reviews", {"content": bytes(MAX_BODY + 1)}, 413),
+        ("POST", "/findings/1/reviews", {"content": bytes(MAX_FORM + 1)}, 413),
         ("POST", "/findings/1/reviews", {"content": iter([b"{}"])}, 411),
         (
             "POST",
@@ -491,6 +491,22 @@ def test_an_action_that_cannot_be_audited_is_refused(site, admin, program, monke
     )
     monkeypatch.undo()
     assert all_rows(site) == before
+
+
+@pytest.mark.parametrize(
+    ("size", "kind", "status"),
+    [
+        (MAX_FORM, "application/x-www-form-urlencoded", 401),
+        (MAX_FORM + 1, "application/x-www-form-urlencoded", 413),
+        (MAX_FORM + 1, " application/x-www-form-urlencoded", 413),
+        (MAX_FORM + 1, "multipart/form-data; boundary=B", 413),
+        (MAX_FORM + 1, "application/json", 401),
+        (MAX_JSON + 1, "application/json", 413),
+    ],
+)
+def test_forms_may_be_less_large_than_json(app, size, kind, status):
+    response = WebClient(app).post("/sign-in", content=b"&" * size, headers={"Content-Type": kind})
+    assert response.status_code == status
 
 
 def test_prometheus_metrics_show_the_state_of_the_system(site, app):
