@@ -85,6 +85,7 @@ def create_app(site: SiteContext) -> FastAPI:
     app.state.site = site
     app.state.trail = AuditTrail(site)
     app.state.passwords = PasswordQueue()
+    app.state.monitoring = monitoring.SharedAnswers()
     app.state.session_use = Throttle(SESSION_USE_PERIOD_S, MAX_SESSIONS)
     app.middleware("http")(_limit_and_protect)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")

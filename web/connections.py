@@ -1,7 +1,7 @@
 """One connection to the page: what it may send, and how slowly it may send and read.
 
 uvicorn's protocol has no such limits. A connection is *complete* while a whole request of it is
-being answered; any other may be ended to make room (``web.listener``).
+being answered and its client reads; any other may be ended to make room (``web.listener``).
 """
 
 import asyncio
@@ -99,8 +99,13 @@ class Connection(H11Protocol):
 
     @property
     def is_complete(self) -> bool:
-        """Whether a whole request has come that is being answered."""
-        return self._is_answering and self.conn.their_state is not h11.SEND_BODY
+        """Whether a whole request has come that is being answered, and we wait for no reader."""
+        sent = self.conn.their_state is not h11.SEND_BODY
+        return self._is_answering and sent and not self._is_waiting_for_reader
+
+    @property
+    def _is_waiting_for_reader(self) -> bool:
+        return bool(self._unread and self.transport and self.transport.get_write_buffer_size())
 
     @property
     def _is_answering(self) -> bool:
@@ -110,6 +115,10 @@ class Connection(H11Protocol):
         """The order in which connections that are not complete are ended to make room."""
         if self._lingers:
             return False, 0, self._since
+        if self._is_waiting_for_reader:
+            age = max(now - self._unread_since, 1e-3)
+            read = self._unread - self.transport.get_write_buffer_size()
+            return age < GRACE_S, read / age, self._unread_since
         age = max(now - self._since, 1e-3)
         return age < GRACE_S, self._received / age, self._since
 

@@ -2,9 +2,9 @@
 
 uvicorn's own limit is a number of connections beyond which everybody gets 503. Here nobody is
 refused for connections that only wait: where there is no room, one that has not sent a whole
-request is ended, the slowest first. A browser sends its request at once, so a flood of silent or
-half-sent connections ends its own. Beyond ``MAX_CONNECTIONS`` requests that are being answered,
-only monitoring is answered.
+request, or has not read its response, is ended: the slowest first. A browser sends its request at
+once, so a flood of silent or half-sent connections ends its own. Beyond ``MAX_CONNECTIONS``
+requests that are being answered, only ``/healthz`` is, which takes no time.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ MAX_REQUESTS = 100  # of one client that are being answered
 CHECK_S = 0.5  # between two looks at all connections
 CLOSING_S = 0.01  # after which a connection that was ended has given its descriptor back
 SUMMARY_S = 60  # between two log lines on what was refused
-MONITORING = ("/healthz", "/readyz", "/metrics")
+UNLIMITED = "/healthz"
 # What uvicorn logs about each malformed request; we log their number.
 _COUNTED = ("Invalid HTTP request received.", "Unsupported upgrade request.")
 
@@ -164,7 +164,7 @@ class RequestLimits:
 
     def __init__(self, app: ASGIApp, prefix: str) -> None:
         self._app = app
-        self._unlimited = {f"{start}{path}" for path in MONITORING for start in ("", prefix)}
+        self._unlimited = {f"{start}{UNLIMITED}" for start in ("", prefix)}
         self._answering: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,10 +1,17 @@
-"""Liveness, readiness and Prometheus metrics; none of them contains patient data."""
+"""Liveness, readiness and Prometheus metrics; none of them contains patient data.
 
-from collections.abc import Iterator, Mapping, Sequence
+Anybody may ask, so readiness and metrics are determined by one thread of their own, even while all
+others are busy, and what it finds is the answer to everybody for ``KEPT_S``.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -19,6 +26,27 @@ from web.auth import TheSite
 
 router = APIRouter(include_in_schema=False)
 
+KEPT_S = 1.0
+
+
+class SharedAnswers:
+    """One per process; used by the event loop's thread only."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "monitoring")
+        self._answers: dict[str, tuple[float, Future[Response]]] = {}  # and when they were begun
+
+    async def get(
+        self, name: str, determine: Callable[[SiteContext], Response], site: SiteContext
+    ) -> Response:
+        """The answer, which ``determine`` gives unless there is a recent one."""
+        begun, answer = self._answers.get(name, (0.0, None))
+        now = time.monotonic()
+        if answer is None or (answer.done() and now - begun >= KEPT_S):
+            answer = self._thread.submit(determine, site)
+            self._answers[name] = (now, answer)
+        return await asyncio.shield(asyncio.wrap_future(answer))  # others wait for it, too
+
 
 @router.get("/healthz")
 async def healthz() -> Response:
@@ -27,8 +55,12 @@ async def healthz() -> Response:
 
 
 @router.get("/readyz")
-def readyz(site: TheSite) -> Response:
+async def readyz(request: Request, site: TheSite) -> Response:
     """200 while the database answers and the disks have room; else 503 and the reason."""
+    return await _shared(request).get("ready", _readiness, site)
+
+
+def _readiness(site: SiteContext) -> Response:
     try:
         with site.database.reading() as session:
             metrics.ping(session)
@@ -39,8 +71,17 @@ def readyz(site: TheSite) -> Response:
 
 
 @router.get("/metrics")
-def prometheus_metrics(site: TheSite) -> Response:
+async def prometheus_metrics(request: Request, site: TheSite) -> Response:
     """Metrics in Prometheus format, counted in the database: every process reports the same."""
+    return await _shared(request).get("metrics", _metrics, site)
+
+
+def _shared(request: Request) -> SharedAnswers:
+    shared: SharedAnswers = request.app.state.monitoring
+    return shared
+
+
+def _metrics(site: SiteContext) -> Response:
     registry = CollectorRegistry()
     registry.register(_SiteMetrics(site))
     return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -248,6 +248,18 @@ def test_a_proxys_connections_are_many_clients(monkeypatch: pytest.MonkeyPatch) 
         assert page.status(of % b"192.0.2.1") == 200
 
 
+def test_readers_that_do_not_read_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit(monkeypatch, MAX_CONNECTIONS=5, RESERVE=0, GRACE_S=0, CHECK_S=0.02)
+    app = Answers()
+    with listening(app) as page, ExitStack() as stack:
+        begun = app.begun
+        for _ in range(5):
+            unread = stack.enter_context(page.connect(receive_buffer=4096))
+            unread.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wait_until(lambda: app.begun == begun + 5, 20, lambda: "the requests have not come")
+        wait_until(lambda: page.status(ORDINARY) == 200, 20, lambda: "nobody else is answered")
+
+
 def test_monitoring_is_answered_when_nothing_else_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
     limit(monkeypatch, MAX_CONNECTIONS=5)
     app = Answers()

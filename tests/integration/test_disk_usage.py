@@ -18,6 +18,7 @@ from tests.factories.instances import ROOT, arrival, make_slice
 from tests.integration.site_with_studies import stored_report
 from tests.integration.test_registration import arrive_in
 from tests.integration.web_client import WebClient, browser_client, sqlite_only
+from web import monitoring
 from web.app import create_app
 from web.audit_trail import AuditTrail
 from worker import maintenance
@@ -187,7 +188,8 @@ def test_a_page_that_cannot_be_audited_names_the_full_disk(site, monkeypatch):
 
 
 @sqlite_only
-def test_pages_and_metrics_show_that_images_are_refused(site, disk):
+def test_pages_and_metrics_show_that_images_are_refused(site, disk, monkeypatch):
+    monkeypatch.setattr(monitoring, "KEPT_S", 0)
     analysed(site, 1)
     app = create_app(site)
     reader, program = browser_client(app, UserRole.OPERATOR), WebClient(app)

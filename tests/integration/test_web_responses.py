@@ -14,6 +14,7 @@ from db import audit, reviews, studies
 from db.audit import Participant
 from db.database import DatabaseUnavailable
 from db.models import AuditEvent, UserRole
+from db.read_models import metrics
 from lumbar.reports.finding_records import FINDING_COLUMNS
 from lumbar.settings import Settings
 from lumbar.spine.anatomy import Severity
@@ -31,7 +32,7 @@ from tests.integration.site_with_studies import (
 )
 from tests.integration.web_client import WebClient, audit_rows, browser_client, token_client
 from tests.system import wait_until
-from web import pages
+from web import monitoring, pages
 from web.app import MAX_FORM, MAX_JSON, create_app
 
 SLICE = f"/studies/{SEVERE_UID}/instances/{ROOT}.1.1.1/frames"
@@ -514,27 +515,46 @@ def test_prometheus_metrics_show_the_state_of_the_system(site, app):
     assert response.headers["content-type"].startswith("text/plain; version=")
     families = list(text_string_to_metric_families(response.text))
     assert all(family.documentation for family in families)
-    metrics = {
+    values = {
         (s.name, *sorted(s.labels.values())): s.value for family in families for s in family.samples
     }
-    assert metrics["lumbar_studies", "receiving"] == 1
-    assert metrics["lumbar_studies", "queued"] == 0
-    assert metrics["lumbar_jobs", "analyse", "dead"] == 1
-    assert metrics["lumbar_jobs", "deliver", "pending"] == 1
-    assert metrics["lumbar_queue_age_seconds", "deliver"] >= 0
-    assert metrics["lumbar_last_hour", "instances_received"] == 4
-    assert metrics["lumbar_last_hour", "reports_delivered"] == 1
-    assert metrics["lumbar_last_hour", "studies_failed"] == 1
-    assert metrics["lumbar_stage_seconds", "0.95", "last_image_to_delivery"] >= 0
-    assert 0 < metrics["lumbar_disk_fill_ratio",] < 1
+    assert values["lumbar_studies", "receiving"] == 1
+    assert values["lumbar_studies", "queued"] == 0
+    assert values["lumbar_jobs", "analyse", "dead"] == 1
+    assert values["lumbar_jobs", "deliver", "pending"] == 1
+    assert values["lumbar_queue_age_seconds", "deliver"] >= 0
+    assert values["lumbar_last_hour", "instances_received"] == 4
+    assert values["lumbar_last_hour", "reports_delivered"] == 1
+    assert values["lumbar_last_hour", "studies_failed"] == 1
+    assert values["lumbar_stage_seconds", "0.95", "last_image_to_delivery"] >= 0
+    assert 0 < values["lumbar_disk_fill_ratio",] < 1
+
+
+@pytest.mark.parametrize("path", ["/readyz", "/metrics"])
+def test_many_who_ask_for_the_state_share_an_answer(app, monkeypatch, path):
+    monkeypatch.setattr(monitoring, "KEPT_S", 60)
+    asked = []
+    for name in ("ping", "figures"):
+        original = getattr(metrics, name)
+        monkeypatch.setattr(
+            metrics, name, lambda *given, o=original: asked.append(given) or o(*given)
+        )
+    answers = [WebClient(app).get(path) for _ in range(5)]
+    assert {(answer.status_code, answer.text) for answer in answers} == {(200, answers[0].text)}
+    assert len(asked) == 1
+    monkeypatch.setattr(monitoring, "KEPT_S", 0)
+    WebClient(app).get(path)
+    assert len(asked) == 2
 
 
 def test_readiness_depends_on_the_database_and_the_disk(site, app, monkeypatch):
     client = WebClient(app)
+    monkeypatch.setattr(monitoring, "KEPT_S", 0)
     assert client.get("/readyz").text == "ready\n"
     monkeypatch.setattr("lumbar.store.files.Store.fill_ratio", lambda self: 0.99)
     assert (client.get("/readyz").status_code, client.get("/healthz").status_code) == (503, 200)
     monkeypatch.undo()
+    monkeypatch.setattr(monitoring, "KEPT_S", 0)
 
     def unavailable(session, *_):
         raise DatabaseUnavailable("the database does not answer (OperationalError)")
