@@ -38,6 +38,7 @@ from web.hosts import KnownHostsOnly, ProxyOnly, names_of
 from web.listener import RequestLimits
 from web.multipart import NotAForm, TooLarge
 from web.password_queue import PasswordQueue, TooBusy
+from web.places import Places
 from web.prefix import UnderPrefix, require_free
 from web.rendering import page
 
@@ -85,6 +86,8 @@ def create_app(site: SiteContext) -> FastAPI:
     app.state.site = site
     app.state.trail = AuditTrail(site)
     app.state.passwords = PasswordQueue()
+    app.state.frames = Places(at_once=4, waiting=60, of_all=512)
+    app.state.exports = Places(at_once=2, waiting=2, of_all=32)
     app.state.monitoring = monitoring.SharedAnswers()
     app.state.session_use = Throttle(SESSION_USE_PERIOD_S, MAX_SESSIONS)
     app.middleware("http")(_limit_and_protect)

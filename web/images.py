@@ -1,10 +1,18 @@
-"""A study's slices for the page: listed in anatomical order, with their stored pixels."""
+"""A study's slices for the page: listed in anatomical order, with their stored pixels.
 
+Pixels are read by few threads of their own, as a slice of 2048 × 2048 takes 100 MiB meanwhile.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
 from numpy.typing import NDArray
 
 from db import studies
@@ -16,11 +24,15 @@ from lumbar.dicom.pixels import read_slice
 from lumbar.errors import NotDicom, NotFound
 from lumbar.spine.slices import SliceHeader
 from web.auth import TheAuditTrail, TheSite, Viewer
+from web.places import FramePlace, within_time
 
 router = APIRouter(include_in_schema=False)
 
 CACHE_S = 3600  # the browser may cache a slice: it never changes, and signing out clears the cache
+PIECE = 64 * 2**10  # bytes, in which a slice is sent
 DARK, BRIGHT = 1.0, 99.5  # percentiles that the initial window spans
+
+_threads = ThreadPoolExecutor(2, "frames")  # of which one waits while the decoder is busy
 
 
 @router.get("/studies/{uid}/series")
@@ -60,8 +72,14 @@ def _slice(header: SliceHeader) -> dict[str, Any]:
 
 
 @router.get("/studies/{uid}/instances/{instance}/frames/{frame}")
-def pixels(
-    site: TheSite, trail: TheAuditTrail, actor: Viewer, uid: str, instance: str, frame: int
+async def pixels(
+    site: TheSite,
+    trail: TheAuditTrail,
+    actor: Viewer,
+    place: FramePlace,
+    uid: str,
+    instance: str,
+    frame: int,
 ) -> Response:
     """A slice as unsigned 16-bit little-endian values, row by row.
 
@@ -71,14 +89,26 @@ def pixels(
 
     Raises:
         NotFound: the study has no such instance or frame, or its file was removed.
+        TooBusy: too many slices are being read.
     """
-    instances = _instances(site, trail, actor.participant, uid)
+    path = await run_in_threadpool(_file, site, trail, actor.participant, uid, instance)
+    return await within_time(asyncio.wrap_future(_threads.submit(_read, path, frame)))
+
+
+def _file(
+    site: SiteContext, trail: TheAuditTrail, actor: Participant, uid: str, instance: str
+) -> Path:
+    instances = _instances(site, trail, actor, uid)
     row = next((i for i in instances if i.sop_instance_uid == instance), None)
     if row is None:
         raise NotFound("the study has no such image, or it was removed")
     path = site.store.path(row.file)
     if not path.exists():
         raise NotFound("the image's file no longer exists")
+    return path
+
+
+def _read(path: Path, frame: int) -> Response:
     if (frame or None) not in {header.frame for header in slice_headers(read_header(path))}:
         raise NotFound("the image has no such frame")
     return _pixel_response(read_slice(path, frame or None))
@@ -91,10 +121,12 @@ def _pixel_response(image: NDArray[np.float32]) -> Response:
     scaled = np.rint((image - low) * (65535 / (high - low))) if high > low else np.zeros_like(image)
     scaled[padding] = 0
     dark, bright = (float(value) for value in np.percentile(shown, (DARK, BRIGHT)))
-    return Response(
-        scaled.astype("<u2").tobytes(),
+    stored = scaled.astype("<u2")
+    return StreamingResponse(
+        _pieces(stored.reshape(-1).view(np.uint8).data),
         media_type="application/octet-stream",
         headers={
+            "Content-Length": str(stored.nbytes),
             "X-Rows": str(image.shape[0]),
             "X-Columns": str(image.shape[1]),
             "X-Low": repr(low),
@@ -104,6 +136,12 @@ def _pixel_response(image: NDArray[np.float32]) -> Response:
             "Cache-Control": f"private, max-age={CACHE_S}",
         },
     )
+
+
+async def _pieces(content: memoryview) -> AsyncIterator[memoryview]:
+    """Each is sent before the next: what is sent at once is copied at once."""
+    for start in range(0, len(content), PIECE):
+        yield content[start : start + PIECE]
 
 
 def _instances(

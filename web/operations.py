@@ -15,6 +15,7 @@ from lumbar.audit_messages import in_words, objects_of
 from web import csv_export
 from web.auth import Admin, Operator, Reviewer, TheAuditTrail, TheSite, Viewer
 from web.params import LARGEST, ChosenNumber, Done, Text
+from web.places import ExportPlace
 from web.rendering import CONFIRMATIONS, link, page
 
 router = APIRouter(include_in_schema=False)
@@ -58,6 +59,7 @@ def jobs_csv(
     site: TheSite,
     trail: TheAuditTrail,
     actor: Operator,
+    place: ExportPlace,
     state: Annotated[list[JobState] | None, Query()] = None,
     kind: Annotated[list[JobKind] | None, Query()] = None,
 ) -> Response:
@@ -96,7 +98,9 @@ def quarantined(
 
 
 @router.get("/quarantine.csv")
-def quarantined_csv(site: TheSite, trail: TheAuditTrail, actor: Viewer, uid: Text = "") -> Response:
+def quarantined_csv(
+    site: TheSite, trail: TheAuditTrail, actor: Viewer, place: ExportPlace, uid: Text = ""
+) -> Response:
     trail.record("quarantine.exported", actor.participant)
     rows = quarantine.list_quarantined(site, uid or None, MAX_EXPORTED)
     records = [

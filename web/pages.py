@@ -27,6 +27,7 @@ from web.params import (
     RequestedStudies,
     Text,
 )
+from web.places import ExportPlace
 from web.rendering import CONFIRMATIONS, link, page
 
 router = APIRouter(include_in_schema=False)
@@ -248,7 +249,7 @@ def findings_page(
 
 @router.get("/findings.csv", dependencies=[KnownParametersOnly])
 def findings_csv(
-    site: TheSite, trail: TheAuditTrail, actor: Viewer, only: RequestedFindings
+    site: TheSite, trail: TheAuditTrail, actor: Viewer, place: ExportPlace, only: RequestedFindings
 ) -> Response:
     trail.record("findings.exported", actor.participant)
     records = map(finding_record, findings.stream(site.database, only))
