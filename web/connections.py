@@ -83,6 +83,8 @@ def _fault(request: h11.Request) -> str | None:
 class Connection(H11Protocol):
     """A connection of ``peer``. ``malformed`` is called when it sends what is no request."""
 
+    conn: _StrictParser
+
     def __init__(
         self, config: Config, state: ServerState, peer: str, malformed: Callable[[], None]
     ) -> None:
