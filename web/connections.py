@@ -72,8 +72,9 @@ def _fault(request: h11.Request) -> str | None:
         return "its length is ambiguous"  # 6.1, 6.3
     if not target.startswith(b"/") and target != b"*":
         return "a proxy's target"  # 3.2.2, 3.2.3
-    if sum(len(name) + len(value) + 4 for name, value in request.headers) > MAX_HEADER:
-        return "too many fields"  # which came at once; h11 counts only what is incomplete
+    fields = sum(len(name) + len(value) + 4 for name, value in request.headers)
+    if len(target) + fields > MAX_HEADER:
+        return "its size"  # which came at once; h11 counts only what is incomplete
     cookies = b";".join(value for name, value in request.headers if name == b"cookie")
     if len(cookies) > MAX_COOKIES or b"\\" in cookies:
         return "its cookies"  # ours need no escapes; http.cookies takes quadratic time for them

@@ -68,6 +68,7 @@ REFUSED = {
     "a field without a colon": GET + b"X\r\n\r\n",
     "a first field that is folded": b"GET / HTTP/1.1\r\n X: a\r\n" + HOST + b"\r\n",
     "fields of 20,000 bytes": GET + b"X: a\r\n" * 4000 + b"\r\n",
+    "a target of 20,000 bytes": b"GET /?" + b"&" * 20_000 + b" HTTP/1.1\r\n" + HOST + b"\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100),
     "a control character": b"\x00\r\n\r\n",
 }
