@@ -131,8 +131,8 @@ class Settings(BaseSettings):
         32,
         ge=1,
         le=10_000,
-        description="Simultaneous associations; beyond it the oldest idle one is closed to admit "
-        "a new one",
+        description="Simultaneous associations; beyond it one that stores nothing, of the address "
+        "that holds most, is closed to admit a new one",
     )
     network_timeout_s: float = Field(
         60, gt=0, le=DAY_S, description="Seconds to wait for a silent peer, and for each PDU"
