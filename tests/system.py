@@ -80,13 +80,13 @@ class System:
         """
         started = self.start_receiver(*commands)
         if not commands:
-            wait_until(self._upgraded, 60, lambda: f"the schema was not upgraded:\n{self.tail()}")
+            wait_until(self._upgraded, 180, lambda: f"the schema was not upgraded:\n{self.tail()}")
         return started
 
     def start_receiver(self, *commands: str) -> list[subprocess.Popen[bytes]]:
         """As ``start``, for a database that is away: returns once a C-ECHO is answered."""
         started = self._start(commands or ("up",))
-        wait_until(self.answers, 60, lambda: f"the receiver did not answer:\n{self.tail()}")
+        wait_until(self.answers, 180, lambda: f"the receiver did not answer:\n{self.tail()}")
         return started
 
     def _upgraded(self) -> bool:

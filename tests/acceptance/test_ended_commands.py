@@ -73,7 +73,7 @@ def end(process: subprocess.Popen[bytes], number: int, folder: Path) -> int:
 def test_the_demo_ends_its_system_and_leaves_nothing(tmp_path, number):
     demo = start(["demo"], tmp_path)
     shown = lambda: "The page:" in (tmp_path / "output").read_text()  # noqa: E731
-    wait_until(shown, 60, (tmp_path / "output").read_text)
+    wait_until(shown, 240, (tmp_path / "output").read_text)
     assert len(descendants(demo.pid)) > 4
     status = end(demo, number, tmp_path)
     left = list((tmp_path / "temporary").iterdir())
