@@ -251,5 +251,5 @@ def test_what_a_sender_causes_later_is_audited_with_its_address(site, running):
     with site.database.reading() as session:
         lines = [line for _, line in audit.lines_after(session, 0, 10)]
     assert [(line.event, line.actor, line.address) for line in lines] == [
-        ("instance.quarantined", "TESTMR", "127.0.0.1")
+        ("instance.quarantined", "AE:TESTMR", "127.0.0.1")
     ]
