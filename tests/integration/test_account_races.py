@@ -138,7 +138,7 @@ def test_what_is_no_longer_allowed_when_it_is_made_changes_nothing(
     response = client.submit(path, **form)
     assert response.status_code == 403, response.text
     in_person = client_of is token_client and path.startswith(("/users", "/tokens"))
-    why = "a token cannot change who may sign in" if in_person else "may not do that any more"
+    why = "token cannot change who may sign in" if in_person else "may not do that any more"
     assert why in response.text
     assert state(site) == before
 
