@@ -29,9 +29,7 @@ def receiver(request, certificate, tmp_path):
     pem, key = certificate
     tls = {"LUMBAR_TLS_CERTIFICATE": str(pem), "LUMBAR_TLS_KEY": str(key)}
     monitored = MonitoredSystem(tmp_path, tls if request.param == "tls" else {})
-    monitored.system.echo_options = (
-        ["+tla", "+cf", str(certificate / "cert.pem")] if request.param == "tls" else []
-    )
+    monitored.system.echo_options = ["+tla", "+cf", str(pem)] if request.param == "tls" else []
     monitored.system.start()
     yield monitored.system
     monitored.system.kill()

@@ -44,7 +44,10 @@ EXISTING = {
 
 
 # Without a site yet: only its description is read at import.
-app = create_app(SiteContext(Settings(), Database.connect("sqlite://"), Store(Path("nowhere"))))
+HOST = "testserver"  # as the generated requests call it
+app = create_app(
+    SiteContext(Settings(web_hosts=HOST), Database.connect("sqlite://"), Store(Path("nowhere")))
+)
 config = SchemathesisConfig.from_dict({"generation": {"mode": "all", "database": "none"}})
 schema = schemathesis.openapi.from_asgi(DESCRIPTION, app, config=config)
 
