@@ -193,8 +193,10 @@ class AuditWriter(Closing):
         except Transient as error:
             log.warning("audit.not_written", lines=len(lines), why=str(error))
             return False
-        except Exception:
-            log.exception("audit.not_written", lines=len(lines))
+        except Exception:  # a fault of ours: the line that has it is dropped, and no other
+            if len(lines) > 1:
+                return all(self._write([line]) for line in lines)
+            log.exception("audit.not_written", lines=1)
         with self._lock:
             del self._unwritten[: len(lines)]
         return True

@@ -210,14 +210,14 @@ def _sign_in() -> Response:
     return RedirectResponse("/sign-in", 303)
 
 
-def _record(trail: AuditTrail, actor: Actor, asked: Mapping[str, str]) -> None:
+def _record(trail: AuditTrail, actor: Actor, parameters: Mapping[str, str]) -> None:
     """Records which table, or which row of it, is seen, or saved as a file."""
-    identity = asked.get("identity")
+    identity = parameters.get("identity")
     what: dict[str, Any] = {"table": identity if identity in _TABLES else "all"}
-    row = str(asked.get("pk", ""))
+    row = str(parameters.get("pk", ""))
     if row.isdecimal() and len(row) <= MAX_DIGITS:
         what["row"] = int(row)
-    if "export_type" in asked:
+    if "export_type" in parameters:
         trail.record("tables.exported", actor.participant, **what)
     else:
         trail.record_view("tables.seen", actor.participant, **what)

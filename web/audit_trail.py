@@ -75,17 +75,17 @@ class AuditTrail(Closing):
         """Records a refused request: what it asked for, without the text that it contains."""
         actor = getattr(request.state, "participant", None)
         route = request.scope.get("route")
-        asked = request.path_params
-        numbers = {name.removesuffix("_id"): asked.get(name, "") for name in NUMBERED}
+        parameters = request.path_params
+        numbers = {name.removesuffix("_id"): parameters.get(name, "") for name in NUMBERED}
         detail |= {name: int(text) for name, text in numbers.items() if _is_number(str(text))}
-        if asked.get("name") in self._site.settings.destinations:
-            detail["destination"] = asked["name"]
+        if parameters.get("name") in self._site.settings.destinations:
+            detail["destination"] = parameters["name"]
         line = Line(
             event,
             actor or Participant("", address_of(request)),
             Outcome.REFUSED,
-            study=str(asked.get("uid", "")),
-            user=str(asked.get("name", "")),
+            study=str(parameters.get("uid", "")),
+            user=str(parameters.get("name", "")),
             detail={"request": f"{request.method} {getattr(route, 'path', '')}"} | detail,
         )
         self._writer.note(line, stranger=actor is None)

@@ -143,3 +143,18 @@ def test_one_users_flood_hides_neither_anothers_refusals_nor_their_own_views(dat
     written = lines(database)
     assert [line.detail for line in written if line.actor == "anna"] == [detail]
     assert [line.times for line in written if line.event == "users.seen"] == [1]
+
+
+def test_a_line_that_cannot_be_written_loses_no_other(database, monkeypatch):
+    add = audit_writer._add
+
+    def failing(session, line):
+        if line.event == "bad":
+            raise ValueError
+        add(session, line)
+
+    monkeypatch.setattr(audit_writer, "_add", failing)
+    with AuditWriter(database) as writer:
+        for event in ("first", "bad", "last"):
+            writer.note(Line(event, Participant("anna")), stranger=False)
+    assert [line.event for line in lines(database)] == ["first", "last"]
