@@ -18,7 +18,7 @@ from tests.week.sending import Item, Sender
 from tests.week.servers import Clock, FailingPostgres, RecordingOrthanc, SmallDisk
 from tests.week.studies import StudyFiles, make_files
 
-WORKLIST_DAYS, KEEP_DAYS = 2.0, 3.0  # of the compressed week
+WORKLIST_DAYS, KEEP_DAYS, KEEP_AT_LEAST_DAYS = 2.0, 3.0, 1.0  # of the compressed week
 DISK_MIB = 96  # the reports of 300 studies alone are about 40
 REGISTERED_S = 3.0  # at most, until images have rows before the worklist is looked at
 STANDSTILL_S = 60.0  # after the week nothing has changed for so long: it will not any more
@@ -106,6 +106,7 @@ class Hospital:
             "LUMBAR_RETRY_LONGEST_S": f"{max(0.5, 900 * day):.2f}",
             "LUMBAR_WORKLIST_DAYS": f"{WORKLIST_DAYS * day:.6f}",
             "LUMBAR_KEEP_DAYS": f"{KEEP_DAYS * day:.6f}",
+            "LUMBAR_KEEP_AT_LEAST_HOURS": f"{24 * KEEP_AT_LEAST_DAYS * day:.6f}",
         }
 
     @property
