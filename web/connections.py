@@ -97,7 +97,9 @@ class Connection(H11Protocol):
         self._malformed = malformed
         self._since = self._checked = self._unread_since = self.loop.time()  # of the present state
         self._received = 0  # bytes since then
-        self._lingers = False  # has been answered before its body had come; then it ends
+        # It ends once it is closed by its client: it was answered before its body had come, or has
+        # sent more requests meanwhile. No browser or proxy does, and each costs us a page.
+        self._lingers = False
         self._unread = 0  # bytes of a response that the client had not read at _unread_since
 
     @property
@@ -174,7 +176,9 @@ class Connection(H11Protocol):
 
     def on_response_complete(self) -> None:
         self._begin()
-        if self.conn.their_state is not h11.SEND_BODY or self.transport.is_closing():
+        pipelined, _ = self.conn.trailing_data
+        whole = self.conn.their_state is not h11.SEND_BODY and not pipelined
+        if whole or self.transport.is_closing():
             super().on_response_complete()
             return
         self._lingers = True

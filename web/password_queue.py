@@ -1,4 +1,4 @@
-"""Passwords are looked at by few threads of their own, and few requests may wait for them.
+"""Passwords are looked at one at a time by a thread of its own, and few requests may wait for it.
 
 A hash takes 64 MiB, so memory is bounded; and requests that wait occupy none of the threads that
 serve all other pages. Beyond the limits a request is refused at once, having cost nothing.
@@ -14,7 +14,7 @@ from fastapi import Request
 
 from lumbar.errors import Permanent
 
-AT_ONCE = 2  # hashes
+AT_ONCE = 1  # hashes
 MAX_WAITING, MAX_STRANGERS = 32, 24  # requests; the other places are for browsers that are known
 MAX_OF_ONE = 8  # requests of one address, or of one user whom we know
 RETRY_AFTER_S = 2

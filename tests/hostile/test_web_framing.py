@@ -118,7 +118,18 @@ def test_chunks_are_refused_before_they_are_read(page: Page, head: bytes) -> Non
 @pytest.mark.parametrize("name", ANSWERED)
 def test_a_request_of_one_meaning_is_answered_and_so_is_the_next(page: Page, name: str) -> None:
     last = SECOND.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
-    assert statuses(page, ANSWERED[name] + last) == [200, 200]
+    with page.sent(ANSWERED[name]) as connection:
+        received = b""
+        while b"answered" not in received:
+            received += connection.recv(1000)
+        connection.sendall(last)
+        received += all_received(connection)
+    assert re.findall(rb"HTTP/1\.1 (\d+)", received) == [b"200", b"200"]
+
+
+def test_requests_that_do_not_wait_for_their_answers_get_one(page: Page) -> None:
+    """RFC 9112 section 9.3.2: a client has to expect that the server closes instead."""
+    assert statuses(page, (GET + b"\r\n") * 100) == [200]
 
 
 def test_a_body_is_invited_once_it_is_read(page: Page) -> None:
